@@ -1,0 +1,1 @@
+"""Threats, steps, attacks, and the engine that judges them."""

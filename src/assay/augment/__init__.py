@@ -1,0 +1,1 @@
+"""The image operations: exact, per sample, fast."""

@@ -1,0 +1,1 @@
+"""Images and labels: what they are and where they come from."""

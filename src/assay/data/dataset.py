@@ -1,0 +1,124 @@
+"""Labelled images in memory: bytes, labels, class names, and a stable id for every sample."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from assay.errors import DataError
+
+
+class Batch(NamedTuple):
+    """A slice of a data set: ``images`` uint8 (B, C, H, W), ``labels`` int64 (B,), ``ids`` int64 (B,)."""
+
+    images: Tensor
+    labels: Tensor
+    ids: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class ImageDataset:
+    """A validated set of labelled images.
+
+    ``images``  uint8 (N, C, H, W), C in 1..4
+    ``labels``  int64 (N,), 0 ≤ label < len(classes)
+    ``classes`` class names, by label
+    ``ids``     int64 (N,), distinct; the sample's place in its source, kept by every subset
+    ``name``    what the user called it; ``split`` is ``train``, ``test`` or ``all``
+    ``filenames`` the samples' file names in their source where it has them
+    ``skipped`` broken images that were left out, each with its reason
+
+    Raises :class:`DataError` saying where, expected and got.
+    """
+
+    images: Tensor
+    labels: Tensor
+    classes: tuple[str, ...]
+    name: str = "data"
+    split: str = "all"
+    ids: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
+    filenames: tuple[str, ...] | None = None
+    skipped: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.ids.numel() == 0 and len(self.labels) > 0:
+            object.__setattr__(self, "ids", torch.arange(len(self.labels)))
+        self._check_images()
+        self._check_labels()
+        n = len(self.images)
+        if self.ids.shape != (n,) or self.ids.dtype != torch.int64:
+            got = f"{self.ids.dtype} {tuple(self.ids.shape)}"
+            raise DataError("ids", expected=f"int64 ({n},)", got=got)
+        if len(torch.unique(self.ids)) != n:
+            raise DataError("ids", expected="distinct numbers", got="repeated ones")
+        if self.filenames is not None and len(self.filenames) != n:
+            raise DataError("filenames", expected=f"{n} names", got=len(self.filenames))
+
+    def _check_images(self) -> None:
+        images = self.images
+        if images.dtype != torch.uint8:
+            raise DataError("images", expected="uint8 (N, C, H, W)", got=f"{images.dtype} {tuple(images.shape)}")
+        if images.ndim != 4:
+            raise DataError("images", expected="four dimensions (N, C, H, W)", got=tuple(images.shape))
+        if len(images) == 0:
+            raise DataError(self.name, expected="at least one image", got="an empty set")
+        _, channels, height, width = images.shape
+        if not 1 <= channels <= 4:
+            hint = "; is it (N, H, W, C)?" if images.shape[3] in {1, 3, 4} else ""
+            raise DataError("images", expected=f"1 to 4 channels in (N, C, H, W){hint}", got=tuple(images.shape))
+        if height == 0 or width == 0:
+            raise DataError("images", expected="pictures of at least one pixel", got=tuple(images.shape))
+
+    def _check_labels(self) -> None:
+        labels, n = self.labels, len(self.images)
+        if labels.dtype != torch.int64 or labels.shape != (n,):
+            got = f"{labels.dtype} {tuple(labels.shape)}"
+            raise DataError("labels", expected=f"int64 ({n},), one for each image", got=got)
+        if len(self.classes) < 2:
+            raise DataError("classes", expected="at least two", got=list(self.classes))
+        wrong = (labels < 0) | (labels >= len(self.classes))
+        if bool(wrong.any()):
+            first = int(wrong.nonzero()[0])
+            raise DataError(f"labels[{first}]", expected=f"0..{len(self.classes) - 1}", got=int(labels[first]))
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of one image."""
+        _, channels, height, width = self.images.shape
+        return (channels, height, width)
+
+    def sample_name(self, index: int) -> str:
+        """How to call one sample to a person: its file name where it has one, else its split and id."""
+        if self.filenames is not None:
+            return self.filenames[index]
+        return f"{self.split}/{int(self.ids[index])}"
+
+    def subset(self, indices: Tensor) -> ImageDataset:
+        """The samples at ``indices`` (int64 (M,), or a boolean mask (N,)), in that order, with their ids."""
+        chosen = indices.nonzero()[:, 0] if indices.dtype == torch.bool else indices
+        filenames = None if self.filenames is None else tuple(self.filenames[i] for i in chosen.tolist())
+        return replace(
+            self,
+            images=self.images[chosen],
+            labels=self.labels[chosen],
+            ids=self.ids[chosen],
+            filenames=filenames,
+        )
+
+    def batches(self, batch_size: int) -> Iterator[Batch]:
+        """The whole set in order; the last batch may be smaller."""
+        for start in range(0, len(self), batch_size):
+            part = slice(start, start + batch_size)
+            yield Batch(self.images[part], self.labels[part], self.ids[part])
+
+
+def to_unit_range(images: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+    """uint8 0..255 to floating [0, 1]: the only place where pixels change their scale."""
+    return images.to(dtype).div_(255)

@@ -1,0 +1,76 @@
+"""Every error assay raises on purpose, in one tree; the class owns the exit code.
+
+AssayError                  (exit code 2)
+├── InputError              something handed in is not what was expected: says where, expected, got
+│   ├── DataError           a data set, an image, a label
+│   ├── ModelError          a model, its weights, its output
+│   └── OptionError         an option, a recipe, a configuration file
+├── OutputError             a place to write to cannot be written
+├── DependencyError         an optional package is missing; names the extra that brings it
+├── DivergedError           training produced non-finite numbers; names step, layer and last good checkpoint
+└── InterruptedRunError     stopped from outside, resumable (exit code 3)
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class AssayError(Exception):
+    """The root: catch this to catch everything assay raises on purpose."""
+
+    exit_code: ClassVar[int] = 2
+
+
+class InputError(AssayError):
+    """One line: where the fault is, what was expected, what was got.
+
+    >>> str(InputError("labels[37]", expected="0..9", got=12))
+    'labels[37]: expected 0..9, got 12'
+    """
+
+    def __init__(self, where: str, *, expected: str, got: object) -> None:
+        self.where = where
+        self.expected = expected
+        self.got = str(got)
+        super().__init__(f"{where}: expected {expected}, got {self.got}")
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (_rebuild_input_error, (type(self), self.where, self.expected, self.got))
+
+
+def _rebuild_input_error(cls: type[InputError], where: str, expected: str, got: str) -> InputError:
+    return cls(where, expected=expected, got=got)
+
+
+class DataError(InputError):
+    """A data set, an image or a label is not usable."""
+
+
+class ModelError(InputError):
+    """A model, its weights or its output is not usable."""
+
+
+class OptionError(InputError):
+    """An option, a recipe or a configuration file is not valid."""
+
+
+class OutputError(AssayError):
+    """A file or folder cannot be written."""
+
+
+class DependencyError(AssayError):
+    """An optional package is missing."""
+
+    def __init__(self, package: str, *, extra: str, purpose: str) -> None:
+        super().__init__(f"{purpose} needs the package {package!r}: pip install 'assay[{extra}]'")
+
+
+class DivergedError(AssayError):
+    """Training produced numbers that are not finite."""
+
+
+class InterruptedRunError(AssayError):
+    """Stopped from outside before the end; what was done is kept and can be resumed."""
+
+    exit_code: ClassVar[int] = 3

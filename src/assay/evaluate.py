@@ -1,0 +1,173 @@
+"""The only evaluation loop: a model and a data set in, every sample's logits out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from assay.data.dataset import Batch, ImageDataset, to_unit_range
+from assay.errors import ModelError
+from assay.records.accuracy import CalibrationBin, ClassAccuracy, CleanAccuracy
+from assay.runtime import device_of, dtype_of, preserved
+
+Transform = Callable[[Batch], Tensor]  # a batch of bytes to a batch of bytes of the same shape
+
+
+@dataclass(frozen=True, eq=False)
+class Predictions:
+    """``logits`` float32 (N, K) on the CPU, ``labels`` int64 (N,), and the seconds the forward passes took."""
+
+    logits: Tensor
+    labels: Tensor
+    seconds: float
+
+    @property
+    def classes(self) -> Tensor:
+        """int64 (N,): the class with the largest logit; −1 where a logit is not finite, so it never counts as right."""
+        finite = self.logits.isfinite().all(dim=1)
+        return torch.where(finite, self.logits.argmax(dim=1), -1)
+
+    @property
+    def correct(self) -> Tensor:
+        """bool (N,)."""
+        return self.classes == self.labels
+
+    @property
+    def losses(self) -> Tensor:
+        """float32 (N,): cross-entropy of each sample, in nats."""
+        return F.cross_entropy(self.logits, self.labels, reduction="none")
+
+    @property
+    def confidences(self) -> Tensor:
+        """float32 (N,): the largest softmax probability."""
+        return self.logits.softmax(dim=1).amax(dim=1)
+
+
+def predict(
+    model: nn.Module,
+    dataset: ImageDataset,
+    *,
+    batch_size: int = 250,
+    transform: Transform | None = None,
+) -> Predictions:
+    """Run ``model`` in evaluation mode over the whole of ``dataset``, on the model's device and in its dtype.
+
+    ``transform`` changes each batch of bytes first (an image operation, for instance). The model is left as found.
+    Raises :class:`ModelError` when it cannot take the images or returns anything but one row of K logits a sample.
+    """
+    device, dtype = device_of(model), dtype_of(model)
+    parts: list[Tensor] = []
+    with preserved(model, training=False), torch.inference_mode():
+        layout = preferred_layout(model, dataset)
+        started = time.perf_counter()
+        for batch in dataset.batches(batch_size):
+            images_u8 = batch.images if transform is None else transform(batch)
+            images = to_unit_range(images_u8.to(device), dtype).contiguous(memory_format=layout)
+            parts.append(model(images).float().cpu())
+        seconds = time.perf_counter() - started
+    return Predictions(torch.cat(parts), dataset.labels, seconds)
+
+
+def preferred_layout(model: nn.Module, dataset: ImageDataset) -> torch.memory_format:
+    """``channels_last`` where the model can take it, the fast path of convolutions; else ``contiguous_format``.
+
+    This is also where a model meets the data for the first time, so its output is checked here, on two images.
+    A model that views its input as rows refuses the strides of ``channels_last``; that is its right.
+    """
+    images = to_unit_range(dataset.images[:2].to(device_of(model)), dtype_of(model))
+    check_logits(call(model, images), n=len(images), classes=len(dataset.classes))
+    if not any(isinstance(module, nn.Conv2d) for module in model.modules()):
+        return torch.contiguous_format
+    try:
+        model(images.contiguous(memory_format=torch.channels_last))
+    except RuntimeError:
+        return torch.contiguous_format
+    return torch.channels_last
+
+
+def call(model: nn.Module, images: Tensor) -> Tensor:
+    """``model(images)``; whatever it raises becomes one :class:`ModelError` naming the shape it was given."""
+    try:
+        return model(images)  # type: ignore[no-any-return]  # nn.Module.__call__ is untyped
+    except (
+        RuntimeError,
+        ValueError,
+        TypeError,
+        IndexError,
+        AttributeError,
+        NotImplementedError,
+        AssertionError,
+    ) as error:
+        reason = " ".join(str(error).split())[:200]
+        shape = ", ".join(str(size) for size in images.shape[1:])
+        raise ModelError(
+            "model(images)",
+            expected=f"a model that takes images of shape (N, {shape})",
+            got=f"{type(error).__name__}: {reason}",
+        ) from error
+
+
+def check_logits(logits: object, *, n: int, classes: int) -> None:
+    """Raise :class:`ModelError` unless ``logits`` is a floating tensor (n, classes)."""
+    expected = f"one tensor of logits (N, {classes}), a column for each class of the data"
+    if not isinstance(logits, Tensor):
+        raise ModelError("model output", expected=expected, got=type(logits).__name__)
+    if logits.shape != (n, classes) or not logits.is_floating_point():
+        raise ModelError("model output", expected=expected, got=f"{logits.dtype} {tuple(logits.shape)} for {n} images")
+
+
+def measure_clean_accuracy(model: nn.Module, dataset: ImageDataset, *, batch_size: int = 250) -> CleanAccuracy:
+    """Accuracy, loss, confusion, recall of each class and calibration on untouched images."""
+    return summarize(predict(model, dataset, batch_size=batch_size), classes=dataset.classes)
+
+
+def summarize(predictions: Predictions, *, classes: tuple[str, ...]) -> CleanAccuracy:
+    """Count predictions into a :class:`CleanAccuracy`; samples with a non-finite logit are wrong, and counted."""
+    labels, predicted, correct = predictions.labels, predictions.classes, predictions.correct
+    k, n = len(classes), len(labels)
+    finite = predicted >= 0
+    confusion = torch.bincount(labels[finite] * k + predicted[finite], minlength=k * k).reshape(k, k)
+    per_class = torch.bincount(labels, minlength=k)
+    bins = _calibrate(predictions.confidences[finite], correct[finite])
+    total = max(1, int(finite.sum()))
+    top5 = predictions.logits.topk(min(5, k), dim=1).indices.eq(labels[:, None]).any(dim=1) & finite
+    return CleanAccuracy.of(
+        int(correct.sum()),
+        n,
+        loss=float(predictions.losses[finite].double().mean()) if bool(finite.any()) else float("nan"),
+        per_class=tuple(
+            ClassAccuracy.of(int(confusion[i, i]), int(per_class[i]), name=name) for i, name in enumerate(classes)
+        ),
+        confusion=tuple(tuple(row) for row in confusion.tolist()),
+        expected_calibration_error=sum(b.n / total * abs(b.accuracy - b.confidence) for b in bins),
+        calibration=bins,
+        mean_confidence=float(predictions.confidences[finite].mean()) if bool(finite.any()) else float("nan"),
+        top5_accuracy=int(top5.sum()) / n if k > 10 else None,
+        non_finite=int((~finite).sum()),
+        images_per_second=n / max(predictions.seconds, 1e-9),
+    )
+
+
+def _calibrate(confidences: Tensor, correct: Tensor, *, bins: int = 15) -> tuple[CalibrationBin, ...]:
+    """Equal-width bins (low, high]; empty ones are left out."""
+    index = (confidences.double() * bins).ceil().long().sub(1).clamp(0, bins - 1)
+    found = []
+    for b in range(bins):
+        inside = index == b
+        n = int(inside.sum())
+        if n:
+            found.append(
+                CalibrationBin(
+                    low=b / bins,
+                    high=(b + 1) / bins,
+                    n=n,
+                    confidence=float(confidences[inside].double().mean()),
+                    accuracy=float(correct[inside].double().mean()),
+                )
+            )
+    return tuple(found)

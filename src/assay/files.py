@@ -1,0 +1,42 @@
+"""Writing files so that a reader, or a power cut, never sees half of one."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from pathlib import Path
+
+from assay.errors import OutputError
+
+
+def write_atomically(path: Path, content: bytes | str) -> None:
+    """Write to a temporary neighbour, flush it to disk, and rename it over ``path``.
+
+    Raises :class:`OutputError` when the folder is missing, read-only or full; nothing is left behind then.
+    """
+    data = content.encode() if isinstance(content, str) else content
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True) if temporary.parent.is_dir() else None
+        raise OutputError(f"{path}: cannot be written ({error.strerror or error})") from None
+
+
+def make_folder(path: Path) -> Path:
+    """Create the folder and prove that it can be written to, before any work is done for it.
+
+    Raises :class:`OutputError` when it cannot be.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        probe = path / f".{secrets.token_hex(4)}.tmp"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise OutputError(f"{path}: not a folder that can be written to ({error.strerror or error})") from None
+    return path

@@ -1,0 +1,1 @@
+"""Spectra, factorisation, and smaller networks."""

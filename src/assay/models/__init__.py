@@ -1,0 +1,1 @@
+"""Networks, the ways to name one, and what one is made of."""

@@ -1,0 +1,39 @@
+"""Options are small frozen value objects; a wrong value names its field, what was expected and what was got."""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from assay.errors import OptionError
+
+
+class Options(BaseModel):
+    """Base of every options object: frozen, validated, and closed to unknown names."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @classmethod
+    def parse(cls, values: dict[str, Any], *, where: str = "") -> Self:
+        """Validate ``values``; raise :class:`OptionError` naming the first field that is wrong.
+
+        ``where`` is the file or the flag the values came from and starts the message.
+        """
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            raise option_error(error, where=where) from None
+
+
+def option_error(error: ValidationError, *, where: str) -> OptionError:
+    """Turn pydantic's first complaint into one line: where, expected, got."""
+    first = error.errors(include_url=False)[0]
+    field = ".".join(str(part) for part in first["loc"])
+    place = ": ".join(part for part in (where, field) if part) or "options"
+    expected = first["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
+    if first["type"] == "extra_forbidden":
+        expected = "no option of this name"
+    if first["type"] == "missing":
+        return OptionError(place, expected="a value", got="nothing")
+    return OptionError(place, expected=expected, got=repr(first["input"]))

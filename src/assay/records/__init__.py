@@ -1,0 +1,1 @@
+"""Records: what was measured, as frozen plain values."""

@@ -1,0 +1,19 @@
+"""What every record is: frozen, free of tensors, and equal to itself after a trip through JSON."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict
+
+
+class Frozen(BaseModel):
+    """A part of a record: immutable, closed to unknown fields.
+
+    Non-finite floats travel through JSON as the strings ``"NaN"``, ``"Infinity"`` and ``"-Infinity"``, so the text
+    stays valid JSON for every other reader.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings", allow_inf_nan=True)
+
+
+class Record(Frozen):
+    """One measurement. Each subclass declares ``kind``, the snake-case name of its class, as a literal default."""

@@ -1,0 +1,59 @@
+"""The document ``check.json``: everything one check measured and concluded. The report is drawn from it alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Literal, TypeVar
+
+from assay.records.base import Frozen, Record
+from assay.records.environment import Environment
+from assay.records.finding import Verdict
+from assay.records.measurements import Measurement
+
+SCHEMA_VERSION: Literal[1] = 1
+R = TypeVar("R", bound=Record)
+
+
+class Subject(Frozen):
+    """What was put to the test: the model and the data as the user named them."""
+
+    model: str
+    weights: str | None
+    data: str
+    split: str
+    n: int
+    available: int
+    classes: tuple[str, ...]
+    image_shape: tuple[int, int, int]
+
+
+class Stage(Frozen):
+    """One stage of a check: what ran, for how long, or why it did not run."""
+
+    name: str
+    seconds: float
+    skipped: str | None = None
+
+
+class Checkup(Record):
+    """One check. ``schema_version`` rises when a reader of the older form would misread the newer."""
+
+    kind: Literal["checkup"] = "checkup"
+    schema_version: Literal[1] = SCHEMA_VERSION
+    subject: Subject
+    budget: str
+    seed: int
+    started: str
+    seconds: float
+    environment: Environment
+    stages: tuple[Stage, ...]
+    records: tuple[Measurement, ...]
+    verdicts: tuple[Verdict, ...]
+
+    def each(self, kind: type[R]) -> Iterator[R]:
+        """The records of one class, in the order they were measured."""
+        return (record for record in self.records if isinstance(record, kind))
+
+    def first(self, kind: type[R]) -> R | None:
+        """The first record of one class, or None when nothing of the kind was measured."""
+        return next(self.each(kind), None)

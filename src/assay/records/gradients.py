@@ -1,0 +1,80 @@
+"""Where gradients vanish, explode, and what they look at."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from assay.records.base import Frozen, Record
+
+
+class LayerGradient(Frozen):
+    """One parametric layer, in forward order (``depth`` counts from 0 at the input).
+
+    ``weight_gradient`` is ‖∂L/∂W‖₂ of its weight, ``relative_gradient`` that over ‖W‖₂; ``activation`` and
+    ``activation_gradient`` are root mean squares of the layer's output and of ∂L/∂output (of the mean loss, times the
+    batch size, so that they do not shrink with the batch). ``dead`` is the share of output units (channels) that are
+    zero, after the activation that follows, for every sample; None where no ReLU follows.
+    """
+
+    name: str
+    type: str
+    depth: int
+    parameters: int
+    weight_norm: float
+    weight_gradient: float
+    relative_gradient: float
+    activation: float
+    activation_gradient: float
+    dead: float | None = None
+    non_finite: int = 0
+
+
+class GradientFlow(Record):
+    """Gradient norms over depth on one labelled batch, in evaluation mode.
+
+    ``decay_per_layer`` is the geometric factor g by which the activation gradient changes a layer nearer to the
+    input, fitted by least squares to its logarithm: g < 1 vanishes, g > 1 explodes.
+    """
+
+    kind: Literal["gradient_flow"] = "gradient_flow"
+    layers: tuple[LayerGradient, ...]
+    n: int
+    loss: float
+    decay_per_layer: float | None
+    first_non_finite: str | None = None
+
+
+class InputGradientSample(Frozen):
+    """One image and the gradient of its loss.
+
+    Pictures are PNG files in base64; the map is |∂L/∂x| summed over channels, scaled to its own maximum.
+    """
+
+    sample_id: str
+    label: str
+    prediction: str
+    confidence: float
+    correct: bool
+    gradient_norm: float
+    image: str
+    gradient_map: str
+
+
+class InputGradients(Record):
+    """‖∂L/∂x‖₂ per sample, split by whether the model is right.
+
+    ``concentration`` is the share of the squared gradient held by the 10 % of pixels that hold most of it.
+    ``zero`` counts samples whose gradient is exactly zero (a masked gradient, or a loss that underflowed).
+    """
+
+    kind: Literal["input_gradients"] = "input_gradients"
+    n_right: int
+    n_wrong: int
+    median_norm_right: float | None
+    median_norm_wrong: float | None
+    quantiles_right: tuple[float, ...]
+    quantiles_wrong: tuple[float, ...]
+    concentration: float
+    zero: int
+    non_finite: int
+    samples: tuple[InputGradientSample, ...]

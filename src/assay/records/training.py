@@ -1,0 +1,60 @@
+"""How a model was trained, and which of its parameters decay."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from assay.records.base import Frozen, Record
+
+
+class ParameterGroup(Frozen):
+    """One weight-decay group: ``role`` by module type, the tensors in it, and how many numbers they hold."""
+
+    role: Literal["norm", "bias", "weight"]
+    names: tuple[str, ...]
+    parameters: int
+    weight_decay: float | None = None
+
+
+class DecayGroups(Record):
+    """The three groups of a model, frozen parameters left out, tied weights once.
+
+    ``missed_by_name`` names the normalisation parameters that a search for ``"bn"`` in parameter names does not find.
+    """
+
+    kind: Literal["decay_groups"] = "decay_groups"
+    groups: tuple[ParameterGroup, ...]
+    frozen: int
+    tied: int
+    missed_by_name: tuple[str, ...] = ()
+
+
+class EpochSummary(Frozen):
+    """One epoch: means over its steps.
+
+    ``accuracy`` is on augmented training batches; ``validation_accuracy`` on the held-out set where there is one.
+    """
+
+    epoch: int
+    steps: int
+    loss: float
+    accuracy: float
+    learning_rate: float
+    gradient_norm: float
+    images_per_second: float
+    seconds: float
+    validation_accuracy: float | None = None
+
+
+class TrainingRun(Record):
+    """A finished run. ``seconds`` is the wall time of the training loop without evaluation."""
+
+    kind: Literal["training_run"] = "training_run"
+    recipe: str
+    model: str
+    data: str
+    seed: int
+    epochs: tuple[EpochSummary, ...]
+    seconds: float
+    n: int
+    groups: DecayGroups | None = None

@@ -1,0 +1,122 @@
+"""Device, random numbers, the environment, and the promise to leave a user's model as it was found."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from assay.errors import OptionError
+from assay.records.environment import Environment
+
+
+def choose_device(name: str = "auto") -> torch.device:
+    """``auto`` takes CUDA, then MPS, then the CPU; a name that this machine lacks raises :class:`OptionError`."""
+    available = {
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+        "cpu": True,
+    }
+    if name == "auto":
+        return torch.device(next(kind for kind, present in available.items() if present))
+    if not available.get(name.split(":", maxsplit=1)[0], False):
+        present = ", ".join(kind for kind, here in available.items() if here)
+        raise OptionError("device", expected=f"auto or one of: {present}", got=name)
+    return torch.device(name)
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """The device of the first parameter or buffer; the CPU for a model without any."""
+    for tensor in (*model.parameters(), *model.buffers()):
+        return tensor.device
+    return torch.device("cpu")
+
+
+def dtype_of(model: nn.Module) -> torch.dtype:
+    """The floating dtype of the first floating parameter; ``float32`` for a model without any."""
+    for parameter in model.parameters():
+        if parameter.is_floating_point():
+            return parameter.dtype
+    return torch.float32
+
+
+def generator(*key: int) -> torch.Generator:
+    """A CPU generator whose state depends on every number of ``key`` (seed, stream, epoch, …) and on nothing else.
+
+    The numbers are mixed by the splitmix64 finaliser, so neighbouring keys give unrelated streams.
+    """
+    mask = (1 << 64) - 1
+    state = 0x9E3779B97F4A7C15
+    for part in key:
+        state = (state ^ (part & mask)) * 0xBF58476D1CE4E5B9 & mask
+        state = (state ^ (state >> 27)) * 0x94D049BB133111EB & mask
+        state ^= state >> 31
+    return torch.Generator().manual_seed(state >> 1)
+
+
+@contextmanager
+def preserved(model: nn.Module, *, training: bool | None = None) -> Iterator[nn.Module]:
+    """Run a block, then put back every module's mode, every ``requires_grad`` and ``.grad``, and every buffer.
+
+    ``training`` sets the mode inside the block (False: evaluation; None: as found). The global random state of torch
+    is put back as well, so measuring never changes what a user's program draws next.
+    """
+    modes = {module: module.training for module in model.modules()}
+    gradients = [(parameter, parameter.requires_grad, parameter.grad) for parameter in model.parameters()]
+    buffers = {name: buffer.detach().clone() for name, buffer in model.named_buffers()}
+    random_state = torch.get_rng_state()
+    if training is not None:
+        model.train(training)
+    for parameter, _, _ in gradients:
+        parameter.grad = None
+    try:
+        yield model
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+        for parameter, needs_gradient, gradient in gradients:
+            parameter.requires_grad_(needs_gradient)
+            parameter.grad = gradient
+        with torch.no_grad():
+            for name, buffer in model.named_buffers():
+                if name in buffers and not torch.equal(buffer, buffers[name]):
+                    buffer.copy_(buffers[name])
+        torch.set_rng_state(random_state)
+
+
+def describe_environment(device: torch.device) -> Environment:
+    """Versions, cores, threads and memory of this process; no host name, user name or path."""
+    return Environment(
+        assay=version("assay"),
+        python=platform.python_version(),
+        torch=torch.__version__,
+        numpy=version("numpy"),
+        platform=f"{platform.system()} {platform.machine()}",
+        processor=_processor_name(),
+        cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
+        threads=torch.get_num_threads(),
+        device=str(device),
+        memory_gib=round(_memory_bytes() / 2**30, 1),
+    )
+
+
+def _processor_name() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.is_file():
+        for line in cpuinfo.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or "unknown"
+
+
+def _memory_bytes() -> int:
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (ValueError, OSError, AttributeError):
+        return 0

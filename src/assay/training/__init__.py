@@ -1,0 +1,1 @@
+"""Recipes, parameter groups, schedules, and the one training loop."""

@@ -1,0 +1,1 @@
+"""Rules: records in, verdicts out."""
