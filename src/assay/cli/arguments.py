@@ -10,8 +10,8 @@ import typer
 Model = Annotated[
     str,
     typer.Argument(
-        help="A run folder, an architecture (resnet20, allcnn, …), torchvision:NAME, timm:NAME, path/to/file.py:factory, "
-        "or package.module:factory.",
+        help="A run folder, an architecture (resnet20, allcnn, …), torchvision:NAME, timm:NAME, "
+        "path/to/file.py:factory, or package.module:factory.",
         show_default=False,
     ),
 ]
@@ -25,7 +25,8 @@ Weights = Annotated[
 Data = Annotated[
     str,
     typer.Option(
-        help="digits, cifar10, mnist, fashion-mnist, a folder of class folders, *.parquet, *.npz, IDX files, or hf:owner/name."
+        help="digits, cifar10, mnist, fashion-mnist, a folder of class folders, "
+        "*.parquet, *.npz, IDX files, or hf:owner/name."
     ),
 ]
 DataDir = Annotated[
