@@ -1,0 +1,20 @@
+"""Fixtures shared by all tests.
+
+shared         the folder with the public CIFAR-10 and ResNet-20 (skips, saying why, where it is absent)
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder with ``data/cifar10`` and ``models``: $ASSAY_SHARED, else ``../shared`` beside the checkout."""
+    folder = Path(os.environ.get("ASSAY_SHARED", Path(__file__).parents[2] / "shared"))
+    if not (folder / "data" / "cifar10").is_dir():
+        pytest.skip(f"the public CIFAR-10 and ResNet-20 are not in {folder} (set ASSAY_SHARED)")
+    return folder
