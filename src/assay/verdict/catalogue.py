@@ -1,0 +1,37 @@
+"""All rules, by id, and the judge that asks each of them."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+from assay.errors import InputError
+from assay.records.base import Record
+from assay.records.finding import Verdict
+from assay.verdict import accuracy, configuration, optimisation, redundancy, robustness
+from assay.verdict.rule import Evidence, Rule
+
+RULES: tuple[Rule, ...] = tuple(
+    sorted(
+        (*accuracy.RULES, *robustness.RULES, *optimisation.RULES, *configuration.RULES, *redundancy.RULES),
+        key=lambda rule: rule.id,
+    )
+)
+SEVERITY = {"error": 0, "warn": 1, "pass": 2, "not run": 3}
+
+
+def judge(records: Iterable[Record], *, rules: Iterable[Rule] = RULES) -> tuple[Verdict, ...]:
+    """Hold the records against every rule: errors first, then warnings, passes, and what could not be judged."""
+    evidence = Evidence(records)
+    verdicts = [rule.verdict(evidence) for rule in rules]
+    return tuple(sorted(verdicts, key=lambda verdict: (SEVERITY[verdict.status], verdict.rule)))
+
+
+def find_rule(rule_id: str) -> Rule:
+    """The rule of this id, upper or lower case; :class:`InputError` with the nearest ids when there is none."""
+    by_id = {rule.id: rule for rule in RULES}
+    wanted = rule_id.strip().upper()
+    if wanted not in by_id:
+        near = difflib.get_close_matches(wanted, by_id, n=3, cutoff=0.5) or list(by_id)[:3]
+        raise InputError("rule", expected=f"an id such as {', '.join(near)} (assay explain lists all)", got=rule_id)
+    return by_id[wanted]
