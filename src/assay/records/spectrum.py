@@ -23,6 +23,7 @@ class LayerSpectrum(Frozen):
     effective_rank: float
     rank_for_99: int
     condition_number: float
+    groups: int = 1
 
 
 class LayerSpectra(Record):
