@@ -12,7 +12,7 @@ from assay.records.attack import AdversarialGallery, EpsilonCurve, RobustAccurac
 from assay.records.gradients import GradientFlow, InputGradients
 from assay.records.mode import ModeAudit
 from assay.records.spectrum import LayerSpectra
-from assay.records.training import DecayGroups, TrainingRun
+from assay.records.training import DecayGroups, OptimizerAudit, TrainingRun
 
 Measurement = Annotated[
     CleanAccuracy
@@ -25,6 +25,7 @@ Measurement = Annotated[
     | ModeAudit
     | Anatomy
     | DecayGroups
+    | OptimizerAudit
     | TrainingRun,
     Field(discriminator="kind"),
 ]

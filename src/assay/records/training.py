@@ -29,6 +29,30 @@ class DecayGroups(Record):
     missed_by_name: tuple[str, ...] = ()
 
 
+class OptimizerAudit(Record):
+    """What an optimizer holds, compared with the trainable parameters of its model; every list empty: all is well.
+
+    ``missing`` are never updated, ``repeated`` updated more than once a step, ``decayed_norms`` and
+    ``decayed_biases`` shrunk although they should not be, ``undecayed_weights`` spared although other parameters
+    decay, ``frozen_held`` held for nothing; ``foreign`` counts tensors that are not the model's.
+    """
+
+    kind: Literal["optimizer_audit"] = "optimizer_audit"
+    missing: tuple[str, ...] = ()
+    repeated: tuple[str, ...] = ()
+    decayed_norms: tuple[str, ...] = ()
+    decayed_biases: tuple[str, ...] = ()
+    undecayed_weights: tuple[str, ...] = ()
+    frozen_held: tuple[str, ...] = ()
+    foreign: int = 0
+
+    @property
+    def faults(self) -> int:
+        """How many parameters are held or decayed wrongly."""
+        wrong = (self.missing, self.repeated, self.decayed_norms, self.decayed_biases, self.undecayed_weights)
+        return sum(len(names) for names in wrong) + self.foreign
+
+
 class EpochSummary(Frozen):
     """One epoch: means over its steps.
 
