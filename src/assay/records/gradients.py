@@ -12,8 +12,12 @@ class LayerGradient(Frozen):
 
     ``weight_gradient`` is ‖∂L/∂W‖₂ of its weight, ``relative_gradient`` that over ‖W‖₂; ``activation`` and
     ``activation_gradient`` are root mean squares of the layer's output and of ∂L/∂output (of the mean loss, times the
-    batch size, so that they do not shrink with the batch). ``dead`` is the share of output units (channels) that are
-    zero, after the activation that follows, for every sample; None where no ReLU follows.
+    batch size, so that they do not shrink with the batch). ``gradient_per_sample`` is √(mean over samples of
+    ‖∂ℓ_i/∂output_i‖²₂), the length that products of Jacobians speak of. ``dead`` is the share of output units
+    (channels) that are zero, after the activation that follows, for every sample; None where no ReLU follows.
+    ``calls`` is above 1 for a shared module, whose numbers are over all its calls. ``reached`` is False where no
+    gradient arrives: the path from here to the loss is cut. ``non_finite`` counts NaN and infinite entries of the
+    output, of its gradient and of the layer's parameters and their gradients.
     """
 
     name: str
@@ -25,15 +29,20 @@ class LayerGradient(Frozen):
     relative_gradient: float
     activation: float
     activation_gradient: float
+    gradient_per_sample: float = 0.0
     dead: float | None = None
+    calls: int = 1
+    reached: bool = True
     non_finite: int = 0
 
 
 class GradientFlow(Record):
     """Gradient norms over depth on one labelled batch, in evaluation mode.
 
-    ``decay_per_layer`` is the geometric factor g by which the activation gradient changes a layer nearer to the
-    input, fitted by least squares to its logarithm: g < 1 vanishes, g > 1 explodes.
+    ``decay_per_layer`` is the geometric factor g by which ``gradient_per_sample`` changes a layer nearer to the
+    input, fitted by least squares to its logarithm: g < 1 vanishes, g > 1 explodes. ``first_non_finite`` names the
+    first layer, in the order of the computation, with a NaN or an infinity, and where in it.
+    ``unused`` names parameters that take no part in the loss.
     """
 
     kind: Literal["gradient_flow"] = "gradient_flow"
@@ -42,6 +51,7 @@ class GradientFlow(Record):
     loss: float
     decay_per_layer: float | None
     first_non_finite: str | None = None
+    unused: tuple[str, ...] = ()
 
 
 class InputGradientSample(Frozen):
@@ -61,9 +71,10 @@ class InputGradientSample(Frozen):
 
 
 class InputGradients(Record):
-    """‖∂L/∂x‖₂ per sample, split by whether the model is right.
+    """‖∂L/∂x‖₂ per sample (nats per unit of pixel range), split by whether the model is right.
 
-    ``concentration`` is the share of the squared gradient held by the 10 % of pixels that hold most of it.
+    ``quantiles_right`` and ``quantiles_wrong`` are the 5, 25, 50, 75 and 95 % quantiles of the finite norms.
+    ``concentration`` is the mean share of the squared gradient held by the 10 % of pixels that hold most of it.
     ``zero`` counts samples whose gradient is exactly zero (a masked gradient, or a loss that underflowed).
     """
 

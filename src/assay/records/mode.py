@@ -11,10 +11,14 @@ class ModeAudit(Record):
     """The model as it was handed over, and what the mode does to its output on one batch.
 
     ``modules_in_train_mode`` and ``modules_in_eval_mode`` name the modules whose behaviour depends on the mode
-    (dropout, normalisation with running statistics), as handed over. ``train_eval_gap`` is the largest absolute
-    difference of the logits between the two modes over their range in evaluation mode; ``repeat_gap`` the same
-    between two identical evaluation passes (not 0: the model is randomised); ``batch_gap`` between a sample alone and
-    in its batch, in evaluation mode (far from rounding: the prediction depends on the company).
+    (dropout, normalisation with running statistics; found by running each module in both modes, not by its name),
+    as handed over. ``train_eval_gap`` is the largest absolute difference of the logits between the two modes over
+    their range in evaluation mode, None where the model cannot run in training mode (``train_mode_error`` says why);
+    ``repeat_gap`` the same between two identical evaluation passes (not 0: the model is randomised); ``batch_gap``
+    between a sample alone and in its batch, in evaluation mode (far from rounding: the prediction depends on the
+    company; infinite: a sample alone gives another shape or an error, as ``batch_error`` says).
+    ``idle_dropout`` names dropout modules that change nothing in training mode: never called, or of probability 0.
+    ``uncalled`` names modules with parameters which the forward pass never runs.
     ``non_finite_parameters`` names parameters and buffers holding NaN or infinities; ``outputs_look_like`` says
     whether the outputs are logits, or already probabilities or log-probabilities.
     """
@@ -29,3 +33,7 @@ class ModeAudit(Record):
     batch_gap: float
     outputs_look_like: Literal["logits", "probabilities", "log-probabilities"]
     non_finite_parameters: tuple[str, ...] = ()
+    idle_dropout: tuple[str, ...] = ()
+    uncalled: tuple[str, ...] = ()
+    train_mode_error: str | None = None
+    batch_error: str | None = None

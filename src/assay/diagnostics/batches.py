@@ -1,0 +1,61 @@
+"""The labelled samples a diagnosis looks at, and the one place where it asks for gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from assay.data.dataset import ImageDataset, to_unit_range
+from assay.errors import DataError, ModelError
+from assay.runtime import device_of, dtype_of
+
+
+def spread(dataset: ImageDataset, n: int) -> ImageDataset:
+    """At most ``n`` samples at even distances, so that a set sorted by class is still seen whole.
+
+    Raises :class:`DataError` for an empty set.
+    """
+    if len(dataset) == 0:
+        raise DataError("data", expected="at least one sample", got="an empty set")
+    if n >= len(dataset):
+        return dataset
+    return dataset.subset(torch.linspace(0, len(dataset) - 1, n, dtype=torch.float64).round().long())
+
+
+def inputs(model: nn.Module, dataset: ImageDataset, *, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Images in [0, 1] (B, C, H, W) and labels (B,), on the model's device and in its dtype."""
+    device, dtype = device_of(model), dtype_of(model)
+    for batch in dataset.batches(batch_size):
+        yield to_unit_range(batch.images.to(device), dtype), batch.labels.to(device)
+
+
+def require_gradients(model: nn.Module) -> None:
+    """Let every floating parameter take part, frozen ones too; call inside :func:`assay.runtime.preserved`."""
+    for parameter in model.parameters():
+        if parameter.is_floating_point() and parameter.is_leaf:
+            parameter.requires_grad_(True)
+
+
+def backward(loss: Tensor) -> None:
+    """``loss.backward()``; a loss without a gradient, or a failing backward pass, becomes one :class:`ModelError`."""
+    expected = "a model whose loss can be differentiated"
+    if not loss.requires_grad:
+        raise ModelError("model", expected=expected, got="an output cut off from its inputs and parameters")
+    try:
+        loss.backward()  # type: ignore[no-untyped-call]
+    except (RuntimeError, NotImplementedError, ValueError, TypeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ModelError("model", expected=expected, got=f"{type(error).__name__}: {reason}") from error
+
+
+def first_tensor(output: object) -> Tensor | None:
+    """The first floating tensor of a module's output, however nested (tuple, dict, dataclass with ``logits``)."""
+    if isinstance(output, Tensor):
+        return output if output.is_floating_point() else None
+    leaves = pytree.tree_leaves(
+        vars(output) if hasattr(output, "__dict__") and not isinstance(output, dict) else output
+    )
+    return next((leaf for leaf in leaves if isinstance(leaf, Tensor) and leaf.is_floating_point()), None)
