@@ -62,7 +62,7 @@ def predict(
     """
     device, dtype = device_of(model), dtype_of(model)
     parts: list[Tensor] = []
-    with preserved(model, training=False), torch.inference_mode():
+    with preserved(model, training=False), torch.no_grad():  # inference tensors would outlive it in a lazy model
         layout = preferred_layout(model, dataset)
         started = time.perf_counter()
         for batch in dataset.batches(batch_size):

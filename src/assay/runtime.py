@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from assay.errors import OptionError
 from assay.records.environment import Environment
@@ -69,7 +70,7 @@ def preserved(model: nn.Module, *, training: bool | None = None) -> Iterator[nn.
     """
     modes = {module: module.training for module in model.modules()}
     gradients = [(parameter, parameter.requires_grad, parameter.grad) for parameter in model.parameters()]
-    buffers = {name: buffer.detach().clone() for name, buffer in model.named_buffers()}
+    buffers = {name: buffer.detach().clone() for name, buffer in model.named_buffers() if not is_lazy(buffer)}
     random_state = torch.get_rng_state()
     if training is not None:
         model.train(training)

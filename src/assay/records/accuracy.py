@@ -20,6 +20,8 @@ def wilson_interval(correct: int, n: int, *, z: float = Z_95) -> tuple[float, fl
     Unlike p ± z·√(p(1−p)/n) it keeps its coverage near 0 and 1 and never leaves [0, 1]. Reference: Wilson,
     *Probable inference, the law of succession, and statistical inference*, JASA 22 (1927).
     """
+    if not 0 <= correct <= n:
+        raise ValueError(f"0 <= correct <= n, got {correct} of {n}")
     if n == 0:
         return (0.0, 1.0)
     p = correct / n

@@ -1,0 +1,42 @@
+"""A file is written whole or not at all."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from assay.errors import OutputError
+from assay.files import make_folder, write_atomically
+
+
+def test_content_arrives_and_nothing_else_stays(tmp_path: Path) -> None:
+    write_atomically(tmp_path / "a.txt", "first")
+    write_atomically(tmp_path / "a.txt", b"second")
+    assert (tmp_path / "a.txt").read_text() == "second"
+    assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_a_failed_write_keeps_the_old_file_and_leaves_no_rest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_atomically(tmp_path / "a.txt", "old")
+
+    def full(self: Path, target: Path) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "replace", full)
+    with pytest.raises(OutputError, match=r"a.txt: cannot be written \(No space left on device\)"):
+        write_atomically(tmp_path / "a.txt", "new")
+    assert (tmp_path / "a.txt").read_text() == "old"
+    assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_a_missing_folder_is_an_output_error(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match="cannot be written"):
+        write_atomically(tmp_path / "nowhere" / "a.txt", "x")
+
+
+def test_a_folder_that_is_a_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "out").write_text("not a folder")
+    with pytest.raises(OutputError, match="not a folder that can be written to"):
+        make_folder(tmp_path / "out")
+    assert make_folder(tmp_path / "new" / "deep").is_dir()
