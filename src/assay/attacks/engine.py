@@ -1,0 +1,256 @@
+"""The one attack engine: it owns every call of the model, and the last word.
+
+Whatever an attack proposes is clipped, checked against box and ball in float64, and judged again by the untouched
+model before it counts. Broken samples leave the batch at once and others take their place.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from assay.attacks.lanes import Answer, Lanes, Method, Samples
+from assay.attacks.ledger import Ledger, Trace
+from assay.attacks.network import Effort, Network, opened, predictions
+from assay.attacks.presets import Attack, find_attack
+from assay.attacks.threat import Threat
+from assay.errors import DataError, OptionError
+from assay.records.attack import Norm
+from assay.runtime import device_of, dtype_of
+
+LONGEST_TRACE = 500  # steps; a random search of thousands is told by its result alone
+OnStep = Callable[[str, int, int], None]  # method, rows still under attack or waiting, rows in all
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """What an attack achieved, sample by sample; tensors are on the CPU.
+
+    ``adversarial`` float32 (N, C, H, W): the adversarial image of a broken sample, else the clean one (for attacks
+    that keep their last step, that step's image). ``broken`` bool (N,): right before and wrong after, confirmed.
+    ``broken_by`` int64 (N,) indexes ``methods``, −1 for none. ``steps`` int64 (N,): moves made, −1 for none.
+    ``distances`` float64 (N,) in the threat's norm, infinite where nothing was found. ``clean_logits`` and
+    ``logits`` float32 (N, K). ``trace`` holds loss and correctness after each step of the first method.
+    """
+
+    threat: Threat
+    labels: Tensor
+    adversarial: Tensor
+    broken: Tensor
+    broken_by: Tensor
+    steps: Tensor
+    distances: Tensor
+    clean_logits: Tensor
+    logits: Tensor
+    methods: tuple[str, ...]
+    trace: Trace | None
+    effort: Effort
+    notes: tuple[str, ...]
+    seconds: float
+
+    @property
+    def clean_right(self) -> Tensor:
+        """bool (N,): right before the attack."""
+        return predictions(self.clean_logits) == self.labels
+
+    @property
+    def robust(self) -> Tensor:
+        """bool (N,): right before the attack and after."""
+        return predictions(self.logits) == self.labels
+
+
+def attack(
+    model: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    *,
+    attack: str | Attack = "pgd",
+    norm: Norm = "linf",
+    epsilon: float | Tensor = 8 / 255,
+    box: tuple[float, float] = (0.0, 1.0),
+    seed: int = 0,
+    batch_size: int = 256,
+    ids: Tensor | None = None,
+    clean_logits: Tensor | None = None,
+    on_step: OnStep | None = None,
+) -> Outcome:
+    """Attack ``model`` on ``images`` float (N, C, H, W) in ``box`` with ``labels`` int64 (N,).
+
+    ``attack`` is the name of a preset or an options object such as ``Pgd(steps=20)``. ``epsilon`` is one number, or
+    one a sample (N,), in pixel units. ``ids`` int64 (N,) are what a sample's random numbers hang on (default 0..N−1).
+    ``clean_logits`` (N, K) spare the pass over the clean images. The model is left as it was found.
+
+    Raises :class:`DataError` for images outside the box, labels out of range or missing; :class:`OptionError` for an
+    epsilon below 0 or an unknown attack; :class:`ModelError` for a model that cannot take the images.
+    """
+    plan_of = find_attack(attack) if isinstance(attack, str) else attack
+    device = device_of(model)
+    bounds = _epsilons(epsilon, n=len(images))
+    threat = Threat(norm=norm, epsilon=float(bounds.max()), box=box, constrained=plan_of.constrained)
+    _check(images, labels, threat, batch_size=batch_size)
+    images = images.to(device, dtype_of(model))
+    started = time.perf_counter()
+    with opened(model, images[:2]) as network:
+        if clean_logits is None:
+            clean_logits = torch.cat([network.judge(part) for part in torch.split(images, batch_size)])
+        samples = Samples(
+            index=torch.arange(len(images), device=device),
+            ids=torch.arange(len(images), device=device) if ids is None else ids.to(device),
+            images=images,
+            labels=_in_range(labels, network.classes).to(device),
+            epsilon=bounds.to(images),
+            logits=clean_logits.to(device),
+        )
+        plan = plan_of.plan(threat, classes=network.classes, seed=seed)
+        engine = Engine(network, threat, Ledger.open(images, samples.logits), batch_size, on_step)
+        trace = engine.run(plan.methods, samples)
+        ledger = engine.ledger
+    return Outcome(
+        threat=threat,
+        labels=labels.cpu(),
+        adversarial=ledger.adversarial.float().cpu(),
+        broken=ledger.broken.cpu(),
+        broken_by=ledger.broken_by.cpu(),
+        steps=ledger.steps.cpu(),
+        distances=ledger.distances.cpu(),
+        clean_logits=samples.logits.cpu(),
+        logits=ledger.logits.float().cpu(),
+        methods=tuple(ledger.methods),
+        trace=trace,
+        effort=network.effort,
+        notes=plan.notes,
+        seconds=time.perf_counter() - started,
+    )
+
+
+@dataclass(eq=False)
+class Engine:
+    """Runs methods over samples: what they may do, whom they ask, what is known so far."""
+
+    network: Network
+    threat: Threat
+    ledger: Ledger
+    batch_size: int
+    on_step: OnStep | None = None
+
+    def run(self, methods: Sequence[Method[Any]], samples: Samples) -> Trace | None:
+        """Run each method over the samples that withstood the ones before; return the trace of the first."""
+        right = predictions(samples.logits) == samples.labels
+        first: Trace | None = None
+        for position, method in enumerate(methods):
+            self.ledger.methods.append(method.name)
+            trace = None
+            if position == 0 and method.steps <= LONGEST_TRACE:
+                first = trace = Trace.open(samples.logits, samples.labels, steps=method.steps)
+            chosen = self._entrants(method, right)
+            if bool(chosen.any()):
+                self._run_one(method, samples.take(chosen), trace)
+        return first
+
+    def _entrants(self, method: Method[Any], right: Tensor) -> Tensor:
+        """Who a method is worth running on: all for one that shows its every step, else those still right."""
+        if method.keeps == "last":
+            return torch.ones_like(right)
+        return right if method.keeps == "nearest" else right & ~self.ledger.broken
+
+    def _run_one(self, method: Method[Any], samples: Samples, trace: Trace | None) -> None:
+        lanes: Lanes | None = None
+        waiting, n = 0, len(samples)
+        while waiting < n or (lanes is not None and len(lanes) > 0):
+            free = self.batch_size - (0 if lanes is None else len(lanes))
+            # A quarter of the batch at a time: joining costs a copy of every lane.
+            if waiting < n and free >= max(1, self.batch_size // 4):
+                arriving = torch.arange(waiting, min(n, waiting + free), device=samples.index.device)
+                joining = method.begin(samples.take(arriving), self.threat)
+                waiting += len(joining)
+                lanes = joining if lanes is None else lanes.join(joining)
+            assert lanes is not None
+            lanes = self._step(method, lanes, trace)
+            if self.on_step is not None:
+                self.on_step(method.name, len(lanes) + n - waiting, n)
+
+    def _step(self, method: Method[Any], lanes: Lanes, trace: Trace | None) -> Lanes:
+        """Ask, write down, let go of what is finished, move the rest."""
+        lanes.wants_gradient = lanes.wants_gradient & (lanes.step < method.steps)
+        answer = self.network.ask(lanes, method.loss, self.threat)
+        if trace is not None:
+            trace.note(lanes, answer)
+        finished = self._settle(method, lanes, answer)
+        if bool(finished.any()):
+            staying = (~finished).nonzero()[:, 0]
+            lanes, answer = lanes.take(staying), answer.take(staying)
+        if len(lanes) == 0:
+            return lanes
+        lanes.step = lanes.step + 1
+        return method.advance(lanes, answer, self.threat)  # type: ignore[no-any-return]  # its own kind of lanes
+
+    def _settle(self, method: Method[Any], lanes: Lanes, answer: Answer) -> Tensor:
+        """Confirm what was found, write it down, and say which rows are finished, bool (B,)."""
+        finished = lanes.done | (lanes.step >= method.steps)
+        if method.keeps == "last":
+            if bool(finished.any()):
+                self._write(lanes.take(finished), always=True)
+            return finished
+        if bool(answer.broken.any()):
+            confirmed = self._write(lanes.take(answer.broken), always=False)
+            if method.keeps == "first":
+                broken = answer.broken.clone()
+                broken[answer.broken] = confirmed
+                finished = finished | broken
+        return finished
+
+    def _write(self, lanes: Lanes, *, always: bool) -> Tensor:
+        """The last word: into the box, then the untouched model, asked about exactly the image that is written down."""
+        lanes.candidate = self.threat.clip(lanes.candidate)
+        distances = self.threat.distance(lanes.candidate, lanes.images)
+        logits = self.network.judge(lanes.candidate)
+        confirmed = predictions(logits) != lanes.labels
+        if always:
+            self.ledger.enter(lanes, logits=logits, distances=distances)
+        else:
+            self.network.effort.unconfirmed += int((~confirmed).sum())
+            self.ledger.enter(lanes.take(confirmed), logits=logits[confirmed], distances=distances[confirmed])
+        return confirmed
+
+
+def _epsilons(epsilon: float | Tensor, *, n: int) -> Tensor:
+    """float64 (N,), each at least 0 and finite."""
+    values = torch.as_tensor(epsilon, dtype=torch.float64).detach().cpu()
+    if values.ndim > 1 or (values.ndim == 1 and len(values) != n):
+        raise OptionError("epsilon", expected=f"one number, or one for each of {n} samples", got=tuple(values.shape))
+    bad = ~(values.isfinite() & (values >= 0)).reshape(-1)
+    if bool(bad.any()):
+        raise OptionError(
+            "epsilon",
+            expected="a finite number of at least 0, in pixel units",
+            got=float(values.reshape(-1)[bad][0]),
+        )
+    return values.expand(n)
+
+
+def _check(images: Tensor, labels: Tensor, threat: Threat, *, batch_size: int) -> None:
+    if images.ndim != 4 or not images.is_floating_point() or len(images) == 0:
+        raise DataError(
+            "images", expected="at least one image, float (N, C, H, W)", got=f"{images.dtype} {tuple(images.shape)}"
+        )
+    low, high = float(images.min()), float(images.max())
+    if not (threat.box[0] <= low and high <= threat.box[1]):
+        raise DataError("images", expected=f"pixels in {list(threat.box)}", got=f"{low:.4g}..{high:.4g}")
+    if not isinstance(labels, Tensor) or labels.shape != (len(images),) or labels.dtype != torch.int64:
+        got = f"{labels.dtype} {tuple(labels.shape)}" if isinstance(labels, Tensor) else type(labels).__name__
+        raise DataError("labels", expected=f"int64 ({len(images)},), one for each image", got=got)
+    if batch_size < 1:
+        raise OptionError("batch_size", expected="at least 1", got=batch_size)
+
+
+def _in_range(labels: Tensor, classes: int) -> Tensor:
+    wrong = (labels < 0) | (labels >= classes)
+    if bool(wrong.any()):
+        first = int(wrong.nonzero()[0])
+        raise DataError(f"labels[{first}]", expected=f"0..{classes - 1}", got=int(labels[first]))
+    return labels

@@ -1,0 +1,94 @@
+"""FGSM, PGD and its relatives: repeated steps along the steepest direction of a loss."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from assay.attacks.lanes import Answer, Keeps, Lanes, Samples, lane_fields
+from assay.attacks.losses import Loss, cross_entropy
+from assay.attacks.threat import Threat, column
+
+
+@dataclass(eq=False)
+class MomentumLanes(Lanes):
+    """Lanes with the running direction, (B, C, H, W)."""
+
+    velocity: Tensor
+
+
+@dataclass(frozen=True)
+class GradientSteps:
+    """x ← Π(x + α·argmax_{‖d‖=1} ⟨v, d⟩), v ← μ·v + g/‖g‖₁, ``steps`` times; Π projects into ball and box.
+
+    α is ``step_size``, a length in the threat's norm, or ``relative_step`` of each sample's ε. ``momentum`` μ = 0 is
+    plain PGD (Madry et al. 2018), one step of size ε from the image itself FGSM (Goodfellow et al. 2015), μ = 1
+    MI-FGSM (Dong et al. 2018). ``stream`` sets restarts apart. With ``keeps="last"`` and an unconstrained threat
+    nothing is projected: the textbook's signed steps.
+    """
+
+    name: str
+    steps: int
+    step_size: float | None = None
+    relative_step: float = 1.0
+    loss: Loss = cross_entropy
+    random_start: bool = False
+    momentum: float = 0.0
+    keeps: Keeps = "first"
+    seed: int = 0
+    stream: int = 0
+
+    def begin(self, samples: Samples, threat: Threat) -> MomentumLanes:
+        """Each sample's first image."""
+        candidate = samples.images
+        if self.random_start:
+            delta = threat.geometry.sample(samples.ids, self.seed, self.stream, like=samples.images)
+            candidate = threat.project(
+                samples.images + column(samples.epsilon) * delta, samples.images, samples.epsilon
+            )
+        width = samples.images.shape if self.momentum else (len(samples), 0, 1, 1)
+        return MomentumLanes(**lane_fields(samples, candidate=candidate), velocity=samples.images.new_zeros(width))
+
+    def advance(self, lanes: MomentumLanes, answer: Answer, threat: Threat) -> MomentumLanes:
+        """The next image."""
+        direction = answer.gradient
+        if self.momentum:
+            size = direction.flatten(1).abs().sum(dim=1).clamp_min(torch.finfo(direction.dtype).tiny)
+            lanes.velocity = self.momentum * lanes.velocity + direction / column(size)
+            direction = lanes.velocity
+        step = column(self.relative_step * lanes.epsilon) if self.step_size is None else self.step_size
+        moved = lanes.candidate + step * threat.geometry.steepest(direction)
+        lanes.candidate = threat.project(moved, lanes.images, lanes.epsilon) if threat.constrained else moved
+        return lanes
+
+
+@dataclass(frozen=True)
+class Noise:
+    """Random points instead of gradients: uniform in the ball for the first half of the draws, then on its border.
+
+    The floor that every attack must beat: a model that noise breaks needs no adversary.
+    """
+
+    name: str = "noise"
+    steps: int = 10
+    loss: Loss = cross_entropy
+    keeps: Keeps = "first"
+    seed: int = 0
+
+    def begin(self, samples: Samples, threat: Threat) -> Lanes:
+        """Each sample's first image."""
+        return self._draw(Lanes(**lane_fields(samples, candidate=samples.images, gradient=False)), threat)
+
+    def advance(self, lanes: Lanes, answer: Answer, threat: Threat) -> Lanes:
+        """The next image."""
+        return self._draw(lanes, threat)
+
+    def _draw(self, lanes: Lanes, threat: Threat) -> Lanes:
+        # The step counter is part of each row's key, so rows that joined at different times draw alike.
+        delta = threat.geometry.sample(lanes.ids * (self.steps + 1) + lanes.step, self.seed, 0x4E4F, like=lanes.images)
+        on_border = column(lanes.step * 2 > self.steps)
+        delta = torch.where(on_border, threat.geometry.steepest(delta), delta)
+        lanes.candidate = threat.project(lanes.images + column(lanes.epsilon) * delta, lanes.images, lanes.epsilon)
+        return lanes

@@ -1,0 +1,83 @@
+"""What is known of every sample while attacks run over it, and what each step of an attack did."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from assay.attacks.lanes import Answer, Lanes
+from assay.attacks.network import predictions
+
+
+@dataclass(eq=False)
+class Ledger:
+    """One row a sample, (N, …).
+
+    ``adversarial`` is the clean image until an attack breaks the sample; ``broken_by`` the position of the method that
+    did in ``methods``, −1 for none; ``steps`` the moves it took; ``distances`` float64, infinite while unbroken.
+    """
+
+    adversarial: Tensor
+    logits: Tensor
+    broken: Tensor
+    broken_by: Tensor
+    steps: Tensor
+    distances: Tensor
+    methods: list[str]
+
+    @classmethod
+    def open(cls, images: Tensor, clean_logits: Tensor) -> Ledger:
+        """Nothing broken yet."""
+        n, device = len(images), images.device
+        return cls(
+            adversarial=images.clone(),
+            logits=clean_logits.clone(),
+            broken=torch.zeros(n, dtype=torch.bool, device=device),
+            broken_by=torch.full((n,), -1, device=device),
+            steps=torch.full((n,), -1, device=device),
+            distances=torch.full((n,), torch.inf, dtype=torch.float64, device=device),
+            methods=[],
+        )
+
+    def enter(self, lanes: Lanes, *, logits: Tensor, distances: Tensor) -> None:
+        """Write confirmed adversarial images down, where they are nearer than what is known."""
+        nearer = distances < self.distances[lanes.index]
+        found = lanes.take(nearer)
+        rows = found.index
+        self.adversarial[rows] = found.candidate
+        self.logits[rows] = logits[nearer]
+        self.distances[rows] = distances[nearer]
+        self.broken[rows] = True
+        self.broken_by[rows] = len(self.methods) - 1
+        self.steps[rows] = found.step
+
+
+@dataclass(eq=False)
+class Trace:
+    """Cross-entropy, and whether the model was right, of every sample after every step: (N, steps + 1).
+
+    Column 0 is the clean image. A sample that leaves keeps its last values, and one that was never attacked its first.
+    """
+
+    losses: Tensor
+    right: Tensor
+
+    @classmethod
+    def open(cls, clean_logits: Tensor, labels: Tensor, *, steps: int) -> Trace:
+        """Every column as if nothing happened."""
+        losses = F.cross_entropy(clean_logits, labels, reduction="none")
+        right = predictions(clean_logits) == labels
+        return cls(losses[:, None].repeat(1, steps + 1), right[:, None].repeat(1, steps + 1))
+
+    def note(self, lanes: Lanes, answer: Answer) -> None:
+        """Write what the model said, from this step to the end."""
+        losses = F.cross_entropy(answer.logits, lanes.labels, reduction="none")
+        right = predictions(answer.logits) == lanes.labels
+        columns = torch.arange(self.losses.shape[1], device=losses.device)
+        # The start of a random start is no step: it counts from step 1 on, until step 1 itself is known.
+        later = columns[None, :] >= lanes.step.clamp_min(1)[:, None]
+        self.losses[lanes.index] = torch.where(later, losses[:, None], self.losses[lanes.index])
+        self.right[lanes.index] = torch.where(later, right[:, None], self.right[lanes.index])

@@ -1,0 +1,99 @@
+"""What an attack climbs: each loss is larger the more wrong the model is.
+
+A loss takes ``logits`` (B, K), ``labels`` (B,) and ``targets`` (B,) (the class to move towards, where the loss has one)
+and returns one number a sample, (B,).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from assay.errors import OptionError
+
+Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
+_TINY = 1e-12
+
+
+def cross_entropy(logits: Tensor, labels: Tensor, targets: Tensor) -> Tensor:
+    """−log softmax(z)_y, in nats."""
+    return F.cross_entropy(logits, labels, reduction="none")
+
+
+def margin(logits: Tensor, labels: Tensor, targets: Tensor) -> Tensor:
+    """max_{k≠y} z_k − z_y: positive exactly when the sample is misclassified (Carlini & Wagner 2017, f₆)."""
+    return _others(logits, labels).amax(dim=1) - _of(logits, labels)
+
+
+def probability_margin(logits: Tensor, labels: Tensor, targets: Tensor) -> Tensor:
+    """The margin of the softmax probabilities (Li et al. 2022): its gradient weighs both classes by their own odds."""
+    return margin(logits.softmax(dim=1), labels, targets)
+
+
+def dlr(logits: Tensor, labels: Tensor, targets: Tensor) -> Tensor:
+    """Difference of logits ratio, −(z_y − max_{k≠y} z_k) / (z_π1 − z_π3): invariant to shift and scale of the logits.
+
+    Croce & Hein 2020, eq. 6. Needs three classes.
+    """
+    ordered = logits.topk(3, dim=1).values
+    return margin(logits, labels, targets) / (ordered[:, 0] - ordered[:, 2] + _TINY)
+
+
+def targeted_dlr(logits: Tensor, labels: Tensor, targets: Tensor) -> Tensor:
+    """−(z_y − z_t) / (z_π1 − (z_π3 + z_π4)/2), towards class t (Croce & Hein 2020, eq. 7). Needs four classes."""
+    ordered = logits.topk(4, dim=1).values
+    scale = ordered[:, 0] - 0.5 * (ordered[:, 2] + ordered[:, 3]) + _TINY
+    return targeted_margin(logits, labels, targets) / scale
+
+
+def targeted_margin(logits: Tensor, labels: Tensor, targets: Tensor) -> Tensor:
+    """z_t − z_y: positive when the target outranks the label."""
+    return _of(logits, targets) - _of(logits, labels)
+
+
+def targeted_cross_entropy(logits: Tensor, labels: Tensor, targets: Tensor) -> Tensor:
+    """log softmax(z)_t: climbs as the model becomes sure of the target."""
+    return -F.cross_entropy(logits, targets, reduction="none")
+
+
+def _of(logits: Tensor, classes: Tensor) -> Tensor:
+    return logits.gather(1, classes[:, None])[:, 0]
+
+
+def _others(logits: Tensor, labels: Tensor) -> Tensor:
+    return logits.masked_fill(F.one_hot(labels, logits.shape[1]).bool(), -torch.inf)
+
+
+LOSSES: Mapping[str, Loss] = MappingProxyType(
+    {
+        "ce": cross_entropy,
+        "margin": margin,
+        "dlr": dlr,
+        "probability-margin": probability_margin,
+        "targeted-ce": targeted_cross_entropy,
+        "targeted-margin": targeted_margin,
+        "targeted-dlr": targeted_dlr,
+    }
+)
+_CLASSES_NEEDED: Mapping[Loss, tuple[int, Loss]] = MappingProxyType(
+    {dlr: (3, margin), targeted_dlr: (4, targeted_margin)}
+)
+
+
+def find_loss(name: str) -> Loss:
+    """The loss of that name; :class:`OptionError` names all of them otherwise."""
+    if name not in LOSSES:
+        raise OptionError("loss", expected=f"one of {', '.join(LOSSES)}", got=repr(name))
+    return LOSSES[name]
+
+
+def fit_to_classes(loss: Loss, classes: int) -> tuple[Loss, str | None]:
+    """``loss``, or the margin where a ratio of logits needs more classes than there are; and what to say about it."""
+    needed, instead = _CLASSES_NEEDED.get(loss, (2, loss))
+    if classes >= needed:
+        return loss, None
+    return instead, f"{loss.__name__} needs {needed} classes, the data have {classes}: {instead.__name__} instead"

@@ -1,0 +1,207 @@
+"""Robust accuracy of a model on a data set, and accuracy against epsilon."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from assay.attacks.engine import OnStep, Outcome, attack
+from assay.attacks.presets import Attack, find_attack
+from assay.attacks.threat import Threat
+from assay.data.dataset import ImageDataset, to_unit_range
+from assay.errors import OptionError
+from assay.evaluate import Predictions, predict, preferred_layout
+from assay.records.attack import EpsilonCurve, EpsilonPoint, Norm, RobustAccuracy
+from assay.runtime import device_of, dtype_of, preserved
+
+EPSILONS = tuple(k / 255 for k in (0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0))
+
+
+@dataclass(frozen=True, eq=False)
+class RobustnessMeasurement:
+    """``record`` holds the numbers, ``outcome`` every sample's images, logits, distance, steps and attack."""
+
+    record: RobustAccuracy
+    outcome: Outcome
+
+
+def measure_robust_accuracy(
+    model: nn.Module,
+    dataset: ImageDataset,
+    *,
+    attack: str | Attack = "pgd",
+    norm: Norm = "linf",
+    epsilon: float = 8 / 255,
+    seed: int = 0,
+    batch_size: int = 256,
+    clean: Predictions | None = None,
+    on_step: OnStep | None = None,
+) -> RobustnessMeasurement:
+    """Accuracy of ``model`` on ``dataset`` after ``attack``; samples wrong before it count as wrong.
+
+    ``clean`` are the predictions on the untouched images where they are known already. The model is left as found.
+    Raises what :func:`assay.attacks.engine.attack` raises.
+    """
+    options = find_attack(attack) if isinstance(attack, str) else attack
+    outcome = _attack_dataset(
+        model,
+        dataset,
+        options=options,
+        norm=norm,
+        epsilon=epsilon,
+        seed=seed,
+        batch_size=batch_size,
+        clean=clean,
+        on_step=on_step,
+    )
+    rounded = correct_after_rounding(model, dataset, outcome, batch_size=batch_size)
+    return RobustnessMeasurement(
+        summarize_attack(outcome, options=options, seed=seed, correct_after_rounding=rounded), outcome
+    )
+
+
+def _attack_dataset(
+    model: nn.Module,
+    dataset: ImageDataset,
+    *,
+    options: Attack,
+    norm: Norm,
+    epsilon: float | Tensor,
+    seed: int,
+    batch_size: int,
+    clean: Predictions | None,
+    on_step: OnStep | None,
+) -> Outcome:
+    known = predict(model, dataset, batch_size=batch_size) if clean is None else clean
+    return attack(
+        model,
+        to_unit_range(dataset.images, dtype_of(model)),
+        dataset.labels,
+        attack=options,
+        norm=norm,
+        epsilon=epsilon,
+        seed=seed,
+        batch_size=batch_size,
+        ids=dataset.ids,
+        clean_logits=known.logits,
+        on_step=on_step,
+    )
+
+
+def summarize_attack(
+    outcome: Outcome, *, options: Attack, seed: int, correct_after_rounding: int | None = None
+) -> RobustAccuracy:
+    """Count an outcome into a :class:`RobustAccuracy`."""
+    robust, n = outcome.robust, len(outcome.labels)
+    steps, step_size, restarts = options.describe(outcome.threat)
+    trace = outcome.trace
+    return RobustAccuracy.of(
+        int(robust.sum()),
+        n,
+        attack=options.name,
+        norm=outcome.threat.norm,
+        epsilon=outcome.threat.epsilon,
+        step_size=step_size,
+        steps=steps,
+        restarts=restarts,
+        seed=seed,
+        constrained=outcome.threat.constrained,
+        clean_correct=int(outcome.clean_right.sum()),
+        loss_per_step=() if trace is None else tuple(trace.losses.double().mean(dim=0).tolist()),
+        accuracy_per_step=() if trace is None else tuple(trace.right.double().mean(dim=0).tolist()),
+        outside_ball=outcome.effort.outside_ball,
+        unconfirmed=outcome.effort.unconfirmed,
+        correct_after_rounding=correct_after_rounding,
+        mean_distance=float(outcome.distances[outcome.distances.isfinite()].mean()) if bool(found(outcome)) else 0.0,
+        forward_equivalents=(outcome.effort.forwards + outcome.effort.backwards) / n,
+        seconds=outcome.seconds,
+    )
+
+
+def found(outcome: Outcome) -> bool:
+    """Whether any adversarial image was written down."""
+    return bool(outcome.distances.isfinite().any())
+
+
+def correct_after_rounding(model: nn.Module, dataset: ImageDataset, outcome: Outcome, *, batch_size: int = 256) -> int:
+    """How many samples are right once each adversarial image is rounded to 8 bits, as a file would store it.
+
+    Only samples that were right before can be right; rounding to the nearest of 256 levels is not projected again.
+    """
+    device, dtype = device_of(model), dtype_of(model)
+    rows = (outcome.clean_right & ~outcome.robust).nonzero()[:, 0]
+    recovered = 0
+    with preserved(model, training=False), torch.inference_mode():
+        layout = preferred_layout(model, dataset)
+        for part in torch.split(rows, batch_size):
+            bytes_ = outcome.adversarial[part].clamp(0, 1).mul(255).round().to(torch.uint8)
+            images = to_unit_range(bytes_.to(device), dtype).contiguous(memory_format=layout)
+            recovered += int((model(images).argmax(dim=1).cpu() == outcome.labels[part]).sum())
+    return int(outcome.robust.sum()) + recovered
+
+
+def measure_epsilon_curve(
+    model: nn.Module,
+    dataset: ImageDataset,
+    *,
+    epsilons: Sequence[float] = EPSILONS,
+    norm: Norm = "linf",
+    attack: str | Attack = "pgd",
+    steps: int | None = None,
+    seed: int = 0,
+    batch_size: int = 256,
+    clean: Predictions | None = None,
+) -> EpsilonCurve:
+    """Accuracy at each epsilon, from small to large; a sample broken at one stays broken at every larger one.
+
+    Only samples that withstood the smaller epsilons are attacked at the next, so the curve falls by construction and
+    costs little more than its last points. ``steps`` sets the option of that name of a preset given by name. A 0 is
+    added in front when ``epsilons`` has none.
+    """
+    options = _with_steps(attack, steps)
+    ordered = sorted({0.0, *epsilons})
+    if any(not 0 <= value < float("inf") for value in ordered):
+        raise OptionError("epsilons", expected="finite numbers of at least 0", got=list(epsilons))
+    started = time.perf_counter()
+    known = predict(model, dataset, batch_size=batch_size) if clean is None else clean
+    standing = known.correct.clone()
+    points = [EpsilonPoint.of(int(standing.sum()), len(dataset), epsilon=0.0)]
+    minimal = torch.full((len(dataset),), torch.inf, dtype=torch.float64)
+    minimal[~standing] = 0.0
+    for epsilon in ordered[1:]:
+        rows = standing.nonzero()[:, 0]
+        if len(rows) > 0:
+            part = Predictions(known.logits[rows], known.labels[rows], 0.0)
+            outcome = _attack_dataset(
+                model,
+                dataset.subset(rows),
+                options=options,
+                norm=norm,
+                epsilon=epsilon,
+                seed=seed,
+                batch_size=batch_size,
+                clean=part,
+                on_step=None,
+            )
+            minimal[rows] = torch.where(outcome.robust, minimal[rows], epsilon)
+            standing[rows] = outcome.robust
+        points.append(EpsilonPoint.of(int(standing.sum()), len(dataset), epsilon=epsilon))
+    median = float(minimal.median())
+    return EpsilonCurve(
+        attack=options.name,
+        norm=norm,
+        steps=options.describe(Threat(norm=norm, epsilon=ordered[-1]))[0],
+        points=tuple(points),
+        median_epsilon=median if median < float("inf") else None,
+        seconds=time.perf_counter() - started,
+    )
+
+
+def _with_steps(attack: str | Attack, steps: int | None) -> Attack:
+    if isinstance(attack, Attack):
+        return attack
+    return find_attack(attack, {} if steps is None else {"steps": steps})

@@ -1,0 +1,155 @@
+"""The model as an attack sees it: in evaluation mode, its parameters frozen, its every call counted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from assay.attacks.lanes import Answer, Lanes
+from assay.attacks.losses import Loss
+from assay.attacks.threat import Threat
+from assay.errors import ModelError
+from assay.evaluate import call, check_logits
+from assay.runtime import preserved
+
+
+@dataclass(eq=False)
+class Effort:
+    """What an attack cost and what it met on the way, in samples.
+
+    ``forwards`` and ``backwards`` count images through the network (a backward pass to the input costs about one
+    forward). ``zero_gradients`` and ``non_finite_gradients`` count rows; ``gradients`` all rows that asked for one.
+    ``differentiable`` turns False when the logits do not depend on the input through torch's graph.
+    """
+
+    forwards: int = 0
+    backwards: int = 0
+    gradients: int = 0
+    zero_gradients: int = 0
+    non_finite_gradients: int = 0
+    outside_ball: int = 0
+    unconfirmed: int = 0
+    differentiable: bool = True
+
+
+@dataclass(eq=False)
+class Network:
+    """``fast`` answers the attack, ``model`` (the user's own, untouched) has the last word."""
+
+    model: nn.Module
+    fast: nn.Module
+    classes: int
+    layout: torch.memory_format = torch.contiguous_format
+    effort: Effort = field(default_factory=Effort)
+
+    def judge(self, images: Tensor) -> Tensor:
+        """Logits of the untouched model, (B, K) float32."""
+        self.effort.forwards += len(images)
+        with torch.no_grad():
+            logits = self.model(images.contiguous(memory_format=self.layout))
+        check_logits(logits, n=len(images), classes=self.classes)
+        return logits.float()  # type: ignore[no-any-return]  # nn.Module.__call__ is untyped
+
+    def ask(self, lanes: Lanes, method_loss: Loss, threat: Threat) -> Answer:
+        """Logits of every candidate, and the gradient of the loss where a row wants it."""
+        n = len(lanes)
+        gradient = torch.zeros_like(lanes.candidate)
+        wanted = lanes.wants_gradient
+        if bool(wanted.all()):
+            logits, losses, gradient = self._differentiate(lanes, method_loss)
+        elif not bool(wanted.any()):
+            logits, losses = self._evaluate(lanes, method_loss)
+        else:
+            logits = lanes.candidate.new_empty((n, self.classes))
+            losses = lanes.candidate.new_empty(n)
+            logits[wanted], losses[wanted], gradient[wanted] = self._differentiate(lanes.take(wanted), method_loss)
+            logits[~wanted], losses[~wanted] = self._evaluate(lanes.take(~wanted), method_loss)
+        broken = predictions(logits) != lanes.labels
+        if bool(broken.any()):
+            rows = broken.nonzero()[:, 0]
+            inside = threat.contains(lanes.candidate[rows], lanes.images[rows], lanes.epsilon[rows])
+            broken[rows] = inside
+            self.effort.outside_ball += int((~inside).sum()) if threat.constrained else 0
+        return Answer(logits=logits, losses=losses, gradient=gradient, broken=broken)
+
+    def _evaluate(self, lanes: Lanes, method_loss: Loss) -> tuple[Tensor, Tensor]:
+        self.effort.forwards += len(lanes)
+        with torch.no_grad():
+            logits = self._logits(lanes.candidate)
+            return logits, method_loss(logits, lanes.labels, lanes.target)
+
+    def _differentiate(self, lanes: Lanes, method_loss: Loss) -> tuple[Tensor, Tensor, Tensor]:
+        self.effort.forwards += len(lanes)
+        self.effort.backwards += len(lanes)
+        self.effort.gradients += len(lanes)
+        candidate = lanes.candidate.detach().requires_grad_()
+        with torch.enable_grad():
+            logits = self._logits(candidate)
+            losses = method_loss(logits, lanes.labels, lanes.target)
+        gradient = self._gradient(losses, candidate)
+        finite = gradient.flatten(1).isfinite().all(dim=1)
+        if not bool(finite.all()):
+            self.effort.non_finite_gradients += int((~finite).sum())
+            gradient = gradient.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
+        self.effort.zero_gradients += int((gradient.flatten(1).abs().amax(dim=1) == 0).sum())
+        return logits.detach(), losses.detach(), gradient
+
+    def _gradient(self, losses: Tensor, candidate: Tensor) -> Tensor:
+        """∂Σℓ/∂x; zero, and noted, for a model whose output is cut off from its input."""
+        if not losses.requires_grad:
+            self.effort.differentiable = False
+            return torch.zeros_like(candidate)
+        (gradient,) = torch.autograd.grad(losses.sum(), candidate, allow_unused=True)
+        if gradient is None:
+            self.effort.differentiable = False
+            return torch.zeros_like(candidate)
+        return gradient
+
+    def _logits(self, images: Tensor) -> Tensor:
+        return self.fast(images.contiguous(memory_format=self.layout)).float()  # type: ignore[no-any-return]
+
+
+def predictions(logits: Tensor) -> Tensor:
+    """int64 (B,): the class of the largest logit; −1 where a logit is not finite, which is never right."""
+    return torch.where(logits.isfinite().all(dim=1), logits.argmax(dim=1), -1)
+
+
+@contextmanager
+def opened(model: nn.Module, example: Tensor, *, classes: int | None = None) -> Iterator[Network]:
+    """A :class:`Network` around ``model`` for the length of a block; the model is left as it was found.
+
+    ``example`` is a few images, on which the output is checked. Raises :class:`ModelError` when the model cannot take
+    them or does not return one row of logits a sample.
+    """
+    with preserved(model, training=False):
+        for parameter in model.parameters():
+            parameter.requires_grad_(False)
+        with torch.no_grad():
+            logits = call(model, example)
+        if not isinstance(logits, Tensor) or logits.ndim != 2:
+            raise ModelError("model output", expected="one tensor of logits (N, K)", got=_shape(logits))
+        width = logits.shape[1] if classes is None else classes
+        check_logits(logits, n=len(example), classes=width)
+        if width < 2:
+            raise ModelError("model output", expected="logits of two classes or more", got=tuple(logits.shape))
+        yield Network(model=model, fast=model, classes=width, layout=_layout(model, example))
+
+
+def _layout(model: nn.Module, example: Tensor) -> torch.memory_format:
+    """``channels_last`` where a convolutional model can take it."""
+    if not any(isinstance(module, nn.Conv2d) for module in model.modules()):
+        return torch.contiguous_format
+    try:
+        with torch.no_grad():
+            model(example.contiguous(memory_format=torch.channels_last))
+    except RuntimeError:  # it views its input as rows, which channels_last strides do not allow
+        return torch.contiguous_format
+    return torch.channels_last
+
+
+def _shape(value: object) -> str:
+    return str(tuple(value.shape)) if isinstance(value, Tensor) else type(value).__name__

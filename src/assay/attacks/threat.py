@@ -1,0 +1,194 @@
+"""What the attacker may do: a ball around each image, cut by the box of valid pixels.
+
+Deltas and images are (B, C, H, W); an epsilon is one number a sample, (B,), in pixel units.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from assay.attacks import draws
+from assay.errors import OptionError
+from assay.records.attack import Norm
+
+_ROUNDING = 2.0**-24  # float32 spacing just below 1: what storing x + δ in float32 may add to one pixel
+
+
+def column(values: Tensor) -> Tensor:
+    """(B,) -> (B, 1, 1, 1), to meet images."""
+    return values.reshape(-1, 1, 1, 1)
+
+
+def _length(values: Tensor) -> Tensor:
+    """L2 norm of each row, (B,)."""
+    return values.flatten(1).square().sum(dim=1).sqrt()
+
+
+class Geometry(Protocol):
+    """A norm, as an attack needs it."""
+
+    def distance(self, delta: Tensor) -> Tensor:
+        """‖δ‖ of each sample, (B,), in the dtype of ``delta``."""
+
+    def project(self, delta: Tensor, epsilon: Tensor) -> Tensor:
+        """The nearest point (in L2) of the ball of radius ε."""
+
+    def steepest(self, gradient: Tensor) -> Tensor:
+        """The direction of norm 1 that climbs fastest: argmax ⟨g, d⟩ over ‖d‖ = 1; zero where the gradient is zero."""
+
+    def sample(self, ids: Tensor, *key: int, like: Tensor) -> Tensor:
+        """A point of the unit ball for each id, uniform in volume, shaped as ``like``."""
+
+    def dual(self, gradient: Tensor) -> Tensor:
+        """The dual norm of each gradient, (B,): |margin| over it is the distance to a linear boundary."""
+
+    def slack(self, pixels: int) -> float:
+        """How far rounding every pixel to float32 may push a point out of the ball."""
+
+
+class _Linf:
+    def distance(self, delta: Tensor) -> Tensor:
+        return delta.flatten(1).abs().amax(dim=1)
+
+    def project(self, delta: Tensor, epsilon: Tensor) -> Tensor:
+        bound = column(epsilon)
+        return torch.clamp(delta, -bound, bound)
+
+    def steepest(self, gradient: Tensor) -> Tensor:
+        return gradient.sign()
+
+    def sample(self, ids: Tensor, *key: int, like: Tensor) -> Tensor:
+        return (draws.uniform(ids, *key, size=like[0].numel()) * 2 - 1).to(like.dtype).reshape(like.shape)
+
+    def dual(self, gradient: Tensor) -> Tensor:
+        return gradient.flatten(1).abs().sum(dim=1)
+
+    def slack(self, pixels: int) -> float:
+        return _ROUNDING
+
+
+class _L2:
+    def distance(self, delta: Tensor) -> Tensor:
+        return _length(delta)
+
+    def project(self, delta: Tensor, epsilon: Tensor) -> Tensor:
+        length = self.distance(delta).clamp_min(torch.finfo(delta.dtype).tiny)
+        return delta * column((epsilon / length).clamp_max(1.0))
+
+    def steepest(self, gradient: Tensor) -> Tensor:
+        # Scaled by the largest entry first: squares of gradients near 1e-25 would underflow to a zero length.
+        largest = gradient.flatten(1).abs().amax(dim=1)
+        scaled = gradient / column(torch.where(largest > 0, largest, 1.0))
+        length = self.distance(scaled)
+        return scaled / column(torch.where(length > 0, length, 1.0))
+
+    def sample(self, ids: Tensor, *key: int, like: Tensor) -> Tensor:
+        pixels = like[0].numel()
+        direction = draws.normal(ids, *key, size=pixels)
+        radius = draws.uniform(ids, *key, 1, size=1) ** (1.0 / pixels)
+        return (radius * direction / _length(direction)[:, None]).to(like.dtype).reshape(like.shape)
+
+    def dual(self, gradient: Tensor) -> Tensor:
+        return _length(gradient)
+
+    def slack(self, pixels: int) -> float:
+        return float(_ROUNDING * pixels**0.5)
+
+
+class _L1:
+    """The steepest L1 direction is one pixel; climbing on the top 1 % together is the usual compromise.
+
+    Reference for that direction: Tramèr & Boneh 2019, SLIDE.
+    """
+
+    share = 0.01
+
+    def distance(self, delta: Tensor) -> Tensor:
+        return delta.flatten(1).abs().sum(dim=1)
+
+    def project(self, delta: Tensor, epsilon: Tensor) -> Tensor:
+        """Soft thresholding by the λ at which Σ(|δ|−λ)₊ = ε (Duchi et al. 2008), found from the sorted magnitudes."""
+        magnitude = delta.flatten(1).abs()
+        ordered = magnitude.sort(dim=1, descending=True).values
+        places = torch.arange(1, ordered.shape[1] + 1, device=delta.device, dtype=delta.dtype)
+        thresholds = (ordered.cumsum(dim=1) - epsilon[:, None].to(delta.dtype)) / places
+        kept = (ordered > thresholds).sum(dim=1, keepdim=True).clamp_min(1)
+        threshold = thresholds.gather(1, kept - 1).clamp_min(0.0)
+        return (delta.flatten(1).sign() * (magnitude - threshold).clamp_min(0.0)).reshape(delta.shape)
+
+    def steepest(self, gradient: Tensor) -> Tensor:
+        flat = gradient.flatten(1)
+        count = max(1, round(self.share * flat.shape[1]))
+        largest = flat.abs().topk(count, dim=1).indices
+        chosen = torch.zeros_like(flat).scatter(1, largest, flat.gather(1, largest).sign())
+        return (chosen / chosen.abs().sum(dim=1, keepdim=True).clamp_min(1.0)).reshape(gradient.shape)
+
+    def sample(self, ids: Tensor, *key: int, like: Tensor) -> Tensor:
+        pixels = like[0].numel()
+        lengths = -torch.log1p(-draws.uniform(ids, *key, size=pixels))
+        signs = draws.signs(ids, *key, 2, size=pixels).double()
+        radius = draws.uniform(ids, *key, 1, size=1) ** (1.0 / pixels)
+        return (radius * signs * lengths / lengths.sum(dim=1, keepdim=True)).to(like.dtype).reshape(like.shape)
+
+    def dual(self, gradient: Tensor) -> Tensor:
+        return gradient.flatten(1).abs().amax(dim=1)
+
+    def slack(self, pixels: int) -> float:
+        return _ROUNDING * pixels
+
+
+GEOMETRIES: Mapping[Norm, Geometry] = MappingProxyType({"linf": _Linf(), "l2": _L2(), "l1": _L1()})
+
+
+@dataclass(frozen=True)
+class Threat:
+    """All images within ``epsilon`` of the original in ``norm``, inside the ``box`` of valid pixel values.
+
+    ``constrained=False`` drops the ball and keeps the box; ``epsilon`` is then the size of a step.
+    Raises :class:`OptionError` for an epsilon that is negative or not finite, an unknown norm, or an empty box.
+    """
+
+    norm: Norm = "linf"
+    epsilon: float = 8 / 255
+    box: tuple[float, float] = (0.0, 1.0)
+    constrained: bool = True
+
+    def __post_init__(self) -> None:
+        if self.norm not in GEOMETRIES:
+            raise OptionError("norm", expected=f"one of {', '.join(GEOMETRIES)}", got=repr(self.norm))
+        if not 0 <= self.epsilon < float("inf"):
+            raise OptionError("epsilon", expected="a finite number of at least 0, in pixel units", got=self.epsilon)
+        if not self.box[0] < self.box[1]:
+            raise OptionError("box", expected="low < high", got=self.box)
+
+    @property
+    def geometry(self) -> Geometry:
+        """The norm's operations."""
+        return GEOMETRIES[self.norm]
+
+    def clip(self, images: Tensor) -> Tensor:
+        """Into the box."""
+        return images.clamp(*self.box)
+
+    def project(self, candidates: Tensor, images: Tensor, epsilon: Tensor) -> Tensor:
+        """Into the ball, then into the box; the second never leaves the first, as ``images`` lie in the box."""
+        return self.clip(images + self.geometry.project(candidates - images, epsilon))
+
+    def distance(self, candidates: Tensor, images: Tensor) -> Tensor:
+        """‖x′ − x‖ of each sample in float64, (B,)."""
+        return self.geometry.distance(candidates.double() - images.double())
+
+    def contains(self, candidates: Tensor, images: Tensor, epsilon: Tensor) -> Tensor:
+        """bool (B,): inside the box and, by float64, inside the ball up to what storing float32 pixels costs."""
+        flat = candidates.flatten(1)
+        inside = ((flat >= self.box[0]) & (flat <= self.box[1])).all(dim=1)
+        if not self.constrained:
+            return inside
+        bound = epsilon.double() + self.geometry.slack(images[0].numel())
+        return inside & (self.distance(candidates, images) <= bound)
