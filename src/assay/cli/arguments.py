@@ -40,3 +40,14 @@ Limit = Annotated[int | None, typer.Option(min=1, help="Use only the first N sam
 MaxBad = Annotated[int, typer.Option(min=0, help="Skip up to this many broken images; each is named.")]
 Seed = Annotated[int, typer.Option(help="Every random choice follows from this number.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")]
+ImageSize = Annotated[
+    int | None,
+    typer.Option(min=1, help="Resize the short side to this, then crop the centre.", show_default=False),
+]
+Normalization = Annotated[
+    str | None,
+    typer.Option(
+        help="Of an architecture of ours: imagenet (the default for colour), cifar10, none, or m1,m2,m3/s1,s2,s3.",
+        show_default=False,
+    ),
+]

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import signal
 import sys
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
+from assay.cli.check import check
+from assay.cli.explain import explain
 from assay.errors import AssayError, InterruptedRunError
+
+TYPER_INTERRUPTED = 130  # what typer returns after Ctrl-C when it is not to end the process itself
 
 app = typer.Typer(
     name="assay",
     help="Put a classifier to the test: train it, break it, see why.",
-    no_args_is_help=True,
+    invoke_without_command=True,
     pretty_exceptions_enable=False,
     add_completion=False,
     rich_markup_mode="rich",
@@ -29,11 +34,18 @@ def _print_version(wanted: bool) -> None:
 
 @app.callback()
 def _root(
+    context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and end.")
     ] = False,
 ) -> None:
     """Put a classifier to the test: train it, break it, see why."""
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
+app.command()(check)
+app.command()(explain)
 
 
 def main() -> None:
@@ -41,15 +53,22 @@ def main() -> None:
 
     Exit codes: 0 nothing found, 1 findings, 2 usage or input error (one line), 3 interrupted and resumable.
     """
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a polite kill ends like Ctrl-C: resumable
     try:
-        app()
-    except KeyboardInterrupt:
-        fail(InterruptedRunError("interrupted"))
+        code = app(standalone_mode=False)
     except AssayError as error:
         fail(error)
+    except Exception as error:
+        # Typer carries a copy of click of its own in some releases, so usage errors are known by what they can do.
+        if not hasattr(error, "format_message"):
+            raise
+        fail(AssayError(error.format_message()))
+    if code == TYPER_INTERRUPTED:
+        fail(InterruptedRunError("interrupted; go on with --resume"))
+    raise SystemExit(code if isinstance(code, int) else 0)
 
 
-def fail(error: AssayError) -> None:
+def fail(error: AssayError) -> NoReturn:
     """Print the error as one line on standard error and end with its exit code."""
     print(f"assay: {' '.join(str(error).split())}", file=sys.stderr)
     raise SystemExit(error.exit_code)

@@ -1,0 +1,83 @@
+"""What a check has finished so far, kept beside its report until the report is written."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import TypeAdapter, ValidationError
+from torch import nn
+
+from assay.data.dataset import ImageDataset
+from assay.files import write_atomically
+from assay.records.base import Frozen
+from assay.records.checkup import Stage
+from assay.records.measurements import Measurement
+
+FILE = "check.partial.json"
+
+
+class FinishedStage(Frozen):
+    """One stage and the records it gave."""
+
+    stage: Stage
+    records: tuple[Measurement, ...]
+
+
+_PAGES: TypeAdapter[tuple[FinishedStage, ...]] = TypeAdapter(tuple[FinishedStage, ...])
+
+
+class Journal:
+    """Finished stages on disk, valid for one fingerprint of model, data, budget and seed only.
+
+    ``folder=None`` keeps nothing. Every addition rewrites the file atomically, so a check that is killed at any
+    moment leaves the journal of the last finished stage.
+    """
+
+    def __init__(self, folder: Path | None, *, fingerprint: str, resume: bool) -> None:
+        self._path = None if folder is None else folder / FILE
+        self._fingerprint = fingerprint
+        self._finished = self._read() if resume else ()
+
+    def _read(self) -> tuple[FinishedStage, ...]:
+        if self._path is None or not self._path.is_file():
+            return ()
+        try:
+            content = json.loads(self._path.read_text())
+            if content["fingerprint"] != self._fingerprint:
+                return ()
+            return _PAGES.validate_python(content["finished"])
+        except (ValueError, KeyError, TypeError, ValidationError):
+            return ()  # a journal of another version is worth nothing, and loses nothing but time
+
+    def find(self, name: str) -> FinishedStage | None:
+        """The finished stage of this name, or None."""
+        return next((page for page in self._finished if page.stage.name == name), None)
+
+    def add(self, page: FinishedStage) -> None:
+        """Keep one more finished stage."""
+        self._finished = (*self._finished, page)
+        if self._path is not None:
+            content = {"fingerprint": self._fingerprint, "finished": _PAGES.dump_python(self._finished, mode="json")}
+            write_atomically(self._path, json.dumps(content))
+
+    def close(self) -> None:
+        """Remove the file: the report has taken its place."""
+        if self._path is not None:
+            self._path.unlink(missing_ok=True)
+
+
+def fingerprint(model: nn.Module, dataset: ImageDataset, **options: Any) -> str:
+    """SHA-256 over every weight and buffer, every image and label, and the options."""
+    digest = hashlib.sha256(json.dumps(options, sort_keys=True, default=str).encode())
+    for name, tensor in sorted(model.state_dict().items()):
+        if isinstance(tensor, torch.Tensor):
+            flat = tensor.detach().cpu().contiguous().flatten()
+            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+            digest.update(flat.view(torch.uint8).numpy().tobytes())
+    digest.update(dataset.images.contiguous().numpy().tobytes())
+    digest.update(dataset.labels.numpy().tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,151 @@
+"""The stages of a check, in order: each asks one layer below for its records."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import nn
+
+from assay.attacks.gallery import pick_gallery
+from assay.attacks.measure import RobustnessMeasurement, measure_epsilon_curve, measure_robust_accuracy
+from assay.attacks.presets import Attack, Fgsm, Pgd, RandomNoise, SignedSteps
+from assay.check.budget import Budget
+from assay.data.dataset import ImageDataset
+from assay.diagnostics.depth import measure_gradient_flow
+from assay.diagnostics.modes import audit_modes
+from assay.diagnostics.saliency import measure_input_gradients
+from assay.evaluate import Predictions, predict, summarize
+from assay.lowrank.spectrum import measure_spectra
+from assay.models.anatomy import measure_anatomy
+from assay.records.base import Record
+from assay.training.param_groups import measure_decay_groups
+
+EPSILON = 8 / 255
+CURVE_STEPS = 10
+
+
+@dataclass(frozen=True, eq=False)
+class Bench:
+    """What every stage works on: the model, the samples of the three kinds of stage, the budget and the seed."""
+
+    model: nn.Module
+    dataset: ImageDataset
+    clean: ImageDataset
+    attacked: ImageDataset
+    probed: ImageDataset
+    budget: Budget
+    seed: int
+    name: str
+
+    @classmethod
+    def of(
+        cls, model: nn.Module, dataset: ImageDataset, *, budget: Budget, limit: int | None, seed: int, name: str
+    ) -> Bench:
+        """Take the samples; ``limit`` bounds those that are attacked and probed."""
+        most = len(dataset) if limit is None else min(limit, len(dataset))
+        return cls(
+            model=model,
+            dataset=dataset,
+            clean=first_mixed(dataset, budget.clean or len(dataset)),
+            attacked=first_mixed(dataset, min(most, budget.attacked or most)),
+            probed=first_mixed(dataset, min(most, budget.probed)),
+            budget=budget,
+            seed=seed,
+            name=name,
+        )
+
+    @cached_property
+    def known(self) -> Predictions:
+        """The predictions on the untouched images that are attacked."""
+        return predict(self.model, self.attacked)
+
+
+def first_mixed(dataset: ImageDataset, n: int) -> ImageDataset:
+    """The first ``n`` samples; evenly spaced ones where the set is ordered by class and the first would be no sample.
+
+    Ordered means: the count of some class among the first n lies more than five standard deviations from n times its
+    share of the whole.
+    """
+    if n >= len(dataset):
+        return dataset
+    k = len(dataset.classes)
+    share = torch.bincount(dataset.labels, minlength=k).double() / len(dataset)
+    counts = torch.bincount(dataset.labels[:n], minlength=k).double()
+    deviation = (counts - n * share).abs() / (n * share * (1 - share)).sqrt().clamp_min(0.5)
+    if bool((deviation > 5).any()):
+        return dataset.subset(torch.arange(n) * len(dataset) // n)
+    return dataset.subset(torch.arange(n))
+
+
+@dataclass(frozen=True)
+class CheckStage:
+    """A named part of a check. When a ``required`` one fails the whole check does: the model cannot be run at all."""
+
+    name: str
+    measure: Callable[[Bench], Iterable[Record]]
+    required: bool = False
+
+
+def _audit(bench: Bench) -> Iterator[Record]:
+    yield audit_modes(bench.model, bench.probed)
+
+
+def _anatomy(bench: Bench) -> Iterator[Record]:
+    yield measure_anatomy(bench.model, image_shape=bench.dataset.shape, name=bench.name)
+
+
+def _accuracy(bench: Bench) -> Iterator[Record]:
+    yield summarize(predict(bench.model, bench.clean), classes=bench.clean.classes)
+
+
+def _attacks(bench: Bench) -> Iterator[Record]:
+    patient = Pgd(steps=bench.budget.steps, restarts=bench.budget.restarts)
+    for attack in (Fgsm(), patient, SignedSteps(), RandomNoise()):
+        measurement = _attack(bench, attack)
+        yield measurement.record
+        if attack is patient:
+            yield pick_gallery(measurement, bench.attacked, shown=bench.budget.shown)
+
+
+def _attack(bench: Bench, attack: Attack) -> RobustnessMeasurement:
+    return measure_robust_accuracy(
+        bench.model, bench.attacked, attack=attack, epsilon=EPSILON, seed=bench.seed, clean=bench.known
+    )
+
+
+def _epsilon_curve(bench: Bench) -> Iterator[Record]:
+    yield measure_epsilon_curve(
+        bench.model, bench.attacked, attack=Pgd(steps=CURVE_STEPS), seed=bench.seed, clean=bench.known
+    )
+
+
+def _input_gradients(bench: Bench) -> Iterator[Record]:
+    yield measure_input_gradients(bench.model, bench.probed, n=len(bench.probed), shown=bench.budget.shown)
+
+
+def _gradient_flow(bench: Bench) -> Iterator[Record]:
+    yield measure_gradient_flow(bench.model, bench.probed, n=len(bench.probed))
+
+
+def _decay_groups(bench: Bench) -> Iterator[Record]:
+    yield measure_decay_groups(bench.model)
+
+
+def _spectra(bench: Bench) -> Iterator[Record]:
+    yield measure_spectra(bench.model)
+
+
+STAGES: tuple[CheckStage, ...] = (
+    CheckStage("mode audit", _audit, required=True),
+    CheckStage("anatomy", _anatomy),
+    CheckStage("clean accuracy", _accuracy, required=True),
+    CheckStage("attacks", _attacks),
+    CheckStage("accuracy against epsilon", _epsilon_curve),
+    CheckStage("input gradients", _input_gradients),
+    CheckStage("gradient flow", _gradient_flow),
+    CheckStage("weight-decay groups", _decay_groups),
+    CheckStage("singular spectra", _spectra),
+)
