@@ -103,7 +103,7 @@ def describe_environment(device: torch.device) -> Environment:
         cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
         threads=torch.get_num_threads(),
         device=str(device),
-        memory_gib=round(_memory_bytes() / 2**30, 1),
+        memory_gib=round(memory_bytes() / 2**30, 1),
     )
 
 
@@ -116,7 +116,8 @@ def _processor_name() -> str:
     return platform.processor() or "unknown"
 
 
-def _memory_bytes() -> int:
+def memory_bytes() -> int:
+    """The physical memory of this machine; 0 where it cannot be told."""
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (ValueError, OSError, AttributeError):
