@@ -16,6 +16,7 @@ from assay.models.allcnn import build_allcnn
 from assay.models.mlp import build_mlp
 from assay.models.normalize import Normalize, choose_normalization
 from assay.models.resnet import BasicBlock, BottleneckBlock, build_cifar_resnet, build_resnet
+from assay.models.speednet import build_speednet
 
 
 class Builder(Protocol):
@@ -41,6 +42,7 @@ ARCHITECTURES: Mapping[str, Builder] = MappingProxyType(
         "resnet50": partial(build_resnet, name="resnet50", block=BottleneckBlock, blocks=(3, 4, 6, 3)),
         "allcnn": build_allcnn,
         "mlp": build_mlp,
+        "speednet": build_speednet,
     }
 )
 

@@ -1,0 +1,203 @@
+"""The run folder: what a run was, how it went, its weights, and the state to go on from.
+
+config.json         the model (name, classes, image shape, normalisation), the data, the recipe, the seed
+environment.json    the machine and the software
+metrics.jsonl       a line a step, a line an epoch
+model.safetensors   the whole state dict, normalisation included
+state.pt            weights, optimizer, averages and counters of the last checkpoint; loads with ``weights_only``
+
+Every file but the log is written to a temporary neighbour, flushed and renamed, so a kill at any moment leaves the
+former version. ``state.pt`` alone decides where a run resumes.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import pickle
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from assay.data.dataset import ImageDataset
+from assay.errors import OptionError
+from assay.files import write_atomically
+from assay.records.training import EpochSummary
+from assay.runtime import describe_environment, device_of
+from assay.training.metrics import EpochTotals
+from assay.training.recipes import Recipe
+
+SCHEMA_VERSION = 1
+
+
+@dataclass
+class RunState:
+    """Where a run is: everything beside weights and optimizer that the next step depends on or the record needs."""
+
+    step: int = 0
+    seconds: float = 0.0
+    totals: EpochTotals = field(default_factory=EpochTotals)
+    epochs: list[EpochSummary] = field(default_factory=list)
+
+    def count(
+        self, *, images: int, loss: float, correct: int, gradient_norm: float, learning_rate: float, seconds: float
+    ) -> None:
+        """One more step; ``loss`` is the sum over its ``images``."""
+        self.step += 1
+        self.seconds += seconds
+        totals = self.totals
+        self.totals = EpochTotals(
+            steps=totals.steps + 1,
+            images=totals.images + images,
+            loss=totals.loss + loss,
+            correct=totals.correct + correct,
+            gradient_norm=totals.gradient_norm + gradient_norm,
+            learning_rate=totals.learning_rate + learning_rate,
+            seconds=totals.seconds + seconds,
+        )
+
+    def close_epoch(self, epoch: int, validation_accuracy: float | None) -> EpochSummary:
+        """Turn the totals into a summary, keep it, and begin anew."""
+        summary = self.totals.summarize(epoch=epoch, validation_accuracy=validation_accuracy)
+        self.epochs.append(summary)
+        self.totals = EpochTotals()
+        return summary
+
+
+@dataclass(frozen=True)
+class RunIdentity:
+    """What must be equal for a run to be the continuation of another."""
+
+    recipe: dict[str, Any]
+    data: dict[str, Any]
+    seed: int
+
+
+def identify(recipe: Recipe, train: ImageDataset, *, seed: int) -> RunIdentity:
+    """The recipe, the seed, and the training data by name, size, shape, classes and a checksum of labels and ids."""
+    key = int((train.labels * 31 + train.ids).sum()) & 0xFFFFFFFF
+    data = {
+        "name": train.name,
+        "split": train.split,
+        "n": len(train),
+        "image_shape": list(train.shape),
+        "classes": list(train.classes),
+        "checksum": key,
+    }
+    return RunIdentity(recipe.model_dump(mode="json"), data, seed)
+
+
+def write_config(out: Path, model: nn.Module, identity: RunIdentity) -> None:
+    """Write ``config.json`` and ``environment.json``.
+
+    The model's own description comes from its attribute ``config`` where its builder left one (our architectures
+    do); for anybody else's model only the class is known, and the weights load into it with ``--weights``.
+    """
+    described = {
+        "name": identity.recipe["model"],
+        "classes": identity.data["classes"],
+        "image_shape": identity.data["image_shape"],
+        **normalization_of(model),
+        "options": identity.recipe["model_options"],
+    }
+    config = {
+        "schema_version": SCHEMA_VERSION,
+        "model": described,
+        "data": identity.data,
+        "recipe": identity.recipe,
+        "seed": identity.seed,
+    }
+    write_atomically(out / "config.json", json.dumps(config, indent=2, ensure_ascii=False) + "\n")
+    environment = describe_environment(device_of(model))
+    write_atomically(out / "environment.json", environment.model_dump_json(indent=2) + "\n")
+
+
+def normalization_of(model: nn.Module) -> dict[str, list[float]]:
+    """The ``mean`` and ``std`` buffers of the first module that has both; nothing for a model that has none."""
+    for module in model.modules():
+        buffers = dict(module.named_buffers(recurse=False))
+        if {"mean", "std"} <= buffers.keys():
+            return {name: buffers[name].flatten().tolist() for name in ("mean", "std")}
+    return {}
+
+
+def save_weights(out: Path, tensors: dict[str, Tensor]) -> None:
+    """Write ``model.safetensors``; tied tensors are written once for each name."""
+    plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+    write_atomically(out / "model.safetensors", save(plain))
+
+
+def save_state(
+    out: Path,
+    model: nn.Module,
+    optimizers: tuple[Optimizer, ...],
+    average: dict[str, Tensor] | None,
+    *,
+    state: RunState,
+    identity: RunIdentity,
+) -> None:
+    """Write ``state.pt``: all that :func:`restore_state` needs to go on exactly here."""
+    content = {
+        "schema_version": SCHEMA_VERSION,
+        "identity": json.dumps(asdict(identity), sort_keys=True),
+        "model": model.state_dict(),
+        "optimizers": [optimizer.state_dict() for optimizer in optimizers],
+        "average": average,
+        "step": state.step,
+        "seconds": state.seconds,
+        "totals": asdict(state.totals),
+        "epochs": [summary.model_dump_json() for summary in state.epochs],
+    }
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    write_atomically(out / "state.pt", buffer.getvalue())
+
+
+def restore_state(
+    out: Path,
+    model: nn.Module,
+    optimizers: tuple[Optimizer, ...],
+    average: dict[str, Tensor] | None,
+    *,
+    identity: RunIdentity,
+) -> RunState:
+    """Load ``state.pt`` into model, optimizers and average; a fresh :class:`RunState` when there is none yet.
+
+    Raises :class:`OptionError` when the file is damaged or belongs to another recipe, data set or seed.
+    """
+    path = out / "state.pt"
+    if not path.is_file():
+        return RunState()
+    try:
+        content = torch.load(path, map_location=device_of(model), weights_only=True)
+        theirs = json.loads(content["identity"])
+    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, TypeError, ValueError) as error:
+        reason = " ".join(str(error).split())[:120]
+        raise OptionError(str(path), expected="the state of a run", got=f"a damaged file ({reason})") from None
+    _check_same(path, json.loads(json.dumps(asdict(identity))), theirs)
+    model.load_state_dict(content["model"])
+    for optimizer, saved in zip(optimizers, content["optimizers"], strict=True):
+        optimizer.load_state_dict(saved)
+    for name, tensor in (average or {}).items():
+        tensor.copy_(content["average"][name])
+    return RunState(
+        step=content["step"],
+        seconds=content["seconds"],
+        totals=EpochTotals(**content["totals"]),
+        epochs=[EpochSummary.model_validate_json(text) for text in content["epochs"]],
+    )
+
+
+def _check_same(path: Path, ours: dict[str, Any], theirs: dict[str, Any], *, prefix: str = "") -> None:
+    """Name the first field in which two identities differ."""
+    for key in sorted(ours.keys() | theirs.keys()):
+        here, there = ours.get(key), theirs.get(key)
+        if isinstance(here, dict) and isinstance(there, dict):
+            _check_same(path, here, there, prefix=f"{prefix}{key}.")
+        elif here != there:
+            raise OptionError(f"{path}: {prefix}{key}", expected=f"{there!r} as in the run to resume", got=repr(here))

@@ -1,0 +1,79 @@
+"""What a run keeps on disk while it goes: checkpoints when due, a line a step, and the weights at the end."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from assay.files import make_folder
+from assay.records.training import EpochSummary
+from assay.training.checkpoint import RunIdentity, RunState, restore_state, save_state, save_weights, write_config
+from assay.training.metrics import MetricsLog, StepMetrics
+
+
+@dataclass
+class Journal:
+    """The run folder ``out`` of one run; without a folder nothing is kept and every method does nothing.
+
+    ``average`` holds the averaged tensors where there are any: they, not the raw ones, become the weights on disk.
+    """
+
+    out: Path | None
+    model: nn.Module
+    optimizers: tuple[Optimizer, ...]
+    average: dict[str, Tensor] | None
+    identity: RunIdentity
+    every_seconds: float
+    saved_step: int = 0
+    _saved_at: float = field(default_factory=time.monotonic)
+    _log: MetricsLog | None = None
+
+    def open(self, *, resume: bool) -> RunState:
+        """Make the folder, and go back to its last checkpoint if that is wanted and there is one.
+
+        A folder that holds a finished or broken run is written over unless ``resume``.
+        """
+        if self.out is None:
+            return RunState()
+        make_folder(self.out)
+        state = RunState()
+        if resume:
+            state = restore_state(self.out, self.model, self.optimizers, self.average, identity=self.identity)
+        else:
+            (self.out / "state.pt").unlink(missing_ok=True)
+        write_config(self.out, self.model, self.identity)
+        self._log = MetricsLog(self.out / "metrics.jsonl", resume_at=state.step)
+        self.saved_step = state.step
+        return state
+
+    @property
+    def kept(self) -> str | None:
+        """Where the last checkpoint is and of which step, in words; None when there is none."""
+        return f"that of step {self.saved_step} in {self.out}" if self.out is not None and self.saved_step else None
+
+    def step(self, metrics: StepMetrics) -> None:
+        """Log one step."""
+        if self._log is not None:
+            self._log.step(metrics)
+
+    def epoch(self, summary: EpochSummary, *, step: int) -> None:
+        """Log one epoch."""
+        if self._log is not None:
+            self._log.epoch(summary, step=step)
+
+    def save(self, state: RunState) -> None:
+        """Write a checkpoint now."""
+        if self.out is None:
+            return
+        save_weights(self.out, {**self.model.state_dict(), **(self.average or {})})
+        save_state(self.out, self.model, self.optimizers, self.average, state=state, identity=self.identity)
+        self.saved_step, self._saved_at = state.step, time.monotonic()
+
+    def save_if_due(self, state: RunState) -> None:
+        """Write a checkpoint if the last one is ``every_seconds`` old."""
+        if time.monotonic() - self._saved_at >= self.every_seconds:
+            self.save(state)

@@ -1,0 +1,102 @@
+"""What a training step measured, and the file it is kept in."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from assay.errors import OutputError
+from assay.files import write_atomically
+from assay.records.training import EpochSummary
+
+
+@dataclass(frozen=True)
+class StepMetrics:
+    """One optimizer step: ``step`` of ``steps``, counted from 1; ``epoch`` from 0.
+
+    ``loss`` in nats and ``accuracy`` are of this step's augmented batch, ``gradient_norm`` is the global L2 norm
+    before clipping, ``seconds`` the training time so far, without evaluation.
+    """
+
+    step: int
+    steps: int
+    epoch: int
+    loss: float
+    accuracy: float
+    learning_rate: float
+    gradient_norm: float
+    images_per_second: float
+    seconds: float
+
+
+OnStep = Callable[[StepMetrics], None]
+
+
+@dataclass(frozen=True)
+class EpochTotals:
+    """Sums over the steps of one epoch so far; plain numbers, so that a checkpoint can hold them."""
+
+    steps: int = 0
+    images: int = 0
+    loss: float = 0.0
+    correct: int = 0
+    gradient_norm: float = 0.0
+    learning_rate: float = 0.0
+    seconds: float = 0.0
+
+    def summarize(self, *, epoch: int, validation_accuracy: float | None) -> EpochSummary:
+        """Means over the steps."""
+        return EpochSummary(
+            epoch=epoch,
+            steps=self.steps,
+            loss=self.loss / self.images,
+            accuracy=self.correct / self.images,
+            learning_rate=self.learning_rate / self.steps,
+            gradient_norm=self.gradient_norm / self.steps,
+            images_per_second=self.images / max(self.seconds, 1e-9),
+            seconds=self.seconds,
+            validation_accuracy=validation_accuracy,
+        )
+
+
+class MetricsLog:
+    """``metrics.jsonl``: a line for every step and every epoch, appended and flushed as they come.
+
+    ``resume_at`` keeps the lines up to that step and drops what a killed run wrote beyond its last checkpoint.
+    Raises :class:`OutputError` when the file cannot be written.
+    """
+
+    def __init__(self, path: Path, *, resume_at: int = 0) -> None:
+        self._path = path
+        kept = _lines_up_to(path, resume_at) if resume_at else []
+        write_atomically(path, "".join(line + "\n" for line in kept))
+
+    def step(self, metrics: StepMetrics) -> None:
+        """Append one step."""
+        self._append({"kind": "step", **asdict(metrics)})
+
+    def epoch(self, summary: EpochSummary, *, step: int) -> None:
+        """Append one epoch, which ended with ``step``."""
+        self._append({"kind": "epoch", "step": step, **summary.model_dump(mode="json")})
+
+    def _append(self, values: dict[str, object]) -> None:
+        try:
+            with self._path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(values) + "\n")
+        except OSError as error:
+            raise OutputError(f"{self._path}: cannot be written ({error.strerror or error})") from None
+
+
+def _lines_up_to(path: Path, step: int) -> list[str]:
+    """The whole lines whose ``step`` is not beyond ``step``; a line torn by a crash is dropped."""
+    kept = []
+    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
+        try:
+            values = json.loads(line)
+        except json.JSONDecodeError:
+            continue
+        if values["step"] <= step:
+            kept.append(line)
+    return kept

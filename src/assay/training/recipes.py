@@ -1,0 +1,202 @@
+"""Recipes: everything a training run is decided by, as TOML files checked on reading and saved with the run."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, model_validator
+
+from assay.errors import OptionError
+from assay.options import Options
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0)]
+NotNegative = Annotated[float, Field(ge=0)]
+
+
+class OptimizerOptions(Options):
+    """Which rule updates the parameters, and with what.
+
+    ``weight_decay`` reaches the weights only (see :mod:`assay.training.param_groups`), unless ``decay_all``.
+    With ``muon`` the hidden weight matrices get ``lr`` and ``momentum``, all other parameters SGD with ``side_lr``.
+    ``norm_lr_factor`` multiplies the learning rate of normalisation parameters, where there is a reason to.
+    """
+
+    name: Literal["sgd", "adamw", "muon"] = "sgd"
+    lr: Positive = 0.1
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    nesterov: bool = True
+    betas: tuple[Share, Share] = (0.9, 0.999)
+    weight_decay: NotNegative = 5e-4
+    decay_all: bool = False
+    norm_lr_factor: Positive = 1.0
+    side_lr: Positive = 0.1
+
+
+class ScheduleOptions(Options):
+    """The learning rate over the run; ``warmup``, ``peak`` and ``milestones`` are shares of all steps."""
+
+    name: Literal["constant", "cosine", "linear", "triangular", "multistep"] = "cosine"
+    warmup: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    peak: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    start: Share = 0.2
+    final: Share = 0.0
+    milestones: tuple[Share, ...] = ()
+    gamma: Share = 0.1
+
+
+class AugmentOptions(Options):
+    """What happens to the bytes of a training image."""
+
+    name: Literal["none", "flip-crop"] = "flip-crop"
+    padding: Annotated[int, Field(ge=0, le=64)] = 4
+    flip: bool = True
+
+
+class ClipOptions(Options):
+    """Gradient clipping: by global ``norm``, by ``value``, or ``adaptive`` to each unit's weight norm."""
+
+    name: Literal["none", "norm", "value", "adaptive"] = "none"
+    limit: Positive = 1.0
+
+
+class MixOptions(Options):
+    """Mixing of samples within a batch: ``alpha`` of the Beta distribution the share is drawn from."""
+
+    name: Literal["none", "mixup", "cutmix"] = "none"
+    alpha: Positive = 0.2
+
+
+class AverageOptions(Options):
+    """Exponential moving average of the weights, one update every ``every`` steps; a decay of 0 turns it off."""
+
+    decay: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    every: Annotated[int, Field(ge=1)] = 1
+
+
+class AdversaryOptions(Options):
+    """Adversarial training: the perturbation of every batch, in pixel units.
+
+    ``watch`` is the number of training images on which FGSM and PGD accuracy are compared after every epoch;
+    when FGSM is ahead by more than ``gap`` the network has overfitted to the single step.
+    """
+
+    name: Literal["none", "n-fgsm", "pgd"] = "none"
+    epsilon: NotNegative = 8 / 255
+    step_size: Positive = 8 / 255
+    steps: Annotated[int, Field(ge=1)] = 1
+    noise: NotNegative = 2.0
+    watch: Annotated[int, Field(ge=0)] = 256
+    gap: Share = 0.25
+
+
+class Recipe(Options):
+    """One way to train one kind of network. See the sections for their fields; print it with :meth:`to_toml`.
+
+    ``micro_batch`` is how many images go through the network at once: gradients are summed over a step's
+    micro-batches, and normalisation layers see one micro-batch at a time. ``resolution`` lists (share of the run,
+    side in pixels) stages: from that share on images are that large.
+    """
+
+    name: str
+    description: str = ""
+    data: str = "digits"
+    model: str = "speednet"
+    model_options: dict[str, Any] = Field(default_factory=dict)
+    epochs: Annotated[float, Field(gt=0)] = 10
+    batch_size: Annotated[int, Field(ge=1)] = 128
+    micro_batch: Annotated[int, Field(ge=1)] | None = None
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    precision: Literal["float32", "bfloat16"] = "float32"
+    refresh_batchnorm: Annotated[int, Field(ge=0)] = 0
+    resolution: tuple[tuple[Share, Annotated[int, Field(ge=8)]], ...] = ()
+    optimizer: OptimizerOptions = OptimizerOptions()
+    schedule: ScheduleOptions = ScheduleOptions()
+    augment: AugmentOptions = AugmentOptions()
+    clip: ClipOptions = ClipOptions()
+    mix: MixOptions = MixOptions()
+    average: AverageOptions = AverageOptions()
+    adversary: AdversaryOptions = AdversaryOptions()
+
+    @model_validator(mode="after")
+    def _batches_divide(self) -> Self:
+        if self.micro_batch is not None and self.batch_size % self.micro_batch:
+            raise ValueError(f"a batch_size ({self.batch_size}) that micro_batch ({self.micro_batch}) divides")
+        return self
+
+    def to_toml(self) -> str:
+        """The whole recipe as TOML, defaults spelled out; :func:`load_recipe` reads it back to an equal recipe."""
+        values = self.model_dump(mode="json", exclude_none=True)
+        plain = [f"{key} = {_toml(value)}" for key, value in values.items() if not isinstance(value, dict)]
+        tables = [(key, value) for key, value in values.items() if isinstance(value, dict) and value]
+        sections = ["\n".join([f"[{key}]", *(f"{k} = {_toml(v)}" for k, v in value.items())]) for key, value in tables]
+        return "\n\n".join(["\n".join(plain), *sections]) + "\n"
+
+
+def recipe_names() -> tuple[str, ...]:
+    """The recipes that come with assay."""
+    return tuple(sorted(file.name.removesuffix(".toml") for file in _folder().iterdir() if file.name.endswith(".toml")))
+
+
+def load_recipe(name_or_path: str | Path, *, overrides: Sequence[str] = ()) -> Recipe:
+    """Read a recipe by name or from a ``.toml`` file, then apply ``overrides`` such as ``"optimizer.lr=0.1"``.
+
+    Raises :class:`OptionError` for an unknown name, a file that is no TOML, and any field that is not valid.
+    """
+    where, text = _read(name_or_path)
+    try:
+        values = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise OptionError(where, expected="a TOML file", got=error) from None
+    for override in overrides:
+        _apply(values, override)
+    return Recipe.parse(values, where=where)
+
+
+def _read(name_or_path: str | Path) -> tuple[str, str]:
+    path = Path(name_or_path)
+    if path.suffix == ".toml" or len(path.parts) > 1:
+        try:
+            return str(path), path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise OptionError("recipe", expected=f"a readable file {path}", got=error) from None
+    if str(name_or_path) not in recipe_names():
+        expected = f"one of {', '.join(recipe_names())}, or a .toml file"
+        raise OptionError("recipe", expected=expected, got=name_or_path)
+    return f"recipe {name_or_path}", (_folder() / f"{name_or_path}.toml").read_text(encoding="utf-8")
+
+
+def _folder() -> resources.abc.Traversable:
+    return resources.files("assay.training") / "recipes"
+
+
+def _apply(values: dict[str, Any], override: str) -> None:
+    """Write ``section.key=value`` into nested ``values``; the value is read as TOML, a bare word as text."""
+    key, equals, text = override.partition("=")
+    *sections, last = (part.strip() for part in key.split("."))
+    if not equals or not last or not all(sections):
+        raise OptionError("--set", expected="key=value, such as optimizer.lr=0.1", got=override)
+    try:
+        value = tomllib.loads(f"value = {text.strip()}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text.strip()
+    for section in sections:
+        values = values.setdefault(section, {})
+        if not isinstance(values, dict):
+            raise OptionError("--set", expected=f"{section} to be a section", got=override)
+    values[last] = value
+
+
+def _toml(value: object) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str):
+        escaped = value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+        return f'"{escaped}"'
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(_toml(item) for item in value)}]"
+    return repr(value)

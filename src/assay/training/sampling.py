@@ -1,0 +1,67 @@
+"""Which samples a step trains on: a pure function of (seed, step), the same for every number of processes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from assay.data.dataset import Batch, ImageDataset
+from assay.runtime import generator
+
+ORDER_STREAM = 0x0DE
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """Every epoch a fresh order of ``n`` samples, cut into batches; what does not fill the last batch is left out.
+
+    A set smaller than one batch is one batch.
+    """
+
+    n: int
+    batch_size: int
+    seed: int
+
+    @property
+    def size(self) -> int:
+        """Samples in a batch."""
+        return min(self.batch_size, self.n)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Whole batches in the set."""
+        return self.n // self.size
+
+    def steps(self, epochs: float) -> int:
+        """Steps in ``epochs``, a fraction of one allowed; at least one."""
+        return max(1, round(epochs * self.steps_per_epoch))
+
+    def epoch(self, step: int) -> int:
+        """The epoch, from 0, that ``step`` is in."""
+        return step // self.steps_per_epoch
+
+    def indices(self, step: int) -> Tensor:
+        """int64 (B,): the places in the data set of the samples of ``step``."""
+        epoch, position = divmod(step, self.steps_per_epoch)
+        return _order(self.n, self.seed, epoch)[position * self.size : (position + 1) * self.size]
+
+
+@lru_cache(maxsize=2)
+def _order(n: int, seed: int, epoch: int) -> Tensor:
+    return torch.randperm(n, generator=generator(seed, ORDER_STREAM, epoch))
+
+
+def take(dataset: ImageDataset, indices: Tensor) -> Batch:
+    """The samples at ``indices``."""
+    return Batch(dataset.images[indices], dataset.labels[indices], dataset.ids[indices])
+
+
+def micro_batches(
+    dataset: ImageDataset, indices: Tensor, *, size: int | None, rank: int = 0, world: int = 1
+) -> list[tuple[int, Batch]]:
+    """The (number, micro-batch) pairs of one process: of the batch cut into pieces of ``size``, every ``world``-th."""
+    pieces = torch.split(indices, size or len(indices))
+    return [(number, take(dataset, pieces[number])) for number in range(rank, len(pieces), world)]

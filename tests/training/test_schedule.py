@@ -1,0 +1,55 @@
+"""Learning-rate schedules against torch's own and against their closed forms."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from assay.training import schedule
+
+
+def test_cosine_equals_torch() -> None:
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+    theirs = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=20, eta_min=0.1)
+    for step in range(20):
+        assert schedule.cosine(step, total=20, final=0.1) == pytest.approx(theirs.get_last_lr()[0])
+        optimizer.step()
+        theirs.step()
+
+
+def test_multistep_equals_torch() -> None:
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+    theirs = torch.optim.lr_scheduler.MultiStepLR(optimizer, milestones=[4, 7], gamma=0.1)
+    for step in range(10):
+        ours = schedule.multistep(step, total=10, milestones=(0.4, 0.7))
+        assert ours == pytest.approx(theirs.get_last_lr()[0])
+        optimizer.step()
+        theirs.step()
+
+
+def test_triangle_by_hand() -> None:
+    values = [schedule.triangular(step, total=10, peak=0.2, start=0.5, final=0.0) for step in range(10)]
+    assert values == pytest.approx([0.5, 0.75, 1, 7 / 8, 6 / 8, 5 / 8, 4 / 8, 3 / 8, 2 / 8, 1 / 8])
+
+
+def test_linear_by_hand_with_warm_up() -> None:
+    values = [schedule.linear(step, total=6, warmup=2) for step in range(6)]
+    assert values == pytest.approx([1 / 3, 2 / 3, 1, 3 / 4, 2 / 4, 1 / 4])
+
+
+@given(total=st.integers(1, 1000), share=st.floats(0, 0.99), final=st.floats(0, 1), data=st.data())
+def test_every_schedule_stays_between_nothing_and_its_peak(
+    total: int, share: float, final: float, data: st.DataObject
+) -> None:
+    step, warmup = data.draw(st.integers(0, total - 1)), int(share * total)
+    values = [
+        schedule.constant(step, warmup=warmup),
+        schedule.cosine(step, total=total, warmup=warmup, final=final),
+        schedule.linear(step, total=total, warmup=warmup, final=final),
+        schedule.triangular(step, total=total, peak=max(share, 0.01), final=final),
+        schedule.multistep(step, total=total, milestones=(share,), warmup=warmup),
+    ]
+    assert all(0 <= value <= 1 for value in values)
+    assert max(values) > 0
