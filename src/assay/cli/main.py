@@ -8,8 +8,10 @@ from typing import Annotated, NoReturn
 
 import typer
 
+from assay.cli.attack import attack
 from assay.cli.check import check
 from assay.cli.explain import explain
+from assay.cli.report import report
 from assay.errors import AssayError, InterruptedRunError
 
 TYPER_INTERRUPTED = 130  # what typer returns after Ctrl-C when it is not to end the process itself
@@ -45,7 +47,9 @@ def _root(
 
 
 app.command()(check)
+app.command()(attack)
 app.command()(explain)
+app.command()(report)
 
 
 def main() -> None:

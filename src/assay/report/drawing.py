@@ -1,0 +1,137 @@
+"""Charts as inline SVG: drawn by Vega-Lite, coloured by the page's style sheet, with a tip on every mark that has one.
+
+Colours are CSS variables, fonts are the page's, so one drawing serves light, dark and print. A mark's tip is its
+``description`` encoding; it becomes ``data-tip``, which the page shows on hover and on touch.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+from xml.etree import ElementTree
+
+import altair as alt
+from markupsafe import Markup
+
+from assay.report.parts import Figure, Table
+
+FULL, HALF, NARROW = 900, 440, 310
+SERIES = tuple(f"var(--series-{i})" for i in range(1, 7))
+SHAPES = ("circle", "square", "diamond", "triangle-up", "cross", "triangle-down")
+ACCENT, ALARM, INK, SOFT, GRID = "var(--series-1)", "var(--series-2)", "var(--ink)", "var(--soft)", "var(--grid)"
+
+# 1e-5 as 10⁻⁵: Vega's expressions have no superscripts, so each digit is looked up
+_POWER = (
+    "'10' + replace(replace(replace(replace(replace(replace(replace(replace(replace(replace(replace("
+    "format(log(datum.value) / LN10, '.0f'), /[-−]/, '⁻'), /0/g, '⁰'), /1/g, '¹'), /2/g, '²'), /3/g, '³'), /4/g, '⁴'), "
+    "/5/g, '⁵'), /6/g, '⁶'), /7/g, '⁷'), /8/g, '⁸'), /9/g, '⁹')"
+)
+Row = Mapping[str, str | float | int | bool | None]
+AnyChart = alt.Chart | alt.LayerChart | alt.HConcatChart | alt.VConcatChart | alt.FacetChart
+_NAMESPACE = "http://www.w3.org/2000/svg"
+_DROPPED = {
+    "font-family", "aria-hidden", "role", "aria-roledescription", "pointer-events", "stroke-miterlimit", "class",
+    "width", "height", "version",
+}  # fmt: skip
+_CONFIG: dict[str, Any] = {
+    "background": "transparent",
+    "view": {"stroke": None},
+    "font": "sans-serif",
+    "axis": {
+        "labelColor": SOFT, "titleColor": SOFT, "labelFontSize": 12, "titleFontSize": 12, "titleFontWeight": "normal",
+        "gridColor": GRID, "domainColor": GRID, "tickColor": GRID, "titlePadding": 8, "labelPadding": 5,
+        "labelLimit": 190, "titleAnchor": "end",
+    },
+    "axisY": {"titleAngle": 0, "titleAlign": "left", "titleAnchor": "start", "titleY": -10, "titleX": 0},
+    "axisX": {"labelFlush": False},
+    "text": {"fontSize": 12, "fill": INK},
+}  # fmt: skip
+
+
+def source(rows: Sequence[Row]) -> alt.InlineData:
+    """Rows as the chart's inline data; the field ``tip`` is what a mark says when pointed at."""
+    return alt.InlineData(values=[{**row, "tip": f"tip:{row['tip']}"} if "tip" in row else dict(row) for row in rows])
+
+
+def figure(
+    build: Callable[[int], AnyChart],
+    *,
+    finding: str,
+    note: str = "",
+    table: Table | None = None,
+    full: bool = False,
+    legend: Sequence[str] = (),
+) -> Figure:
+    """Draw ``build(width)`` for a wide column and for a phone, and put the finding and the numbers beside it."""
+    wide, narrow = (to_svg(build(width), label=finding) for width in (FULL if full else HALF, NARROW))
+    return Figure(finding, wide, narrow, note, table, full, tuple(legend))
+
+
+def to_svg(chart: AnyChart, *, label: str) -> Markup:
+    """The chart as an SVG element whose accessible name is ``label``."""
+    drawing = ElementTree.fromstring(_render(chart.to_json(indent=None)))  # noqa: S314 - our own renderer wrote it
+    _strip(drawing)
+    _, _, width, height = drawing.attrib["viewBox"].split()
+    drawing.set("role", "img")
+    drawing.set("aria-label", label)
+    drawing.set("style", f"max-width:{float(width) * 1.12:.0f}px;aspect-ratio:{width}/{height}")
+    ElementTree.register_namespace("", _NAMESPACE)
+    text = ElementTree.tostring(drawing, encoding="unicode")
+    return Markup(text.replace(f' xmlns="{_NAMESPACE}"', ""))  # noqa: S704 - serialised, hence escaped
+
+
+@functools.lru_cache(maxsize=256)
+def _render(specification: str) -> str:
+    import vl_convert
+
+    svg: str = vl_convert.vegalite_to_svg(specification, config=_CONFIG)
+    return svg
+
+
+def _strip(element: ElementTree.Element) -> None:
+    """Keep shapes and tips; drop what the page decides (fonts, sizes) and what a screen reader would stumble over."""
+    for child in list(element):
+        _strip(child)
+        empty = child.tag == f"{{{_NAMESPACE}}}g" and not len(child)
+        if empty or child.get("display") == "none" or child.get("d") in {"", "M0,0h0v0h0Z"}:
+            element.remove(child)
+    label = element.attrib.pop("aria-label", "")
+    root = "viewBox" in element.attrib
+    for name in _DROPPED & element.attrib.keys():
+        del element.attrib[name]
+    if label.startswith("tip:"):
+        element.set("data-tip", label.removeprefix("tip:"))
+    if not root and element.get("opacity") == "1":
+        del element.attrib["opacity"]
+
+
+def shares(*, ticks: int = 5) -> alt.Axis:
+    """An axis of shares in per cent; its title says the unit."""
+    return alt.Axis(labelExpr="format(datum.value * 100, '~f')", tickCount=ticks)
+
+
+def decades(values: Iterable[float]) -> alt.Axis:
+    """A logarithmic axis with a tick at each power of ten, and at twos and fives where those are few."""
+    exponents = [math.log10(value) for value in values]
+    low, high = math.floor(min(exponents)), math.ceil(max(exponents))
+    step = max(1, (high - low) // 8)
+    between = (1, 2, 5) if high - low <= 2 else (1,)
+    ticks = [factor * 10.0**power for power in range(low, high + 1, step) for factor in between]
+    return alt.Axis(values=ticks, labelExpr=_POWER if high - low > 3 else "format(datum.value, '~g')")
+
+
+def colours(names: Sequence[str]) -> alt.Color:
+    """Series by name in the colours of the legend."""
+    return alt.Color("series:N", sort=None, scale=alt.Scale(domain=list(names), range=list(SERIES)), legend=None)
+
+
+def shapes(names: Sequence[str]) -> alt.Shape:
+    """Series by name in the signs of the legend, so that colour is never alone."""
+    return alt.Shape("series:N", sort=None, scale=alt.Scale(domain=list(names), range=list(SHAPES)), legend=None)
+
+
+def tip() -> alt.Description:
+    """The encoding that gives a mark its tip, from the field ``tip``."""
+    return alt.Description("tip:N")

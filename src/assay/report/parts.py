@@ -1,0 +1,173 @@
+"""What a page is put together from; each part knows the template that shows it."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import ClassVar
+
+from markupsafe import Markup
+
+from assay.records.base import Record
+
+MOST_ROWS = 300
+_PNG = b"\x89PNG\r\n\x1a\n"
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of a table; numbers are aligned to the right, names are set in the fixed-width face."""
+
+    title: str
+    style: str = ""
+
+
+NUMBER = "number"
+NAME = "name"
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of text under titled columns; rows beyond :data:`MOST_ROWS` are counted, not shown."""
+
+    template: ClassVar[str] = "table.html"
+    caption: str
+    columns: tuple[Column, ...]
+    rows: tuple[tuple[str, ...], ...]
+    folded: bool = False
+    id: str = ""
+
+    @property
+    def shown(self) -> tuple[tuple[str, ...], ...]:
+        """The rows that the page holds."""
+        return self.rows[:MOST_ROWS]
+
+    @property
+    def left_out(self) -> int:
+        """How many rows only ``check.json`` holds."""
+        return max(0, len(self.rows) - MOST_ROWS)
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A chart: ``finding`` says what it shows, ``note`` how to read it, ``table`` the same in numbers.
+
+    ``legend`` names the series in the order of their colours and signs.
+    """
+
+    template: ClassVar[str] = "figure.html"
+    finding: str
+    wide: Markup
+    narrow: Markup
+    note: str = ""
+    table: Table | None = None
+    full: bool = False
+    legend: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Name and value pairs."""
+
+    template: ClassVar[str] = "facts.html"
+    pairs: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class Prose:
+    """A paragraph; `` `code` `` is set as code."""
+
+    template: ClassVar[str] = "prose.html"
+    text: str
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A PNG file in base64 with its size in pixels; small ones are enlarged without smoothing."""
+
+    source: str
+    width: int
+    height: int
+    text: str
+
+    @property
+    def pixelated(self) -> bool:
+        """Whether pixels should stay sharp when enlarged."""
+        return self.width <= 128
+
+
+@dataclass(frozen=True)
+class Card:
+    """Pictures side by side, what they show, and facts below."""
+
+    pictures: tuple[tuple[str, Picture | None], ...]
+    lines: tuple[str, ...]
+    right: bool | None = None
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """Cards in a grid; ``left_out`` counts those that would have made the file too large."""
+
+    template: ClassVar[str] = "gallery.html"
+    finding: str
+    note: str
+    cards: tuple[Card, ...]
+    left_out: int = 0
+
+
+@dataclass(frozen=True)
+class Source:
+    """A record as it stands in ``check.json``."""
+
+    template: ClassVar[str] = "source.html"
+    title: str
+    text: str
+
+
+Part = Table | Figure | Facts | Prose | Gallery | Source
+
+
+@dataclass(frozen=True)
+class Section:
+    """One chapter of evidence, and the records it was drawn from; their kinds become its anchors."""
+
+    id: str
+    title: str
+    summary: str
+    parts: tuple[Part, ...]
+    records: tuple[Record, ...] = ()
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """The kinds of its records, each once."""
+        return tuple(dict.fromkeys(kind_of(record) for record in self.records))
+
+
+def kind_of(record: Record) -> str:
+    """The ``kind`` under which a record stands in ``check.json``."""
+    return str(type(record).model_fields["kind"].default)
+
+
+def read_picture(encoded: str, *, text: str) -> Picture | None:
+    """The picture when ``encoded`` is base64 of a PNG file, else None: a damaged document must not break the page."""
+    try:
+        head = base64.b64decode(encoded, validate=True)[:24]
+    except (binascii.Error, ValueError):
+        return None
+    if len(head) < 24 or not head.startswith(_PNG):
+        return None
+    return Picture(encoded, int.from_bytes(head[16:20]), int.from_bytes(head[20:24]), text)
+
+
+def within(cards: Iterable[Card], *, size: int) -> tuple[Card, ...]:
+    """The leading cards whose pictures together take at most ``size`` bytes."""
+    kept: list[Card] = []
+    for card in cards:
+        size -= sum(len(picture.source) for _, picture in card.pictures if picture)
+        if size < 0:
+            break
+        kept.append(card)
+    return tuple(kept)

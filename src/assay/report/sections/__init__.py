@@ -1,0 +1,35 @@
+"""The chapters of evidence, in the order of the page: each takes the checkup, and gives a section or None."""
+
+from __future__ import annotations
+
+from assay.records.checkup import Checkup
+from assay.report.parts import Section
+from assay.report.sections.accuracy import accuracy_section
+from assay.report.sections.anatomy import anatomy_section
+from assay.report.sections.configuration import decay_section, modes_section
+from assay.report.sections.gradients import gradient_flow_section
+from assay.report.sections.measured import leftovers_section, measured_section
+from assay.report.sections.pictures import gallery_section, input_gradients_section
+from assay.report.sections.robustness import robustness_section
+from assay.report.sections.spectra import spectra_section
+from assay.report.sections.training import training_section
+
+EVIDENCE = (
+    accuracy_section,
+    robustness_section,
+    gallery_section,
+    input_gradients_section,
+    gradient_flow_section,
+    modes_section,
+    decay_section,
+    spectra_section,
+    training_section,
+    anatomy_section,
+)
+
+
+def build_sections(checkup: Checkup) -> tuple[Section, ...]:
+    """Every section that has something to show, ending with how it was measured."""
+    evidence = [section for make in EVIDENCE if (section := make(checkup)) is not None]
+    leftovers = leftovers_section(checkup, shown=(record for section in evidence for record in section.records))
+    return (*evidence, *([leftovers] if leftovers else []), measured_section(checkup))

@@ -1,0 +1,182 @@
+"""How often it is right: per class, confused with what, and how sure."""
+
+from __future__ import annotations
+
+import altair as alt
+
+from assay.records.accuracy import CleanAccuracy
+from assay.records.checkup import Checkup
+from assay.report.drawing import ACCENT, ALARM, SOFT, AnyChart, Row, figure, shares, source, tip
+from assay.report.parts import NUMBER, Column, Figure, Part, Section, Table
+from assay.report.wording import accuracy, count, distinct, interval, number, percent
+
+MOST_CLASSES = 30
+
+
+def accuracy_section(checkup: Checkup) -> Section | None:
+    """Per-class accuracy, confusion and calibration on untouched images."""
+    clean = checkup.first(CleanAccuracy)
+    if clean is None:
+        return None
+    names = distinct([group.name for group in clean.per_class])
+    parts: list[Part] = [_per_class(clean, names), _calibration(clean), _confusion(clean, names)]
+    summary = (
+        f"Right on {accuracy(clean)} of the images as they are. Mean cross-entropy {number(clean.loss)} nats, mean "
+        f"confidence {percent(clean.mean_confidence)}, expected calibration error "
+        f"{percent(clean.expected_calibration_error)}"
+        + (f", right among the first five {percent(clean.top5_accuracy)}" if clean.top5_accuracy is not None else "")
+        + "."
+        + (f" {count(clean.non_finite)} outputs were not finite and count as wrong." if clean.non_finite else "")
+    )
+    return Section("accuracy", "Clean accuracy", summary, tuple(parts), records=(clean,))
+
+
+def _per_class(clean: CleanAccuracy, names: list[str]) -> Figure:
+    groups = sorted(zip(names, clean.per_class, strict=True), key=lambda pair: pair[1].accuracy)
+    seen = [(name, group) for name, group in groups if group.n]
+    table = Table(
+        "Accuracy of each class, worst first",
+        (Column("class"), Column("right", NUMBER), Column("95 % interval, n", NUMBER)),
+        tuple((name, percent(group.accuracy), interval(group)) for name, group in seen),
+    )
+    drawn = seen if len(seen) <= MOST_CLASSES else [*seen[: MOST_CLASSES - 5], *seen[-5:]]
+    rows: list[Row] = [
+        {
+            "class": name,
+            "accuracy": group.accuracy,
+            "low": group.low,
+            "high": group.high,
+            "tip": f"{name}: {accuracy(group)}",
+        }
+        for name, group in drawn
+    ]
+
+    def build(width: int) -> AnyChart:
+        base = alt.Chart(source(rows)).encode(
+            y=alt.Y("class:N", sort=None, title=None, axis=alt.Axis(labelLimit=width // 3, grid=False, ticks=False)),
+        )
+        scale = alt.Scale(domainMax=1, zero=False, nice=True)
+        mean = alt.Chart(source([{"mean": clean.accuracy, "tip": f"all classes: {accuracy(clean)}"}]))
+        return alt.layer(
+            mean.mark_rule(color=SOFT, strokeDash=[4, 3], strokeWidth=1.5).encode(x="mean:Q", description=tip()),
+            base.mark_rule(color=ACCENT, strokeWidth=5, opacity=0.3, strokeCap="round").encode(
+                x=alt.X("low:Q", scale=scale, axis=shares(), title="share right, with its 95 % interval (%)"),
+                x2="high:Q",
+                description=tip(),
+            ),
+            base.mark_point(color=ACCENT, filled=True, size=75, opacity=1).encode(
+                x=alt.X("accuracy:Q", scale=scale), description=tip()
+            ),
+        ).properties(width=width - width // 3, height=alt.Step(24))
+
+    worst = seen[0] if seen else None
+    finding = (
+        f"{worst[0]} is hardest: {percent(worst[1].accuracy)} right, {percent(clean.accuracy)} over all classes"
+        if worst
+        else "No class has a sample"
+    )
+    note = "Dot: share right. Bar: 95 % Wilson interval. Dashed: all classes together."
+    if len(drawn) < len(seen):
+        note += f" Shown: the {MOST_CLASSES - 5} worst and the 5 best of {len(seen)} classes."
+    return figure(build, finding=finding, note=note, table=table)
+
+
+def _calibration(clean: CleanAccuracy) -> Figure:
+    bins = [bin_ for bin_ in clean.calibration if bin_.n]
+    rows: list[Row] = [
+        {
+            "confidence": bin_.confidence,
+            "accuracy": bin_.accuracy,
+            "n": bin_.n,
+            "tip": f"confidence {percent(bin_.confidence)}, right {percent(bin_.accuracy)}, n = {count(bin_.n)}",
+        }
+        for bin_ in bins
+    ]
+    table = Table(
+        "Calibration: confidence against share right",
+        (Column("confidence from"), Column("to"), *(Column(t, NUMBER) for t in ("mean confidence", "right", "n"))),
+        tuple((percent(b.low), percent(b.high), percent(b.confidence), percent(b.accuracy), count(b.n)) for b in bins),
+    )
+
+    def build(width: int) -> AnyChart:
+        unit = alt.Scale(domain=[0, 1])
+        ideal = alt.Chart(source([{"x": 0, "y": 0}, {"x": 1, "y": 1}]))
+        base = alt.Chart(source(rows))
+        x = alt.X("confidence:Q", scale=unit, axis=shares(), title="mean confidence of the bin (%)")
+        return alt.layer(
+            ideal.mark_line(color=SOFT, strokeDash=[4, 3], strokeWidth=1.5).encode(x="x:Q", y="y:Q"),
+            base.mark_rule(color=ALARM, strokeWidth=2).encode(x=x, y="accuracy:Q", y2="confidence:Q"),
+            base.mark_point(color=ACCENT, filled=True, opacity=1).encode(
+                x=x,
+                y=alt.Y("accuracy:Q", scale=unit, axis=shares(), title="share right (%)"),
+                size=alt.Size("n:Q", scale=alt.Scale(range=[30, 420], type="sqrt"), legend=None),
+                description=tip(),
+            ),
+        ).properties(width=width - 60, height=min(width - 60, 300))
+
+    way = "surer than it is right" if clean.mean_confidence > clean.accuracy else "less sure than it is right"
+    finding = f"It is {way}: confidence {percent(clean.mean_confidence)}, right {percent(clean.accuracy)}"
+    note = "Dashed: confidence that can be believed. Red: the gap. The larger the dot, the more images in the bin."
+    return figure(build, finding=finding, note=note, table=table)
+
+
+def _confusion(clean: CleanAccuracy, names: list[str]) -> Part:
+    errors = sorted(
+        (
+            (n, i, j)
+            for i, row in enumerate(clean.confusion)
+            for j, n in enumerate(row)
+            if i != j and n
+        ),
+        key=lambda error: (-error[0], error[1], error[2]),
+    )  # fmt: skip
+    table = Table(
+        "The commonest errors",
+        (Column("class"), Column("taken for"), Column("images", NUMBER), Column("of its class", NUMBER)),
+        tuple((names[i], names[j], count(n), percent(n / sum(clean.confusion[i]))) for n, i, j in errors[:100]),
+    )
+    if len(names) > MOST_CLASSES:
+        return table
+    finding = (
+        f"Commonest error: {names[errors[0][1]]} taken for {names[errors[0][2]]}, {count(errors[0][0])} times"
+        if errors
+        else "No image was taken for another class"
+    )
+    most_wrong = max((n for n, _, _ in errors), default=1)
+    rows: list[Row] = [
+        {
+            "true": names[i],
+            "predicted": names[j],
+            "n": n,
+            "right": i == j,
+            "strength": n / max(1, sum(row)) if i == j else n / most_wrong,
+            "tip": f"{names[i]} taken for {names[j]}: {count(n)} of {count(sum(row))}"
+            if i != j
+            else f"{names[i]} known as {names[i]}: {count(n)} of {count(sum(row))}",
+        }
+        for i, row in enumerate(clean.confusion)
+        for j, n in enumerate(row)
+    ]
+
+    def build(width: int) -> AnyChart:
+        top = alt.Axis(orient="top", labelAngle=-50, labelLimit=width // 5, domain=False, ticks=False)
+        side = alt.Axis(labelLimit=width // 5, domain=False, ticks=False)
+        base = alt.Chart(source(rows)).encode(
+            x=alt.X("predicted:N", sort=None, title="predicted class", axis=top),
+            y=alt.Y("true:N", sort=None, title=None, axis=side),
+        )
+        cell = (width - width // 5 - 10) / max(1, len(names))
+        size = max(6, min(12, cell * 0.42))
+        layers = [
+            base.mark_rect(cornerRadius=2).encode(
+                color=alt.condition("datum.right", alt.value(ACCENT), alt.value(ALARM)),
+                opacity=alt.Opacity("strength:Q", scale=alt.Scale(domain=[0, 1], range=[0.04, 0.62]), legend=None),
+                description=tip(),
+            ),
+        ]
+        if cell > 15:
+            layers.append(base.transform_filter("datum.n > 0").mark_text(size=size).encode(text="n:Q"))
+        return alt.layer(*layers).properties(width=cell * len(names), height=min(cell, 30) * len(names))
+
+    note = "Rows: the true class. Blue: right, red: wrong; the stronger, the more of them. Numbers are images."
+    return figure(build, finding=finding, note=note, table=table, full=True)

@@ -1,0 +1,260 @@
+"""What an attacker achieved: before and after, step by step, and against the size of the change."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import altair as alt
+
+from assay.records.attack import EpsilonCurve, RobustAccuracy
+from assay.records.checkup import Checkup
+from assay.report.drawing import (
+    ACCENT,
+    ALARM,
+    SERIES,
+    SOFT,
+    AnyChart,
+    Row,
+    colours,
+    figure,
+    shapes,
+    shares,
+    source,
+    tip,
+)
+from assay.report.parts import NUMBER, Column, Figure, Section, Table
+from assay.report.wording import NORMS, accuracy, count, distinct, epsilon, number, percent, seconds
+
+
+def robustness_section(checkup: Checkup) -> Section | None:
+    """Every attack and every accuracy-against-epsilon curve."""
+    attacks, curves = list(checkup.each(RobustAccuracy)), list(checkup.each(EpsilonCurve))
+    if not attacks and not curves:
+        return None
+    parts = []
+    if curves:
+        parts.append(_curves(curves))
+    if attacks:
+        parts.append(_before_after(attacks))
+        parts.extend(_per_step(attacks))
+    outside, unconfirmed = sum(a.outside_ball for a in attacks), sum(a.unconfirmed for a in attacks)
+    summary = (
+        "Every adversarial image was checked against the ball in double precision and judged again by the untouched "
+        f"model before it counted: {count(outside)} lay outside, {count(unconfirmed)} were not confirmed."
+    )
+    return Section("robustness", "Attacks", summary, tuple(parts), records=(*attacks, *curves))
+
+
+def attack_title(attack: RobustAccuracy) -> str:
+    """``pgd, L∞ 8/255, 20 steps``; for attacks without a ball the size of one step."""
+    size = f"{NORMS[attack.norm]} {epsilon(attack.epsilon, attack.norm)}"
+    steps = f", {count(attack.steps)} steps" if attack.steps > 1 else ""
+    restarts = f", {count(attack.restarts)} restarts" if attack.restarts > 1 else ""
+    return f"{attack.attack}, {size}{' a step' if not attack.constrained else ''}{steps}{restarts}"
+
+
+def _before_after(attacks: Sequence[RobustAccuracy]) -> Figure:
+    titles = distinct([attack_title(attack) for attack in attacks], length=60)
+    rows: list[Row] = [
+        {
+            "attack": title,
+            "before": attack.clean_correct / attack.n if attack.n else 0.0,
+            "after": attack.accuracy,
+            "low": attack.low,
+            "high": attack.high,
+            "tip": f"{title}: {percent(attack.clean_correct / attack.n if attack.n else 0)} before, "
+            f"{accuracy(attack)} after",
+        }
+        for title, attack in zip(titles, attacks, strict=True)
+    ]
+
+    def build(width: int) -> AnyChart:
+        side = width if width < 400 else 290
+        axis = alt.Axis(grid=False, ticks=False, domain=False, labelLimit=side)
+        if width < 400:  # a phone: names above their rows
+            axis = alt.Axis(
+                grid=False,
+                ticks=False,
+                domain=False,
+                labelLimit=side,
+                labelAlign="left",
+                labelOffset=-17,
+                labelPadding=0,
+            )
+        base = alt.Chart(source(rows)).encode(y=alt.Y("attack:N", sort=None, title=None, axis=axis))
+        unit = alt.Scale(domain=[0, 1])
+        x = alt.X("after:Q", scale=unit, axis=shares(), title="share right (%)")
+        return alt.layer(
+            base.mark_rule(color=SOFT, strokeWidth=1.5, opacity=0.6).encode(x=x, x2="before:Q"),
+            base.mark_rule(color=ALARM, strokeWidth=7, opacity=0.35, strokeCap="round").encode(
+                x=alt.X("low:Q", scale=unit), x2="high:Q", description=tip()
+            ),
+            base.mark_point(color=ACCENT, filled=False, size=80, strokeWidth=2, opacity=1).encode(
+                x="before:Q", description=tip()
+            ),
+            base.mark_point(color=ALARM, filled=True, size=90, shape="diamond", opacity=1).encode(
+                x=x, description=tip()
+            ),
+        ).properties(width=width - (10 if width < 400 else side + 20), height=alt.Step(46 if width < 400 else 34))
+
+    worst = min(attacks, key=lambda attack: attack.accuracy)
+    finding = (
+        f"{worst.attack} leaves {percent(worst.accuracy)} of "
+        f"{percent(worst.clean_correct / worst.n if worst.n else 0)} right"
+    )
+    columns = (
+        "attack",
+        "before",
+        "after (95 % interval, n)",
+        "mean distance",
+        "outside, unconfirmed",
+        "passes",
+        "time",
+    )
+    table = Table(
+        "Every attack",
+        tuple(Column(name, NUMBER if i else "") for i, name in enumerate(columns)),
+        tuple(
+            (
+                title,
+                percent(attack.clean_correct / attack.n if attack.n else 0),
+                accuracy(attack),
+                epsilon(attack.mean_distance, attack.norm),
+                f"{count(attack.outside_ball)}, {count(attack.unconfirmed)}",
+                number(attack.forward_equivalents),
+                seconds(attack.seconds),
+            )
+            for title, attack in zip(titles, attacks, strict=True)
+        ),
+    )
+    note = "Ring: before. Diamond: after, on its 95 % interval. Images that were wrong before count as wrong after."
+    return figure(build, finding=finding, note=note, table=table, full=True)
+
+
+def _per_step(attacks: Sequence[RobustAccuracy]) -> list[Figure]:
+    stepped = [attack for attack in attacks if len(attack.loss_per_step) > 1][: len(SERIES)]
+    if not stepped:
+        return []
+    names = distinct([attack_title(attack) for attack in stepped], length=44)
+    pairs = list(zip(names, stepped, strict=True))
+    longest = max(stepped, key=lambda attack: len(attack.loss_per_step))
+    figures = [
+        _steps_chart(
+            [(name, attack.loss_per_step) for name, attack in pairs],
+            title="mean cross-entropy (nats)",
+            finding=f"{longest.attack} drives the loss from {number(longest.loss_per_step[0])} to "
+            f"{number(longest.loss_per_step[-1])} nats",
+            percentages=False,
+        )
+    ]
+    falling = [(name, attack.accuracy_per_step) for name, attack in pairs if len(attack.accuracy_per_step) > 1]
+    if falling:
+        # the step after which half of what was right is lost, of the attack that takes the most steps
+        name, shares = max(falling, key=lambda pair: len(pair[1]))
+        half = next((k for k, share in enumerate(shares) if share <= shares[0] / 2), None)
+        finding = (
+            f"{name.partition(',')[0]} breaks half of the images within {half} step{'s' if half != 1 else ''}"
+            if half
+            else f"{name.partition(',')[0]} leaves more than half of the images right"
+        )
+        figures.append(_steps_chart(falling, title="share right (%)", finding=finding, percentages=True))
+    return figures
+
+
+def _steps_chart(
+    series: Sequence[tuple[str, Sequence[float]]], *, title: str, finding: str, percentages: bool
+) -> Figure:
+    speak = percent if percentages else number
+    rows: list[Row] = [
+        {"series": name, "step": step, "value": value, "tip": f"{name}, after step {step}: {speak(value)}"}
+        for name, values in series
+        for step, value in enumerate(values)
+    ]
+    names = [name for name, _ in series]
+    steps = max(len(values) for _, values in series)
+    table = Table(
+        title,
+        (Column("step"), *(Column(name, NUMBER) for name in names)),
+        tuple(
+            (str(step), *(speak(values[step]) if step < len(values) else "" for _, values in series))
+            for step in range(steps)
+        ),
+    )
+
+    def build(width: int) -> AnyChart:
+        axis = shares() if percentages else alt.Axis(tickCount=5)
+        scale = alt.Scale(domain=[0, 1]) if percentages else alt.Undefined
+        base = alt.Chart(source(rows)).encode(
+            x=alt.X("step:Q", title="step", axis=alt.Axis(tickMinStep=1, grid=False, format="d")),
+            y=alt.Y("value:Q", title=title, axis=axis, scale=scale),
+            color=colours(names),
+        )
+        return alt.layer(
+            base.mark_line(strokeWidth=2),
+            base.mark_point(filled=True, size=45, opacity=1).encode(
+                shape=shapes(names),
+                description=tip(),
+            ),
+        ).properties(width=width - 55, height=220)
+
+    return figure(build, finding=finding, table=table, legend=names)
+
+
+def _curves(curves: Sequence[EpsilonCurve]) -> Figure:
+    pixels = all(curve.norm == "linf" for curve in curves)
+    unit = 255 if pixels else 1
+    names = distinct(
+        [f"{curve.attack}, {NORMS[curve.norm]}, {count(curve.steps)} steps" for curve in curves], length=44
+    )
+    rows: list[Row] = [
+        {
+            "series": name,
+            "epsilon": point.epsilon * unit,
+            "accuracy": point.accuracy,
+            "low": point.low,
+            "high": point.high,
+            "tip": f"ε = {epsilon(point.epsilon, curve.norm)}: {accuracy(point)}",
+        }
+        for name, curve in zip(names, curves, strict=True)
+        for point in curve.points
+    ]
+    halves: list[Row] = [
+        {"epsilon": curve.median_epsilon * unit, "tip": f"half are broken at ε = {_fine(curve.median_epsilon, curve)}"}
+        for curve in curves
+        if curve.median_epsilon is not None
+    ]
+    table = Table(
+        "Accuracy against epsilon",
+        (Column("attack"), Column("ε", NUMBER), Column("right (95 % interval, n)", NUMBER)),
+        tuple(
+            (name, epsilon(point.epsilon, curve.norm), accuracy(point))
+            for name, curve in zip(names, curves, strict=True)
+            for point in curve.points
+        ),
+    )
+
+    def build(width: int) -> AnyChart:
+        title = "ε, the largest change of a pixel (of 255 grey levels)" if pixels else "ε, the size of the change"
+        x = alt.X("epsilon:Q", title=title, axis=alt.Axis(grid=False, tickCount=8 if width > 400 else 5))
+        base = alt.Chart(source(rows)).encode(x=x, color=colours(names))
+        y = alt.Y("accuracy:Q", title="share right (%)", axis=shares(), scale=alt.Scale(domain=[0, 1]))
+        return alt.layer(
+            alt.Chart(source(halves)).mark_rule(color=SOFT, strokeDash=[4, 3]).encode(x="epsilon:Q", description=tip()),
+            base.mark_area(opacity=0.18).encode(y="low:Q", y2="high:Q"),
+            base.mark_line(strokeWidth=2.5).encode(y=y),
+            base.mark_point(filled=True, size=60, opacity=1).encode(y=y, shape=shapes(names), description=tip()),
+        ).properties(width=width - 55, height=260)
+
+    first = curves[0]
+    finding = (
+        f"Half of the images are broken by ε = {_fine(first.median_epsilon, first)}"
+        if first.median_epsilon is not None
+        else f"More than half still right at ε = {epsilon(first.points[-1].epsilon, first.norm)}"
+    )
+    note = "Band: 95 % Wilson interval." + (" Dashed: where half of the images are broken." if halves else "")
+    legend = names if len(names) > 1 else ()
+    return figure(build, finding=finding, note=note, table=table, full=True, legend=legend)
+
+
+def _fine(size: float, curve: EpsilonCurve) -> str:
+    return f"{size * 255:.2g}/255" if curve.norm == "linf" else number(size)

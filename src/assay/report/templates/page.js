@@ -1,0 +1,70 @@
+"use strict";
+(() => {
+  const root = document.documentElement;
+  const button = document.getElementById("theme");
+  const choices = ["auto", "light", "dark"];
+  const recall = () => { try { return localStorage.getItem("assay-theme"); } catch { return null; } };
+  const remember = (choice) => { try { localStorage.setItem("assay-theme", choice); } catch { /* a page from a file may have no storage */ } };
+  const wear = (choice) => {
+    if (choice === "auto") root.removeAttribute("data-theme"); else root.dataset.theme = choice;
+    button.querySelector("span").textContent = choice;
+    button.setAttribute("aria-label", `Colours: ${choice === "auto" ? "as the system" : choice}. Change.`);
+  };
+  let choice = choices.includes(recall()) ? recall() : "auto";
+  wear(choice);
+  button.hidden = false;
+  button.addEventListener("click", () => {
+    choice = choices[(choices.indexOf(choice) + 1) % choices.length];
+    wear(choice);
+    remember(choice);
+  });
+
+  // What a link points at may be folded away.
+  const reveal = () => {
+    let id = "";
+    try { id = decodeURIComponent(location.hash.slice(1)); } catch { return; }
+    const target = id && document.getElementById(id);
+    if (!target) return;
+    const folds = [];
+    for (let node = target; node; node = node.parentElement) if (node.tagName === "DETAILS" && !node.open) folds.push(node);
+    folds.forEach((fold) => { fold.open = true; });
+    if (folds.length) target.scrollIntoView();
+  };
+  addEventListener("hashchange", reveal);
+  reveal();
+
+  // Values of marks, under the pointer or the finger.
+  const tip = document.getElementById("tip");
+  const show = (event) => {
+    const mark = event.target.closest?.("[data-tip]");
+    tip.hidden = !mark;
+    if (!mark) return;
+    if (tip.textContent !== mark.dataset.tip) tip.textContent = mark.dataset.tip;
+    const box = tip.getBoundingClientRect();
+    const left = Math.min(Math.max(8, event.clientX - box.width / 2), innerWidth - box.width - 8);
+    const above = event.clientY - box.height - 14;
+    tip.style.translate = `${left}px ${above > 8 ? above : event.clientY + 18}px`;
+  };
+  addEventListener("pointermove", show, { passive: true });
+  addEventListener("pointerdown", show, { passive: true });
+  addEventListener("scroll", () => { tip.hidden = true; }, { passive: true });
+  addEventListener("keydown", (event) => { if (event.key === "Escape") tip.hidden = true; });
+
+  // The contents name the section that is being read.
+  const links = new Map([...document.querySelectorAll(".contents a")].map((link) => [link.hash.slice(1), link]));
+  const seen = new Set();
+  const watch = new IntersectionObserver((entries) => {
+    for (const entry of entries) if (entry.isIntersecting) seen.add(entry.target.id); else seen.delete(entry.target.id);
+    const now = [...links.keys()].find((id) => seen.has(id));
+    for (const [id, link] of links) if (id === now) link.setAttribute("aria-current", "true"); else link.removeAttribute("aria-current");
+  }, { rootMargin: "-12% 0px -70% 0px" });
+  for (const id of links.keys()) { const section = document.getElementById(id); if (section) watch.observe(section); }
+
+  // Paper has no folds.
+  let opened = [];
+  addEventListener("beforeprint", () => {
+    opened = [...document.querySelectorAll(".verdicts details:not([open])")];
+    opened.forEach((fold) => { fold.open = true; });
+  });
+  addEventListener("afterprint", () => opened.forEach((fold) => { fold.open = false; }));
+})();

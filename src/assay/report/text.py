@@ -1,0 +1,94 @@
+"""The terminal summary: the headline, what failed and what to do about it, and the six categories."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from assay.records.checkup import Checkup
+from assay.records.finding import Verdict
+from assay.report.headline import headline, subject_line
+from assay.report.standing import LOOKS, in_order, states, tally_sentence
+from assay.report.wording import inert, seconds
+
+_STYLES = {"error": "bold red", "warn": "bold yellow", "pass": "green", "not run": "dim"}
+_NARROWEST, _WIDEST = 40, 100
+
+
+def print_summary(checkup: Checkup, console: Console) -> None:
+    """Print the checkup: errors and warnings whole, the rest counted. Reads as well without colour."""
+    width = max(_NARROWEST, min(console.width, _WIDEST))
+    page = _Page(console, width)
+    page.line(Text(inert(subject_line(checkup), keep="")))
+    page.line(Text(inert(headline(checkup), keep=""), style="bold"))
+    page.blank()
+    page.table(_categories(checkup))
+    page.blank()
+    for verdict in in_order(checkup.verdicts):
+        if verdict.status in {"error", "warn"}:
+            _print_verdict(verdict, page)
+    page.line(Text(tally_sentence(checkup.verdicts), style="bold"))
+    skipped = [f"{stage.name} ({stage.skipped})" for stage in checkup.stages if stage.skipped is not None]
+    if skipped:
+        page.line(Text(inert(f"Did not run: {', '.join(skipped)}.", keep="")))
+    page.line(
+        Text(inert(f"Budget {checkup.budget}, seed {checkup.seed}, {seconds(checkup.seconds)}.", keep=""), style="dim")
+    )
+
+
+class _Page:
+    """Prints wrapped to one width, and never reads markup into text that came from a document."""
+
+    def __init__(self, console: Console, width: int) -> None:
+        self._console, self._width = console, width
+
+    def line(self, text: Text) -> None:
+        """One paragraph."""
+        self._console.print(text, width=self._width, highlight=False)
+
+    def table(self, table: Table) -> None:
+        """A table no wider than the page."""
+        self._console.print(table, width=self._width, highlight=False)
+
+    def blank(self) -> None:
+        """An empty line."""
+        self._console.print()
+
+
+def _categories(checkup: Checkup) -> Table:
+    table = Table.grid(padding=(0, 2))
+    for state in states(checkup.verdicts):
+        look = LOOKS[state.status]
+        table.add_row(
+            Text(f"{look.sign} {look.word}", style=_STYLES[state.status]),
+            Text(state.category),
+            Text(state.summary, style="dim"),
+        )
+    return table
+
+
+def _print_verdict(verdict: Verdict, page: _Page) -> None:
+    look = LOOKS[verdict.status]
+    page.line(
+        Text.assemble(
+            (f"{look.sign} {look.word} ", _STYLES[verdict.status]),
+            (f"{inert(verdict.rule, keep='')} ", "bold"),
+            inert(verdict.claim, keep=""),
+        )
+    )
+    rows = [
+        ("measured", verdict.measured),
+        ("asked for", verdict.threshold),
+        ("where", verdict.where),
+        ("why", verdict.why),
+        ("fix", verdict.fix),
+    ]
+    if verdict.remedy is not None:
+        rows.append(("after fix", f"{verdict.remedy.measured} ({verdict.remedy.applied})"))
+    details = Table.grid(padding=(0, 1))
+    for name, value in rows:
+        if value:
+            details.add_row("", Text(name, style="dim"), Text(inert(value, keep=""), overflow="fold"))
+    page.table(details)
+    page.blank()
