@@ -90,9 +90,9 @@ def attack(
     """
     plan_of = find_attack(attack) if isinstance(attack, str) else attack
     device = device_of(model)
+    _check(images, labels, box, batch_size=batch_size)
     bounds = _epsilons(epsilon, n=len(images))
     threat = Threat(norm=norm, epsilon=float(bounds.max()), box=box, constrained=plan_of.constrained)
-    _check(images, labels, threat, batch_size=batch_size)
     images = images.to(device, dtype_of(model))
     started = time.perf_counter()
     with opened(model, images[:2]) as network:
@@ -233,14 +233,14 @@ def _epsilons(epsilon: float | Tensor, *, n: int) -> Tensor:
     return values.expand(n)
 
 
-def _check(images: Tensor, labels: Tensor, threat: Threat, *, batch_size: int) -> None:
+def _check(images: Tensor, labels: Tensor, box: tuple[float, float], *, batch_size: int) -> None:
     if images.ndim != 4 or not images.is_floating_point() or len(images) == 0:
         raise DataError(
             "images", expected="at least one image, float (N, C, H, W)", got=f"{images.dtype} {tuple(images.shape)}"
         )
     low, high = float(images.min()), float(images.max())
-    if not (threat.box[0] <= low and high <= threat.box[1]):
-        raise DataError("images", expected=f"pixels in {list(threat.box)}", got=f"{low:.4g}..{high:.4g}")
+    if not (box[0] <= low and high <= box[1]):
+        raise DataError("images", expected=f"pixels in {list(box)}", got=f"{low:.4g}..{high:.4g}")
     if not isinstance(labels, Tensor) or labels.shape != (len(images),) or labels.dtype != torch.int64:
         got = f"{labels.dtype} {tuple(labels.shape)}" if isinstance(labels, Tensor) else type(labels).__name__
         raise DataError("labels", expected=f"int64 ({len(images)},), one for each image", got=got)

@@ -1,0 +1,131 @@
+"""Records of attacks on data sets."""
+
+from __future__ import annotations
+
+import base64
+import io
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from assay.attacks.gallery import pick_gallery
+from assay.attacks.measure import correct_after_rounding, measure_epsilon_curve, measure_robust_accuracy
+from assay.attacks.presets import PRESETS, Pgd, SignedSteps
+from assay.errors import DataError, OptionError
+from assay.evaluate import predict
+from assay.records.attack import RobustAccuracy
+
+
+@pytest.mark.parametrize("name", ["fgsm", "pgd", "signed-steps", "noise"])
+def test_records_are_equal_from_one_seed_and_travel_through_json(conv_net, small_set, name):
+    first = measure_robust_accuracy(conv_net, small_set, attack=name, epsilon=0.02, seed=4).record
+    second = measure_robust_accuracy(conv_net, small_set, attack=name, epsilon=0.02, seed=4).record
+    assert first.model_copy(update={"seconds": 0.0}) == second.model_copy(update={"seconds": 0.0})
+    assert RobustAccuracy.model_validate_json(first.model_dump_json()) == first
+    assert first.attack == name
+    assert first.clean_correct == 44
+    assert len(first.loss_per_step) == len(first.accuracy_per_step)
+    assert first.accuracy_per_step[0] == pytest.approx(44 / 48)
+
+
+def test_another_seed_starts_elsewhere(conv_net, small_set):
+    one, two = (
+        measure_robust_accuracy(conv_net, small_set, attack=Pgd(steps=2), epsilon=0.02, seed=seed).outcome
+        for seed in (0, 1)
+    )
+    assert not torch.equal(one.adversarial, two.adversarial)
+
+
+def test_the_record_counts_what_the_outcome_holds(conv_net, small_set):
+    measured = measure_robust_accuracy(conv_net, small_set, attack=Pgd(steps=10), epsilon=0.02)
+    record, outcome = measured.record, measured.outcome
+    assert record.correct == int(outcome.robust.sum()) == 44 - int(outcome.broken.sum())
+    assert record.accuracy_per_step[-1] == pytest.approx(record.accuracy)
+    assert list(record.accuracy_per_step) == sorted(record.accuracy_per_step, reverse=True)
+    assert record.loss_per_step[0] == pytest.approx(float(predict(conv_net, small_set).losses.mean()), rel=1e-6)
+    assert 0 < record.mean_distance <= 0.02 + 1e-6
+    # Broken samples leave: less work than 10 steps of two passes on 44 samples.
+    assert record.forward_equivalents < 21 * 44 / 48
+    assert record.step_size == pytest.approx(0.005)
+
+
+def test_known_predictions_spare_the_clean_pass(conv_net, small_set):
+    clean = predict(conv_net, small_set)
+    calls = []
+    handle = conv_net.register_forward_hook(lambda module, inputs, output: calls.append(len(inputs[0])))
+    record = measure_robust_accuracy(conv_net, small_set, attack="fgsm", clean=clean).record
+    handle.remove()
+    assert record.clean_correct == 44
+    assert sum(calls) < 2.5 * 48 + 20
+
+
+def test_rounding_to_bytes_by_hand(conv_net, small_set):
+    outcome = measure_robust_accuracy(conv_net, small_set, attack=Pgd(steps=5), epsilon=0.4 / 255).outcome
+    with torch.no_grad():
+        stored = (outcome.adversarial * 255).round() / 255
+        right = (conv_net(stored).argmax(dim=1) == small_set.labels) & outcome.clean_right
+    assert correct_after_rounding(conv_net, small_set, outcome) == int(right.sum())
+    assert int(right.sum()) == 44  # 0.4 of a grey level rounds away
+
+
+def test_the_curve_falls_and_agrees_with_single_attacks(conv_net, small_set):
+    epsilons = (0.04, 0.01, 0.02)
+    curve = measure_epsilon_curve(conv_net, small_set, epsilons=epsilons, attack=Pgd(steps=5))
+    assert [point.epsilon for point in curve.points] == [0.0, 0.01, 0.02, 0.04]
+    counts = [point.correct for point in curve.points]
+    assert counts == sorted(counts, reverse=True)
+    assert counts[0] == 44
+    for point in curve.points[1:]:
+        single = measure_robust_accuracy(conv_net, small_set, attack=Pgd(steps=5), epsilon=point.epsilon).record
+        assert point.correct <= single.correct
+    broken = [point.epsilon for point in curve.points if point.correct <= 24]
+    assert curve.median_epsilon == (broken[0] if broken else None)
+
+
+def test_steps_of_a_named_curve(conv_net, small_set):
+    curve = measure_epsilon_curve(conv_net, small_set, epsilons=(0.01,), attack="pgd", steps=3)
+    assert curve.steps == 3
+    with pytest.raises(OptionError, match="fgsm: steps: expected no option of this name, got 3"):
+        measure_epsilon_curve(conv_net, small_set, attack="fgsm", steps=3)
+    with pytest.raises(OptionError, match="epsilons: expected finite numbers of at least 0"):
+        measure_epsilon_curve(conv_net, small_set, epsilons=(-0.1,))
+
+
+def decode(png: str) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(png)))).astype(int)
+
+
+def test_the_gallery_shows_the_most_confident_mistakes(conv_net, small_set):
+    measured = measure_robust_accuracy(conv_net, small_set, attack=Pgd(steps=10), epsilon=12 / 255)
+    gallery = pick_gallery(measured, small_set, shown=5)
+    confidences = [example.adversarial_confidence for example in gallery.examples]
+    assert len(confidences) == 5
+    assert confidences == sorted(confidences, reverse=True)
+    everyone = measured.outcome.logits.softmax(dim=1).amax(dim=1)[measured.outcome.broken]
+    assert confidences[0] == pytest.approx(float(everyone.max()))
+    for example in gallery.examples:
+        row = int(example.sample_id.removeprefix("test/"))
+        assert example.label == small_set.classes[small_set.labels[row]] == example.clean_prediction
+        assert example.adversarial_prediction != example.label
+        image, adversarial, drawn = (
+            decode(getattr(example, name)) for name in ("image", "adversarial", "perturbation")
+        )
+        assert np.array_equal(image.transpose(2, 0, 1), small_set.images[row].numpy())
+        assert np.abs(adversarial - image).max() <= 12
+        assert example.magnified == 8.0  # 8 · 12/255 is the most that fits half the range
+        shift = 255 * (measured.outcome.adversarial[row] - small_set.images[row] / 255).permute(1, 2, 0).numpy()
+        assert np.abs(drawn - (127.5 + 8 * shift)).max() <= 1
+
+
+def test_a_gallery_of_nothing_broken_is_empty_and_of_other_data_is_refused(conv_net, small_set):
+    measured = measure_robust_accuracy(conv_net, small_set, attack="fgsm", epsilon=0.0)
+    assert pick_gallery(measured, small_set).examples == ()
+    with pytest.raises(DataError, match="dataset: expected the 48 samples that were attacked, got 2"):
+        pick_gallery(measured, small_set.subset(torch.tensor([0, 1])))
+
+
+def test_presets_are_found_by_their_own_name():
+    assert {name: preset.name for name, preset in PRESETS.items()} == {name: name for name in PRESETS}
+    assert not SignedSteps.constrained

@@ -1,0 +1,105 @@
+"""Balls and boxes."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from assay.attacks.threat import GEOMETRIES, Threat
+from assay.errors import OptionError
+
+norms = st.sampled_from(sorted(GEOMETRIES))
+
+
+@given(norm=norms, seed=st.integers(0, 2**31), epsilon=st.floats(0, 20), scale=st.sampled_from([1e-6, 0.1, 1.0, 50.0]))
+@settings(max_examples=150, deadline=None)
+def test_projection_lands_in_the_ball_is_idempotent_and_moves_nothing_inside(norm, seed, epsilon, scale):
+    generator = torch.Generator().manual_seed(seed)
+    delta = scale * torch.randn(3, 2, 4, 5, generator=generator, dtype=torch.float64)
+    radius = torch.full((3,), epsilon, dtype=torch.float64)
+    geometry = GEOMETRIES[norm]
+    projected = geometry.project(delta, radius)
+    assert (geometry.distance(projected) <= radius * (1 + 1e-9) + 1e-12).all()
+    assert torch.allclose(geometry.project(projected, radius), projected, rtol=1e-9, atol=1e-12)
+    inside = geometry.distance(delta) <= radius
+    assert torch.equal(projected[inside], delta[inside])
+
+
+@pytest.mark.parametrize("norm", sorted(GEOMETRIES))
+def test_projection_is_the_nearest_point_of_the_ball(norm):
+    generator = torch.Generator().manual_seed(1)
+    delta = torch.randn(2, 1, 3, 3, generator=generator, dtype=torch.float64)
+    radius = 0.5 * GEOMETRIES[norm].distance(delta)
+    projected = GEOMETRIES[norm].project(delta, radius)
+    nearest = (projected - delta).flatten(1).norm(dim=1)
+    for _ in range(300):
+        other = projected + 0.05 * torch.randn(projected.shape, generator=generator, dtype=torch.float64)
+        other = GEOMETRIES[norm].project(other, radius)
+        assert ((other - delta).flatten(1).norm(dim=1) >= nearest - 1e-9).all()
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_steepest_direction_attains_the_dual_norm(norm):
+    gradient = torch.randn(4, 3, 5, 5, generator=torch.Generator().manual_seed(2))
+    geometry = GEOMETRIES[norm]
+    direction = geometry.steepest(gradient)
+    assert torch.allclose(geometry.distance(direction), torch.ones(4))
+    assert torch.allclose((gradient * direction).flatten(1).sum(dim=1), geometry.dual(gradient), rtol=1e-5)
+
+
+@pytest.mark.parametrize("norm", sorted(GEOMETRIES))
+def test_steepest_direction_survives_tiny_gradients_and_is_zero_for_none(norm):
+    gradient = torch.randn(2, 1, 4, 4, generator=torch.Generator().manual_seed(2))
+    gradient[1] = 0
+    direction = GEOMETRIES[norm].steepest(gradient * 1e-30)
+    assert GEOMETRIES[norm].distance(direction).tolist() == pytest.approx([1.0, 0.0], abs=1e-5)
+
+
+@pytest.mark.parametrize("norm", sorted(GEOMETRIES))
+def test_random_points_fill_the_unit_ball_and_belong_to_their_sample(norm):
+    ids = torch.arange(400)
+    like = torch.zeros(400, 1, 1, 2)
+    points = GEOMETRIES[norm].sample(ids, 0, 7, like=like)
+    radii = GEOMETRIES[norm].distance(points)
+    assert (radii <= 1 + 1e-6).all()
+    # In two dimensions the share within radius r of a ball uniform in volume is r².
+    assert (radii <= 0.5).float().mean() == pytest.approx(0.25, abs=0.07)
+    again = GEOMETRIES[norm].sample(ids[[5, 300]], 0, 7, like=like[:2])
+    assert torch.equal(again, points[[5, 300]])
+    assert not torch.equal(GEOMETRIES[norm].sample(ids, 1, 7, like=like), points)
+
+
+@pytest.mark.parametrize("norm", sorted(GEOMETRIES))
+def test_membership_allows_float32_storage_and_nothing_more(norm):
+    threat = Threat(norm=norm, epsilon=0.05)
+    images = torch.rand(64, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    epsilon = torch.full((64,), 0.05)
+    moved = threat.project(images + torch.randn_like(images), images, epsilon)
+    assert threat.contains(moved, images, epsilon).all()
+    reached = threat.distance(moved, images)
+    assert not threat.contains(moved, images, 0.99 * reached).any()
+    assert not threat.contains(images - 1.0, images, torch.full((64,), 1e6)).any()  # outside the box
+
+
+def test_each_sample_has_its_own_epsilon():
+    threat = Threat(norm="linf", epsilon=0.4)
+    images = torch.full((3, 1, 2, 2), 0.5)
+    moved = threat.project(torch.ones(3, 1, 2, 2), images, torch.tensor([0.0, 0.1, 0.4]))
+    assert moved.amax(dim=(1, 2, 3)).tolist() == pytest.approx([0.5, 0.6, 0.9])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"epsilon": -0.1}, "epsilon: expected a finite number of at least 0, in pixel units, got -0.1"),
+        ({"epsilon": float("nan")}, "epsilon: expected a finite number of at least 0, in pixel units, got nan"),
+        ({"norm": "l7"}, "norm: expected one of linf, l2, l1, got 'l7'"),
+        ({"box": (1.0, 0.0)}, r"box: expected low < high, got \(1.0, 0.0\)"),
+    ],
+    ids=["negative", "nan", "norm", "box"],
+)
+def test_a_bad_threat_is_one_clear_line(options, message):
+    with pytest.raises(OptionError, match=f"^{message}$"):
+        Threat(**options)
