@@ -5,15 +5,14 @@ from __future__ import annotations
 from torch import nn
 
 from assay.data.sources import load_dataset
-from assay.models.architectures import build
 from assay.records.training import TrainingRun
-from assay.training.loop import fit
+from assay.training.classifier import train_classifier
 from assay.training.metrics import OnStep
 from assay.training.recipes import load_recipe
 
 
 def train_on_digits(*, seed: int = 0, on_step: OnStep | None = None) -> tuple[nn.Module, TrainingRun]:
     """A small network trained on the training split of the built-in digits, in seconds, and how that went."""
-    recipe, train = load_recipe("digits"), load_dataset("digits", split="train")
-    model = build(recipe.model, classes=len(train.classes), image_shape=train.shape, **recipe.model_options)
-    return model, fit(model, train, recipe=recipe, seed=seed, on_step=on_step)
+    train = load_dataset("digits", split="train")
+    trained = train_classifier(train, recipe=load_recipe("digits"), seed=seed, on_step=on_step)
+    return trained.model, trained.run
