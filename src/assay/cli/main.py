@@ -11,7 +11,9 @@ import typer
 from assay.cli.attack import attack
 from assay.cli.check import check
 from assay.cli.explain import explain
+from assay.cli.groups import groups
 from assay.cli.report import report
+from assay.cli.train import train
 from assay.errors import AssayError, InterruptedRunError
 
 TYPER_INTERRUPTED = 130  # what typer returns after Ctrl-C when it is not to end the process itself
@@ -47,7 +49,9 @@ def _root(
 
 
 app.command()(check)
+app.command()(train)
 app.command()(attack)
+app.command()(groups)
 app.command()(explain)
 app.command()(report)
 

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Self
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 if TYPE_CHECKING:
-    pass
+    from assay.training.metrics import StepMetrics
 
 
 class StageProgress:
@@ -36,3 +45,47 @@ class StageProgress:
     def show(self, name: str, number: int, total: int) -> None:
         """Stage ``number`` (from 0) of ``total`` begins."""
         self._bar.update(self._task, description=name, completed=number, total=total)
+
+
+class TrainingProgress:
+    """Step, loss, accuracy, images a second and the time left; a context manager.
+
+    On a terminal it is one moving line; elsewhere (a log file) a plain line every ``log_seconds``.
+    """
+
+    def __init__(self, console: Console, *, log_seconds: float = 15.0) -> None:
+        self._console = console
+        self._log_seconds = log_seconds
+        self._logged_at = time.monotonic()
+        self._bar = Progress(
+            SpinnerColumn(),
+            MofNCompleteColumn(),
+            BarColumn(bar_width=24),
+            TextColumn("{task.description}"),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+        self._task = self._bar.add_task("starting", total=None)
+        self._smooth: tuple[float, float] | None = None
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def step(self, metrics: StepMetrics) -> None:
+        """One step was made; loss and accuracy are shown smoothed over about ten."""
+        now = (metrics.loss, metrics.accuracy)
+        before = self._smooth or now
+        loss, accuracy = self._smooth = (0.9 * before[0] + 0.1 * now[0], 0.9 * before[1] + 0.1 * now[1])
+        text = f"loss {loss:.3f} · accuracy {accuracy:.1%} · {metrics.images_per_second:,.0f} img/s"
+        self._bar.update(self._task, description=text, completed=metrics.step, total=metrics.steps)
+        if not self._console.is_terminal and time.monotonic() - self._logged_at >= self._log_seconds:
+            self._logged_at = time.monotonic()
+            left = metrics.seconds / metrics.step * (metrics.steps - metrics.step)
+            self._console.print(f"step {metrics.step}/{metrics.steps} · {text} · {left:,.0f} s left", highlight=False)
