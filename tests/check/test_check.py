@@ -1,0 +1,180 @@
+"""The whole job on small models: complete, repeatable, resumable, and gentle with the model."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from assay.check import BUDGETS, Budget, run_check
+from assay.check.journal import FILE
+from assay.check.stages import STAGES, first_mixed
+from assay.data.dataset import ImageDataset
+from assay.errors import ModelError
+from assay.records.accuracy import CleanAccuracy
+from assay.records.attack import AdversarialGallery, EpsilonCurve, RobustAccuracy
+from assay.records.checkup import Checkup
+from assay.records.gradients import GradientFlow, InputGradients
+from assay.records.mode import ModeAudit
+from assay.verdict import RULES
+
+SMALL = Budget(name="quick", clean=None, attacked=24, probed=16, steps=3, restarts=1, shown=3)
+
+
+@pytest.fixture
+def data() -> ImageDataset:
+    """Sixty pictures of three classes: a bright stripe at the top, in the middle or at the bottom, in noise."""
+    torch.manual_seed(0)
+    labels = torch.arange(60) % 3
+    images = torch.randint(0, 60, (60, 1, 12, 12), dtype=torch.uint8)
+    for i, label in enumerate(labels.tolist()):
+        images[i, 0, 4 * label : 4 * label + 4] += 150
+    return ImageDataset(images, labels, ("top", "middle", "bottom"), name="stripes")
+
+
+@pytest.fixture
+def model(data: ImageDataset) -> nn.Module:
+    torch.manual_seed(0)
+    net = nn.Sequential(
+        nn.Conv2d(1, 6, 3), nn.BatchNorm2d(6), nn.ReLU(), nn.Flatten(), nn.Dropout(0.1), nn.Linear(600, 3)
+    )
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.05)
+    for _ in range(40):
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(net(data.images.float() / 255), data.labels).backward()
+        optimizer.step()
+    return net.eval()
+
+
+def without_times(checkup: Checkup) -> str:
+    text = checkup.model_copy(update={"started": "", "seconds": 0.0, "stages": ()})
+    records = []
+    for record in text.records:
+        times = {field: 0.0 for field in ("seconds", "images_per_second") if field in type(record).model_fields}
+        records.append(record.model_copy(update=times))
+    return text.model_copy(update={"records": tuple(records)}).model_dump_json()
+
+
+def test_a_check_measures_everything_and_judges_every_rule(model: nn.Module, data: ImageDataset) -> None:
+    checkup = run_check(model, data, budget=SMALL, name="stripes net")
+    assert [stage.skipped for stage in checkup.stages] == [None] * len(STAGES)
+    for kind in (ModeAudit, CleanAccuracy, EpsilonCurve, AdversarialGallery, GradientFlow, InputGradients):
+        assert checkup.first(kind) is not None, kind
+    assert [attack.attack for attack in checkup.each(RobustAccuracy)] == ["fgsm", "pgd", "signed-steps", "noise"]
+    assert {verdict.rule for verdict in checkup.verdicts} == {rule.id for rule in RULES}
+    clean = checkup.first(CleanAccuracy)
+    assert clean is not None
+    with torch.no_grad():
+        assert clean.correct == int((model(data.images.float() / 255).argmax(1) == data.labels).sum())
+    assert all(attack.n == 24 for attack in checkup.each(RobustAccuracy))
+
+
+def test_a_check_survives_json(model: nn.Module, data: ImageDataset) -> None:
+    checkup = run_check(model, data, budget=SMALL)
+    again = Checkup.model_validate_json(checkup.model_dump_json())
+    assert again.model_dump_json() == checkup.model_dump_json()
+
+
+def test_the_same_seed_gives_the_same_records_and_the_model_stays_as_it_was(
+    model: nn.Module, data: ImageDataset
+) -> None:
+    model.train()
+    model[0].weight.requires_grad_(False)
+    before = copy.deepcopy(model.state_dict())
+    one = run_check(model, data, budget=SMALL, seed=5)
+    torch.rand(10)
+    two = run_check(model, data, budget=SMALL, seed=5)
+    assert without_times(one) == without_times(two)
+    assert model.training
+    assert not model[0].weight.requires_grad
+    assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
+    assert all(p.grad is None for p in model.parameters()) or model[5].weight.grad is not None
+    assert not any(module._forward_hooks or module._backward_hooks for module in model.modules())
+
+
+def test_limit_bounds_the_attacks_and_not_the_clean_accuracy(model: nn.Module, data: ImageDataset) -> None:
+    checkup = run_check(model, data, budget=BUDGETS["quick"], limit=7)
+    clean = checkup.first(CleanAccuracy)
+    assert clean is not None
+    assert clean.n == 60
+    assert {attack.n for attack in checkup.each(RobustAccuracy)} == {7}
+
+
+def test_a_check_that_stopped_goes_on_where_it_was(model: nn.Module, data: ImageDataset, tmp_path: Path) -> None:
+    whole = run_check(model, data, budget=SMALL)
+    seen: list[str] = []
+
+    def stop(name: str, number: int, total: int) -> None:
+        if number == 4:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_check(model, data, budget=SMALL, folder=tmp_path, on_stage=stop)
+    assert (tmp_path / FILE).is_file()
+    torch.manual_seed(99)
+    resumed = run_check(model, data, budget=SMALL, folder=tmp_path, resume=True)
+    assert without_times(resumed) == without_times(whole)
+    assert not (tmp_path / FILE).exists()
+    assert not seen
+
+
+def test_a_journal_of_another_model_is_not_taken_over(model: nn.Module, data: ImageDataset, tmp_path: Path) -> None:
+    def stop(name: str, number: int, total: int) -> None:
+        if number == 4:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_check(model, data, budget=SMALL, folder=tmp_path, on_stage=stop)
+    with torch.no_grad():
+        model[5].weight.neg_()
+    resumed = run_check(model, data, budget=SMALL, folder=tmp_path, resume=True)
+    assert without_times(resumed) == without_times(run_check(model, data, budget=SMALL))
+
+
+@pytest.mark.parametrize("rest", [b"", b"{", b'{"fingerprint": 1}', b"\xff\xfe"])
+def test_a_broken_journal_costs_only_time(model: nn.Module, data: ImageDataset, tmp_path: Path, rest: bytes) -> None:
+    (tmp_path / FILE).write_bytes(rest)
+    checkup = run_check(model, data, budget=SMALL, folder=tmp_path, resume=True)
+    assert len(checkup.stages) == len(STAGES)
+
+
+def test_nan_weights_are_refused(model: nn.Module, data: ImageDataset) -> None:
+    with torch.no_grad():
+        model[5].weight[0, 0] = float("nan")
+    with pytest.raises(ModelError, match=r"5\.weight: expected finite weights, got NaN or infinity"):
+        run_check(model, data, budget=SMALL)
+
+
+class Rounded(nn.Module):
+    """No gradient can pass: attacks must be skipped with a reason, the rest measured."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, images: Tensor) -> Tensor:
+        with torch.no_grad():
+            return self.inner(images)
+
+
+def test_a_stage_that_cannot_run_is_skipped_with_its_reason(model: nn.Module, data: ImageDataset) -> None:
+    checkup = run_check(Rounded(model), data, budget=SMALL)
+    skipped = {stage.name: stage.skipped for stage in checkup.stages if stage.skipped}
+    assert "gradient flow" in skipped
+    assert "differentiated" in str(skipped["gradient flow"])
+    assert checkup.first(CleanAccuracy) is not None
+    statuses = {verdict.rule: verdict.status for verdict in checkup.verdicts}
+    assert statuses["A401"] == "not run"
+    assert statuses["A101"] == "pass"
+
+
+def test_samples_of_an_ordered_set_are_spread_and_of_a_mixed_set_the_first() -> None:
+    images = torch.zeros(100, 1, 2, 2, dtype=torch.uint8)
+    ordered = ImageDataset(images, torch.arange(100) // 50, ("a", "b"))
+    assert first_mixed(ordered, 40).labels.bincount().tolist() == [20, 20]
+    mixed = ImageDataset(images, torch.arange(100) % 2, ("a", "b"))
+    assert first_mixed(mixed, 40).ids.tolist() == list(range(40))
+    assert first_mixed(mixed, 500) is mixed
