@@ -1,0 +1,118 @@
+"""Arrays of pixels, however they are stored, to bytes in (N, C, H, W)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from assay.data.decode import resize
+from assay.errors import DataError
+
+CHANNELS = (1, 2, 3, 4)
+ROWS = 1024  # images a step, so that converting floats never needs a second copy of the whole array
+
+AnyArray = NDArray[Any]
+
+
+def to_image_bytes(array: AnyArray, *, where: str, chosen: NDArray[np.int64] | None = None) -> Tensor:
+    """uint8 (M, C, H, W) from images stored as (N, H, W), (N, H, W, C), (N, C, H, W) or square rows (N, H·H).
+
+    ``chosen`` int64 (M,) picks images; the scale of the numbers is judged on all. Bytes are taken as they are, truth
+    values become 0 and 255, wider integers must lie in 0..255 (or be ``uint16``, which is scaled by 1/257), floating
+    numbers in [0, 1] become round(255·x), and whole floating numbers in 0..255 are taken as bytes.
+
+    Raises :class:`DataError` when the layout is ambiguous or the scale unknown.
+    """
+    placed = channels_first(array, where=where)
+    factor = find_scale(placed, where=where)
+    if chosen is not None:
+        placed = placed[chosen]
+    if placed.dtype == np.uint8:
+        return torch.from_numpy(np.array(placed, order="C"))
+    images = np.empty(placed.shape, np.uint8)
+    for start in range(0, len(placed), ROWS):
+        part = placed[start : start + ROWS]
+        images[start : start + ROWS] = np.rint(part.astype(np.float64) * factor)
+    return torch.from_numpy(images)
+
+
+def channels_first(array: AnyArray, *, where: str) -> AnyArray:
+    """A view (N, C, H, W) of images in any layout that can be told from its shape."""
+    shape = array.shape
+    expected = "images as (N, H, W), (N, H, W, C) or (N, C, H, W)"
+    if array.ndim == 2 and shape[1] > 0:
+        side = math.isqrt(shape[1])
+        if side * side == shape[1]:
+            return array.reshape(-1, 1, side, side)
+        raise DataError(where, expected=f"{expected}, or rows of a square number of grey pixels", got=f"shape {shape}")
+    if array.ndim == 3:
+        return array[:, None]
+    if array.ndim != 4:
+        raise DataError(where, expected=expected, got=f"shape {shape}")
+    first, last = shape[1] in CHANNELS, shape[3] in CHANNELS
+    if first and last:
+        raise DataError(
+            where, expected="a shape that tells channels from pixels", got=f"{shape}, which could be either"
+        )
+    if not first and not last:
+        raise DataError(where, expected=f"{expected} with 1 to 4 channels", got=f"shape {shape}")
+    return array if first else array.transpose(0, 3, 1, 2)
+
+
+def find_scale(array: AnyArray, *, where: str) -> float:
+    """The factor that takes stored numbers to 0..255."""
+    kind = array.dtype.kind
+    if array.dtype == np.uint8 or len(array) == 0:
+        return 1.0
+    if kind == "b":
+        return 255.0
+    if kind not in "iuf":
+        raise DataError(where, expected="numbers", got=f"values of type {array.dtype}")
+    low, high, whole = _survey(array, where=where)
+    if kind == "f" and low >= 0 and high <= 1:
+        return 255.0
+    if low >= 0 and high <= 255 and whole:
+        return 1.0
+    if array.dtype == np.uint16:
+        return 1 / 257
+    hint = "; normalised images have to be saved before normalisation" if low < 0 else ""
+    raise DataError(where, expected="pixels 0..255, or floating in [0, 1]", got=f"{low:g}..{high:g}{hint}")
+
+
+def _survey(array: AnyArray, *, where: str) -> tuple[float, float, bool]:
+    """Smallest, largest, and whether all are whole numbers; raises at the first image that is not finite."""
+    low, high, whole = math.inf, -math.inf, True
+    for start, part in _parts(array):
+        if part.dtype.kind == "f":
+            finite = np.isfinite(part).all(axis=tuple(range(1, part.ndim)))
+            if not finite.all():
+                first = start + int((~finite).argmax())
+                raise DataError(f"{where}[{first}]", expected="finite pixels", got="NaN or infinity")
+            whole = whole and bool((part == np.rint(part)).all())
+        low, high = min(low, float(part.min())), max(high, float(part.max()))
+    return low, high, whole
+
+
+def _parts(array: AnyArray) -> Iterator[tuple[int, AnyArray]]:
+    for start in range(0, len(array), ROWS):
+        part = array[start : start + ROWS]
+        if part.size:
+            yield start, part
+
+
+def resize_all(images: Tensor, size: int | None) -> Tensor:
+    """Every image (N, C, H, W) to ``size`` x ``size`` as :func:`assay.data.decode.resize` does; None: unchanged."""
+    if size is None or tuple(images.shape[2:]) == (size, size):
+        return images
+    result = np.empty((*images.shape[:2], size, size), np.uint8)
+    planes = images.numpy().reshape(-1, *images.shape[2:])
+    for plane, target in zip(planes, result.reshape(-1, size, size), strict=True):
+        target[...] = np.asarray(resize(Image.fromarray(plane), size))
+    return torch.from_numpy(result)

@@ -1,0 +1,223 @@
+"""Picture files (PNG, JPEG, …) to one tensor of bytes: decoded in a few threads, unified, the broken ones counted."""
+
+from __future__ import annotations
+
+import io
+import os
+import struct
+import zlib
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from assay.data.reading import Reading
+from assay.errors import DataError
+from assay.runtime import memory_bytes
+
+# Only these decoders are tried: each is a plain raster format, and none starts another program.
+FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP", "PPM")
+SUFFIXES = frozenset(
+    (".png", ".jpg", ".jpeg", ".jpe", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".pbm", ".pnm")
+)
+CHUNK = 64  # pictures a task: one task a picture would spend more time handing over than decoding
+
+# What PIL's decoders raise on damaged files, found by feeding them damaged files.
+BROKEN = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    TypeError,
+    EOFError,
+    LookupError,
+    ArithmeticError,
+    AttributeError,
+    RuntimeError,
+    NotImplementedError,
+    MemoryError,
+    struct.error,
+    zlib.error,
+    Image.DecompressionBombError,
+    Warning,
+)
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """One picture file: what to call it to a person, and its bytes or where they are; None when they are missing."""
+
+    name: str
+    content: bytes | Path | None
+
+
+@dataclass(frozen=True, eq=False)
+class Decoded:
+    """``images`` uint8 (M, C, H, W); ``kept`` int64 (M,), their places in the input; a line for each broken one."""
+
+    images: Tensor
+    kept: Tensor
+    skipped: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Broken:
+    """Why a picture cannot be used."""
+
+    reason: str
+
+
+Pixels = NDArray[np.uint8]  # (H, W) grey or (H, W, 3)
+
+
+def decode_pictures(samples: Iterable[Encoded], *, count: int, reading: Reading, where: str) -> Decoded:
+    """Decode ``count`` pictures, in order; ``samples`` may be a generator and is never far ahead of the decoding.
+
+    One channel when every picture is grey, else three: palettes, CMYK and the like become RGB, an alpha channel is
+    dropped (what ``convert("RGB")`` does in everybody's training pipeline), 16-bit grey is scaled to 8 bits, and an
+    orientation written by a camera is applied. With ``reading.image_size`` the short side is resized to it (bilinear
+    with antialiasing) and the centre square cut out.
+
+    Raises :class:`DataError` naming the first broken picture when there are more than ``reading.max_bad``, and naming
+    two pictures when sizes differ.
+    """
+    found: list[Pixels] = []
+    kept: list[int] = []
+    skipped: list[str] = []
+    first_name = ""
+    first_broken: tuple[str, str] | None = None
+    for place, (name, pixels) in enumerate(_decode_in_order(samples, image_size=reading.image_size)):
+        if isinstance(pixels, Broken):
+            first_broken = first_broken or (name, pixels.reason)
+            skipped.append(f"{name}: {pixels.reason}")
+            if len(skipped) > reading.max_bad:
+                raise _too_many_broken(first_broken, max_bad=reading.max_bad)
+            continue
+        if not found:
+            first_name = name
+            _check_memory(pixels, count=count, where=where)
+        elif pixels.shape[:2] != found[0].shape[:2]:
+            expected = f"{_size(found[0])} pixels as in {first_name}, or an image size to resize all to (--image-size)"
+            raise DataError(name, expected=expected, got=f"{_size(pixels)} pixels")
+        found.append(pixels)
+        kept.append(place)
+    if not found:
+        raise DataError(where, expected="at least one readable image", got=f"none ({len(skipped)} broken)")
+    return Decoded(_stack(found), torch.tensor(kept), tuple(skipped))
+
+
+def _decode_in_order(samples: Iterable[Encoded], *, image_size: int | None) -> Iterator[tuple[str, Pixels | Broken]]:
+    workers = min(8, 2 * (os.cpu_count() or 1))
+    source = iter(samples)
+    waiting: deque[tuple[list[Encoded], Future[list[Pixels | Broken]]]] = deque()
+    pool = ThreadPoolExecutor(workers, thread_name_prefix="decode")
+    try:
+        while True:
+            while len(waiting) < 2 * workers and (chunk := list(islice(source, CHUNK))):
+                waiting.append((chunk, pool.submit(_decode_chunk, chunk, image_size)))
+            if not waiting:
+                return
+            chunk, future = waiting.popleft()
+            for sample, pixels in zip(chunk, future.result(), strict=True):
+                yield sample.name, pixels
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _decode_chunk(chunk: list[Encoded], image_size: int | None) -> list[Pixels | Broken]:
+    return [decode(sample.content, image_size=image_size) for sample in chunk]
+
+
+def decode(content: bytes | Path | None, *, image_size: int | None = None) -> Pixels | Broken:
+    """One picture file to bytes (H, W) or (H, W, 3), or the reason why not."""
+    if content is None:
+        return Broken("there are no bytes of a picture")
+    if isinstance(content, bytes) and not content:
+        return Broken("the file is empty")
+    try:
+        with Image.open(io.BytesIO(content) if isinstance(content, bytes) else content, formats=FORMATS) as image:
+            limit = Image.MAX_IMAGE_PIXELS
+            if limit is not None and image.width * image.height > limit:
+                return Broken(f"{image.width}x{image.height} pixels exceed the limit of {limit:,} (PIL's bomb guard)")
+            picture = eight_bits(ImageOps.exif_transpose(image) if "exif" in image.info else image)
+            if image_size is not None:
+                picture = resize(picture, image_size)
+            return np.array(picture)
+    except BROKEN as error:
+        return Broken(_reason(error))
+
+
+def eight_bits(image: Image.Image) -> Image.Image:
+    """Any mode of PIL to ``L`` or ``RGB``; raises ``ValueError`` for pixels whose scale is unknown."""
+    if image.mode in {"L", "RGB"}:
+        image.load()
+        return image
+    if image.mode in {"1", "LA", "La"}:
+        return image.convert("L")
+    if image.mode.startswith("I"):
+        values = np.asarray(image).astype(np.int64)
+        if values.min() < 0 or values.max() > 65535:
+            raise ValueError(f"grey values {values.min()}..{values.max()} are not of 16 bits")
+        return Image.fromarray(np.rint(values / 257).astype(np.uint8))
+    if image.mode == "F":
+        raise ValueError("floating-point pixels have no known scale")
+    if image.mode == "P" and "transparency" in image.info:
+        image = image.convert("RGBA")
+    return image.convert("RGB")
+
+
+def resize(image: Image.Image, size: int) -> Image.Image:
+    """The short side to ``size`` (bilinear, antialiased), then the ``size`` x ``size`` square at the centre."""
+    short = min(image.size)
+    width, height = (max(size, round(side * size / short)) for side in image.size)
+    if (width, height) != image.size:
+        image = image.resize((width, height), Image.Resampling.BILINEAR)
+    left, top = (width - size) // 2, (height - size) // 2
+    return image.crop((left, top, left + size, top + size))
+
+
+def _stack(found: list[Pixels]) -> Tensor:
+    """Pictures (H, W) and (H, W, 3) to (N, C, H, W); each is freed once copied, so the peak is near the sum."""
+    channels = 3 if any(pixels.ndim == 3 for pixels in found) else 1
+    images = np.empty((len(found), channels, *found[0].shape[:2]), np.uint8)
+    found.reverse()
+    for image in images:
+        pixels = found.pop()
+        image[...] = pixels if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
+    return torch.from_numpy(images)
+
+
+def _check_memory(pixels: Pixels, *, count: int, where: str) -> None:
+    needed, present = count * pixels.size, memory_bytes()
+    if present and needed > present:
+        raise DataError(
+            where,
+            expected=f"images that fit in {present / 2**30:.1f} GiB of memory (use --limit or --image-size)",
+            got=f"{count:,} of {_size(pixels)} pixels, {needed / 2**30:.1f} GiB",
+        )
+
+
+def _too_many_broken(first: tuple[str, str], *, max_bad: int) -> DataError:
+    name, reason = first
+    more = f"; {max_bad} more broken after it, {max_bad} may be skipped" if max_bad else ""
+    return DataError(name, expected="a readable image (--max-bad N skips up to N broken ones)", got=f"{reason}{more}")
+
+
+def _size(pixels: NDArray[Any]) -> str:
+    return f"{pixels.shape[1]}x{pixels.shape[0]}"
+
+
+def _reason(error: BaseException) -> str:
+    """One short line without the address of an object or the name of a buffer."""
+    text = " ".join(str(error).split())
+    if "cannot identify image file" in text:
+        return "not a picture in a known format"
+    return text[:160] or type(error).__name__

@@ -1,0 +1,88 @@
+"""What to read from a source: which split, how much of it, and what to put up with."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Literal, TypeVar
+
+from pydantic import Field
+
+from assay.errors import DataError
+from assay.options import Options
+
+Item = TypeVar("Item")
+SplitName = Literal["train", "test", "validation"]
+
+# The words by which files and folders say which part of a data set they hold.
+SPLIT_WORDS = {
+    "train": "train",
+    "training": "train",
+    "test": "test",
+    "testing": "test",
+    "t10k": "test",
+    "validation": "validation",
+    "valid": "validation",
+    "val": "validation",
+    "dev": "validation",
+    "eval": "validation",
+}
+
+
+class Reading(Options):
+    """How to read a source, whatever it is.
+
+    ``split``      the part to use; a source that has no parts is used whole
+    ``limit``      at most this many samples; the rest is never decoded
+    ``max_bad``    broken pictures to skip before giving up
+    ``image_size`` when set, the short side is resized to it and the centre square is cut out
+    """
+
+    split: SplitName = "test"
+    limit: Annotated[int, Field(ge=1)] | None = None
+    max_bad: Annotated[int, Field(ge=0)] = 0
+    image_size: Annotated[int, Field(ge=1)] | None = None
+
+
+def split_of(name: str) -> str | None:
+    """The split that a file or folder name speaks of: ``train-00000-of-00005.parquet`` is ``train``; else None."""
+    for word in re.split(r"[^a-z0-9]+", name.lower()):
+        found = SPLIT_WORDS.get(word) or SPLIT_WORDS.get(word.rstrip("0123456789"))
+        if found:
+            return found
+    return None
+
+
+def split_of_path(path: Path, *, root: Path) -> str | None:
+    """The split that a file's name, or the nearest folder between it and ``root``, speaks of."""
+    inside = path.relative_to(root) if path.is_relative_to(root) else Path(path.name)
+    for part in reversed(inside.parts):
+        found = split_of(part)
+        if found:
+            return found
+    return None
+
+
+def group_by_split(paths: list[Path], *, root: Path) -> dict[str, list[Path]]:
+    """Files by split, each group in the order of its names; under ``all`` those whose names speak of none."""
+    groups: dict[str, list[Path]] = {}
+    for path in paths:
+        groups.setdefault(split_of_path(path, root=root) or "all", []).append(path)
+    return groups
+
+
+def choose_split(parts: Mapping[str, Item], *, wanted: str, where: str) -> tuple[str, Item]:
+    """The wanted part of a source, and the name it goes by.
+
+    A source without named parts is ``all``, whatever was wanted. Where ``test`` is wanted and only ``validation`` is
+    there, that is taken, as its name then says. Anything else that is missing raises :class:`DataError`.
+    """
+    if wanted in parts:
+        return wanted, parts[wanted]
+    if wanted == "test" and "validation" in parts:
+        return "validation", parts["validation"]
+    if set(parts) == {"all"}:
+        return "all", parts["all"]
+    present = " and ".join(sorted(name for name in parts if name != "all"))
+    raise DataError(where, expected=f"a {wanted!r} split", got=f"only {present}" if present else "no split at all")
