@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from functools import partial
+from os.path import commonprefix
 from types import MappingProxyType
 from typing import Protocol
 
@@ -79,5 +80,6 @@ def build(
 
 def near(name: str, known: Sequence[str] | Mapping[str, object]) -> str:
     """``'resnet21' (did you mean resnet20?)``: an unknown name, with the known one nearest to it."""
-    matches = get_close_matches(name, list(known), n=1, cutoff=0.6)
-    return f"{name!r} (did you mean {matches[0]}?)" if matches else repr(name)
+    matches = get_close_matches(name, list(known), n=5, cutoff=0.6)
+    best = max(matches, key=lambda match: len(commonprefix([name, match])), default=None)
+    return repr(name) if best is None else f"{name!r} (did you mean {best}?)"

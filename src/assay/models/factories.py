@@ -1,0 +1,121 @@
+"""Models that a user's own Python code makes: ``path/to/file.py:factory`` and ``package.module:factory``."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import inspect
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stdout
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from torch import nn
+
+from assay.errors import ModelError
+from assay.models.architectures import near
+
+CLASSES_PARAMETERS = ("classes", "num_classes", "n_classes")
+
+
+def import_factory(spec: str) -> Callable[[int], nn.Module]:
+    """The function that makes the model of ``spec``, given a number of classes.
+
+    What the name stands for may be a function, a class, or a finished model. It is called without arguments, or with
+    the number of classes where it takes ``classes``, ``num_classes`` or ``n_classes``. A file's own folder and the
+    current directory can be imported from. Whatever the code prints goes to standard error. Raises
+    :class:`ModelError`, also for any exception of that code.
+    """
+    place, _, attribute = spec.rpartition(":")
+    path = Path(place) if place.endswith(".py") else None
+    if path is not None and not path.is_file():
+        raise ModelError(spec, expected="a Python file", got=f"no file {place}")
+    if not attribute:
+        raise ModelError(spec, expected=f"the name of a function that makes the model, {place}:NAME", got="no name")
+    folders = [Path.cwd()] if path is None else [path.resolve().parent, Path.cwd()]
+    with _users_code(spec, folders):
+        module = importlib.import_module(place) if path is None else _import_file(path)
+    found = _find(module, attribute, spec)
+
+    def make(classes: int) -> nn.Module:
+        with _users_code(spec, folders):
+            model = found if isinstance(found, nn.Module) else found(**_arguments(found, classes, spec))
+        if not isinstance(model, nn.Module):
+            raise ModelError(spec, expected="a torch.nn.Module", got=f"a {type(model).__name__}")
+        return model
+
+    return make
+
+
+def _import_file(path: Path) -> ModuleType:
+    # The prefix keeps a file called resnet.py or torch.py from taking the place of a module of that name.
+    name = f"_assay_model_{path.stem}"
+    found = importlib.util.spec_from_file_location(name, path)
+    assert found is not None
+    assert found.loader is not None
+    module = importlib.util.module_from_spec(found)
+    sys.modules[name] = module
+    found.loader.exec_module(module)
+    return module
+
+
+def _find(module: ModuleType, attribute: str, spec: str) -> Any:
+    found: Any = module
+    for part in attribute.split("."):
+        if not hasattr(found, part):
+            public = [name for name, value in vars(found).items() if callable(value) and not name.startswith("_")]
+            offered = f"one of {', '.join(public[:8])}" if public else "a function in it"
+            raise ModelError(spec, expected=offered, got=near(part, public))
+        found = getattr(found, part)
+    if not callable(found):
+        raise ModelError(spec, expected="a function, a class or a torch.nn.Module", got=f"a {type(found).__name__}")
+    return found
+
+
+def _arguments(factory: Callable[..., Any], classes: int, spec: str) -> dict[str, int]:
+    """The arguments to call with; :class:`ModelError` where it needs more than a number of classes."""
+    try:
+        parameters = inspect.signature(factory).parameters
+    except (ValueError, TypeError):
+        return {}
+    chosen = next((name for name in CLASSES_PARAMETERS if name in parameters), None)
+    needed = [
+        name
+        for name, parameter in parameters.items()
+        if parameter.default is parameter.empty
+        and parameter.kind not in {parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD}
+        and name != chosen
+    ]
+    if needed:
+        expected = "a function that needs no argument but classes or num_classes"
+        raise ModelError(spec, expected=expected, got=f"one that needs {', '.join(needed)}")
+    return {} if chosen is None else {chosen: classes}
+
+
+@contextmanager
+def _users_code(spec: str, folders: list[Path]) -> Iterator[None]:
+    """Let the user's code import from ``folders``; turn whatever it raises into one :class:`ModelError`."""
+    before = list(sys.path)
+    sys.path[:0] = [str(folder) for folder in folders]
+    try:
+        with redirect_stdout(sys.stderr):
+            yield
+    except ModelError:
+        raise
+    except (Exception, SystemExit) as error:
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        raise ModelError(spec, expected="a model", got=f"{reason}{_place(error)}") from error
+    finally:
+        sys.path[:] = before
+
+
+def _place(error: BaseException) -> str:
+    """`` (file.py, line 12)``: the innermost line of a file that the error came through; nothing for an import's own."""
+    frames = traceback.extract_tb(error.__traceback__)
+    inside = [frame for frame in frames if Path(frame.filename).is_file() and frame.filename != __file__]
+    if isinstance(error, SyntaxError) and error.filename:
+        return f" ({Path(error.filename).name}, line {error.lineno})"
+    return f" ({Path(inside[-1].filename).name}, line {inside[-1].lineno})" if inside else ""

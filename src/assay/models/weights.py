@@ -1,0 +1,256 @@
+"""Weights from a file, without ever running code from it, and fitted to a model by name, shape and value."""
+
+from __future__ import annotations
+
+import argparse
+import pickle
+import re
+import struct
+import warnings
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from assay.errors import ModelError
+from assay.models.architectures import near
+
+StateDict = dict[str, Tensor]
+
+# Where the field's training scripts keep the weights inside a checkpoint; the first that is there wins.
+WRAPPERS = (
+    "state_dict",
+    "model_state_dict",
+    "model_state",
+    "model",
+    "net",
+    "network",
+    "module",
+    "weights",
+    "params",
+    "state_dict_ema",
+    "model_ema",
+    "ema_state_dict",
+    "ema",
+)
+PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "network.")
+NOT_WEIGHTS = ("n_averaged",)  # the counter beside an averaged model's weights
+# Values that checkpoints carry beside their weights and that only hold data: building one calls no code of the file's.
+INERT: list[Any] = [
+    argparse.Namespace,
+    np.dtype,
+    np.ndarray,
+    *(type(np.dtype(kind)) for kind in ("bool", "uint8", "int32", "int64", "float32", "float64")),
+    *(  # numpy before version 2 called its core by another name
+        (rebuild, f"numpy.{core}.multiarray.{name}")
+        for name, rebuild in (("scalar", np.float64(0).__reduce__()[0]), ("_reconstruct", np.zeros(0).__reduce__()[0]))
+        for core in ("core", "_core")
+    ),
+]
+
+
+def read_weights(path: Path) -> StateDict:
+    """The tensors of a ``.safetensors`` file, of a PyTorch checkpoint, or of a run folder, by name, on the CPU.
+
+    A checkpoint's wrapper (``state_dict``, ``model``, ``ema``, …) is taken off. Raises :class:`ModelError` for a file
+    that is missing, damaged, holds no tensors, or could only be loaded by running code from it.
+    """
+    if path.is_dir() and (path / "model.safetensors").is_file():
+        path = path / "model.safetensors"
+    if not path.is_file():
+        got = "a folder" if path.is_dir() else "no such file"
+        if path.parent.is_dir() and not path.is_dir():
+            siblings = [sibling.name for sibling in path.parent.iterdir() if sibling.is_file()]
+            got += near(path.name, siblings).removeprefix(repr(path.name))
+        raise ModelError(str(path), expected="a file of weights", got=got)
+    try:
+        with path.open("rb") as file:
+            head = file.read(9)
+    except OSError as error:
+        raise ModelError(str(path), expected="a file that can be read", got=error.strerror or error) from None
+    if path.suffix == ".safetensors" or _looks_like_safetensors(head, path.stat().st_size):
+        return _read_safetensors(path)
+    return _unwrap(_read_checkpoint(path, head), path)
+
+
+def _looks_like_safetensors(head: bytes, size: int) -> bool:
+    return len(head) == 9 and head[8:] == b"{" and struct.unpack("<Q", head[:8])[0] < size
+
+
+def _read_safetensors(path: Path) -> StateDict:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        state: StateDict = load_file(path)
+    except SafetensorError as error:
+        raise ModelError(str(path), expected="a safetensors file", got=_one_line(error)) from None
+    if not state:
+        raise ModelError(str(path), expected="a safetensors file with tensors in it", got="none")
+    return state
+
+
+def _read_checkpoint(path: Path, head: bytes) -> object:
+    try:
+        with warnings.catch_warnings(), torch.serialization.safe_globals(INERT):
+            warnings.simplefilter("ignore")
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, LookupError, ValueError, TypeError, OSError) as error:
+        expected, got = _explain(error, head)
+        raise ModelError(str(path), expected=expected, got=got) from None
+    except (AttributeError, ImportError, MemoryError, OverflowError, AssertionError) as error:
+        expected, got = "a PyTorch checkpoint", f"a damaged one ({type(error).__name__}: {_one_line(error)})"
+        raise ModelError(str(path), expected=expected, got=got) from None
+
+
+def _explain(error: Exception, head: bytes) -> tuple[str, str]:
+    """What was expected of a checkpoint that did not load, and what it is."""
+    message = str(error)
+    needed = re.search(r"GLOBAL (\S+)", message)
+    if needed:
+        expected = "tensors that load without running code (save model.state_dict(), not the model)"
+        return expected, f"a pickle that needs {needed[1]}, which is refused"
+    if "TorchScript" in message:
+        return "a state dict", "a TorchScript program, which would run code from the file"
+    if isinstance(error, pickle.UnpicklingError) and head[:1] == b"\x80":
+        expected = "a checkpoint written by torch.save, or a .safetensors file"
+        return expected, "a pickle of another kind, which would need to run code from the file"
+    expected = "a PyTorch checkpoint or a .safetensors file"
+    if not head:
+        return expected, "an empty file"
+    if head[:2] == b"PK":
+        return expected, f"a damaged or foreign archive ({_one_line(message.partition('. ')[0])})"
+    return expected, "a file of another kind"
+
+
+def _unwrap(content: object, path: Path) -> StateDict:
+    """Descend through the wrappers of a checkpoint to its mapping of names to tensors."""
+    trail = ""
+    while isinstance(content, Mapping):
+        inner = next((key for key in WRAPPERS if isinstance(content.get(key), Mapping)), None)
+        if inner is None:
+            break
+        content, trail = content[inner], f"{trail}[{inner!r}]"
+    if isinstance(content, Mapping):
+        tensors = {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
+        if tensors:
+            return tensors
+        keys = ", ".join(repr(key) for key in list(content)[:6])
+        got = f"a dict with the keys {keys}" if content else "an empty dict"
+    else:
+        got = f"a {type(content).__name__}"
+    raise ModelError(f"{path}{trail}", expected="a state dict, names to tensors", got=got)
+
+
+def load_weights(model: nn.Module, state: StateDict, *, where: str) -> None:
+    """Copy ``state`` into ``model``, whose every tensor must be there in its shape and with finite values.
+
+    Prefixes that wrappers leave in names (``module.``, ``_orig_mod.``, ``model.``) are taken off where the model does
+    not have them, and torchvision's names of the last layer and of projections are understood by our ResNets.
+    ``num_batches_tracked`` and the normalisation layer's own numbers may be missing; they stay as built. Raises
+    :class:`ModelError`; the model is then as it was.
+    """
+    target = model.state_dict()
+    state = _fit_names({name: value for name, value in state.items() if name not in NOT_WEIGHTS}, target)
+    wrong = wrong_shapes(state, target)
+    if wrong:
+        name, (expected, got) = next(iter(wrong.items()))
+        more = f" (and {len(wrong) - 1} more of {len(target)} tensors)" if len(wrong) > 1 else ""
+        raise ModelError(f"{where}: {name}", expected=str(expected), got=f"{got}{more}")
+    missing = [name for name in target if name not in state and not _may_be_missing(name)]
+    unexpected = [name for name in state if name not in target]
+    if missing or unexpected:
+        faults = [
+            f"{len(names)} {kind} ({_few(names)})"
+            for kind, names in (("missing", missing), ("unexpected", unexpected))
+            if names
+        ]
+        raise ModelError(where, expected=f"the {len(target)} tensors of the model", got=" and ".join(faults))
+    for name, value in state.items():
+        _check_finite(f"{where}: {name}", value, mask_allowed=False)
+    model.load_state_dict(state, strict=False)
+
+
+def wrong_shapes(state: StateDict, target: Mapping[str, Any]) -> dict[str, tuple[tuple[int, ...], tuple[int, ...]]]:
+    """Of the names in both, those whose shapes differ: name to (expected, got)."""
+    return {
+        name: (tuple(target[name].shape), tuple(value.shape))
+        for name, value in state.items()
+        if name in target and isinstance(target[name], Tensor) and target[name].shape != value.shape
+    }
+
+
+def implied_classes(model: nn.Module, state: StateDict, *, classes: int) -> int | None:
+    """The number of classes the weights were made for, where it differs from ``classes`` and explains every misfit.
+
+    That is: in each tensor whose shape is wrong, one size is ``classes`` in the model and the same other number here.
+    """
+    target = model.state_dict()
+    wrong = wrong_shapes(_fit_names(state, target), target)
+    implied: set[int] = set()
+    for expected, got in wrong.values():
+        differing = {(e, g) for e, g in zip(expected, got, strict=False) if e != g}
+        if len(expected) != len(got) or len(differing) != 1 or next(iter(differing))[0] != classes:
+            return None
+        implied.add(next(iter(differing))[1])
+    return implied.pop() if len(implied) == 1 else None
+
+
+def check_finite(model: nn.Module, *, where: str) -> None:
+    """Raise :class:`ModelError` naming the first tensor of ``model`` with a NaN or an infinity in it.
+
+    Buffers may hold −∞, as attention masks do.
+    """
+    for name, parameter in model.named_parameters():
+        _check_finite(f"{where}: {name}", parameter, mask_allowed=False)
+    for name, buffer in model.named_buffers():
+        _check_finite(f"{where}: {name}", buffer, mask_allowed=True)
+
+
+def _check_finite(where: str, values: Tensor, *, mask_allowed: bool) -> None:
+    if not (values.is_floating_point() or values.is_complex()) or bool(values.isfinite().all()):
+        return
+    nan = int(values.isnan().sum())
+    infinite = int((values.isposinf() if mask_allowed else values.isinf()).sum())
+    if nan or infinite:
+        got = f"{nan} NaN and {infinite} infinite of {values.numel()}"
+        raise ModelError(where, expected="finite numbers", got=got)
+
+
+def _fit_names(state: StateDict, target: Mapping[str, Any]) -> StateDict:
+    """Rename the tensors in the one way, of those that wrappers and other libraries are known for, that fits best."""
+    candidates = [state]
+    for rename in (_without_compile_marks, *(_without(prefix) for prefix in PREFIXES * 2), _from_torchvision):
+        renamed = ((rename(candidate), candidate) for candidate in tuple(candidates))
+        # A renaming under which two tensors fall together has lost one, so it is none.
+        candidates += [new for new, old in renamed if new.keys() != old.keys() and len(new) == len(old)]
+    return max(candidates, key=lambda candidate: sum(name in target for name in candidate))
+
+
+def _without(prefix: str) -> Callable[[StateDict], StateDict]:
+    return lambda state: {name.removeprefix(prefix): value for name, value in state.items()}
+
+
+def _without_compile_marks(state: StateDict) -> StateDict:
+    return {name.replace("_orig_mod.", ""): value for name, value in state.items()}
+
+
+def _from_torchvision(state: StateDict) -> StateDict:
+    return {
+        re.sub(r"^fc\.", "linear.", name).replace(".downsample.", ".shortcut."): value for name, value in state.items()
+    }
+
+
+def _may_be_missing(name: str) -> bool:
+    return name.endswith("num_batches_tracked") or name in {"normalize.mean", "normalize.std"}
+
+
+def _few(names: list[str], *, shown: int = 3) -> str:
+    return ", ".join(names[:shown]) + (", …" if len(names) > shown else "")
+
+
+def _one_line(error: object) -> str:
+    return " ".join(str(error).split())[:160]
