@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 
 import pytest
 import torch
@@ -134,10 +135,13 @@ def test_dropout_that_never_acts_is_named(images) -> None:
     assert audit_modes(small(dropout=0.5), images).idle_dropout == ()
 
 
-def test_modules_that_never_run_are_named(images) -> None:
-    model = Wrap(lambda z: z)
-    model.spare = nn.Linear(3, 3)
-    assert audit_modes(model, images).uncalled == ("spare",)
+def test_a_scripted_model_is_audited_as_a_whole(images) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch.jit is deprecated, and still about
+        model = torch.jit.script(small())
+    audit = audit_modes(model, images)
+    assert audit.train_eval_gap > 0.05
+    assert audit.repeat_gap == 0.0
 
 
 def test_non_finite_parameters_and_buffers_are_named(images) -> None:

@@ -31,8 +31,8 @@ class _Seen:
     squares: Tensor | None = None
     gradient_elements: int = 0
     gradient_squares: Tensor | None = None
-    bad_activation: Tensor | None = None
-    bad_gradient: Tensor | None = None
+    bad_activation: int = 0
+    bad_gradient: int = 0
     alive: Tensor | None = None
     order: int = field(default=-1)
 
@@ -129,7 +129,12 @@ def _is_rectifier(name: str, args: tuple[object, ...]) -> bool:
 @contextmanager
 def _watch(model: nn.Module) -> Iterator[_Watch]:
     """Hook every module for the length of the block; ``torch.compile``d parts run eagerly meanwhile."""
-    names = {module: name for name, module in model.named_modules() if "parametrizations" not in name.split(".")}
+    names = {
+        module: name
+        for name, module in model.named_modules()
+        if "parametrizations" not in name.split(".") and not isinstance(module, (nn.Sequential, torch.jit.ScriptModule))
+        if any(True for _ in module.parameters())
+    }
     watch = _Watch({}, {})
 
     def after(module: nn.Module, args: object, output: object) -> None:
@@ -140,10 +145,9 @@ def _watch(model: nn.Module) -> Iterator[_Watch]:
         seen = watch.modules.setdefault(name, _Seen(order=watch.calls))
         watch.calls += 1
         seen.calls += 1
-        value = out.detach()
-        seen.elements += value.numel()
-        seen.squares = _plus(seen.squares, value.float().square().sum(dtype=torch.float64))
-        seen.bad_activation = _plus(seen.bad_activation, (~value.isfinite()).sum())
+        seen.elements += out.numel()
+        seen.squares = _plus(seen.squares, _squares(out.detach()))
+        seen.bad_activation += _bad(out.detach(), seen.squares)
         if any(True for _ in module.parameters(recurse=False)) or "parametrizations" in module._modules:
             watch.last = name
             watch.units[name] = out.ndim - 1 if isinstance(module, _LAST_DIM) else min(1, out.ndim - 1)
@@ -163,11 +167,20 @@ def _plus(total: Tensor | None, term: Tensor) -> Tensor:
     return term if total is None else total + term
 
 
+def _squares(value: Tensor) -> Tensor:
+    norm: Tensor = torch.linalg.vector_norm(value, dtype=torch.float64)
+    return norm.square()
+
+
+def _bad(value: Tensor, squares: Tensor) -> int:
+    """How many entries are not finite; looked for only where their sum of squares is not."""
+    return 0 if bool(squares.isfinite()) else int((~value.isfinite()).sum())
+
+
 def _add_gradient(seen: _Seen, gradient: Tensor) -> None:
-    value = gradient.detach()
-    seen.gradient_elements += value.numel()
-    seen.gradient_squares = _plus(seen.gradient_squares, value.float().square().sum(dtype=torch.float64))
-    seen.bad_gradient = _plus(seen.bad_gradient, (~value.isfinite()).sum())
+    seen.gradient_elements += gradient.numel()
+    seen.gradient_squares = _plus(seen.gradient_squares, _squares(gradient))
+    seen.bad_gradient += _bad(gradient, seen.gradient_squares)
 
 
 def _owned(model: nn.Module, called: dict[str, _Seen]) -> tuple[dict[str, dict[str, nn.Parameter]], tuple[str, ...]]:
@@ -239,7 +252,7 @@ def _number(total: Tensor | None) -> float:
 def _count(parameters: dict[str, nn.Parameter], seen: _Seen) -> int:
     held = sum(int((~p.detach().isfinite()).sum()) for p in parameters.values())
     gradients = sum(int((~p.grad.isfinite()).sum()) for p in parameters.values() if p.grad is not None)
-    return held + gradients + int(_number(seen.bad_activation)) + int(_number(seen.bad_gradient))
+    return held + gradients + seen.bad_activation + seen.bad_gradient
 
 
 def _first_non_finite(model: nn.Module, layers: tuple[LayerGradient, ...], seen: dict[str, _Seen]) -> str | None:
@@ -249,10 +262,10 @@ def _first_non_finite(model: nn.Module, layers: tuple[LayerGradient, ...], seen:
     for name, one in by_name.items():
         if any(path.startswith(f"{name}.") for path in held):
             return f"{name} (parameter)"
-        if _number(one.bad_activation):
+        if one.bad_activation:
             return f"{name} (activation)"
     for name, one in reversed(by_name.items()):
-        if _number(one.bad_gradient):
+        if one.bad_gradient:
             return f"{name} (gradient)"
     broken = [layer.name for layer in layers if layer.non_finite]
     return f"{broken[-1]} (weight gradient)" if broken else None

@@ -18,7 +18,6 @@ class ModeAudit(Record):
     between a sample alone and in its batch, in evaluation mode (far from rounding: the prediction depends on the
     company; infinite: a sample alone gives another shape or an error, as ``batch_error`` says).
     ``idle_dropout`` names dropout modules that change nothing in training mode: never called, or of probability 0.
-    ``uncalled`` names modules with parameters which the forward pass never runs.
     ``non_finite_parameters`` names parameters and buffers holding NaN or infinities; ``outputs_look_like`` says
     whether the outputs are logits, or already probabilities or log-probabilities.
     """
@@ -34,6 +33,5 @@ class ModeAudit(Record):
     outputs_look_like: Literal["logits", "probabilities", "log-probabilities"]
     non_finite_parameters: tuple[str, ...] = ()
     idle_dropout: tuple[str, ...] = ()
-    uncalled: tuple[str, ...] = ()
     train_mode_error: str | None = None
     batch_error: str | None = None
