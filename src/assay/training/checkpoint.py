@@ -29,7 +29,7 @@ from assay.errors import OptionError
 from assay.files import write_atomically
 from assay.records.training import EpochSummary
 from assay.runtime import describe_environment, device_of
-from assay.training.metrics import EpochTotals
+from assay.training.metrics import EpochTotals, StepMetrics
 from assay.training.recipes import Recipe
 
 SCHEMA_VERSION = 1
@@ -37,29 +37,30 @@ SCHEMA_VERSION = 1
 
 @dataclass
 class RunState:
-    """Where a run is: everything beside weights and optimizer that the next step depends on or the record needs."""
+    """Where a run is: everything beside weights and optimizer that the next step depends on or the record needs.
+
+    ``fallen_back``: the recipe's adversary has failed and its fallback took over.
+    """
 
     step: int = 0
     seconds: float = 0.0
+    fallen_back: bool = False
     totals: EpochTotals = field(default_factory=EpochTotals)
     epochs: list[EpochSummary] = field(default_factory=list)
 
-    def count(
-        self, *, images: int, loss: float, correct: int, gradient_norm: float, learning_rate: float, seconds: float
-    ) -> None:
-        """One more step; ``loss`` is the sum over its ``images``."""
-        self.step += 1
-        self.seconds += seconds
+    def count(self, metrics: StepMetrics, *, images: int) -> None:
+        """One more step, of ``images``."""
         totals = self.totals
         self.totals = EpochTotals(
             steps=totals.steps + 1,
             images=totals.images + images,
-            loss=totals.loss + loss,
-            correct=totals.correct + correct,
-            gradient_norm=totals.gradient_norm + gradient_norm,
-            learning_rate=totals.learning_rate + learning_rate,
-            seconds=totals.seconds + seconds,
+            loss=totals.loss + metrics.loss * images,
+            correct=totals.correct + round(metrics.accuracy * images),
+            gradient_norm=totals.gradient_norm + metrics.gradient_norm,
+            learning_rate=totals.learning_rate + metrics.learning_rate,
+            seconds=totals.seconds + metrics.seconds - self.seconds,
         )
+        self.step, self.seconds = metrics.step, metrics.seconds
 
     def close_epoch(self, epoch: int, validation_accuracy: float | None) -> EpochSummary:
         """Turn the totals into a summary, keep it, and begin anew."""
@@ -136,7 +137,7 @@ def save_state(
     out: Path,
     model: nn.Module,
     optimizers: tuple[Optimizer, ...],
-    average: dict[str, Tensor] | None,
+    average: dict[str, Tensor],
     *,
     state: RunState,
     identity: RunIdentity,
@@ -150,6 +151,7 @@ def save_state(
         "average": average,
         "step": state.step,
         "seconds": state.seconds,
+        "fallen_back": state.fallen_back,
         "totals": asdict(state.totals),
         "epochs": [summary.model_dump_json() for summary in state.epochs],
     }
@@ -162,7 +164,7 @@ def restore_state(
     out: Path,
     model: nn.Module,
     optimizers: tuple[Optimizer, ...],
-    average: dict[str, Tensor] | None,
+    average: dict[str, Tensor],
     *,
     identity: RunIdentity,
 ) -> RunState:
@@ -176,18 +178,19 @@ def restore_state(
     try:
         content = torch.load(path, map_location=device_of(model), weights_only=True)
         theirs = json.loads(content["identity"])
-    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, TypeError, ValueError) as error:
+    except (pickle.UnpicklingError, RuntimeError, OSError, EOFError, KeyError, TypeError, ValueError) as error:
         reason = " ".join(str(error).split())[:120]
         raise OptionError(str(path), expected="the state of a run", got=f"a damaged file ({reason})") from None
     _check_same(path, json.loads(json.dumps(asdict(identity))), theirs)
     model.load_state_dict(content["model"])
     for optimizer, saved in zip(optimizers, content["optimizers"], strict=True):
         optimizer.load_state_dict(saved)
-    for name, tensor in (average or {}).items():
+    for name, tensor in average.items():
         tensor.copy_(content["average"][name])
     return RunState(
         step=content["step"],
         seconds=content["seconds"],
+        fallen_back=content["fallen_back"],
         totals=EpochTotals(**content["totals"]),
         epochs=[EpochSummary.model_validate_json(text) for text in content["epochs"]],
     )

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
+from assay.data.dataset import Batch, to_unit_range
 from assay.errors import DivergedError
+from assay.runtime import device_of, dtype_of
 
 
 def is_sane(loss: float, gradient_norm: float, *, classes: int) -> bool:
@@ -16,13 +19,22 @@ def is_sane(loss: float, gradient_norm: float, *, classes: int) -> bool:
 
 
 def explain_divergence(
-    model: nn.Module, images: Tensor, *, step: int, loss: float, gradient_norm: float, kept: str | None
+    model: nn.Module,
+    micro_batches: Sequence[tuple[int, Batch]],
+    *,
+    step: int,
+    loss: float,
+    gradient_norm: float,
+    kept: str | None,
 ) -> DivergedError:
     """The error to raise: the step, the layer where it shows first, and where the last good checkpoint is.
 
-    ``images`` float (B, C, H, W) are some the model was just trained on.
+    ``micro_batches`` are those the model was just trained on.
     """
-    layer = first_bad_layer(model, images)
+    layer = None
+    for _, batch in micro_batches:
+        images = to_unit_range(batch.images.to(device_of(model)), dtype_of(model))
+        layer = layer or first_bad_layer(model, images)
     where = f", first in {layer}" if layer else ""
     checkpoint = f"the last good checkpoint is {kept}" if kept else "no checkpoint was kept"
     return DivergedError(

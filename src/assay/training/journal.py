@@ -20,14 +20,16 @@ class Journal:
     """The run folder ``out`` of one run; without a folder nothing is kept and every method does nothing.
 
     ``average`` holds the averaged tensors where there are any: they, not the raw ones, become the weights on disk.
+    Of several processes all read the checkpoint and only the one that ``leads`` writes.
     """
 
     out: Path | None
     model: nn.Module
     optimizers: tuple[Optimizer, ...]
-    average: dict[str, Tensor] | None
+    average: dict[str, Tensor]
     identity: RunIdentity
     every_seconds: float
+    leads: bool = True
     saved_step: int = 0
     _saved_at: float = field(default_factory=time.monotonic)
     _log: MetricsLog | None = None
@@ -43,10 +45,10 @@ class Journal:
         state = RunState()
         if resume:
             state = restore_state(self.out, self.model, self.optimizers, self.average, identity=self.identity)
-        else:
-            (self.out / "state.pt").unlink(missing_ok=True)
-        write_config(self.out, self.model, self.identity)
-        self._log = MetricsLog(self.out / "metrics.jsonl", resume_at=state.step)
+        if self.leads:
+            (self.out / "state.pt").unlink(missing_ok=True) if not resume else None
+            write_config(self.out, self.model, self.identity)
+            self._log = MetricsLog(self.out / "metrics.jsonl", resume_at=state.step)
         self.saved_step = state.step
         return state
 
@@ -69,11 +71,17 @@ class Journal:
         """Write a checkpoint now."""
         if self.out is None:
             return
-        save_weights(self.out, {**self.model.state_dict(), **(self.average or {})})
-        save_state(self.out, self.model, self.optimizers, self.average, state=state, identity=self.identity)
+        if self.leads:
+            save_weights(self.out, {**self.model.state_dict(), **self.average})
+            save_state(self.out, self.model, self.optimizers, self.average, state=state, identity=self.identity)
         self.saved_step, self._saved_at = state.step, time.monotonic()
 
     def save_if_due(self, state: RunState) -> None:
         """Write a checkpoint if the last one is ``every_seconds`` old."""
         if time.monotonic() - self._saved_at >= self.every_seconds:
             self.save(state)
+
+    def save_final(self, model: nn.Module) -> None:
+        """Write the weights that the run ends with; the checkpoint keeps those the last step left."""
+        if self.out is not None and self.leads:
+            save_weights(self.out, model.state_dict())

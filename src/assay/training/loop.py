@@ -3,30 +3,34 @@
 from __future__ import annotations
 
 import time
-from functools import partial
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
-from torch.nn.utils import get_total_norm
+from torch import nn
 
-from assay.augment.policies import Augmentation, flip_crop
-from assay.data.dataset import Batch, ImageDataset, to_unit_range
+from assay.data.dataset import ImageDataset
 from assay.errors import InterruptedRunError
-from assay.evaluate import predict, preferred_layout
+from assay.evaluate import preferred_layout
 from assay.records.training import TrainingRun
 from assay.runtime import preserved
-from assay.training import schedule
+from assay.training.averaging import WeightAverage
+from assay.training.batchnorm import refresh_batchnorm
 from assay.training.checkpoint import identify
+from assay.training.clipping import build_clip
+from assay.training.distributed import Processes
 from assay.training.divergence import explain_divergence, is_sane
 from assay.training.interruption import deferred_interrupts
 from assay.training.journal import Journal
 from assay.training.metrics import OnStep, StepMetrics
-from assay.training.optimizers import build_optimizers, set_learning_rate
+from assay.training.mixing import build_mix
+from assay.training.optimizers import build_optimizers, set_learning_rate, update
+from assay.training.overfitting import GuardedAdversary
 from assay.training.param_groups import measure_decay_groups
-from assay.training.recipes import AugmentOptions, Recipe, ScheduleOptions
+from assay.training.recipes import Recipe
 from assay.training.sampling import Sampler, micro_batches
+from assay.training.schedule import build_schedule
 from assay.training.step import Objective, Perturb, accumulate_gradient
+from assay.training.views import View, build_augmentation, choose_side
 
 STEP_STREAM = 0x57E
 
@@ -43,94 +47,94 @@ def fit(
     on_step: OnStep | None = None,
     resume: bool = False,
     checkpoint_seconds: float = 30.0,
+    processes: Processes | None = None,
 ) -> TrainingRun:
     """Train ``model`` on ``train`` as ``recipe`` says; it ends trained and in evaluation mode.
 
-    ``perturb``   (model, images in [0, 1], labels) -> images: what every micro-batch goes through, such as an attack
+    ``perturb``   (model, images in [0, 1], labels) -> images: what every micro-batch goes through, such as an attack;
+                  None: the recipe's own adversary, if it has one
     ``on_step``   called with a :class:`StepMetrics` after every step
     ``out``       the run folder; a checkpoint goes there every ``checkpoint_seconds`` and at the end
     ``resume``    go on from the folder's last checkpoint; the end is that of an uninterrupted run, to the bit
+    ``processes`` who else trains this model; see :func:`~assay.training.distributed.joined_processes`
 
     Every random choice follows from ``seed``: one machine and one number of threads give equal bits.
     Raises :class:`DivergedError` when a number is not finite, :class:`InterruptedRunError` on SIGINT or SIGTERM once
     the step is finished and saved, :class:`OutputError` when the folder cannot be written to.
     """
+    processes = processes or Processes()
+    processes.share_weights(model)
     sampler = Sampler(len(train), recipe.batch_size, seed)
     steps = sampler.steps(recipe.epochs)
-    factor = build_schedule(recipe.schedule, steps)
+    factor = build_schedule(recipe.schedule, steps=steps)
     augment = build_augmentation(recipe.augment)
-    objective = Objective(len(train.classes), recipe.label_smoothing, perturb)
-    with preserved(model, training=False):
-        layout = preferred_layout(model, train)
-    model.to(memory_format=layout)
+    adversary = GuardedAdversary(recipe.adversary, train, seed=seed) if perturb is None else None
+    mix, autocast = build_mix(recipe.mix), torch.bfloat16 if recipe.precision == "bfloat16" else None
+    layout = _take_fast_layout(model, train)
     optimizers = build_optimizers(model, recipe.optimizer)
-    journal = Journal(out, model, optimizers, None, identify(recipe, train, seed=seed), checkpoint_seconds)
+    average = WeightAverage(model, recipe.average)
+    clip = build_clip(model, recipe.clip)
+    identity = identify(recipe, train, seed=seed)
+    journal = Journal(out, model, optimizers, average.tensors, identity, checkpoint_seconds, leads=processes.leads)
     state = journal.open(resume=resume)
-    random_state = torch.get_rng_state()
 
-    with deferred_interrupts(enabled=out is not None) as interrupts:
+    with deferred_interrupts(enabled=out is not None) as interrupts, torch.random.fork_rng(devices=[]):
         for step in range(state.step, steps):
             started = time.perf_counter()
-            model.train()
-            rate = factor(step)
-            set_learning_rate(optimizers, rate)
             epoch = sampler.epoch(step)
-            pieces = micro_batches(train, sampler.indices(step), size=recipe.micro_batch)
+            set_learning_rate(optimizers, factor(step))
+            pieces = micro_batches(
+                train, sampler.indices(step), size=recipe.micro_batch, rank=processes.rank, world=processes.world
+            )
+            attack = perturb if adversary is None else adversary.perturb(fallen_back=state.fallen_back)
+            model.train()
             model.zero_grad(set_to_none=True)
-            loss, correct = accumulate_gradient(
+            losses, rights = accumulate_gradient(
                 model,
                 pieces,
-                objective=objective,
-                prepare=partial(_augment, augment=augment, seed=seed, epoch=epoch),
+                objective=Objective(len(train.classes), recipe.label_smoothing, attack, mix, autocast),
+                prepare=View(augment, choose_side(recipe.resolution, progress=step / steps), seed, epoch),
                 layout=layout,
                 batch_size=sampler.size,
                 key=(seed, STEP_STREAM, step),
             )
-            norm = float(get_total_norm([p.grad for p in model.parameters() if p.grad is not None]))
-            if not is_sane(float(loss) / sampler.size, norm, classes=len(train.classes)):
-                images = to_unit_range(pieces[0][1].images)
-                raise explain_divergence(
-                    model, images, step=step + 1, loss=float(loss) / sampler.size, gradient_norm=norm, kept=journal.kept
-                )
-            for optimizer in optimizers:
-                optimizer.step()
+            processes.sum_gradients(model)
+            loss_sum, hits, stop = processes.sum_numbers(losses, rights, interrupts.pending is not None)
+            norm, loss = float(clip()), loss_sum / sampler.size
+            if not is_sane(loss, norm, classes=len(train.classes)):
+                raise explain_divergence(model, pieces, step=step + 1, loss=loss, gradient_norm=norm, kept=journal.kept)
+            update(optimizers)
+            processes.average_buffers(model)
+            average.update(step + 1)
 
-            seconds = time.perf_counter() - started
-            state.count(
-                images=sampler.size,
-                loss=float(loss),
-                correct=int(correct),
-                gradient_norm=norm,
-                learning_rate=recipe.optimizer.lr * rate,
-                seconds=seconds,
-            )
             metrics = StepMetrics(
-                step=state.step,
+                step=step + 1,
                 steps=steps,
                 epoch=epoch,
-                loss=float(loss) / sampler.size,
-                accuracy=int(correct) / sampler.size,
-                learning_rate=recipe.optimizer.lr * rate,
+                loss=loss,
+                accuracy=hits / sampler.size,
+                learning_rate=recipe.optimizer.lr * factor(step),
                 gradient_norm=norm,
-                images_per_second=sampler.size / seconds,
-                seconds=state.seconds,
+                images_per_second=sampler.size / (time.perf_counter() - started),
+                seconds=state.seconds + time.perf_counter() - started,
             )
+            state.count(metrics, images=sampler.size)
             journal.step(metrics)
-            if on_step is not None:
+            if on_step is not None and processes.leads:
                 on_step(metrics)
-            if state.step == steps or sampler.epoch(state.step) != epoch:
-                accuracy = None if validation is None else _accuracy(model, validation)
-                journal.epoch(state.close_epoch(epoch, accuracy), step=state.step)
-            if interrupts.pending is not None:
+            if step + 1 == steps or sampler.epoch(step + 1) != epoch:
+                accuracy = _watch_validation(model, validation, average, processes)
+                journal.epoch(state.close_epoch(epoch, accuracy), step=step + 1)
+                if adversary is not None:
+                    state.fallen_back |= adversary.has_overfitted(model, epoch=epoch)
+            if stop:
                 journal.save(state)
-                raise InterruptedRunError(
-                    f"{interrupts.pending} after step {state.step} of {steps}; go on with --resume"
-                )
+                raise InterruptedRunError(f"interrupted after step {step + 1} of {steps}; go on with --resume")
             journal.save_if_due(state)
 
     journal.save(state)
-    torch.set_rng_state(random_state)
-    model.eval()
+    _finish(model, train, average, refresh=recipe.refresh_batchnorm)
+    journal.save_final(model)
     return TrainingRun(
         recipe=recipe.name,
         model=recipe.model,
@@ -143,33 +147,28 @@ def fit(
     )
 
 
-def build_augmentation(options: AugmentOptions) -> Augmentation | None:
-    """What happens to the bytes of every training image; None: nothing."""
-    if options.name == "none":
+def _take_fast_layout(model: nn.Module, train: ImageDataset) -> torch.memory_format:
+    """Put the weights into the layout that the model's convolutions are fastest in, and tell which that is."""
+    with preserved(model, training=False):
+        layout = preferred_layout(model, train)
+    model.to(memory_format=layout)
+    return layout
+
+
+def _watch_validation(
+    model: nn.Module, validation: ImageDataset | None, average: WeightAverage, processes: Processes
+) -> float | None:
+    """Accuracy on the held-out set with the weights that would be kept now."""
+    if validation is None:
         return None
-    return flip_crop(padding=options.padding, flip=options.flip)
+    with average.applied():
+        return float(processes.predict(model, validation).correct.double().mean())
 
 
-def _augment(batch: Batch, *, augment: Augmentation | None, seed: int, epoch: int) -> Tensor:
-    return batch.images if augment is None else augment(batch.images, batch.ids, seed=seed, epoch=epoch)
-
-
-def _accuracy(model: nn.Module, dataset: ImageDataset) -> float:
-    return float(predict(model, dataset).correct.double().mean())
-
-
-def build_schedule(options: ScheduleOptions, steps: int) -> schedule.Schedule:
-    """The factor on the peak learning rate at every step of a run of ``steps``."""
-    warmup = round(options.warmup * steps)
-    schedules: dict[str, schedule.Schedule] = {
-        "constant": partial(schedule.constant, warmup=warmup),
-        "cosine": partial(schedule.cosine, total=steps, warmup=warmup, final=options.final),
-        "linear": partial(schedule.linear, total=steps, warmup=warmup, final=options.final),
-        "triangular": partial(
-            schedule.triangular, total=steps, peak=options.peak, start=options.start, final=options.final
-        ),
-        "multistep": partial(
-            schedule.multistep, total=steps, milestones=options.milestones, gamma=options.gamma, warmup=warmup
-        ),
-    }
-    return schedules[options.name]
+def _finish(model: nn.Module, train: ImageDataset, average: WeightAverage, *, refresh: int) -> None:
+    """The weights become those to keep, the running statistics theirs, the mode evaluation; no gradients stay."""
+    average.apply()
+    if refresh:
+        refresh_batchnorm(model, train, samples=refresh)
+    model.zero_grad(set_to_none=True)
+    model.eval()

@@ -8,6 +8,7 @@ from torch import nn
 from torch.optim import SGD, AdamW, Optimizer
 
 from assay.errors import ModelError
+from assay.training.muon import Muon
 from assay.training.param_groups import ROLES, Role, split_parameters
 from assay.training.recipes import OptimizerOptions
 
@@ -19,12 +20,50 @@ def build_optimizers(model: nn.Module, options: OptimizerOptions) -> tuple[Optim
     Raises :class:`ModelError` when nothing is trainable.
     """
     split = split_parameters(model)
-    if not any(split.of(role) for role in ROLES):
+    members = {role: [parameter for _, parameter in split.of(role)] for role in ROLES}
+    if not any(members.values()):
         raise ModelError("model", expected="at least one trainable parameter", got="none")
-    groups = [_group(role, [p for _, p in split.of(role)], options) for role in ROLES if split.of(role)]
+    nesterov = options.nesterov and options.momentum > 0
     if options.name == "adamw":
+        groups = [_group(role, members[role], options, rate=options.lr) for role in ROLES if members[role]]
         return (AdamW(groups, lr=options.lr, betas=options.betas, weight_decay=0.0),)
-    return (SGD(groups, lr=options.lr, momentum=options.momentum, nesterov=options.nesterov and options.momentum > 0),)
+    if options.name == "sgd":
+        groups = [_group(role, members[role], options, rate=options.lr) for role in ROLES if members[role]]
+        return (SGD(groups, lr=options.lr, momentum=options.momentum, nesterov=nesterov),)
+    matrices = hidden_matrices(model)
+    own = {id(parameter) for parameter in matrices}
+    members["weight"] = [parameter for parameter in members["weight"] if id(parameter) not in own]
+    side = [_group(role, members[role], options, rate=options.side_lr) for role in ROLES if members[role]]
+    optimizers: list[Optimizer] = []
+    if matrices:
+        group = {"params": matrices, "lr": options.lr, "peak_lr": options.lr, "role": "weight"}
+        decay = 0.0 if options.unit_norm else options.weight_decay
+        optimizers.append(
+            Muon(
+                [group],
+                lr=options.lr,
+                momentum=options.momentum,
+                nesterov=nesterov,
+                weight_decay=decay,
+                unit_norm=options.unit_norm,
+            )
+        )
+    if side:
+        momentum = options.side_momentum
+        optimizers.append(SGD(side, lr=options.side_lr, momentum=momentum, nesterov=options.nesterov and momentum > 0))
+    return tuple(optimizers)
+
+
+def hidden_matrices(model: nn.Module) -> list[nn.Parameter]:
+    """The trainable weights of convolutions and linear layers but the first and the last of them all.
+
+    The first layer's inputs are pixels and the last one's outputs logits, so neither is an operator between hidden
+    spaces, which is what Muon's norm is for.
+    """
+    layers = [module for module in model.modules() if isinstance(module, nn.modules.conv._ConvNd | nn.Linear)]
+    found = {id(layer.weight): layer.weight for layer in layers[1:-1] if layer.weight.requires_grad}
+    ends = {id(layer.weight) for layer in (*layers[:1], *layers[-1:])}
+    return [weight for key, weight in found.items() if key not in ends and isinstance(weight, nn.Parameter)]
 
 
 def set_learning_rate(optimizers: tuple[Optimizer, ...], factor: float) -> None:
@@ -34,8 +73,19 @@ def set_learning_rate(optimizers: tuple[Optimizer, ...], factor: float) -> None:
             group["lr"] = group["peak_lr"] * factor
 
 
-def _group(role: Role, parameters: list[nn.Parameter], options: OptimizerOptions) -> dict[str, Any]:
+def update(optimizers: tuple[Optimizer, ...]) -> None:
+    """One step of each."""
+    for optimizer in optimizers:
+        optimizer.step()
+
+
+def _group(role: Role, parameters: list[nn.Parameter], options: OptimizerOptions, *, rate: float) -> dict[str, Any]:
     factor = options.norm_lr_factor if role == "norm" else 1.0
     decay = options.weight_decay if role == "weight" or options.decay_all else 0.0
-    rate = options.lr * factor
-    return {"params": parameters, "lr": rate, "peak_lr": rate, "weight_decay": decay / factor, "role": role}
+    return {
+        "params": parameters,
+        "lr": rate * factor,
+        "peak_lr": rate * factor,
+        "weight_decay": decay / factor,  # a step shrinks by lr · decay, which the factor on lr shall not change
+        "role": role,
+    }

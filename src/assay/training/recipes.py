@@ -22,8 +22,9 @@ class OptimizerOptions(Options):
     """Which rule updates the parameters, and with what.
 
     ``weight_decay`` reaches the weights only (see :mod:`assay.training.param_groups`), unless ``decay_all``.
-    With ``muon`` the hidden weight matrices get ``lr`` and ``momentum``, all other parameters SGD with ``side_lr``.
-    ``norm_lr_factor`` multiplies the learning rate of normalisation parameters, where there is a reason to.
+    With ``muon`` the hidden weight matrices get ``lr`` and ``momentum``, all other parameters SGD with ``side_lr``
+    and ``side_momentum``; ``unit_norm`` rescales the former, which then do not decay. ``norm_lr_factor`` multiplies
+    the learning rate of normalisation parameters and leaves lr · decay as it was.
     """
 
     name: Literal["sgd", "adamw", "muon"] = "sgd"
@@ -34,7 +35,9 @@ class OptimizerOptions(Options):
     weight_decay: NotNegative = 5e-4
     decay_all: bool = False
     norm_lr_factor: Positive = 1.0
+    unit_norm: bool = False
     side_lr: Positive = 0.1
+    side_momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
 
 
 class ScheduleOptions(Options):
@@ -52,7 +55,7 @@ class ScheduleOptions(Options):
 class AugmentOptions(Options):
     """What happens to the bytes of a training image."""
 
-    name: Literal["none", "flip-crop"] = "flip-crop"
+    name: Literal["none", "flip-crop", "alternating"] = "flip-crop"
     padding: Annotated[int, Field(ge=0, le=64)] = 4
     flip: bool = True
 
@@ -81,8 +84,9 @@ class AverageOptions(Options):
 class AdversaryOptions(Options):
     """Adversarial training: the perturbation of every batch, in pixel units.
 
-    ``watch`` is the number of training images on which FGSM and PGD accuracy are compared after every epoch;
-    when FGSM is ahead by more than ``gap`` the network has overfitted to the single step.
+    ``watch`` is the number of training images on which FGSM and PGD accuracy are compared after every epoch. When
+    FGSM is ahead by more than ``gap`` the network has overfitted to the single step, and training goes on with
+    ``fallback_steps`` of PGD; 0 of them: it stops.
     """
 
     name: Literal["none", "n-fgsm", "pgd"] = "none"
@@ -92,6 +96,7 @@ class AdversaryOptions(Options):
     noise: NotNegative = 2.0
     watch: Annotated[int, Field(ge=0)] = 256
     gap: Share = 0.25
+    fallback_steps: Annotated[int, Field(ge=0)] = 2
 
 
 class Recipe(Options):
@@ -99,7 +104,7 @@ class Recipe(Options):
 
     ``micro_batch`` is how many images go through the network at once: gradients are summed over a step's
     micro-batches, and normalisation layers see one micro-batch at a time. ``resolution`` lists (share of the run,
-    side in pixels) stages: from that share on images are that large.
+    side in pixels) stages: from that share on, windows of that side are cut out at random.
     """
 
     name: str

@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
+
+from assay.training.recipes import ScheduleOptions
 
 Schedule = Callable[[int], float]
 
@@ -59,3 +62,16 @@ def multistep(step: int, *, total: int, milestones: Sequence[float], gamma: floa
         return rising
     factor = gamma ** sum(step >= milestone * total for milestone in milestones)
     return float(factor)
+
+
+def build_schedule(options: ScheduleOptions, *, steps: int) -> Schedule:
+    """The factor on the peak learning rate at every step of a run of ``steps``."""
+    warmup = round(options.warmup * steps)
+    schedules: dict[str, Schedule] = {
+        "constant": partial(constant, warmup=warmup),
+        "cosine": partial(cosine, total=steps, warmup=warmup, final=options.final),
+        "linear": partial(linear, total=steps, warmup=warmup, final=options.final),
+        "triangular": partial(triangular, total=steps, peak=options.peak, start=options.start, final=options.final),
+        "multistep": partial(multistep, total=steps, milestones=options.milestones, gamma=options.gamma, warmup=warmup),
+    }
+    return schedules[options.name]

@@ -1,0 +1,54 @@
+"""An exponential moving average of the weights."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from assay.training.recipes import AverageOptions
+
+
+class WeightAverage:
+    """ā ← d·ā + (1 − d)·w for every floating parameter and buffer, with d = min(decay, (1 + t)/(10 + t)).
+
+    The bound on d lets the average forget its random start (Abadi et al., TensorFlow's ExponentialMovingAverage).
+    ``tensors`` maps names of the state dict to averages; with a decay of 0 there are none and nothing happens.
+    """
+
+    def __init__(self, model: nn.Module, options: AverageOptions) -> None:
+        self._options = options
+        self._model = model
+        self.tensors: dict[str, Tensor] = {}
+        if options.decay > 0:
+            self.tensors = {n: t.detach().clone() for n, t in model.state_dict().items() if t.is_floating_point()}
+
+    @torch.no_grad()
+    def update(self, step: int) -> None:
+        """Take in the weights after ``step`` steps, if this is one of every ``every``."""
+        if not self.tensors or step % self._options.every:
+            return
+        updates = step // self._options.every
+        decay = min(self._options.decay, (1 + updates) / (10 + updates))
+        current = self._model.state_dict()
+        for name, average in self.tensors.items():
+            average.lerp_(current[name].to(average.dtype), 1 - decay)
+
+    @contextmanager
+    def applied(self) -> Iterator[None]:
+        """The model carries the averages inside the block, and its own weights again after it."""
+        own = {name: tensor.detach().clone() for name, tensor in self._model.state_dict().items()}
+        self.apply()
+        try:
+            yield
+        finally:
+            self._model.load_state_dict(own)
+
+    @torch.no_grad()
+    def apply(self) -> None:
+        """The averages become the model's weights."""
+        current = self._model.state_dict()
+        for name, average in self.tensors.items():
+            current[name].copy_(average)
