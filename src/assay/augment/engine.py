@@ -1,0 +1,101 @@
+"""Runs the compiled kernels: prepares them once, says so, and spreads a batch over threads.
+
+numba's own parallel loops are not used: its built-in thread pool must not be entered from two threads at once, and the
+OpenMP one does not survive a fork, which is how data loaders start their workers. A few plain threads do: the kernels
+hold no lock of the interpreter. Their number is torch's (``torch.set_num_threads``): 1 in a data loader's worker.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cache
+from importlib.util import find_spec
+from threading import Timer
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from assay.augment.interpreter import run_torch
+
+logger = logging.getLogger(__name__)
+_PIXELS_WORTH_A_THREAD = 1 << 17  # below about 0.1 ms of work a thread costs more than it brings
+_PARTS_PER_THREAD = 4
+_ANNOUNCEMENT = "compiling the augmentation kernels: about 10 s, once on this machine (then loaded from numba's cache)"
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """How the kernels came to be: ``seconds`` it took, whether they were ``cached`` on disk, and in which folder."""
+
+    seconds: float
+    cached: bool
+    folder: str | None
+
+
+def has_kernels() -> bool:
+    """Whether numba is installed; without it everything runs in torch."""
+    return find_spec("numba") is not None
+
+
+def prepare_kernels() -> Preparation | None:
+    """Compile the kernels, or load them from numba's cache, now rather than in the first batch; None without numba.
+
+    The cache lies beside the package, or in the user's cache folder where that is read-only (``NUMBA_CACHE_DIR``
+    overrides both). The first compilation takes some ten seconds and is announced by a log message, which Python
+    shows on standard error unless logging is configured otherwise.
+    """
+    return _prepare()[1] if has_kernels() else None
+
+
+def run_compiled(
+    images: Tensor, codes: Tensor, magnitudes: Tensor, places: Tensor, *, fill: Tensor, bilinear: bool
+) -> Tensor:
+    """See :func:`assay.augment.plan.apply_plan`, whose checks it relies on; the torch path stands in for numba."""
+    if not has_kernels():
+        return run_torch(images, codes, magnitudes, places, fill=fill, bilinear=bilinear)
+    run = _prepare()[0]
+    output = torch.empty_like(images)
+    arguments = tuple(
+        tensor.numpy() for tensor in (images, codes.contiguous(), magnitudes.contiguous(), places.contiguous(), fill)
+    )
+    threads = min(torch.get_num_threads(), 1 + images.numel() // _PIXELS_WORTH_A_THREAD)
+    size = len(images) if threads == 1 else -(-len(images) // (threads * _PARTS_PER_THREAD))
+    parts = iter([(start, min(start + size, len(images))) for start in range(0, len(images), max(size, 1))])
+
+    def work() -> None:
+        for start, stop in parts:  # the threads share one iterator: whoever is free takes the next part
+            run(*arguments, bilinear, output.numpy(), start, stop)
+
+    if threads == 1:
+        work()
+        return output
+    with ThreadPoolExecutor(threads - 1) as pool:  # made for this call: a lasting pool would not survive a fork
+        helpers = [pool.submit(work) for _ in range(threads - 1)]
+        work()
+        for helper in helpers:
+            helper.result()
+    return output
+
+
+@cache
+def _prepare() -> tuple[Callable[..., None], Preparation]:
+    announcement = Timer(1.0, logger.warning, [_ANNOUNCEMENT])  # loading from the cache takes less
+    announcement.daemon = True
+    announcement.start()
+    started = time.perf_counter()
+    try:
+        from assay.augment.kernels.program import build_runner
+
+        run: Any = build_runner()
+        picture, row = np.zeros((1, 1, 1, 1), np.uint8), np.zeros((1, 1))
+        run(picture, row.astype(np.uint8), row, np.zeros((1, 1, 2), np.int32), picture[0, 0, 0], False, picture, 0, 1)
+    finally:
+        announcement.cancel()
+    cached = sum(run.stats.cache_hits.values()) > 0
+    return run, Preparation(time.perf_counter() - started, cached=cached, folder=run.stats.cache_path)

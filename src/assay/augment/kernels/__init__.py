@@ -1,0 +1,1 @@
+"""The compiled path. Importing it needs numba; nothing is compiled before the first call."""

@@ -1,0 +1,126 @@
+"""The operations by name: what their magnitude means, which values it may take, and the presets."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from assay.errors import OptionError
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One operation.
+
+    ``code`` is its number inside a plan; ``unit`` what its magnitude is measured in (empty: it takes none);
+    ``lowest`` and ``highest`` bound the magnitude; ``identity`` is the magnitude that changes nothing, or None.
+    """
+
+    name: str
+    code: int
+    unit: str
+    lowest: float
+    highest: float
+    identity: float | None
+    meaning: str
+
+    @property
+    def takes_magnitude(self) -> bool:
+        """False for Equalize, AutoContrast, Invert, Flip and Identity."""
+        return bool(self.unit)
+
+    def show(self, magnitude: float) -> str:
+        """The magnitude with its unit, as a caption: ``20°``, ``×0.5``, ``3 bits``; empty where there is none."""
+        if not self.unit:
+            return ""
+        number = f"{magnitude:.3g}" if abs(magnitude) < 1000 else f"{magnitude:.0f}"
+        if self.unit in {"×", "threshold", "slope"}:
+            return {"×": f"×{number}", "threshold": f"≥ {number}", "slope": number}[self.unit]
+        return f"{number}{self.unit}" if self.unit == "°" else f"{number} {self.unit}"
+
+
+_ANY = 1e6  # beyond it a shift in pixels no longer fits the fixed-point arithmetic
+
+_ROWS: tuple[tuple[str, str, float, float, float | None, str], ...] = (
+    ("Identity", "", 0.0, 0.0, 0.0, "leave the picture alone"),
+    ("Brightness", "×", 0.0, 1000.0, 1.0, "blend with black"),
+    ("Contrast", "×", 0.0, 1000.0, 1.0, "blend with the mean grey"),
+    ("Posterize", "bits", 0.0, 8.0, 8.0, "keep the highest bits of each value"),
+    ("Solarize", "threshold", 0.0, 256.0, 256.0, "invert the values at or above the threshold"),
+    ("Equalize", "", 0.0, 0.0, None, "flatten each channel's histogram"),
+    ("AutoContrast", "", 0.0, 0.0, None, "stretch each channel to the full range"),
+    ("Invert", "", 0.0, 0.0, None, "the negative"),
+    ("Color", "×", 0.0, 1000.0, 1.0, "blend with the picture in grey"),
+    ("Sharpness", "×", 0.0, 1000.0, 1.0, "blend with the smoothed picture"),
+    ("Hue", "turn", -0.5, 0.5, 0.0, "turn the colour circle"),
+    ("ShearX", "slope", -100.0, 100.0, 0.0, "row y moves left by slope·y"),
+    ("ShearY", "slope", -100.0, 100.0, 0.0, "column x moves up by slope·x"),
+    ("Rotate", "°", -_ANY, _ANY, 0.0, "turn counter-clockwise about the centre"),
+    ("TranslateX", "px", -_ANY, _ANY, 0.0, "move to the right"),
+    ("TranslateY", "px", -_ANY, _ANY, 0.0, "move downwards"),
+    ("Flip", "", 0.0, 0.0, None, "mirror left and right"),
+    ("Crop", "px", 0.0, _ANY, 0.0, "pad by this much, cut the old size out"),
+    ("Cutout", "px", 0.0, _ANY, 0.0, "blank a square of this side"),
+)
+OPERATIONS: tuple[Operation, ...] = tuple(
+    Operation(name, code, unit, lowest, highest, identity, meaning)
+    for code, (name, unit, lowest, highest, identity, meaning) in enumerate(_ROWS)
+)
+CODES = {operation.name: operation.code for operation in OPERATIONS}
+POINT_CODES = range(CODES["Brightness"], CODES["Invert"] + 1)  # each pixel value on its own: these chain as tables
+
+TWELVE = (
+    "ShearX",
+    "ShearY",
+    "TranslateX",
+    "TranslateY",
+    "Rotate",
+    "Brightness",
+    "Color",
+    "Contrast",
+    "Sharpness",
+    "Posterize",
+    "Solarize",
+    "Equalize",
+)
+
+
+def find_operation(name: str) -> Operation:
+    """By name, whatever its case and underscores: ``ShearX``, ``shear_x``; else :class:`OptionError` with the list."""
+    wanted = name.replace("_", "").replace("-", "").lower()
+    for operation in OPERATIONS:
+        if operation.name.lower() == wanted:
+            return operation
+    names = ", ".join(operation.name for operation in OPERATIONS)
+    raise OptionError("operation", expected=f"one of {names}", got=repr(name))
+
+
+def check_magnitude(operation: Operation, magnitude: float) -> None:
+    """Raise :class:`OptionError` unless the magnitude is a finite number within the operation's bounds."""
+    if not operation.takes_magnitude:
+        return
+    if not (math.isfinite(magnitude) and operation.lowest <= magnitude <= operation.highest):
+        bounds = f"{operation.lowest:g}..{operation.highest:g} ({operation.unit})"
+        raise OptionError(f"magnitude of {operation.name}", expected=bounds, got=f"{magnitude:g}")
+
+
+def gallery_magnitudes(*, height: int, width: int) -> dict[str, float]:
+    """The preset ``gallery``: each operation at a strength that shows what it does.
+
+    A shift of 200 pixels suits a large photograph; a smaller picture moves by the same share of 512 pixels.
+    """
+    return {
+        "ShearX": math.tan(math.radians(-10)),
+        "ShearY": math.tan(math.radians(-10)),
+        "TranslateX": float(min(200, round(200 * width / 512))),
+        "TranslateY": float(min(200, round(200 * height / 512))),
+        "Rotate": 20.0,
+        "Brightness": 0.5,
+        "Color": 0.0,
+        "Hue": 0.3,
+        "Contrast": 0.5,
+        "Sharpness": 20.0,
+        "Posterize": 3.0,
+        "Solarize": 200.0,
+        "Equalize": 0.0,
+    }

@@ -1,0 +1,134 @@
+"""A plan says what happens to each sample of a batch; applying it is the batch function everything else rests on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from assay.augment.engine import run_compiled
+from assay.augment.interpreter import run_torch
+from assay.augment.operations import OPERATIONS, check_magnitude, find_operation
+from assay.errors import DataError, OptionError
+
+Interpolation = Literal["nearest", "bilinear"]
+Fill = int | Sequence[int]
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """The operations of each sample, one after the other.
+
+    ``codes``       uint8 (B, S): the operation of sample b at step s (:data:`~assay.augment.operations.CODES`)
+    ``magnitudes``  float64 (B, S): its magnitude, sign included
+    ``places``      int32 (B, S, 2): row and column; the corner of a Crop, the centre of a Cutout, else 0
+    """
+
+    codes: Tensor
+    magnitudes: Tensor
+    places: Tensor
+
+    def then(self, other: Plan) -> Plan:
+        """This plan's steps, then the other's."""
+        return Plan(
+            torch.cat([self.codes, other.codes], dim=1),
+            torch.cat([self.magnitudes, other.magnitudes], dim=1),
+            torch.cat([self.places, other.places], dim=1),
+        )
+
+    def describe(self, sample: int) -> str:
+        """The program of one sample in words: ``Rotate 20° · Equalize``."""
+        words = []
+        for code, magnitude in zip(self.codes[sample].tolist(), self.magnitudes[sample].tolist(), strict=True):
+            operation = OPERATIONS[code]
+            if code:
+                words.append(f"{operation.name} {operation.show(magnitude)}".strip())
+        return " · ".join(words) or "unchanged"
+
+
+def apply_plan(
+    images: Tensor,
+    plan: Plan,
+    *,
+    fill: Fill = 0,
+    interpolation: Interpolation = "nearest",
+    compiled: bool = True,
+) -> Tensor:
+    """Run every sample's program; uint8 (B, C, H, W) to a new uint8 (B, C, H, W), C 1 or 3, any size from 1×1.
+
+    ``fill`` is shown where a picture has moved away, one number or one a channel. ``bilinear`` concerns shears and
+    rotations. ``compiled=False`` takes the pure-torch path; so does a machine without numba. Both give the same bytes.
+    Raises :class:`DataError` when the images are not such a batch, :class:`OptionError` for a wrong fill or mode.
+    """
+    check_images(images)
+    channels = images.shape[1]
+    colour = _check_fill(fill, channels)
+    if interpolation not in ("nearest", "bilinear"):
+        raise OptionError("interpolation", expected="nearest or bilinear", got=repr(interpolation))
+    if len(plan.codes) != len(images):
+        raise DataError("plan", expected=f"one row for each of {len(images)} images", got=f"{len(plan.codes)} rows")
+    run = run_compiled if compiled else run_torch
+    batch = images.cpu().contiguous()
+    result = run(batch, plan.codes, plan.magnitudes, plan.places, fill=colour, bilinear=interpolation == "bilinear")
+    return result.to(images.device)
+
+
+def apply_operation(
+    images: Tensor,
+    operation: str,
+    magnitude: float | Tensor = 0.0,
+    *,
+    place: tuple[int, int] | None = None,
+    fill: Fill = 0,
+    interpolation: Interpolation = "nearest",
+    compiled: bool = True,
+) -> Tensor:
+    """One operation on uint8 (B, C, H, W), with one magnitude for all samples or one each (a tensor (B,)).
+
+    ``place`` is the centre of a Cutout (default: the middle) or the corner of a Crop (default: the picture's own).
+    Raises :class:`OptionError` for an unknown operation or a magnitude out of its range. See :func:`apply_plan`.
+
+    >>> apply_operation(torch.full((1, 1, 1, 2), 200, dtype=torch.uint8), "Brightness", 0.5).tolist()
+    [[[[100, 100]]]]
+    """
+    check_images(images)
+    found = find_operation(operation)
+    batch = len(images)
+    magnitudes = torch.as_tensor(magnitude, dtype=torch.float64)
+    if magnitudes.shape not in ((), (batch,)):
+        raise OptionError("magnitude", expected=f"a number, or a tensor ({batch},)", got=tuple(magnitudes.shape))
+    for value in torch.unique(magnitudes).tolist():
+        check_magnitude(found, value)
+    magnitudes = magnitudes.expand(batch)
+    if place is not None:
+        places = torch.tensor(place, dtype=torch.int32).expand(batch, 2)
+    elif found.name == "Crop":
+        places = magnitudes.int()[:, None].expand(batch, 2)
+    else:
+        places = torch.tensor([images.shape[2] // 2, images.shape[3] // 2], dtype=torch.int32).expand(batch, 2)
+    codes = torch.full((batch, 1), found.code, dtype=torch.uint8)
+    plan = Plan(codes, magnitudes[:, None], places[:, None])
+    return apply_plan(images, plan, fill=fill, interpolation=interpolation, compiled=compiled)
+
+
+def check_images(images: Tensor) -> None:
+    """Raise :class:`DataError` unless ``images`` is uint8 (B, C, H, W) with 1 or 3 channels and at least one pixel."""
+    got = f"{images.dtype} {tuple(images.shape)}" if isinstance(images, Tensor) else type(images).__name__
+    expected = "uint8 (B, C, H, W) with 1 or 3 channels"
+    if not isinstance(images, Tensor) or images.dtype != torch.uint8:
+        raise DataError("images", expected=expected, got=got)
+    if images.ndim != 4 or images.shape[1] not in {1, 3}:
+        hint = "; is it (B, H, W, C)?" if images.ndim == 4 and images.shape[3] in {1, 3} else ""
+        raise DataError("images", expected=expected + hint, got=got)
+    if images.shape[2] == 0 or images.shape[3] == 0:
+        raise DataError("images", expected="pictures of at least one pixel", got=got)
+
+
+def _check_fill(fill: Fill, channels: int) -> Tensor:
+    values = [fill] * channels if isinstance(fill, int) else list(fill)
+    if len(values) != channels or not all(isinstance(value, int) and 0 <= value <= 255 for value in values):
+        raise OptionError("fill", expected=f"0..255, one number or {channels}", got=fill)
+    return torch.tensor(values, dtype=torch.uint8)
