@@ -418,3 +418,35 @@ def build_checkup(
 @pytest.fixture(scope="session")
 def checkup() -> Checkup:
     return build_checkup()
+
+
+HOSTILE = (
+    "<script>alert(1)</script>",
+    '"><img src=x onerror=alert(1)>',
+    "\u202egnp.tac",
+    "\x1b[2J\x1b]0;owned\x07",
+    "{{ 7 * 7 }}{% raw %}",
+    "</svg></style><b>bold</b>",
+    "x" * 400,
+    "",
+    "cat",
+    "cat",
+)
+
+
+def build_hostile() -> Checkup:
+    """The same with names that try to break out of the page, the terminal and the charts."""
+    where = HOSTILE[0] + HOSTILE[2] + HOSTILE[3]
+    bad = verdict("A999", "error", where=where, claim="[red]x[/red] & <b>", measured='"<i>', evidence=("no_such_kind",))
+    return build_checkup(classes=HOSTILE, model=HOSTILE[1] + HOSTILE[2], judged=[bad])
+
+
+@pytest.fixture(scope="session")
+def hostile() -> Checkup:
+    return build_hostile()
+
+
+@pytest.fixture(scope="session")
+def bare() -> Checkup:
+    """A checkup in which nothing was measured and nothing judged."""
+    return build_checkup(judged=()).model_copy(update={"records": (), "stages": ()})

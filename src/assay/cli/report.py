@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -65,7 +66,7 @@ def _render(checkup: Checkup, form: Form) -> str:
 
         from assay.report.text import print_summary
 
-        console = Console(width=80, no_color=True, record=True, quiet=True)
+        console = Console(file=StringIO(), width=80, no_color=True, record=True)
         print_summary(checkup, console)
         return console.export_text()
     if form is Form.JUNIT:

@@ -6,7 +6,6 @@ Colours are CSS variables, fonts are the page's, so one drawing serves light, da
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -28,12 +27,13 @@ _POWER = (
     "format(log(datum.value) / LN10, '.0f'), /[-−]/, '⁻'), /0/g, '⁰'), /1/g, '¹'), /2/g, '²'), /3/g, '³'), /4/g, '⁴'), "
     "/5/g, '⁵'), /6/g, '⁶'), /7/g, '⁷'), /8/g, '⁸'), /9/g, '⁹')"
 )
-Row = Mapping[str, str | float | int | bool | None]
+Value = str | float | int | bool | None
+Row = Mapping[str, Value]
 AnyChart = alt.Chart | alt.LayerChart | alt.HConcatChart | alt.VConcatChart | alt.FacetChart
 _NAMESPACE = "http://www.w3.org/2000/svg"
 _DROPPED = {
     "font-family", "aria-hidden", "role", "aria-roledescription", "pointer-events", "stroke-miterlimit", "class",
-    "width", "height", "version",
+    "width", "height", "version", "clip-path",
 }  # fmt: skip
 _CONFIG: dict[str, Any] = {
     "background": "transparent",
@@ -51,8 +51,17 @@ _CONFIG: dict[str, Any] = {
 
 
 def source(rows: Sequence[Row]) -> alt.InlineData:
-    """Rows as the chart's inline data; the field ``tip`` is what a mark says when pointed at."""
-    return alt.InlineData(values=[{**row, "tip": f"tip:{row['tip']}"} if "tip" in row else dict(row) for row in rows])
+    """Rows as the chart's inline data; the field ``tip`` is what a mark says when pointed at.
+
+    A number that is not finite becomes a gap: charts have no place for it, tables do.
+    """
+    return alt.InlineData(values=[{name: _plain(name, value) for name, value in row.items()} for row in rows])
+
+
+def _plain(name: str, value: Value) -> Value:
+    if name == "tip":
+        return f"tip:{value}"
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def figure(
@@ -82,7 +91,6 @@ def to_svg(chart: AnyChart, *, label: str) -> Markup:
     return Markup(text.replace(f' xmlns="{_NAMESPACE}"', ""))  # noqa: S704 - serialised, hence escaped
 
 
-@functools.lru_cache(maxsize=256)
 def _render(specification: str) -> str:
     import vl_convert
 
@@ -94,8 +102,13 @@ def _strip(element: ElementTree.Element) -> None:
     """Keep shapes and tips; drop what the page decides (fonts, sizes) and what a screen reader would stumble over."""
     for child in list(element):
         _strip(child)
-        empty = child.tag == f"{{{_NAMESPACE}}}g" and not len(child)
-        if empty or child.get("display") == "none" or child.get("d") in {"", "M0,0h0v0h0Z"}:
+        empty = child.tag.endswith("}g") and not len(child)
+        if (
+            empty
+            or child.tag.endswith("}defs")
+            or child.get("display") == "none"
+            or child.get("d") in {"", "M0,0h0v0h0Z"}
+        ):
             element.remove(child)
     label = element.attrib.pop("aria-label", "")
     root = "viewBox" in element.attrib

@@ -65,7 +65,7 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(prose=_prose, linked=_linked, clip=clip, kind_title=kind_title)
+    environment.filters.update(bound=_bound, prose=_prose, linked=_linked, clip=clip, kind_title=kind_title)
     return environment
 
 
@@ -84,6 +84,11 @@ def _style(environment: Environment) -> str:
 def _shown(value: object) -> object:
     """What every expression of a template passes through: text is made inert, markup of our own stays."""
     return inert(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+
+def _bound(text: str) -> str:
+    """Numbers stay on one line with their units."""
+    return re.sub(r"(?<=\d) %|(?<=\bn) = (?=\d)", lambda match: match[0].replace(" ", "\u00a0"), text)
 
 
 def _prose(text: str) -> Markup:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import altair as alt
 
 from assay.records.attack import AdversarialExample, AdversarialGallery
@@ -105,7 +107,7 @@ def _norms(record: InputGradients) -> Figure | Table:
         tuple((name, count(n), *map(number, quantiles)) for name, n, quantiles in boxes),
     )
     # a logarithmic axis has no place for zeros
-    drawn = [(name, n, quantiles) for name, n, quantiles in boxes if min(quantiles) > 0]
+    drawn = [box for box in boxes if all(0 < value < math.inf for value in box[2])]
     if not drawn:
         return table
     rows: list[Row] = [

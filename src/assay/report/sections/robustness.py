@@ -69,18 +69,10 @@ def _before_after(attacks: Sequence[RobustAccuracy]) -> Figure:
     ]
 
     def build(width: int) -> AnyChart:
-        side = width if width < 400 else 290
-        axis = alt.Axis(grid=False, ticks=False, domain=False, labelLimit=side)
-        if width < 400:  # a phone: names above their rows
-            axis = alt.Axis(
-                grid=False,
-                ticks=False,
-                domain=False,
-                labelLimit=side,
-                labelAlign="left",
-                labelOffset=-17,
-                labelPadding=0,
-            )
+        # names stand above their rows: they are long, and a phone has no room beside them
+        axis = alt.Axis(
+            grid=False, ticks=False, domain=False, labelLimit=width, labelAlign="left", labelOffset=-17, labelPadding=0
+        )
         base = alt.Chart(source(rows)).encode(y=alt.Y("attack:N", sort=None, title=None, axis=axis))
         unit = alt.Scale(domain=[0, 1])
         x = alt.X("after:Q", scale=unit, axis=shares(), title="share right (%)")
@@ -95,7 +87,7 @@ def _before_after(attacks: Sequence[RobustAccuracy]) -> Figure:
             base.mark_point(color=ALARM, filled=True, size=90, shape="diamond", opacity=1).encode(
                 x=x, description=tip()
             ),
-        ).properties(width=width - (10 if width < 400 else side + 20), height=alt.Step(46 if width < 400 else 34))
+        ).properties(width=width - 10, height=alt.Step(46))
 
     worst = min(attacks, key=lambda attack: attack.accuracy)
     finding = (
@@ -234,7 +226,8 @@ def _curves(curves: Sequence[EpsilonCurve]) -> Figure:
     )
 
     def build(width: int) -> AnyChart:
-        title = "ε, the largest change of a pixel (of 255 grey levels)" if pixels else "ε, the size of the change"
+        levels = "ε, the largest change of a pixel (grey levels of 255)" if width > 400 else "ε (grey levels of 255)"
+        title = levels if pixels else "ε, the size of the change"
         x = alt.X("epsilon:Q", title=title, axis=alt.Axis(grid=False, tickCount=8 if width > 400 else 5))
         base = alt.Chart(source(rows)).encode(x=x, color=colours(names))
         y = alt.Y("accuracy:Q", title="share right (%)", axis=shares(), scale=alt.Scale(domain=[0, 1]))

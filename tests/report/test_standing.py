@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from assay.records.checkup import Checkup
+from assay.records.finding import Verdict
+from assay.report.standing import SEVERITY, in_order, states, tally_sentence
+
+
+@pytest.fixture
+def make(checkup: Checkup) -> Callable[..., Verdict]:
+    return lambda rule, status, category="accuracy": checkup.verdicts[0].model_copy(
+        update={"rule": rule, "status": status, "category": category}
+    )
+
+
+def test_worst_come_first_and_ties_go_by_rule(make: Callable[..., Verdict]) -> None:
+    verdicts = [make("A3", "pass"), make("A2", "error"), make("A4", "warn"), make("A1", "error"), make("A5", "not run")]
+    assert [verdict.rule for verdict in in_order(verdicts)] == ["A1", "A2", "A4", "A5", "A3"]
+
+
+def test_a_category_is_as_bad_as_its_worst_verdict_that_ran(make: Callable[..., Verdict]) -> None:
+    verdicts = [
+        make("A1", "pass"),
+        make("A2", "not run"),
+        make("A3", "warn", "robustness"),
+        make("A4", "not run", "invariance"),
+    ]
+    found = {state.category: state.status for state in states(verdicts)}
+    assert found == {
+        "accuracy": "pass",
+        "robustness": "warn",
+        "invariance": "not run",
+        "optimisation": "not run",
+        "configuration": "not run",
+        "redundancy": "not run",
+    }
+
+
+def test_every_verdict_is_counted_once(checkup: Checkup) -> None:
+    assert sum(len(state.verdicts) for state in states(checkup.verdicts)) == len(checkup.verdicts)
+
+
+@pytest.mark.parametrize(
+    ("statuses", "sentence"),
+    [
+        ((), "No rule was judged."),
+        (("pass",), "Of 1 rule, 1 holds."),
+        (("error", "error", "pass"), "Of 3 rules, 2 fail and 1 holds."),
+        (("error", "warn", "pass", "not run"), "Of 4 rules, 1 fails, 1 warns, 1 holds and 1 did not run."),
+        (("not run",), "Of 1 rule, 1 did not run."),
+    ],
+)
+def test_tally(statuses: tuple[str, ...], sentence: str, make: Callable[..., Verdict]) -> None:
+    assert set(statuses) <= set(SEVERITY)
+    assert tally_sentence([make(f"A{i}", status) for i, status in enumerate(statuses)]) == sentence
