@@ -1,0 +1,202 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import pairwise
+from typing import Any
+
+import pytest
+
+from assay.report.theme import COLOURS, contrast
+
+pytestmark = pytest.mark.browser
+
+# Every piece of text that can be seen, with its colour and the first opaque ground below it.
+TEXTS = """() => {
+  const parse = (colour) => (colour.match(/[\\d.]+/g) || []).map(Number);
+  const ground = (element) => {
+    for (let node = element; node; node = node.parentElement) {
+      const [r, g, b, a = 1] = parse(getComputedStyle(node).backgroundColor);
+      if (a === 1 && r !== undefined) return [r, g, b];
+    }
+    return [255, 255, 255];
+  };
+  const found = new Map();
+  const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  while (walker.nextNode()) {
+    const element = walker.currentNode.parentElement;
+    if (!walker.currentNode.data.trim() || ["SCRIPT", "STYLE"].includes(element.tagName)) continue;
+    if (!element.checkVisibility({ visibilityProperty: true, opacityProperty: true })) continue;
+    const style = getComputedStyle(element);
+    const colour = parse(element.closest("svg") ? style.fill : style.color).slice(0, 3);
+    const large = parseFloat(style.fontSize) >= 24 || (parseFloat(style.fontSize) >= 18.66 && style.fontWeight >= 700);
+    const text = walker.currentNode.data.trim().slice(0, 40);
+    found.set(`${colour}|${ground(element)}|${large}`, { text, colour, ground: ground(element), large });
+  }
+  return [...found.values()];
+}"""
+INTERACTIVE = 'a[href], button, summary, [tabindex="0"]'
+
+
+def hex_of(channels: list[float]) -> str:
+    return "#" + "".join(f"{round(channel):02x}" for channel in channels)
+
+
+@pytest.mark.parametrize("name", ["ordinary", "hostile"])
+def test_nothing_is_asked_of_the_network_and_nothing_goes_wrong(name: str, open_report: Callable[..., Any]) -> None:
+    visit = open_report(name)
+    visit.page.mouse.wheel(0, 20_000)
+    visit.page.wait_for_timeout(200)
+    assert visit.requests == []
+    assert visit.complaints == []
+
+
+@pytest.mark.parametrize("width", [320, 360, 768, 1440])
+@pytest.mark.parametrize("name", ["ordinary", "hostile"])
+def test_no_width_scrolls_sideways(name: str, width: int, open_report: Callable[..., Any]) -> None:
+    page = open_report(name, width=width).page
+    page.evaluate("document.querySelectorAll('details').forEach((fold) => { fold.open = true; })")
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+@pytest.mark.parametrize("width", [360, 1440])
+def test_each_chart_is_drawn_once_and_has_a_size(width: int, open_report: Callable[..., Any]) -> None:
+    page = open_report(width=width).page
+    figures = page.locator("figure.full, figure.half")
+    assert figures.count() >= 11
+    for figure in figures.all():
+        drawn = [chart for chart in figure.locator("svg[role=img]").all() if chart.is_visible()]
+        assert len(drawn) == 1
+        box = drawn[0].bounding_box()
+        assert box["width"] > 200
+        assert box["height"] > 60
+        assert drawn[0].locator("path").count() > 0
+        assert drawn[0].get_attribute("aria-label")
+
+
+def test_pictures_are_shown_enlarged_and_sharp(open_report: Callable[..., Any]) -> None:
+    page = open_report().page
+    picture = page.locator(".gallery img").first
+    assert picture.evaluate("image => image.naturalWidth") == 32
+    assert picture.bounding_box()["width"] > 48
+    assert picture.evaluate("image => getComputedStyle(image).imageRendering") == "pixelated"
+
+
+def test_tab_reaches_everything_that_can_be_used(open_report: Callable[..., Any]) -> None:
+    page = open_report().page
+    page.evaluate(
+        """(wanted) => {
+          const usable = [...document.querySelectorAll(wanted)].filter((e) => e.checkVisibility());
+          usable.forEach((element, index) => { element.dataset.number = index; });
+          window.usable = usable.length;
+        }""",
+        INTERACTIVE,
+    )
+    total = page.evaluate("window.usable")
+    assert total > 60
+    reached: list[str | None] = []
+    for _ in range(total + 5):
+        page.keyboard.press("Tab")
+        number = page.evaluate("document.activeElement.dataset.number ?? null")
+        if number is None or number in reached:
+            break
+        reached.append(number)
+        if len(reached) == 2:  # the skip link is first; a focus ring must show
+            assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
+    assert len(reached) == total
+
+
+def test_the_skip_link_appears_and_leads_to_the_verdicts(open_report: Callable[..., Any]) -> None:
+    page = open_report().page
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.textContent") == "Skip to the verdicts"
+    assert page.locator(".skip").bounding_box()["y"] >= 0
+    page.keyboard.press("Enter")
+    assert page.evaluate("location.hash") == "#verdicts"
+
+
+def test_folded_parts_open_by_keyboard(open_report: Callable[..., Any]) -> None:
+    page = open_report().page
+    fold = page.locator("details.folded.pass")
+    assert not fold.locator("article").first.is_visible()
+    fold.locator("summary").focus()
+    page.keyboard.press("Enter")
+    assert fold.locator("article").first.is_visible()
+
+
+def test_a_link_to_a_folded_verdict_opens_it(open_report: Callable[..., Any]) -> None:
+    page = open_report(anchor="#A101").page
+    page.wait_for_timeout(100)
+    assert page.locator("#A101").is_visible()
+    page = open_report().page
+    page.locator('.rules a[href="#A401"]').click()
+    page.wait_for_timeout(100)
+    assert page.locator("#A401").is_visible()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_page_wears_the_colours_of_the_system(scheme: str, open_report: Callable[..., Any]) -> None:
+    page = open_report(scheme=scheme).page
+    shown = page.evaluate("getComputedStyle(document.body).backgroundColor.match(/\\d+/g).map(Number)")
+    assert hex_of(shown) == COLOURS["paper"][scheme == "dark"]
+    mark = page.locator("figure.full svg[role=img] [data-tip]").first
+    assert (
+        mark.evaluate("e => getComputedStyle(e).getPropertyValue('--series-1').trim()")
+        == (COLOURS["series-1"][scheme == "dark"])
+    )
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_all_visible_text_meets_wcag_aa(scheme: str, open_report: Callable[..., Any]) -> None:
+    page = open_report(scheme=scheme).page
+    page.evaluate("document.querySelectorAll('details').forEach((fold) => { fold.open = true; })")
+    texts = page.evaluate(TEXTS)
+    assert len(texts) > 10
+    for text in texts:
+        ratio = contrast(hex_of(text["colour"]), hex_of(text["ground"]))
+        assert ratio >= (3 if text["large"] else 4.5), text
+
+
+def test_the_choice_of_colours_is_kept(open_report: Callable[..., Any]) -> None:
+    page = open_report(scheme="light").page
+    button = page.get_by_role("button", name="Colours")
+    button.click()
+    button.click()
+    assert page.evaluate("document.documentElement.dataset.theme") == "dark"
+    page.reload()
+    assert page.evaluate("document.documentElement.dataset.theme") == "dark"
+    shown = page.evaluate("getComputedStyle(document.body).backgroundColor.match(/\\d+/g).map(Number)")
+    assert hex_of(shown) == COLOURS["paper"][1]
+
+
+def test_a_mark_tells_its_value_under_the_pointer(open_report: Callable[..., Any]) -> None:
+    page = open_report().page
+    figure = page.locator("figure", has_text="is hardest")
+    mark = figure.locator(".wide [data-tip^='cat']").last
+    mark.scroll_into_view_if_needed()
+    mark.hover()
+    tip = page.get_by_role("tooltip")
+    assert tip.is_visible()
+    assert tip.inner_text().replace("\u00a0", " ").startswith("cat: 82.0 %")
+    page.keyboard.press("Escape")
+    assert not tip.is_visible()
+
+
+def test_headings_form_an_outline_and_pictures_have_words(open_report: Callable[..., Any]) -> None:
+    page = open_report().page
+    levels = page.evaluate("[...document.querySelectorAll('h1,h2,h3,h4')].map((heading) => +heading.tagName[1])")
+    assert levels.count(1) == 1
+    assert levels[0] == 1
+    assert all(later - earlier <= 1 for earlier, later in pairwise(levels))
+    assert page.locator("img:not([alt]), img[alt='']").count() == 0
+    assert page.locator("table:not(:has(th[scope]))").count() == 0
+
+
+def test_print_shows_every_verdict_and_no_controls(open_report: Callable[..., Any]) -> None:
+    page = open_report(scheme="dark").page
+    page.emulate_media(media="print")
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    assert page.locator("#A101").is_visible()
+    assert not page.locator("#theme").is_visible()
+    assert not page.locator(".contents").is_visible()
+    ink = page.evaluate("getComputedStyle(document.body).color.match(/\\d+/g).map(Number)")
+    assert hex_of(ink) == COLOURS["ink"][0]
