@@ -11,7 +11,7 @@ from torch import Tensor
 
 from assay.augment.engine import run_compiled
 from assay.augment.interpreter import run_torch
-from assay.augment.operations import OPERATIONS, check_magnitude, find_operation
+from assay.augment.operations import CODES, OPERATIONS, check_magnitude, find_operation
 from assay.errors import DataError, OptionError
 
 Interpolation = Literal["nearest", "bilinear"]
@@ -57,7 +57,9 @@ def apply_plan(
     interpolation: Interpolation = "nearest",
     compiled: bool = True,
 ) -> Tensor:
-    """Run every sample's program; uint8 (B, C, H, W) to a new uint8 (B, C, H, W), C 1 or 3, any size from 1×1.
+    """Run every sample's program; uint8 (B, C, H, W) to a new uint8 (B, C, H, W), any size from 1×1.
+
+    C is 1 or 3; 2 and 4 will do where no operation asks for the luma (Contrast, Color, Hue).
 
     ``fill`` is shown where a picture has moved away, one number or one a channel. ``bilinear`` concerns shears and
     rotations. ``compiled=False`` takes the pure-torch path; so does a machine without numba. Both give the same bytes.
@@ -70,6 +72,8 @@ def apply_plan(
         raise OptionError("interpolation", expected="nearest or bilinear", got=repr(interpolation))
     if len(plan.codes) != len(images):
         raise DataError("plan", expected=f"one row for each of {len(images)} images", got=f"{len(plan.codes)} rows")
+    if channels in {2, 4}:
+        _check_colourless(plan, channels)
     run = run_compiled if compiled else run_torch
     batch = images.cpu().contiguous()
     result = run(batch, plan.codes, plan.magnitudes, plan.places, fill=colour, bilinear=interpolation == "bilinear")
@@ -115,16 +119,22 @@ def apply_operation(
 
 
 def check_images(images: Tensor) -> None:
-    """Raise :class:`DataError` unless ``images`` is uint8 (B, C, H, W) with 1 or 3 channels and at least one pixel."""
+    """Raise :class:`DataError` unless ``images`` is uint8 (B, C, H, W), C in 1..4, of at least one pixel."""
     got = f"{images.dtype} {tuple(images.shape)}" if isinstance(images, Tensor) else type(images).__name__
-    expected = "uint8 (B, C, H, W) with 1 or 3 channels"
+    expected = "uint8 (B, C, H, W) with 1 to 4 channels"
     if not isinstance(images, Tensor) or images.dtype != torch.uint8:
         raise DataError("images", expected=expected, got=got)
-    if images.ndim != 4 or images.shape[1] not in {1, 3}:
-        hint = "; is it (B, H, W, C)?" if images.ndim == 4 and images.shape[3] in {1, 3} else ""
+    if images.ndim != 4 or not 1 <= images.shape[1] <= 4:
+        hint = "; is it (B, H, W, C)?" if images.ndim == 4 and images.shape[3] in {1, 3, 4} else ""
         raise DataError("images", expected=expected + hint, got=got)
     if images.shape[2] == 0 or images.shape[3] == 0:
         raise DataError("images", expected="pictures of at least one pixel", got=got)
+
+
+def _check_colourless(plan: Plan, channels: int) -> None:
+    for name in ("Contrast", "Color", "Hue"):
+        if bool((plan.codes == CODES[name]).any()):
+            raise DataError("images", expected=f"1 or 3 channels for {name}", got=f"{channels} channels")
 
 
 def _check_fill(fill: Fill, channels: int) -> Tensor:

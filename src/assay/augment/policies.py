@@ -1,15 +1,21 @@
-"""Policies: which operation happens to which sample, drawn from (seed, epoch, sample id)."""
+"""Policies: which operations happen to which sample, drawn from (seed, epoch, sample id) alone.
+
+Policies add up: ``crop(4) + flip() + RandAugment()`` does one after the other, in one pass over the batch.
+"""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Protocol
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-from assay.augment.randomness import draw_integers
+from assay.augment.operations import check_magnitude, find_operation
+from assay.augment.plan import Fill, Interpolation, Plan, apply_plan, check_images
+from assay.augment.randomness import draw_integers, draw_uniform
+from assay.errors import DataError, OptionError
 
 
 class Augmentation(Protocol):
@@ -20,29 +26,207 @@ class Augmentation(Protocol):
         ...
 
 
+@dataclass(frozen=True, eq=False)
+class Dice:
+    """Independent streams of random numbers for the samples of a batch; ``first`` is the number of stream 0."""
+
+    ids: Tensor
+    seed: int
+    epoch: int
+    first: int = 0
+
+    def uniform(self, stream: int) -> Tensor:
+        """float64 (B,) in [0, 1)."""
+        return torch.from_numpy(draw_uniform(self.ids, seed=self.seed, epoch=self.epoch, slot=self.first + stream))
+
+    def integers(self, bound: int, stream: int) -> Tensor:
+        """int64 (B,) in 0..bound−1."""
+        drawn = draw_integers(self.ids, bound, seed=self.seed, epoch=self.epoch, slot=self.first + stream)
+        return torch.from_numpy(drawn)
+
+    def after(self, streams: int) -> Dice:
+        """The dice that begin ``streams`` further on."""
+        return Dice(self.ids, self.seed, self.epoch, self.first + streams)
+
+
+class Policy(ABC):
+    """A random plan for each sample. A subclass says how many ``streams`` of random numbers it uses, and draws."""
+
+    @property
+    @abstractmethod
+    def streams(self) -> int:
+        """How many streams of :class:`Dice` :meth:`draw` looks at."""
+
+    @abstractmethod
+    def draw(self, dice: Dice, *, height: int, width: int) -> Plan:
+        """The operations of each sample."""
+
+    def plan(self, ids: Tensor, *, seed: int, epoch: int, height: int, width: int) -> Plan:
+        """What :meth:`__call__` will do to the samples ``ids`` (int64 (B,)) of pictures of this size."""
+        return self.draw(Dice(ids, seed, epoch), height=height, width=width)
+
+    def __call__(
+        self,
+        images: Tensor,
+        ids: Tensor,
+        *,
+        seed: int,
+        epoch: int,
+        fill: Fill = 0,
+        interpolation: Interpolation = "nearest",
+    ) -> Tensor:
+        """See :class:`Augmentation`; ``fill`` and ``interpolation`` as in :func:`~assay.augment.plan.apply_plan`."""
+        check_images(images)
+        if ids.shape != (len(images),) or ids.dtype != torch.int64:
+            raise DataError("ids", expected=f"int64 ({len(images)},)", got=f"{ids.dtype} {tuple(ids.shape)}")
+        plan = self.plan(ids, seed=seed, epoch=epoch, height=images.shape[2], width=images.shape[3])
+        return apply_plan(images, plan, fill=fill, interpolation=interpolation)
+
+    def __add__(self, other: Policy) -> Chain:
+        return Chain((*_links(self), *_links(other)))
+
+
 @dataclass(frozen=True)
-class FlipCrop:
-    """Pad by ``padding`` black pixels on every side, cut the old size out at a random place, mirror half of them."""
+class Chain(Policy):
+    """One policy after the other, each with its own streams."""
 
-    padding: int = 4
-    flip: bool = True
+    links: tuple[Policy, ...]
 
-    def __call__(self, images: Tensor, ids: Tensor, *, seed: int, epoch: int) -> Tensor:
-        """See :class:`Augmentation`."""
-        batch, channels, height, width = images.shape
-        places = 2 * self.padding + 1
-        top = torch.from_numpy(draw_integers(ids, places, seed=seed, epoch=epoch, slot=0))
-        left = torch.from_numpy(draw_integers(ids, places, seed=seed, epoch=epoch, slot=1))
-        columns = torch.arange(width).expand(batch, width)
-        if self.flip:
-            mirrored = torch.from_numpy(draw_integers(ids, 2, seed=seed, epoch=epoch, slot=2)).bool()
-            columns = torch.where(mirrored[:, None], columns.flip(1), columns)
-        padded = F.pad(images, [self.padding] * 4)
-        rows = torch.arange(height) + top[:, None]  # (B, H)
-        wide = padded.gather(2, rows[:, None, :, None].expand(batch, channels, height, padded.shape[3]))
-        return wide.gather(3, (columns + left[:, None])[:, None, None, :].expand(batch, channels, height, width))
+    @property
+    def streams(self) -> int:
+        """The sum over the links."""
+        return sum(link.streams for link in self.links)
+
+    def draw(self, dice: Dice, *, height: int, width: int) -> Plan:
+        """The links' plans, one after the other."""
+        plan = self.links[0].draw(dice, height=height, width=width)
+        for link, previous in zip(self.links[1:], self.links, strict=False):
+            dice = dice.after(previous.streams)
+            plan = plan.then(link.draw(dice, height=height, width=width))
+        return plan
 
 
-def flip_crop(*, padding: int = 4, flip: bool = True) -> FlipCrop:
-    """The plain augmentation of small photographs: pad, crop, mirror (He et al. 2016, section 4.2)."""
-    return FlipCrop(padding=padding, flip=flip)
+def _links(policy: Policy) -> tuple[Policy, ...]:
+    return policy.links if isinstance(policy, Chain) else (policy,)
+
+
+@dataclass(frozen=True)
+class Step(Policy):
+    """One operation with a magnitude drawn evenly from ``low``..``high``, done to a share ``p`` of the samples.
+
+    Pixels and bits are drawn as whole numbers, both ends included. A Crop's corner and a Cutout's centre are drawn too.
+    Raises :class:`OptionError` for an unknown operation, a magnitude out of range, or a ``p`` outside [0, 1].
+    """
+
+    operation: str
+    low: float = 0.0
+    high: float | None = None
+    p: float = 1.0
+
+    def __post_init__(self) -> None:
+        found = find_operation(self.operation)
+        check_magnitude(found, self.low)
+        check_magnitude(found, self.low if self.high is None else self.high)
+        if self.high is not None and self.high < self.low:
+            raise OptionError(f"magnitudes of {found.name}", expected="low ≤ high", got=f"{self.low:g}, {self.high:g}")
+        if not 0.0 <= self.p <= 1.0:
+            raise OptionError(f"p of {found.name}", expected="a probability, 0..1", got=self.p)
+
+    @property
+    def streams(self) -> int:
+        """Whether, how much, and where (row, column)."""
+        return 4
+
+    def draw(self, dice: Dice, *, height: int, width: int) -> Plan:
+        """One step a sample."""
+        found = find_operation(self.operation)
+        happens = dice.uniform(0) < self.p
+        high = self.low if self.high is None else self.high
+        whole = found.unit in {"px", "bits"}
+        share = dice.uniform(1)
+        magnitudes = (
+            (self.low + share * (high - self.low + 1)).floor() if whole else self.low + share * (high - self.low)
+        )
+        places = torch.zeros(len(share), 2, dtype=torch.int32)
+        if found.name in {"Crop", "Cutout"}:
+            bounds = (2 * magnitudes + 1,) * 2 if found.name == "Crop" else (height, width)
+            places = torch.stack([dice.uniform(2) * bounds[0], dice.uniform(3) * bounds[1]], dim=1).int()
+        codes = torch.where(happens, found.code, 0).byte()
+        return Plan(codes[:, None], magnitudes[:, None], places[:, None])
+
+
+@dataclass(frozen=True)
+class Choice(Policy):
+    """``count`` times: one of the ``options``, each with the same chance, drawn for each sample."""
+
+    count: int
+    options: tuple[Policy, ...]
+
+    def __post_init__(self) -> None:
+        if self.count < 1 or not self.options:
+            got = f"{self.count} of {len(self.options)}"
+            raise OptionError("choose", expected="a count of at least 1 and one policy or more", got=got)
+
+    @property
+    def streams(self) -> int:
+        """Which option, and the options' own, for each time."""
+        return self.count * (1 + sum(option.streams for option in self.options))
+
+    def draw(self, dice: Dice, *, height: int, width: int) -> Plan:
+        """Every option is drawn; the chosen one is kept."""
+        plan: Plan | None = None
+        for _ in range(self.count):
+            chosen = dice.integers(len(self.options), 0)
+            dice = dice.after(1)
+            drawn: list[Plan] = []
+            for option in self.options:
+                drawn.append(option.draw(dice, height=height, width=width))
+                dice = dice.after(option.streams)
+            picked = _pick(drawn, chosen)
+            plan = picked if plan is None else plan.then(picked)
+        assert plan is not None
+        return plan
+
+
+def _pick(plans: list[Plan], chosen: Tensor) -> Plan:
+    steps = max(plan.codes.shape[1] for plan in plans)
+    samples = torch.arange(len(chosen))
+    padded = [plan.then(_nothing(len(chosen), steps - plan.codes.shape[1])) for plan in plans]
+    return Plan(
+        torch.stack([plan.codes for plan in padded])[chosen, samples],
+        torch.stack([plan.magnitudes for plan in padded])[chosen, samples],
+        torch.stack([plan.places for plan in padded])[chosen, samples],
+    )
+
+
+def _nothing(batch: int, steps: int) -> Plan:
+    return Plan(
+        torch.zeros(batch, steps, dtype=torch.uint8),
+        torch.zeros(batch, steps, dtype=torch.float64),
+        torch.zeros(batch, steps, 2, dtype=torch.int32),
+    )
+
+
+def crop(padding: int = 4) -> Step:
+    """Pad by ``padding`` pixels on every side and cut the old size out at a random place."""
+    return Step("Crop", padding)
+
+
+def flip(p: float = 0.5) -> Step:
+    """Mirror a share ``p`` of the samples."""
+    return Step("Flip", p=p)
+
+
+def cutout(side: int = 8, p: float = 1.0) -> Step:
+    """Blank a square of this side about a random pixel (DeVries & Taylor 2017, arXiv:1708.04552)."""
+    return Step("Cutout", side, p=p)
+
+
+def choose(count: int, *options: Policy) -> Choice:
+    """``count`` times one of the options, for each sample."""
+    return Choice(count, options)
+
+
+def flip_crop(*, padding: int = 4, flip: bool = True) -> Policy:
+    """The plain augmentation of small photographs: pad, crop, mirror half (He et al. 2016, section 4.2)."""
+    return crop(padding) + Step("Flip", p=0.5) if flip else crop(padding)
