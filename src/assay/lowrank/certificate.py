@@ -1,0 +1,225 @@
+"""How good a factorisation is, with bounds that hold: the error between what was reached and what can be reached.
+
+Let V (n, ℓ) be orthonormal, G = XᵀX, H = VᵀGV, E = GV − VH, and κ ≥ λ_max of G on the complement of V. Then
+
+    λ_i(H) ≤ σ_i²(X) ≤ λ_i(M),   M = [[H, E′ᵀ], [E′, κI]] ⊕ κI,   EᵀE = E′ᵀE′
+
+since G ⪯ M after the change of basis: the left side is Cauchy's interlacing, the right side monotony (Weyl). No gap
+between singular values is needed; where there is one, the bounds close with the square of the residual. Rounding in
+G V is bounded by the usual γ_k ‖X‖²_F (Higham, *Accuracy and Stability of Numerical Algorithms*, §3.5) and widens them.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from assay.lowrank.matrix import Matrix
+from assay.records.factorization import Certificate, Guarantee, Uniqueness
+
+UNIT = 2.0**-53
+TOLERANCE = 1e-6  # of ‖X‖²: the largest gap that counts as certified
+
+
+@dataclass(frozen=True)
+class Ceiling:
+    """``value`` ≥ λ_max of XᵀX on the complement of a space; it fails with probability ``failure_probability``."""
+
+    value: float
+    guarantee: Guarantee
+    failure_probability: float = 0.0
+
+
+@dataclass(frozen=True, eq=False)
+class SpectrumBounds:
+    """``low`` ≤ σ_i² ≤ ``high``, float64 (count,), falling, standing on ``ceiling``."""
+
+    low: Tensor
+    high: Tensor
+    ceiling: Ceiling
+
+
+@dataclass(frozen=True)
+class Measured:
+    """An objective as computed, and the interval in which its exact value lies."""
+
+    value: float
+    low: float
+    high: float
+
+
+def bound_spectrum(
+    basis: Tensor, gram_v: Tensor, ceiling: Ceiling, *, energy: float, terms: int, count: int
+) -> SpectrumBounds:
+    """Enclose the ``count`` largest σ² from V, XᵀXV and a ceiling; ``terms`` bounds the length of the sums in XᵀXV."""
+    n, ell = basis.shape
+    slack = rounding_slack(basis, energy=energy, terms=terms)
+    h = basis.T @ gram_v
+    h = (h + h.T) / 2
+    residual = gram_v - basis @ h
+    reduced = torch.linalg.qr(residual).R
+    corner = torch.eye(len(reduced), dtype=torch.float64) * ceiling.value
+    big = torch.cat([torch.cat([h, reduced.T], 1), torch.cat([reduced, corner], 1)])
+    above = torch.cat([torch.linalg.eigvalsh(big), torch.full((count,), ceiling.value, dtype=torch.float64)])
+    high = above.sort(descending=True).values[:count] + slack if ell < n else torch.linalg.eigvalsh(h).flip(0) + slack
+    low = torch.linalg.eigvalsh(h).flip(0)[:count] - slack
+    low = torch.cat([low, torch.zeros(max(0, count - len(low)), dtype=torch.float64)]).clamp_min(0)
+    high = torch.minimum(high[:count], torch.tensor(energy * (1 + terms * UNIT * 2))).clamp_min(0)
+    return SpectrumBounds(low, torch.maximum(high, low), ceiling)
+
+
+def rounding_slack(basis: Tensor, *, energy: float, terms: int) -> float:
+    """What rounding can have moved any eigenvalue of VᵀXᵀXV and of M, in units of σ²."""
+    n, ell = basis.shape
+    defect = float(torch.linalg.matrix_norm(basis.T @ basis - torch.eye(ell, dtype=torch.float64)))
+    return energy * (4 * (defect + n * ell * UNIT) + 4 * (n + terms + 2 * ell) * UNIT * math.sqrt(ell))
+
+
+def frobenius_ceiling(basis: Tensor, gram_v: Tensor, *, energy: float, terms: int) -> Ceiling:
+    """κ = ‖X‖²_F − tr(VᵀGV): all that is left could lie in one direction. Deterministic, sharp when little is left."""
+    left = energy - float((basis * gram_v).sum())
+    return Ceiling(max(0.0, left) + rounding_slack(basis, energy=energy, terms=terms), "deterministic")
+
+
+def gram_ceiling(basis: Tensor, gram: Tensor, *, energy: float, terms: int) -> Ceiling:
+    """κ from the whole Gram matrix: a number c is proved to be a ceiling by a Cholesky factorisation of cI − PGP.
+
+    The factorisation in floating point ends without a negative pivot only if cI − PGP + Δ is positive definite, with
+    ‖Δ‖ ≤ γ_{n+1}·tr (Rump, *Verification of positive definiteness*, BIT 46 (2006)); the trace term is added to c.
+    """
+    n = basis.shape[0]
+    image = gram @ basis
+    h = basis.T @ image
+    rest = gram - image @ basis.T - basis @ image.T + basis @ ((h + h.T) / 2) @ basis.T
+    rest = (rest + rest.T) / 2
+    slack = rounding_slack(basis, energy=energy, terms=terms) + (terms + n) * UNIT * energy
+    candidate = _power_estimate(rest) * 1.02 + slack
+    for _ in range(40):
+        trace = n * candidate + float(rest.diagonal().abs().sum())
+        shifted = torch.eye(n, dtype=torch.float64) * candidate - rest
+        if int(torch.linalg.cholesky_ex(shifted).info) == 0:
+            return Ceiling(candidate + 2 * (n + 1) * UNIT * trace + slack, "deterministic")
+        candidate *= 1.1
+    return Ceiling(energy, "deterministic")
+
+
+def random_ceiling(
+    matrix: Matrix, basis: Tensor, *, energy: float, failure_probability: float, steps: int, probes: int, seed: int
+) -> Ceiling:
+    """κ by block Lanczos on PGP from fresh random probes, P = I − VVᵀ: it holds with the stated probability.
+
+    After q steps from one probe, uniform on the sphere, P[λ̂ < (1−ε)λ] ≤ 1.648·√n·exp(−√ε(2q−1)) (Kuczyński &
+    Woźniakowski, SIAM J. Matrix Anal. Appl. 13 (1992), Theorem 4.2); b independent probes multiply their failures.
+    """
+    from assay.lowrank.krylov import orthonormalize
+    from assay.runtime import generator
+
+    n = matrix.shape[1]
+    start = torch.randn(n, min(probes, n), generator=generator(seed, 0x20), dtype=torch.float64)
+    fresh = orthonormalize(start - basis @ (basis.T @ start))
+    span, images = fresh[:, :0], fresh[:, :0]
+    used = 0
+    for used in range(1, steps + 1):  # noqa: B007
+        image = matrix.apply_gram(fresh)
+        image -= basis @ (basis.T @ image)
+        span, images = torch.cat([span, fresh], 1), torch.cat([images, image], 1)
+        fresh = orthonormalize(image, span)[:, : max(0, n - basis.shape[1] - span.shape[1])]
+        if fresh.shape[1] == 0:
+            break
+    if span.shape[1] == 0:
+        return Ceiling(rounding_slack(basis, energy=energy, terms=matrix.rounding_terms), "deterministic")
+    small = span.T @ images
+    top = float(torch.linalg.eigvalsh((small + small.T) / 2)[-1])
+    doubt = (math.log(1.648 * math.sqrt(n)) - math.log(failure_probability) / probes) / (2 * used - 1)
+    if doubt >= 1:
+        return Ceiling(energy, "deterministic")
+    slack = rounding_slack(basis, energy=energy, terms=matrix.rounding_terms)
+    return Ceiling((max(0.0, top) + slack) / (1 - doubt * doubt) + slack, "probabilistic", failure_probability)
+
+
+def write_certificate(
+    bounds: SpectrumBounds, measured: Measured, *, rank: int, ridge: float, energy: float
+) -> Certificate:
+    """Put the measured objective against the enclosed optimum Σ… of rank ``rank``."""
+    low, high = bounds.low[:rank], bounds.high[:rank]
+    keep_low, keep_high = _shrunk(low, ridge), _shrunk(high, ridge)
+    rounding = energy * (rank + 8) * UNIT
+    optimum_low = max(0.0, energy - float(keep_high.sum()) - rounding)
+    optimum_high = max(optimum_low, min(energy - float(keep_low.sum()) + rounding, measured.high))
+    gap = max(0.0, measured.high - optimum_low)
+    relative = gap / energy if energy else 0.0
+    certified = relative <= TOLERANCE
+    what = f"the gap may be {relative:.1e} of ‖X‖², more than {TOLERANCE:.0e}"
+    return Certificate(
+        guarantee=bounds.ceiling.guarantee,
+        failure_probability=bounds.ceiling.failure_probability,
+        certified=certified,
+        reason="" if certified else what,
+        tolerance=TOLERANCE,
+        energy=energy,
+        ridge=ridge,
+        error=measured.value,
+        error_low=measured.low,
+        error_high=measured.high,
+        optimum_low=optimum_low,
+        optimum_high=optimum_high,
+        gap_high=gap,
+        relative_gap=relative,
+        singular_low=tuple(bounds.low.sqrt().tolist()),
+        singular_high=tuple(bounds.high.sqrt().tolist()),
+        uniqueness=_uniqueness(bounds, rank, energy=energy, ridge=ridge),
+    )
+
+
+def no_certificate(measured: float, *, energy: float, ridge: float, reason: str) -> Certificate:
+    """A certificate that certifies nothing, and says why."""
+    return Certificate(
+        guarantee="none",
+        failure_probability=1.0,
+        certified=False,
+        reason=reason,
+        tolerance=TOLERANCE,
+        energy=energy,
+        ridge=ridge,
+        error=measured,
+        error_low=0.0,
+        error_high=math.inf,
+        optimum_low=0.0,
+        optimum_high=math.inf,
+        gap_high=math.inf,
+        relative_gap=math.inf,
+        singular_low=(),
+        singular_high=(),
+        uniqueness="undecided",
+    )
+
+
+def _shrunk(squares: Tensor, ridge: float) -> Tensor:
+    """((σ − λ)₊)²: by how much each singular value lowers the objective."""
+    return (squares.sqrt() - ridge).clamp_min(0).square()
+
+
+def _uniqueness(bounds: SpectrumBounds, rank: int, *, energy: float, ridge: float) -> Uniqueness:
+    """Is σ_r apart from σ_{r+1}? Equal ones leave a whole family of equally good row spaces, beyond the gauge."""
+    if len(bounds.low) <= rank:
+        return "unique up to gauge" if float(bounds.low[rank - 1]) > 0 else "tied"
+    last, following = float(bounds.low[rank - 1]), float(bounds.high[rank])
+    if last > following:
+        return "unique up to gauge"
+    if float(bounds.high[rank - 1]) <= ridge * ridge:
+        return "unique up to gauge"
+    spread = float(bounds.high[rank - 1]) - float(bounds.low[rank])
+    return "tied" if spread <= 1e-9 * energy else "undecided"
+
+
+def _power_estimate(symmetric: Tensor) -> float:
+    """A little less than, or about, the largest eigenvalue of a positive semi-definite matrix."""
+    from assay.runtime import generator
+
+    block = torch.randn(len(symmetric), 4, generator=generator(0x30), dtype=torch.float64)
+    for _ in range(12):
+        block = torch.linalg.qr(symmetric @ block).Q
+    return max(0.0, float(torch.linalg.eigvalsh(block.T @ symmetric @ block)[-1]))

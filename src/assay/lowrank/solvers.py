@@ -1,0 +1,142 @@
+"""The methods behind :func:`~assay.lowrank.factorize.factorize`, each ``(matrix, task) -> Found``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from assay.errors import OptionError
+from assay.lowrank.alternating import Iterated, alternating_least_squares, gradient_descent
+from assay.lowrank.factors import factors_from_basis, split
+from assay.lowrank.krylov import RitzSpace, block_krylov
+from assay.lowrank.matrix import Matrix
+from assay.lowrank.plan import EXACT_LIMIT, GRAM_LIMIT
+from assay.lowrank.ranks import RankRule
+
+
+@dataclass(frozen=True)
+class Task:
+    """What to solve: the rule for the rank, ‖X‖²_F, the ridge λ, and how far to iterate."""
+
+    rule: RankRule
+    energy: float
+    ridge: float
+    accuracy: float
+    steps: int
+    seed: int
+
+
+@dataclass(frozen=True, eq=False)
+class Found:
+    """Factors, the singular values of AB, and what the certificate can build on.
+
+    ``space`` holds the leading right singular vectors and some more; None where a method has no such space.
+    ``gram`` is XᵀX in float64 where it was formed so. ``spectrum`` are singular values of X.
+    """
+
+    A: Tensor
+    B: Tensor
+    sigma: Tensor
+    space: RitzSpace | None
+    spectrum: Tensor
+    passes: int
+    gram: Tensor | None = None
+    history: tuple[float, ...] = ()
+
+
+def solve_exactly(matrix: Matrix, task: Task) -> Found:
+    """Dense SVD in float64."""
+    m, n = matrix.shape
+    if not matrix.in_memory and m * n > EXACT_LIMIT**2:
+        raise OptionError("method", expected="gram or krylov for a matrix that is not in memory", got="'exact'")
+    dense = torch.cat([block.double() for block in matrix.blocks()])
+    left, sigma, right = torch.linalg.svd(dense, full_matrices=False)
+    rank = _picked(task, sigma.square(), matrix)
+    space = RitzSpace(right.T, sigma.square(), rank, 1, True, complete=len(sigma) == n)
+    return _spectral(matrix, task, space, left[:, :rank], sigma[:rank], right.T[:, :rank], spectrum=sigma)
+
+
+def solve_by_gram(matrix: Matrix, task: Task) -> Found:
+    """Eigenvectors of XᵀX, then one refinement: the SVD of XV restores what squaring lost."""
+    n = matrix.shape[1]
+    if n > GRAM_LIMIT:
+        raise OptionError("method", expected=f"at most {GRAM_LIMIT} columns for 'gram'", got=n)
+    exact = matrix.dtype == torch.float64 or task.accuracy < 1e-8
+    gram = matrix.gram(torch.float64 if exact else torch.float32)
+    squares, vectors = torch.linalg.eigh(gram)
+    squares, vectors = squares.flip(0).clamp_min(0), vectors.flip(1)
+    rank = _picked(task, squares[: min(matrix.shape)], matrix)
+    left, sigma, right = factors_from_basis(matrix, vectors[:, :rank])
+    space = RitzSpace(vectors, squares, rank, 2, True, complete=True)
+    spectrum = squares[: min(matrix.shape)].sqrt()
+    spectrum[:rank] = sigma
+    found = _spectral(matrix, task, space, left, sigma, right, spectrum=spectrum)
+    return Found(**{**vars(found), "gram": gram if exact else None})
+
+
+def solve_by_krylov(matrix: Matrix, task: Task) -> Found:
+    """Randomised block Krylov iteration."""
+    space = block_krylov(matrix, task.rule, energy=task.energy, accuracy=task.accuracy, seed=task.seed)
+    left, sigma, right = factors_from_basis(matrix, space.basis[:, : space.rank])
+    spectrum = space.squares[: min(len(space.squares), 2 * space.rank, *matrix.shape)].sqrt()
+    spectrum[: space.rank] = sigma
+    return _spectral(matrix, task, space, left, sigma, right, spectrum=spectrum)
+
+
+def solve_by_alternating(matrix: Matrix, task: Task) -> Found:
+    """Alternating least squares."""
+    return _iterated(matrix, task, alternating_least_squares)
+
+
+def solve_by_descent(matrix: Matrix, task: Task) -> Found:
+    """Gradient descent on both factors."""
+    return _iterated(matrix, task, gradient_descent)
+
+
+Solver = Callable[[Matrix, Task], Found]
+SOLVERS: dict[str, Solver] = {
+    "exact": solve_exactly,
+    "gram": solve_by_gram,
+    "krylov": solve_by_krylov,
+    "als": solve_by_alternating,
+    "descent": solve_by_descent,
+}
+
+
+def for_whole_spectrum(costs: dict[str, float]) -> str:
+    """The cheapest method that finds every singular value."""
+    able = [name for name in costs if name != "krylov"]
+    if not able:
+        raise OptionError(
+            "noise", expected=f"a value: more than {GRAM_LIMIT} columns have no affordable median", got="none"
+        )
+    return able[0]
+
+
+def _picked(task: Task, squares: Tensor, matrix: Matrix) -> int:
+    rank = task.rule.pick(squares, task.energy, matrix.shape)
+    return len(squares) if rank is None else min(rank, len(squares))
+
+
+def _spectral(
+    matrix: Matrix, task: Task, space: RitzSpace, left: Tensor, sigma: Tensor, right: Tensor, *, spectrum: Tensor
+) -> Found:
+    a, b = split(left, sigma, right, ridge=task.ridge, dtype=matrix.dtype)
+    return Found(a, b, (sigma - task.ridge).clamp_min(0), space, spectrum, space.passes + 1)
+
+
+def _iterated(matrix: Matrix, task: Task, method: Callable[..., Iterated]) -> Found:
+    if task.rule.rank is None:
+        raise OptionError("rank", expected="a number, for als and descent", got=str(task.rule))
+    run = method(
+        matrix, task.rule.rank, ridge=task.ridge, energy=task.energy, accuracy=task.accuracy, steps=task.steps,
+        seed=task.seed,
+    )  # fmt: skip
+    left, r_a = torch.linalg.qr(run.A)
+    right, r_b = torch.linalg.qr(run.B.T)
+    turn, sigma, back = torch.linalg.svd(r_a @ r_b.T)
+    a, b = split(left @ turn, sigma, right @ back.T, ridge=0.0, dtype=matrix.dtype)
+    return Found(a, b, sigma, None, sigma, 2 * len(run.history), history=run.history)

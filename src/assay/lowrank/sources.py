@@ -1,0 +1,211 @@
+"""From whatever a user holds to a :class:`Matrix`, checked."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from pickle import UnpicklingError
+from zipfile import BadZipFile
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from assay.errors import DataError
+from assay.lowrank.matrix import Dense, Matrix, Scaled
+from assay.lowrank.sparse import from_scipy, from_torch_sparse
+from assay.lowrank.streams import MappedArray, NpyFile, ParquetMatrix, RowBlocks
+
+_REAL = {torch.float32, torch.float64}
+_SAFE_SCALE = {torch.float32: 1e9, torch.float64: 1e75}  # entries between 1/limit and limit have fourth powers in range
+
+
+def as_matrix(source: object) -> Matrix:
+    """Take a tensor (dense or sparse), an array, a memmap, a scipy.sparse matrix, a path, or row blocks.
+
+    Integers, booleans and half floats become float64 (float32 for half floats) before any arithmetic, so nothing
+    overflows. Row blocks come as a list, as a function that returns an iterator (read as often as needed), or as an
+    iterator (read once: the single-pass method). Raises :class:`DataError` for anything that is not a real matrix.
+    """
+    matrix = _wrap(source)
+    m, n = matrix.shape
+    if m == 0 or n == 0 or n < 0:
+        raise DataError("X", expected="at least one row and one column", got="an empty matrix" if n < 0 else (m, n))
+    return matrix
+
+
+def _wrap(source: object) -> Matrix:  # noqa: PLR0911  # one return a kind of input reads best
+    if isinstance(source, Matrix):
+        return source
+    if isinstance(source, str | Path):
+        return open_matrix(Path(source))
+    if isinstance(source, Tensor):
+        return _from_tensor(source)
+    if type(source).__module__.startswith("scipy.sparse"):
+        _check_kind("X", np.dtype(source.dtype).kind, source.dtype)  # type: ignore[attr-defined]
+        return from_scipy(source)
+    if isinstance(source, np.memmap) and source.ndim == 2:
+        _check_kind("X", source.dtype.kind, source.dtype)
+        return MappedArray(source)
+    if callable(source) and not hasattr(source, "__array__"):
+        return RowBlocks(source)
+    if isinstance(source, Iterator):
+        return RowBlocks(source)
+    if isinstance(source, list) and source and all(getattr(part, "ndim", 0) == 2 for part in source):
+        return RowBlocks(lambda: source)
+    return _from_array(source, "X")
+
+
+def open_matrix(path: Path) -> Matrix:
+    """A matrix file, by its suffix.
+
+    ``.npy`` and ``.parquet`` are streamed; ``.npz`` (scipy.sparse, or one array), ``.csv``, ``.mtx``, ``.pt`` and
+    ``.safetensors`` (one matrix) are read.
+    Raises :class:`DataError` when the file is missing, broken, or of another kind.
+    """
+    if not path.is_file():
+        raise DataError(str(path), expected="a file", got="a folder" if path.is_dir() else "nothing of that name")
+    kind = path.suffix.lower()
+    if kind == ".npy":
+        return NpyFile(path)
+    if kind == ".parquet":
+        return ParquetMatrix(path)
+    readers = {".npz": _read_npz, ".csv": _read_csv, ".mtx": _read_mtx, ".pt": _read_pt, ".safetensors": _read_tensors}
+    if kind not in readers:
+        expected = ".npy, .parquet, " + ", ".join(readers)
+        raise DataError(str(path), expected=expected, got=kind or "no suffix")
+    try:
+        return _wrap(readers[kind](path))
+    except DataError as error:
+        raise DataError(f"{path}: {error.where}", expected=error.expected, got=error.got) from None
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        RuntimeError,
+        EOFError,
+        UnpicklingError,
+        SafetensorError,
+        BadZipFile,
+    ) as error:
+        reason = " ".join(str(error).split())[:160]
+        raise DataError(str(path), expected=f"a readable {kind} file", got=reason) from None
+
+
+def measure_energy(matrix: Matrix) -> tuple[Matrix, float]:
+    """‖X‖²_F; as a check of every entry, and with X scaled by a power of two where its squares would leave the range.
+
+    Returns the matrix to work with (X itself, or a :class:`Scaled` one) and its squared norm. Raises
+    :class:`DataError` counting and locating NaN and infinite entries.
+    """
+    energy = matrix.squared_norm()
+    size = math.sqrt(energy) if math.isfinite(energy) and energy >= 0 else math.inf
+    limit = _SAFE_SCALE[matrix.dtype]
+    if energy > 0 and 1 / limit < size < limit:
+        return matrix, energy
+    largest = _locate_non_finite(matrix)
+    if largest == 0:
+        return matrix, 0.0
+    scaled = Scaled(matrix, 2.0 ** -math.floor(math.log2(largest)))
+    return scaled, scaled.squared_norm()
+
+
+def _locate_non_finite(matrix: Matrix) -> float:
+    """The largest |x|; raises when an entry is not finite."""
+    start, count, first, largest = 0, 0, "", 0.0
+    for block in matrix.blocks():
+        wrong = ~block.isfinite()
+        if bool(wrong.any()):
+            row, column = wrong.nonzero()[0].tolist()
+            first = first or f"{block[row, column].item()} at [{start + row}, {column}]"
+            count += int(wrong.sum())
+        largest = max(largest, float(block.abs().nan_to_num(0).max()))
+        start += len(block)
+    if count:
+        raise DataError("X", expected="finite numbers", got=f"{first}, {count} non-finite of {start * matrix.shape[1]}")
+    return largest
+
+
+def _from_tensor(source: Tensor) -> Matrix:
+    if source.ndim != 2:
+        raise DataError("X", expected="a matrix (two dimensions)", got=f"shape {tuple(source.shape)}")
+    if source.is_complex():
+        raise DataError("X", expected="real numbers", got=source.dtype)
+    if source.layout != torch.strided:
+        return from_torch_sparse(source)
+    values = source.detach()
+    if values.dtype not in _REAL:
+        half = values.dtype in {torch.float16, torch.bfloat16}
+        values = values.to(torch.float32 if half else torch.float64)
+    return Dense(values.cpu())
+
+
+def _from_array(source: object, where: str) -> Matrix:
+    try:
+        array = np.asarray(source)
+    except (ValueError, TypeError) as error:
+        raise DataError(where, expected="a matrix", got=str(error)) from None
+    if array.ndim != 2:
+        got = type(source).__name__ if array.dtype == object else f"shape {array.shape}"
+        raise DataError(where, expected="a matrix (two dimensions)", got=got)
+    _check_kind(where, array.dtype.kind, array.dtype)
+    if array.dtype not in {np.dtype("f4"), np.dtype("f8")}:
+        array = array.astype(np.float32 if array.dtype == np.dtype("f2") else np.float64)
+    if any(stride < 0 for stride in array.strides) or not array.flags.writeable or not array.dtype.isnative:
+        array = array.astype(array.dtype.newbyteorder("="), order="C")
+    return Dense(torch.from_numpy(array))
+
+
+def _check_kind(where: str, kind: str, dtype: object) -> None:
+    if kind not in "fiub":
+        raise DataError(where, expected="real numbers", got=f"dtype {dtype}")
+
+
+def _read_npz(path: Path) -> object:
+    with np.load(path, allow_pickle=False) as archive:
+        names = list(archive.files)
+        if {"format", "shape", "data"} <= set(names):
+            from scipy.sparse import load_npz
+
+            return load_npz(path)
+        if len(names) != 1:
+            raise DataError("arrays", expected="one", got=", ".join(names) or "none")
+        return archive[names[0]]
+
+
+def _read_csv(path: Path) -> object:
+    with path.open() as file:
+        first = file.readline().split(",")
+        header = 0 if all(_is_number(cell) for cell in first) else 1
+        if not (header == 0 or file.readline().strip()):
+            raise DataError("rows", expected="numbers parted by commas", got="none")
+    return np.loadtxt(path, delimiter=",", skiprows=header, ndmin=2)
+
+
+def _is_number(cell: str) -> bool:
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return True
+
+
+def _read_mtx(path: Path) -> object:
+    from scipy.io import mmread
+
+    return mmread(path)
+
+
+def _read_pt(path: Path) -> object:
+    return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def _read_tensors(path: Path) -> object:
+    from safetensors.torch import load_file
+
+    tensors = load_file(path)
+    if len(tensors) != 1:
+        raise DataError("tensors", expected="one", got=", ".join(tensors) or "none")
+    return next(iter(tensors.values()))
