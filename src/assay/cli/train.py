@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,11 +13,14 @@ from assay.cli import arguments as arg
 from assay.errors import OptionError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from rich.console import Console
 
     from assay.data.dataset import ImageDataset
     from assay.records.accuracy import CleanAccuracy
     from assay.records.training import TrainingRun
+    from assay.training.metrics import OnStep, StepMetrics
     from assay.training.recipes import Recipe
 
 
@@ -51,6 +55,8 @@ def train(
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint in --out.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a run that is in --out already.")] = False,
     test: Annotated[bool, typer.Option(help="Read the test set once, at the end.")] = True,
+    tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Log for TensorBoard too, into --out.")] = False,
+    checkpoint_seconds: Annotated[float, typer.Option(min=0, help="How old a checkpoint may grow.")] = 30.0,
     show: Annotated[bool, typer.Option("--show", help="Print the recipe as TOML and end.")] = False,
 ) -> None:
     """Train a classifier: a recipe decides, --set changes it, and the run folder keeps all that a run is.
@@ -59,13 +65,6 @@ def train(
 
     Exit codes: 0 done, 2 usage or input error, 3 interrupted (--resume).
     """
-    from rich.console import Console
-
-    from assay.cli.progress import TrainingProgress
-    from assay.evaluate import measure_clean_accuracy
-    from assay.files import write_atomically
-    from assay.training.classifier import train_classifier
-
     before = _config_of(out) if resume else {}
     chosen = _choose_recipe(recipe, data=data, model=model, sets=sets or [], before=before)
     if show:
@@ -77,32 +76,75 @@ def train(
     if (folder / "config.json").exists() and not (resume or overwrite):
         expected = "a new folder, or --resume to go on, or --overwrite"
         raise OptionError("--out", expected=expected, got=f"{folder}, which holds a run")
-    console = Console(stderr=True)
-    training_set, held_out = _load_training(
-        name, data_dir=data_dir, limit=limit, image_size=image_size, max_bad=max_bad, fraction=validation_fraction
+    _run(
+        chosen,
+        load=partial(_load, name, limit=limit, data_dir=data_dir, image_size=image_size, max_bad=max_bad),
+        validation_fraction=validation_fraction,
+        seed=number,
+        out=folder,
+        device=device,
+        resume=resume,
+        test=test,
+        on_steps=[_tensorboard_writer(folder)] if tensorboard else [],
+        checkpoint_seconds=checkpoint_seconds,
     )
-    _say_skipped(training_set, console)
-    with TrainingProgress(console) as progress:
-        trained = train_classifier(
-            training_set,
-            recipe=chosen,
-            validation=held_out,
-            seed=number,
-            out=folder,
-            device=device,
-            on_step=progress.step,
-            resume=resume,
-        )
-    write_atomically(folder / "training.json", trained.run.model_dump_json(indent=1) + "\n")
-    accuracy = None
-    if test and training_set.split == "train":
-        from assay.data.sources import load_dataset
 
-        images = load_dataset(name, split="test", data_dir=data_dir, image_size=image_size, max_bad=max_bad)
-        accuracy = measure_clean_accuracy(trained.model, images)
-        write_atomically(folder / "test.json", accuracy.model_dump_json(indent=1) + "\n")
-    _print_run(trained.run, accuracy, Console())
-    typer.echo(f"Run: {folder}")
+
+def _run(
+    recipe: Recipe,
+    *,
+    load: Callable[[str], ImageDataset],
+    validation_fraction: float,
+    seed: int,
+    out: Path,
+    device: str,
+    resume: bool,
+    test: bool,
+    on_steps: list[OnStep],
+    checkpoint_seconds: float,
+) -> None:
+    """Train in this process, or with those that torchrun started; the leading one writes and talks."""
+    from rich.console import Console
+
+    from assay.cli.progress import TrainingProgress
+    from assay.data.split import stratified_split
+    from assay.evaluate import summarize
+    from assay.files import write_atomically
+    from assay.training.classifier import train_classifier
+    from assay.training.distributed import joined_processes
+
+    with joined_processes() as processes:
+        console = Console(stderr=True, quiet=not processes.leads)
+        whole = load("train")
+        for line in whole.skipped:
+            console.print(f"skipped: {line}", style="yellow", markup=False)
+        training_set, held_out = whole, None
+        if validation_fraction:
+            training_set, held_out = stratified_split(whole, fraction=validation_fraction, seed=0)
+        with TrainingProgress(console) as progress:
+            trained = train_classifier(
+                training_set,
+                recipe=recipe,
+                validation=held_out,
+                seed=seed,
+                out=out,
+                device=device,
+                on_step=partial(_tell, [progress.step, *on_steps]),
+                resume=resume,
+                checkpoint_seconds=checkpoint_seconds,
+                processes=processes,
+            )
+        accuracy = None
+        if test and whole.split == "train":
+            images = load("test")
+            accuracy = summarize(processes.predict(trained.model, images), classes=images.classes)
+        if not processes.leads:
+            return
+        write_atomically(out / "training.json", trained.run.model_dump_json(indent=1) + "\n")
+        if accuracy is not None:
+            write_atomically(out / "test.json", accuracy.model_dump_json(indent=1) + "\n")
+        _print_run(trained.run, accuracy, Console())
+        typer.echo(f"Run: {out}")
 
 
 def _config_of(out: Path | None) -> dict[str, Any]:
@@ -133,20 +175,25 @@ def _choose_recipe(
     return recipe
 
 
-def _load_training(
-    name: str, *, data_dir: Path | None, limit: int | None, image_size: int | None, max_bad: int, fraction: float
-) -> tuple[ImageDataset, ImageDataset | None]:
-    """The training set, less what is held out of it."""
+def _load(
+    name: str, split: str, *, limit: int | None, data_dir: Path | None, image_size: int | None, max_bad: int
+) -> ImageDataset:
+    """One split of the data; ``limit`` is for the training split alone, the test is always whole."""
     from assay.data.sources import load_dataset
-    from assay.data.split import stratified_split
 
-    whole = load_dataset(name, split="train", data_dir=data_dir, limit=limit, max_bad=max_bad, image_size=image_size)
-    return stratified_split(whole, fraction=fraction, seed=0) if fraction else (whole, None)
+    most = limit if split == "train" else None
+    return load_dataset(name, split=split, data_dir=data_dir, limit=most, max_bad=max_bad, image_size=image_size)
 
 
-def _say_skipped(dataset: ImageDataset, console: Console) -> None:
-    for line in dataset.skipped:
-        console.print(f"skipped: {line}", style="yellow", markup=False)
+def _tell(listeners: list[OnStep], metrics: StepMetrics) -> None:
+    for listener in listeners:
+        listener(metrics)
+
+
+def _tensorboard_writer(folder: Path) -> OnStep:
+    from assay.training.tensorboard import TensorBoardLog
+
+    return TensorBoardLog(folder)
 
 
 def _print_run(run: TrainingRun, accuracy: CleanAccuracy | None, console: Console) -> None:

@@ -13,6 +13,7 @@ from assay.data.dataset import ImageDataset, to_unit_range
 from assay.models.architectures import build
 from assay.records.training import TrainingRun
 from assay.runtime import choose_device, generator
+from assay.training.distributed import Processes
 from assay.training.loop import fit
 from assay.training.metrics import OnStep
 from assay.training.recipes import Recipe
@@ -50,6 +51,8 @@ def train_classifier(
     perturb: Perturb | None = None,
     on_step: OnStep | None = None,
     resume: bool = False,
+    checkpoint_seconds: float = 30.0,
+    processes: Processes | None = None,
 ) -> Trained:
     """Build the recipe's network for ``train`` and :func:`~assay.training.loop.fit` it; see there for the options."""
     model = build_for(recipe, train, seed=seed).to(choose_device(device))
@@ -63,6 +66,8 @@ def train_classifier(
         perturb=perturb,
         on_step=on_step,
         resume=resume,
+        checkpoint_seconds=checkpoint_seconds,
+        processes=processes,
     )
     return Trained(model, run)
 

@@ -1,0 +1,160 @@
+"""``assay train`` and ``assay groups`` as a user runs them: killed, resumed, in two processes, refused."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "120"}
+QUICK = (
+    "--set", "epochs=2", "--set", "model_options.widths=[4,4,8]", "--limit", "320",
+    "--set", "micro_batch=16", "--no-test",
+)  # fmt: skip
+
+
+def assay(*arguments: str | Path, launcher: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", *(launcher or ("assay",)), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, check=False)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that nobody disturbed."""
+    out = tmp_path_factory.mktemp("whole") / "run"
+    done = assay("train", "digits", "--out", out, *QUICK)
+    assert done.returncode == 0, done.stderr
+    return out
+
+
+def test_a_run_folder_holds_all_that_a_run_is(whole: Path) -> None:
+    names = {path.name for path in whole.iterdir()}
+    expected = {"config.json", "environment.json", "metrics.jsonl", "model.safetensors", "state.pt", "training.json"}
+    assert names == expected
+    config = json.loads((whole / "config.json").read_text())
+    assert config["model"]["name"] == "speednet"
+    assert config["model"]["image_shape"] == [1, 32, 32]
+    assert config["recipe"]["epochs"] == 2
+    assert config["seed"] == 0
+    assert len(json.loads((whole / "training.json").read_text())["epochs"]) == 2
+
+
+def test_killed_at_random_moments_and_resumed_it_ends_in_the_same_weights(whole: Path, tmp_path: Path) -> None:
+    moments = random.Random(7)
+    command = [sys.executable, "-m", "assay", "train", "digits", "--out", tmp_path / "run", *QUICK, "--resume"]
+    killed = 0
+    for _ in range(3):
+        process = subprocess.Popen(
+            [*map(str, command), "--checkpoint-seconds", "0"],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            env=ENVIRONMENT,
+        )
+        metrics = tmp_path / "run" / "metrics.jsonl"
+        before = metrics.stat().st_size if metrics.is_file() else 0
+        while process.poll() is None and (not metrics.is_file() or metrics.stat().st_size <= before):
+            time.sleep(0.005)  # until it trains
+        time.sleep(moments.uniform(0, 0.1))
+        if process.poll() is None:
+            process.send_signal(signal.SIGKILL)
+            killed += 1
+        process.wait()
+    assert killed >= 1
+    last = assay(*command[3:])
+    assert last.returncode == 0, last.stderr
+    ours, theirs = (load_file(folder / "model.safetensors") for folder in (whole, tmp_path / "run"))
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+    steps = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in steps if line["kind"] == "step"] == list(range(1, 11))
+
+
+def test_ctrl_c_ends_with_code_3_and_can_be_resumed(whole: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    command = [sys.executable, "-m", "assay", "train", "digits", "--out", str(out), *QUICK]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT)
+    while process.poll() is None and (
+        not (out / "metrics.jsonl").is_file() or not (out / "metrics.jsonl").stat().st_size
+    ):
+        time.sleep(0.005)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate()
+    assert process.returncode == 3, errors
+    assert re.search(r"assay: interrupted after step \d+ of 10; go on with --resume", errors)
+    assert assay("train", "--out", out, "--resume", "--limit", "320", "--no-test").returncode == 0  # the recipe is kept
+    ours, theirs = (load_file(folder / "model.safetensors") for folder in (whole, out))
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def test_two_processes_train_the_same_network(whole: Path, tmp_path: Path) -> None:
+    launcher = ("torch.distributed.run", "--nproc-per-node", "2", "--master-port", "29611", "-m", "assay")
+    out = tmp_path / "run"
+    arguments = [argument for argument in QUICK if argument != "--no-test"]
+    done = assay("train", "digits", "--out", out, *arguments, launcher=launcher)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("Run: ") == 1
+    first, second = (
+        [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()] for folder in (whole, out)
+    )
+    assert [line["step"] for line in first] == [line["step"] for line in second]
+    assert [line["loss"] for line in second] == pytest.approx([line["loss"] for line in first], rel=1e-3)
+    assert [line["accuracy"] for line in second] == pytest.approx([line["accuracy"] for line in first], abs=0.02)
+    ours, theirs = (load_file(folder / "model.safetensors") for folder in (whole, out))
+    for name in ours:
+        if "running" not in name and "num_batches" not in name:
+            torch.testing.assert_close(theirs[name], ours[name], rtol=1e-2, atol=1e-3)
+    assert json.loads((out / "test.json").read_text())["n"] == 359
+
+
+REFUSED = {
+    "a run already there": (("train", "digits", "--out", "{whole}"), r"--out: expected a new folder, or --resume"),
+    "unknown recipe": (("train", "--recipe", "digit"), r"recipe: expected one of .*digits.* got digit"),
+    "unknown field": (("train", "--set", "optimizer.speed=3"), r"optimizer\.speed: expected no option of this name"),
+    "unknown model": (("train", "--model", "resnet21", "--out", "{new}"), r"architecture: expected one of .*resnet20"),
+    "nothing to resume": (("train", "--resume"), r"--resume: expected --out"),
+    "another seed": (
+        ("train", "--resume", "--out", "{whole}", "--seed", "5", "--limit", "320"),
+        r"state\.pt: seed: expected 0 as in the run to resume, got 5",
+    ),
+    "not writable": (("train", "--out", "/proc/none"), r"/proc/none: not a folder that can be written to"),
+}
+
+
+@pytest.mark.parametrize(("arguments", "message"), REFUSED.values(), ids=REFUSED.keys())
+def test_what_cannot_be_done_is_refused_in_one_line(
+    whole: Path, tmp_path: Path, arguments: tuple[str, ...], message: str
+) -> None:
+    done = assay(*(argument.format(whole=whole, new=tmp_path / "new") for argument in arguments))
+    assert done.returncode == 2
+    lines = done.stderr.strip().splitlines()
+    assert len(lines) == 1
+    assert re.search(message, lines[0])
+
+
+def test_show_prints_a_recipe_that_can_be_read_back(tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_text(assay("train", "--show", "--set", "optimizer.lr=0.05").stdout)
+    again = assay("train", "--recipe", tmp_path / "mine.toml", "--show")
+    assert "lr = 0.05" in again.stdout
+    assert again.stdout == (tmp_path / "mine.toml").read_text()
+
+
+def test_groups_prints_the_table_and_what_a_search_by_name_misses() -> None:
+    pytest.importorskip("torchvision")
+    done = assay("groups", "torchvision:resnet18", "--classes", "1000")
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"norm\s+40\s+9,600\s+0\s", done.stdout)
+    assert re.search(r"weight\s+21\s+11,678,912\s+0\.0005\s", done.stdout)
+    assert "would miss 6 norm parameters" in done.stdout
+    assert "layer2.0.downsample.1.weight" in done.stdout
+    record = json.loads(assay("groups", "resnet20", "--json").stdout)
+    assert record["kind"] == "decay_groups"
