@@ -112,6 +112,11 @@ class ImageDataset:
             filenames=filenames,
         )
 
+    def arranged(self, ids: Tensor) -> ImageDataset:
+        """The samples in the order of ``ids`` (int64, distinct), passing over those it does not have."""
+        places = {identity: place for place, identity in enumerate(self.ids.tolist())}
+        return self.subset(torch.tensor([places[i] for i in ids.tolist() if i in places], dtype=torch.int64))
+
     def batches(self, batch_size: int) -> Iterator[Batch]:
         """The whole set in order; the last batch may be smaller."""
         for start in range(0, len(self), batch_size):

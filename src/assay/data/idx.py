@@ -27,7 +27,7 @@ from assay.errors import DataError
 
 TYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 PIECE = 1 << 24  # bytes a read, so that a damaged header cannot ask for all memory at once
-IMAGES_NAME = re.compile(r"images?[-._]idx[34]", re.IGNORECASE)
+IMAGES_NAME = re.compile(r"image.*idx", re.IGNORECASE)
 
 MNIST_CLASSES = tuple("0123456789")
 FASHION_CLASSES = (

@@ -23,7 +23,9 @@ def read_labels(values: Sequence[object] | NDArray[Any], *, where: str) -> Value
     Truth values become ``false`` and ``true``; text in which every entry is a whole number becomes numbers, and so do
     floating numbers without a fraction. Raises :class:`DataError` at the first label that is missing or of no use.
     """
-    array = np.asarray(values)
+    # A NumPy array of text would cut the zeros off its ends.
+    is_text = not isinstance(values, np.ndarray) and any(isinstance(value, str | bytes) for value in values)
+    array = np.array(values, object) if is_text else np.asarray(values)
     if array.ndim != 1:
         raise DataError(where, expected="one label for each image", got=f"an array of shape {array.shape}")
     if array.dtype.kind == "b":
@@ -57,7 +59,7 @@ def _texts(array: NDArray[Any], *, where: str) -> Values:
         if not isinstance(text, str):
             got = f"{type(text).__name__} {text!r:.60}"
             raise DataError(f"{where}[{index}]", expected="a class number or a class name", got=got)
-    if texts and all(re.fullmatch(r"[+-]?\d{1,18}", text) for text in texts):
+    if texts and all(re.fullmatch(r"[+-]?[0-9]{1,18}", text) for text in texts):
         return _whole_numbers(np.array([int(text) for text in texts], np.int64), where=where)
     result = np.empty(len(texts), object)
     result[:] = texts
@@ -77,7 +79,7 @@ def derive_classes(labels: Values, *, where: str) -> tuple[str, ...]:
         names = tuple(str(number) for number in range(int(known.max()) + 1)) if len(known) else ()
         distinct = len(np.unique(known))
     if len(labels) and distinct == 1:
-        raise DataError(where, expected="labels of at least two classes", got=f"only {labels[0]!r}")
+        raise DataError(where, expected="labels of at least two classes", got=f"only {labels[:1].tolist()[0]!r}")
     return names
 
 

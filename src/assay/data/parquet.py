@@ -66,14 +66,7 @@ def load_parquet(
         filenames=None if None in named else tuple(str(filename) for filename in named),
         skipped=decoded.skipped,
     )
-    return dataset if np.array_equal(rows, chosen) else _arrange(dataset, chosen)
-
-
-def _arrange(dataset: ImageDataset, chosen: Places) -> ImageDataset:
-    """The samples in the order in which they were chosen."""
-    rank = np.empty(int(chosen.max()) + 1, np.int64)
-    rank[chosen] = np.arange(len(chosen))
-    return dataset.subset(torch.from_numpy(rank)[dataset.ids].argsort())
+    return dataset if np.array_equal(rows, chosen) else dataset.arranged(torch.from_numpy(chosen))
 
 
 def class_names(file: Path) -> tuple[str, ...] | None:

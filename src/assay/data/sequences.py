@@ -1,0 +1,141 @@
+"""Sequence tasks with known baselines: adding, copy memory, and images read row by row or pixel by pixel."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from assay.data.dataset import ImageDataset, to_unit_range
+from assay.errors import DataError, OptionError
+from assay.runtime import generator
+
+TRAIN, TEST = 0, 1
+
+
+@dataclass(frozen=True, eq=False)
+class SequenceTask:
+    """What a sequence model is trained on.
+
+    ``draw(n, stream, step)`` gives inputs and targets that follow from the numbers alone; stream ``TRAIN`` or ``TEST``.
+    ``loss(output, target)`` is the mean over samples. ``baseline`` is the loss of a model without memory.
+    ``features`` and ``outputs`` are the widths a model needs; ``reads`` says whether the answer is expected after the
+    last step or at each.
+    """
+
+    name: str
+    length: int
+    features: int
+    outputs: int
+    reads: Literal["last", "every"]
+    baseline: float
+    baseline_is: str
+    draw: Callable[[int, int, int], tuple[Tensor, Tensor]]
+    loss: Callable[[Tensor, Tensor], Tensor]
+
+
+def adding_problem(length: int, *, seed: int = 0) -> SequenceTask:
+    """T pairs (u_t, m_t), u uniform on [0, 1], two markers m = 1, one in each half; the target is the marked sum.
+
+    Always answering 1 has a mean squared error of 1/6, the variance of the sum of two uniforms.
+    Reference: Hochreiter & Schmidhuber, *Long short-term memory* (1997), experiment 4, as posed by Le et al. (2015).
+    Raises :class:`OptionError` for a length below 2.
+    """
+    _check_length(length, least=2)
+
+    def draw(n: int, stream: int, step: int) -> tuple[Tensor, Tensor]:
+        draws = generator(seed, 0xADD, stream, step)
+        values = torch.rand(n, length, generator=draws)
+        first = torch.randint(0, length // 2, (n,), generator=draws)
+        second = torch.randint(length // 2, length, (n,), generator=draws)
+        markers = torch.zeros(n, length)
+        rows = torch.arange(n)
+        markers[rows, first] = markers[rows, second] = 1
+        return torch.stack([values, markers], dim=2), values[rows, first] + values[rows, second]
+
+    def loss(output: Tensor, target: Tensor) -> Tensor:
+        return F.mse_loss(output.flatten(), target)
+
+    return SequenceTask("adding", length, 2, 1, "last", 1 / 6, "always answering 1: MSE 1/6", draw, loss)
+
+
+def copy_memory(length: int, *, symbols: int = 8, items: int = 10, seed: int = 0) -> SequenceTask:
+    """Ten symbols, ``length`` blanks, a signal, then the ten symbols are asked for: T + 20 steps in all.
+
+    Guessing the symbols and knowing the blanks costs 10·ln 8/(T+20) nats a step. One-hot inputs of width 10.
+    Reference: Arjovsky, Shah & Bengio, *Unitary evolution recurrent neural networks* (2016), section 5.1.
+    """
+    _check_length(length, least=1)
+    total, blank, signal = length + 2 * items, symbols, symbols + 1
+
+    def draw(n: int, stream: int, step: int) -> tuple[Tensor, Tensor]:
+        draws = generator(seed, 0xC09, stream, step)
+        held = torch.randint(0, symbols, (n, items), generator=draws)
+        tokens = torch.full((n, total), blank)
+        tokens[:, :items] = held
+        tokens[:, total - items - 1] = signal
+        target = torch.full((n, total), blank)
+        target[:, -items:] = held
+        return F.one_hot(tokens, symbols + 2).float(), target
+
+    def loss(output: Tensor, target: Tensor) -> Tensor:
+        return F.cross_entropy(output.flatten(0, 1), target.flatten())
+
+    baseline = items * math.log(symbols) / total
+    said = f"guessing: {items}·ln {symbols}/(T+{2 * items})"
+    return SequenceTask("copy", total, symbols + 2, symbols + 1, "every", baseline, said, draw, loss)
+
+
+def image_rows(
+    dataset: ImageDataset, *, by: Literal["row", "pixel"] = "row", side: int | None = None, seed: int = 0
+) -> SequenceTask:
+    """Images as sequences: H steps of W·C numbers, or H·W steps of C numbers; resized to ``side`` first where given.
+
+    Batches are drawn with replacement; the target is the class, the baseline the cross-entropy of the class shares.
+    Pixels are centred: 2x − 1.
+    """
+    if len(dataset) == 0:
+        raise DataError("data", expected="at least one sample", got="an empty set")
+    images = to_unit_range(dataset.images)
+    if side is not None:
+        images = F.interpolate(images, size=(side, side), mode="area")
+    sequences = (rows if by == "row" else pixels)(2 * images - 1)
+    shares = torch.bincount(dataset.labels, minlength=len(dataset.classes)).double() / len(dataset)
+    baseline = float(-(shares * shares.clamp_min(1e-12).log()).sum())
+
+    def draw(n: int, stream: int, step: int) -> tuple[Tensor, Tensor]:
+        chosen = torch.randint(0, len(sequences), (n,), generator=generator(seed, 0x13A6E, stream, step))
+        return sequences[chosen], dataset.labels[chosen]
+
+    _, length, features = sequences.shape
+    return SequenceTask(
+        f"{dataset.name} by {by}",
+        length,
+        features,
+        len(dataset.classes),
+        "last",
+        baseline,
+        "the class shares",
+        draw,
+        F.cross_entropy,
+    )
+
+
+def rows(images: Tensor) -> Tensor:
+    """(N, C, H, W) -> (N, H, W·C)."""
+    return images.permute(0, 2, 3, 1).flatten(2)
+
+
+def pixels(images: Tensor) -> Tensor:
+    """(N, C, H, W) -> (N, H·W, C), in reading order."""
+    return images.permute(0, 2, 3, 1).flatten(1, 2)
+
+
+def _check_length(length: int, *, least: int) -> None:
+    if length < least:
+        raise OptionError("length", expected=f"at least {least} steps", got=length)

@@ -1,0 +1,201 @@
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from PIL import Image
+
+from assay.data import decode as decode_module
+from assay.data.decode import Broken, Encoded, decode, decode_pictures
+from assay.data.reading import Reading
+from assay.errors import DataError
+
+
+def encode(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, format=kind, **options)
+    return buffer.getvalue()
+
+
+def decode_all(contents: list[bytes | Path | None], **options: object) -> decode_module.Decoded:
+    samples = [Encoded(f"sample {index}", content) for index, content in enumerate(contents)]
+    return decode_pictures(samples, count=len(samples), reading=Reading(**options), where="set")
+
+
+@given(hnp.arrays(np.uint8, st.tuples(st.integers(1, 6), st.integers(1, 9), st.integers(1, 9), st.just(3))))
+def test_lossless_pictures_come_back_bit_for_bit(pixels: np.ndarray) -> None:
+    decoded = decode_all([encode(Image.fromarray(image)) for image in pixels])
+    assert np.array_equal(decoded.images.numpy(), pixels.transpose(0, 3, 1, 2))
+    assert decoded.kept.tolist() == list(range(len(pixels)))
+    assert decoded.skipped == ()
+
+
+def test_order_is_kept_over_many_tasks() -> None:
+    contents = [encode(Image.new("L", (2, 2), value % 256)) for value in range(3 * decode_module.CHUNK + 5)]
+    decoded = decode_all(contents)
+    assert decoded.images[:, 0, 0, 0].tolist() == [value % 256 for value in range(len(contents))]
+
+
+RED = (200, 10, 30)
+deep = Image.fromarray(np.array([[0, 257], [65535, 25700]], np.uint16))
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (encode(Image.new("L", (2, 2), 7)), np.full((2, 2), 7)),
+        (encode(Image.new("1", (2, 2), 1)), np.full((2, 2), 255)),
+        (encode(Image.new("LA", (2, 2), (9, 0))), np.full((2, 2), 9)),
+        (encode(deep), np.array([[0, 1], [255, 100]])),
+        (encode(deep, "TIFF"), np.array([[0, 1], [255, 100]])),
+        (encode(Image.new("RGBA", (2, 2), (*RED, 0))), np.full((2, 2, 3), RED)),
+        (encode(Image.new("RGB", (2, 2), RED).quantize(4)), np.full((2, 2, 3), RED)),
+        (encode(Image.new("RGB", (2, 2), RED).quantize(4), transparency=b"\x00"), np.full((2, 2, 3), RED)),
+        (encode(Image.new("CMYK", (2, 2), (55, 245, 225, 0)), "TIFF"), np.full((2, 2, 3), RED)),
+        (encode(Image.new("RGB", (2, 2), RED), "BMP"), np.full((2, 2, 3), RED)),
+        (encode(Image.new("RGB", (2, 2), RED), "PPM"), np.full((2, 2, 3), RED)),
+        (encode(Image.new("RGB", (2, 2), RED), "WEBP", lossless=True), np.full((2, 2, 3), RED)),
+    ],
+    ids=[
+        "grey",
+        "bits",
+        "grey+alpha",
+        "16-bit",
+        "16-bit tiff",
+        "RGBA",
+        "palette",
+        "palette+alpha",
+        "CMYK",
+        "BMP",
+        "PPM",
+        "WEBP",
+    ],
+)
+def test_every_mode_becomes_grey_or_rgb_bytes(content: bytes, expected: np.ndarray) -> None:
+    pixels = decode(content)
+    assert isinstance(pixels, np.ndarray)
+    assert pixels.dtype == np.uint8
+    assert np.array_equal(pixels, expected)
+
+
+def test_a_jpeg_is_close_to_what_was_saved() -> None:
+    pixels = decode(encode(Image.new("RGB", (16, 16), RED), "JPEG", quality=95))
+    assert isinstance(pixels, np.ndarray)
+    assert np.abs(pixels.astype(int) - RED).max() <= 3
+
+
+def test_a_cmyk_jpeg_keeps_its_colours() -> None:
+    pixels = decode(encode(Image.new("CMYK", (16, 16), (55, 245, 225, 0)), "JPEG", quality=95))
+    assert isinstance(pixels, np.ndarray)
+    assert np.abs(pixels.astype(int) - RED).max() <= 4
+
+
+def test_the_orientation_of_a_camera_is_applied() -> None:
+    image = Image.new("L", (4, 2), 0)
+    image.putpixel((0, 0), 255)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned clockwise by a quarter
+    pixels = decode(encode(image, exif=exif))
+    assert isinstance(pixels, np.ndarray)
+    assert pixels.shape == (4, 2)
+    assert pixels[0, 1] == 255
+
+
+def test_one_coloured_picture_makes_all_of_them_three_channels() -> None:
+    grey, colour = encode(Image.new("L", (2, 2), 50)), encode(Image.new("RGB", (2, 2), RED))
+    assert decode_all([grey, grey]).images.shape == (2, 1, 2, 2)
+    mixed = decode_all([grey, colour]).images
+    assert mixed[0, :, 0, 0].tolist() == [50, 50, 50]
+    assert mixed[1, :, 0, 0].tolist() == list(RED)
+
+
+def test_broken_pictures_are_skipped_and_named(make_png: Callable[..., bytes], tmp_path: Path) -> None:
+    good = make_png()
+    contents = [good, b"nothing", good, good[:60], None, b"", tmp_path / "absent.png", good]
+    decoded = decode_all(contents, max_bad=5)
+    assert decoded.kept.tolist() == [0, 2, 7]
+    assert len(decoded.images) == 3
+    assert [line.partition(": ")[0] for line in decoded.skipped] == [f"sample {i}" for i in (1, 3, 4, 5, 6)]
+    assert decoded.skipped[0] == "sample 1: not a picture in a known format"
+    assert "empty" in decoded.skipped[3]
+    assert "No such file" in decoded.skipped[4]
+
+
+def test_one_broken_picture_too_many_is_an_error_naming_the_first(make_png: Callable[..., bytes]) -> None:
+    contents = [make_png(), b"first", make_png(), b"second"]
+    assert len(decode_all(contents, max_bad=2).skipped) == 2
+    with pytest.raises(DataError, match=r"^sample 1: expected a readable image .*--max-bad.*, got not a picture"):
+        decode_all(contents, max_bad=1)
+    with pytest.raises(DataError, match=r"^sample 1: "):
+        decode_all(contents)
+
+
+def test_nothing_but_broken_pictures_is_an_error() -> None:
+    with pytest.raises(DataError, match=r"set: expected at least one readable image, got none \(2 broken\)"):
+        decode_all([b"x", b"y"], max_bad=9)
+
+
+def test_different_sizes_are_an_error_naming_two_pictures(make_png: Callable[..., bytes]) -> None:
+    contents = [make_png(size=(8, 6)), make_png(size=(8, 6)), make_png(size=(9, 6))]
+    with pytest.raises(DataError, match=r"sample 2: expected 8x6 pixels as in sample 0.*--image-size.*got 9x6"):
+        decode_all(contents)
+
+
+def test_image_size_makes_them_one(make_png: Callable[..., bytes]) -> None:
+    contents = [make_png(size=size) for size in [(8, 6), (6, 8), (40, 7), (3, 5)]]
+    assert decode_all(contents, image_size=6).images.shape == (4, 3, 6, 6)
+
+
+def test_image_size_resizes_the_short_side_and_cuts_the_centre_out() -> None:
+    image = Image.new("L", (40, 20), 0)
+    image.paste(100, (10, 0, 30, 20))  # the centre square
+    assert np.array_equal(decode(encode(image), image_size=10)[:, 1:-1], np.full((10, 8), 100))
+
+
+def test_a_decompression_bomb_is_a_broken_picture(
+    monkeypatch: pytest.MonkeyPatch, make_png: Callable[..., bytes]
+) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 50)
+    slightly, vastly = decode(make_png(size=(8, 8))), decode(make_png(size=(20, 20)))
+    assert isinstance(slightly, Broken)
+    assert isinstance(vastly, Broken)
+    assert "exceed" in slightly.reason
+    assert "exceed" in vastly.reason
+
+
+def test_only_plain_raster_formats_are_tried() -> None:
+    eps = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 2 2\n%%EndComments\n"
+    assert decode(eps) == Broken("not a picture in a known format")
+
+
+def test_floating_pixels_are_refused_with_the_reason() -> None:
+    found = decode(encode(Image.fromarray(np.zeros((2, 2), np.float32)), "TIFF"))
+    assert found == Broken("floating-point pixels have no known scale")
+
+
+def test_more_pixels_than_memory_are_refused_before_they_are_read(
+    monkeypatch: pytest.MonkeyPatch, make_png: Callable[..., bytes]
+) -> None:
+    monkeypatch.setattr(decode_module, "memory_bytes", lambda: 1000)
+    with pytest.raises(DataError, match=r"set: expected images that fit in 0.0 GiB of memory .*--limit.*got 9 of 8x8"):
+        decode_all([make_png()] * 9)
+
+
+def test_the_source_is_never_read_far_ahead(make_png: Callable[..., bytes]) -> None:
+    drawn = 0
+
+    def source() -> object:
+        nonlocal drawn
+        for index in range(100_000):
+            drawn += 1
+            yield Encoded(str(index), make_png() if index == 0 else b"broken")
+
+    with pytest.raises(DataError):
+        decode_pictures(source(), count=100_000, reading=Reading(), where="set")
+    assert drawn < 100 * decode_module.CHUNK
