@@ -112,7 +112,8 @@ def apply_operation(
     elif found.name == "Crop":
         places = magnitudes.int()[:, None].expand(batch, 2)
     else:
-        places = torch.tensor([images.shape[2] // 2, images.shape[3] // 2], dtype=torch.int32).expand(batch, 2)
+        middle = [images.shape[2] // 2, images.shape[3] // 2] if found.name == "Cutout" else [0, 0]
+        places = torch.tensor(middle, dtype=torch.int32).expand(batch, 2)
     codes = torch.full((batch, 1), found.code, dtype=torch.uint8)
     plan = Plan(codes, magnitudes[:, None], places[:, None])
     return apply_plan(images, plan, fill=fill, interpolation=interpolation, compiled=compiled)

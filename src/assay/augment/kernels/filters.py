@@ -17,7 +17,8 @@ Array = Any  # numpy arrays; numba infers the exact types
 F32 = np.float32
 I32 = np.int32
 I64 = np.int64
-U8 = np.uint8
+UNSIGNED = np.uint64  # an index without a sign spares numba its check for negative ones, and loops vectorise
+ONE, TWO = UNSIGNED(1), UNSIGNED(2)
 
 
 @kernel
@@ -48,15 +49,15 @@ def sharpness(factor: float, source: Array, target: Array) -> None:
     weight = F32(factor)
     sums = np.empty(width, np.float32)
     for channel in range(channels):
-        for y in range(height - 2):
-            for x in range(width):
-                upper, lower = F32(source[channel, y, x]), F32(source[channel, y + 2, x])
-                sums[x] = upper + F32(source[channel, y + 1, x]) + lower
-            for x in range(width - 2):
-                value = F32(source[channel, y + 1, x + 1])
-                total = sums[x] + sums[x + 1] + sums[x + 2] + F32(4) * value
+        for y in range(UNSIGNED(height - 2)):
+            for x in range(UNSIGNED(width)):
+                upper, lower = F32(source[channel, y, x]), F32(source[channel, y + TWO, x])
+                sums[x] = upper + F32(source[channel, y + ONE, x]) + lower
+            for x in range(UNSIGNED(width - 2)):
+                value = F32(source[channel, y + ONE, x + ONE])
+                total = sums[x] + sums[x + ONE] + sums[x + TWO] + F32(4) * value
                 smooth = F32(I32(total * F32(1 / 13) + F32(0.5)))
-                target[channel, y + 1, x + 1] = to_byte(smooth + weight * (value - smooth))
+                target[channel, y + ONE, x + ONE] = to_byte(smooth + weight * (value - smooth))
 
 
 @kernel
@@ -148,5 +149,5 @@ def flip(source: Array, target: Array) -> None:
     channels, height, width = source.shape
     for channel in range(channels):
         for y in range(height):
-            for x in range(width):
-                target[channel, y, x] = source[channel, y, width - 1 - x]
+            for x in range(UNSIGNED(width)):
+                target[channel, y, x] = source[channel, y, UNSIGNED(width - 1) - x]

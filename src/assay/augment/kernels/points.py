@@ -13,6 +13,8 @@ Array = Any  # numpy arrays; numba infers the exact types
 F32 = np.float32
 I64 = np.int64
 U8 = np.uint8
+UNSIGNED = np.uint64
+ONE = UNSIGNED(1)
 BRIGHTNESS, CONTRAST, POSTERIZE = CODES["Brightness"], CODES["Contrast"], CODES["Posterize"]
 EQUALIZE, AUTOCONTRAST, INVERT = CODES["Equalize"], CODES["AutoContrast"], CODES["Invert"]
 
@@ -69,9 +71,9 @@ def _count(source: Array, channel: int, table: Array, counts: Array) -> None:
     for value in range(256):
         counts[0, value] = counts[1, value] = counts[2, value] = 0
     for y in range(height):
-        for x in range(width // 2):
-            counts[1, source[channel, y, 2 * x]] += 1
-            counts[2, source[channel, y, 2 * x + 1]] += 1
+        for x in range(UNSIGNED(width // 2)):
+            counts[1, source[channel, y, x + x]] += 1
+            counts[2, source[channel, y, x + x + ONE]] += 1
         if width & 1:
             counts[1, source[channel, y, width - 1]] += 1
     for value in range(256):

@@ -38,10 +38,13 @@ def _run_one(
             turn(matrix, source, fill, target)
         else:
             shear(code, magnitude, source, fill, target)
-    elif code == TRANSLATE_X:
-        shift(source, 0, int(magnitude), fill, target)
-    elif code == TRANSLATE_Y:
-        shift(source, int(magnitude), 0, fill, target)
+    elif code == TRANSLATE_X or code == TRANSLATE_Y or code == CROP:  # noqa: PLR1714, SIM109  # `in` builds a set
+        size, down, right = np.int64(magnitude), np.int64(0), np.int64(0)
+        if code != TRANSLATE_X:
+            down = size - row
+        if code != TRANSLATE_Y:
+            right = size - column
+        shift(source, down, right, fill, target)
     elif code == COLOR:
         color(magnitude, source, target)
     elif code == SHARPNESS:
@@ -52,8 +55,6 @@ def _run_one(
         cutout(magnitude, row, column, fill, source, target)
     elif code == FLIP:
         flip(source, target)
-    elif code == CROP:
-        shift(source, int(magnitude) - row, int(magnitude) - column, fill, target)
 
 
 def build_runner() -> Callable[..., int]:

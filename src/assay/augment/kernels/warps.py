@@ -10,11 +10,12 @@ from assay.augment.kernels.compiling import kernel
 from assay.augment.operations import CODES
 
 Array = Any  # numpy arrays; numba infers the exact types
+UNSIGNED = np.uint64
 SHEAR_X, SHEAR_Y = CODES["ShearX"], CODES["ShearY"]
 
 
 @kernel
-def shift(source: Array, down: int, right: int, fill: Array, target: Array) -> None:
+def shift(source: Array, down: Any, right: Any, fill: Array, target: Array) -> None:
     """Move by whole pixels; what comes in from outside is ``fill``."""
     channels, height, width = source.shape
     first, last = min(max(right, 0), width), max(min(width + right, width), 0)
@@ -22,38 +23,43 @@ def shift(source: Array, down: int, right: int, fill: Array, target: Array) -> N
     if first >= last or top >= bottom:
         first, last, top, bottom = width, width, height, height
     old, new = source.reshape(source.size), target.reshape(target.size)
-    jump = down * width + right
+    run = max((bottom - top - 1) * width + last - first, 0)
     for channel in range(channels):
         blank, start = fill[channel], channel * height * width
-        for x in range(top * width):
-            new[start + x] = blank
+        _blank(new, start, top * width, blank)
         begin = start + top * width + first
-        for x in range((bottom - top - 1) * width + last - first):  # one run: what wraps around is blanked below
-            new[begin + x] = old[begin - jump + x]
-        for x in range((height - bottom) * width):
-            new[start + bottom * width + x] = blank
+        _copy(old, begin - down * width - right, new, begin, run)  # what wraps around a row's end is blanked below
+        _blank(new, start + bottom * width, (height - bottom) * width, blank)
         for y in range(top, bottom):
-            if first > 0:
-                for x in range(first):
-                    target[channel, y, x] = blank
-            if last < width:
-                for x in range(width - last):
-                    target[channel, y, last + x] = blank
+            _blank(new, start + y * width, first, blank)
+            _blank(new, start + y * width + last, width - last, blank)
 
 
 @kernel
-def _shift_row(source: Array, channel: int, y: int, right: int, blank: int, target: Array) -> None:
-    width = source.shape[2]
+def _copy(source: Array, start: int, target: Array, begin: int, count: int) -> None:
+    """``count`` values; indices without a sign spare numba its check for negative ones, and the loop becomes a move."""
+    here, there = UNSIGNED(start), UNSIGNED(begin)
+    for x in range(UNSIGNED(count)):
+        target[there + x] = source[here + x]
+
+
+@kernel
+def _blank(target: Array, begin: int, count: int, value: int) -> None:
+    there = UNSIGNED(begin)
+    if count > 0:
+        for x in range(UNSIGNED(count)):
+            target[there + x] = value
+
+
+@kernel
+def _shift_row(old: Array, start: int, right: int, width: int, blank: int, new: Array) -> None:
     first, last = min(max(right, 0), width), max(min(width + right, width), 0)
-    if first > 0:
-        for x in range(first):
-            target[channel, y, x] = blank
-    skipped = first - right
-    for x in range(last - first):
-        target[channel, y, first + x] = source[channel, y, skipped + x]
-    if last < width:
-        for x in range(width - last):
-            target[channel, y, last + x] = blank
+    if first >= last:
+        _blank(new, start, width, blank)
+        return
+    _blank(new, start, first, blank)
+    _copy(old, start + first - right, new, start + first, last - first)
+    _blank(new, start + last, width - last, blank)
 
 
 @kernel
@@ -67,10 +73,11 @@ def shear(code: int, slope: float, source: Array, fill: Array, target: Array) ->
     channels, height, width = source.shape
     step, start = _fixed(slope), _fixed(0.5 + slope * 0.5)
     if code == SHEAR_X:
+        old, new = source.reshape(source.size), target.reshape(target.size)
         for y in range(height):
             left = (start + y * step) >> 16
             for channel in range(channels):
-                _shift_row(source, channel, y, -left, fill[channel], target)
+                _shift_row(old, (channel * height + y) * width, -left, width, fill[channel], new)
         return
     ups = np.empty(width, np.int64)
     for x in range(width):
@@ -78,9 +85,9 @@ def shear(code: int, slope: float, source: Array, fill: Array, target: Array) ->
     for channel in range(channels):
         blank = fill[channel]
         for y in range(height):
-            for x in range(width):
-                row = y + ups[x]
-                target[channel, y, x] = source[channel, row, x] if 0 <= row < height else blank
+            for x in range(UNSIGNED(width)):
+                row = UNSIGNED(y + ups[x])  # a negative row becomes a huge one
+                target[channel, y, x] = source[channel, row, x] if row < UNSIGNED(height) else blank
 
 
 @kernel
@@ -127,9 +134,9 @@ def turn(matrix: Array, source: Array, fill: Array, target: Array) -> None:
             column, row = column + b, row + e
         for channel in range(channels):
             first, blank = channel * height * width, fill[channel]
-            for x in range(width):
+            for x in range(UNSIGNED(width)):
                 place = places[x]
-                target[channel, y, x] = flat[place + first] if place >= 0 else blank
+                target[channel, y, x] = flat[UNSIGNED(place + first)] if place >= 0 else blank
 
 
 @kernel
