@@ -14,9 +14,11 @@ from torch import nn
 
 from assay.errors import ModelError
 from assay.models.allcnn import build_allcnn
+from assay.models.image_reader import build_image_reader
 from assay.models.mlp import build_mlp
 from assay.models.normalize import Normalize, choose_normalization
 from assay.models.resnet import BasicBlock, BottleneckBlock, build_cifar_resnet, build_resnet
+from assay.models.sequence import CELLS
 from assay.models.speednet import build_speednet
 
 
@@ -44,6 +46,7 @@ ARCHITECTURES: Mapping[str, Builder] = MappingProxyType(
         "allcnn": build_allcnn,
         "mlp": build_mlp,
         "speednet": build_speednet,
+        **{name: partial(build_image_reader, name=name) for name in CELLS},
     }
 )
 
@@ -81,5 +84,5 @@ def build(
 def near(name: str, known: Sequence[str] | Mapping[str, object]) -> str:
     """``'resnet21' (did you mean resnet20?)``: an unknown name, with the known one nearest to it."""
     matches = get_close_matches(name, list(known), n=5, cutoff=0.6)
-    best = max(matches, key=lambda match: len(commonprefix([name, match])), default=None)
+    best = max(matches, key=lambda match: len(commonprefix([name, match])), default=None)  # noqa: RUF071 - by letters
     return repr(name) if best is None else f"{name!r} (did you mean {best}?)"

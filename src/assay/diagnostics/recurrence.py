@@ -1,0 +1,136 @@
+"""Theory of z_{t+1} = φ(W z_t + U x_t): bounds on powers of W, and the singular values of Jacobian products."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from assay.errors import ModelError
+from assay.records.recurrence import JacobianProduct, RecurrentMatrix
+
+_GATES = {nn.RNN: ("",), nn.GRU: ("reset", "update", "new"), nn.LSTM: ("input", "forget", "cell", "output")}
+
+
+def analyse_matrix(W: Tensor, *, steps: int, name: str = "W", gate: str = "") -> RecurrentMatrix:
+    """ρ(W), ‖W‖₂ and the sandwich ρ^k ≤ ‖W^k‖₂ ≤ ‖W‖₂^k at k = 1 … ``steps`` (at most 60 of them kept).
+
+    Powers are taken in float64 with their scale carried apart, so neither end leaves the range of numbers.
+    Raises :class:`ModelError` unless ``W`` (H, H) is square and finite.
+    """
+    W = W.detach().double().cpu()
+    if W.ndim != 2 or W.shape[0] != W.shape[1] or not bool(W.isfinite().all()):
+        raise ModelError(name, expected="a finite square matrix", got=f"shape {tuple(W.shape)}")
+    eigenvalues = torch.linalg.eigvals(W).abs()
+    radius, norm = float(eigenvalues.max()), float(torch.linalg.matrix_norm(W, 2))
+    frobenius = float(W.square().sum())
+    departure = math.sqrt(max(0.0, frobenius - float(eigenvalues.square().sum())) / frobenius) if frobenius else 0.0
+    logs = log_power_norms(W, steps)
+    shown = sorted({round(1 + i * (steps - 1) / 59) for i in range(60)}) if steps > 60 else list(range(1, steps + 1))
+    peak_at = max(range(steps), key=lambda i: logs[i]) + 1
+    return RecurrentMatrix(
+        name=name,
+        gate=gate,
+        size=W.shape[0],
+        spectral_radius=radius,
+        norm=norm,
+        non_normality=departure,
+        k=tuple(shown),
+        log_lower=tuple(k * _log(radius) for k in shown),
+        log_power=tuple(logs[k - 1] for k in shown),
+        log_upper=tuple(k * _log(norm) for k in shown),
+        peak=math.exp(min(700.0, logs[peak_at - 1])),
+        peak_at=peak_at,
+        proves=_proves(radius, norm, math.exp(min(700.0, logs[peak_at - 1])), peak_at),
+    )
+
+
+def log_power_norms(W: Tensor, steps: int) -> list[float]:
+    """ln ‖W^k‖₂ for k = 1 … steps; −inf once a nilpotent power is zero."""
+    power, scale, logs = torch.eye(W.shape[0], dtype=torch.float64), 0.0, []
+    for _ in range(steps):
+        power = W @ power
+        size = float(torch.linalg.matrix_norm(power, 2))
+        logs.append(scale + _log(size))
+        if size > 0:
+            power, scale = power / size, scale + math.log(size)
+    return logs
+
+
+def _proves(radius: float, norm: float, peak: float, peak_at: int) -> tuple[str, ...]:
+    said = []
+    if radius < 1:
+        said.append(f"ρ = {radius:.3f} < 1: W^k → 0, so a linear recurrence forgets; necessary and sufficient.")
+    elif radius > 1:
+        said.append(f"ρ = {radius:.3f} > 1: ‖W^k‖ grows without bound in a linear recurrence.")
+    else:
+        said.append("ρ = 1: neither vanishing nor exploding is settled by the radius alone.")
+    if norm < 1:
+        said.append(f"‖W‖ = {norm:.3f} < 1: sufficient for vanishing, also with tanh or relu (slopes at most 1).")
+    elif norm > 1:
+        said.append(f"‖W‖ = {norm:.3f} > 1: necessary for exploding, not sufficient; alone it settles nothing.")
+    else:
+        said.append("‖W‖ = 1: no product of Jacobians can grow when slopes are at most 1.")
+    if radius < 1 < norm and peak > 1.5 and peak_at > 1:
+        said.append(f"Non-normal: ‖W^k‖ climbs to {peak:.3g} at k = {peak_at} before it vanishes.")
+    return tuple(said)
+
+
+def recurrent_matrices(module: nn.RNNBase, *, name: str, steps: int) -> tuple[RecurrentMatrix, ...]:
+    """Every W_hh of a stacked, bidirectional RNN, GRU or LSTM, gate by gate (projected LSTMs: W_h· times W_hr)."""
+    found = []
+    gates = next((names for kind, names in _GATES.items() if isinstance(module, kind)), ("",))
+    for layer in range(module.num_layers):
+        for suffix in ("", "_reverse") if module.bidirectional else ("",):
+            W = getattr(module, f"weight_hh_l{layer}{suffix}").detach()
+            if module.proj_size:
+                W = W @ getattr(module, f"weight_hr_l{layer}{suffix}").detach()
+            for gate, part in zip(gates, W.chunk(len(gates)), strict=True):
+                label = f"{name}.l{layer}{suffix.replace('_', '.')}"
+                found.append(analyse_matrix(part, steps=steps, name=label, gate=gate))
+    return tuple(found)
+
+
+def jacobian_product(
+    step: Callable[[Tensor, int], Tensor], states: Sequence[Tensor], *, name: str = "state"
+) -> JacobianProduct:
+    """Extreme singular values of Π J_s, s = T−1 … t+1, J_s = ∂z_s/∂z_{s−1}, along one trajectory.
+
+    ``states`` are z_0 … z_{T−1}, each (S,), and ``step(z, t)`` gives z_t from z_{t−1}. The running product is rescaled
+    at every step; the smallest singular value comes from the product of inverses, and is 0 (log −inf) where one
+    Jacobian is singular. Reference: Pascanu, Mikolov & Bengio, *On the difficulty of training RNNs* (2013), eq. 5.
+    """
+    total = len(states)
+    product, inverse = (
+        torch.eye(states[0].numel(), dtype=torch.float64),
+        torch.eye(states[0].numel(), dtype=torch.float64),
+    )
+    grown, shrunk, largest, smallest = 0.0, 0.0, [0.0], [0.0]
+    for t in range(total - 1, 0, -1):
+        J = torch.func.jacrev(lambda z, t=t: step(z, t))(states[t - 1].detach()).double().cpu()
+        product = product @ J
+        size = float(torch.linalg.matrix_norm(product, 2))
+        largest.append(grown + _log(size))
+        if size > 0:
+            product, grown = product / size, grown + math.log(size)
+        back, singular = torch.linalg.inv_ex(J)
+        if int(singular) or not bool(back.isfinite().all()) or not math.isfinite(shrunk):
+            shrunk = math.inf
+            smallest.append(-math.inf)
+            continue
+        inverse = back @ inverse
+        size = float(torch.linalg.matrix_norm(inverse, 2))
+        inverse, shrunk = inverse / size, shrunk + math.log(size)
+        smallest.append(-shrunk)
+    return JacobianProduct(
+        name=name,
+        log_largest=tuple(largest),
+        log_smallest=tuple(smallest),
+        lyapunov=largest[-1] / max(1, total - 1),
+    )
+
+
+def _log(value: float) -> float:
+    return math.log(value) if value > 0 else -math.inf

@@ -1,0 +1,220 @@
+"""‖∂L/∂z_t‖ for every step t of any sequence model, with what its weights, gates and attention say about it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+
+import torch
+from torch import Tensor, nn
+
+from assay.diagnostics.attention import Attended, describe_attention, watched_attention
+from assay.diagnostics.batches import backward, require_gradients
+from assay.diagnostics.cells import watched_cells
+from assay.diagnostics.decay import fit_decay
+from assay.diagnostics.gates import describe_gates, time_constants
+from assay.diagnostics.recurrence import jacobian_product, recurrent_matrices
+from assay.diagnostics.unroll import Track, Unrolled, layer_step, unrolled
+from assay.errors import DataError, ModelError
+from assay.records.recurrence import JacobianProduct, StateGradients, TimeTrace
+from assay.runtime import preserved
+
+Loss = Callable[[Tensor], Tensor]
+
+
+def measure_time_trace(
+    model: nn.Module,
+    inputs: Tensor,
+    loss: Loss,
+    *,
+    label: str = "model",
+    task: str = "",
+    batch_first: bool = True,
+    cells: Sequence[str] = (),
+    powers: int = 0,
+    jacobians: int = 1,
+    tolerance: float = 1e-3,
+) -> TimeTrace:
+    """Step ``model`` through ``inputs`` token by token, differentiate ``loss(model(inputs))``, and keep every ∂L/∂z_t.
+
+    ``inputs`` (N, T, F), (N, T) of tokens, or images a sequence classifier reads; time first with
+    ``batch_first=False``. ``loss`` takes the model's output and returns the *mean* over the N samples; norms are of the
+    per-sample losses, √(mean_i ‖∂ℓ_i/∂z_{t,i}‖²).
+    Fused ``nn.RNN``, ``nn.GRU`` and ``nn.LSTM`` are unrolled and their output and parameter gradients compared with
+    the fused kernels'; ``nn.RNNCell`` and its kin, and modules named in ``cells``, are followed call by call; blocks
+    around scaled dot-product attention position by position. The recurrent matrices are analysed up to the power
+    ``powers`` (the sequence's length when 0), the Jacobian products along the trajectories of ``jacobians`` samples.
+    The model runs in evaluation mode and is left as found. Raises :class:`ModelError` where nothing recurrent and no
+    attention is found, or the loss cannot be differentiated; :class:`DataError` for an empty batch.
+    """
+    if inputs.ndim < 2 or inputs.shape[0] == 0 or inputs.shape[1] == 0:
+        raise DataError("inputs", expected="a batch of sequences (N, T, …), neither empty", got=tuple(inputs.shape))
+    n = inputs.shape[0 if batch_first or inputs.ndim > 3 else 1]
+    shares: dict[int, Tensor] = {}
+
+    def add_share(parameter: nn.Parameter, gradient: Tensor) -> None:
+        shares[id(parameter)] = shares.get(id(parameter), 0) + gradient.detach()
+
+    with preserved(model, training=False), torch.enable_grad(), ExitStack() as stack:
+        require_gradients(model)
+        calls = stack.enter_context(unrolled(model, tolerance=tolerance, on_gradient=add_share))
+        tracks = stack.enter_context(watched_cells(model, cells))
+        attended = stack.enter_context(watched_attention(model))
+        given = inputs.detach().clone().requires_grad_(True) if inputs.is_floating_point() else inputs
+        value = _loss_of(loss, _call(model, given), expected_scalar=True)
+        backward(value)
+        found = [track for call in calls for track in call.tracks] + tracks
+        if not found and not attended.layers:
+            raise ModelError(
+                "model",
+                expected="nn.RNN, nn.GRU, nn.LSTM, cells (nn.RNNCell, …, or named in `cells`), or attention",
+                got=f"{type(model).__name__} with none of them in its forward pass",
+            )
+        states = [state for track in found for state in _of_track(track, n)]
+        states += _of_blocks(attended, n)
+        if given.requires_grad and given.grad is not None and given.ndim == 3:
+            states.append(_from_tensor("input", given.grad, n, time=1 if batch_first else 0, part="input"))
+        products = [p for call in calls for p in _products(call, jacobians)]
+        stepped = {id(p): shares[id(p)] for p in model.parameters() if id(p) in shares}
+    gap = _parameter_gap(model, inputs, loss, stepped) if stepped else None
+    length = max(len(state.norms) for state in states)
+    return TimeTrace(
+        label=label,
+        task=task,
+        length=length,
+        n=n,
+        loss=float(value.detach()),
+        head=_head(states),
+        states=tuple(states),
+        fused_gap=max((call.gap for call in calls), default=None),
+        parameter_gap=gap,
+        matrices=tuple(
+            m
+            for call in _distinct(calls)
+            for m in recurrent_matrices(call.module, name=call.name, steps=powers or length)
+        ),
+        jacobians=tuple(products),
+        gates=tuple(g for track in found for g in describe_gates(track)),
+        time_constants=tuple(c for track in found if (c := time_constants(track)) is not None),
+        attention=describe_attention(attended) if attended.layers else None,
+    )
+
+
+def measure_state_gradients(
+    states: Sequence[Tensor], loss: Tensor, *, name: str = "state", samples: int | None = None
+) -> StateGradients:
+    """For a loop of your own: ‖∂L/∂z_t‖ of the states (B, …) it returned, ``loss`` being the mean over samples.
+
+    The graph is kept, so your own ``loss.backward()`` still works; no ``.grad`` is written.
+    Raises :class:`ModelError` when the loss has no gradient at all.
+    """
+    if not loss.requires_grad:
+        raise ModelError("loss", expected="a loss that depends on the states", got="one cut off from the graph")
+    n = states[0].shape[0] if samples is None else samples
+    gradients = torch.autograd.grad(loss, list(states), retain_graph=True, allow_unused=True)
+    return _series(name, list(gradients), n, part="hidden")
+
+
+def _call(model: nn.Module, given: Tensor) -> object:
+    try:
+        return model(given)
+    except (RuntimeError, ValueError, TypeError, IndexError, AttributeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ModelError(
+            "model(inputs)",
+            expected=f"a sequence model that takes one tensor {tuple(given.shape)}",
+            got=f"{type(error).__name__}: {reason}",
+        ) from error
+
+
+def _loss_of(loss: Loss, output: object, *, expected_scalar: bool) -> Tensor:
+    try:
+        value = loss(output)  # type: ignore[arg-type]
+    except (RuntimeError, ValueError, TypeError, IndexError, AttributeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ModelError("loss", expected="a function of the model's output", got=reason) from error
+    if expected_scalar and (not isinstance(value, Tensor) or value.numel() != 1):
+        raise ModelError("loss", expected="one number, the mean over samples", got=getattr(value, "shape", type(value)))
+    return value
+
+
+def _of_track(track: Track, n: int) -> list[StateGradients]:
+    found = [_series(track.name, [h.grad for h in track.hidden], n, part="hidden", reverse=track.reverse)]
+    if track.cell:
+        cells = [c.grad for c in track.cell]
+        found.append(_series(f"{track.name}.cell", cells, n, part="cell", reverse=track.reverse))
+    return found
+
+
+def _of_blocks(attended: Attended, n: int) -> list[StateGradients]:
+    return [
+        _from_tensor(name, tensor.grad, n, time=axis, part="position")
+        for name, tensor, axis in attended.blocks.values()
+        if tensor.grad is not None
+    ]
+
+
+def _from_tensor(name: str, gradient: Tensor, n: int, *, time: int, part: str) -> StateGradients:
+    return _series(name, list(gradient.unbind(time)), n, part=part)
+
+
+def _series(name: str, gradients: list[Tensor | None], n: int, *, part: str, reverse: bool = False) -> StateGradients:
+    """Gradients of the mean loss, one a step, to norms of the per-sample losses and the law they follow."""
+    like = next((g for g in gradients if g is not None), torch.zeros(1))
+    stack = torch.stack(
+        [g.double().norm() if g is not None else like.new_zeros((), dtype=torch.float64) for g in gradients]
+    )
+    norms = [norm * math.sqrt(n) for norm in stack.tolist()]  # ∂ℓ_i = n·∂L: √(Σ_i ‖n ∂L‖² / n)
+    bad = [t for t, norm in enumerate(norms) if not math.isfinite(norm)]
+    towards = norms if reverse else norms[::-1]
+    reached = next((d for d, norm in enumerate(towards) if norm > 0), 0)
+    return StateGradients(
+        name=name,
+        part=part,
+        reverse=reverse,
+        norms=tuple(norms),
+        decay=fit_decay(towards[reached:]),
+        zero=norms.count(0.0),
+        non_finite=len(bad),
+        first_non_finite=(bad[-1] if not reverse else bad[0]) if bad else None,
+    )
+
+
+def _head(states: list[StateGradients]) -> str:
+    """The last layer that runs forward; of attention the last block but the one the loss reads directly."""
+    for part in ("hidden", "position", "input"):
+        names = [state.name for state in states if state.part == part and not state.reverse]
+        if names:
+            return names[0] if part == "position" else names[-1]
+    return states[0].name
+
+
+def _products(call: Unrolled, samples: int) -> list[JacobianProduct]:
+    """Along the first samples' trajectories, layer by layer, forward in time."""
+    found = []
+    for track in call.tracks:
+        width = track.hidden[0].shape[1] + (track.cell[0].shape[1] if track.cell else 0)
+        if track.reverse or width > 512:
+            continue
+        for i in range(min(samples, track.hidden[0].shape[0])):
+            states = [torch.cat([h[i], track.cell[t][i]]) if track.cell else h[i] for t, h in enumerate(track.hidden)]
+            step = layer_step(call.module, track, sample=i)
+            found.append(jacobian_product(step, states, name=track.name if samples == 1 else f"{track.name}[{i}]"))
+    return found
+
+
+def _distinct(calls: list[Unrolled]) -> list[Unrolled]:
+    return list({call.name: call for call in calls}.values())
+
+
+def _parameter_gap(model: nn.Module, inputs: Tensor, loss: Loss, stepped: dict[int, Tensor]) -> float:
+    """Σ_t of each step's share against the fused kernels' own backward pass, relative to the largest gradient."""
+    # cuDNN refuses a recurrent backward pass in evaluation mode
+    with preserved(model, training=False), torch.enable_grad(), torch.backends.cudnn.flags(enabled=False):
+        require_gradients(model)
+        backward(_loss_of(loss, _call(model, inputs), expected_scalar=True))
+        pairs = [(p.grad, stepped[id(p)]) for p in model.parameters() if id(p) in stepped and p.grad is not None]
+        scale = max((float(fused.abs().max()) for fused, _ in pairs), default=0.0)
+        gap = max((float((fused - ours).abs().max()) for fused, ours in pairs), default=0.0)
+    return gap / scale if scale > 0 else gap

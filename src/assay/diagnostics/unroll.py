@@ -1,0 +1,288 @@
+"""Fused recurrent kernels, stepped token by token so that every state can be asked for its gradient.
+
+On ``nn.LSTM`` and its kin ``output.retain_grad()`` gives only the direct partial derivative: under a loss of the last
+step it is zero for every earlier one. Here each state is a node of the graph, and so are the weights of each step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
+
+from assay.errors import ModelError
+
+Weights = dict[str, Tensor]
+Output = tuple[Tensor | PackedSequence, Tensor | tuple[Tensor, Tensor]]
+
+
+@dataclass(eq=False)
+class Track:
+    """One layer in one direction: states and gates in the order of time t = 0 … T−1, whatever the direction.
+
+    ``hidden[t]`` (B, H) and, for an LSTM, ``cell[t]`` (B, H) belong to the graph; ``gates[name]`` are T
+    detached (B, H).
+    """
+
+    name: str
+    layer: int
+    reverse: bool
+    hidden: list[Tensor] = field(default_factory=list)
+    cell: list[Tensor] = field(default_factory=list)
+    gates: dict[str, list[Tensor]] = field(default_factory=dict)
+    inputs: list[Tensor] = field(default_factory=list)
+
+
+@dataclass(eq=False)
+class Unrolled:
+    """One call of one recurrent module: its tracks and how far its output is from the fused kernel's."""
+
+    name: str
+    module: nn.RNNBase
+    tracks: list[Track]
+    gap: float
+
+
+def rnn_step(x: Tensor, h: Tensor, w: Weights, *, relu: bool) -> Tensor:
+    """h' = tanh(W_ih x + b_ih + W_hh h + b_hh), or the rectifier in place of tanh; all (B, ·)."""
+    z = F.linear(x, w["ih"], w.get("b_ih")) + F.linear(h, w["hh"], w.get("b_hh"))
+    return z.relu() if relu else z.tanh()
+
+
+def gru_step(x: Tensor, h: Tensor, w: Weights) -> tuple[Tensor, dict[str, Tensor]]:
+    """r, z = σ(·); n = tanh(W_in x + b_in + r ⊙ (W_hn h + b_hn)); h' = (1−z) ⊙ n + z ⊙ h."""
+    xr, xz, xn = F.linear(x, w["ih"], w.get("b_ih")).chunk(3, dim=1)
+    hr, hz, hn = F.linear(h, w["hh"], w.get("b_hh")).chunk(3, dim=1)
+    r, z = (xr + hr).sigmoid(), (xz + hz).sigmoid()
+    n = (xn + r * hn).tanh()
+    return (1 - z) * n + z * h, {"reset": r, "update": z}
+
+
+def lstm_step(x: Tensor, h: Tensor, c: Tensor, w: Weights) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+    """i, f, g, o in this order; c' = f ⊙ c + i ⊙ g; h' = o ⊙ tanh(c'), projected where the module projects."""
+    gates = F.linear(x, w["ih"], w.get("b_ih")) + F.linear(h, w["hh"], w.get("b_hh"))
+    i, f, g, o = gates.chunk(4, dim=1)
+    i, f, o = i.sigmoid(), f.sigmoid(), o.sigmoid()
+    c = f * c + i * g.tanh()
+    h = o * c.tanh()
+    return (F.linear(h, w["hr"]) if "hr" in w else h), c, {"input": i, "forget": f, "output": o}
+
+
+@contextmanager
+def unrolled(
+    model: nn.Module, *, tolerance: float = 1e-3, on_gradient: Callable[[nn.Parameter, Tensor], None] | None = None
+) -> Iterator[list[Unrolled]]:
+    """Inside the block every ``nn.RNN``, ``nn.GRU`` and ``nn.LSTM`` of ``model`` runs token by token.
+
+    Yields the list of calls, filled as the model runs. Each output is compared with the fused kernel's on the same
+    input and a relative difference above ``tolerance`` raises :class:`ModelError`. ``on_gradient(parameter, gradient)``
+    is called in the backward pass with each single step's contribution. Stacked, bidirectional, projected, packed and
+    unbatched use are supported; dropout between layers is not, so the model must be in evaluation mode.
+    """
+    calls: list[Unrolled] = []
+    stock = {nn.RNN.forward, nn.GRU.forward, nn.LSTM.forward}
+    found = [(name, m) for name, m in model.named_modules() if isinstance(m, nn.RNNBase) and type(m).forward in stock]
+    for name, module in found:
+        module.forward = _stepper(name or "(model)", module, calls, tolerance, on_gradient)
+    try:
+        yield calls
+    finally:
+        for _, module in found:
+            del module.forward
+
+
+def _stepper(
+    name: str,
+    module: nn.RNNBase,
+    calls: list[Unrolled],
+    tolerance: float,
+    on_gradient: Callable[[nn.Parameter, Tensor], None] | None,
+) -> Callable[..., Output]:
+    fused = type(module).forward
+
+    def forward(x: Tensor | PackedSequence, state: Tensor | tuple[Tensor, Tensor] | None = None) -> Output:
+        with torch.no_grad():
+            expected, _ = fused(module, x, state)
+        output, final, tracks = step_through(module, x, state, name=name, on_gradient=on_gradient)
+        gap = _relative_gap(_data(output), _data(expected))
+        if not gap <= tolerance and bool(_data(expected).isfinite().all()):
+            raise ModelError(
+                name, expected=f"the fused kernel's output within {tolerance:g} when stepped", got=f"{gap:.2g}"
+            )
+        calls.append(Unrolled(name, module, tracks, gap))
+        return output, final
+
+    return forward
+
+
+def step_through(
+    module: nn.RNNBase,
+    x: Tensor | PackedSequence,
+    state: Tensor | tuple[Tensor, Tensor] | None,
+    *,
+    name: str = "",
+    on_gradient: Callable[[nn.Parameter, Tensor], None] | None = None,
+) -> tuple[Tensor | PackedSequence, Tensor | tuple[Tensor, Tensor], list[Track]]:
+    """The module's own forward pass, one step at a time: output and final state in its own forms, and the tracks."""
+    lengths: Tensor | None = None
+    if isinstance(x, PackedSequence):
+        sequence, lengths = pad_packed_sequence(x)
+    else:
+        sequence = (
+            x if x.ndim == 3 and not module.batch_first else (x.unsqueeze(1) if x.ndim == 2 else x.transpose(0, 1))
+        )
+    steps, batch = sequence.shape[:2]  # (T, B, F)
+    mask = None if lengths is None else (torch.arange(steps)[:, None] < lengths[None]).to(sequence.device)[..., None]
+    directions = 2 if module.bidirectional else 1
+    hidden, cell = _start(
+        module, state, batch, sequence, directions, unbatched=not isinstance(x, PackedSequence) and x.ndim == 2
+    )
+    tracks, last_h, last_c = [], [], []
+    inputs = list(sequence.unbind(0))
+    for layer in range(module.num_layers):
+        outputs: list[list[Tensor]] = []
+        for direction in range(directions):
+            place = layer * directions + direction
+            label = f"{name}.l{layer}" + (".reverse" if direction else "")
+            track = Track(label, layer, bool(direction), inputs=inputs)
+            h, c = _run(module, inputs, hidden[place], cell[place], track, mask, on_gradient)
+            outputs.append(track.hidden)
+            tracks.append(track)
+            last_h.append(h)
+            last_c.append(c)
+        inputs = [torch.cat(parts, dim=1) for parts in zip(*outputs, strict=True)]
+    output = torch.stack(inputs)
+    if mask is not None:
+        output = output * mask
+    return _give_back(module, x, output, torch.stack(last_h), torch.stack(last_c), lengths, tracks)
+
+
+def layer_step(module: nn.RNNBase, track: Track, *, sample: int) -> Callable[[Tensor, int], Tensor]:
+    """z_t as a function of z_{t−1}, z = h or (h, c) joined, for one sample's own inputs to this layer."""
+    weights = {key: value.detach() for key, value in _parameters(module, track.layer, reverse=False).items()}
+    width = track.hidden[0].shape[1]
+
+    def step(z: Tensor, t: int) -> Tensor:
+        x, z = track.inputs[t][sample : sample + 1].detach(), z[None]
+        if isinstance(module, nn.LSTM):
+            return torch.cat(lstm_step(x, z[:, :width], z[:, width:], weights)[:2], dim=1)[0]
+        if isinstance(module, nn.GRU):
+            return gru_step(x, z, weights)[0][0]
+        return rnn_step(x, z, weights, relu=module.nonlinearity == "relu")[0]
+
+    return step
+
+
+def _start(
+    module: nn.RNNBase,
+    state: Tensor | tuple[Tensor, Tensor] | None,
+    batch: int,
+    sequence: Tensor,
+    directions: int,
+    *,
+    unbatched: bool,
+) -> tuple[Tensor, Tensor]:
+    """The first states, (layers·directions, B, H) each; zeros where none were given."""
+    places, size = module.num_layers * directions, module.proj_size or module.hidden_size
+    given_h, given_c = state if isinstance(state, tuple) else (state, None)
+    if unbatched and given_h is not None:
+        given_h, given_c = given_h.unsqueeze(1), None if given_c is None else given_c.unsqueeze(1)
+    hidden = sequence.new_zeros(places, batch, size) if given_h is None else given_h
+    cell = sequence.new_zeros(places, batch, module.hidden_size) if given_c is None else given_c
+    return hidden, cell
+
+
+def _run(
+    module: nn.RNNBase,
+    inputs: list[Tensor],
+    h: Tensor,
+    c: Tensor,
+    track: Track,
+    mask: Tensor | None,
+    on_gradient: Callable[[nn.Parameter, Tensor], None] | None,
+) -> tuple[Tensor, Tensor]:
+    """One layer, one direction, all steps; steps beyond a sample's length leave its state as it is."""
+    parameters = _parameters(module, track.layer, reverse=track.reverse)
+    order = range(len(inputs) - 1, -1, -1) if track.reverse else range(len(inputs))
+    for t in order:
+        weights = {key: _of_this_step(parameter, on_gradient) for key, parameter in parameters.items()}
+        gates: dict[str, Tensor] = {}
+        if isinstance(module, nn.LSTM):
+            new_h, new_c, gates = lstm_step(inputs[t], h, c, weights)
+        elif isinstance(module, nn.GRU):
+            (new_h, gates), new_c = gru_step(inputs[t], h, weights), c
+        else:
+            new_h, new_c = rnn_step(inputs[t], h, weights, relu=module.nonlinearity == "relu"), c
+        h, c = (new_h, new_c) if mask is None else (torch.where(mask[t], new_h, h), torch.where(mask[t], new_c, c))
+        track.hidden.append(_kept(h))
+        if isinstance(module, nn.LSTM):
+            track.cell.append(_kept(c))
+        for key, gate in gates.items():
+            track.gates.setdefault(key, []).append(gate.detach())
+    if track.reverse:
+        for states in (track.hidden, track.cell, *track.gates.values()):
+            states.reverse()
+    return h, c
+
+
+def _parameters(module: nn.RNNBase, layer: int, *, reverse: bool) -> dict[str, Tensor]:
+    suffix = f"l{layer}" + ("_reverse" if reverse else "")
+    names = {"ih": "weight_ih_", "hh": "weight_hh_", "b_ih": "bias_ih_", "b_hh": "bias_hh_", "hr": "weight_hr_"}
+    return {key: getattr(module, prefix + suffix) for key, prefix in names.items() if hasattr(module, prefix + suffix)}
+
+
+def _of_this_step(parameter: Tensor, on_gradient: Callable[[nn.Parameter, Tensor], None] | None) -> Tensor:
+    """A view that only this step uses, so that its gradient is this step's share."""
+    if on_gradient is None or not parameter.requires_grad:
+        return parameter
+    view = parameter.view_as(parameter)
+    view.register_hook(lambda gradient: on_gradient(parameter, gradient))  # type: ignore[no-untyped-call, arg-type]
+    return view
+
+
+def _kept(state: Tensor) -> Tensor:
+    if state.requires_grad:
+        state.retain_grad()
+    return state
+
+
+def _give_back(
+    module: nn.RNNBase,
+    x: Tensor | PackedSequence,
+    output: Tensor,
+    h: Tensor,
+    c: Tensor,
+    lengths: Tensor | None,
+    tracks: list[Track],
+) -> tuple[Tensor | PackedSequence, Tensor | tuple[Tensor, Tensor], list[Track]]:
+    if isinstance(x, PackedSequence):
+        sorted_order = x.sorted_indices
+        given: Tensor | PackedSequence = pack_padded_sequence(
+            output, _cpu(lengths), enforce_sorted=sorted_order is None
+        )
+    elif x.ndim == 2:
+        given, h, c = output.squeeze(1), h.squeeze(1), c.squeeze(1)
+    else:
+        given = output.transpose(0, 1) if module.batch_first else output
+    return given, ((h, c) if isinstance(module, nn.LSTM) else h), tracks
+
+
+def _cpu(lengths: Tensor | None) -> Tensor:
+    assert lengths is not None
+    return lengths.cpu()
+
+
+def _data(output: Tensor | PackedSequence) -> Tensor:
+    return output.data if isinstance(output, PackedSequence) else output
+
+
+def _relative_gap(a: Tensor, b: Tensor) -> float:
+    if a.shape != b.shape:
+        return float("inf")
+    scale = b.detach().abs().max().clamp_min(1e-12)
+    return float((a.detach() - b).abs().max() / scale)

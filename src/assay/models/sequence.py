@@ -1,0 +1,196 @@
+"""Sequence models: plain recurrences of several initialisations, GRU, LSTM, and a small causal transformer."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from assay.errors import OptionError
+
+Reads = Literal["last", "every"]
+CELLS: Mapping[str, str] = MappingProxyType(
+    {
+        "rnn": "tanh, torch's own initialisation U(±1/√H)",
+        "rnn-linear": "no nonlinearity, orthogonal recurrent matrix",
+        "rnn-relu": "relu, torch's own initialisation",
+        "irnn": "relu, identity recurrent matrix, zero biases (Le, Jaitly & Hinton 2015)",
+        "ornn": "tanh, orthogonal recurrent matrix (Saxe, McClelland & Ganguli 2014)",
+        "gru": "gated recurrent unit (Cho et al. 2014)",
+        "lstm": "forget bias 1 (Gers, Schmidhuber & Cummins 2000)",
+        "lstm-chrono": "forget bias ln U(1, T−1), input bias its negative (Tallec & Ollivier 2018)",
+        "transformer": "causal self-attention, pre-norm (Vaswani et al. 2017; Xiong et al. 2020)",
+    }
+)
+
+
+class LinearRecurrence(nn.Module):
+    """z_t = W z_{t−1} + U x_t + b: the recurrence theory speaks of, one call of ``cell`` a step."""
+
+    def __init__(self, features: int, hidden: int) -> None:
+        super().__init__()
+        self.cell = LinearCell(features, hidden)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """(N, T, F) -> (N, T, H) and the last state (1, N, H)."""
+        z = x.new_zeros(x.shape[0], self.cell.recurrent.out_features)
+        states = []
+        for step in x.unbind(1):
+            z = self.cell(step, z)
+            states.append(z)
+        return torch.stack(states, dim=1), z[None]
+
+
+class LinearCell(nn.RNNCellBase):
+    """One step: W z + U x + b."""
+
+    def __init__(self, features: int, hidden: int) -> None:
+        nn.Module.__init__(self)
+        self.inward = nn.Linear(features, hidden)
+        self.recurrent = nn.Linear(hidden, hidden, bias=False)
+        nn.init.orthogonal_(self.recurrent.weight)
+
+    def forward(self, x: Tensor, z: Tensor) -> Tensor:
+        """(N, F), (N, H) -> (N, H)."""
+        out: Tensor = self.inward(x) + self.recurrent(z)
+        return out
+
+
+class Recurrent(nn.Module):
+    """A recurrence and a linear readout: (N, T, F) -> (N, K) of the last step, or (N, T, K) of every step."""
+
+    def __init__(self, body: nn.Module, *, hidden: int, outputs: int, reads: Reads) -> None:
+        super().__init__()
+        self.body, self.readout, self.reads = body, nn.Linear(hidden, outputs), reads
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, T, F) -> (N, K) or (N, T, K)."""
+        states = self.body(x)[0]
+        out: Tensor = self.readout(states[:, -1] if self.reads == "last" else states)
+        return out
+
+
+class CausalTransformer(nn.Module):
+    """Pre-norm blocks of causal self-attention over learned positions; the same interface as :class:`Recurrent`."""
+
+    def __init__(
+        self, features: int, *, hidden: int, outputs: int, length: int, reads: Reads, layers: int = 2, heads: int = 4
+    ) -> None:
+        super().__init__()
+        if hidden % heads:
+            raise OptionError("hidden", expected=f"a multiple of {heads} heads", got=hidden)
+        self.embed, self.readout, self.reads = nn.Linear(features, hidden), nn.Linear(hidden, outputs), reads
+        self.positions = nn.Parameter(torch.randn(length, hidden) * 0.02)
+        self.blocks = nn.ModuleList(
+            nn.TransformerEncoderLayer(
+                hidden, heads, 2 * hidden, dropout=0.0, batch_first=True, norm_first=True, activation="gelu"
+            )
+            for _ in range(layers)
+        )
+        self.norm = nn.LayerNorm(hidden)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, T, F) -> (N, K) or (N, T, K); T at most the length it was made for."""
+        steps = x.shape[1]
+        mask = torch.ones(steps, steps, dtype=torch.bool, device=x.device).triu(1)
+        z = self.embed(x) + self.positions[:steps]
+        for block in self.blocks:
+            z = block(z, src_mask=mask)
+        z = self.norm(z)
+        out: Tensor = self.readout(z[:, -1] if self.reads == "last" else z)
+        return out
+
+
+def build_sequence_model(
+    name: str,
+    *,
+    features: int,
+    outputs: int,
+    length: int,
+    reads: Reads = "last",
+    hidden: int = 64,
+    layers: int = 1,
+    forget_bias: float = 1.0,
+    seed: int = 0,
+) -> nn.Module:
+    """One of :data:`CELLS`, (N, T, F) -> (N, K) or (N, T, K), its weights following from ``seed`` alone.
+
+    Raises :class:`OptionError` for an unknown name and for sizes below 1.
+    """
+    if name not in CELLS:
+        raise OptionError("cell", expected=f"one of {', '.join(CELLS)}", got=name)
+    for field, value in {
+        "features": features,
+        "outputs": outputs,
+        "length": length,
+        "hidden": hidden,
+        "layers": layers,
+    }.items():
+        if value < 1:
+            raise OptionError(field, expected="at least 1", got=value)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        if name == "transformer":
+            return CausalTransformer(
+                features, hidden=hidden, outputs=outputs, length=length, reads=reads, layers=max(2, layers)
+            )
+        body = _body(name, features, hidden, layers, length=length, forget_bias=forget_bias)
+        return Recurrent(body, hidden=hidden, outputs=outputs, reads=reads)
+
+
+def _body(name: str, features: int, hidden: int, layers: int, *, length: int, forget_bias: float) -> nn.Module:
+    if name == "rnn-linear":
+        return LinearRecurrence(features, hidden)
+    if name == "gru":
+        return nn.GRU(features, hidden, layers, batch_first=True)
+    if name in {"lstm", "lstm-chrono"}:
+        lstm = nn.LSTM(features, hidden, layers, batch_first=True)
+        set_forget_bias(lstm, _chrono(hidden, length) if name == "lstm-chrono" else forget_bias)
+        return lstm
+    rnn = nn.RNN(
+        features, hidden, layers, batch_first=True, nonlinearity="relu" if name in {"irnn", "rnn-relu"} else "tanh"
+    )
+    if name in {"irnn", "ornn"}:
+        set_recurrent(rnn, "identity" if name == "irnn" else "orthogonal")
+    return rnn
+
+
+@torch.no_grad()
+def set_recurrent(rnn: nn.RNN, to: Literal["identity", "orthogonal"]) -> None:
+    """Give every W_hh the identity or a random orthogonal matrix, and zero biases, in place."""
+    for key, parameter in rnn.named_parameters():
+        if key.startswith("weight_hh") and to == "identity":
+            nn.init.eye_(parameter)
+        elif key.startswith("weight_hh"):
+            nn.init.orthogonal_(parameter)
+        elif key.startswith("bias"):
+            nn.init.zeros_(parameter)
+
+
+@torch.no_grad()
+def set_forget_bias(lstm: nn.LSTM, bias: float | Tensor) -> None:
+    """Make the forget bias ``bias`` exactly (torch adds two biases: the second becomes 0), in place.
+
+    A tensor (H,) also sets the input bias to its negative, as the chrono initialisation does.
+    """
+    for key, parameter in lstm.named_parameters():
+        if key.startswith("bias"):
+            i, f, _, _ = parameter.chunk(4)
+            own = key.startswith("bias_ih")
+            f.copy_(torch.as_tensor(bias, dtype=f.dtype).expand_as(f)) if own else f.zero_()
+            if isinstance(bias, Tensor):
+                i.copy_(-bias) if own else i.zero_()
+
+
+def _chrono(hidden: int, length: int) -> Tensor:
+    """b_f = ln u, u uniform on [1, T−1]: forget-gate time constants spread over the sequence."""
+    return (1 + torch.rand(hidden) * max(1e-3, length - 2)).log()
+
+
+def half_life(forget_bias: float) -> float:
+    """ln 2/−ln σ(b) steps: how long the additive path of an LSTM holds half of its gradient with bias b alone."""
+    return math.log(2) / math.log1p(math.exp(-forget_bias))
