@@ -166,6 +166,7 @@ def test_a_perturbation_outside_the_ball_never_counts(linear, near_grey, monkeyp
     images, labels = near_grey
 
     def overshoot(self, lanes, answer, threat):
+        lanes.step = lanes.step + 1
         lanes.candidate = lanes.images + 50 * lanes.epsilon[:, None, None, None] * threat.geometry.steepest(
             answer.gradient
         )
@@ -234,7 +235,7 @@ def test_bad_input_is_one_clear_line(linear, change, error, message):
 )
 def test_bad_options_name_the_field(options):
     (name,) = options
-    from assay.attacks.presets import find_attack
+    from assay.attacks.registry import find_attack
 
     with pytest.raises(OptionError, match=f"pgd: {name}: expected "):
         find_attack("pgd", options)

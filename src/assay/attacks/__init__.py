@@ -1,20 +1,29 @@
 """Threats, steps, attacks, and the engine that judges them."""
 
 from assay.attacks.engine import Outcome, attack
+from assay.attacks.ensemble import ApgdCe, ApgdT, FabT, MinimumNorm, SquareSearch, Standard
 from assay.attacks.gallery import pick_gallery
 from assay.attacks.measure import RobustnessMeasurement, measure_epsilon_curve, measure_robust_accuracy
-from assay.attacks.presets import PRESETS, Attack, Fgsm, Pgd, RandomNoise, SignedSteps, find_attack
+from assay.attacks.plan import Attack
+from assay.attacks.presets import Fgsm, Pgd, RandomNoise, SignedSteps
+from assay.attacks.registry import PRESETS, find_attack
 from assay.attacks.threat import Threat
 
 __all__ = [
     "PRESETS",
+    "ApgdCe",
+    "ApgdT",
     "Attack",
+    "FabT",
     "Fgsm",
+    "MinimumNorm",
     "Outcome",
     "Pgd",
     "RandomNoise",
     "RobustnessMeasurement",
     "SignedSteps",
+    "SquareSearch",
+    "Standard",
     "Threat",
     "attack",
     "find_attack",

@@ -17,13 +17,15 @@ from torch import Tensor, nn
 from assay.attacks.lanes import Answer, Lanes, Method, Samples
 from assay.attacks.ledger import Ledger, Trace
 from assay.attacks.network import Effort, Network, opened, predictions
-from assay.attacks.presets import Attack, find_attack
+from assay.attacks.plan import Attack
+from assay.attacks.registry import find_attack
 from assay.attacks.threat import Threat
 from assay.errors import DataError, OptionError
 from assay.records.attack import Norm
 from assay.runtime import device_of, dtype_of
 
 LONGEST_TRACE = 500  # steps; a random search of thousands is told by its result alone
+EXAMPLE = 32  # images on which the fast copy of the model must agree with the original
 OnStep = Callable[[str, int, int], None]  # method, rows still under attack or waiting, rows in all
 
 
@@ -77,13 +79,15 @@ def attack(
     batch_size: int = 256,
     ids: Tensor | None = None,
     clean_logits: Tensor | None = None,
+    compiled: bool = False,
     on_step: OnStep | None = None,
 ) -> Outcome:
     """Attack ``model`` on ``images`` float (N, C, H, W) in ``box`` with ``labels`` int64 (N,).
 
     ``attack`` is the name of a preset or an options object such as ``Pgd(steps=20)``. ``epsilon`` is one number, or
     one a sample (N,), in pixel units. ``ids`` int64 (N,) are what a sample's random numbers hang on (default 0..N−1).
-    ``clean_logits`` (N, K) spare the pass over the clean images. The model is left as it was found.
+    ``clean_logits`` (N, K) spare the pass over the clean images; ``compiled`` attacks through
+    ``torch.compile``. The model is left as it was found.
 
     Raises :class:`DataError` for images outside the box, labels out of range or missing; :class:`OptionError` for an
     epsilon below 0 or an unknown attack; :class:`ModelError` for a model that cannot take the images.
@@ -95,7 +99,7 @@ def attack(
     threat = Threat(norm=norm, epsilon=float(bounds.max()), box=box, constrained=plan_of.constrained)
     images = images.to(device, dtype_of(model))
     started = time.perf_counter()
-    with opened(model, images[:2]) as network:
+    with opened(model, images[:EXAMPLE], compiled=compiled) as network:
         if clean_logits is None:
             clean_logits = torch.cat([network.judge(part) for part in torch.split(images, batch_size)])
         samples = Samples(
@@ -110,11 +114,15 @@ def attack(
         engine = Engine(network, threat, Ledger.open(images, samples.logits), batch_size, on_step)
         trace = engine.run(plan.methods, samples)
         ledger = engine.ledger
+        if threat.constrained:  # a search for the nearest image finds some that are too far to count
+            reach = bounds.to(device) + threat.geometry.slack(images[0].numel())
+            ledger.forget(ledger.distances > reach, images, samples.logits)
+        wrong = predictions(ledger.logits) != samples.labels
     return Outcome(
         threat=threat,
         labels=labels.cpu(),
         adversarial=ledger.adversarial.float().cpu(),
-        broken=ledger.broken.cpu(),
+        broken=((predictions(samples.logits) == samples.labels) & wrong).cpu(),
         broken_by=ledger.broken_by.cpu(),
         steps=ledger.steps.cpu(),
         distances=ledger.distances.cpu(),
@@ -180,13 +188,15 @@ class Engine:
         answer = self.network.ask(lanes, method.loss, self.threat)
         if trace is not None:
             trace.note(lanes, answer)
+        if self.threat.constrained and method.stays_inside:
+            misses = (predictions(answer.logits) != lanes.labels) & ~answer.broken
+            self.network.effort.outside_ball += int(misses.sum())
         finished = self._settle(method, lanes, answer)
         if bool(finished.any()):
             staying = (~finished).nonzero()[:, 0]
             lanes, answer = lanes.take(staying), answer.take(staying)
         if len(lanes) == 0:
             return lanes
-        lanes.step = lanes.step + 1
         return method.advance(lanes, answer, self.threat)  # type: ignore[no-any-return]  # its own kind of lanes
 
     def _settle(self, method: Method[Any], lanes: Lanes, answer: Answer) -> Tensor:
@@ -196,6 +206,9 @@ class Engine:
             if bool(finished.any()):
                 self._write(lanes.take(finished), always=True)
             return finished
+        if method.keeps == "nearest":
+            distances = self.threat.distance(lanes.candidate, lanes.images)
+            answer.broken = answer.broken & (distances < self.ledger.distances[lanes.index])
         if bool(answer.broken.any()):
             confirmed = self._write(lanes.take(answer.broken), always=False)
             if method.keeps == "first":

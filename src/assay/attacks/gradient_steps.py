@@ -37,6 +37,7 @@ class GradientSteps:
     random_start: bool = False
     momentum: float = 0.0
     keeps: Keeps = "first"
+    stays_inside: bool = True
     seed: int = 0
     stream: int = 0
 
@@ -53,6 +54,7 @@ class GradientSteps:
 
     def advance(self, lanes: MomentumLanes, answer: Answer, threat: Threat) -> MomentumLanes:
         """The next image."""
+        lanes.step = lanes.step + 1
         direction = answer.gradient
         if self.momentum:
             size = direction.flatten(1).abs().sum(dim=1).clamp_min(torch.finfo(direction.dtype).tiny)
@@ -75,6 +77,7 @@ class Noise:
     steps: int = 10
     loss: Loss = cross_entropy
     keeps: Keeps = "first"
+    stays_inside: bool = True
     seed: int = 0
 
     def begin(self, samples: Samples, threat: Threat) -> Lanes:
@@ -83,6 +86,7 @@ class Noise:
 
     def advance(self, lanes: Lanes, answer: Answer, threat: Threat) -> Lanes:
         """The next image."""
+        lanes.step = lanes.step + 1
         return self._draw(lanes, threat)
 
     def _draw(self, lanes: Lanes, threat: Threat) -> Lanes:

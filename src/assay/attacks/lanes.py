@@ -117,8 +117,12 @@ class Method(Protocol[L]):
     def keeps(self) -> Keeps:
         """Which image counts."""
 
+    @property
+    def stays_inside(self) -> bool:
+        """Whether it promises candidates inside the ball; one outside is then worth counting."""
+
     def begin(self, samples: Samples, threat: Threat) -> L:
         """Lanes at step 0."""
 
     def advance(self, lanes: L, answer: Answer, threat: Threat) -> L:
-        """The same lanes, one move on."""
+        """The same lanes, one move on; a method counts its own moves in ``step``, so an answer may cost none."""

@@ -54,6 +54,14 @@ class Ledger:
         self.broken_by[rows] = len(self.methods) - 1
         self.steps[rows] = found.step
 
+    def forget(self, rows: Tensor, images: Tensor, clean_logits: Tensor) -> None:
+        """Take back the images of ``rows`` (bool (N,)), but not the distance at which one was found."""
+        self.adversarial[rows] = images[rows]
+        self.logits[rows] = clean_logits[rows].to(self.logits)
+        self.broken[rows] = False
+        self.broken_by[rows] = -1
+        self.steps[rows] = -1
+
 
 @dataclass(eq=False)
 class Trace:

@@ -10,7 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from assay.attacks.engine import OnStep, Outcome, attack
-from assay.attacks.presets import Attack, find_attack
+from assay.attacks.ensemble import MinimumNorm
+from assay.attacks.plan import Attack
+from assay.attacks.registry import find_attack
 from assay.attacks.threat import Threat
 from assay.data.dataset import ImageDataset, to_unit_range
 from assay.errors import OptionError
@@ -116,15 +118,10 @@ def summarize_attack(
         outside_ball=outcome.effort.outside_ball,
         unconfirmed=outcome.effort.unconfirmed,
         correct_after_rounding=correct_after_rounding,
-        mean_distance=float(outcome.distances[outcome.distances.isfinite()].mean()) if bool(found(outcome)) else 0.0,
+        mean_distance=float(outcome.distances[outcome.broken].mean()) if bool(outcome.broken.any()) else 0.0,
         forward_equivalents=(outcome.effort.forwards + outcome.effort.backwards) / n,
         seconds=outcome.seconds,
     )
-
-
-def found(outcome: Outcome) -> bool:
-    """Whether any adversarial image was written down."""
-    return bool(outcome.distances.isfinite().any())
 
 
 def correct_after_rounding(model: nn.Module, dataset: ImageDataset, outcome: Outcome, *, batch_size: int = 256) -> int:
@@ -159,7 +156,8 @@ def measure_epsilon_curve(
     """Accuracy at each epsilon, from small to large; a sample broken at one stays broken at every larger one.
 
     Only samples that withstood the smaller epsilons are attacked at the next, so the curve falls by construction and
-    costs little more than its last points. ``steps`` sets the option of that name of a preset given by name. A 0 is
+    costs little more than its last points. ``attack="min-norm"`` finds each sample's own smallest epsilon instead, in
+    one run for all of them. ``steps`` sets the option of that name of a preset given by name. A 0 is
     added in front when ``epsilons`` has none.
     """
     options = _with_steps(attack, steps)
@@ -168,37 +166,79 @@ def measure_epsilon_curve(
         raise OptionError("epsilons", expected="finite numbers of at least 0", got=list(epsilons))
     started = time.perf_counter()
     known = predict(model, dataset, batch_size=batch_size) if clean is None else clean
-    standing = known.correct.clone()
-    points = [EpsilonPoint.of(int(standing.sum()), len(dataset), epsilon=0.0)]
-    minimal = torch.full((len(dataset),), torch.inf, dtype=torch.float64)
-    minimal[~standing] = 0.0
-    for epsilon in ordered[1:]:
-        rows = standing.nonzero()[:, 0]
-        if len(rows) > 0:
-            part = Predictions(known.logits[rows], known.labels[rows], 0.0)
-            outcome = _attack_dataset(
-                model,
-                dataset.subset(rows),
-                options=options,
-                norm=norm,
-                epsilon=epsilon,
-                seed=seed,
-                batch_size=batch_size,
-                clean=part,
-                on_step=None,
-            )
-            minimal[rows] = torch.where(outcome.robust, minimal[rows], epsilon)
-            standing[rows] = outcome.robust
-        points.append(EpsilonPoint.of(int(standing.sum()), len(dataset), epsilon=epsilon))
+    search = _search_nearest if isinstance(options, MinimumNorm) else _climb
+    minimal = search(
+        model, dataset, known, options=options, epsilons=ordered, norm=norm, seed=seed, batch_size=batch_size
+    )
+    points = tuple(EpsilonPoint.of(int((minimal > e).sum()), len(dataset), epsilon=e) for e in ordered)
     median = float(minimal.median())
     return EpsilonCurve(
         attack=options.name,
         norm=norm,
         steps=options.describe(Threat(norm=norm, epsilon=ordered[-1]))[0],
-        points=tuple(points),
+        points=points,
         median_epsilon=median if median < float("inf") else None,
         seconds=time.perf_counter() - started,
     )
+
+
+def _climb(
+    model: nn.Module,
+    dataset: ImageDataset,
+    known: Predictions,
+    *,
+    options: Attack,
+    epsilons: Sequence[float],
+    norm: Norm,
+    seed: int,
+    batch_size: int,
+) -> Tensor:
+    """float64 (N,): the smallest of ``epsilons`` at which each sample broke, 0 for one wrong before, else infinite."""
+    minimal = torch.where(known.correct, torch.inf, 0.0).double()
+    for epsilon in epsilons[1:]:
+        rows = minimal.isinf().nonzero()[:, 0]
+        if len(rows) == 0:
+            break
+        outcome = _attack_dataset(
+            model,
+            dataset.subset(rows),
+            options=options,
+            norm=norm,
+            epsilon=epsilon,
+            seed=seed,
+            batch_size=batch_size,
+            clean=Predictions(known.logits[rows], known.labels[rows], 0.0),
+            on_step=None,
+        )
+        minimal[rows[~outcome.robust]] = epsilon
+    return minimal
+
+
+def _search_nearest(
+    model: nn.Module,
+    dataset: ImageDataset,
+    known: Predictions,
+    *,
+    options: Attack,
+    epsilons: Sequence[float],
+    norm: Norm,
+    seed: int,
+    batch_size: int,
+) -> Tensor:
+    """float64 (N,): the distance of the nearest adversarial image found, from one run for every epsilon."""
+    outcome = _attack_dataset(
+        model,
+        dataset,
+        options=options,
+        norm=norm,
+        epsilon=epsilons[-1],
+        seed=seed,
+        batch_size=batch_size,
+        clean=known,
+        on_step=None,
+    )
+    slack = Threat(norm=norm).geometry.slack(dataset.images[0].numel())
+    return torch.where(known.correct, (outcome.distances - slack).clamp_min(0.0), 0.0)
 
 
 def _with_steps(attack: str | Attack, steps: int | None) -> Attack:

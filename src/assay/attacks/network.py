@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from assay.attacks.lanes import Answer, Lanes
 from assay.attacks.losses import Loss
+from assay.attacks.surrogate import fold_batch_norm
 from assay.attacks.threat import Threat
 from assay.errors import ModelError
 from assay.evaluate import call, check_logits
@@ -38,12 +39,16 @@ class Effort:
 
 @dataclass(eq=False)
 class Network:
-    """``fast`` answers the attack, ``model`` (the user's own, untouched) has the last word."""
+    """``fast`` answers the attack, ``model`` (the user's own, untouched) has the last word.
+
+    ``folded`` counts the BatchNorm layers that ``fast`` does without.
+    """
 
     model: nn.Module
-    fast: nn.Module
+    fast: Callable[[Tensor], Tensor]
     classes: int
     layout: torch.memory_format = torch.contiguous_format
+    folded: int = 0
     effort: Effort = field(default_factory=Effort)
 
     def judge(self, images: Tensor) -> Tensor:
@@ -71,9 +76,7 @@ class Network:
         broken = predictions(logits) != lanes.labels
         if bool(broken.any()):
             rows = broken.nonzero()[:, 0]
-            inside = threat.contains(lanes.candidate[rows], lanes.images[rows], lanes.epsilon[rows])
-            broken[rows] = inside
-            self.effort.outside_ball += int((~inside).sum()) if threat.constrained else 0
+            broken[rows] = threat.contains(lanes.candidate[rows], lanes.images[rows], lanes.epsilon[rows])
         return Answer(logits=logits, losses=losses, gradient=gradient, broken=broken)
 
     def _evaluate(self, lanes: Lanes, method_loss: Loss) -> tuple[Tensor, Tensor]:
@@ -110,7 +113,7 @@ class Network:
         return gradient
 
     def _logits(self, images: Tensor) -> Tensor:
-        return self.fast(images.contiguous(memory_format=self.layout)).float()  # type: ignore[no-any-return]
+        return self.fast(images.contiguous(memory_format=self.layout)).float()
 
 
 def predictions(logits: Tensor) -> Tensor:
@@ -119,24 +122,33 @@ def predictions(logits: Tensor) -> Tensor:
 
 
 @contextmanager
-def opened(model: nn.Module, example: Tensor, *, classes: int | None = None) -> Iterator[Network]:
+def opened(
+    model: nn.Module, example: Tensor, *, classes: int | None = None, fold: bool = True, compiled: bool = False
+) -> Iterator[Network]:
     """A :class:`Network` around ``model`` for the length of a block; the model is left as it was found.
 
-    ``example`` is a few images, on which the output is checked. Raises :class:`ModelError` when the model cannot take
-    them or does not return one row of logits a sample.
+    ``example`` is a few images, on which the output is checked, and the folded copy (``fold``) against the original.
+    ``compiled`` passes the copy through ``torch.compile``: worth its minute for long attacks. Raises
+    :class:`ModelError` when the model cannot take the images or does not return one row of logits a sample.
     """
     with preserved(model, training=False):
         for parameter in model.parameters():
             parameter.requires_grad_(False)
         with torch.no_grad():
-            logits = call(model, example)
+            logits = call(model, example[:2])
         if not isinstance(logits, Tensor) or logits.ndim != 2:
             raise ModelError("model output", expected="one tensor of logits (N, K)", got=_shape(logits))
         width = logits.shape[1] if classes is None else classes
-        check_logits(logits, n=len(example), classes=width)
+        check_logits(logits, n=len(example[:2]), classes=width)
         if width < 2:
             raise ModelError("model output", expected="logits of two classes or more", got=tuple(logits.shape))
-        yield Network(model=model, fast=model, classes=width, layout=_layout(model, example))
+        layout = _layout(model, example[:2])
+        arranged = example.contiguous(memory_format=layout)
+        fast, folded = fold_batch_norm(model, arranged) if fold else (model, 0)
+        if layout == torch.channels_last and folded:
+            fast = fast.to(memory_format=torch.channels_last)
+        answer: Callable[[Tensor], Tensor] = torch.compile(fast) if compiled else fast
+        yield Network(model=model, fast=answer, classes=width, layout=layout, folded=folded)
 
 
 def _layout(model: nn.Module, example: Tensor) -> torch.memory_format:

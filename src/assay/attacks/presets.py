@@ -1,62 +1,30 @@
-"""Attacks by name: each is a small options object that knows its plan, the methods to run one after the other."""
+"""The gradient-step attacks by name: each is a small options object that makes a plan."""
 
 from __future__ import annotations
 
-from abc import abstractmethod
-from collections.abc import Mapping
-from dataclasses import dataclass
-from types import MappingProxyType
-from typing import Any, ClassVar
+from typing import ClassVar
 
-from pydantic import Field, field_validator
+from pydantic import Field
 
 from assay.attacks.gradient_steps import GradientSteps, Noise
-from assay.attacks.lanes import Method
-from assay.attacks.losses import LOSSES, find_loss, fit_to_classes
+from assay.attacks.losses import find_loss, fit_to_classes
+from assay.attacks.plan import Attack, LossName, Plan, notes
 from assay.attacks.threat import Threat
-from assay.errors import OptionError
-from assay.options import Options
 
-
-@dataclass(frozen=True)
-class Plan:
-    """Methods in the order they run, each on the samples that withstood the ones before; notes to be said aloud."""
-
-    methods: tuple[Method[Any], ...]
-    notes: tuple[str, ...] = ()
-
-
-class Attack(Options):
-    """An attack and its options. ``constrained`` is False for one that keeps to no ball."""
-
-    name: ClassVar[str]
-    constrained: ClassVar[bool] = True
-
-    @abstractmethod
-    def plan(self, threat: Threat, *, classes: int, seed: int) -> Plan:
-        """The methods for this threat and number of classes."""
-
-    def describe(self, threat: Threat) -> tuple[int, float | None, int]:
-        """(steps, step size, restarts), as the record states them."""
-        return (int(getattr(self, "steps", 1)), None, int(getattr(self, "restarts", 1)))
+__all__ = ["Attack", "Fgsm", "Pgd", "RandomNoise", "SignedSteps"]
 
 
 class Fgsm(Attack):
     """One step of size ε along the sign of the gradient, from the image itself (Goodfellow et al. 2015)."""
 
     name: ClassVar[str] = "fgsm"
-    loss: str = "ce"
-
-    @field_validator("loss")
-    @classmethod
-    def _known_loss(cls, loss: str) -> str:
-        return _check_loss(loss)
+    loss: LossName = "ce"
 
     def plan(self, threat: Threat, *, classes: int, seed: int) -> Plan:
         """One method a restart."""
         loss, note = fit_to_classes(find_loss(self.loss), classes)
         method = GradientSteps(name=self.name, steps=1, loss=loss, seed=seed)
-        return Plan((method,), _notes(note))
+        return Plan((method,), notes(note))
 
     def describe(self, threat: Threat) -> tuple[int, float | None, int]:
         """(steps, step size, restarts)."""
@@ -75,12 +43,7 @@ class Pgd(Attack):
     restarts: int = Field(default=1, ge=1)
     random_start: bool = True
     momentum: float = Field(default=0.0, ge=0)
-    loss: str = "ce"
-
-    @field_validator("loss")
-    @classmethod
-    def _known_loss(cls, loss: str) -> str:
-        return _check_loss(loss)
+    loss: LossName = "ce"
 
     def plan(self, threat: Threat, *, classes: int, seed: int) -> Plan:
         """One method a restart."""
@@ -99,7 +62,7 @@ class Pgd(Attack):
             )
             for restart in range(self.restarts)
         )
-        return Plan(methods, _notes(note))
+        return Plan(methods, notes(note))
 
     def describe(self, threat: Threat) -> tuple[int, float | None, int]:
         """(steps, step size, restarts)."""
@@ -141,25 +104,3 @@ class RandomNoise(Attack):
     def describe(self, threat: Threat) -> tuple[int, float | None, int]:
         """(steps, step size, restarts)."""
         return (self.draws, None, 1)
-
-
-PRESETS: Mapping[str, type[Attack]] = MappingProxyType(
-    {preset.name: preset for preset in (Fgsm, Pgd, SignedSteps, RandomNoise)}
-)
-
-
-def find_attack(name: str, options: Mapping[str, Any] | None = None) -> Attack:
-    """The preset of that name with ``options`` set; :class:`OptionError` names what there is, or the wrong option."""
-    if name not in PRESETS:
-        raise OptionError("attack", expected=f"one of {', '.join(PRESETS)}", got=repr(name))
-    return PRESETS[name].parse(dict(options or {}), where=name)
-
-
-def _check_loss(loss: str) -> str:
-    if loss not in LOSSES:
-        raise ValueError(f"one of {', '.join(LOSSES)}")
-    return loss
-
-
-def _notes(*notes: str | None) -> tuple[str, ...]:
-    return tuple(note for note in notes if note)

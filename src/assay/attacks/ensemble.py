@@ -1,0 +1,119 @@
+"""The parameter-free attacks and their ensemble, with the budgets AutoAttack was published with."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from pydantic import Field
+
+from assay.attacks.apgd import Apgd
+from assay.attacks.fab import Fab
+from assay.attacks.losses import find_loss, fit_to_classes, targeted_dlr
+from assay.attacks.minimal import FastMinimumNorm
+from assay.attacks.plan import Attack, LossName, Plan, notes
+from assay.attacks.square import Square
+from assay.attacks.threat import Threat
+
+
+class ApgdCe(Attack):
+    """Auto-PGD on the cross-entropy, untargeted (Croce & Hein 2020)."""
+
+    name: ClassVar[str] = "apgd-ce"
+    steps: int = Field(default=100, ge=1)
+    restarts: int = Field(default=1, ge=1)
+    loss: LossName = "ce"
+
+    def plan(self, threat: Threat, *, classes: int, seed: int) -> Plan:
+        """One method a restart."""
+        loss, note = fit_to_classes(find_loss(self.loss), classes)
+        return Plan(
+            tuple(
+                Apgd(name=self.name, steps=self.steps, loss=loss, seed=seed, stream=restart)
+                for restart in range(self.restarts)
+            ),
+            notes(note),
+        )
+
+
+class ApgdT(Attack):
+    """Auto-PGD on the targeted difference of logits ratio, towards each of the likeliest wrong classes in turn."""
+
+    name: ClassVar[str] = "apgd-t"
+    steps: int = Field(default=100, ge=1)
+    targets: int = Field(default=9, ge=1)
+
+    def plan(self, threat: Threat, *, classes: int, seed: int) -> Plan:
+        """One method a target."""
+        loss, note = fit_to_classes(targeted_dlr, classes)
+        return Plan(
+            tuple(
+                Apgd(name=self.name, steps=self.steps, loss=loss, rank=rank, seed=seed, stream=1)
+                for rank in range(2, 2 + min(self.targets, classes - 1))
+            ),
+            notes(note),
+        )
+
+
+class FabT(Attack):
+    """The targeted FAB attack, towards each of the likeliest wrong classes in turn (Croce & Hein 2020)."""
+
+    name: ClassVar[str] = "fab-t"
+    steps: int = Field(default=100, ge=1)
+    targets: int = Field(default=9, ge=1)
+
+    def plan(self, threat: Threat, *, classes: int, seed: int) -> Plan:
+        """One method a target."""
+        ranks = range(2, 2 + min(self.targets, classes - 1))
+        return Plan(tuple(Fab(name=self.name, steps=self.steps, rank=rank) for rank in ranks))
+
+
+class SquareSearch(Attack):
+    """The black-box Square Attack: random search without gradients (Andriushchenko et al. 2020)."""
+
+    name: ClassVar[str] = "square"
+    queries: int = Field(default=5000, ge=1)
+    restarts: int = Field(default=1, ge=1)
+
+    def plan(self, threat: Threat, *, classes: int, seed: int) -> Plan:
+        """One method a restart."""
+        restarts = range(self.restarts)
+        return Plan(tuple(Square(steps=self.queries - 1, seed=seed, stream=restart) for restart in restarts))
+
+    def describe(self, threat: Threat) -> tuple[int, float | None, int]:
+        """(queries, no step size, restarts)."""
+        return (self.queries, None, self.restarts)
+
+
+class Standard(Attack):
+    """The AutoAttack ensemble: APGD-CE, APGD-T, FAB-T and Square, each on what withstood the ones before.
+
+    Croce & Hein 2020, with the published budgets: 100 steps, twice 100 towards each of 9 targets, 5,000 queries.
+    """
+
+    name: ClassVar[str] = "standard"
+    steps: int = Field(default=100, ge=1)
+    targets: int = Field(default=9, ge=1)
+    queries: int = Field(default=5000, ge=1)
+
+    def plan(self, threat: Threat, *, classes: int, seed: int) -> Plan:
+        """The four, in the published order."""
+        members = (
+            ApgdCe(steps=self.steps),
+            ApgdT(steps=self.steps, targets=self.targets),
+            FabT(steps=self.steps, targets=self.targets),
+            SquareSearch(queries=self.queries),
+        )
+        plans = [member.plan(threat, classes=classes, seed=seed) for member in members]
+        said = notes(*(note for plan in plans for note in plan.notes))
+        return Plan(tuple(method for plan in plans for method in plan.methods), said)
+
+
+class MinimumNorm(Attack):
+    """The nearest adversarial image of each sample: the whole curve in one run (FMN, Pintor et al. 2021)."""
+
+    name: ClassVar[str] = "min-norm"
+    steps: int = Field(default=60, ge=1)
+
+    def plan(self, threat: Threat, *, classes: int, seed: int) -> Plan:
+        """One method."""
+        return Plan((FastMinimumNorm(steps=self.steps),))

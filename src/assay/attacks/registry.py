@@ -1,0 +1,37 @@
+"""Every attack by its name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
+from assay.attacks.ensemble import ApgdCe, ApgdT, FabT, MinimumNorm, SquareSearch, Standard
+from assay.attacks.plan import Attack
+from assay.attacks.presets import Fgsm, Pgd, RandomNoise, SignedSteps
+from assay.errors import OptionError
+
+PRESETS: Mapping[str, type[Attack]] = MappingProxyType(
+    {
+        preset.name: preset
+        for preset in (
+            Fgsm,
+            Pgd,
+            SignedSteps,
+            RandomNoise,
+            ApgdCe,
+            ApgdT,
+            FabT,
+            SquareSearch,
+            Standard,
+            MinimumNorm,
+        )
+    }
+)
+
+
+def find_attack(name: str, options: Mapping[str, Any] | None = None) -> Attack:
+    """The preset of that name with ``options`` set; :class:`OptionError` names what there is, or the wrong option."""
+    if name not in PRESETS:
+        raise OptionError("attack", expected=f"one of {', '.join(PRESETS)}", got=repr(name))
+    return PRESETS[name].parse(dict(options or {}), where=name)

@@ -1,0 +1,157 @@
+"""APGD, FAB, Square and FMN: closed forms, exact answers by enumeration, and the ensemble."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from scipy.optimize import linprog
+from torch import nn
+
+from assay.attacks.apgd import Apgd
+from assay.attacks.engine import attack
+from assay.attacks.ensemble import ApgdCe, ApgdT, FabT, MinimumNorm, SquareSearch, Standard
+from assay.attacks.measure import measure_epsilon_curve, measure_robust_accuracy
+from assay.attacks.threat import GEOMETRIES
+
+
+def boundary_distances(linear, images, norm):
+    score = ((images * linear.w).flatten(1).sum(dim=1) + linear.b).abs()
+    return (score / GEOMETRIES[norm].dual(linear.w[None])).detach()
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
+@pytest.mark.parametrize("options", [FabT(steps=12), MinimumNorm(steps=100)], ids=["fab", "fmn"])
+def test_nearest_images_of_a_linear_model_lie_on_its_boundary(linear, near_grey, norm, options):
+    images, labels = near_grey
+    distances = boundary_distances(linear, images, norm)
+    outcome = attack(linear, images, labels, attack=options, norm=norm, epsilon=distances * 1.03 + 1e-5)
+    assert outcome.broken.all()
+    impossible = attack(linear, images, labels, attack=options, norm=norm, epsilon=distances * 0.99)
+    assert not impossible.broken.any()
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_minimal_epsilons_of_a_linear_model(linear, near_grey, norm):
+    images, labels = near_grey
+    distances = boundary_distances(linear, images, norm).double()
+    outcome = attack(linear, images, labels, attack=MinimumNorm(steps=100), norm=norm, epsilon=1.0)
+    assert (outcome.distances >= distances * 0.9999).all()
+    assert float((outcome.distances / distances).median()) < 1.01
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+@pytest.mark.parametrize("options", [ApgdCe(steps=20), ApgdT(steps=20)], ids=["ce", "t"])
+def test_apgd_breaks_a_linear_model_exactly_within_its_distance(linear, near_grey, norm, options):
+    images, labels = near_grey
+    distances = boundary_distances(linear, images, norm)
+    epsilon = float(distances.median())
+    outcome = attack(linear, images, labels, attack=options, norm=norm, epsilon=epsilon)
+    sure = (distances - epsilon).abs() > 1e-3 * epsilon
+    assert torch.equal(outcome.broken[sure], (distances < epsilon)[sure])
+    # Two classes are too few for a ratio of four logits: the margin instead, said aloud.
+    assert bool(outcome.notes) == (options.name == "apgd-t")
+
+
+def test_square_breaks_what_lies_well_within_reach(linear, near_grey):
+    images, labels = near_grey
+    distances = boundary_distances(linear, images, "linf")
+    epsilon = float(distances.median())
+    outcome = attack(linear, images, labels, attack=SquareSearch(queries=800), epsilon=epsilon)
+    assert outcome.broken[distances < 0.85 * epsilon].all()
+    assert not outcome.broken[distances > 1.0001 * epsilon].any()
+    assert outcome.effort.backwards == 0
+
+
+def test_checkpoints_are_those_of_the_paper():
+    periods = Apgd(name="apgd", steps=100)._periods
+    assert [step for step, period in enumerate(periods) if period] == [22, 41, 57, 70, 80, 87, 93, 99]
+
+
+class Relu(nn.Module):
+    """A network of two inputs and four hidden units, small enough to enumerate its linear pieces."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(11)
+        self.first = nn.Linear(2, 4)
+        self.second = nn.Linear(4, 2)
+        with torch.no_grad():
+            for parameter in self.parameters():
+                parameter.copy_(torch.randn(parameter.shape, generator=generator))
+            # Half of the square belongs to each class.
+            logits = self(torch.rand(1000, 1, 1, 2, generator=generator))
+            self.second.bias[0] += (logits[:, 1] - logits[:, 0]).median()
+
+    def forward(self, x):
+        return self.second(self.first(x.flatten(1)).relu())
+
+
+def exact_linf_distance(net: Relu, x: np.ndarray, label: int) -> float:
+    """min ‖δ‖∞ such that the other class wins: one linear programme for each pattern of active units."""
+    w, b = net.first.weight.detach().double().numpy(), net.first.bias.detach().double().numpy()
+    v, c = net.second.weight.detach().double().numpy(), net.second.bias.detach().double().numpy()
+    best = np.inf
+    for pattern in itertools.product([0.0, 1.0], repeat=4):
+        on = np.array(pattern)
+        margin_w = (v[1 - label] - v[label]) @ (on[:, None] * w)
+        margin_b = (v[1 - label] - v[label]) @ (on * b) + c[1 - label] - c[label]
+        sign = np.where(on == 1, -1.0, 1.0)  # on: w z + b >= 0; off: <= 0
+        rows = [*(sign[i] * np.r_[w[i], 0.0] for i in range(4)), np.r_[-margin_w, 0.0]]
+        limits = [*(-sign[i] * b[i] for i in range(4)), margin_b]
+        for i in range(2):  # |z_i - x_i| <= t
+            for s in (1.0, -1.0):
+                row = np.zeros(3)
+                row[i], row[2] = s, -1.0
+                rows.append(row)
+                limits.append(s * x[i])
+        found = linprog([0, 0, 1], np.array(rows), np.array(limits), bounds=[(0, 1), (0, 1), (0, None)])
+        if found.success:
+            best = min(best, found.fun)
+    return float(best)
+
+
+def test_a_small_network_is_broken_exactly_where_enumeration_says():
+    net = Relu().eval()
+    images = torch.rand(24, 1, 1, 2, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        labels = net(images).argmax(dim=1)
+    exact = torch.tensor(
+        [exact_linf_distance(net, x.double().numpy().ravel(), int(y)) for x, y in zip(images, labels, strict=True)]
+    )
+    reachable = exact.isfinite()
+    assert int(reachable.sum()) > 6
+    minimal = attack(net, images, labels, attack=MinimumNorm(steps=200), epsilon=1.0)
+    assert (minimal.distances >= exact - 1e-6).all()
+    close = (minimal.distances <= exact * 1.05 + 1e-3)[reachable]
+    assert close.float().mean() > 0.9
+    epsilon = float(exact[reachable].median()) * 1.001
+    found = attack(net, images, labels, attack=Standard(queries=400), epsilon=epsilon)
+    assert torch.equal(found.broken, exact < epsilon)
+
+
+def test_the_ensemble_contains_its_members(conv_net, small_set):
+    options = Standard(steps=20, targets=3, queries=100)
+    whole = measure_robust_accuracy(conv_net, small_set, attack=options, epsilon=0.03).outcome
+    alone = measure_robust_accuracy(conv_net, small_set, attack=ApgdCe(steps=20), epsilon=0.03).outcome
+    assert (whole.broken | ~alone.broken).all()
+    assert whole.methods == ("apgd-ce",) + ("apgd-t",) * 3 + ("fab-t",) * 3 + ("square",)
+    assert set(whole.broken_by[whole.broken].tolist()) <= set(range(8))
+    assert (whole.broken_by[~whole.broken] == -1).all()
+
+
+def test_fab_wanders_outside_the_ball_without_being_blamed(conv_net, small_set):
+    outcome = measure_robust_accuracy(conv_net, small_set, attack=FabT(steps=10), epsilon=0.01).outcome
+    assert outcome.effort.outside_ball == 0
+    assert (outcome.distances[outcome.broken] <= 0.01 + 1e-6).all()
+
+
+def test_the_curve_from_one_run_is_at_least_as_strong_as_pgd(conv_net, small_set):
+    epsilons = (0.01, 0.02, 0.04, 0.08)
+    one_run = measure_epsilon_curve(conv_net, small_set, epsilons=epsilons, attack="min-norm", steps=60)
+    climbed = measure_epsilon_curve(conv_net, small_set, epsilons=epsilons, attack="pgd", steps=40)
+    assert one_run.points[0].correct == 44
+    for nearest, pgd in zip(one_run.points, climbed.points, strict=True):
+        assert nearest.correct <= pgd.correct + 1
