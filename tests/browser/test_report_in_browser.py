@@ -67,7 +67,7 @@ def test_each_chart_is_drawn_once_and_has_a_size(width: int, open_report: Callab
         drawn = [chart for chart in figure.locator("svg[role=img]").all() if chart.is_visible()]
         assert len(drawn) == 1
         box = drawn[0].bounding_box()
-        assert box["width"] > 200
+        assert box["width"] > 0.7 * figure.bounding_box()["width"]
         assert box["height"] > 60
         assert drawn[0].locator("path").count() > 0
         assert drawn[0].get_attribute("aria-label")

@@ -51,18 +51,23 @@ def _attacks(checkup: Checkup) -> list[RobustAccuracy]:
 
 def _telling(attacks: Sequence[RobustAccuracy]) -> list[RobustAccuracy]:
     """The single step, and the strongest attack where that is another."""
-    chosen = [attack for attack in attacks if attack.steps == 1][:1]
+    chosen = [attack for attack in attacks if _is_one_step(attack)][:1]
     strongest = min(attacks, key=lambda attack: attack.accuracy, default=None)
     if strongest is not None and not any(strongest.accuracy == attack.accuracy for attack in chosen):
         chosen.append(strongest)
     return chosen
 
 
+def _is_one_step(attack: RobustAccuracy) -> bool:
+    """One gradient step: noise has no loss before and after a step."""
+    return attack.steps == 1 and len(attack.loss_per_step) == 2
+
+
 def _blow(attack: RobustAccuracy) -> str:
     size = f"{epsilon(attack.epsilon, attack.norm)}" + ("" if attack.norm == "linf" else f" ({NORMS[attack.norm]})")
-    if attack.steps == 1:
+    if _is_one_step(attack):
         return f"{percent(attack.accuracy)} after one step of {size}"
-    steps = f"{count(attack.steps)} steps" if attack.steps else attack.attack
+    steps = f"{count(attack.steps)} steps" if attack.steps > 1 else attack.attack
     return f"{percent(attack.accuracy)} after {steps} within {size}"
 
 

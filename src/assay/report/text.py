@@ -13,13 +13,12 @@ from assay.report.standing import LOOKS, in_order, states, tally_sentence
 from assay.report.wording import inert, seconds
 
 _STYLES = {"error": "bold red", "warn": "bold yellow", "pass": "green", "not run": "dim"}
-_NARROWEST, _WIDEST = 40, 100
+_WIDEST = 100  # longer lines are hard to follow; rich takes the terminal's width where that is less
 
 
 def print_summary(checkup: Checkup, console: Console) -> None:
     """Print the checkup: errors and warnings whole, the rest counted. Reads as well without colour."""
-    width = max(_NARROWEST, min(console.width, _WIDEST))
-    page = _Page(console, width)
+    page = _Page(console)
     page.line(Text(inert(subject_line(checkup), keep="")))
     page.line(Text(inert(headline(checkup), keep=""), style="bold"))
     page.blank()
@@ -40,16 +39,16 @@ def print_summary(checkup: Checkup, console: Console) -> None:
 class _Page:
     """Prints wrapped to one width, and never reads markup into text that came from a document."""
 
-    def __init__(self, console: Console, width: int) -> None:
-        self._console, self._width = console, width
+    def __init__(self, console: Console) -> None:
+        self._console = console
 
     def line(self, text: Text) -> None:
         """One paragraph."""
-        self._console.print(text, width=self._width, highlight=False)
+        self._console.print(text, width=_WIDEST, highlight=False)
 
     def table(self, table: Table) -> None:
         """A table no wider than the page."""
-        self._console.print(table, width=self._width, highlight=False)
+        self._console.print(table, width=_WIDEST, highlight=False)
 
     def blank(self) -> None:
         """An empty line."""

@@ -6,7 +6,7 @@ from assay.records.checkup import Checkup
 from assay.report.parts import Section
 from assay.report.sections.accuracy import accuracy_section
 from assay.report.sections.anatomy import anatomy_section
-from assay.report.sections.configuration import decay_section, modes_section
+from assay.report.sections.configuration import decay_section, modes_section, optimizer_section
 from assay.report.sections.gradients import gradient_flow_section
 from assay.report.sections.measured import leftovers_section, measured_section
 from assay.report.sections.pictures import gallery_section, input_gradients_section
@@ -22,6 +22,7 @@ EVIDENCE = (
     gradient_flow_section,
     modes_section,
     decay_section,
+    optimizer_section,
     spectra_section,
     training_section,
     anatomy_section,

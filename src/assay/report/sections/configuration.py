@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from assay.records.checkup import Checkup
 from assay.records.mode import ModeAudit
-from assay.records.training import DecayGroups
+from assay.records.training import DecayGroups, OptimizerAudit
 from assay.report.parts import NAME, NUMBER, Column, Facts, Part, Section, Table
 from assay.report.wording import count, number, percent, plural
 
@@ -70,6 +70,28 @@ def decay_section(checkup: Checkup) -> Section | None:
         + (f" {plural(record.tied, 'tied parameter')} counted once." if record.tied else "")
     )
     return Section("weight-decay", "Weight-decay groups", summary, tuple(parts), records=(record,))
+
+
+def optimizer_section(checkup: Checkup) -> Section | None:
+    """What an optimizer holds, against the parameters of its model."""
+    audit = checkup.first(OptimizerAudit)
+    if audit is None:
+        return None
+    facts = (
+        ("never updated", _some(audit.missing)),
+        ("updated more than once a step", _some(audit.repeated)),
+        ("normalisation parameters that decay", _some(audit.decayed_norms)),
+        ("biases that decay", _some(audit.decayed_biases)),
+        ("weights spared although others decay", _some(audit.undecayed_weights)),
+        ("frozen, held for nothing", _some(audit.frozen_held)),
+        ("tensors that are not the model's", count(audit.foreign)),
+    )
+    summary = (
+        f"{plural(audit.faults, 'parameter')} held or decayed wrongly."
+        if audit.faults
+        else "The optimizer holds every trainable parameter once and decays what should decay."
+    )
+    return Section("optimizer", "Optimizer", summary, (Facts(facts),), records=(audit,))
 
 
 def _gap(gap: float | None) -> str:

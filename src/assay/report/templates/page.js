@@ -8,7 +8,7 @@
   const wear = (choice) => {
     if (choice === "auto") root.removeAttribute("data-theme"); else root.dataset.theme = choice;
     button.querySelector("span").textContent = choice;
-    button.setAttribute("aria-label", `Colours: ${choice === "auto" ? "as the system" : choice}. Change.`);
+    button.setAttribute("aria-label", `Colours: ${choice}`);
   };
   let choice = choices.includes(recall()) ? recall() : "auto";
   wear(choice);
@@ -19,7 +19,7 @@
     remember(choice);
   });
 
-  // What a link points at may be folded away.
+  // What a link points at may be folded away; not every browser opens it by itself.
   const reveal = () => {
     let id = "";
     try { id = decodeURIComponent(location.hash.slice(1)); } catch { return; }
