@@ -53,7 +53,7 @@ def import_factory(spec: str) -> Callable[[int], nn.Module]:
 def _import_file(path: Path) -> ModuleType:
     # The prefix keeps a file called resnet.py or torch.py from taking the place of a module of that name.
     name = f"_assay_model_{path.stem}"
-    found = importlib.util.spec_from_file_location(name, path)
+    found = importlib.util.spec_from_file_location(name, path.resolve())
     assert found is not None
     assert found.loader is not None
     module = importlib.util.module_from_spec(found)
@@ -107,15 +107,16 @@ def _users_code(spec: str, folders: list[Path]) -> Iterator[None]:
         raise
     except (Exception, SystemExit) as error:
         reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
-        raise ModelError(spec, expected="a model", got=f"{reason}{_place(error)}") from error
+        raise ModelError(spec, expected="a model", got=f"{reason}{_place(error, folders)}") from error
     finally:
         sys.path[:] = before
 
 
-def _place(error: BaseException) -> str:
-    """`` (file.py, line 12)``: the innermost line of a file that the error came through; nothing for an import's own."""
-    frames = traceback.extract_tb(error.__traceback__)
-    inside = [frame for frame in frames if Path(frame.filename).is_file() and frame.filename != __file__]
-    if isinstance(error, SyntaxError) and error.filename:
-        return f" ({Path(error.filename).name}, line {error.lineno})"
+def _place(error: BaseException, folders: list[Path]) -> str:
+    """`` (file.py, line 12)``: the innermost line of the user's own code that the error came through, if any."""
+    inside = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if any(folder in Path(frame.filename).parents for folder in folders) and "site-packages" not in frame.filename
+    ]
     return f" ({Path(inside[-1].filename).name}, line {inside[-1].lineno})" if inside else ""

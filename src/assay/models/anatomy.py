@@ -1,0 +1,157 @@
+"""What a model is made of, measured on one forward pass; any ``nn.Module`` will do."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import nn
+
+from assay.models.blocks import find_blocks
+from assay.models.forward_pass import IMAGES, ForwardPass, Operation, record_forward
+from assay.records.anatomy import Anatomy, LayerAnatomy
+
+# Layers that are one row whatever they hold inside: parametrisations, unused projections.
+WHOLE = (
+    nn.modules.conv._ConvNd,
+    nn.Linear,
+    nn.Bilinear,
+    nn.Embedding,
+    nn.modules.batchnorm._NormBase,
+    nn.GroupNorm,
+    nn.LayerNorm,
+    nn.MultiheadAttention,
+    nn.RNNBase,
+)
+
+
+def measure_anatomy(model: nn.Module, *, image_shape: tuple[int, int, int], name: str = "") -> Anatomy:
+    """Layers, output shapes, parameters, floating-point operations and residual blocks of ``model``.
+
+    One forward pass in evaluation mode on random images (2, *image_shape) in [0, 1], on the model's device and in its
+    dtype. Every tensor operation is counted where it runs, so a functional ``relu`` or an attention written out by
+    hand counts too: a module that computes something itself gets a row beside its layers. What counts for how much is
+    said in :mod:`assay.models.operations`. The model is left exactly as it was found. Raises :class:`ModelError` when
+    it cannot take the images.
+    """
+    model = getattr(model, "_orig_mod", model)  # torch.compile's wrapper hides the modules
+    found = record_forward(model, image_shape=image_shape)
+    layers = _rows(model, found)
+    parameters = list(model.parameters())
+    return Anatomy(
+        model=name or type(model).__name__,
+        input_shape=image_shape,
+        classes=found.output_shape[-1] if len(found.output_shape) > 1 else 0,
+        parameters=sum(parameter.numel() for parameter in parameters),
+        trainable_parameters=sum(parameter.numel() for parameter in parameters if parameter.requires_grad),
+        buffers=sum(buffer.numel() for buffer in model.buffers()),
+        flops=sum(layer.flops for layer in layers),
+        depth=_depth(found),
+        layers=layers,
+        blocks=find_blocks(found, model, image_shape=(IMAGES, *image_shape)),
+        normalizes_input=found.changed,
+    )
+
+
+def _depth(found: ForwardPass) -> int:
+    """Weight layers on the longest way to the output; to anywhere, should the output's origin be unknown."""
+    longest = [0]  # of the images; then of each operation
+    for operation in found.operations:
+        longest.append(max(longest[source + 1] for source in operation.inputs) + operation.layers)
+    return max(longest) if found.output < 0 else longest[found.output + 1]
+
+
+def _rows(model: nn.Module, found: ForwardPass) -> tuple[LayerAnatomy, ...]:
+    """A row for each layer that ran, each module that computes something itself, and each that holds unused parameters.
+
+    An operation belongs to the innermost module that was running, or to the layer around it that is kept whole.
+    """
+    modules = dict(model.named_modules())
+    whole = {name: _kept_whole(name, modules) for name in modules}
+    own: dict[str, list[Operation]] = {}
+    for operation in found.operations:
+        own.setdefault(whole[operation.module], []).append(operation)
+    places: dict[str, tuple[int, int]] = {}
+    for order, (name, module) in enumerate(modules.items()):
+        computes = [operation for operation in own.get(name, []) if operation.flops]
+        holds = len(list(module.parameters(recurse=False))) > 0
+        is_layer = holds or isinstance(module, WHOLE) or len(list(module.children())) == 0
+        if name in found.calls and whole[name] == name and is_layer:
+            places[name] = (found.first_seen[name], order)
+        elif computes:
+            places[name] = (computes[0].index, order)
+    rows = sorted(places, key=lambda name: places[name])
+    counted = _share_out(modules, rows)
+    return tuple(
+        LayerAnatomy(
+            name=name,
+            type=type(modules[name]).__name__,
+            output_shape=_of_one_image(found.outputs.get(name, found.output_shape if name == "" else ())),
+            parameters=counted.get(name, 0),
+            flops=sum(operation.flops for operation in own.get(name, [])) // IMAGES,
+            calls=found.calls.get(name, int(name in places)),
+            detail=_detail(modules[name], own.get(name, [])) if name in places else "never runs",
+        )
+        for name in (*rows, *(name for name in counted if name not in places))
+    )
+
+
+def _kept_whole(name: str, modules: Mapping[str, nn.Module]) -> str:
+    """The outermost layer around ``name`` that is kept whole, else ``name`` itself."""
+    parts = name.split(".")
+    outer = (".".join(parts[:i]) for i in range(1, len(parts) + 1))
+    return next((each for each in outer if isinstance(modules.get(each), WHOLE)), name)
+
+
+def _share_out(modules: Mapping[str, nn.Module], rows: list[str]) -> dict[str, int]:
+    """Give each parameter to the first row that holds it: directly, else in a part that has no row of its own.
+
+    What no row holds goes to the module that does, which never ran.
+    """
+    counted: dict[str, int] = {}
+    seen: set[int] = set()
+
+    def give(row: str, module: nn.Module) -> None:
+        fresh = [each for each in module.parameters(recurse=False) if id(each) not in seen]
+        seen.update(id(each) for each in fresh)
+        if fresh:
+            counted[row] = counted.get(row, 0) + sum(each.numel() for each in fresh)
+
+    for row in rows:
+        give(row, modules[row])
+    known = set(rows)
+    for name, module in modules.items():
+        around = [".".join(name.split(".")[:i]) for i in range(name.count(".") + 1, 0, -1)] if name else []
+        give(next((each for each in around if each in known), name), module)
+    return counted
+
+
+def _of_one_image(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Without the batch; where the batch is folded into the first size, that size for one image."""
+    if not shape or shape[0] % IMAGES:
+        return shape
+    return shape[1:] if shape[0] == IMAGES else (shape[0] // IMAGES, *shape[1:])
+
+
+def _detail(module: nn.Module, operations: list[Operation]) -> str:
+    """Kernel and stride of a layer; of anything else the operations it runs itself."""
+    if isinstance(module, nn.modules.conv._ConvNd):
+        facts = ["×".join(map(str, module.kernel_size))]
+        facts += [f"stride {_one(module.stride)}"] if max(module.stride) > 1 else []
+        facts += [f"dilation {_one(module.dilation)}"] if max(module.dilation) > 1 else []
+        facts += [f"groups {module.groups}"] if module.groups > 1 else []
+        return ", ".join(facts)
+    if isinstance(module, nn.Linear):
+        return f"{module.in_features} → {module.out_features}"
+    if isinstance(module, nn.modules.dropout._DropoutNd):
+        return f"p = {module.p:g}"
+    if isinstance(module, nn.MaxPool2d | nn.AvgPool2d):
+        return f"{_one(module.kernel_size)}, stride {_one(module.stride)}"
+    if len(list(module.children())) > 0 or type(module).__module__.partition(".")[0] != "torch":
+        return ", ".join(dict.fromkeys(each.name.strip("_") for each in operations if each.flops))
+    return ""
+
+
+def _one(sizes: int | tuple[int, ...]) -> str:
+    """``2`` for (2, 2), ``2×1`` for (2, 1)."""
+    each = (sizes,) if isinstance(sizes, int) else sizes
+    return str(each[0]) if len(set(each)) == 1 else "×".join(map(str, each))

@@ -1,0 +1,229 @@
+"""Residual blocks, found by what is added to what.
+
+A block is an addition of two things that both come from one earlier value, the fork: one way from the fork goes through
+weight layers (the body), the other (the skip) through none or through one. What does not fit is left out rather than
+guessed.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import nn
+
+from assay.models.forward_pass import ForwardPass, Operation
+from assay.records.anatomy import BlockAnatomy
+
+Shape = Literal["basic", "bottleneck", "inverted", "other"]
+Skip = Literal["identity", "pad", "projection", "none"]
+Placement = Literal["post-activation", "pre-activation", "pre-norm", "post-norm", "none", "unknown"]
+
+
+@dataclass(frozen=True)
+class _Found:
+    """A block and the operations of its body, in order."""
+
+    block: BlockAnatomy
+    body: tuple[Operation, ...]
+
+
+def find_blocks(found: ForwardPass, model: nn.Module, *, image_shape: tuple[int, ...]) -> tuple[BlockAnatomy, ...]:
+    """The residual blocks of a forward pass, and blocks of the same kinds without a skip, in forward order."""
+    graph = _Graph(found.operations, image_shape)
+    residual, spoken_for = [], set()
+    for operation in found.operations:
+        if operation.kind == "sum" and len(operation.inputs) == 2:
+            fork, ways = graph.ways(operation)
+            spoken_for |= {step.index for way in ways for step in way}
+            block = _residual_block(graph, operation, fork, ways)
+            residual += [block] if block else []
+    every = sorted((*_told_apart(residual), *_plain_blocks(graph, found, model, spoken_for)), key=_first_index)
+    return tuple(each.block for each in every)
+
+
+def _first_index(found: _Found) -> int:
+    return found.body[0].index
+
+
+class _Graph:
+    """The operations and, for each, the set of all it depends on, itself included, as the bits of a number."""
+
+    def __init__(self, operations: Sequence[Operation], image_shape: tuple[int, ...]) -> None:
+        self.operations = operations
+        self.image_shape = image_shape
+        self.readers: dict[int, list[Operation]] = {}
+        self.sources = [1]  # bit 0 stands for the images, bit i + 1 for operation i
+        for operation in operations:
+            bits = 1 << (operation.index + 1)
+            for source in operation.inputs:
+                bits |= self.sources[source + 1]
+                self.readers.setdefault(source, []).append(operation)
+            self.sources.append(bits)
+
+    def ways(self, addition: Operation) -> tuple[int, tuple[list[Operation], list[Operation]]]:
+        """The fork (the last value that both operands come from), and the operations from it to each of them."""
+        first, second = (self.sources[source + 1] for source in addition.inputs)
+        fork = (first & second).bit_length() - 2
+        before = self.sources[fork + 1]
+        return fork, (self._chosen(first & ~before), self._chosen(second & ~before))
+
+    def _chosen(self, bits: int) -> list[Operation]:
+        return [self.operations[i - 1] for i in _ones(bits)]
+
+    def shape_of(self, index: int) -> tuple[int, ...]:
+        return self.image_shape if index < 0 else self.operations[index].shape
+
+    def reader(self, index: int) -> Operation | None:
+        """The first operation that makes something of a value, not counting views and copies."""
+        for operation in self.readers.get(index, []):
+            if operation.kind != "move":
+                return operation
+            further = self.reader(operation.index)
+            if further is not None:
+                return further
+        return None
+
+
+def _ones(bits: int) -> Iterator[int]:
+    while bits:
+        lowest = bits & -bits
+        yield lowest.bit_length() - 1
+        bits ^= lowest
+
+
+def _weights(way: Sequence[Operation]) -> list[Operation]:
+    """Its weight layers; those on a pooled side branch (squeeze and excitation) count only where all are such."""
+    layers = [operation for operation in way if operation.kind == "weight"]
+    return [layer for layer in layers if layer.positions > 1] or layers
+
+
+def _is_chain(way: Sequence[Operation], layers: Sequence[Operation]) -> bool:
+    """Whether the layers follow each other, rather than standing side by side."""
+    counted = {layer.index for layer in layers}
+    longest: dict[int, int] = {}
+    for operation in way:
+        before = max((longest.get(source, 0) for source in operation.inputs), default=0)
+        longest[operation.index] = before + (operation.index in counted)
+    return max(longest.values(), default=0) == len(layers)
+
+
+def _shape(way: Sequence[Operation]) -> Shape:
+    layers = _weights(way)
+    spatial = ["wide" if max(layer.kernel, default=0) > 1 else "point" for layer in layers if layer.kernel]
+    if len(spatial) != len(layers) or not _is_chain(way, layers):
+        return "other"
+    if spatial == ["wide", "wide"]:
+        return "basic"
+    if spatial == ["point", "wide", "point"]:
+        return "bottleneck" if layers[1].channels <= layers[2].channels else "inverted"
+    return "other"
+
+
+def _skip(graph: _Graph, way: Sequence[Operation], fork: int, addition: Operation) -> Skip | None:
+    kinds = Counter(operation.kind for operation in way)
+    if kinds["weight"] == 1 and not kinds.keys() & {"sum", "product", "resample"}:
+        return "projection"
+    if kinds.keys() <= {"move", "pad", "reduce"} and kinds["pad"]:
+        return "pad"
+    if kinds.keys() <= {"move"} and graph.shape_of(fork) == addition.shape:
+        return "identity"
+    return None
+
+
+def _residual_block(
+    graph: _Graph, addition: Operation, fork: int, ways: tuple[list[Operation], list[Operation]]
+) -> _Found | None:
+    skip_way, body = sorted(ways, key=lambda way: len(_weights(way)))
+    skip = _skip(graph, skip_way, fork, addition)
+    if skip is None or len(_weights(body)) <= len(_weights(skip_way)):
+        return None
+    module = _common_module([*skip_way, *body, addition])
+    lead: list[Operation] = []
+    while fork >= 0 and module and _within(graph.operations[fork].module, module):
+        if graph.operations[fork].kind in {"norm", "activation"}:
+            lead.append(graph.operations[fork])
+        elif graph.operations[fork].kind != "move":
+            break
+        fork = graph.operations[fork].inputs[0]
+    before = graph.shape_of(fork)
+    downsamples = len(before) == len(addition.shape) > 2 and _area(addition.shape) < _area(before)
+    reader = graph.reader(addition.index)
+    if reader is not None and reader.kind == "norm" and not _within(reader.module, module):
+        reader = None  # the next block's own
+    placement = _placement(lead, body, reader)
+    block = BlockAnatomy(name=module, shape=_shape(body), skip=skip, downsamples=downsamples, norm_placement=placement)
+    return _Found(block, tuple(body))
+
+
+def _area(shape: tuple[int, ...]) -> int:
+    area = 1
+    for size in shape[2:]:
+        area *= size
+    return area
+
+
+def _placement(lead: Sequence[Operation], body: Sequence[Operation], reader: Operation | None) -> Placement:
+    """Where normalisation stands: ``lead`` comes before the skip branches off, ``reader`` after the addition."""
+    first_weight = next(operation.index for operation in body if operation.kind == "weight")
+    early = {operation.kind for operation in (*lead, *body) if operation.index < first_weight}
+    if not any(operation.kind == "norm" for operation in (*lead, *body)):
+        return "post-norm" if reader is not None and reader.kind == "norm" else "none"
+    if "norm" in early:
+        return "pre-activation" if "activation" in early else "pre-norm"
+    after = None if reader is None or "activation" in early else reader.kind
+    return "post-activation" if after == "activation" else "post-norm" if after == "norm" else "unknown"
+
+
+def _plain_blocks(graph: _Graph, found: ForwardPass, model: nn.Module, spoken_for: set[int]) -> list[_Found]:
+    """Modules that are nothing but a residual body: two or three convolutions in a row, of a class used repeatedly."""
+    candidates: list[tuple[str, _Found]] = []
+    for name, module in model.named_modules():
+        if not name or found.calls.get(name) != 1 or isinstance(module, nn.Sequential | nn.ModuleList):
+            continue
+        body = [operation for operation in graph.operations if _within(operation.module, name)]
+        if not body or any(operation.index in spoken_for for operation in body):
+            continue
+        shape = _shape(body)
+        if shape == "other" or {operation.kind for operation in body} - {"weight", "norm", "activation", "move"}:
+            continue
+        before, after = graph.shape_of(body[0].inputs[0]), body[-1].shape
+        last = body[-1] if body[-1].kind == "activation" else None
+        placement = _placement([], body, last)
+        block = BlockAnatomy(
+            name=name, shape=shape, skip="none", downsamples=_area(after) < _area(before), norm_placement=placement
+        )
+        candidates.append((type(module).__qualname__, _Found(block, tuple(body))))
+    often = Counter(kind for kind, _ in candidates)
+    return [block for kind, block in candidates if often[kind] > 1]
+
+
+def _told_apart(blocks: list[_Found]) -> list[_Found]:
+    """Where one module holds several blocks (attention and MLP), name each after the part that holds its weights."""
+    often = Counter(each.block.name for each in blocks)
+    named = []
+    for each in blocks:
+        name = each.block.name
+        if often[name] > 1:
+            weights = _weights(each.body)
+            own = _common_module(weights)
+            name = own if own != name else f"{weights[0].module} … {weights[-1].module}"
+        named.append(_Found(each.block.model_copy(update={"name": name}), each.body))
+    return named
+
+
+def _common_module(operations: Sequence[Operation]) -> str:
+    """The innermost module that all of them ran in; "" is the model itself."""
+    paths = [operation.module.split(".") if operation.module else [] for operation in operations]
+    shared = []
+    for parts in zip(*paths, strict=False):
+        if len(set(parts)) > 1:
+            break
+        shared.append(parts[0])
+    return ".".join(shared)
+
+
+def _within(name: str, module: str) -> bool:
+    return name == module or name.startswith(f"{module}.")

@@ -1,0 +1,217 @@
+"""One forward pass, written down: every tensor operation, what it reads, and the module that ran it.
+
+Working on operations rather than on modules, what is found holds for anybody's model: an addition is seen whether it
+was written ``x + y``, ``x += y`` or as a module, and a layer used without calling it is seen where it is used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.weak import WeakTensorKeyDictionary
+
+from assay.errors import ModelError
+from assay.models.operations import CONVOLUTIONS, RECURRENT, Kind, base_name, classify, count_flops
+from assay.runtime import device_of, dtype_of, generator, preserved
+
+IMAGES = 2  # of which one is counted: enough for code that squeezes a batch of one, and what is per image stays exact
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One call of one tensor operation.
+
+    ``inputs``    indices of the operations whose results it reads; −1 is the images themselves
+    ``module``    name of the innermost module that was running
+    ``layers``    how many weight layers it applies in a chain: 1 for kind ``weight``, a recurrence one a step, else 0
+    ``kernel``    spatial size of a convolution's kernel, () for a linear layer; ``channels`` its output channels
+    ``positions`` places of one image where a weight layer is applied; ``shape`` of the result, batch included
+    """
+
+    index: int
+    name: str
+    kind: Kind
+    module: str
+    inputs: tuple[int, ...]
+    shape: tuple[int, ...]
+    flops: int
+    layers: int = 0
+    kernel: tuple[int, ...] = ()
+    groups: int = 1
+    channels: int = 0
+    positions: int = 0
+
+
+@dataclass
+class ForwardPass:
+    """What happened, for a batch of :data:`IMAGES` images.
+
+    ``calls``, ``outputs`` and ``first_seen`` are by module name: how often it ran, the shape of its last result, and
+    how many operations had run when it first ran. ``output`` is the index of the operation that made the logits, −1 if
+    unknown; ``changed`` whether the first weight layer saw anything but the images' own pixels.
+    """
+
+    operations: list[Operation] = field(default_factory=list)
+    calls: dict[str, int] = field(default_factory=dict)
+    outputs: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    first_seen: dict[str, int] = field(default_factory=dict)
+    output: int = -1
+    output_shape: tuple[int, ...] = ()
+    changed: bool = False
+
+
+def record_forward(model: nn.Module, *, image_shape: tuple[int, int, int]) -> ForwardPass:
+    """Run ``model`` once in evaluation mode, on its device and in its dtype, on images drawn from U[0, 1].
+
+    The model is left as found, and without hooks. Raises :class:`ModelError` when it cannot take such images.
+    """
+    images = torch.rand(IMAGES, *image_shape, generator=generator(0)).to(device_of(model), dtype_of(model))
+    found = ForwardPass()
+    recorder = _Recorder(found, images)
+    with preserved(model, training=False), torch.no_grad(), _unfused_attention(), _hooked(model, recorder):
+        try:
+            with recorder:
+                result = model(images)
+        except Exception as error:
+            shape = ", ".join(str(size) for size in image_shape)
+            reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+            expected = f"a model that takes images of shape (N, {shape})"
+            raise ModelError("model(images)", expected=expected, got=reason) from error
+    tensors = [leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor)]
+    if not tensors:
+        raise ModelError("model output", expected="a tensor", got=type(result).__name__)
+    found.output, found.output_shape = recorder.source(tensors[0], default=-1), tuple(tensors[0].shape)
+    return found
+
+
+class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leaves the base untyped
+    """Sees every operation below autograd. A tensor's source is the last operation that wrote to it."""
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        # Guarding this class against torch.compile would import all of its compiler: seconds for nothing.
+        return False
+
+    def __init__(self, found: ForwardPass, images: Tensor) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.found = found
+        self.images = images
+        self.stack: list[str] = [""]
+        self.sources: Any = WeakTensorKeyDictionary()
+        self.sources[images] = -1
+        self.weight_seen = False
+
+    def source(self, tensor: Tensor, *, default: int | None = None) -> Any:
+        """The operation that ``tensor`` comes from, ``default`` where it does not depend on the images."""
+        # Writing into a view writes into its base, so the later of the two is what a reader of either sees.
+        known = [self.sources[part] for part in (tensor, tensor._base) if part is not None and part in self.sources]
+        return max(known, default=default)
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+        sources = [self.source(tensor) for tensor in tensors]
+        data = [source for source in sources if source is not None]
+        kind = classify(func, data=len(data), constants=len(tensors) - len(data))
+        if kind == "weight" and not self.weight_seen:
+            self.weight_seen = True
+            seen = next(tensor for tensor, source in zip(tensors, sources, strict=True) if source is not None)
+            self.found.changed = not torch.equal(seen.flatten(), self.images.flatten())
+        result = func(*args, **kwargs)
+        results = [leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor)]
+        if data and results:
+            operation = self._append(func, kind, args, tuple(dict.fromkeys(data)), results)
+            for tensor in results:
+                # The pieces of one value are different values, so each gets an operation of its own.
+                piece = self._append_piece(operation, tensor) if kind == "split" else operation
+                self.sources[tensor] = piece.index
+                if tensor._base is not None and any(tensor is argument for argument in tensors):
+                    self.sources[tensor._base] = piece.index
+        return result
+
+    def _append_piece(self, whole: Operation, tensor: Tensor) -> Operation:
+        index, shape = len(self.found.operations), tuple(tensor.shape)
+        piece = replace(whole, index=index, kind="move", inputs=(whole.index,), shape=shape, flops=0)
+        self.found.operations.append(piece)
+        return piece
+
+    def _append(
+        self, func: Any, kind: Kind, args: tuple[Any, ...], inputs: tuple[int, ...], results: list[Tensor]
+    ) -> Operation:
+        name, out = base_name(func), results[0]
+        kernel: tuple[int, ...] = ()
+        groups, channels, layers = 1, int(out.shape[-1]) if out.ndim else 0, int(kind == "weight")
+        if name in CONVOLUTIONS:
+            kernel, channels = tuple(args[1].shape[2:]), int(out.shape[1])
+            groups = args[8] if len(args) > 8 else 1
+        if name in RECURRENT:
+            layers = int(args[0].shape[0]) + 1  # the input's product, then the state's at each step
+        operation = Operation(
+            index=len(self.found.operations),
+            name=name,
+            kind=kind,
+            module=self.stack[-1],
+            inputs=inputs,
+            shape=tuple(out.shape) if kind != "split" else (),
+            flops=count_flops(func, args, out),
+            layers=layers,
+            kernel=kernel,
+            groups=groups,
+            channels=channels,
+            positions=out.numel() // max(1, channels * IMAGES),
+        )
+        self.found.operations.append(operation)
+        return operation
+
+
+@contextmanager
+def _hooked(model: nn.Module, recorder: _Recorder) -> Iterator[None]:
+    """Tell the recorder which module runs; take every hook away again."""
+    found = recorder.found
+
+    def entering(name: str) -> Any:
+        def hook(_module: nn.Module, _inputs: Any) -> None:
+            recorder.stack.append(name)
+            found.calls[name] = found.calls.get(name, 0) + 1
+            found.first_seen.setdefault(name, len(found.operations))
+
+        return hook
+
+    def leaving(name: str) -> Any:
+        def hook(_module: nn.Module, _inputs: Any, result: Any) -> None:
+            recorder.stack.pop()
+            tensors = [leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor)]
+            found.outputs[name] = tuple(tensors[0].shape) if tensors else ()
+
+        return hook
+
+    handles = []
+    try:
+        for name, module in model.named_modules():
+            if name:
+                handles.append(module.register_forward_pre_hook(entering(name)))
+                handles.append(module.register_forward_hook(leaving(name), always_call=True))
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@contextmanager
+def _unfused_attention() -> Iterator[None]:
+    """Run attention and transformer layers operation by operation, so that there is something to see."""
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)
