@@ -10,15 +10,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from assay.data.dataset import Batch, ImageDataset, to_unit_range
-from assay.errors import DivergedError
+from assay.errors import DivergedError, OptionError
 from assay.training.adversaries import input_gradient, n_fgsm, pgd
 from assay.training.alternating import AlternatingFlipCrop
 from assay.training.batchnorm import refresh_batchnorm
 from assay.training.mixing import cutmix, mixup
 from assay.training.overfitting import GuardedAdversary, watch_overfitting
-from assay.training.recipes import AdversaryOptions
+from assay.training.recipes import AdversaryOptions, AugmentOptions
 from assay.training.sampling import Sampler, micro_batches
-from assay.training.views import View, choose_side
+from assay.training.views import View, build_augmentation, choose_side
 
 
 @settings(max_examples=50, deadline=None)
@@ -78,6 +78,19 @@ def test_alternating_pictures_are_mirrored_shifts_and_change_side_every_epoch() 
 def test_without_flip_or_padding_alternating_changes_nothing() -> None:
     images = torch.randint(0, 256, (4, 1, 5, 6), dtype=torch.uint8)
     assert torch.equal(AlternatingFlipCrop(padding=0, flip=False)(images, torch.arange(4), seed=0, epoch=3), images)
+
+
+def test_a_recipe_can_name_any_policy() -> None:
+    images = torch.randint(0, 256, (6, 3, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    augment = build_augmentation(AugmentOptions(name="policy", policy="flip()"))
+    assert augment is not None
+    result = augment(images, torch.arange(6), seed=0, epoch=0)
+    assert all(
+        torch.equal(got, image) or torch.equal(got, image.flip(2)) for got, image in zip(result, images, strict=True)
+    )
+    with pytest.raises(OptionError, match=r"augment\.policy"):
+        build_augmentation(AugmentOptions(name="policy", policy="flop()"))
+    assert build_augmentation(AugmentOptions(name="none")) is None
 
 
 def test_windows_are_cut_out_of_the_image() -> None:

@@ -53,11 +53,17 @@ class ScheduleOptions(Options):
 
 
 class AugmentOptions(Options):
-    """What happens to the bytes of a training image."""
+    """What happens to the bytes of a training image.
 
-    name: Literal["none", "flip-crop", "alternating"] = "flip-crop"
+    ``flip-crop`` pads black, crops and mirrors half of the images; ``alternating`` shifts with a mirrored border and
+    mirrors every image in every other epoch; ``policy`` does what the text ``policy`` says, in the language of
+    ``assay augment``: ``crop(4) + flip() + randaugment``.
+    """
+
+    name: Literal["none", "flip-crop", "alternating", "policy"] = "flip-crop"
     padding: Annotated[int, Field(ge=0, le=64)] = 4
     flip: bool = True
+    policy: str = ""
 
 
 class ClipOptions(Options):

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from assay.augment.language import parse_policy
 from assay.augment.policies import Augmentation, flip_crop
 from assay.data.dataset import Batch
 from assay.training.alternating import AlternatingFlipCrop
@@ -40,9 +41,14 @@ class View:
 
 
 def build_augmentation(options: AugmentOptions) -> Augmentation | None:
-    """What happens to the bytes of every training image; None: nothing."""
+    """What happens to the bytes of every training image; None: nothing.
+
+    Raises :class:`OptionError` for a policy that cannot be read.
+    """
     if options.name == "none":
         return None
+    if options.name == "policy":
+        return parse_policy(options.policy, where="augment.policy")
     maker = AlternatingFlipCrop if options.name == "alternating" else flip_crop
     return maker(padding=options.padding, flip=options.flip)
 
