@@ -1,7 +1,7 @@
 """CIFAR-10 as its authors publish it: the binary batches, or the Python batches, unpacked or in their archive.
 
-The Python batches are pickles. They are read by an unpickler that knows three names, stands inert stand-ins in for
-them, and refuses everything else, so no code from the file ever runs.
+The Python batches are pickles. They are read by an unpickler that knows four names, has an inert stand-in for each, and
+refuses everything else, so no code from the file ever runs.
 """
 
 from __future__ import annotations
@@ -166,12 +166,21 @@ def _rebuild(*_: object) -> _Array:
     return _Array()
 
 
+def _plain_bytes(text: object = None, encoding: object = None) -> bytes:
+    """How old pickle protocols spell bytes."""
+    if not isinstance(text, str) or encoding != "latin1":
+        raise pickle.UnpicklingError("bytes in an unknown spelling")
+    return text.encode("latin1")
+
+
 class _DataOnly(pickle.Unpickler):
-    """Knows the three names that an array needs, each as an inert stand-in; every other name is refused."""
+    """Knows the names that bytes and arrays need, each as an inert stand-in; every other name is refused."""
 
     def find_class(self, module: str, name: str) -> Any:
         if name == "_reconstruct" and module in {"numpy.core.multiarray", "numpy._core.multiarray"}:
             return _rebuild
+        if (module, name) == ("_codecs", "encode"):
+            return _plain_bytes
         if module == "numpy" and name in {"ndarray", "dtype"}:
             return {"ndarray": _Array, "dtype": _Type}[name]
         raise pickle.UnpicklingError(f"a reference to {module}.{name}, which could run code and is not followed")

@@ -140,10 +140,11 @@ def decode(content: bytes | Path | None, *, image_size: int | None = None) -> Pi
     """One picture file to bytes (H, W) or (H, W, 3), or the reason why not."""
     if content is None:
         return Broken("there are no bytes of a picture")
-    if isinstance(content, bytes) and not content:
-        return Broken("the file is empty")
     try:
-        with Image.open(io.BytesIO(content) if isinstance(content, bytes) else content, formats=FORMATS) as image:
+        encoded = content.read_bytes() if isinstance(content, Path) else content
+        if not encoded:
+            return Broken("the file is empty")
+        with Image.open(io.BytesIO(encoded), formats=FORMATS) as image:
             limit = Image.MAX_IMAGE_PIXELS
             if limit is not None and image.width * image.height > limit:
                 return Broken(f"{image.width}x{image.height} pixels exceed the limit of {limit:,} (PIL's bomb guard)")

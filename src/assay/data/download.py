@@ -121,7 +121,7 @@ def _digest(path: Path) -> str:
 @contextmanager
 def _alone(part: Path) -> Iterator[None]:
     """Hold a lock beside ``part``, so that two processes that want one file do not write it together."""
-    lock = part.with_name(f"{part.name}.lock")
+    lock = part.with_name(f".{part.name}.lock")
     with lock.open("wb") as handle:
         _lock(handle)
         yield  # the lock's file stays: removing it would let a third process lock another file of the same name

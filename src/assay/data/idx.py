@@ -27,7 +27,7 @@ from assay.errors import DataError
 
 TYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 PIECE = 1 << 24  # bytes a read, so that a damaged header cannot ask for all memory at once
-IMAGES_NAME = re.compile(r"image.*idx", re.IGNORECASE)
+FILE_NAME = re.compile(r"([-._]idx\d([-._][a-z]+\d*)?|\.idx)(\.gz)?$", re.IGNORECASE)
 
 MNIST_CLASSES = tuple("0123456789")
 FASHION_CLASSES = (
@@ -53,7 +53,12 @@ FIRST_LABELS = {
 
 def is_idx_name(name: str) -> bool:
     """Whether a file name is of the kind ``t10k-images-idx3-ubyte.gz`` or ``train-labels.idx1-ubyte``."""
-    return re.search(r"[-._]idx\d([-._]|$)|\.idx(\.gz)?$", name.lower()) is not None
+    return not name.startswith(".") and FILE_NAME.search(name) is not None
+
+
+def is_images_name(name: str) -> bool:
+    """Whether a file name is that of the images of a pair."""
+    return is_idx_name(name) and "image" in name.lower()
 
 
 def load_idx(path: Path, *, name: str, reading: Reading) -> ImageDataset:
@@ -81,7 +86,7 @@ def load_idx(path: Path, *, name: str, reading: Reading) -> ImageDataset:
 def find_pair(path: Path, *, wanted: str) -> tuple[str, Path, Path]:
     """The split, the images' file and the labels' file that ``path`` speaks of."""
     if path.is_dir():
-        found = sorted(file for file in path.rglob("*") if IMAGES_NAME.search(file.name) and file.is_file())
+        found = sorted(file for file in path.rglob("*") if is_images_name(file.name) and file.is_file())
         folders = sorted({str(file.parent) for file in found})
         if len(folders) > 1:
             raise DataError(str(path), expected="one folder with IDX files", got=" and ".join(folders[:3]))

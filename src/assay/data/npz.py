@@ -141,7 +141,8 @@ def _one_column(labels: AnyArray, names: AnyArray | None, *, where: str) -> tupl
 
 
 def _what_it_is(path: Path) -> str:
-    head = path.open("rb").read(8)
+    with path.open("rb") as file:
+        head = file.read(8)
     if head[:1] == b"\x80":
         return "a pickle, which is not read because it can run code"
     if head.startswith(b"\x93NUMPY"):

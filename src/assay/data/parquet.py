@@ -43,7 +43,10 @@ def load_parquet(
     """
     columns = _agreeing_columns(files)
     where = f"{files[0]}:{columns.label}" if len(files) == 1 else f"{name} ({split}):{columns.label}"
-    stored = read_labels(np.concatenate([_read_labels(file, columns) for file in files]), where=where)
+    cells = [_read_labels(file, columns) for file in files]
+    if not sum(map(len, cells)):
+        raise DataError(where, expected="at least one image", got="an empty table")
+    stored = read_labels(np.concatenate(cells), where=where)
     classes = columns.classes or _derive_from_all(stored, others, columns=columns, where=where)
     labels = number_labels(stored, classes=classes, where=where)
     chosen = choose_samples(labels.numpy(), limit=reading.limit)
@@ -103,6 +106,8 @@ def _agreeing_columns(files: Sequence[Path]) -> Columns:
 def _read_labels(file: Path, columns: Columns) -> NDArray[Any]:
     with opened(file) as parquet:
         column = parquet.read(columns=[columns.label]).column(0).combine_chunks()
+        if len(column) == 0:
+            return np.empty(0, np.int64)
         if pa.types.is_dictionary(column.type):
             column = column.dictionary_decode()
         if column.null_count:

@@ -84,7 +84,7 @@ def kind_of_file(name: str) -> str | None:
     lower = name.lower()
     if is_cifar_name(name):
         return "cifar"
-    if is_idx_name(lower):
+    if is_idx_name(name):
         return "idx"
     if lower.endswith((".parquet", ".pq")):
         return "parquet"

@@ -13,7 +13,7 @@ from assay.data.cifar import ARCHIVES, BATCHES, load_cifar
 from assay.data.cifar import CLASSES as CIFAR10_CLASSES
 from assay.data.dataset import ImageDataset
 from assay.data.download import RemoteFile, fetch
-from assay.data.idx import FASHION_CLASSES, IMAGES_NAME, MNIST_CLASSES, load_idx
+from assay.data.idx import FASHION_CLASSES, MNIST_CLASSES, is_images_name, load_idx
 from assay.data.parquet import class_names, load_parquet
 from assay.data.reading import Reading, group_by_split
 from assay.errors import DataError
@@ -165,7 +165,7 @@ def _load_found(folder: Path, published: Published, *, named: bool, reading: Rea
     groups = group_by_split(tables, root=folder)
     if reading.split in groups and (named or _same(class_names(groups[reading.split][0]), published.classes)):
         return load_parquet(groups[reading.split], name=published.name, split=reading.split, reading=reading)
-    pairs = [folder / name for name in names if IMAGES_NAME.search(name)]
+    pairs = [folder / name for name in names if is_images_name(name)]
     if published is not CIFAR10 and reading.split in group_by_split(pairs, root=folder):
         found = load_idx(folder, name=published.name, reading=reading)
         return found if named or found.classes == published.classes else None

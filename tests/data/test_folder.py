@@ -1,0 +1,147 @@
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from assay.data.decode import decode
+from assay.data.sources import load_dataset
+from assay.errors import DataError
+
+
+@pytest.fixture
+def add(tmp_path: Path, make_png: Callable[..., bytes]) -> Callable[..., Path]:
+    """Put a picture of noise at a path below the test's folder."""
+    count = 0
+
+    def put(path: str, content: bytes | None = None, **options: object) -> Path:
+        nonlocal count
+        count += 1
+        file = tmp_path / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(make_png(count, **options) if content is None else content)
+        return file
+
+    return put
+
+
+def test_classes_are_the_sorted_folders_and_samples_take_turns(tmp_path: Path, add: Callable[..., Path]) -> None:
+    for path in ("dog/b.png", "cat/z.png", "dog/a.jpg.png", "cat/deep/er/a.PNG", "10/x.png", "9/y.png"):
+        add(path)
+    dataset = load_dataset(str(tmp_path))
+    assert dataset.classes == ("10", "9", "cat", "dog")
+    assert (dataset.split, dataset.name) == ("all", tmp_path.name)
+    assert dataset.filenames == ("cat/z.png", "dog/a.jpg.png", "10/x.png", "9/y.png", "cat/deep/er/a.PNG", "dog/b.png")
+    assert dataset.ids.tolist() == [2, 4, 0, 1, 3, 5]
+    assert dataset.labels.tolist() == [2, 3, 0, 1, 2, 3]
+    for place, name in enumerate(dataset.filenames):
+        pixels = decode(tmp_path / name)
+        assert isinstance(pixels, np.ndarray)
+        assert np.array_equal(dataset.images[place].permute(1, 2, 0).numpy(), pixels)
+
+
+def test_hidden_files_notes_and_foreign_folders_are_passed_over(tmp_path: Path, add: Callable[..., Path]) -> None:
+    for path in ("a/1.png", "b/1.png", ".git/1.png", "__MACOSX/1.png", "a/.1.png", "preview.png"):
+        add(path)
+    add("a/notes.txt", b"notes")
+    add("b/Thumbs.db", b"thumbs")
+    assert load_dataset(str(tmp_path)).filenames == ("a/1.png", "b/1.png")
+
+
+def test_a_limit_is_a_spread_over_the_classes_and_the_beginning_of_the_whole(
+    tmp_path: Path, add: Callable[..., Path]
+) -> None:
+    for label in "abc":
+        for index in range(5):
+            add(f"{label}/{index}.png")
+    whole, part = load_dataset(str(tmp_path)), load_dataset(str(tmp_path), limit=4)
+    assert part.labels.tolist() == [0, 1, 2, 0]
+    assert part.ids.tolist() == whole.ids[:4].tolist()
+    assert part.filenames == whole.filenames[:4]
+
+
+def test_a_limit_opens_no_other_file(tmp_path: Path, add: Callable[..., Path]) -> None:
+    for label in "ab":
+        add(f"{label}/0.png")
+        add(f"{label}/1.png", b"broken")
+    assert len(load_dataset(str(tmp_path), limit=2)) == 2
+    with pytest.raises(DataError, match=r"^a/1.png: expected a readable image"):
+        load_dataset(str(tmp_path), limit=3)
+
+
+def test_splits_share_their_classes(tmp_path: Path, add: Callable[..., Path]) -> None:
+    for path in ("train/ant/1.png", "train/bee/1.png", "train/cow/1.png", "test/cow/1.png", "test/bee/1.png"):
+        add(path)
+    test, train = load_dataset(str(tmp_path)), load_dataset(str(tmp_path), split="train")
+    assert test.classes == train.classes == ("ant", "bee", "cow")
+    assert (test.split, test.labels.tolist()) == ("test", [1, 2])
+    assert (train.split, train.labels.tolist()) == ("train", [0, 1, 2])
+    with pytest.raises(DataError, match="expected a 'validation' split, got only test and train"):
+        load_dataset(str(tmp_path), split="validation")
+
+
+def test_val_stands_in_for_test_under_its_own_name(tmp_path: Path, add: Callable[..., Path]) -> None:
+    for path in ("train/a/1.png", "train/b/1.png", "val/a/1.png", "val/b/1.png"):
+        add(path)
+    assert load_dataset(str(tmp_path)).split == "validation"
+
+
+def test_a_class_may_be_called_train(tmp_path: Path, add: Callable[..., Path]) -> None:
+    for path in ("bus/1.png", "train/1.png", "plane/1.png"):
+        add(path)
+    dataset = load_dataset(str(tmp_path), split="train")
+    assert (dataset.split, dataset.classes) == ("all", ("bus", "plane", "train"))
+
+
+def test_grey_palette_and_alpha_become_one_channel_count(tmp_path: Path, add: Callable[..., Path]) -> None:
+    add("a/grey.png", mode="L")
+    add("a/colour.png", mode="RGB")
+    add("b/alpha.png", mode="RGBA")
+    assert load_dataset(str(tmp_path)).shape == (3, 8, 8)
+    shutil.rmtree(tmp_path / "b")
+    (tmp_path / "a" / "colour.png").unlink()
+    add("b/grey.png", mode="L")
+    assert load_dataset(str(tmp_path)).shape == (1, 8, 8)
+
+
+def test_mixed_sizes_name_two_files_and_the_option(tmp_path: Path, add: Callable[..., Path]) -> None:
+    add("a/small.png", size=(8, 8))
+    add("b/large.png", size=(12, 10))
+    with pytest.raises(DataError, match=r"b/large.png: expected 8x8 pixels as in a/small.png.*--image-size.*got 12x10"):
+        load_dataset(str(tmp_path))
+    assert load_dataset(str(tmp_path), image_size=9).shape == (3, 9, 9)
+
+
+def test_broken_pictures_are_named_and_counted(tmp_path: Path, add: Callable[..., Path]) -> None:
+    add("a/1.png")
+    add("a/2.jpg", b"broken")
+    add("b/1.png", b"")
+    add("b/2.png")
+    dataset = load_dataset(str(tmp_path), max_bad=2)
+    assert dataset.skipped == ("b/1.png: the file is empty", "a/2.jpg: not a picture in a known format")
+    assert dataset.filenames == ("a/1.png", "b/2.png")
+    with pytest.raises(DataError, match=r"^b/1.png: .* 1 may be skipped"):
+        load_dataset(str(tmp_path), max_bad=1)
+
+
+@pytest.mark.parametrize(
+    ("paths", "message"),
+    [
+        ([], "no class folder and no known data file"),
+        (["notes.txt"], "no class folder and no known data file"),
+        (["1.png", "2.png"], "expected class folders with pictures.*, got 2 pictures that lie in no class folder"),
+        (["a/1.txt", "b/1.txt"], "expected pictures in class folders, got no picture in a, b"),
+        (["a/1.png"], "expected at least two class folders, got only 'a'"),
+        (["a/1.png", "b/1.txt"], "b: expected at least one picture, got a class folder without any"),
+        (["train/a/1.png", "train/b/1.png", "test/a/1.txt"], r"\(test\): expected pictures in class folders, got none"),
+    ],
+    ids=["empty", "notes", "loose", "no pictures", "one class", "empty class", "empty split"],
+)
+def test_names_what_is_wrong(tmp_path: Path, add: Callable[..., Path], paths: list[str], message: str) -> None:
+    for path in paths:
+        add(path)
+    with pytest.raises(DataError, match=message):
+        load_dataset(str(tmp_path))
