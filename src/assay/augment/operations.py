@@ -33,7 +33,9 @@ class Operation:
         """The magnitude with its unit, as a caption: ``20°``, ``×0.5``, ``3 bits``; empty where there is none."""
         if not self.unit:
             return ""
-        number = f"{magnitude:.3g}" if abs(magnitude) < 1000 else f"{magnitude:.0f}"
+        if self.unit in {"px", "bits"}:
+            magnitude = int(magnitude)
+        number = (f"{magnitude:.2g}" if abs(magnitude) < 10 else f"{magnitude:.0f}").replace("-", "−")
         if self.unit in {"×", "threshold", "slope"}:
             return {"×": f"×{number}", "threshold": f"≥ {number}", "slope": number}[self.unit]
         return f"{number}{self.unit}" if self.unit == "°" else f"{number} {self.unit}"

@@ -8,7 +8,9 @@ from typing import Annotated, NoReturn
 
 import typer
 
+from assay.cli.anatomy import anatomy
 from assay.cli.attack import attack
+from assay.cli.augment import augment
 from assay.cli.check import check
 from assay.cli.explain import explain
 from assay.cli.groups import groups
@@ -50,6 +52,8 @@ def _root(
 
 app.command()(check)
 app.command()(train)
+app.command()(augment)
+app.command()(anatomy)
 app.command()(attack)
 app.command()(groups)
 app.command()(explain)

@@ -1,0 +1,152 @@
+"""Pictures of what augmentation does: each operation on one picture, its magnitude swept, a policy on several."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from assay.augment.operations import Operation, find_operation, gallery_magnitudes
+from assay.augment.plan import apply_operation, apply_plan
+from assay.augment.policies import Policy
+
+SWEPT = (
+    "ShearX",
+    "TranslateX",
+    "Rotate",
+    "Brightness",
+    "Color",
+    "Hue",
+    "Contrast",
+    "Sharpness",
+    "Posterize",
+    "Solarize",
+)
+_SWEPT_SIDE = 256
+
+
+@dataclass(frozen=True, eq=False)
+class Tile:
+    """One picture, uint8 (C, H, W), with its name and what was done to it."""
+
+    name: str
+    detail: str
+    image: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Strip:
+    """A row of pictures that belong together."""
+
+    name: str
+    detail: str
+    tiles: tuple[Tile, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Gallery:
+    """What a page or a sheet shows: ``original`` and ``tiles`` in a grid, then the ``strips``."""
+
+    title: str
+    subtitle: str
+    original: Tile | None
+    tiles: tuple[Tile, ...]
+    strips: tuple[Strip, ...]
+
+
+def draw_operations(
+    image: Tensor, *, title: str, magnitudes: Mapping[str, float] | None = None, sweep: bool = True
+) -> Gallery:
+    """The original, each operation at its magnitude (default: the preset ``gallery``), and a strip of each swept.
+
+    ``image`` is uint8 (C, H, W). ``magnitudes`` by operation name replace the preset as a whole.
+    Raises :class:`OptionError` for an unknown name or a magnitude out of range.
+    """
+    _, height, width = image.shape
+    chosen = magnitudes or gallery_magnitudes(height=height, width=width)
+    tiles = tuple(_tile(image, find_operation(name), value) for name, value in chosen.items())
+    swept = [find_operation(name).name for name in magnitudes] if magnitudes else [*SWEPT, "Equalize"]
+    small = _reduce(image)
+    reduction = image.shape[2] / small.shape[2]
+    strips = tuple(sweep_operation(small, name, reduction=reduction) for name in swept) if sweep else ()
+    count = "the twelve operations and hue" if magnitudes is None else f"{len(tiles)} operations"
+    return Gallery(title, f"{width} × {height} pixels, {count}", Tile("original", "", image), tiles, strips)
+
+
+def sweep_operation(image: Tensor, name: str, *, count: int = 7, reduction: float = 1.0) -> Strip:
+    """``count`` magnitudes of one operation from end to end; those without a magnitude show before and after.
+
+    Pixels are captioned as those of a picture ``reduction`` times as large.
+    """
+    operation = find_operation(name)
+    if not operation.takes_magnitude:
+        pictures: tuple[Tile, ...] = (Tile("before", "", image), Tile("after", "", _perform(image, operation, 0.0)))
+        return Strip(operation.name, operation.meaning, pictures)
+    values = sweep_magnitudes(operation, count=count, height=image.shape[1], width=image.shape[2])
+    scale = reduction if operation.unit == "px" else 1.0
+    tiles = tuple(Tile(operation.show(value * scale), "", _perform(image, operation, value)) for value in values)
+    return Strip(operation.name, operation.meaning, tiles)
+
+
+def sweep_magnitudes(operation: Operation, *, count: int, height: int, width: int) -> list[float]:
+    """Evenly spaced magnitudes that tell the story of an operation on a picture of this size."""
+    ends = {
+        "ShearX": (-0.6, 0.6),
+        "ShearY": (-0.6, 0.6),
+        "TranslateX": (-width / 2, width / 2),
+        "TranslateY": (-height / 2, height / 2),
+        "Rotate": (-45.0, 45.0),
+        "Brightness": (0.1, 1.9),
+        "Color": (0.0, 3.0),
+        "Contrast": (0.1, 1.9),
+        "Sharpness": (0.0, 24.0),
+        "Posterize": (7.0, 1.0),
+        "Solarize": (256.0, 0.0),
+        "Hue": (-0.5, 0.5),
+        "Cutout": (0.0, 0.75 * min(height, width)),
+        "Crop": (0.0, 0.0),
+    }
+    low, high = ends[operation.name]
+    values = [low + (high - low) * step / (count - 1) for step in range(count)]
+    return [float(round(value)) for value in values] if operation.unit in {"px", "bits", "threshold"} else values
+
+
+def draw_policy(
+    images: Tensor, ids: Tensor, names: Sequence[str], *, policy: Policy, title: str, seed: int = 0, draws: int = 7
+) -> Gallery:
+    """A strip a sample: the original, then what the policy makes of it in the first ``draws`` epochs."""
+    _, _, height, width = images.shape
+    columns: list[list[Tile]] = [[Tile("original", "", image)] for image in images]
+    for epoch in range(draws):
+        plan = policy.plan(ids, seed=seed, epoch=epoch, height=height, width=width)
+        results = apply_plan(images, plan, compiled=False)
+        for sample, result in enumerate(results):
+            columns[sample].append(Tile(f"epoch {epoch}", plan.describe(sample), result))
+    strips = tuple(Strip(name, "", tuple(tiles)) for name, tiles in zip(names, columns, strict=True))
+    subtitle = f"{len(images)} samples of {width} × {height} pixels, seed {seed}: the same on any number of workers"
+    return Gallery(title, subtitle, None, (), strips)
+
+
+def _reduce(image: Tensor) -> Tensor:
+    """A photograph at the size its strip shows it: a sweep of a dozen operations is then a matter of a second."""
+    _, height, width = image.shape
+    scale = _SWEPT_SIDE / max(height, width)
+    if scale >= 1:
+        return image
+    size = [max(1, round(height * scale)), max(1, round(width * scale))]
+    return F.interpolate(image[None].float(), size=size, mode="area")[0].round().byte()
+
+
+def _tile(image: Tensor, operation: Operation, value: float) -> Tile:
+    detail = operation.show(value)
+    if operation.unit == "slope":
+        detail = f"{math.degrees(math.atan(value)):.0f}°".replace("-", "−")
+    return Tile(operation.name, detail, _perform(image, operation, value))
+
+
+def _perform(image: Tensor, operation: Operation, value: float) -> Tensor:
+    return apply_operation(image[None], operation.name, torch.tensor(float(value)), compiled=False)[0]

@@ -1,0 +1,142 @@
+"""A gallery as one PNG picture."""
+
+from __future__ import annotations
+
+import io
+
+from PIL import Image, ImageDraw, ImageFont, ImageOps
+from torch import Tensor
+
+from assay.augment.gallery import Gallery, Tile
+from assay.augment.page import SMALL, to_picture
+from assay.report.theme import COLOURS
+
+_WIDTH, _MARGIN, _GAP = 1680, 48, 18
+_COLUMNS = 6
+_PAPER, _INK, _SOFT, _LINE, _CARD = (COLOURS[name][0] for name in ("paper", "ink", "soft", "line", "card"))
+_PLAIN = str.maketrans({"×": "x", "−": "-", "≥": "from", "·": "+"})  # what the built-in font lacks
+Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
+
+
+def render_sheet(gallery: Gallery) -> bytes:
+    """A PNG file: the original large at the left, the operations in a grid beside it, the strips below."""
+    sheet = _Sheet()
+    sheet.write(gallery.title, size=40, colour=_INK)
+    sheet.write(gallery.subtitle, size=20, colour=_SOFT)
+    sheet.y += 22
+    if gallery.original is not None:
+        _draw_grid(sheet, gallery.original, gallery.tiles)
+        if gallery.strips:
+            sheet.y += 20
+            sheet.write("From one end to the other", size=26, colour=_INK)
+            sheet.y += 8
+    for strip in gallery.strips:
+        sheet.write(f"{strip.name}   {strip.detail}".strip(), size=20, colour=_INK)
+        sheet.row(strip.tiles, columns=max(7, len(strip.tiles)), size=17)
+        sheet.y += 14
+    return sheet.png()
+
+
+def _draw_grid(sheet: _Sheet, original: Tile, tiles: tuple[Tile, ...]) -> None:
+    beside = 2 * (_COLUMNS - 2)
+    cell = sheet.cell_width(_COLUMNS)
+    top = sheet.y
+    ratio = original.image.shape[1] / original.image.shape[2]
+    row_height = round(cell * ratio) + sheet.caption_height(tiles, cell, 20) + _GAP
+    sheet.place(original, _MARGIN, top, 2 * cell + _GAP, size=20, height=2 * row_height - _GAP, fill=True)
+    for start in range(0, min(beside, len(tiles)), _COLUMNS - 2):
+        for column, tile in enumerate(tiles[start : min(start + _COLUMNS - 2, beside)]):
+            sheet.place(tile, _MARGIN + (column + 2) * (cell + _GAP), sheet.y, cell, size=20)
+        sheet.y += row_height
+    sheet.y = top + 2 * row_height
+    for start in range(beside, len(tiles), _COLUMNS):
+        sheet.row(tiles[start : start + _COLUMNS], columns=_COLUMNS, size=20)
+
+
+class _Sheet:
+    """A canvas that grows downwards; ``y`` is where the next thing goes."""
+
+    def __init__(self) -> None:
+        self._canvas = Image.new("RGB", (_WIDTH, 1600), _PAPER)
+        self.y = _MARGIN
+
+    def cell_width(self, columns: int) -> int:
+        return (_WIDTH - 2 * _MARGIN - (columns - 1) * _GAP) // columns
+
+    def write(self, text: str, *, size: int, colour: str) -> None:
+        lines = _wrap(text.translate(_PLAIN), ImageFont.load_default(size), _WIDTH - 2 * _MARGIN)
+        for line in lines:
+            self._reach(self.y + size * 2)
+            ImageDraw.Draw(self._canvas).text((_MARGIN, self.y), line, fill=colour, font=ImageFont.load_default(size))
+            self.y += round(size * 1.35)
+
+    def caption_height(self, tiles: tuple[Tile, ...], width: int, size: int) -> int:
+        lines = [len(_wrap(_caption(tile), ImageFont.load_default(size), width - 16)) for tile in tiles]
+        return round(max(lines, default=1) * size * 1.3) + 14
+
+    def row(self, tiles: tuple[Tile, ...], *, columns: int, size: int) -> None:
+        width = self.cell_width(columns)
+        heights = [round(width * tile.image.shape[1] / tile.image.shape[2]) for tile in tiles]
+        tall = max(heights) + self.caption_height(tiles, width, size)
+        for column, tile in enumerate(tiles):
+            self.place(tile, _MARGIN + column * (width + _GAP), self.y, width, size=size, height=tall)
+        self.y += tall + _GAP
+
+    def place(
+        self, tile: Tile, x: int, y: int, width: int, *, size: int, height: int | None = None, fill: bool = False
+    ) -> None:
+        """A card with a picture of this width and its caption; ``height`` fixes the card's, ``fill`` fills it."""
+        picture = _fit(tile.image, width)
+        caption = self.caption_height((tile,), width, size)
+        tall = height or picture.height + caption
+        if picture.height != tall - caption and height is not None and fill:
+            picture = ImageOps.fit(
+                to_picture(tile.image).convert("RGB"), (width, tall - caption), _resampling(tile.image)
+            )
+        self._reach(y + tall + _MARGIN)
+        draw = ImageDraw.Draw(self._canvas)
+        draw.rectangle((x - 1, y - 1, x + width, y + tall), fill=_CARD, outline=_LINE)
+        self._canvas.paste(picture, (x, y))
+        font = ImageFont.load_default(size)
+        for line, text in enumerate(_wrap(_caption(tile), font, width - 16)):
+            place = (x + 8, y + picture.height + 5 + round(line * size * 1.3))
+            draw.text(place, text, fill=_INK if line == 0 else _SOFT, font=font)
+
+    def png(self) -> bytes:
+        buffer = io.BytesIO()
+        self._canvas.crop((0, 0, _WIDTH, self.y + _MARGIN - _GAP)).save(buffer, format="PNG")
+        return buffer.getvalue()
+
+    def _reach(self, bottom: int) -> None:
+        if bottom + _MARGIN > self._canvas.height:
+            taller = Image.new("RGB", (_WIDTH, 2 * bottom), _PAPER)
+            taller.paste(self._canvas, (0, 0))
+            self._canvas = taller
+
+
+def _caption(tile: Tile) -> str:
+    lines = [tile.name, *tile.detail.split(" · ")] if " · " in tile.detail or tile.name.startswith("epoch") else None
+    return "\n".join(lines or [f"{tile.name}  {tile.detail}".strip()]).translate(_PLAIN)
+
+
+def _fit(image: Tensor, width: int) -> Image.Image:
+    picture = to_picture(image).convert("RGB")
+    height = max(1, round(width * picture.height / picture.width))
+    return picture.resize((width, height), _resampling(image))
+
+
+def _resampling(image: Tensor) -> Image.Resampling:
+    return Image.Resampling.LANCZOS if max(image.shape[1:]) > SMALL else Image.Resampling.NEAREST
+
+
+def _wrap(text: str, font: Font, width: int) -> list[str]:
+    lines: list[str] = []
+    for paragraph in text.split("\n"):
+        lines.append("")
+        for word in paragraph.split(" "):
+            longer = f"{lines[-1]} {word}".lstrip() if word else lines[-1] + " "
+            if lines[-1].strip() and font.getlength(longer) > width:
+                lines.append(word)
+            else:
+                lines[-1] = longer
+    return lines

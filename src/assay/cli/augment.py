@@ -1,0 +1,167 @@
+"""``assay augment``: what each image operation, or a whole policy, does to pictures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from assay.cli import arguments as arg
+from assay.errors import DataError, OptionError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from assay.augment.gallery import Gallery
+
+_LARGEST = 1024  # a gallery needs no more pixels, and ninety operations on a camera's file would take minutes
+
+
+def augment(
+    image: Annotated[Path | None, typer.Argument(help="A picture file.", show_default=False)] = None,
+    out: Annotated[Path, typer.Option(help="Where to write: a page .html, or a picture .png.")] = Path("gallery.html"),
+    magnitude: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--magnitude",
+            "-m",
+            metavar="NAME=VALUE",
+            help="Show this operation at this magnitude instead of the preset; may be repeated: -m rotate=45.",
+            show_default=False,
+        ),
+    ] = None,
+    sweep: Annotated[bool, typer.Option(help="Add a strip for each operation, from one end to the other.")] = True,
+    policy: Annotated[
+        str | None,
+        typer.Option(
+            help="Show a policy instead: randaugment, trivialaugment, autoaugment('cifar10'), or a line such as "
+            '"crop(4) + flip() + rotate(-30, 30, p=0.5)".',
+            show_default=False,
+        ),
+    ] = None,
+    data: Annotated[
+        str | None, typer.Option(help="Samples to show it on: digits, cifar10, a folder, …", show_default=False)
+    ] = None,
+    data_dir: arg.DataDir = None,
+    split: arg.Split = "train",
+    samples: Annotated[int, typer.Option(min=1, max=64, help="How many samples of the data.")] = 8,
+    draws: Annotated[int, typer.Option(min=1, max=20, help="How many draws of the policy on each.")] = 7,
+    max_bad: arg.MaxBad = 0,
+    image_size: arg.ImageSize = None,
+    seed: arg.Seed = 0,
+) -> None:
+    """Draw what augmentation does: the twelve operations on one picture, or a policy on samples of a data set."""
+    from rich.console import Console
+
+    from assay.augment.page import render_gallery
+    from assay.augment.sheet import render_sheet
+    from assay.files import write_atomically
+
+    if out.suffix not in {".html", ".png"}:
+        raise OptionError("--out", expected="a name that ends in .html or .png", got=out)
+    if image is not None and data is not None:
+        raise OptionError("--data", expected="either a picture file or a data set", got=f"{image} and {data}")
+    if image is None and data is None and policy is None:
+        raise OptionError("IMAGE", expected="a picture file, or --data", got="neither")
+    if policy is not None and magnitude:
+        raise OptionError("--magnitude", expected="no magnitudes beside --policy", got=" ".join(magnitude))
+    if image is not None:
+        pictures, ids, names = read_picture(image)[None], None, [image.name]
+    else:
+        pictures, ids, names = _pick(
+            data or "digits",
+            count=samples if policy else 1,
+            data_dir=data_dir,
+            split=split,
+            max_bad=max_bad,
+            image_size=image_size,
+            seed=seed,
+        )
+    gallery = _draw(pictures, ids, names, magnitude or [], policy, sweep=sweep, seed=seed, draws=draws)
+    write_atomically(out, render_gallery(gallery) if out.suffix == ".html" else render_sheet(gallery))
+    shown = len(gallery.tiles) + sum(len(strip.tiles) for strip in gallery.strips) + (gallery.original is not None)
+    Console().print(f"{out}: {shown} pictures", highlight=False, soft_wrap=True)
+
+
+def _draw(
+    pictures: Tensor,
+    ids: Tensor | None,
+    names: list[str],
+    magnitudes: list[str],
+    policy: str | None,
+    *,
+    sweep: bool,
+    seed: int,
+    draws: int,
+) -> Gallery:
+    import torch
+
+    from assay.augment.gallery import draw_operations, draw_policy
+    from assay.augment.language import parse_policy
+
+    if policy is None:
+        chosen = parse_magnitudes(magnitudes)
+        return draw_operations(pictures[0], title=names[0], magnitudes=chosen or None, sweep=sweep)
+    if ids is None:
+        ids = torch.zeros(1, dtype=torch.int64)
+    parsed = parse_policy(policy, where="--policy")
+    return draw_policy(pictures, ids, names, policy=parsed, title=policy, seed=seed, draws=draws)
+
+
+def parse_magnitudes(texts: list[str]) -> dict[str, float]:
+    """``["rotate=45"]`` to ``{"Rotate": 45.0}``. Raises :class:`OptionError` naming the text that is wrong."""
+    from assay.augment.operations import check_magnitude, find_operation
+
+    found = {}
+    for text in texts:
+        name, equals, number = text.partition("=")
+        operation = find_operation(name)
+        try:
+            value = float(number) if equals else 0.0
+        except ValueError:
+            raise OptionError("--magnitude", expected="NAME=VALUE, as in rotate=45", got=text) from None
+        if operation.takes_magnitude and not equals:
+            raise OptionError("--magnitude", expected=f"{name}=VALUE ({operation.unit})", got=text)
+        check_magnitude(operation, value)
+        found[operation.name] = value
+    return found
+
+
+def read_picture(path: Path) -> Tensor:
+    """A picture file as uint8 (C, H, W), upright, grey or RGB, its longer side at most 1024 pixels.
+
+    Raises :class:`DataError` when it is missing or no picture.
+    """
+    import numpy as np
+    import torch
+    from PIL import Image, ImageOps, UnidentifiedImageError
+
+    try:
+        with Image.open(path) as file:
+            upright = ImageOps.exif_transpose(file)
+            picture = upright if upright.mode in {"L", "RGB"} else upright.convert("RGB")
+    except FileNotFoundError:
+        raise DataError(str(path), expected="a picture file", got="no such file") from None
+    except UnidentifiedImageError:
+        raise DataError(str(path), expected="a picture file", got="a file that is no picture") from None
+    except (OSError, Image.DecompressionBombError, SyntaxError, ValueError) as error:
+        raise DataError(str(path), expected="a readable picture file", got=error) from None
+    picture.thumbnail((_LARGEST, _LARGEST), Image.Resampling.LANCZOS)
+    pixels = np.asarray(picture)
+    return torch.from_numpy((pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)).copy())
+
+
+def _pick(
+    data: str, *, count: int, data_dir: Path | None, split: str, max_bad: int, image_size: int | None, seed: int
+) -> tuple[Tensor, Tensor, list[str]]:
+    import torch
+
+    from assay.data.sources import load_dataset
+    from assay.runtime import generator
+
+    dataset = load_dataset(data, split=split, data_dir=data_dir, max_bad=max_bad, image_size=image_size)
+    order = torch.randperm(len(dataset), generator=generator(seed))
+    chosen = dataset.subset(order[:count])
+    names = [f"{dataset.classes[label]} · {chosen.sample_name(i)}" for i, label in enumerate(chosen.labels.tolist())]
+    return chosen.images, chosen.ids, names

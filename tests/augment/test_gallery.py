@@ -1,0 +1,83 @@
+"""Galleries: what they show is what the operations do, safely named."""
+
+import base64
+import io
+import re
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from assay.augment.gallery import draw_operations, draw_policy, sweep_operation
+from assay.augment.operations import TWELVE
+from assay.augment.page import render_gallery
+from assay.augment.plan import apply_operation
+from assay.augment.policies import flip_crop
+from assay.augment.sheet import render_sheet
+from assay.errors import OptionError
+
+
+@pytest.fixture
+def picture():
+    return torch.randint(0, 256, (3, 20, 30), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+
+
+def test_the_preset_shows_the_twelve_as_the_batch_function_makes_them(picture):
+    gallery = draw_operations(picture, title="x")
+    tiles = {tile.name: tile for tile in gallery.tiles}
+    assert set(tiles) == {*TWELVE, "Hue"}
+    assert torch.equal(tiles["Rotate"].image, apply_operation(picture[None], "Rotate", 20.0)[0])
+    assert (tiles["Posterize"].detail, tiles["ShearX"].detail, tiles["Sharpness"].detail) == ("3 bits", "−10°", "×20")
+    assert {strip.name for strip in gallery.strips} >= set(TWELVE) - {"ShearY", "TranslateY"}
+
+
+def test_a_large_photograph_moves_by_200_pixels_and_a_small_one_by_its_share():
+    for side, expected in ((640, "200 px"), (32, "12 px")):
+        gallery = draw_operations(torch.zeros(1, side, side, dtype=torch.uint8), title="x", sweep=False)
+        assert next(tile.detail for tile in gallery.tiles if tile.name == "TranslateX") == expected
+
+
+def test_a_sweep_runs_from_end_to_end_through_the_picture_itself(picture):
+    strip = sweep_operation(picture, "rotate")
+    assert [tile.name for tile in strip.tiles] == ["−45°", "−30°", "−15°", "0°", "15°", "30°", "45°"]
+    assert torch.equal(strip.tiles[3].image, picture)
+    assert [tile.name for tile in sweep_operation(picture, "Equalize").tiles] == ["before", "after"]
+
+
+def test_a_policy_strip_shows_what_each_epoch_makes_of_a_sample(picture):
+    images, ids = torch.stack([picture, picture]), torch.tensor([4, 9])
+    gallery = draw_policy(images, ids, ["one", "two"], policy=flip_crop(), title="x", seed=2, draws=3)
+    assert [strip.name for strip in gallery.strips] == ["one", "two"]
+    assert torch.equal(gallery.strips[1].tiles[3].image, flip_crop()(images, ids, seed=2, epoch=2)[1])
+
+
+def test_the_page_holds_the_pictures_and_asks_nothing_of_the_network(picture):
+    page = render_gallery(draw_operations(picture, title="<script>alert(1)</script>"))
+    assert "<script" not in page
+    assert "&lt;script&gt;" in page
+    assert re.findall(r"""(?:src|href)=["'](?!data:)""", page) == []
+    assert "http" not in page.replace("http-equiv", "")
+    encoded = re.search(r'alt="Solarize[^"]*"', page)
+    assert encoded is not None
+    shown = page[: encoded.start()].rpartition("base64,")[2].partition('"')[0]
+    pixels = np.asarray(Image.open(io.BytesIO(base64.b64decode(shown))))
+    solarized = apply_operation(picture[None], "Solarize", 200.0)[0]
+    assert np.array_equal(pixels, solarized.permute(1, 2, 0).numpy())
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_the_sheet_is_a_png_with_the_pictures_in_it(channels, picture):
+    gallery = draw_operations(picture[:channels], title="a long title " * 12)
+    sheet = np.asarray(Image.open(io.BytesIO(render_sheet(gallery))))
+    assert sheet.shape[1] == 1680
+    assert sheet.shape[0] > 1200
+    wanted = gallery.original.image[:, 0, 0].expand(3).numpy()
+    assert (sheet == wanted).all(axis=2).sum() > 100  # its first pixel, enlarged
+
+
+def test_names_and_magnitudes_are_checked(picture):
+    with pytest.raises(OptionError, match=r"magnitude of Posterize: expected 0..8 \(bits\), got 9"):
+        draw_operations(picture, title="x", magnitudes={"Posterize": 9})
+    with pytest.raises(OptionError, match="operation: expected one of Identity, .*, got 'Swirl'"):
+        draw_operations(picture, title="x", magnitudes={"Swirl": 1})
