@@ -64,7 +64,7 @@ def load_npz(path: Path, *, name: str, reading: Reading) -> ImageDataset:
     if not zipfile.is_zipfile(path):
         raise DataError(str(path), expected="a NumPy archive (.npz)", got=_what_it_is(path))
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             arrays = dict.fromkeys(archive.files)
             split, part = choose_split(_find_parts(archive, where=str(path)), wanted=reading.split, where=str(path))
             images, labels = (_read(archive, key, path=path) for key in (part.images, part.labels))
