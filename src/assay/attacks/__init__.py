@@ -1,7 +1,7 @@
 """Threats, steps, attacks, and the engine that judges them."""
 
 from assay.attacks.engine import Outcome, attack
-from assay.attacks.ensemble import ApgdCe, ApgdT, FabT, MinimumNorm, SquareSearch, Standard
+from assay.attacks.ensemble import Adaptive, ApgdCe, ApgdT, FabT, MinimumNorm, SquareSearch, Standard
 from assay.attacks.gallery import pick_gallery
 from assay.attacks.measure import RobustnessMeasurement, measure_epsilon_curve, measure_robust_accuracy
 from assay.attacks.plan import Attack
@@ -11,6 +11,7 @@ from assay.attacks.threat import Threat
 
 __all__ = [
     "PRESETS",
+    "Adaptive",
     "ApgdCe",
     "ApgdT",
     "Attack",

@@ -7,7 +7,7 @@ model before it counts. Broken samples leave the batch at once and others take t
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,13 +17,15 @@ from torch import Tensor, nn
 from assay.attacks.lanes import Answer, Lanes, Method, Samples
 from assay.attacks.ledger import Ledger, Trace
 from assay.attacks.network import Effort, Network, opened, predictions
-from assay.attacks.plan import Attack
+from assay.attacks.patience import Patience
+from assay.attacks.plan import Attack, Plan
 from assay.attacks.registry import find_attack
 from assay.attacks.threat import Threat
 from assay.errors import DataError, OptionError
 from assay.records.attack import Norm
 from assay.runtime import device_of, dtype_of
 
+BLOCK = 64  # attempts between two looks at whether more are worthwhile
 LONGEST_TRACE = 500  # steps; a random search of thousands is told by its result alone
 EXAMPLE = 32  # images on which the fast copy of the model must agree with the original
 OnStep = Callable[[str, int, int], None]  # method, rows still under attack or waiting, rows in all
@@ -112,7 +114,7 @@ def attack(
         )
         plan = plan_of.plan(threat, classes=network.classes, seed=seed)
         engine = Engine(network, threat, Ledger.open(images, samples.logits), batch_size, on_step)
-        trace = engine.run(plan.methods, samples)
+        trace = engine.run(plan, samples)
         ledger = engine.ledger
         if threat.constrained:  # a search for the nearest image finds some that are too far to count
             reach = bounds.to(device) + threat.geometry.slack(images[0].numel())
@@ -146,19 +148,35 @@ class Engine:
     batch_size: int
     on_step: OnStep | None = None
 
-    def run(self, methods: Sequence[Method[Any]], samples: Samples) -> Trace | None:
+    def run(self, plan: Plan, samples: Samples) -> Trace | None:
         """Run each method over the samples that withstood the ones before; return the trace of the first."""
         right = predictions(samples.logits) == samples.labels
         first: Trace | None = None
-        for position, method in enumerate(methods):
+        patience = None if plan.tolerance is None else Patience(plan.tolerance, n=len(samples))
+        for position, method in enumerate(plan.methods):
             self.ledger.methods.append(method.name)
             trace = None
             if position == 0 and method.steps <= LONGEST_TRACE:
                 first = trace = Trace.open(samples.logits, samples.labels, steps=method.steps)
-            chosen = self._entrants(method, right)
-            if bool(chosen.any()):
+            chosen = self._entrants(method, right).nonzero()[:, 0]
+            if patience is None or position < plan.optional_from:
                 self._run_one(method, samples.take(chosen), trace)
+            elif not self._run_while_worthwhile(method, samples, chosen, patience):
+                break
         return first
+
+    def _run_while_worthwhile(self, method: Method[Any], samples: Samples, chosen: Tensor, patience: Patience) -> bool:
+        """Run over ``chosen`` in blocks, those nearest to the boundary first; False when patience ended."""
+        order = chosen[self.ledger.closest[chosen].argsort(descending=True, stable=True)]
+        standing = len(order)
+        for block in torch.split(order, BLOCK):
+            if patience.exhausted(standing):
+                return False
+            self._run_one(method, samples.take(block), None)
+            broken = int(self.ledger.broken[block].sum())
+            standing -= broken
+            patience.note(attempts=len(block), broken=broken)
+        return not patience.exhausted(standing)
 
     def _entrants(self, method: Method[Any], right: Tensor) -> Tensor:
         """Who a method is worth running on: all for one that shows its every step, else those still right."""
@@ -191,6 +209,8 @@ class Engine:
         if self.threat.constrained and method.stays_inside:
             misses = (predictions(answer.logits) != lanes.labels) & ~answer.broken
             self.network.effort.outside_ball += int(misses.sum())
+        if method.stays_inside:
+            self.ledger.note_margin(lanes, answer)
         finished = self._settle(method, lanes, answer)
         if bool(finished.any()):
             staying = (~finished).nonzero()[:, 0]

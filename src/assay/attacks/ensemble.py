@@ -108,6 +108,41 @@ class Standard(Attack):
         return Plan(tuple(method for plan in plans for method in plan.methods), said)
 
 
+class Adaptive(Attack):
+    """The algorithms of :class:`Standard` under a budget that goes where samples still break.
+
+    One round of each always runs on all that stand: APGD-CE, APGD-T and FAB-T towards the likeliest wrong class, and a
+    short Square search, which alone sees through masked gradients. The other targets follow, APGD-T and FAB-T in turn,
+    then the long Square search; each attacks the samples nearest to the boundary first, and all end when
+    :class:`assay.attacks.patience.Patience` says so: when one more method is expected, with 95 % confidence, to break
+    at most ``tolerance`` of all samples.
+    """
+
+    name: ClassVar[str] = "adaptive"
+    steps: int = Field(default=100, ge=1)
+    targets: int = Field(default=9, ge=1)
+    queries: int = Field(default=5000, ge=1)
+    short_queries: int = Field(default=300, ge=1)
+    tolerance: float = Field(default=0.002, gt=0, lt=1)
+
+    def plan(self, threat: Threat, *, classes: int, seed: int) -> Plan:
+        """One round of each, then the rest while it is worthwhile."""
+        untargeted = ApgdCe(steps=self.steps).plan(threat, classes=classes, seed=seed)
+        targeted = ApgdT(steps=self.steps, targets=self.targets).plan(threat, classes=classes, seed=seed)
+        boundary = FabT(steps=self.steps, targets=self.targets).plan(threat, classes=classes, seed=seed)
+        short = SquareSearch(queries=self.short_queries).plan(threat, classes=classes, seed=seed)
+        long = SquareSearch(queries=self.queries).plan(threat, classes=classes, seed=seed)
+        first = (*untargeted.methods, targeted.methods[0], *short.methods, boundary.methods[0])
+        pairs = zip(targeted.methods[1:], boundary.methods[1:], strict=True)
+        rest = tuple(method for pair in pairs for method in pair)
+        return Plan(
+            (*first, *rest, *long.methods),
+            notes(*untargeted.notes, *targeted.notes),
+            tolerance=self.tolerance,
+            optional_from=len(first),
+        )
+
+
 class MinimumNorm(Attack):
     """The nearest adversarial image of each sample: the whole curve in one run (FMN, Pintor et al. 2021)."""
 

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from assay.attacks.lanes import Answer, Lanes
+from assay.attacks.losses import margin
 from assay.attacks.network import predictions
 
 
@@ -17,7 +18,8 @@ class Ledger:
     """One row a sample, (N, …).
 
     ``adversarial`` is the clean image until an attack breaks the sample; ``broken_by`` the position of the method that
-    did in ``methods``, −1 for none; ``steps`` the moves it took; ``distances`` float64, infinite while unbroken.
+    did in ``methods``, −1 for none; ``steps`` the moves it took; ``distances`` float64, infinite while unbroken;
+    ``closest`` the largest margin max_{k≠y} z_k − z_y met inside the ball, below 0 while unbroken.
     """
 
     adversarial: Tensor
@@ -26,6 +28,7 @@ class Ledger:
     broken_by: Tensor
     steps: Tensor
     distances: Tensor
+    closest: Tensor
     methods: list[str]
 
     @classmethod
@@ -39,6 +42,7 @@ class Ledger:
             broken_by=torch.full((n,), -1, device=device),
             steps=torch.full((n,), -1, device=device),
             distances=torch.full((n,), torch.inf, dtype=torch.float64, device=device),
+            closest=torch.full((n,), -torch.inf, device=device),
             methods=[],
         )
 
@@ -53,6 +57,11 @@ class Ledger:
         self.broken[rows] = True
         self.broken_by[rows] = len(self.methods) - 1
         self.steps[rows] = found.step
+
+    def note_margin(self, lanes: Lanes, answer: Answer) -> None:
+        """Remember how near to the boundary each row has come."""
+        reached = margin(answer.logits, lanes.labels, lanes.target)
+        self.closest[lanes.index] = torch.maximum(self.closest[lanes.index], reached)
 
     def forget(self, rows: Tensor, images: Tensor, clean_logits: Tensor) -> None:
         """Take back the images of ``rows`` (bool (N,)), but not the distance at which one was found."""

@@ -16,10 +16,16 @@ from assay.options import Options
 
 @dataclass(frozen=True)
 class Plan:
-    """Methods in the order they run, each on the samples that withstood the ones before; notes to be said aloud."""
+    """Methods in the order they run, each on the samples that withstood the ones before; notes to be said aloud.
+
+    With a ``tolerance`` the methods from ``optional_from`` on run only until :class:`Patience` says that one more of
+    them would hardly change the result.
+    """
 
     methods: tuple[Method[Any], ...]
     notes: tuple[str, ...] = ()
+    tolerance: float | None = None
+    optional_from: int = 0
 
 
 class Attack(Options):

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
-from assay.attacks.ensemble import ApgdCe, ApgdT, FabT, MinimumNorm, SquareSearch, Standard
+from assay.attacks.ensemble import Adaptive, ApgdCe, ApgdT, FabT, MinimumNorm, SquareSearch, Standard
 from assay.attacks.plan import Attack
 from assay.attacks.presets import Fgsm, Pgd, RandomNoise, SignedSteps
 from assay.errors import OptionError
@@ -24,6 +24,7 @@ PRESETS: Mapping[str, type[Attack]] = MappingProxyType(
             FabT,
             SquareSearch,
             Standard,
+            Adaptive,
             MinimumNorm,
         )
     }
