@@ -82,7 +82,8 @@ def preserved(model: nn.Module, *, training: bool | None = None) -> Iterator[nn.
         for module, mode in modes.items():
             module.training = mode
         for parameter, needs_gradient, gradient in gradients:
-            parameter.requires_grad_(needs_gradient)
+            if parameter.requires_grad != needs_gradient:  # a lazy parameter refuses to be told what it is already
+                parameter.requires_grad_(needs_gradient)
             parameter.grad = gradient
         with torch.no_grad():
             for name, buffer in model.named_buffers():

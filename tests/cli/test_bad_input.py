@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 from assay.models.architectures import build
 
 FACTORY = """
+from torch import nn
 
 def narrow():
     return nn.Sequential(nn.Flatten(), nn.Linear(1024, 7))
@@ -82,7 +83,7 @@ CASES = {
     "empty set": (["check", "mlp", "--data", "{}/none.npz"], "none.npz"),
     "cut npz": (["check", "mlp", "--data", "{}/cut.npz"], "cut.npz"),
     "cut parquet": (["check", "mlp", "--data", "{}/cut.parquet"], "cut.parquet"),
-    "wrong width": (["check", "{}/net.py:narrow", "--data", "digits"], "(2, 7)"),
+    "wrong width": (["check", "{}/net.py:narrow", "--data", "digits"], "(16, 7)"),
     "wrong shape": (["check", "{}/net.py:colour", "--data", "digits"], "(N, 1, 32, 32)"),
     "no logits": (["check", "{}/net.py:Pair", "--data", "digits"], "tuple"),
     "factory that raises": (["check", "{}/net.py:broken", "--data", "digits"], "no such luck"),
@@ -100,7 +101,7 @@ CASES = {
     "wrong budget": (["check", "--budget", "huge"], "huge"),
     "limit zero": (["check", "--limit", "0"], "limit"),
     "unknown device": (["check", "mlp", "--data", "digits", "--device", "tpu"], "tpu"),
-    "unknown split": (["check", "mlp", "--data", "digits", "--split", "dev"], "dev"),
+    "unknown split": (["check", "mlp", "--data", "digits", "--split", "dev"], "split"),
     "unknown verb": (["chek"], "check"),
     "unknown rule": (["explain", "A999"], "A999"),
 }
