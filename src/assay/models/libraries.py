@@ -15,20 +15,26 @@ from assay.errors import DependencyError, ModelError
 from assay.models.architectures import near
 from assay.models.normalize import Normalize, Normalized, choose_normalization
 
+LIBRARY_SHAPE = (3, 224, 224)  # of ImageNet, which their networks are made for
+LIBRARY_CLASSES = 1000
 Wanted = str | tuple[Sequence[float], Sequence[float]] | None
 
 
 @dataclass(frozen=True)
 class LibraryModel:
-    """``make(classes)`` builds the network; ``published_classes`` is set where published weights fix their number."""
+    """``make(classes)`` builds the network for images of ``image_shape``.
+
+    ``published`` says whether it comes with published weights, ``published_classes`` the number these fix where known.
+    """
 
     make: Callable[[int], nn.Module]
+    image_shape: tuple[int, int, int]
     published: bool
     published_classes: int | None
 
 
 def find_torchvision(
-    name: str, *, image_shape: tuple[int, int, int], normalization: Wanted, options: Mapping[str, object]
+    name: str, *, image_shape: tuple[int, int, int] | None, normalization: Wanted, options: Mapping[str, object]
 ) -> LibraryModel:
     """The classifier ``name`` of ``torchvision.models``, behind ImageNet's normalisation.
 
@@ -37,6 +43,7 @@ def find_torchvision(
     three channels. Raises :class:`ModelError`, :class:`DependencyError`.
     """
     spec = f"torchvision:{name}"
+    image_shape = image_shape or LIBRARY_SHAPE
     with _library("torchvision", spec):
         from torchvision import models
     known = models.list_models(module=models)
@@ -61,11 +68,11 @@ def find_torchvision(
         with _library("torchvision", spec):
             return Normalized(Normalize(normalize), models.get_model(name, **arguments)).eval()
 
-    return LibraryModel(make, published=wanted is not None, published_classes=published_classes)
+    return LibraryModel(make, image_shape, published=wanted is not None, published_classes=published_classes)
 
 
 def find_timm(
-    name: str, *, image_shape: tuple[int, int, int], normalization: Wanted, options: Mapping[str, object]
+    name: str, *, image_shape: tuple[int, int, int] | None, normalization: Wanted, options: Mapping[str, object]
 ) -> LibraryModel:
     """timm's network ``name``, for the channels of the images, behind the normalisation it states.
 
@@ -79,8 +86,10 @@ def find_timm(
     if not from_hub and not timm.is_model(name):
         known = timm.list_models()
         raise ModelError(spec, expected=f"one of timm's {len(known)} models", got=near(name, known))
-    channels, published = image_shape[0], bool(options.get("pretrained"))
     stated = None if from_hub else timm.get_pretrained_cfg(name)
+    if image_shape is None:
+        image_shape = stated.input_size if stated and len(stated.input_size) == 3 else LIBRARY_SHAPE
+    channels, published = image_shape[0], bool(options.get("pretrained"))
 
     def make(classes: int) -> nn.Module:
         arguments: dict[str, Any] = {"in_chans": channels, "num_classes": classes, **options}
@@ -91,7 +100,8 @@ def find_timm(
         normalize = choose_normalization(own if normalization is None else normalization, channels=channels)
         return Normalized(Normalize(normalize), inner).eval()
 
-    return LibraryModel(make, published, published_classes=stated.num_classes if published and stated else None)
+    published_classes = stated.num_classes if published and stated else None
+    return LibraryModel(make, image_shape, published=published, published_classes=published_classes)
 
 
 LIBRARIES: Mapping[str, Callable[..., LibraryModel]] = MappingProxyType(

@@ -13,7 +13,7 @@ from torch.nn.parameter import is_lazy
 from assay.errors import ModelError, OptionError
 from assay.models.architectures import ARCHITECTURES, build, near
 from assay.models.factories import import_factory
-from assay.models.libraries import LIBRARIES, Wanted
+from assay.models.libraries import LIBRARIES, LIBRARY_CLASSES, Wanted
 from assay.models.normalize import Normalize, Normalized, choose_normalization
 from assay.models.run_folder import CONFIG, WEIGHTS, is_run_folder, read_config
 from assay.models.weights import StateDict, check_finite, implied_classes, load_weights, read_weights
@@ -49,6 +49,7 @@ class _Plan:
     image_shape: tuple[int, int, int]
     classes: int | None = None
     class_names: tuple[str, ...] | None = None
+    default_classes: int = DEFAULT_CLASSES
     weights: Path | None = None
     random_note: str | None = None
     notes: tuple[str, ...] = ()
@@ -90,9 +91,10 @@ def open_model(
     ==================================  ==================================================================
 
     ``weights`` are loaded from a file without running code from it. ``classes`` and ``image_shape`` are those of the
-    data the model must fit; left out, a run folder and weights speak for themselves, and anything else gets 10 classes
-    and (3, 32, 32). ``normalization`` replaces the model's own (for a user's factory: comes before it). Random weights
-    follow from ``seed``. All models but a user's own come in evaluation mode; those come as they were made.
+    data the model must fit; left out, a run folder and weights speak for themselves, the networks of libraries get
+    ImageNet's 1000 and (3, 224, 224), and anything else 10 and (3, 32, 32). ``normalization`` replaces the model's own
+    (for a user's factory: comes before it). Random weights follow from ``seed``. All models but a user's own come in
+    evaluation mode; those come as they were made.
 
     Raises :class:`ModelError`, :class:`OptionError` or :class:`DependencyError`, each one line.
     """
@@ -103,7 +105,7 @@ def open_model(
         got = f"a model for {plan.image_shape[0]}"
         raise ModelError(spec, expected=f"{image_shape[0]} channels, as the data has", got=got)
     source = weights if weights is not None else plan.weights
-    count = classes or plan.classes or DEFAULT_CLASSES
+    count = classes or plan.classes or plan.default_classes
     notes = plan.notes
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -125,21 +127,25 @@ def open_model(
 
 def _plan(spec: str, *, image_shape: tuple[int, int, int] | None, normalization: Wanted, seed: int) -> _Plan:
     """Decide which spelling ``spec`` is."""
-    shape = image_shape or DEFAULT_SHAPE
     if is_run_folder(Path(spec)):
         return _plan_run(Path(spec), normalization=normalization, seed=seed)
     name = spec.partition(",")[0]
     library, colon, _ = name.partition(":")
     if name in ARCHITECTURES or (colon and library in LIBRARIES):
-        return _plan_named(spec, {}, image_shape=shape, normalization=normalization, seed=seed)
+        return _plan_named(spec, {}, image_shape=image_shape, normalization=normalization, seed=seed)
     if ":" in spec and not Path(spec).exists():
-        make = import_factory(spec)
+        make, shape = import_factory(spec), image_shape or DEFAULT_SHAPE
         return _Plan(lambda classes: _behind(normalization, shape[0], make(classes)), shape)
     raise _unknown(spec)
 
 
 def _plan_named(
-    spec: str, options: Mapping[str, object], *, image_shape: tuple[int, int, int], normalization: Wanted, seed: int
+    spec: str,
+    options: Mapping[str, object],
+    *,
+    image_shape: tuple[int, int, int] | None,
+    normalization: Wanted,
+    seed: int,
 ) -> _Plan:
     """An architecture of ours, or a library's."""
     name, spelled = parse_options(spec)
@@ -148,15 +154,21 @@ def _plan_named(
     library, _, inner = name.partition(":")
     if library in LIBRARIES:
         found = LIBRARIES[library](inner, image_shape=image_shape, normalization=normalization, options=options)
-        random_note = None if found.published else note
-        return _Plan(found.make, image_shape, classes=found.published_classes, random_note=random_note)
+        return _Plan(
+            found.make,
+            found.image_shape,
+            classes=found.published_classes,
+            default_classes=LIBRARY_CLASSES,
+            random_note=None if found.published else note,
+        )
+    shape = image_shape or DEFAULT_SHAPE
 
     def make(classes: int) -> nn.Module:
         return build(
-            name, classes=classes, image_shape=image_shape, normalization=normalization, options=options, seed=seed
+            name, classes=classes, image_shape=shape, normalization=normalization, options=options, seed=seed
         ).eval()
 
-    return _Plan(make, image_shape, random_note=note)
+    return _Plan(make, shape, random_note=note)
 
 
 def _plan_run(folder: Path, *, normalization: Wanted, seed: int) -> _Plan:
