@@ -109,8 +109,9 @@ def _layer_table(record: Anatomy, *, width: int) -> Table:
     numbers = [_numbers(layer, record.flops)[: len(columns)] for layer in record.layers]
     kinds = [_kind(layer) for layer in record.layers]
     taken = sum(max(map(len, column)) for column in zip(columns, totals, *numbers, strict=False))
-    room = max(24, width - taken - 3 * (len(columns) + 2) - 1)
-    kind_room = min(max(map(len, kinds), default=0), max(12, room * 2 // 5))
+    room = max(18, width - taken - 3 * (len(columns) + 2) - 1)
+    longest_name = max((len(layer.name) for layer in record.layers), default=0)
+    kind_room = min(max(map(len, kinds), default=0), max(room * 2 // 5, room - longest_name))
     table = Table(box=box.SIMPLE_HEAD, header_style="dim", pad_edge=False, show_footer=True, padding=(0, 1))
     table.add_column("layer", "total", no_wrap=True, footer_style="bold")
     table.add_column("type", no_wrap=True)

@@ -8,6 +8,7 @@ from torch import nn
 
 from assay.models.blocks import find_blocks
 from assay.models.forward_pass import IMAGES, ForwardPass, Operation, record_forward
+from assay.models.operations import ATTENTION
 from assay.records.anatomy import Anatomy, LayerAnatomy
 
 # Layers that are one row whatever they hold inside: parametrisations, unused projections.
@@ -146,9 +147,16 @@ def _detail(module: nn.Module, operations: list[Operation]) -> str:
         return f"p = {module.p:g}"
     if isinstance(module, nn.MaxPool2d | nn.AvgPool2d):
         return f"{_one(module.kernel_size)}, stride {_one(module.stride)}"
-    if len(list(module.children())) > 0 or type(module).__module__.partition(".")[0] != "torch":
-        return ", ".join(dict.fromkeys(each.name.strip("_") for each in operations if each.flops))
-    return ""
+    if isinstance(module, nn.MultiheadAttention):
+        return f"{module.num_heads} heads"
+    of_torch = type(module).__module__.partition(".")[0] == "torch" and len(list(module.children())) == 0
+    if of_torch or isinstance(module, WHOLE):
+        return ""
+    return ", ".join(dict.fromkeys(_plainly(each.name) for each in operations if each.flops))
+
+
+def _plainly(operation: str) -> str:
+    return "attention" if operation in ATTENTION else operation.strip("_")
 
 
 def _one(sizes: int | tuple[int, ...]) -> str:
