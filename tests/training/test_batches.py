@@ -184,15 +184,16 @@ def test_the_watch_tells_masked_gradients_from_honest_ones() -> None:
     seen = watch_overfitting(Masked(), dataset, options=options, seed=0)
     assert (seen.fgsm_accuracy, seen.pgd_accuracy, seen.n) == (1.0, 0.0, 30)
     guard = GuardedAdversary(options, dataset, seed=0)
-    assert guard.has_overfitted(Masked(), epoch=0)
+    assert guard.has_failed(guard.watch(Masked(), epoch=0))
     stern = GuardedAdversary(options.model_copy(update={"fallback_steps": 0}), dataset, seed=0)
     with pytest.raises(
         DivergedError, match="epoch 1: catastrophic overfitting: 100% accurate under one step, 0% under"
     ):
-        stern.has_overfitted(Masked(), epoch=0)
+        stern.watch(Masked(), epoch=0)
     torch.manual_seed(0)
     honest = nn.Sequential(nn.Flatten(), nn.Linear(16, 2))
-    assert not guard.has_overfitted(honest, epoch=0)
+    assert not guard.has_failed(guard.watch(honest, epoch=0))
+    assert GuardedAdversary(AdversaryOptions(), dataset, seed=0).watch(honest, epoch=0) is None
 
 
 def test_running_statistics_become_those_of_the_data() -> None:

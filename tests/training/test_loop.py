@@ -18,9 +18,10 @@ from torch.nn import functional as F
 from assay.data.dataset import ImageDataset, to_unit_range
 from assay.errors import DivergedError, InterruptedRunError, OptionError, OutputError
 from assay.evaluate import measure_clean_accuracy
+from assay.training.classifier import build_for, train_classifier
 from assay.training.loop import fit
 from assay.training.metrics import StepMetrics
-from assay.training.recipes import Recipe
+from assay.training.recipes import Recipe, load_recipe, recipe_names
 from assay.training.sampling import Sampler
 
 Make = Callable[[], nn.Module]
@@ -254,3 +255,30 @@ def test_bfloat16_trains_as_well(smallnet: Make, blobs: ImageDataset, recipe: Re
     fit(model, blobs, recipe=with_(recipe, epochs=6, precision="bfloat16"))
     assert all(parameter.dtype == torch.float32 for parameter in model.parameters())
     assert measure_clean_accuracy(model, blobs).accuracy > 0.9
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_every_shipped_recipe_makes_a_step(name: str) -> None:
+    images = torch.randint(0, 256, (8, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    data = ImageDataset(images, torch.arange(8) % 4, ("a", "b", "c", "d"), split="train")
+    few = ["batch_size=8", "micro_batch=4", "epochs=1", "adversary.watch=8", "refresh_batchnorm=8"]
+    recipe = load_recipe(name, overrides=few)
+    trained = train_classifier(data, recipe=recipe)
+    before = build_for(recipe, data, seed=0)
+    moved = [not torch.equal(a, b) for a, b in zip(trained.model.parameters(), before.parameters(), strict=True)]
+    trainable = [parameter.requires_grad for parameter in before.parameters()]
+    assert moved == trainable
+
+
+def test_an_adversary_that_fails_is_replaced_and_the_log_says_so(
+    tmp_path: Path, smallnet: Make, blobs: ImageDataset, recipe: Recipe
+) -> None:
+    changed = with_(recipe, epochs=2, adversary={"name": "n-fgsm", "watch": 20, "gap": 0.0, "fallback_steps": 2})
+    model = smallnet()
+    fit(model, blobs, recipe=changed, out=tmp_path)
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    watches = [line for line in lines if line["kind"] == "watch"]
+    assert [line["epoch"] for line in watches] == [0, 1]
+    for line in watches:
+        assert line["n"] == 20
+        assert line["fallen_back"] >= (line["fgsm_accuracy"] - line["pgd_accuracy"] > 0)

@@ -8,7 +8,9 @@ from torch import nn
 
 from assay.records.training import OptimizerAudit
 from assay.training.optimizer_audit import audit_optimizer
+from assay.training.optimizers import build_optimizers
 from assay.training.param_groups import split_parameters
+from assay.training.recipes import OptimizerOptions
 
 
 def block() -> nn.Sequential:
@@ -62,3 +64,9 @@ def test_weights_spared_while_others_decay_are_named_and_no_decay_at_all_is_no_f
     rest = {"params": [model[0].bias, model[1].weight, model[1].bias], "weight_decay": 0.0}
     assert audit_optimizer(model, torch.optim.SGD([*groups, rest], lr=0.1)).undecayed_weights == ("2.weight",)
     assert audit_optimizer(model, torch.optim.SGD(model.parameters(), lr=0.1)).faults == 0
+
+
+def test_weights_of_fixed_norm_need_no_decay() -> None:
+    model = nn.Sequential(*block(), nn.Conv2d(2, 2, 1))
+    options = OptimizerOptions.parse({"name": "muon", "unit_norm": True, "weight_decay": 0.1})
+    assert audit_optimizer(model, build_optimizers(model, options)).faults == 0

@@ -41,7 +41,10 @@ REFUSED = {
     "no key": ("=3", r"--set: expected key=value.*got =3"),
     "not a section": ("epochs.lr=1", r"--set: expected epochs to be a section"),
     "not finite": ("optimizer.lr=inf", r"optimizer\.lr: expected a finite number, got inf"),
-    "batches that do not divide": ("micro_batch=7", r"expected a batch_size \(\d+\) that micro_batch \(7\) divides"),
+    "batches that do not divide": (
+        "micro_batch=7",
+        r"micro_batch: expected a number that divides the batch_size, 64, got 7$",
+    ),
 }
 
 

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from assay.training.recipes import Recipe
 
 
+_RECIPES = {"digits": "digits", "cifar10": "cifar10-fast"}  # what a data set is trained by when nothing is said
+
+
 def train(
     data: Annotated[
         str | None,
@@ -31,7 +34,7 @@ def train(
     ] = None,
     recipe: Annotated[
         str | None,
-        typer.Option(help="A recipe by name, or a .toml file. [default: digits; for other data cifar10-fast]"),
+        typer.Option(help="A recipe by name, or a .toml file. [default: what suits the data]", show_default=False),
     ] = None,
     out: Annotated[
         Path | None, typer.Option(help="The run folder. [default: runs/RECIPE-SEED]", show_default=False)
@@ -138,6 +141,8 @@ def _run(
         if test and whole.split == "train":
             images = load("test")
             accuracy = summarize(processes.predict(trained.model, images), classes=images.classes)
+        elif test:
+            console.print("no test split: hold some images out with --validation-fraction", style="yellow")
         if not processes.leads:
             return
         write_atomically(out / "training.json", trained.run.model_dump_json(indent=1) + "\n")
@@ -169,7 +174,7 @@ def _choose_recipe(
     if name is None and before and not sets:
         recipe = Recipe.parse(dict(before["recipe"]), where="config.json: recipe")
     else:
-        recipe = load_recipe(name or ("digits" if data in {None, "digits"} else "cifar10-fast"), overrides=sets)
+        recipe = load_recipe(name or _RECIPES.get(data or "digits", "default"), overrides=sets)
     if model is not None and model != recipe.model:
         recipe = recipe.model_copy(update={"model": model, "model_options": {}})
     return recipe

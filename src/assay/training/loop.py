@@ -15,7 +15,7 @@ from assay.records.training import TrainingRun
 from assay.runtime import preserved
 from assay.training.averaging import WeightAverage
 from assay.training.batchnorm import refresh_batchnorm
-from assay.training.checkpoint import identify
+from assay.training.checkpoint import RunState, identify
 from assay.training.clipping import build_clip
 from assay.training.distributed import Processes
 from assay.training.divergence import explain_divergence, is_sane
@@ -125,8 +125,7 @@ def fit(
             if step + 1 == steps or sampler.epoch(step + 1) != epoch:
                 accuracy = _watch_validation(model, validation, average, processes)
                 journal.epoch(state.close_epoch(epoch, accuracy), step=step + 1)
-                if adversary is not None:
-                    state.fallen_back |= adversary.has_overfitted(model, epoch=epoch)
+                state.fallen_back = _watch_adversary(adversary, model, journal, state, epoch=epoch)
             if stop:
                 journal.save(state)
                 raise InterruptedRunError(f"interrupted after step {step + 1} of {steps}; go on with --resume")
@@ -163,6 +162,18 @@ def _watch_validation(
         return None
     with average.applied():
         return float(processes.predict(model, validation).correct.double().mean())
+
+
+def _watch_adversary(
+    adversary: GuardedAdversary | None, model: nn.Module, journal: Journal, state: RunState, *, epoch: int
+) -> bool:
+    """Has the recipe's adversary failed, now or before?"""
+    if adversary is None:
+        return state.fallen_back
+    seen = adversary.watch(model, epoch=epoch)
+    fallen_back = state.fallen_back or adversary.has_failed(seen)
+    journal.watch(seen, epoch=epoch, step=state.step, fallen_back=fallen_back)
+    return fallen_back
 
 
 def _finish(model: nn.Module, train: ImageDataset, average: WeightAverage, *, refresh: int) -> None:

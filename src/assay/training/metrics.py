@@ -62,7 +62,7 @@ class EpochTotals:
 
 
 class MetricsLog:
-    """``metrics.jsonl``: a line for every step and every epoch, appended and flushed as they come.
+    """``metrics.jsonl``: a line for every step, epoch and watch over an adversary, appended and flushed as they come.
 
     ``resume_at`` keeps the lines up to that step and drops what a killed run wrote beyond its last checkpoint.
     Raises :class:`OutputError` when the file cannot be written.
@@ -80,6 +80,10 @@ class MetricsLog:
     def epoch(self, summary: EpochSummary, *, step: int) -> None:
         """Append one epoch, which ended with ``step``."""
         self._append({"kind": "epoch", "step": step, **summary.model_dump(mode="json")})
+
+    def watch(self, values: dict[str, object], *, epoch: int, step: int, fallen_back: bool) -> None:
+        """Append what the watch over an adversary saw after an epoch."""
+        self._append({"kind": "watch", "step": step, "epoch": epoch, **values, "fallen_back": fallen_back})
 
     def _append(self, values: dict[str, object]) -> None:
         try:

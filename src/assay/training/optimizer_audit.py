@@ -22,9 +22,11 @@ def audit_optimizer(model: nn.Module, optimizer: Optimizer | Sequence[Optimizer]
     held: Counter[int] = Counter()
     decay: dict[int, float] = {}
     for group in (group for each in optimizers for group in each.param_groups):
+        # Weights that are rescaled to a fixed norm before every step (Muon's unit_norm) cannot grow: that is decay.
+        shrinks = float(group.get("weight_decay", 0.0)) or float(group.get("unit_norm", False))
         for parameter in group["params"]:
             held[id(parameter)] += 1
-            decay[id(parameter)] = max(decay.get(id(parameter), 0.0), float(group.get("weight_decay", 0.0)))
+            decay[id(parameter)] = max(decay.get(id(parameter), 0.0), shrinks)
     split = split_parameters(model)
     trainable = [(name, id(parameter), role) for role in ROLES for name, parameter in split.of(role)]
     own = {id(parameter) for parameter in model.parameters()}

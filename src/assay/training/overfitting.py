@@ -75,17 +75,19 @@ class GuardedAdversary:
         steps = options.fallback_steps
         return partial(pgd, epsilon=options.epsilon, step_size=1.25 * options.epsilon / steps, steps=steps)
 
-    def has_overfitted(self, model: nn.Module, *, epoch: int) -> bool:
-        """Watch; True: go on with the fallback. Raises :class:`DivergedError` where there is none."""
+    def watch(self, model: nn.Module, *, epoch: int) -> OverfittingWatch | None:
+        """What the watch saw, if it is set. Raises :class:`DivergedError` where it is bad and there is no fallback."""
         options = self._options
         if options.name == "none" or options.watch == 0:
-            return False
+            return None
         seen = watch_overfitting(model, self._train, options=options, seed=self._seed)
-        if seen.gap <= options.gap:
-            return False
-        if options.fallback_steps == 0:
+        if seen.gap > options.gap and options.fallback_steps == 0:
             raise DivergedError(
                 f"epoch {epoch + 1}: catastrophic overfitting: {seen.fgsm_accuracy:.0%} accurate under one step, "
                 f"{seen.pgd_accuracy:.0%} under ten small ones; more noise, a smaller step or PGD may help"
             )
-        return True
+        return seen
+
+    def has_failed(self, seen: OverfittingWatch | None) -> bool:
+        """Is it time to go on with the fallback?"""
+        return seen is not None and seen.gap > self._options.gap

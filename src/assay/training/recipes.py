@@ -6,9 +6,9 @@ import tomllib
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationInfo, field_validator
 
 from assay.errors import OptionError
 from assay.options import Options
@@ -133,11 +133,13 @@ class Recipe(Options):
     average: AverageOptions = AverageOptions()
     adversary: AdversaryOptions = AdversaryOptions()
 
-    @model_validator(mode="after")
-    def _batches_divide(self) -> Self:
-        if self.micro_batch is not None and self.batch_size % self.micro_batch:
-            raise ValueError(f"a batch_size ({self.batch_size}) that micro_batch ({self.micro_batch}) divides")
-        return self
+    @field_validator("micro_batch")
+    @classmethod
+    def _divides_the_batch(cls, size: int | None, info: ValidationInfo) -> int | None:
+        batch = info.data.get("batch_size")
+        if size is not None and batch is not None and batch > size and batch % size:
+            raise ValueError(f"a number that divides the batch_size, {batch}")
+        return size
 
     def to_toml(self) -> str:
         """The whole recipe as TOML, defaults spelled out; :func:`load_recipe` reads it back to an equal recipe."""
