@@ -1,0 +1,121 @@
+"""What flows through the layers of a network on calibration images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from assay.data.dataset import ImageDataset, to_unit_range
+from assay.lowrank.layers import can_factorize
+from assay.runtime import device_of, dtype_of, preserved
+
+LIMIT = 96_000_000  # numbers kept of one layer's inputs and outputs; fewer images are used where they are larger
+
+
+@dataclass(frozen=True)
+class Site:
+    """A layer that may be replaced: its path, the shapes (without the batch) at both ends, and its FLOPs an image.
+
+    ``pressure`` is Σ over positions of E‖∂loss/∂y‖² for a channel of its output: half of it, times the squared error
+    of y, is the expected rise of the loss to second order (the Fisher approximation).
+    """
+
+    name: str
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+    flops: int
+    pressure: float
+
+
+def find_sites(model: nn.Module, calibration: ImageDataset, *, batch_size: int = 64) -> tuple[Site, ...]:
+    """The layers that run exactly once a pass, in the order they run, with the pressure of the loss on each."""
+    layers = {name: module for name, module in model.named_modules() if can_factorize(module)}
+    weights = [id(layer.weight) for layer in layers.values()]
+    order: list[str] = []
+    shapes: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {}
+    pressures = dict.fromkeys(layers, 0.0)
+    outputs: dict[str, Tensor] = {}
+
+    def note(name: str) -> object:
+        def hook(_: nn.Module, args: tuple[Tensor, ...], result: Tensor) -> None:
+            order.append(name)
+            shapes[name] = (tuple(args[0].shape[1:]), tuple(result.shape[1:]))
+            outputs[name] = result
+
+        return hook
+
+    with preserved(model, training=False):
+        handles = [layer.register_forward_hook(note(name)) for name, layer in layers.items()]
+        try:
+            for number, batch in enumerate(calibration.batches(batch_size)):
+                order.clear()
+                images = to_unit_range(batch.images.to(device_of(model)), dtype_of(model)).requires_grad_()
+                loss = F.cross_entropy(model(images), batch.labels.to(images.device), reduction="sum")
+                once = [name for name in order if order.count(name) == 1]
+                gradients = torch.autograd.grad(loss, [outputs[name] for name in once], allow_unused=True)
+                for name, gradient in zip(once, gradients, strict=True):
+                    if gradient is not None:
+                        channels = gradient.shape[1] if gradient.ndim == 4 else gradient.shape[-1]
+                        pressures[name] += float(gradient.double().square().sum()) / channels
+                if (number + 1) * batch_size >= 256:
+                    break
+            seen = min(len(calibration), (number + 1) * batch_size)
+        finally:
+            for handle in handles:
+                handle.remove()
+    single = [name for name in order if order.count(name) == 1 and weights.count(id(layers[name].weight)) == 1]
+    return tuple(
+        Site(name, *shapes[name], flops=_flops(layers[name], shapes[name][1]), pressure=pressures[name] / seen)
+        for name in single
+    )
+
+
+def capture(model: nn.Module, names: Sequence[str], calibration: ImageDataset) -> dict[str, tuple[Tensor, Tensor]]:
+    """Inputs and outputs of the named layers (or chains) on the calibration images, as many as memory allows."""
+    kept: dict[str, tuple[list[Tensor], list[Tensor]]] = {name: ([], []) for name in names}
+
+    def keep(name: str) -> object:
+        def hook(_: nn.Module, args: tuple[Tensor, ...], result: Tensor) -> None:
+            inputs, results = kept[name]
+            if sum(part.numel() for part in (*inputs, *results)) < LIMIT:
+                inputs.append(args[0].detach().clone())
+                results.append(result.detach().clone())
+
+        return hook
+
+    with preserved(model, training=False), torch.no_grad():
+        handles = [model.get_submodule(name).register_forward_hook(keep(name)) for name in names]  # type: ignore[arg-type]
+        try:
+            for batch in calibration.batches(64):
+                model(to_unit_range(batch.images.to(device_of(model)), dtype_of(model)))
+        finally:
+            for handle in handles:
+                handle.remove()
+    return {name: (torch.cat(inputs), torch.cat(results)) for name, (inputs, results) in kept.items()}
+
+
+def _flops(layer: nn.Module, outputs: tuple[int, ...]) -> int:
+    """Two for a multiply–add: the layer's weights are used once at every position."""
+    assert isinstance(layer, nn.Linear | nn.Conv2d)
+    positions = 1
+    for size in outputs[1:] if isinstance(layer, nn.Conv2d) else outputs[:-1]:
+        positions *= size
+    bias = layer.weight.shape[0] if layer.bias is not None else 0
+    return positions * (2 * layer.weight.numel() + bias)
+
+
+def chain_flops(chain: nn.Sequential, inputs: tuple[int, ...]) -> int:
+    """FLOPs of one image through a chain of layers, and nothing else."""
+    total = 0
+    with torch.no_grad():
+        weight = chain[0].weight
+        assert isinstance(weight, Tensor)
+        x = torch.zeros(1, *inputs, dtype=weight.dtype, device=weight.device)
+        for layer in chain:
+            x = layer(x)
+            total += _flops(layer, tuple(x.shape[1:]))
+    return total

@@ -1,0 +1,183 @@
+"""The surface f(A, B) = ‖X − AB‖²_F: proof that it is not convex, and a map of its critical points."""
+
+from __future__ import annotations
+
+import math
+from itertools import combinations
+
+import torch
+from torch import Tensor
+
+from assay.errors import DataError, OptionError
+from assay.lowrank.factorize import factorize
+from assay.lowrank.gauge import Factors
+from assay.lowrank.hessian import Hessian, critical_point, predict_spectrum
+from assay.lowrank.matrix import Matrix
+from assay.lowrank.ranks import rank_rule
+from assay.lowrank.sources import as_matrix, measure_energy
+from assay.records.factorization import CriticalPoint, DescentPath, Landscape
+
+FORMED = 2000  # the largest r(m+n) for which the Hessian is formed
+SMALL = 4_000_000  # entries up to which X is decomposed as a whole
+LISTED = 24  # critical points at most
+
+
+def landscape(X: object, rank: int, *, seed: int = 0) -> Landscape:
+    """Critical points, witness of non-convexity, spectrum of the Hessian, and the paths of three methods.
+
+    The Hessian is formed and its computed eigenvalues set against the predicted ones where r(m+n) ≤ 2000; beyond that
+    the extreme ones come from Lanczos on the operator. The critical points listed are the minimum, the saddles on the
+    other leading subsets of singular values, and the origin. X of up to four million entries is decomposed as a whole;
+    of a larger one only the leading singular values are used, and the predicted spectrum is left out.
+
+    Raises :class:`OptionError` for a rank beyond 1..min(m, n), :class:`DataError` for an unusable matrix.
+    """
+    matrix, _ = measure_energy(as_matrix(X))
+    rank_rule(rank, None, None, None, matrix.shape)
+    m, n = matrix.shape
+    if m * n > SMALL:
+        matrix, m, n = _leading_part(matrix, rank, seed)
+    dense = torch.cat([block.double() for block in matrix.blocks()])
+    left, sigma, right_t = torch.linalg.svd(dense, full_matrices=False)
+    right = right_t.T
+    if float(sigma[0]) == 0:
+        raise DataError("X", expected="a matrix other than zero, for a landscape", got="zeros")
+    predicted = predict_spectrum(sigma, shape=(m, n), rank=rank, chosen=range(rank))
+    best = critical_point(left, sigma, right, rank=rank, chosen=range(rank))
+    computed = _computed(dense, best)
+    difference = float((computed - predicted).abs().max()) if len(computed) else math.nan
+    # beyond what can be formed the predicted spectrum has as many values as unknowns: too many to draw
+    shown = tuple(predicted.tolist()) if len(predicted) <= FORMED else ()
+    return Landscape(
+        rows=m,
+        columns=n,
+        rank=rank,
+        witness=find_witness(dense, best),
+        sharpness=4 * float(sigma[0]),
+        safe_step=1 / (2 * float(sigma[0])),
+        predicted=shown,
+        computed=tuple(computed.tolist()),
+        largest_difference=difference,
+        critical_points=tuple(
+            describe_critical_point(dense, left, sigma, right, rank=rank, chosen=chosen)
+            for chosen in _subsets(len(sigma), rank)
+        ),
+        paths=draw_paths(float(sigma[0]), float(sigma[1:].square().sum())),
+        leading=float(sigma[0]),
+        tied=rank < len(sigma) and float(sigma[rank - 1] - sigma[rank]) <= 1e-9 * float(sigma[0]),
+    )
+
+
+def find_witness(X: Tensor, best: Factors) -> tuple[float, float, float]:
+    """(f(P), f(Q), f(½P + ½Q)) for P = (A, B) and Q = (−A, −B): both minimisers, their midpoint is the origin.
+
+    f(P) = f(Q) < f(0) = ‖X‖² whenever X ≠ 0, which no convex function allows.
+    """
+    minimum = float((X - best.A @ best.B).square().sum())
+    mirrored = float((X - (-best.A) @ (-best.B)).square().sum())
+    return minimum, mirrored, float(X.square().sum())
+
+
+def describe_critical_point(
+    X: Tensor, left: Tensor, sigma: Tensor, right: Tensor, *, rank: int, chosen: tuple[int, ...]
+) -> CriticalPoint:
+    """Classify the balanced critical point on ``chosen`` by its most negative eigenvalue, predicted and computed."""
+    predicted = predict_spectrum(sigma, shape=(len(X), X.shape[1]), rank=rank, chosen=chosen)
+    point = critical_point(left, sigma, right, rank=rank, chosen=chosen)
+    kept = torch.zeros_like(sigma, dtype=torch.bool)
+    kept[list(chosen)] = True
+    loss = float(sigma[~kept].square().sum())
+    best = float(sigma[rank:].square().sum())
+    scale = float(sigma[0])
+    lowest = float(predicted[0])
+    kind = "strict saddle" if lowest < -1e-9 * scale else "degenerate"
+    if loss <= best + 1e-12 * float(sigma.square().sum()):
+        kind = "global minimum"
+    size = rank * sum(X.shape)
+    computed = Hessian(X, point.A, point.B).extreme_eigenvalues()[0] if size <= 4 * FORMED else math.nan
+    # around a minimum of full rank the gauge orbit has dimension r²; equal σ across the cut add a family of their own
+    flat = int((predicted.abs() <= 1e-9 * scale).sum()) if kind == "global minimum" else 0
+    return CriticalPoint(
+        chosen=chosen, kind=kind, loss=loss, most_negative=lowest, computed=computed, gauge_dimension=flat
+    )
+
+
+def classify(X: object, A: Tensor, B: Tensor, *, tolerance: float = 1e-6) -> str:
+    """What (A, B) is for f: ``not critical``, ``strict saddle``, ``global minimum`` or ``degenerate``.
+
+    Critical means ‖∇f‖ ≤ tolerance·‖X‖_F·(‖A‖_F + ‖B‖_F + √‖X‖); every critical point that is no minimum is a strict
+    saddle when X has rank of at least r (Baldi & Hornik 1989).
+    """
+    matrix, energy = measure_energy(as_matrix(X))
+    dense = torch.cat([block.double() for block in matrix.blocks()])
+    a, b = A.double(), B.double()
+    if a.shape != (dense.shape[0], b.shape[0]) or b.shape[1] != dense.shape[1]:
+        got = f"{tuple(a.shape)} and {tuple(b.shape)}"
+        raise OptionError("A, B", expected=f"({dense.shape[0]}, r) and (r, {dense.shape[1]})", got=got)
+    residual = a @ b - dense
+    slope = math.sqrt(float((residual @ b.T).square().sum() + (a.T @ residual).square().sum()))
+    size = math.sqrt(energy)
+    reach = float(torch.linalg.matrix_norm(a) + torch.linalg.matrix_norm(b)) + math.sqrt(size)
+    if slope > tolerance * size * reach:
+        return "not critical"
+    best = float(torch.linalg.svdvals(dense)[a.shape[1] :].square().sum())
+    if float(residual.square().sum()) <= best + tolerance * energy:
+        return "global minimum"
+    lowest, _ = Hessian(dense, a, b).extreme_eigenvalues(steps=200)
+    return "strict saddle" if lowest < -tolerance * size else "degenerate"
+
+
+def draw_paths(sigma: float, rest: float, *, start: tuple[float, float] = (0.9, -0.75)) -> tuple[DescentPath, ...]:
+    """Gradient descent, ALS and SVD on f(a, b) = (σ − ab)² + rest, in units where the minimum is at ab = σ.
+
+    Descent starts near the ridge of the saddle, on the wrong side, with half the safe step; ALS from the same b; the
+    SVD needs no path: it is at (√σ, √σ) at once.
+    """
+    root = math.sqrt(sigma)
+    a, b = start[0] * root, start[1] * root
+    steps = [(a, b)]
+    rate = 0.25 / (2 * sigma)
+    for _ in range(120):
+        miss = a * b - sigma
+        a, b = a - rate * 2 * miss * b, b - rate * 2 * miss * a
+        steps.append((a, b))
+    first = (start[0] * root, start[1] * root)
+    second = (sigma / first[1], first[1])
+    return (
+        _path("gradient descent", steps, sigma, rest),
+        _path("alternating least squares", [first, second, (second[0], sigma / second[0])], sigma, rest),
+        _path("SVD", [(root, root)], sigma, rest),
+    )
+
+
+def _path(name: str, points: list[tuple[float, float]], sigma: float, rest: float) -> DescentPath:
+    a, b = zip(*points, strict=True)
+    return DescentPath(method=name, a=a, b=b, loss=tuple((sigma - x * y) ** 2 + rest for x, y in points))
+
+
+def _computed(X: Tensor, best: Factors) -> Tensor:
+    hessian = Hessian(X, best.A, best.B)
+    if hessian.size > FORMED:
+        return torch.empty(0, dtype=torch.float64)
+    values: Tensor = torch.linalg.eigvalsh(hessian.matrix())
+    return values
+
+
+def _subsets(p: int, rank: int) -> list[tuple[int, ...]]:
+    """The minimum, the other subsets of the leading r + 3 singular values of size r, and the origin."""
+    top = min(p, rank + 3)
+    found = [tuple(range(rank))]
+    # the saddles next to the minimum first: one singular value exchanged
+    for out in range(rank - 1, -1, -1):
+        found += [tuple(sorted({*range(rank), new} - {out})) for new in range(rank, top)]
+    if top <= 8:
+        found += [subset for subset in combinations(range(top), rank) if subset not in found]
+    found += [tuple(range(rank - 1))] if rank > 1 else []
+    return [*found[: LISTED - 1], ()]
+
+
+def _leading_part(matrix: Matrix, rank: int, seed: int) -> tuple[Matrix, int, int]:
+    """diag(σ₁, …) of the leading singular values: the same landscape, in the coordinates of the singular vectors."""
+    count = min(*matrix.shape, 2 * rank + 5)
+    sigma = factorize(matrix, count, assurance="none", seed=seed).singular_values
+    return as_matrix(torch.diag(sigma)), count, count

@@ -1,0 +1,155 @@
+"""A layer on data: fit a chain of thinner layers to what the layer does to the inputs it really gets."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from assay.lowrank.moments import Moments, MomentSum, RankCurve, best_maps
+from assay.models.factorized import LayerFactors, chain_for
+
+CHUNK = 4_000_000  # numbers in one batch of patches
+
+
+@dataclass(frozen=True, eq=False)
+class Traffic:
+    """What enters a layer, ``x`` (N, …), and what shall leave it, ``y`` (N, …), on the calibration images."""
+
+    x: Tensor
+    y: Tensor
+
+
+def can_factorize(layer: nn.Module) -> bool:
+    """Linear layers, and convolutions in two dimensions without groups and with symmetric zero padding."""
+    if isinstance(layer, nn.Linear):
+        return min(layer.weight.shape) > 2
+    if not isinstance(layer, nn.Conv2d) or layer.groups != 1 or layer.padding_mode != "zeros":
+        return False
+    odd = all((size - 1) * dilation % 2 == 0 for size, dilation in zip(layer.kernel_size, layer.dilation, strict=True))
+    return (odd or layer.padding != "same") and min(layer.in_channels, layer.out_channels) > 2
+
+
+def rank_curve(layer: nn.Module, traffic: Traffic) -> RankCurve:
+    """The best maps of every rank from patches of x to y: kinds ``linear`` and ``channel``."""
+    return best_maps(measure_moments(layer, traffic))
+
+
+def fit_chain(layer: nn.Module, factors: LayerFactors, traffic: Traffic) -> tuple[nn.Sequential, float]:
+    """The chain with weights, and its E‖y − y′‖² per position on ``traffic``.
+
+    The last maps are least-squares fits to y given what reaches them, so errors of earlier layers, and of the first
+    factor, are partly made good.
+    """
+    chain = chain_for(layer, factors)
+    with torch.no_grad():
+        if factors.kind in {"linear", "channel"}:
+            curve = rank_curve(layer, traffic)
+            _set_pair(chain[0], chain[1], curve, factors.rank)
+            error = float(curve.errors[min(factors.rank, len(curve.errors) - 1)])
+        else:
+            assert isinstance(layer, nn.Conv2d)
+            first = chain[0]
+            assert isinstance(first, nn.Conv2d)
+            _set_projection(first, layer, traffic.x, vertical=factors.kind == "spatial")
+            reached = Traffic(_in_parts(first, traffic.x), traffic.y)
+            curve = rank_curve(chain[1], reached)
+            if factors.kind == "tucker":
+                _set_pair(chain[1], chain[2], curve, factors.rank)
+                error = float(curve.errors[min(factors.rank, len(curve.errors) - 1)])
+            else:
+                _fill(chain[1], curve.map, curve.moments.mean_y - curve.map @ curve.moments.mean_x)
+                error = float(curve.errors[-1])
+    return chain.eval(), error
+
+
+def truncate_weights(layer: nn.Module, factors: LayerFactors) -> nn.Sequential:
+    """The chain that knows no data: the truncated SVD of the weight as a matrix (out, in·k²)."""
+    chain = chain_for(layer, factors)
+    first, second = chain
+    with torch.no_grad():
+        weight = layer.weight.detach().double().flatten(1)  # type: ignore[operator]
+        left, sigma, right = torch.linalg.svd(weight, full_matrices=False)
+        root = sigma[: factors.rank].sqrt()
+        _fill(first, root[:, None] * right[: factors.rank], None)
+        bias = layer.bias if layer.bias is not None else torch.zeros(len(weight))
+        _fill(second, left[:, : factors.rank] * root, bias.detach().double())  # type: ignore[operator]
+    return chain.eval()
+
+
+def measure_moments(layer: nn.Module, traffic: Traffic) -> Moments:
+    """Moments of patches of x, as ``layer`` sees them, and y at the same positions."""
+    total = MomentSum()
+    for x, y in _patches(layer, traffic):
+        total.add(x, y)
+    return total.finish()
+
+
+def _patches(layer: nn.Module, traffic: Traffic) -> Iterator[tuple[Tensor, Tensor]]:
+    if isinstance(layer, nn.Linear):
+        yield traffic.x.reshape(-1, layer.in_features), traffic.y.reshape(-1, traffic.y.shape[-1])
+        return
+    assert isinstance(layer, nn.Conv2d)
+    size = layer.in_channels * layer.kernel_size[0] * layer.kernel_size[1]
+    positions = traffic.y.shape[2] * traffic.y.shape[3]
+    count = max(1, CHUNK // (size * positions))
+    for x, y in zip(torch.split(traffic.x, count), torch.split(traffic.y, count), strict=True):
+        unfolded = F.unfold(x, layer.kernel_size, layer.dilation, int_padding(layer), layer.stride)
+        # (b, d, positions) -> (b·positions, d)
+        yield unfolded.transpose(1, 2).reshape(-1, size), y.flatten(2).transpose(1, 2).reshape(-1, y.shape[1])
+
+
+def int_padding(layer: nn.Conv2d) -> tuple[int, int]:
+    """The zero padding on each side, with ``same`` and ``valid`` spelled out."""
+    if layer.padding == "valid":
+        return (0, 0)
+    if isinstance(layer.padding, str):
+        high, wide = ((size - 1) * d // 2 for size, d in zip(layer.kernel_size, layer.dilation, strict=True))
+        return (high, wide)
+    return (layer.padding[0], layer.padding[1])
+
+
+def _set_projection(first: nn.Conv2d, layer: nn.Conv2d, x: Tensor, *, vertical: bool) -> None:
+    """The r combinations of a column of inputs (of the channels at a pixel) that the layer's taps need most.
+
+    With A the taps side by side, A = [W_1; W_2; …], and C the covariance of what they read: the leading directions of
+    A C Aᵀ, taken through the small side: W₁ = wᵀLᵀAᵀA, C = LLᵀ, w the leading eigenvectors of LᵀAᵀAL.
+    """
+    weight = layer.weight.detach().double()  # (O, C, kh, kw)
+    if vertical:
+        taps = weight.permute(3, 0, 1, 2).reshape(-1, weight.shape[1] * weight.shape[2])  # (kw·O, C·kh)
+        columns = F.unfold(x, (weight.shape[2], 1), first.dilation, int_padding(first), first.stride)
+        seen = columns.transpose(1, 2).reshape(-1, taps.shape[1])
+    else:
+        taps = weight.permute(2, 3, 0, 1).reshape(-1, weight.shape[1])  # (kh·kw·O, C)
+        seen = x.movedim(1, -1).reshape(-1, taps.shape[1])
+    seen = seen - seen.mean(0)
+    covariance = (seen.T @ seen).double() / len(seen)
+    damping = 1e-8 * float(covariance.diagonal().mean()) + 1e-30
+    root = torch.linalg.cholesky(covariance + damping * torch.eye(len(covariance), dtype=torch.float64))
+    inner = taps.T @ taps
+    values, vectors = torch.linalg.eigh(root.T @ inner @ root)
+    top = vectors[:, -first.out_channels :].flip(1)
+    rows = top.T @ root.T @ inner
+    scale = values[-first.out_channels :].flip(0).clamp_min(1e-24).pow(0.25)  # evens the scale out between the factors
+    _fill(first, rows / torch.linalg.vector_norm(rows, dim=1, keepdim=True).clamp_min(1e-12) * scale[:, None], None)
+
+
+def _set_pair(first: nn.Module, second: nn.Module, curve: RankCurve, rank: int) -> None:
+    inner, outer, bias = curve.factors(rank)
+    _fill(first, inner, None)
+    _fill(second, outer, bias)
+
+
+def _fill(layer: nn.Module, matrix: Tensor, bias: Tensor | None) -> None:
+    assert isinstance(layer, nn.Linear | nn.Conv2d)
+    layer.weight.copy_(matrix.reshape(layer.weight.shape))
+    if bias is not None and layer.bias is not None:
+        layer.bias.copy_(bias)
+
+
+def _in_parts(layer: nn.Module, x: Tensor) -> Tensor:
+    return torch.cat([layer(part) for part in torch.split(x, 64)])

@@ -1,0 +1,80 @@
+"""What became of a network whose layers were replaced by thinner ones."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from assay.records.accuracy import CleanAccuracy
+from assay.records.attack import RobustAccuracy
+from assay.records.base import Frozen, Record
+
+
+class LayerCompression(Frozen):
+    """One layer: how it was replaced, or why it was left.
+
+    ``relative_error`` is E‖y − y′‖²/E‖y − ȳ‖² of its output on the calibration images, with the inputs it gets in the
+    compressed network. ``latency_before`` and ``latency_after`` are seconds for one batch. ``condition_before`` and
+    ``condition_after`` are κ of the layer's matrix (the product of its factors has rank r: κ = σ₁/σ_r).
+    """
+
+    name: str
+    kind: Literal["linear", "channel", "spatial", "tucker", "kept"]
+    rank: int
+    inner: int | None
+    full_rank: int
+    flops_before: int
+    flops_after: int
+    parameters_before: int
+    parameters_after: int
+    latency_before: float
+    latency_after: float
+    condition_before: float
+    condition_after: float
+    relative_error: float
+    reason: str = ""
+
+
+class CompressionPoint(Frozen):
+    """The network at one share of its FLOPs: accuracy on held-out images, without fine-tuning."""
+
+    method: Literal["data-aware", "weight SVD"]
+    share: float
+    flops: int
+    accuracy: float
+    n: int
+
+
+class Standing(Frozen):
+    """A network as measured: its size, seconds for one batch of ``batch`` images, and its accuracies on test images."""
+
+    parameters: int
+    flops: int
+    latency: float
+    latency_low: float
+    latency_high: float
+    batch: int
+    clean: CleanAccuracy
+    robust: RobustAccuracy | None = None
+
+
+class CompressionReport(Record):
+    """A network before and after.
+
+    ``curve`` compares uniform rank fractions with and without knowledge of the data, on images held out of the
+    training set. ``latency_ratio`` is the median over interleaved runs of after/before.
+    """
+
+    kind: Literal["compression_report"] = "compression_report"
+    model: str
+    data: str
+    target: str
+    calibration_images: int
+    fine_tuning_seconds: float
+    fine_tuning_epochs: float
+    seconds: float
+    before: Standing
+    compressed: CleanAccuracy
+    after: Standing
+    latency_ratio: float
+    layers: tuple[LayerCompression, ...]
+    curve: tuple[CompressionPoint, ...]
