@@ -277,3 +277,14 @@ def test_the_picture_is_what_pil_shows(tmp_path: Path, make_png: Callable[..., b
     dataset = load_dataset(write_table(tmp_path / "a.parquet", image=cells, label=pa.array([0, 1])))
     with Image.open(tmp_path / "x.png") as image:
         assert np.array_equal(dataset.images[0].permute(1, 2, 0).numpy(), np.asarray(image))
+
+
+def test_a_file_name_that_is_no_text_is_a_damaged_file(
+    tmp_path: Path, make_png: Callable[..., bytes], write_parquet: Callable[..., Path]
+) -> None:
+    path = write_parquet(tmp_path / "a.parquet", [make_png(), make_png()], [0, 1], NAMES)
+    content = path.read_bytes()
+    assert content.count(b"1.png") > 0
+    path.write_bytes(content.replace(b"1.png", b"\xff.png"))
+    with pytest.raises(DataError, match="a.parquet: expected a readable Parquet file, got 'utf-8' codec"):
+        load_dataset(str(path))

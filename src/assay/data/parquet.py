@@ -80,11 +80,17 @@ def class_names(file: Path) -> tuple[str, ...] | None:
 
 @contextmanager
 def opened(file: Path) -> Iterator[pq.ParquetFile]:
-    """A Parquet file; whatever Arrow makes of a damaged one becomes one :class:`DataError`."""
+    """A Parquet file, closed at the end."""
+    with _readable(file), pq.ParquetFile(file) as parquet:
+        yield parquet
+
+
+@contextmanager
+def _readable(file: Path) -> Iterator[None]:
+    """Whatever Arrow makes of a damaged file becomes one :class:`DataError`."""
     try:
-        with pq.ParquetFile(file) as parquet:
-            yield parquet
-    except (pa.ArrowException, OSError, ValueError, MemoryError, UnicodeDecodeError, OverflowError) as error:
+        yield
+    except (pa.ArrowException, OSError, ValueError, MemoryError, OverflowError) as error:
         reason = " ".join(str(error).split())[:160]
         raise DataError(str(file), expected="a readable Parquet file", got=reason) from None
 
@@ -164,12 +170,14 @@ def _cells_of_file(parquet: pq.ParquetFile, column: str, rows: Places) -> Iterat
 def _encoded(pieces: Iterator[tuple[Path, Places, pa.Array]], filenames: list[str | None]) -> Iterator[Encoded]:
     """Cells with picture files in them; the file names they carry are noted in ``filenames``, None where absent."""
     for file, places, cells in pieces:
-        if pa.types.is_struct(cells.type):
-            contents = pc.struct_field(cells, "bytes").to_pylist()
-            has_paths = any(field.name == "path" for field in cells.type)
-            paths = pc.struct_field(cells, "path").to_pylist() if has_paths else [None] * len(contents)
-        else:
-            contents, paths = cells.to_pylist(), [None] * len(cells)
+        paths = [None] * len(cells)
+        with _readable(file):
+            if not pa.types.is_struct(cells.type):
+                contents = cells.to_pylist()
+            else:
+                contents = pc.struct_field(cells, "bytes").to_pylist()
+                if any(field.name == "path" for field in cells.type):
+                    paths = pc.struct_field(cells, "path").to_pylist()
         for place, content, path in zip(places.tolist(), contents, paths, strict=True):
             filenames.append(path or None)
             yield Encoded(f"{file.name}[{place}]" + (f" {path}" if path else ""), content)
@@ -177,7 +185,10 @@ def _encoded(pieces: Iterator[tuple[Path, Places, pa.Array]], filenames: list[st
 
 def _read_pixels(pieces: Iterator[tuple[Path, Places, pa.Array]], *, reading: Reading, where: str) -> Decoded:
     """Cells with lists of pixels in them, all of one shape."""
-    parts = [_dense(cells, where=f"{file}[{places[0]}]") for file, places, cells in pieces]
+    parts = []
+    for file, places, cells in pieces:
+        with _readable(file):
+            parts.append(_dense(cells, where=f"{file}[{places[0]}]"))
     if len({part.shape[1:] for part in parts}) > 1:
         shapes = " and ".join(sorted({str(part.shape[1:]) for part in parts}))
         raise DataError(where, expected="images of one size", got=shapes)
