@@ -127,6 +127,8 @@ def epsilon(size: float, norm: str = "linf") -> str:
 
 def seconds(duration: float) -> str:
     """``340 ms``, ``2.3 s``, ``1 min 12 s``, ``2 h 05 min``."""
+    if not math.isfinite(duration):
+        return number(duration)
     if duration < 1:
         return f"{duration * 1000:.0f}{_GAP}ms"
     if duration < 59.95:

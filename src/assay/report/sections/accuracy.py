@@ -19,7 +19,9 @@ def accuracy_section(checkup: Checkup) -> Section | None:
     if clean is None:
         return None
     names = distinct([group.name for group in clean.per_class])
-    parts: list[Part] = [_per_class(clean, names), _calibration(clean), _confusion(clean, names)]
+    parts: list[Part] = [_per_class(clean, names), _calibration(clean)]
+    if {len(names)} == {len(clean.confusion), *map(len, clean.confusion)}:
+        parts.append(_confusion(clean, names))
     summary = (
         f"Right on {accuracy(clean)} of the images as they are. Mean cross-entropy {number(clean.loss)} nats, mean "
         f"confidence {percent(clean.mean_confidence)}, expected calibration error "

@@ -8,10 +8,10 @@ import altair as alt
 
 from assay.records.attack import EpsilonCurve, RobustAccuracy
 from assay.records.checkup import Checkup
+from assay.report.curves import Axes, Series, draw_curves
 from assay.report.drawing import (
     ACCENT,
     ALARM,
-    SERIES,
     SOFT,
     AnyChart,
     Row,
@@ -22,21 +22,23 @@ from assay.report.drawing import (
     source,
     tip,
 )
-from assay.report.parts import NUMBER, Column, Figure, Section, Table
-from assay.report.wording import NORMS, accuracy, count, distinct, epsilon, number, percent, seconds
+from assay.report.parts import NUMBER, Column, Figure, Part, Section, Table
+from assay.report.wording import NORMS, accuracy, count, distinct, epsilon, number, percent, plural, seconds
 
 
 def robustness_section(checkup: Checkup) -> Section | None:
     """Every attack and every accuracy-against-epsilon curve."""
-    attacks, curves = list(checkup.each(RobustAccuracy)), list(checkup.each(EpsilonCurve))
+    attacks = list(checkup.each(RobustAccuracy))
+    curves = list(checkup.each(EpsilonCurve))
     if not attacks and not curves:
         return None
-    parts = []
-    if curves:
-        parts.append(_curves(curves))
+    parts: list[Part] = []
+    measured = [curve for curve in curves if curve.points]
+    if measured:
+        parts.append(_curves(measured))
     if attacks:
         parts.append(_before_after(attacks))
-        parts.extend(_per_step(attacks))
+        parts += _per_step(attacks)
     outside, unconfirmed = sum(a.outside_ball for a in attacks), sum(a.unconfirmed for a in attacks)
     summary = (
         "Every adversarial image was checked against the ball in double precision and judged again by the untouched "
@@ -124,72 +126,45 @@ def _before_after(attacks: Sequence[RobustAccuracy]) -> Figure:
 
 
 def _per_step(attacks: Sequence[RobustAccuracy]) -> list[Figure]:
-    stepped = [attack for attack in attacks if len(attack.loss_per_step) > 1][: len(SERIES)]
+    stepped = [attack for attack in attacks if len(attack.loss_per_step) > 1]
     if not stepped:
         return []
     names = distinct([attack_title(attack) for attack in stepped], length=44)
-    pairs = list(zip(names, stepped, strict=True))
     longest = max(stepped, key=lambda attack: len(attack.loss_per_step))
     figures = [
-        _steps_chart(
-            [(name, attack.loss_per_step) for name, attack in pairs],
-            title="mean cross-entropy (nats)",
+        _steps(
+            [(name, attack.loss_per_step) for name, attack in zip(names, stepped, strict=True)],
+            Axes("step", "mean cross-entropy (nats)"),
             finding=f"{longest.attack} drives the loss from {number(longest.loss_per_step[0])} to "
             f"{number(longest.loss_per_step[-1])} nats",
-            percentages=False,
         )
     ]
-    falling = [(name, attack.accuracy_per_step) for name, attack in pairs if len(attack.accuracy_per_step) > 1]
+    falling = [(n, a.accuracy_per_step) for n, a in zip(names, stepped, strict=True) if len(a.accuracy_per_step) > 1]
     if falling:
-        # the step after which half of what was right is lost, of the attack that takes the most steps
-        name, shares = max(falling, key=lambda pair: len(pair[1]))
-        half = next((k for k, share in enumerate(shares) if share <= shares[0] / 2), None)
+        name, values = max(falling, key=lambda pair: len(pair[1]))
+        half = next((step for step, share in enumerate(values) if share <= values[0] / 2), None)
+        attack = name.partition(",")[0]
         finding = (
-            f"{name.partition(',')[0]} breaks half of the images within {half} step{'s' if half != 1 else ''}"
+            f"{attack} breaks half of the images within {plural(half, 'step')}"
             if half
-            else f"{name.partition(',')[0]} leaves more than half of the images right"
+            else f"{attack} leaves more than half of the images right"
         )
-        figures.append(_steps_chart(falling, title="share right (%)", finding=finding, percentages=True))
-    return figures
+        figures.append(_steps(falling, Axes("step", "share right (%)", y_shares=True), finding=finding))
+    return [figure for figure in figures if figure]
 
 
-def _steps_chart(
-    series: Sequence[tuple[str, Sequence[float]]], *, title: str, finding: str, percentages: bool
-) -> Figure:
-    speak = percent if percentages else number
-    rows: list[Row] = [
-        {"series": name, "step": step, "value": value, "tip": f"{name}, after step {step}: {speak(value)}"}
-        for name, values in series
-        for step, value in enumerate(values)
-    ]
-    names = [name for name, _ in series]
-    steps = max(len(values) for _, values in series)
+def _steps(values: Sequence[tuple[str, Sequence[float]]], axes: Axes, *, finding: str) -> Figure | None:
+    steps = max(len(per_step) for _, per_step in values)
     table = Table(
-        title,
-        (Column("step"), *(Column(name, NUMBER) for name in names)),
+        axes.y,
+        (Column("step"), *(Column(name, NUMBER) for name, _ in values)),
         tuple(
-            (str(step), *(speak(values[step]) if step < len(values) else "" for _, values in series))
+            (str(step), *(axes.say(per_step[step]) if step < len(per_step) else "" for _, per_step in values))
             for step in range(steps)
         ),
     )
-
-    def build(width: int) -> AnyChart:
-        axis = shares() if percentages else alt.Axis(tickCount=5)
-        scale = alt.Scale(domain=[0, 1]) if percentages else alt.Undefined
-        base = alt.Chart(source(rows)).encode(
-            x=alt.X("step:Q", title="step", axis=alt.Axis(tickMinStep=1, grid=False, format="d")),
-            y=alt.Y("value:Q", title=title, axis=axis, scale=scale),
-            color=colours(names),
-        )
-        return alt.layer(
-            base.mark_line(strokeWidth=2),
-            base.mark_point(filled=True, size=45, opacity=1).encode(
-                shape=shapes(names),
-                description=tip(),
-            ),
-        ).properties(width=width - 55, height=220)
-
-    return figure(build, finding=finding, table=table, legend=names)
+    series = [Series(name, range(len(per_step)), per_step) for name, per_step in values]
+    return draw_curves(series, axes, finding=finding, table=table)
 
 
 def _curves(curves: Sequence[EpsilonCurve]) -> Figure:

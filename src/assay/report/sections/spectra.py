@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TypeVar
-
 import altair as alt
 
 from assay.records.checkup import Checkup
 from assay.records.spectrum import LayerSpectra, LayerSpectrum
+from assay.report.curves import Axes, Series, draw_fan, evenly
 from assay.report.drawing import ACCENT, ALARM, AnyChart, Row, figure, shares, source, tip
 from assay.report.parts import NAME, NUMBER, Column, Figure, Section, Table
 from assay.report.wording import count, distinct, number, percent
 
-T = TypeVar("T")
-MOST_CURVES, MOST_POINTS, MOST_BARS = 40, 48, 60
+MOST_POINTS, MOST_BARS = 48, 60
 
 
 def spectra_section(checkup: Checkup) -> Section | None:
@@ -27,69 +24,45 @@ def spectra_section(checkup: Checkup) -> Section | None:
         f"its energy, {percent(spectra.redundancy)} of the weights would be spared."
     )
     parts = (_ranks(spectra), _curves(spectra), _layers(spectra)) if spectra.layers else ()
-    return Section("spectra", "Spectra of the layers", summary, parts, records=(spectra,))
+    return Section("spectra", "Spectra of the layers", summary, tuple(filter(None, parts)), records=(spectra,))
 
 
 def _full_rank(layer: LayerSpectrum) -> int:
     return max(1, min(layer.rows, layer.columns))
 
 
-def _evenly(items: Sequence[T], most: int) -> list[tuple[int, T]]:
-    """At most ``most`` items with their places, evenly spread, first and last among them."""
-    if len(items) <= most:
-        return list(enumerate(items))
-    places = sorted({round(i * (len(items) - 1) / (most - 1)) for i in range(most)})
-    return [(place, items[place]) for place in places]
-
-
-def _curves(spectra: LayerSpectra) -> Figure:
+def _curves(spectra: LayerSpectra) -> Figure | None:
     names = distinct([layer.name for layer in spectra.layers], length=48)
-    chosen = _evenly(spectra.layers, MOST_CURVES)
-    rows: list[Row] = [
-        {
-            "layer": names[place],
-            "depth": place,
-            "share": index / max(1, len(layer.singular_values) - 1),
-            "value": value / layer.singular_values[0],
-            "tip": f"{names[place]}: effective rank {number(layer.effective_rank)} of {_full_rank(layer)}, "
-            f"κ = {number(layer.condition_number)}",
-        }
-        for place, layer in chosen
-        if layer.singular_values and layer.singular_values[0] > 0
-        for index, value in _evenly(layer.singular_values, MOST_POINTS)
+    layers = dict(zip(names, spectra.layers, strict=True))
+    series = [
+        Series(
+            name,
+            [index / max(1, len(values) - 1) for index, _ in evenly(values, MOST_POINTS)],
+            [value / values[0] for _, value in evenly(values, MOST_POINTS)],
+        )
+        for name, layer in layers.items()
+        if (values := layer.singular_values) and values[0] > 0
     ]
 
-    def build(width: int) -> AnyChart:
-        last = max(1, len(names) - 1)
-        chart: alt.Chart = (
-            alt.Chart(source(rows))
-            .mark_line(color=ACCENT, strokeWidth=1.6)
-            .encode(
-                x=alt.X(
-                    "share:Q",
-                    title="index of the singular value (% of all)",
-                    axis=shares(),
-                ),
-                y=alt.Y("value:Q", title="σᵢ / σ₁", scale=alt.Scale(domain=[0, 1]), axis=alt.Axis(tickCount=5)),
-                detail="layer:N",
-                opacity=alt.Opacity("depth:Q", scale=alt.Scale(domain=[0, last], range=[0.25, 1]), legend=None),
-                description=tip(),
-            )
-            .properties(width=width - 50, height=max(220, min(420, 13 * len(spectra.layers[:MOST_BARS]) - 40)))
-        )
-        return chart
+    def describe(name: str) -> str:
+        layer = layers[name]
+        rank = f"effective rank {number(layer.effective_rank)} of {_full_rank(layer)}"
+        return f"{name}: {rank}, κ = {number(layer.condition_number)}"
 
     flattest = max(spectra.layers, key=lambda layer: layer.effective_rank / _full_rank(layer))
-    finding = f"{names[spectra.layers.index(flattest)]} spreads its energy most evenly"
-    note = "One curve a layer, from pale (input) to strong (output). The higher a curve, the more of its rank it uses."
-    if len(chosen) < len(names):
-        note += f" Shown: {len(chosen)} of {len(names)} layers, evenly spread over depth."
-    return figure(build, finding=finding, note=note)
+    return draw_fan(
+        series,
+        Axes("index of the singular value (% of all)", "σᵢ / σ₁", x_shares=True),
+        finding=f"{names[spectra.layers.index(flattest)]} spreads its energy most evenly",
+        note="One curve a layer, from pale (input) to strong (output). The higher, the more of its rank it uses.",
+        describe=describe,
+        height=max(220, min(420, 13 * len(spectra.layers[:MOST_BARS]) - 40)),
+    )
 
 
 def _ranks(spectra: LayerSpectra) -> Figure:
     names = distinct([layer.name for layer in spectra.layers], length=48)
-    chosen = _evenly(spectra.layers, MOST_BARS)
+    chosen = evenly(spectra.layers, MOST_BARS)
     rows: list[Row] = [
         {
             "layer": names[place],
