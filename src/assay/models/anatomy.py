@@ -134,25 +134,31 @@ def _of_one_image(shape: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def _detail(module: nn.Module, operations: list[Operation]) -> str:
-    """Kernel and stride of a layer; of anything else the operations it runs itself."""
-    if isinstance(module, nn.modules.conv._ConvNd):
-        facts = ["×".join(map(str, module.kernel_size))]
-        facts += [f"stride {_one(module.stride)}"] if max(module.stride) > 1 else []
-        facts += [f"dilation {_one(module.dilation)}"] if max(module.dilation) > 1 else []
-        facts += [f"groups {module.groups}"] if module.groups > 1 else []
-        return ", ".join(facts)
-    if isinstance(module, nn.Linear):
-        return f"{module.in_features} → {module.out_features}"
-    if isinstance(module, nn.modules.dropout._DropoutNd):
-        return f"p = {module.p:g}"
-    if isinstance(module, nn.MaxPool2d | nn.AvgPool2d):
-        return f"{_one(module.kernel_size)}, stride {_one(module.stride)}"
-    if isinstance(module, nn.MultiheadAttention):
-        return f"{module.num_heads} heads"
-    of_torch = type(module).__module__.partition(".")[0] == "torch" and len(list(module.children())) == 0
-    if of_torch or isinstance(module, WHOLE):
-        return ""
-    return ", ".join(dict.fromkeys(_plainly(each.name) for each in operations if each.flops))
+    """Kernel and stride of a layer; of a module that is not torch's own, the operations it runs itself."""
+    match module:
+        case nn.modules.conv._ConvNd():
+            facts = ["×".join(map(str, module.kernel_size))]
+            facts += [f"stride {_one(module.stride)}"] if max(module.stride) > 1 else []
+            facts += [f"dilation {_one(module.dilation)}"] if max(module.dilation) > 1 else []
+            facts += [f"groups {module.groups}"] if module.groups > 1 else []
+            detail = ", ".join(facts)
+        case nn.Linear():
+            detail = f"{module.in_features} → {module.out_features}"
+        case nn.modules.dropout._DropoutNd():
+            detail = f"p = {module.p:g}"
+        case nn.MaxPool2d() | nn.AvgPool2d():
+            detail = f"{_one(module.kernel_size)}, stride {_one(module.stride)}"
+        case nn.MultiheadAttention():
+            detail = f"{module.num_heads} heads"
+        case _ if isinstance(module, WHOLE) or (_is_of_torch(module) and not list(module.children())):
+            detail = ""
+        case _:
+            detail = ", ".join(dict.fromkeys(_plainly(each.name) for each in operations if each.flops))
+    return detail
+
+
+def _is_of_torch(module: nn.Module) -> bool:
+    return type(module).__module__.partition(".")[0] == "torch"
 
 
 def _plainly(operation: str) -> str:
