@@ -31,6 +31,11 @@ def test_interleave_takes_turns_when_classes_are_of_equal_size() -> None:
     assert interleave(np.array([0, 0, 0, 1, 1, 1])).tolist() == [0, 3, 1, 4, 2, 5]
 
 
+def test_interleave_puts_the_few_evenly_among_the_many() -> None:
+    # Class 0 at 1/12, 3/12, … 11/12; class 1 at 1/4 and 3/4, after class 0 where they tie.
+    assert interleave(np.array([0, 0, 0, 0, 0, 0, 1, 1])).tolist() == [0, 1, 6, 2, 3, 4, 7, 5]
+
+
 def test_limit_takes_the_first_samples_of_a_mixed_source() -> None:
     assert choose_samples(np.array([1, 0, 1, 1, 0]), limit=3).tolist() == [0, 1, 2]
 

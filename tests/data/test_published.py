@@ -40,7 +40,7 @@ def add_idx(write_idx: Callable[..., Path]) -> Callable[..., Path]:
 
 
 @pytest.mark.usefixtures("no_network")
-@pytest.mark.parametrize("inside", ["", "mnist", "MNIST/raw", "MNIST"])
+@pytest.mark.parametrize("inside", ["", "mnist", "MNIST/raw", "MNIST", "mnist/some/where"])
 def test_mnist_is_found_wherever_it_usually_lies(tmp_path: Path, add_idx: Callable[..., Path], inside: str) -> None:
     add_idx(tmp_path / inside, DIGITS)
     dataset = load_dataset("mnist", data_dir=tmp_path)

@@ -151,11 +151,19 @@ def _places(published: Published, data_dir: Path | None) -> Iterator[tuple[Path,
     for root in ([data_dir] if data_dir else []) + environment:
         for folder in published.folders:
             if (root / folder).is_dir():
-                yield root / folder, True
+                yield from ((place, True) for place in _with_subfolders(root / folder, depth=2))
         if root.is_dir():
             yield root, root.name in published.folders
     if (cache := cache_folder() / published.name).is_dir():
         yield cache, True
+
+
+def _with_subfolders(folder: Path, *, depth: int) -> Iterator[Path]:
+    """The folder itself, then what is below it: downloads are often unpacked one folder deeper."""
+    yield folder
+    if depth:
+        for inner in sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")):
+            yield from _with_subfolders(inner, depth=depth - 1)
 
 
 def _load_found(folder: Path, published: Published, *, named: bool, reading: Reading) -> ImageDataset | None:
