@@ -8,9 +8,15 @@ from pydantic import Field
 
 from assay.records.accuracy import CleanAccuracy
 from assay.records.anatomy import Anatomy
-from assay.records.attack import AdversarialGallery, EpsilonCurve, RobustAccuracy
+from assay.records.attack import AdversarialGallery, AttackSanity, EpsilonCurve, RobustAccuracy
+from assay.records.augmentation import Invariance
+from assay.records.curvature import Curvature
+from assay.records.depth_trace import DepthTrace
 from assay.records.gradients import GradientFlow, InputGradients
 from assay.records.mode import ModeAudit
+from assay.records.normalization import NormalizationAudit
+from assay.records.recurrence import TimeTrace
+from assay.records.remedies import RemedyComparison
 from assay.records.spectrum import LayerSpectra
 from assay.records.training import DecayGroups, OptimizerAudit, TrainingRun
 
@@ -19,10 +25,17 @@ Measurement = Annotated[
     | RobustAccuracy
     | EpsilonCurve
     | AdversarialGallery
+    | AttackSanity
+    | Invariance
     | GradientFlow
     | InputGradients
     | LayerSpectra
     | ModeAudit
+    | NormalizationAudit
+    | DepthTrace
+    | TimeTrace
+    | RemedyComparison
+    | Curvature
     | Anatomy
     | DecayGroups
     | OptimizerAudit

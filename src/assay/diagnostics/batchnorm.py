@@ -1,0 +1,198 @@
+"""Running statistics against the data that reaches them, and input pixels against other ways to hand them over."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
+
+from assay.data.dataset import ImageDataset
+from assay.diagnostics.batches import inputs, spread
+from assay.errors import ModelError
+from assay.evaluate import call, check_logits
+from assay.records.accuracy import Proportion
+from assay.records.normalization import InputConvention, NormalizationAudit, NormLayer
+from assay.runtime import preserved
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+Convention = Callable[[Tensor], Tensor]
+
+
+@dataclass(eq=False)
+class _Moments:
+    """Sums over batches and positions, by channel, in float64."""
+
+    count: int = 0
+    total: Tensor | float = 0.0
+    squares: Tensor | float = 0.0
+    own: list[Tensor] = field(default_factory=list)
+
+    def add(self, x: Tensor) -> None:
+        channels = x.detach().double().transpose(0, 1).flatten(1)  # (N, C, …) -> (C, N·…)
+        self.count += channels.shape[1]
+        self.total = self.total + channels.sum(dim=1)
+        self.squares = self.squares + channels.square().sum(dim=1)
+
+    @property
+    def mean(self) -> Tensor:
+        return torch.as_tensor(self.total) / self.count
+
+    @property
+    def variance(self) -> Tensor:
+        return (torch.as_tensor(self.squares) / self.count - self.mean.square()).clamp_min(0)
+
+
+def audit_normalization(
+    model: nn.Module, dataset: ImageDataset, *, n: int = 512, batch_size: int = 128
+) -> NormalizationAudit:
+    """How far each layer's running statistics are from the data, what re-estimating them does, and the input scale.
+
+    Everything is measured on ``n`` samples spread over the set, in evaluation mode but for the re-estimation, which
+    runs the normalisation layers alone in training mode with cumulative averaging. The model, its statistics
+    included, is left as found. Raises :class:`ModelError` when it cannot take the images.
+    """
+    data = spread(dataset, n)
+    norms = {m: name for name, m in model.named_modules() if isinstance(m, _NormBase) and m.running_mean is not None}
+    with preserved(model, training=False), torch.no_grad(), torch.compiler.set_stance("force_eager"):
+        with _listening([*norms, *_stem(model)]) as heard:
+            before = _accuracy(model, data, batch_size=batch_size)
+        conventions = [
+            InputConvention.of(_accuracy(model, data, batch_size=batch_size, hand_over=how), len(data), convention=name)
+            for name, how in _conventions(data).items()
+        ]
+        layers = tuple(_compare(module, name, heard[module]) for module, name in norms.items() if module in heard)
+        stem, pixels = next(((m, heard[m]) for m in _stem(model) if m in heard), (None, None))
+        reestimated = _reestimate(model, [m for m in norms if m in heard], data, batch_size=batch_size)
+    names = {m: name or "(model)" for name, m in model.named_modules()}
+    return NormalizationAudit(
+        n=len(data),
+        n_statistics=len(data),
+        layers=layers,
+        before=Proportion.of(before, len(data)),
+        reestimated=None if reestimated is None else Proportion.of(reestimated, len(data)),
+        conventions=tuple(conventions),
+        stem=names[stem] if stem is not None else "",
+        stem_mean=float(pixels.mean.mean()) if pixels else float("nan"),
+        stem_std=float((pixels.variance.mean() + pixels.mean.var(correction=0)).sqrt()) if pixels else float("nan"),
+    )
+
+
+@contextmanager
+def _listening(modules: list[nn.Module]) -> Iterator[dict[nn.Module, _Moments]]:
+    heard: dict[nn.Module, _Moments] = {}
+
+    def before(module: nn.Module, args: tuple[Tensor, ...]) -> None:
+        if args and isinstance(args[0], Tensor) and args[0].ndim > 1 and args[0].is_floating_point():
+            heard.setdefault(module, _Moments()).add(args[0])
+
+    handles = [module.register_forward_pre_hook(before) for module in dict.fromkeys(modules)]
+    try:
+        yield heard
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _stem(model: nn.Module) -> list[nn.Module]:
+    """The first weighted layers by order of definition: the one that meets the pixels is among the first."""
+    weighted: list[nn.Module] = [
+        m for m in model.modules() if isinstance(m, (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear, nn.RNNBase))
+    ]
+    return weighted[:1]
+
+
+def _compare(module: nn.Module, name: str, heard: _Moments) -> NormLayer:
+    assert isinstance(module, _NormBase)
+    assert module.running_mean is not None
+    assert module.running_var is not None
+    mean, variance = module.running_mean.double(), module.running_var.double() + module.eps
+    data_mean, data_variance = heard.mean.to(mean.device), heard.variance.to(mean.device) + module.eps
+    shift = (data_mean - mean).square()
+    ratio = data_variance / variance
+    divergence = 0.25 * (ratio + 1 / ratio - 2 + shift / variance + shift / data_variance)  # ½·(KL + KL reversed)
+    tracked = None if module.num_batches_tracked is None else int(module.num_batches_tracked)
+    return NormLayer(
+        name=name,
+        type=type(module).__name__,
+        channels=module.num_features,
+        distance=float(divergence.mean()),
+        mean_shift=float((shift / variance).mean().sqrt()),
+        log_variance_ratio=float(ratio.log().abs().mean()),
+        batches_tracked=tracked,
+        oddities=tuple(_oddities(module)),
+    )
+
+
+def _oddities(module: _NormBase) -> list[str]:
+    assert module.running_var is not None
+    found = []
+    if module.num_batches_tracked is not None and int(module.num_batches_tracked) == 0:
+        found.append("statistics never updated (num_batches_tracked is 0)")
+    if module.momentum is not None and not 0.001 <= module.momentum <= 0.5:
+        found.append(f"momentum {module.momentum:g}: torch weighs the new batch with it, 0.1 is usual")
+    if not 1e-8 <= module.eps <= 2e-3:
+        found.append(f"eps {module.eps:g}: 1e-5 to 1e-3 is usual")
+    if bool((module.running_var <= 10 * module.eps).any()):
+        share = float((module.running_var <= 10 * module.eps).double().mean())
+        found.append(f"{100 * share:.0f} % of channels have a running variance near eps")
+    return found
+
+
+def _reestimate(model: nn.Module, norms: list[nn.Module], data: ImageDataset, *, batch_size: int) -> int | None:
+    """Accuracy with the statistics of ``data``; the old ones come back when the caller's ``preserved`` block ends."""
+    if not norms or len(data) < 2:
+        return None
+    momenta = {module: module.momentum for module in norms}
+    try:
+        for module in norms:
+            assert isinstance(module, _NormBase)
+            module.reset_running_stats()
+            module.momentum = None  # torch: the cumulative average over all batches
+            module.train()
+        for images, _ in inputs(model, data, batch_size=batch_size):
+            if len(images) > 1:
+                call(model, images)
+        for module in norms:
+            module.eval()
+        return _accuracy(model, data, batch_size=batch_size)
+    finally:
+        for module, momentum in momenta.items():
+            module.momentum = momentum
+
+
+def _accuracy(model: nn.Module, data: ImageDataset, *, batch_size: int, hand_over: Convention | None = None) -> int:
+    correct = 0
+    for images, labels in inputs(model, data, batch_size=batch_size):
+        try:
+            logits = call(model, images if hand_over is None else hand_over(images))
+        except ModelError:
+            if hand_over is None:
+                raise
+            return 0
+        check_logits(logits, n=len(images), classes=len(data.classes))
+        correct += int(((logits.argmax(dim=1) == labels) & logits.isfinite().all(dim=1)).sum())
+    return correct
+
+
+def _conventions(data: ImageDataset) -> dict[str, Convention]:
+    """How else people hand pixels over; the model's own layer for it, if any, stays in place."""
+    channels = data.shape[0]
+    moments = data.images.double().transpose(0, 1).flatten(1) / 255
+    mean, std = (t.float().view(-1, 1, 1) for t in (moments.mean(dim=1), moments.std(dim=1).clamp_min(1e-3)))
+    ways: dict[str, Convention] = {
+        "as is": lambda x: x,
+        "standardised by the data's mean and deviation": lambda x: (x - mean.to(x)) / std.to(x),
+        "in [−1, 1]": lambda x: 2 * x - 1,
+        "in [0, 255]": lambda x: 255 * x,
+        "divided by 255 twice": lambda x: x / 255,
+        "standardisation undone": lambda x: x * std.to(x) + mean.to(x),
+    }
+    if channels == 3:
+        m, s = torch.tensor(IMAGENET_MEAN).view(-1, 1, 1), torch.tensor(IMAGENET_STD).view(-1, 1, 1)
+        ways["standardised as for ImageNet"] = lambda x: (x - m.to(x)) / s.to(x)
+        ways["channels reversed (BGR)"] = lambda x: x.flip(1)
+    return ways

@@ -1,0 +1,97 @@
+"""Does the answer survive changes of the picture that leave its meaning alone?"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from assay.augment.engine import kernels_ready
+from assay.augment.levels import levels_of
+from assay.augment.operations import TWELVE, Operation, find_operation
+from assay.augment.plan import apply_operation
+from assay.augment.randomness import draw_integers
+from assay.data.dataset import Batch, ImageDataset
+from assay.evaluate import predict
+from assay.records.accuracy import Proportion
+from assay.records.augmentation import Invariance, OperationAccuracy, OperationPoint
+
+_WORTH_COMPILING = 2_000_000_000  # pixel values: what plain torch changes in about the time that compiling takes
+
+
+def measure_invariance(
+    model: nn.Module,
+    dataset: ImageDataset,
+    *,
+    operations: Sequence[str] = TWELVE,
+    batch_size: int = 250,
+    seed: int = 0,
+    advance: Callable[[], None] | None = None,
+) -> Invariance:
+    """Accuracy under each of ``operations`` at five rising strengths, all on the same samples.
+
+    Half of the samples, chosen by (seed, sample id), are changed in one direction and half in the other. Operations
+    that cannot change such pictures (Color on grey ones) are left out. ``advance`` is called after each pass over the
+    data, of which there are at most 1 + 5 × operations. The model is left as found.
+
+    Raises :class:`OptionError` for an unknown operation, :class:`ModelError` when the model cannot take the images.
+    """
+    started = time.perf_counter()
+    channels, height, width = dataset.shape
+    found = [find_operation(name) for name in operations]
+    chosen = [operation for operation in found if _applies(operation, channels)]
+    levels = {operation.name: levels_of(operation, height=height, width=width) for operation in chosen}
+    work = dataset.images.numel() * sum(len(pairs) for pairs in levels.values())
+    compiled = kernels_ready() or work > _WORTH_COMPILING
+    before = predict(model, dataset, batch_size=batch_size).correct
+    measured = []
+    for operation in chosen:
+        points = []
+        for level, (low, high) in enumerate(levels[operation.name], start=1):
+            change = partial(_change, operation=operation, low=low, high=high, seed=seed, compiled=compiled)
+            after = predict(model, dataset, batch_size=batch_size, transform=change).correct
+            points.append(_count(before, after, level=level, low=low, high=high))
+            if advance is not None:
+                advance()
+        mean = statistics.fmean(point.accuracy for point in points)
+        measured.append(
+            OperationAccuracy(operation=operation.name, unit=operation.unit, points=tuple(points), mean_accuracy=mean)
+        )
+    worst = min(measured, key=lambda each: each.mean_accuracy)
+    return Invariance(
+        clean=Proportion.of(int(before.sum()), len(before)),
+        operations=tuple(measured),
+        mean_accuracy=statistics.fmean(each.mean_accuracy for each in measured),
+        worst_operation=worst.operation,
+        worst_accuracy=worst.mean_accuracy,
+        seed=seed,
+        seconds=time.perf_counter() - started,
+    )
+
+
+def _applies(operation: Operation, channels: int) -> bool:
+    if operation.name in {"Color", "Hue"}:
+        return channels == 3
+    return operation.name != "Contrast" or channels in {1, 3}
+
+
+def _change(batch: Batch, *, operation: Operation, low: float, high: float, seed: int, compiled: bool) -> Tensor:
+    upwards = torch.from_numpy(draw_integers(batch.ids, 2, seed=seed, epoch=0, slot=operation.code)).bool()
+    magnitudes = torch.where(upwards, high, low).double()
+    return apply_operation(batch.images, operation.name, magnitudes, compiled=compiled)
+
+
+def _count(before: Tensor, after: Tensor, *, level: int, low: float, high: float) -> OperationPoint:
+    return OperationPoint.of(
+        int(after.sum()),
+        len(after),
+        level=level,
+        magnitude_low=low,
+        magnitude_high=high,
+        lost=int((before & ~after).sum()),
+        gained=int((~before & after).sum()),
+    )

@@ -1,0 +1,247 @@
+"""Gradients over depth in anybody's training loop: hooks that never wait for the device, gone between samples."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from statistics import median
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.utils.hooks import RemovableHandle
+
+from assay.diagnostics.batches import first_tensor
+from assay.errors import ModelError, OptionError
+from assay.records.depth_trace import DepthTrace, LayerTrace
+
+_RECTIFIERS = (nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.Hardswish)
+_SQUASHERS: dict[type[nn.Module], Callable[[Tensor], Tensor]] = {
+    nn.Tanh: lambda y: y.abs() > 0.99,
+    nn.Sigmoid: lambda y: (y - 0.5).abs() > 0.49,
+}
+
+_ACTIVATIONS: tuple[type[nn.Module], ...] = (*_RECTIFIERS, *_SQUASHERS)
+
+
+@dataclass(eq=False)
+class _Sample:
+    """What one sampled step left behind: 0-dimensional tensors on the device, by quantity and layer."""
+
+    step: int
+    squares: dict[str, Tensor] = field(default_factory=dict)
+    sizes: dict[str, int] = field(default_factory=dict)
+    gradients: dict[str, Tensor] = field(default_factory=dict)
+    weights: dict[str, Tensor] = field(default_factory=dict)
+    dead: dict[str, Tensor] = field(default_factory=dict)
+    saturated: dict[str, Tensor] = field(default_factory=dict)
+    updates: dict[str, Tensor] = field(default_factory=dict)
+
+
+class Trace:
+    """Counts steps, samples some of them, and turns them into a :class:`DepthTrace`; made by :func:`trace`."""
+
+    def __init__(self, model: nn.Module, *, every: int, label: str) -> None:
+        if every < 1:
+            raise OptionError("every", expected="at least 1", got=every)
+        self._model, self._every, self._label = model, every, label
+        self._layers = {name: m for name, m in model.named_modules() if any(True for _ in m.parameters(recurse=False))}
+        if not self._layers:
+            raise ModelError("model", expected="layers with parameters", got="none")
+        self._order: dict[str, int] = {}
+        self._samples: list[_Sample] = []
+        self._handles: list[RemovableHandle] = []
+        self._before: dict[str, list[Tensor]] = {}
+        self._times: dict[bool, list[float]] = {True: [], False: []}
+        self._steps = 0
+        self._last: str | None = None
+        self._arm()
+        self._started = time.perf_counter()
+
+    def step(self) -> None:
+        """Call at the end of each step, after the optimizer's; free unless a sample begins or ends there."""
+        self._steps += 1
+        sampled = bool(self._handles)
+        if sampled:
+            self._measure_updates(self._samples[-1])
+            self._disarm()
+        now = time.perf_counter()
+        self._times[sampled].append(now - self._started)
+        if self._steps % self._every == 0:
+            self._arm()
+        self._started = time.perf_counter()
+
+    def record(self) -> DepthTrace:
+        """Everything sampled so far, read from the device once.
+
+        Raises :class:`ModelError` when no step ended or no gradient ever came: a loop without ``backward()``.
+        """
+        samples = [sample for sample in self._samples if sample.step <= self._steps]
+        if not samples:
+            expected = "t.step() at the end of every step, or trace(model, optimizer=…)"
+            raise ModelError("trace", expected=expected, got="no finished step")
+        if not any(sample.gradients or sample.weights for sample in samples):
+            got = f"{self._steps} steps without a gradient"
+            raise ModelError("trace", expected="a loop that calls loss.backward()", got=got)
+        names = sorted(self._order, key=lambda name: self._order[name])
+        layers = tuple(self._layer(name, depth, samples) for depth, name in enumerate(names))
+        bad = [
+            (s, layer)
+            for s in range(len(samples))
+            for layer in layers
+            for v in _numbers(layer, s)
+            if not math.isfinite(v)
+        ]
+        on, off = self._times[True][1:], self._times[False]  # the first step of all also warms up
+        overhead = median(on) / median(off) - 1 if len(on) >= 3 and len(off) >= 3 else None
+        return DepthTrace(
+            label=self._label,
+            total=self._steps,
+            steps=tuple(sample.step for sample in samples),
+            layers=layers,
+            non_finite=len(bad),
+            first_non_finite=f"{bad[0][1].name} at step {samples[bad[0][0]].step}" if bad else None,
+            overhead=overhead,
+            average_overhead=None if overhead is None else overhead / self._every,
+        )
+
+    def _arm(self) -> None:
+        """Put the hooks in for the step that comes, and keep the weights as they are before it."""
+        sample = _Sample(self._steps + 1)
+        self._samples.append(sample)
+        self._last = None
+        with torch.no_grad():
+            self._before = {
+                name: [p.detach().clone() for p in own]
+                for name, module in self._layers.items()
+                if (own := [p for p in module.parameters(recurse=False) if p.requires_grad and p.is_floating_point()])
+            }
+        for name, module in self._model.named_modules():
+            if name in self._layers:
+                self._handles.append(module.register_forward_hook(self._after_layer(name, sample)))
+            elif isinstance(module, _ACTIVATIONS):
+                self._handles.append(module.register_forward_hook(self._after_activation(sample)))
+        for name, module in self._layers.items():
+            for key, parameter in module.named_parameters(recurse=False):
+                if parameter.requires_grad and parameter.is_leaf:
+                    hook = self._after_gradient(f"{name}\0{key}", sample)
+                    self._handles.append(parameter.register_post_accumulate_grad_hook(hook))
+
+    def _disarm(self) -> None:
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+
+    def _after_layer(self, name: str, sample: _Sample) -> Callable[..., None]:
+        def hook(module: nn.Module, args: object, output: object) -> None:
+            out = first_tensor(output)
+            if out is None:
+                return
+            self._order.setdefault(name, len(self._order))
+            self._last = name
+            _add(sample.squares, name, torch.linalg.vector_norm(out.detach()).square())
+            sample.sizes[name] = sample.sizes.get(name, 0) + out.numel()
+            if out.requires_grad:
+                out.register_hook(lambda g: _add(sample.gradients, name, torch.linalg.vector_norm(g).square()))  # type: ignore[no-untyped-call]
+
+        return hook
+
+    def _after_activation(self, sample: _Sample) -> Callable[..., None]:
+        def hook(module: nn.Module, args: object, output: object) -> None:
+            name, self._last = self._last, None
+            if name is None or not isinstance(output, Tensor) or output.ndim < 2:
+                return
+            y = output.detach()
+            squash = _SQUASHERS.get(type(module))
+            if squash is not None:
+                sample.saturated[name] = squash(y).float().mean()
+            else:
+                axis = 1 if y.ndim != 3 else 2
+                sample.dead[name] = (y.amax(dim=[d for d in range(y.ndim) if d != axis]) <= 0).float().mean()
+
+        return hook
+
+    @staticmethod
+    def _after_gradient(key: str, sample: _Sample) -> Callable[[Tensor], None]:
+        def hook(parameter: Tensor) -> None:
+            if parameter.grad is not None:  # accumulated so far: the last call of a step sees the whole
+                sample.weights[key] = torch.linalg.vector_norm(parameter.grad).square()
+
+        return hook
+
+    @torch.no_grad()
+    def _measure_updates(self, sample: _Sample) -> None:
+        for name, before in self._before.items():
+            own = [p for p in self._layers[name].parameters(recurse=False) if p.requires_grad and p.is_floating_point()]
+            if len(own) != len(before):
+                continue
+            size = torch.stack(torch._foreach_norm(before)).norm()
+            torch._foreach_sub_(before, [p.detach() for p in own])
+            sample.updates[name] = torch.stack(torch._foreach_norm(before)).norm() / size
+        self._before = {}
+
+    def _layer(self, name: str, depth: int, samples: list[_Sample]) -> LayerTrace:
+        def read(values: list[Tensor | None]) -> tuple[float, ...]:
+            given = [v for v in values if v is not None]
+            numbers = iter(torch.stack([v.double() for v in given]).tolist() if given else [])
+            return tuple(next(numbers) if v is not None else 0.0 for v in values)
+
+        mean = [s.squares[name] / max(1, s.sizes[name]) if name in s.squares else None for s in samples]
+        shares = [[v for key, v in s.weights.items() if key.startswith(f"{name}\0")] for s in samples]
+        followed_dead = any(name in s.dead for s in samples)
+        followed_squash = any(name in s.saturated for s in samples)
+        return LayerTrace(
+            name=name or "(model)",
+            type=type(self._layers[name]).__name__,
+            depth=depth,
+            activation=tuple(_root(v) for v in read(mean)),
+            gradient=tuple(_root(v) for v in read([s.gradients.get(name) for s in samples])),
+            weight_gradient=tuple(_root(v) for v in read([torch.stack(v).sum() if v else None for v in shares])),
+            update=read([s.updates.get(name) for s in samples]),
+            dead=read([s.dead.get(name) for s in samples]) if followed_dead else (),
+            saturated=read([s.saturated.get(name) for s in samples]) if followed_squash else (),
+        )
+
+
+@contextmanager
+def trace(
+    model: nn.Module, *, optimizer: Optimizer | None = None, every: int = 10, label: str = "model"
+) -> Iterator[Trace]:
+    """Watch a training loop::
+
+        with trace(model, optimizer=optimizer) as t:
+            for images, labels in loader:
+                loss = criterion(model(images), labels)
+                optimizer.zero_grad(); loss.backward(); optimizer.step()
+        print(t.record().first_non_finite)
+
+    The first step and every ``every``-th after it are sampled: forward hooks, gradient hooks and a copy of the weights
+    are there for that step only, and every number stays on the device until :meth:`Trace.record`. With ``optimizer``
+    its steps are counted; without, call ``t.step()`` at the end of each. Nothing is left in the model afterwards.
+    Raises :class:`ModelError` for a model without parameters, :class:`OptionError` for ``every`` below 1.
+    """
+    watching = Trace(model, every=every, label=label)
+    counted = None
+    if optimizer is not None:
+        counted = optimizer.register_step_post_hook(lambda *_: watching.step())
+    try:
+        yield watching
+    finally:
+        watching._disarm()
+        if counted is not None:
+            counted.remove()
+
+
+def _add(totals: dict[str, Tensor], name: str, term: Tensor) -> None:
+    totals[name] = totals[name] + term if name in totals else term
+
+
+def _root(value: float) -> float:
+    return math.sqrt(value) if value >= 0 else value  # NaN stays NaN
+
+
+def _numbers(layer: LayerTrace, s: int) -> tuple[float, ...]:
+    return layer.activation[s], layer.gradient[s], layer.weight_gradient[s], layer.update[s]

@@ -1,0 +1,260 @@
+"""Remedies for vanishing and exploding gradients, measured: one task, one seed, with and without each."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from statistics import median
+
+import torch
+from torch import Tensor, nn
+
+from assay.data.sequences import TEST, TRAIN, SequenceTask
+from assay.diagnostics.omega import omega
+from assay.diagnostics.time import measure_time_trace
+from assay.diagnostics.unroll import Unrolled, unrolled
+from assay.errors import OptionError
+from assay.models.sequence import build_sequence_model, set_forget_bias, set_recurrent
+from assay.records.recurrence import StateGradients
+from assay.records.remedies import Problem, RemedyComparison, RemedyEffect, RemedyRun
+from assay.training.clipping import build_clip
+from assay.training.recipes import ClipOptions
+
+EXPLODING_GAIN = 2.0
+
+
+@dataclass(frozen=True)
+class Remedy:
+    """One change to the plain recipe: another cell, another start, clipping, decay or the regulariser Ω."""
+
+    name: str
+    against: tuple[Problem, ...]
+    cell: str = "rnn"
+    prepare: Callable[[nn.Module], None] = field(default=lambda model: None)
+    clip: ClipOptions | None = None
+    weight_decay: float = 0.0
+    omega: float = 0.0
+
+
+def _orthogonal(model: nn.Module) -> None:
+    for module in model.modules():
+        if isinstance(module, nn.RNN):
+            set_recurrent(module, "orthogonal")
+
+
+def _forget(bias: float) -> Callable[[nn.Module], None]:
+    def prepare(model: nn.Module) -> None:
+        for module in model.modules():
+            if isinstance(module, nn.LSTM):
+                set_forget_bias(module, bias)
+
+    return prepare
+
+
+BOTH: tuple[Problem, ...] = ("vanishing", "exploding")
+REMEDIES: tuple[Remedy, ...] = (
+    Remedy("nothing", BOTH),
+    Remedy("clipping by norm, 1", BOTH, clip=ClipOptions(name="norm", limit=1.0)),
+    Remedy("clipping by value, 0.1", BOTH, clip=ClipOptions(name="value", limit=0.1)),
+    Remedy("adaptive clipping, 0.02", BOTH, clip=ClipOptions(name="adaptive", limit=0.02)),
+    Remedy("weight decay, 0.1", BOTH, weight_decay=0.1),
+    Remedy("regulariser Ω, 1", BOTH, omega=1.0),
+    Remedy("orthogonal start", BOTH, prepare=_orthogonal),
+    Remedy("LSTM, forget bias 0", ("vanishing",), cell="lstm", prepare=_forget(0.0)),
+    Remedy("LSTM, forget bias 1", ("vanishing",), cell="lstm", prepare=_forget(1.0)),
+    Remedy("LSTM, forget bias 3", ("vanishing",), cell="lstm", prepare=_forget(3.0)),
+    Remedy("attention", ("vanishing",), cell="transformer"),
+)
+
+
+def compare_remedies(
+    task: SequenceTask,
+    *,
+    remedies: Sequence[Remedy] = REMEDIES,
+    hidden: int = 32,
+    steps: int = 400,
+    batch_size: int = 32,
+    learning_rate: float = 3e-3,
+    seed: int = 0,
+    on_run: Callable[[RemedyRun], None] = lambda run: None,
+) -> RemedyComparison:
+    """Train a tanh RNN that forgets, and one whose recurrent matrix was doubled into exploding, with each remedy.
+
+    The vanishing start is torch's own, U(±1/√H); the exploding one an orthogonal recurrent matrix times 2. Every run
+    sees the same batches in the same order (Adam, constant rate). A remedy *helps against vanishing* when it at least
+    doubles the horizon the model ends with or halves the test loss, *against exploding* when it divides the largest
+    gradient that reaches the optimizer by ten or the test loss by two, or prevents a divergence.
+    Raises :class:`OptionError` for numbers below 1.
+    """
+    for name, value in {"hidden": hidden, "steps": steps, "batch_size": batch_size}.items():
+        if value < 1:
+            raise OptionError(name, expected="at least 1", got=value)
+    started = time.perf_counter()
+    runs = []
+    for problem in BOTH:
+        for remedy in remedies:
+            if problem in remedy.against:
+                run = _run(task, remedy, problem, hidden, steps, batch_size, learning_rate, seed)
+                runs.append(run)
+                on_run(run)
+    return RemedyComparison(
+        task=task.name,
+        length=task.length,
+        hidden=hidden,
+        steps=steps,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        seed=seed,
+        baseline=task.baseline,
+        runs=tuple(runs),
+        effects=tuple(judge_remedies(runs)),
+        seconds=time.perf_counter() - started,
+    )
+
+
+def _run(
+    task: SequenceTask,
+    remedy: Remedy,
+    problem: Problem,
+    hidden: int,
+    steps: int,
+    batch_size: int,
+    learning_rate: float,
+    seed: int,
+) -> RemedyRun:
+    started = time.perf_counter()
+    model = build_sequence_model(
+        remedy.cell,
+        features=task.features,
+        outputs=task.outputs,
+        length=task.length,
+        reads=task.reads,
+        hidden=hidden,
+        seed=seed,
+    )
+    if problem == "exploding":
+        _explode(model, seed)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        remedy.prepare(model)
+    inputs, targets = task.draw(256, TEST, 0)
+    before = _states(model, task, inputs[:32], targets[:32])
+    norms, losses, diverged = train_on(
+        model, task, remedy, steps=steps, batch_size=batch_size, learning_rate=learning_rate
+    )
+    after = _states(model, task, inputs[:32], targets[:32])
+    model.eval()
+    with torch.no_grad():
+        loss = float(task.loss(model(inputs), targets))
+    return RemedyRun(
+        remedy=remedy.name,
+        problem=problem,
+        cell=remedy.cell,
+        loss=loss if math.isfinite(loss) else math.inf,
+        lowest_loss=min(losses, default=math.inf),
+        rate_before=before.decay.rate,
+        rate_after=after.decay.rate,
+        horizon_before=before.decay.horizon,
+        horizon_after=after.decay.horizon,
+        norms_before=before.norms,
+        norms_after=after.norms,
+        largest_gradient=max(norms, default=0.0),
+        median_gradient=median(norms) if norms else 0.0,
+        diverged_at=diverged,
+        seconds=time.perf_counter() - started,
+    )
+
+
+@torch.no_grad()
+def _explode(model: nn.Module, seed: int) -> None:
+    """An orthogonal recurrent matrix times 2: every direction doubles wherever tanh is not saturated."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        _orthogonal(model)
+    for name, parameter in model.named_parameters():
+        if "weight_hh" in name:
+            parameter.mul_(EXPLODING_GAIN)
+
+
+def _states(model: nn.Module, task: SequenceTask, inputs: Tensor, targets: Tensor) -> StateGradients:
+    trace = measure_time_trace(model, inputs, lambda output: task.loss(output, targets), jacobians=0, powers=1)
+    cells = [state for state in trace.states if state.part == "cell"]
+    return cells[-1] if cells else trace.state(trace.head)
+
+
+def train_on(
+    model: nn.Module,
+    task: SequenceTask,
+    remedy: Remedy,
+    *,
+    steps: int,
+    batch_size: int,
+    learning_rate: float,
+) -> tuple[list[float], list[float], int | None]:
+    """Gradient norms that reach the optimizer, losses, and the step that diverged, if one did; ``model`` is trained."""
+    optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=remedy.weight_decay)
+    clip = build_clip(model, remedy.clip or ClipOptions())
+    norms, losses = [], []
+    model.train()
+    for step in range(1, steps + 1):
+        inputs, targets = task.draw(batch_size, TRAIN, step)
+        optimizer.zero_grad()
+        watch: AbstractContextManager[list[Unrolled]] = unrolled(model) if remedy.omega else nullcontext([])
+        with watch as calls:
+            loss = task.loss(model(inputs), targets)
+            loss.backward()  # type: ignore[no-untyped-call]
+        for call in calls:
+            (remedy.omega * omega(call)).backward()  # type: ignore[no-untyped-call]
+        clip()
+        norm = float(nn.utils.get_total_norm([p.grad for p in model.parameters() if p.grad is not None]))
+        losses.append(float(loss.detach()))
+        norms.append(norm)
+        if not math.isfinite(norm) or not math.isfinite(losses[-1]):
+            return norms[:-1], losses[:-1], step
+        optimizer.step()
+    return norms, losses, None
+
+
+def judge_remedies(runs: Sequence[RemedyRun]) -> list[RemedyEffect]:
+    """Hold each run against the run of its problem that did nothing."""
+    plain = {run.problem: run for run in runs if run.remedy == "nothing"}
+    found = []
+    for run in runs:
+        base = plain.get(run.problem)
+        if base is None or run.remedy == "nothing":
+            continue
+        lost = base.loss / max(run.loss, 1e-12)
+        if run.problem == "vanishing":
+            gain = _reach(run) / _reach(base)
+            said = f"horizon {_steps(base.horizon_after)} → {_steps(run.horizon_after)}"
+            limit = 2.0
+        else:
+            gain = base.largest_gradient / max(run.largest_gradient, 1e-12)
+            said = f"largest gradient {base.largest_gradient:.3g} → {run.largest_gradient:.3g}"
+            limit = 10.0
+        saved = base.diverged_at is not None and run.diverged_at is None
+        worse = run.diverged_at is not None and base.diverged_at is None
+        helps = gain >= limit or lost >= 2 or saved
+        verdict = (
+            "helps"
+            if helps and not worse
+            else ("makes it worse" if worse or min(gain, lost) <= 0.5 else "does not help")
+        )
+        because = f"{said}, loss {base.loss:.3g} → {run.loss:.3g}" + (
+            f", diverged at {run.diverged_at}" if worse else ""
+        )
+        found.append(RemedyEffect(remedy=run.remedy, problem=run.problem, verdict=verdict, because=because))
+    return found
+
+
+def _reach(run: RemedyRun) -> float:
+    """The horizon, no longer than three sequences: beyond that it is the same."""
+    most = 3.0 * len(run.norms_after)
+    return min(run.horizon_after, most) if run.horizon_after > 0 else 1e-9
+
+
+def _steps(horizon: float) -> str:
+    return "∞" if math.isinf(horizon) else f"{horizon:.1f}"

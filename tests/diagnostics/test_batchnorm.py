@@ -1,0 +1,116 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from assay.data.dataset import ImageDataset
+from assay.diagnostics.batchnorm import audit_normalization
+from assay.records.normalization import NormalizationAudit
+
+
+def model_with(mean: float, variance: float, **options) -> nn.Sequential:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.BatchNorm2d(3, affine=False, **options), nn.Flatten(), nn.Linear(192, 4))
+    model[0].running_mean.fill_(mean)
+    model[0].running_var.fill_(variance)
+    return model
+
+
+def test_the_distance_is_the_symmetric_divergence_of_two_normals(images) -> None:
+    x = images.images.double() / 255
+    mean, variance = x.mean(dim=(0, 2, 3)), x.var(dim=(0, 2, 3), correction=0)
+    found = audit_normalization(model_with(0.1, 0.5), images)
+    (layer,) = found.layers
+    ours, data = (
+        torch.distributions.Normal(m, v.sqrt())
+        for m, v in ((torch.full((3,), 0.1).double(), torch.full((3,), 0.5).double() + 1e-5), (mean, variance + 1e-5))
+    )
+    kl = torch.distributions.kl_divergence
+    assert layer.distance == pytest.approx(float(0.5 * (kl(ours, data) + kl(data, ours)).mean()), rel=1e-5)
+    assert layer.mean_shift == pytest.approx(float(((mean - 0.1).square() / (0.5 + 1e-5)).mean().sqrt()), rel=1e-5)
+    fitting = model_with(0.0, 1.0)
+    fitting[0].running_mean.copy_(mean)
+    fitting[0].running_var.copy_(variance)
+    assert audit_normalization(fitting, images).layers[0].distance < 1e-6
+
+
+def test_reestimation_is_measured_and_undone(images, untouched) -> None:
+    """A network whose statistics were right, then spoilt: measuring them anew brings the accuracy back."""
+    torch.manual_seed(0)
+    good = nn.Sequential(
+        nn.Conv2d(3, 16, 3), nn.BatchNorm2d(16), nn.ReLU(), nn.Flatten(), nn.Linear(16 * 36, 4)
+    ).train()
+    optimizer = torch.optim.Adam(good.parameters(), lr=1e-2)
+    x, y = images.images.float() / 255, images.labels
+    for _ in range(40):
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(good(x), y).backward()
+        optimizer.step()
+    good.zero_grad()
+    good[1].running_mean.add_(3.0)
+    good[1].running_var.mul_(50.0)
+    with untouched(good):
+        found = audit_normalization(good, images, batch_size=48)
+    assert found.before.accuracy < 0.6
+    assert found.reestimated.accuracy > 0.95
+    assert found.layers[0].distance > 1
+    assert NormalizationAudit.model_validate_json(found.model_dump_json()) == found
+
+
+def test_oddities_are_named(images) -> None:
+    layer = audit_normalization(model_with(0.0, 1e-6, momentum=0.9, eps=0.1), images).layers[0]
+    assert layer.batches_tracked == 0
+    said = " ".join(layer.oddities)
+    for part in ("never updated", "momentum 0.9", "eps 0.1", "100 % of channels have a running variance near eps"):
+        assert part in said
+    ordinary = model_with(0.0, 1.0)
+    ordinary[0].num_batches_tracked.fill_(7)
+    assert audit_normalization(ordinary, images).layers[0].oddities == ()
+
+
+@pytest.mark.parametrize(
+    ("expects", "convention"),
+    [
+        (lambda x: x * 255, "in [0, 255]"),
+        (lambda x: 2 * x - 1, "in [−1, 1]"),
+        (lambda x: x.flip(1), "channels reversed (BGR)"),
+    ],
+    ids=["bytes", "signed", "bgr"],
+)
+def test_the_input_scale_a_model_was_made_for_is_found(expects, convention: str) -> None:
+    """The class is which of four levels the first channel has; the model answers by distance, in its own units."""
+    levels = torch.tensor([20, 90, 160, 240], dtype=torch.uint8)
+    labels = torch.arange(40) % 4
+    images = torch.randint(0, 256, (40, 3, 4, 4), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    images[:, 0] = levels[labels][:, None, None]
+    data = ImageDataset(images, labels, ("a", "b", "c", "d"))
+    centres = expects(levels.float().view(4, 1, 1, 1).expand(4, 3, 1, 1) / 255)[
+        :, 0 if convention[0] != "c" else 2, 0, 0
+    ]
+
+    class Nearest(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.fc = nn.Linear(1, 1)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            level = x[:, 2 if convention[0] == "c" else 0].mean(dim=(1, 2))
+            return -(level[:, None] - centres[None]).abs()
+
+    found = {c.convention: c.accuracy for c in audit_normalization(Nearest(), data).conventions}
+    assert found[convention] == 1.0
+    assert found["as is"] < 0.6
+
+
+def test_a_model_without_such_layers_says_so(images) -> None:
+    model = nn.Sequential(nn.Flatten(), nn.Linear(192, 4))
+    found = audit_normalization(model, images)
+    assert found.layers == ()
+    assert found.reestimated is None
+    x = images.images.double().flatten(1) / 255
+    assert found.stem == "1"
+    assert found.stem_mean == pytest.approx(float(x.mean()), rel=1e-6)
+    assert math.isclose(found.stem_std, float(x.std(correction=0)), rel_tol=1e-6)
