@@ -9,6 +9,8 @@ import os
 from pathlib import Path
 
 import pytest
+
+os.environ.setdefault("GOMP_SPINCOUNT", "2000")  # as the command does; see assay.cli.main
 from hypothesis import settings
 
 # How long an example takes says nothing on a machine that others share; a test that hangs has pytest's timeout.

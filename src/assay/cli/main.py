@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from typing import Annotated, NoReturn
@@ -13,6 +14,7 @@ from assay.cli.attack import attack
 from assay.cli.augment import augment
 from assay.cli.check import check
 from assay.cli.explain import explain
+from assay.cli.factor import factor
 from assay.cli.groups import groups
 from assay.cli.report import report
 from assay.cli.train import train
@@ -56,6 +58,7 @@ app.command()(augment)
 app.command()(anatomy)
 app.command()(attack)
 app.command()(groups)
+app.command()(factor)
 app.command()(explain)
 app.command()(report)
 
@@ -65,6 +68,9 @@ def main() -> None:
 
     Exit codes: 0 nothing found, 1 findings, 2 usage or input error (one line), 3 interrupted and resumable.
     """
+    # Threads that wait by spinning bring small networks to a standstill on a machine that is busy otherwise (measured:
+    # 12 times); 2,000 turns are some tens of microseconds. Read by libgomp when torch is first imported.
+    os.environ.setdefault("GOMP_SPINCOUNT", "2000")
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a polite kill ends like Ctrl-C: resumable
     try:
         code = app(standalone_mode=False)
