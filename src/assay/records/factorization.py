@@ -108,6 +108,16 @@ class Landscape(Record):
     tied: bool
 
 
+class PictureRank(Frozen):
+    """A picture rebuilt at one rank: ``psnr`` in dB against the original, ``share`` of its numbers, PNG in base64."""
+
+    rank: int
+    psnr: float
+    energy_kept: float
+    share: float
+    png: str
+
+
 class FactorizationReport(Record):
     """One factorisation: how it was found, what it holds, and its certificate.
 
@@ -133,3 +143,4 @@ class FactorizationReport(Record):
     curve: tuple[RankPoint, ...] = ()
     gauge: tuple[GaugePoint, ...] = ()
     landscape: Landscape | None = None
+    pictures: tuple[PictureRank, ...] = ()

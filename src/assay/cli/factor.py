@@ -1,0 +1,149 @@
+"""``assay factor``: the best factorisation of a matrix, with the proof, and a page to look at."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from assay.cli import arguments as arg
+from assay.errors import OptionError
+
+if TYPE_CHECKING:
+    from assay.lowrank.factors import Factorization
+    from assay.records.factorization import FactorizationReport
+
+PICTURES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif"})
+DEFAULT_ENERGY = 0.9
+
+
+def factor(
+    matrix: Annotated[
+        Path,
+        typer.Argument(
+            metavar="X", help=".npy, .parquet, .npz, .csv, .mtx, .pt, .safetensors, or a picture.", show_default=False
+        ),
+    ],
+    rank: Annotated[
+        str | None, typer.Option(help="A number, or gavish-donoho. [default: 90 % of the energy]", show_default=False)
+    ] = None,
+    tolerance: Annotated[
+        float | None, typer.Option(help="The smallest rank with this relative error.", show_default=False)
+    ] = None,
+    energy: Annotated[
+        float | None, typer.Option(help="The smallest rank that keeps this share of ‖X‖².", show_default=False)
+    ] = None,
+    noise: Annotated[
+        float | None, typer.Option(help="Standard deviation of the noise, for gavish-donoho.", show_default=False)
+    ] = None,
+    method: Annotated[
+        str, typer.Option(help="auto, fastest, exact, gram, krylov, single-pass, als or descent.")
+    ] = "auto",
+    ridge: Annotated[float, typer.Option(help="λ of λ(‖A‖² + ‖B‖²), the nuclear norm.")] = 0.0,
+    assurance: Annotated[str, typer.Option(help="auto, strict (deterministic bounds at any cost), or none.")] = "auto",
+    out: Annotated[
+        Path | None, typer.Option(help="Write A, B and the singular values to this .npz.", show_default=False)
+    ] = None,
+    report: Annotated[Path | None, typer.Option(help="The page. [default: X.factor.html]", show_default=False)] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the record instead of the summary.")] = False,
+    seed: arg.Seed = 0,
+) -> None:
+    """Factorise X ≈ AB with the least error, prove how good it is, and draw the page.
+
+    A picture is shown at rank 1, 5, 20 and 50 (and at --rank). Exit codes: 0 done, 2 usage or input error.
+    """
+    from assay.files import write_atomically
+    from assay.lowrank.factorize import factorize
+    from assay.lowrank.landscape import landscape
+    from assay.lowrank.pictures import read_luma, rebuild_picture
+    from assay.lowrank.sources import open_matrix
+    from assay.lowrank.summary import describe_factorization
+    from assay.report.factor_page import render_factor_page
+
+    _check_places(out, report)
+    if not matrix.is_file():
+        open_matrix(matrix)  # raises, saying what is wrong
+    is_picture = matrix.suffix.lower() in PICTURES
+    x = read_luma(matrix) if is_picture else open_matrix(matrix)
+    wanted = _rank(rank)
+    if wanted is None and tolerance is None and energy is None:
+        energy = DEFAULT_ENERGY
+    found = factorize(
+        x, wanted, tolerance=tolerance, energy=energy, noise=noise, method=method, ridge=ridge,  # type: ignore[arg-type]
+        assurance=assurance, seed=seed,  # type: ignore[arg-type]
+    )  # fmt: skip
+    flat = float(found.spectrum[0]) == 0
+    surface = None if flat or ridge else landscape(x, found.rank, seed=seed)
+    record = describe_factorization(found, x, source=matrix.name, landscape=surface)
+    if is_picture:
+        record = record.model_copy(update={"pictures": rebuild_picture(matrix, extra=found.rank)})
+    if out is not None:
+        _write_factors(out, found)
+    page = report or matrix.with_name(f"{matrix.stem}.factor.html")
+    write_atomically(page, render_factor_page(record))
+    if as_json:
+        typer.echo(record.model_dump_json())
+    else:
+        _print_summary(record, out=out, page=page)
+
+
+def _rank(text: str | None) -> int | str | None:
+    if text is None or text == "gavish-donoho":
+        return text
+    try:
+        return int(text)
+    except ValueError:
+        raise OptionError("--rank", expected="a number or gavish-donoho", got=repr(text)) from None
+
+
+def _check_places(out: Path | None, report: Path | None) -> None:
+    """Refuse what cannot be written before any work is done."""
+    if out is not None and out.suffix != ".npz":
+        raise OptionError("--out", expected="a file ending in .npz", got=out)
+    for name, path in (("--out", out), ("--report", report)):
+        if path is not None and not path.resolve().parent.is_dir():
+            raise OptionError(name, expected="a file in a folder that exists", got=path)
+
+
+def _write_factors(path: Path, found: Factorization) -> None:
+    import io
+
+    import numpy as np
+
+    from assay.files import write_atomically
+
+    buffer = io.BytesIO()
+    np.savez(buffer, A=found.A.numpy(), B=found.B.numpy(), singular_values=found.singular_values.numpy())
+    write_atomically(path, buffer.getvalue())
+
+
+def _print_summary(record: FactorizationReport, *, out: Path | None, page: Path) -> None:
+    from rich.console import Console
+
+    from assay.report.factor_page import headline, state_proof
+
+    console = Console(highlight=False, soft_wrap=True)
+    c = record.certificate
+    stamp = "[green]certified optimal[/green]" if c.certified else "[yellow]not certified[/yellow]"
+    console.print(f"[bold]{headline(record)}[/bold]  {stamp}")
+    console.print(
+        f"{record.source}: {record.rows:,} × {record.columns:,}, by {record.method} in {record.seconds:.2g} s",
+        markup=False,
+    )
+    console.print(state_proof(c), markup=False)
+    if c.guarantee != "none":
+        console.print(f"error      in [{c.error_low:.12g}, {c.error_high:.12g}]", markup=False)
+        console.print(f"optimum    in [{c.optimum_low:.12g}, {c.optimum_high:.12g}]", markup=False)
+    words = {"tied": "σ_r = σ_{r+1}: other products are as good", "undecided": "σ_r and σ_{r+1} are not told apart"}
+    console.print(f"uniqueness {words.get(c.uniqueness, c.uniqueness)}", markup=False)
+    shown = ", ".join(f"{value:.5g}" for value in record.singular_values[: min(8, record.rank)])
+    console.print(f"singular values {shown}{' …' if record.rank > 8 else ''}", markup=False)
+    for picture in record.pictures[1:]:
+        console.print(
+            f"rank {picture.rank:>3}   {picture.psnr:5.1f} dB   {100 * picture.energy_kept:.4g} % of the energy",
+            markup=False,
+        )
+    if out is not None:
+        console.print(f"factors    {out}", markup=False)
+    console.print(f"page       {page}", markup=False)
