@@ -43,6 +43,11 @@ def has_kernels() -> bool:
     return find_spec("numba") is not None
 
 
+def kernels_ready() -> bool:
+    """Whether they have been prepared in this process already."""
+    return _prepare.cache_info().currsize > 0
+
+
 def prepare_kernels() -> Preparation | None:
     """Compile the kernels, or load them from numba's cache, now rather than in the first batch; None without numba.
 
