@@ -7,20 +7,35 @@ from assay.report.parts import Section
 from assay.report.sections.accuracy import accuracy_section
 from assay.report.sections.anatomy import anatomy_section
 from assay.report.sections.configuration import decay_section, modes_section, optimizer_section
+from assay.report.sections.curvature import curvature_section
+from assay.report.sections.depth_trace import depth_trace_section
 from assay.report.sections.gradients import gradient_flow_section
+from assay.report.sections.invariance import invariance_section
 from assay.report.sections.measured import leftovers_section, measured_section
+from assay.report.sections.normalization import normalization_section
 from assay.report.sections.pictures import gallery_section, input_gradients_section
+from assay.report.sections.recurrence import recurrence_section
+from assay.report.sections.remedies import remedies_section
 from assay.report.sections.robustness import robustness_section
+from assay.report.sections.sanity import sanity_section
 from assay.report.sections.spectra import spectra_section
 from assay.report.sections.training import training_section
 
 EVIDENCE = (
     accuracy_section,
     robustness_section,
+    invariance_section,
     gallery_section,
+    sanity_section,
+    invariance_section,
     input_gradients_section,
     gradient_flow_section,
+    depth_trace_section,
+    recurrence_section,
+    remedies_section,
+    curvature_section,
     modes_section,
+    normalization_section,
     decay_section,
     optimizer_section,
     spectra_section,

@@ -1,0 +1,181 @@
+"""How gradients travel through time: recurrences, gates and attention."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from assay.records.checkup import Checkup
+from assay.records.recurrence import AttentionPaths, RecurrentMatrix, StateGradients, TimeTrace
+from assay.report.curves import Axes, Series, draw_curves
+from assay.report.parts import NAME, NUMBER, Column, Facts, Figure, Part, Prose, Section, Table
+from assay.report.wording import count, distinct, listed, number, percent
+
+_WAYS = {
+    "exponential": "by the factor {rate} a step",
+    "polynomial": "like distance to the power −{exponent}",
+    "flat": "hardly",
+    "undefined": "in no way that could be fitted",
+}
+
+
+def recurrence_section(checkup: Checkup) -> Section | None:
+    """Gradient norms over time, the bounds of the recurrent matrices, gates and attention."""
+    traces = list(checkup.each(TimeTrace))
+    if not traces:
+        return None
+    parts = [part for trace in traces for part in _trace_parts(trace)]
+    summary = " ".join(
+        f"{trace.label}{f' ({trace.task})' if trace.task else ''}: {count(trace.n)} sequences of {count(trace.length)} "
+        f"steps, mean loss {number(trace.loss)} nats."
+        for trace in traces
+    )
+    return Section("time-trace", "Gradients through time", summary, tuple(parts), records=tuple(traces))
+
+
+def _trace_parts(trace: TimeTrace) -> list[Part]:
+    found: list[Part | None] = [_over_time(trace), _states(trace.states)]
+    for matrix in trace.matrices:
+        found += [_powers(matrix), Prose(f"{matrix.name}: {listed(list(matrix.proves))}.") if matrix.proves else None]
+    found += [_jacobians(trace), _gates(trace), _facts(trace)]
+    if trace.attention is not None:
+        found += _attention(trace.attention)
+    return [part for part in found if part is not None]
+
+
+def _over_time(trace: TimeTrace) -> Figure | None:
+    # the state that stands for the model first, so that it has the first colour
+    states = sorted(trace.states, key=lambda state: state.name != trace.head)
+    names = distinct([state.name + (", reversed" if state.reverse else "") for state in states])
+    series = [Series(name, range(len(state.norms)), state.norms) for name, state in zip(names, states, strict=True)]
+    head = next(iter(states), None)
+    finding = f"The gradient of {head.name} changes {_way(head)} towards the past" if head else "Gradients over time"
+    note = "The loss is at the right end. A line that falls to the left is a past that training cannot see."
+    axes = Axes("time step", "‖∂ℓ/∂state‖, root mean square", y_log=True)
+    return draw_curves(series, axes, finding=finding, note=note, full=True)
+
+
+def _way(state: StateGradients) -> str:
+    decay = state.decay
+    return _WAYS[decay.law].format(rate=number(decay.rate), exponent=number(decay.exponent))
+
+
+def _states(states: Sequence[StateGradients]) -> Table:
+    titles = (
+        "rate g",
+        "exponent p",
+        "horizon (steps)",
+        "R² exponential",
+        "R² polynomial",
+        "exactly zero",
+        "not finite",
+    )
+    return Table(
+        "Every state and the law its gradient follows",
+        (Column("state", NAME), Column("part"), Column("law"), *(Column(title, NUMBER) for title in titles)),
+        tuple(
+            (
+                state.name,
+                state.part + (", reversed" if state.reverse else ""),
+                state.decay.law,
+                number(state.decay.rate),
+                number(state.decay.exponent),
+                number(state.decay.horizon),
+                number(state.decay.r2_exponential),
+                number(state.decay.r2_polynomial),
+                count(state.zero),
+                count(state.non_finite),
+            )
+            for state in states
+        ),
+        folded=True,
+    )
+
+
+def _powers(matrix: RecurrentMatrix) -> Figure | None:
+    name = matrix.name + (f", {matrix.gate}" if matrix.gate else "")
+    curves = (("ρᵏ, below", matrix.log_lower), ("‖Wᵏ‖₂", matrix.log_power), ("‖W‖₂ᵏ, above", matrix.log_upper))
+    series = [Series(title, matrix.k, [value / math.log(10) for value in values]) for title, values in curves]
+    finding = f"{name}: ρ = {number(matrix.spectral_radius)}, ‖W‖₂ = {number(matrix.norm)}"
+    note = (
+        f"The power lies between the two bounds; its peak is {number(matrix.peak)} at k = {matrix.peak_at}, its "
+        f"non-normality {number(matrix.non_normality)}."
+    )
+    axes = Axes("k, steps back in time", "power of ten")
+    return draw_curves(series, axes, finding=finding, note=note)
+
+
+def _jacobians(trace: TimeTrace) -> Figure | None:
+    series = [
+        Series(f"{jacobian.name}, {end}", range(len(values)), [value / math.log(10) for value in values])
+        for jacobian in trace.jacobians
+        for end, values in (("largest", jacobian.log_largest), ("smallest", jacobian.log_smallest))
+    ]
+    rates = listed([f"{number(jacobian.lyapunov)} ({jacobian.name})" for jacobian in trace.jacobians])
+    finding = f"The worst direction changes by {rates} a step (natural logarithm)"
+    axes = Axes("steps back in time", "power of ten")
+    note = "Extreme singular values of ∂z_T/∂z_t along one real trajectory."
+    return draw_curves(series, axes, finding=finding, note=note) if series else None
+
+
+def _gates(trace: TimeTrace) -> Table | None:
+    if not trace.gates:
+        return None
+    shares = ("5 %", "25 %", "50 %", "75 %", "95 %")
+    return Table(
+        "Gates, over all steps, samples and units",
+        (
+            Column("layer", NAME),
+            Column("gate"),
+            *(Column(title, NUMBER) for title in ("mean", "open (> 0.9)", "shut (< 0.1)", *shares)),
+        ),
+        tuple(
+            (
+                gate.name,
+                gate.gate,
+                number(gate.mean),
+                percent(gate.open),
+                percent(gate.shut),
+                *map(number, gate.quantiles),
+            )
+            for gate in trace.gates
+        ),
+    )
+
+
+def _facts(trace: TimeTrace) -> Facts | None:
+    pairs = [(f"median time constant, {units.name}", f"{number(units.median)} steps") for units in trace.time_constants]
+    if trace.fused_gap is not None:
+        pairs.append(
+            ("fused kernels against step by step", f"differ by {number(trace.fused_gap)} of the largest output")
+        )
+    if trace.parameter_gap is not None:
+        pairs.append(("parameter gradients, both ways", f"differ by {number(trace.parameter_gap)} of the largest"))
+    return Facts(tuple(pairs)) if pairs else None
+
+
+def _attention(attention: AttentionPaths) -> list[Part | None]:
+    table = Table(
+        f"Attention; the farthest two positions are {count(attention.path)} layers apart",
+        (
+            Column("layer", NAME),
+            *(Column(title, NUMBER) for title in ("heads", "length", "entropy a head (of its greatest)", "distance")),
+        ),
+        tuple(
+            (
+                layer.name,
+                count(layer.heads),
+                count(layer.length),
+                ", ".join(percent(share) for share in layer.relative_entropy[:8]),
+                ", ".join(number(distance) for distance in layer.distance[:8]),
+            )
+            for layer in attention.layers
+        ),
+    )
+    rollout = draw_curves(
+        [Series("rollout", range(len(attention.rollout)), attention.rollout)],
+        Axes("position", "share of attention"),
+        finding="What the last position draws from, through all layers",
+        note="Attention rollout (Abnar & Zuidema 2020).",
+    )
+    return [table, rollout]
