@@ -15,6 +15,7 @@ from __future__ import annotations
 import io
 import json
 import pickle
+import zlib
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -80,35 +81,36 @@ class RunIdentity:
 
 
 def identify(recipe: Recipe, train: ImageDataset, *, seed: int) -> RunIdentity:
-    """The recipe, the seed, and the training data by name, size, shape, classes and a checksum of labels and ids."""
-    key = int((train.labels * 31 + train.ids).sum()) & 0xFFFFFFFF
+    """The recipe, the seed, and the training data by name, size, shape, classes and a checksum of all its bytes."""
+    checksum = 0
+    for tensor in (train.images, train.labels, train.ids):
+        checksum = zlib.crc32(tensor.contiguous().numpy().data, checksum)
     data = {
         "name": train.name,
         "split": train.split,
         "n": len(train),
         "image_shape": list(train.shape),
         "classes": list(train.classes),
-        "checksum": key,
+        "checksum": checksum,
     }
     return RunIdentity(recipe.model_dump(mode="json"), data, seed)
 
 
-def write_config(out: Path, model: nn.Module, identity: RunIdentity) -> None:
+def write_config(out: Path, model: nn.Module, identity: RunIdentity, *, architecture: str | None) -> None:
     """Write ``config.json`` and ``environment.json``.
 
-    The model's own description comes from its attribute ``config`` where its builder left one (our architectures
-    do); for anybody else's model only the class is known, and the weights load into it with ``--weights``.
+    ``architecture`` is the name the recipe's network was built by. None: the model is somebody's own, known by
+    ``module:Class``, which loads again if its constructor needs no arguments.
     """
-    described = {
-        "name": identity.recipe["model"],
-        "classes": identity.data["classes"],
-        "image_shape": identity.data["image_shape"],
-        **normalization_of(model),
-        "options": identity.recipe["model_options"],
-    }
     config = {
         "schema_version": SCHEMA_VERSION,
-        "model": described,
+        "model": {
+            "name": architecture or name_of(model),
+            "classes": identity.data["classes"],
+            "image_shape": identity.data["image_shape"],
+            **normalization_of(model),
+            "options": identity.recipe["model_options"] if architecture else {},
+        },
         "data": identity.data,
         "recipe": identity.recipe,
         "seed": identity.seed,
@@ -116,6 +118,11 @@ def write_config(out: Path, model: nn.Module, identity: RunIdentity) -> None:
     write_atomically(out / "config.json", json.dumps(config, indent=2, ensure_ascii=False) + "\n")
     environment = describe_environment(device_of(model))
     write_atomically(out / "environment.json", environment.model_dump_json(indent=2) + "\n")
+
+
+def name_of(model: nn.Module) -> str:
+    """``module:Class`` of a model that has no other name."""
+    return f"{type(model).__module__}:{type(model).__qualname__}"
 
 
 def normalization_of(model: nn.Module) -> dict[str, list[float]]:

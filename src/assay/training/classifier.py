@@ -68,6 +68,7 @@ def train_classifier(
         resume=resume,
         checkpoint_seconds=checkpoint_seconds,
         processes=processes,
+        architecture=recipe.model,
     )
     return Trained(model, run)
 

@@ -31,6 +31,7 @@ class Journal:
     identity: RunIdentity
     every_seconds: float
     leads: bool = True
+    architecture: str | None = None
     saved_step: int = 0
     _saved_at: float = field(default_factory=time.monotonic)
     _log: MetricsLog | None = None
@@ -48,7 +49,7 @@ class Journal:
             state = restore_state(self.out, self.model, self.optimizers, self.average, identity=self.identity)
         if self.leads:
             (self.out / "state.pt").unlink(missing_ok=True) if not resume else None
-            write_config(self.out, self.model, self.identity)
+            write_config(self.out, self.model, self.identity, architecture=self.architecture)
             self._log = MetricsLog(self.out / "metrics.jsonl", resume_at=state.step)
         self.saved_step = state.step
         return state

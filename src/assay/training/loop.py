@@ -15,7 +15,7 @@ from assay.records.training import TrainingRun
 from assay.runtime import preserved
 from assay.training.averaging import WeightAverage
 from assay.training.batchnorm import refresh_batchnorm
-from assay.training.checkpoint import RunState, identify
+from assay.training.checkpoint import RunState, identify, name_of
 from assay.training.clipping import build_clip
 from assay.training.distributed import Processes
 from assay.training.divergence import explain_divergence, is_sane
@@ -48,6 +48,7 @@ def fit(
     resume: bool = False,
     checkpoint_seconds: float = 30.0,
     processes: Processes | None = None,
+    architecture: str | None = None,
 ) -> TrainingRun:
     """Train ``model`` on ``train`` as ``recipe`` says; it ends trained and in evaluation mode.
 
@@ -57,6 +58,7 @@ def fit(
     ``out``       the run folder; a checkpoint goes there every ``checkpoint_seconds`` and at the end
     ``resume``    go on from the folder's last checkpoint; the end is that of an uninterrupted run, to the bit
     ``processes`` who else trains this model; see :func:`~assay.training.distributed.joined_processes`
+    ``architecture`` the name of ours that ``model`` was built by, for ``config.json``; None: it is your own
 
     Every random choice follows from ``seed``: one machine and one number of threads give equal bits.
     Raises :class:`DivergedError` when a number is not finite, :class:`InterruptedRunError` on SIGINT or SIGTERM once
@@ -74,8 +76,16 @@ def fit(
     optimizers = build_optimizers(model, recipe.optimizer)
     average = WeightAverage(model, recipe.average)
     clip = build_clip(model, recipe.clip)
-    identity = identify(recipe, train, seed=seed)
-    journal = Journal(out, model, optimizers, average.tensors, identity, checkpoint_seconds, leads=processes.leads)
+    journal = Journal(
+        out,
+        model,
+        optimizers,
+        average.tensors,
+        identify(recipe, train, seed=seed),
+        checkpoint_seconds,
+        leads=processes.leads,
+        architecture=architecture,
+    )
     state = journal.open(resume=resume)
 
     with deferred_interrupts(enabled=out is not None) as interrupts, torch.random.fork_rng(devices=[]):
@@ -136,7 +146,7 @@ def fit(
     journal.save_final(model)
     return TrainingRun(
         recipe=recipe.name,
-        model=recipe.model,
+        model=architecture or name_of(model),
         data=train.name,
         seed=seed,
         epochs=tuple(state.epochs),
