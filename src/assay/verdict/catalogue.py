@@ -8,12 +8,19 @@ from collections.abc import Iterable
 from assay.errors import InputError
 from assay.records.base import Record
 from assay.records.finding import Verdict
-from assay.verdict import accuracy, configuration, optimisation, redundancy, robustness
+from assay.verdict import accuracy, configuration, invariance, optimisation, redundancy, robustness, traces
 from assay.verdict.rule import Evidence, Rule
 
 RULES: tuple[Rule, ...] = tuple(
     sorted(
-        (*accuracy.RULES, *robustness.RULES, *optimisation.RULES, *configuration.RULES, *redundancy.RULES),
+        (
+            *accuracy.RULES,
+            *robustness.RULES,
+            *invariance.RULES,
+            *optimisation.RULES,
+            *configuration.RULES,
+            *redundancy.RULES,
+        ),
         key=lambda rule: rule.id,
     )
 )
@@ -21,9 +28,13 @@ SEVERITY = {"error": 0, "warn": 1, "pass": 2, "not run": 3}
 
 
 def judge(records: Iterable[Record], *, rules: Iterable[Rule] = RULES) -> tuple[Verdict, ...]:
-    """Hold the records against every rule: errors first, then warnings, passes, and what could not be judged."""
+    """Hold the records against every rule: errors first, then warnings, passes, and what could not be judged.
+
+    Rules about traces, which a check does not always take, are left out where there is no trace.
+    """
     evidence = Evidence(records)
-    verdicts = [rule.verdict(evidence) for rule in rules]
+    asked = (r for r in rules if r not in traces.RULES or all(evidence.first(need) for need in r.needs))
+    verdicts = [rule.verdict(evidence) for rule in asked]
     return tuple(sorted(verdicts, key=lambda verdict: (SEVERITY[verdict.status], verdict.rule)))
 
 

@@ -6,7 +6,7 @@ import altair as alt
 
 from assay.records.augmentation import Invariance, OperationAccuracy, OperationPoint
 from assay.records.checkup import Checkup
-from assay.report.drawing import ACCENT, SOFT, AnyChart, figure, shares, source, tip
+from assay.report.drawing import ACCENT, SOFT, AnyChart, Row, figure, shares, source, tip
 from assay.report.parts import NUMBER, Column, Section, Table
 from assay.report.wording import count, percent, seconds
 
@@ -37,7 +37,7 @@ def invariance_section(checkup: Checkup) -> Section | None:
 
 
 def _cell(each: OperationAccuracy, record: Invariance, *, width: int) -> AnyChart:
-    rows = [
+    rows: list[Row] = [
         {
             "level": point.level,
             "accuracy": point.accuracy,
