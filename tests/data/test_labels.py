@@ -38,6 +38,7 @@ def test_numbers_labels_of_every_kind(values: object, numbers: list[int], classe
     ("values", "classes", "message"),
     [
         ([0, 1, 12], tuple("0123456789"), r"labels\[2\]: expected 0..9, got 12"),
+        ([0, 1, 10], tuple("0123456789"), r"labels\[2\]: expected 0..9, got 10"),
         ([0, -1, 1], None, r"labels\[1\]: expected 0..1, got -1 \(not labelled"),
         ([-1, -1], tuple("ab"), r"labels\[0\]: expected 0..1, got -1"),
         ([0, -7], tuple("ab"), r"labels\[1\]: expected 0..1, got -7$"),
