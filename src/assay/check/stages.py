@@ -15,6 +15,7 @@ from assay.attacks.presets import Attack, Fgsm, Pgd, RandomNoise, SignedSteps
 from assay.check.budget import Budget
 from assay.data.dataset import ImageDataset
 from assay.diagnostics.depth import measure_gradient_flow
+from assay.diagnostics.invariance import measure_invariance
 from assay.diagnostics.modes import audit_modes
 from assay.diagnostics.saliency import measure_input_gradients
 from assay.evaluate import Predictions, predict, summarize
@@ -122,6 +123,10 @@ def _epsilon_curve(bench: Bench) -> Iterator[Record]:
     )
 
 
+def _invariance(bench: Bench) -> Iterator[Record]:
+    yield measure_invariance(bench.model, bench.probed, seed=bench.seed)
+
+
 def _input_gradients(bench: Bench) -> Iterator[Record]:
     yield measure_input_gradients(bench.model, bench.probed, n=len(bench.probed), shown=bench.budget.shown)
 
@@ -144,6 +149,7 @@ STAGES: tuple[CheckStage, ...] = (
     CheckStage("clean accuracy", _accuracy, required=True),
     CheckStage("attacks", _attacks),
     CheckStage("accuracy against epsilon", _epsilon_curve),
+    CheckStage("invariance", _invariance),
     CheckStage("input gradients", _input_gradients),
     CheckStage("gradient flow", _gradient_flow),
     CheckStage("weight-decay groups", _decay_groups),

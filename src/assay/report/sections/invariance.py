@@ -19,7 +19,7 @@ def invariance_section(checkup: Checkup) -> Section | None:
     finding = f"Worst under {record.worst_operation}: {percent(record.worst_accuracy)} on average over its strengths"
 
     def build(width: int) -> AnyChart:
-        columns = max(1, width // 165)
+        columns = max(2, width // 145)
         cells = [_cell(each, record, width=(width - 20) // columns - 45) for each in record.operations]
         return alt.vconcat(
             *(alt.hconcat(*cells[start : start + columns], spacing=18) for start in range(0, len(cells), columns)),
