@@ -85,3 +85,54 @@ class AdversarialGallery(Record):
     norm: Norm
     epsilon: float
     examples: tuple[AdversarialExample, ...]
+
+
+SanityName = Literal[
+    "train mode",
+    "randomised",
+    "not logits",
+    "zero gradients",
+    "saturated",
+    "not differentiable",
+    "one step beats many",
+    "rises with epsilon",
+    "survives any epsilon",
+    "more steps help",
+    "black box beats white box",
+    "far from the ensemble",
+    "depends on the batch",
+    "still climbing",
+    "outside the ball",
+]
+
+
+class SanityCheck(Frozen):
+    """One reason not to trust an attack's answer: ``value`` above ``limit`` raises it; None where it was not run."""
+
+    name: SanityName
+    value: float | None
+    limit: float
+    detail: str
+
+    @property
+    def raised(self) -> bool:
+        """Whether the doubt stands; a value that is no number raises it too."""
+        return self.value is not None and not self.value <= self.limit
+
+
+class AttackSanity(Record):
+    """Whether the answers of attacks on this model can be trusted, from ``n`` samples under one threat.
+
+    Reference: Carlini et al. 2019, *On evaluating adversarial robustness*, section 5; Athalye et al. 2018.
+    """
+
+    kind: Literal["attack_sanity"] = "attack_sanity"
+    norm: Norm
+    epsilon: float
+    n: int
+    checks: tuple[SanityCheck, ...]
+    seconds: float
+
+    def find(self, name: SanityName) -> SanityCheck | None:
+        """The check of that name, None where it is missing."""
+        return next((check for check in self.checks if check.name == name), None)
