@@ -35,6 +35,18 @@ def test_whitened_patches_have_unit_variance_and_no_correlation() -> None:
     torch.testing.assert_close(model.whitening.weight[12:], -model.whitening.weight[:12])
 
 
+def test_a_large_epsilon_bounds_the_gain_of_the_first_layer() -> None:
+    gains = []
+    for epsilon in (5e-4, 0.1):
+        options = {"whitening_epsilon": epsilon}
+        model = build("speednet", classes=2, image_shape=(3, 16, 16), normalization="none", options=options)
+        assert isinstance(model, SpeedNet)
+        model.initialize_from(correlated_images(50))
+        gains.append(float(torch.linalg.matrix_norm(model.whitening.weight[:12].flatten(1), 2)))
+    assert gains[0] > 15
+    assert gains[1] == pytest.approx(0.1**-0.5, rel=0.01)
+
+
 def test_the_whitening_is_frozen_and_needs_no_gradient_for_what_lies_before_the_first_block() -> None:
     model = build("speednet", classes=4, image_shape=(1, 16, 16))
     assert isinstance(model, SpeedNet)

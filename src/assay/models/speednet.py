@@ -22,13 +22,15 @@ class SpeedNetOptions(Options):
     """``widths`` are the channels of the three blocks; ``logit_scale`` multiplies the logits.
 
     ``momentum`` is the share of a new batch's statistics in the running ones. ``train_whitening_bias`` costs the
-    gradient with respect to the largest activation of the network.
+    gradient with respect to the largest activation of the network. ``whitening_epsilon`` bounds how much the rarest
+    directions of a patch are amplified, by 1/√ε: adversarial training needs it large, for perturbations live there.
     """
 
     widths: tuple[Width, Width, Width] = (64, 256, 256)
     logit_scale: float = Field(1 / 9, gt=0)
     momentum: float = Field(0.1, gt=0, le=1)
     train_whitening_bias: bool = False
+    whitening_epsilon: float = Field(5e-4, gt=0)
 
 
 class Whitening(nn.Conv2d):
@@ -46,7 +48,7 @@ class Whitening(nn.Conv2d):
         nn.init.zeros_(self.bias).requires_grad_(train_bias)
 
     @torch.no_grad()
-    def fit_to(self, images: Tensor, *, epsilon: float = 5e-4) -> None:
+    def fit_to(self, images: Tensor, *, epsilon: float) -> None:
         """Take the eigenvectors of the 2×2 patches' covariance in ``images`` (N, C, H, W), as the layer sees them."""
         rows = F.unfold(images.double(), 2).transpose(1, 2).flatten(0, 1)  # (N·positions, 4·C)
         rows = rows - rows.mean(dim=0)
@@ -96,6 +98,7 @@ class SpeedNet(nn.Module):
         )
         self.head = nn.Linear(channels[3], classes, bias=False)
         self.logit_scale = options.logit_scale
+        self.whitening_epsilon = options.whitening_epsilon
 
     def forward(self, images: Tensor) -> Tensor:
         """(N, C, H, W) in [0, 1] to logits (N, classes)."""
@@ -104,7 +107,7 @@ class SpeedNet(nn.Module):
 
     def initialize_from(self, images: Tensor) -> None:
         """Fit the whitening layer to ``images`` float (N, C, H, W) in [0, 1]; a few thousand are enough."""
-        self.whitening.fit_to(self.normalize(images))
+        self.whitening.fit_to(self.normalize(images), epsilon=self.whitening_epsilon)
 
 
 def build_speednet(
