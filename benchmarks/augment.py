@@ -191,7 +191,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--json", type=Path)
     parser.add_argument("--quick", action="store_true", help="end within a minute")
+    parser.add_argument("--threads", type=int, help="torch's threads, which are ours too; default: as many as cores")
     options = parser.parse_args()
+    if options.threads:
+        torch.set_num_threads(options.threads)
     warnings.simplefilter("ignore")
     prepared = prepare_kernels()
     print(f"kernels: {prepared}\n{'case':34s} {'peer':28s} {'assay':>12s} {'peer':>12s} {'ratio':>9s}")

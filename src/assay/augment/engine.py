@@ -22,11 +22,12 @@ import torch
 from torch import Tensor
 
 from assay.augment.interpreter import run_torch
+from assay.augment.operations import CODES
 
 logger = logging.getLogger(__name__)
 _PIXELS_WORTH_A_THREAD = 1 << 17  # below about 0.1 ms of work a thread costs more than it brings
 _PARTS_PER_THREAD = 4
-_ANNOUNCEMENT = "compiling the augmentation kernels: about 10 s, once on this machine (then loaded from numba's cache)"
+_PATIENCE = 2.0  # seconds: loading from the cache takes less, compiling more
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ def run_compiled(
     images: Tensor, codes: Tensor, magnitudes: Tensor, places: Tensor, *, fill: Tensor, bilinear: bool
 ) -> Tensor:
     """See :func:`assay.augment.plan.apply_plan`, whose checks it relies on; the torch path stands in for numba."""
-    if not has_kernels():
+    if not has_kernels() or (not kernels_ready() and _is_light(codes)):
         return run_torch(images, codes, magnitudes, places, fill=fill, bilinear=bilinear)
     run = _prepare()[0]
     output = torch.empty_like(images)
@@ -88,9 +89,21 @@ def run_compiled(
     return output
 
 
+def _is_light(codes: Tensor) -> bool:
+    """Only mirrors, crops and blanks: plain torch does these well, and nobody should wait for a compiler first."""
+    return bool(((codes == 0) | (codes >= CODES["TranslateX"])).all())
+
+
+def announce() -> None:
+    """Say that the compiler is at work."""
+    logger.warning(
+        "compiling the augmentation kernels: ten seconds or more, once on this machine (then they load from the cache)"
+    )
+
+
 @cache
 def _prepare() -> tuple[Callable[..., None], Preparation]:
-    announcement = Timer(1.0, logger.warning, [_ANNOUNCEMENT])  # loading from the cache takes less
+    announcement = Timer(_PATIENCE, announce)
     announcement.daemon = True
     announcement.start()
     started = time.perf_counter()
