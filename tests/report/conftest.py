@@ -72,9 +72,7 @@ def verdicts(records: Sequence[Record]) -> tuple[Verdict, ...]:
     """What the rules say, with a remedy measured for the calibration and one rule that had nothing to judge."""
     remedy = Remedy(applied="temperature 1.6", measured="1.1 %", value=0.011)
     judged = (v.model_copy(update={"remedy": remedy}) if v.rule == "A103" else v for v in judge(records))
-    unmeasured = verdict(
-        "A301", "not run", measured="no invariance was measured", value=float("nan"), evidence=("invariance",)
-    )
+    unmeasured = verdict("A999", "not run", measured="never measured", value=math.nan, evidence=("weather",))
     return (*judged, unmeasured)
 
 
@@ -437,7 +435,7 @@ HOSTILE = (
 def build_hostile() -> Checkup:
     """The same with names that try to break out of the page, the terminal and the charts."""
     where = HOSTILE[0] + HOSTILE[2] + HOSTILE[3]
-    bad = verdict("A999", "error", where=where, claim="[red]x[/red] & <b>", measured='"<i>', evidence=("no_such_kind",))
+    bad = verdict("A998", "error", where=where, claim="[red]x[/red] & <b>", measured='"<i>', evidence=("no_such_kind",))
     return build_checkup(classes=HOSTILE, model=HOSTILE[1] + HOSTILE[2], judged=[bad])
 
 

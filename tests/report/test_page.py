@@ -99,7 +99,7 @@ def test_every_record_kind_has_an_anchor_and_every_link_a_target(page: Page, che
 
 
 def test_evidence_that_was_not_measured_is_said_not_linked(page: Page) -> None:
-    assert "Invariance: not measured" in page.text
+    assert "Weather: not measured" in page.text
 
 
 def test_nothing_is_fetched(page: Page) -> None:

@@ -145,6 +145,11 @@ def shapes(names: Sequence[str]) -> alt.Shape:
     return alt.Shape("series:N", sort=None, scale=alt.Scale(domain=list(names), range=list(SHAPES)), legend=None)
 
 
+def side(names: Iterable[str], width: int) -> int:
+    """The room that an axis of names needs beside a chart: what the longest takes, at most a third."""
+    return min(width // 3, 7 * max(map(len, names), default=0) + 16)
+
+
 def tip() -> alt.Description:
     """The encoding that gives a mark its tip, from the field ``tip``."""
     return alt.Description("tip:N")

@@ -39,9 +39,7 @@ def subject_line(checkup: Checkup) -> str:
     """What was put to the test, and on how many images of what."""
     subject = checkup.subject
     whole = "" if subject.n == subject.available else f" of {count(subject.available)}"
-    return (
-        f"{clip(subject.model, 60)} on {count(subject.n)}{whole} images of {clip(subject.data, 60)} ({subject.split})"
-    )
+    return f"{clip(subject.model, 60)} · {count(subject.n)}{whole} images of {clip(subject.data, 60)} ({subject.split})"
 
 
 def _attacks(checkup: Checkup) -> list[RobustAccuracy]:
@@ -84,7 +82,7 @@ def tiles(checkup: Checkup) -> tuple[Tile, ...]:
     curve = checkup.first(EpsilonCurve)
     if curve is not None and curve.median_epsilon is not None:
         size = f"{curve.median_epsilon * 255:.2g}/255" if curve.norm == "linf" else number(curve.median_epsilon)
-        found.append(Tile("ε that breaks half", size, f"{curve.attack}, {NORMS[curve.norm]}", anchor="epsilon_curve"))
+        found.append(Tile("ε that breaks half", size, f"first size tried, {curve.attack}", anchor="epsilon_curve"))
     if clean is not None:
         detail = f"mean confidence {percent(clean.mean_confidence)}"
         found.append(

@@ -125,6 +125,11 @@ def epsilon(size: float, norm: str = "linf") -> str:
     return number(size)
 
 
+def distance(size: float, norm: str = "linf") -> str:
+    """A measured distance: in grey levels of 255 for L∞, else as a number: ``7.96/255``."""
+    return f"{size * 255:.3g}/255" if norm == "linf" and math.isfinite(size) else number(size)
+
+
 def seconds(duration: float) -> str:
     """``340 ms``, ``2.3 s``, ``1 min 12 s``, ``2 h 05 min``."""
     if not math.isfinite(duration):

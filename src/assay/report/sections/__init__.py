@@ -24,7 +24,6 @@ from assay.report.sections.training import training_section
 EVIDENCE = (
     accuracy_section,
     robustness_section,
-    invariance_section,
     gallery_section,
     sanity_section,
     invariance_section,

@@ -6,9 +6,9 @@ import altair as alt
 
 from assay.records.accuracy import CleanAccuracy
 from assay.records.checkup import Checkup
-from assay.report.drawing import ACCENT, ALARM, SOFT, AnyChart, Row, figure, shares, source, tip
+from assay.report.drawing import ACCENT, ALARM, SOFT, AnyChart, Row, figure, shares, side, source, tip
 from assay.report.parts import NUMBER, Column, Figure, Part, Section, Table
-from assay.report.wording import accuracy, count, distinct, interval, number, percent
+from assay.report.wording import accuracy, count, distinct, interval, number, percent, plural
 
 MOST_CLASSES = 30
 
@@ -54,8 +54,9 @@ def _per_class(clean: CleanAccuracy, names: list[str]) -> Figure:
     ]
 
     def build(width: int) -> AnyChart:
+        room = side([name for name, _ in drawn], width)
         base = alt.Chart(source(rows)).encode(
-            y=alt.Y("class:N", sort=None, title=None, axis=alt.Axis(labelLimit=width // 3, grid=False, ticks=False)),
+            y=alt.Y("class:N", sort=None, title=None, axis=alt.Axis(labelLimit=room, grid=False, ticks=False)),
         )
         scale = alt.Scale(domainMax=1, zero=False, nice=True)
         mean = alt.Chart(source([{"mean": clean.accuracy, "tip": f"all classes: {accuracy(clean)}"}]))
@@ -69,7 +70,7 @@ def _per_class(clean: CleanAccuracy, names: list[str]) -> Figure:
             base.mark_point(color=ACCENT, filled=True, size=75, opacity=1).encode(
                 x=alt.X("accuracy:Q", scale=scale), description=tip()
             ),
-        ).properties(width=width - width // 3, height=alt.Step(24))
+        ).properties(width=width - room, height=alt.Step(24))
 
     worst = seen[0] if seen else None
     finding = (
@@ -140,7 +141,7 @@ def _confusion(clean: CleanAccuracy, names: list[str]) -> Part:
     if len(names) > MOST_CLASSES:
         return table
     finding = (
-        f"Commonest error: {names[errors[0][1]]} taken for {names[errors[0][2]]}, {count(errors[0][0])} times"
+        f"Commonest error: {names[errors[0][1]]} taken for {names[errors[0][2]]} ({plural(errors[0][0], 'image')})"
         if errors
         else "No image was taken for another class"
     )
@@ -161,13 +162,14 @@ def _confusion(clean: CleanAccuracy, names: list[str]) -> Part:
     ]
 
     def build(width: int) -> AnyChart:
-        top = alt.Axis(orient="top", labelAngle=-50, labelLimit=width // 5, domain=False, ticks=False)
-        side = alt.Axis(labelLimit=width // 5, domain=False, ticks=False)
+        room = min(width // 4, side(names, width))
+        top = alt.Axis(orient="top", labelAngle=-50, labelLimit=room, domain=False, ticks=False)
+        left = alt.Axis(labelLimit=room, domain=False, ticks=False)
         base = alt.Chart(source(rows)).encode(
             x=alt.X("predicted:N", sort=None, title="predicted class", axis=top),
-            y=alt.Y("true:N", sort=None, title=None, axis=side),
+            y=alt.Y("true:N", sort=None, title=None, axis=left),
         )
-        cell = (width - width // 5 - 10) / max(1, len(names))
+        cell = (width - room - 20) / max(1, len(names))
         size = max(6, min(12, cell * 0.42))
         layers = [
             base.mark_rect(cornerRadius=2).encode(

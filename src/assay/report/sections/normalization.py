@@ -6,7 +6,7 @@ import altair as alt
 
 from assay.records.checkup import Checkup
 from assay.records.normalization import NormalizationAudit
-from assay.report.drawing import ACCENT, AnyChart, Row, figure, shares, source, tip
+from assay.report.drawing import ACCENT, AnyChart, Row, figure, shares, side, source, tip
 from assay.report.parts import NAME, NUMBER, Column, Figure, Part, Section, Table
 from assay.report.wording import accuracy, count, number, percent
 
@@ -50,8 +50,8 @@ def _conventions(audit: NormalizationAudit) -> Figure:
     )
 
     def build(width: int) -> AnyChart:
-        side = min(200, width // 2)
-        names = alt.Axis(labelLimit=side, grid=False, ticks=False, domain=False)
+        room = side([convention.convention for convention in audit.conventions], width)
+        names = alt.Axis(labelLimit=room, grid=False, ticks=False, domain=False)
         base = alt.Chart(source(rows)).encode(y=alt.Y("convention:N", sort=None, title=None, axis=names))
         unit = alt.Scale(domain=[0, 1])
         return alt.layer(
@@ -63,7 +63,7 @@ def _conventions(audit: NormalizationAudit) -> Figure:
             base.mark_point(color=ACCENT, filled=True, size=75, opacity=1).encode(
                 x=alt.X("accuracy:Q", scale=unit), description=tip()
             ),
-        ).properties(width=width - side, height=alt.Step(26))
+        ).properties(width=width - room, height=alt.Step(26))
 
     best = max(audit.conventions, key=lambda convention: convention.accuracy)
     finding = f"It is right most often on pixels handed over as {best.convention}: {percent(best.accuracy)}"

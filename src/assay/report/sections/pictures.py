@@ -11,7 +11,7 @@ from assay.records.checkup import Checkup
 from assay.records.gradients import InputGradients, InputGradientSample
 from assay.report.drawing import ACCENT, ALARM, AnyChart, Row, decades, figure, source, tip
 from assay.report.parts import NUMBER, Card, Column, Facts, Figure, Gallery, Part, Section, Table, read_picture, within
-from assay.report.wording import NORMS, clip, count, epsilon, number, percent
+from assay.report.wording import NORMS, clip, count, distance, epsilon, number, percent
 
 # of the three megabytes a report may have
 GALLERY_BYTES, GRADIENT_BYTES = 1_100_000, 500_000
@@ -48,9 +48,9 @@ def _example(example: AdversarialExample, gallery: AdversarialGallery) -> Card:
             ("attacked", read_picture(example.adversarial, text=f"the attacked image, taken for {after}")),
         ),
         lines=(
-            f"{before} {percent(example.clean_confidence)} → {after} {percent(example.adversarial_confidence)}",
+            f"{before} ({percent(example.clean_confidence)}) → {after} ({percent(example.adversarial_confidence)})",
             f"{clip(example.sample_id, _NAME)}, {NORMS[gallery.norm]} distance "
-            f"{epsilon(example.distance, gallery.norm)}",
+            f"{distance(example.distance, gallery.norm)}",
         ),
     )
 
@@ -83,7 +83,7 @@ def input_gradients_section(checkup: Checkup) -> Section | None:
 
 def _sample(sample: InputGradientSample) -> Card:
     label, prediction = clip(sample.label, _NAME), clip(sample.prediction, _NAME)
-    told = f"{prediction} {percent(sample.confidence)}"
+    told = f"{prediction} ({percent(sample.confidence)})"
     return Card(
         pictures=(
             ("image", read_picture(sample.image, text=f"image of {label}, taken for {prediction}")),

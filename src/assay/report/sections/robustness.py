@@ -23,7 +23,7 @@ from assay.report.drawing import (
     tip,
 )
 from assay.report.parts import NUMBER, Column, Figure, Part, Section, Table
-from assay.report.wording import NORMS, accuracy, count, distinct, epsilon, number, percent, plural, seconds
+from assay.report.wording import NORMS, accuracy, count, distance, distinct, epsilon, number, percent, plural, seconds
 
 
 def robustness_section(checkup: Checkup) -> Section | None:
@@ -113,7 +113,7 @@ def _before_after(attacks: Sequence[RobustAccuracy]) -> Figure:
                 title,
                 percent(attack.clean_correct / attack.n if attack.n else 0),
                 accuracy(attack),
-                epsilon(attack.mean_distance, attack.norm),
+                distance(attack.mean_distance, attack.norm),
                 f"{count(attack.outside_ball)}, {count(attack.unconfirmed)}",
                 number(attack.forward_equivalents),
                 seconds(attack.seconds),
@@ -215,11 +215,13 @@ def _curves(curves: Sequence[EpsilonCurve]) -> Figure:
 
     first = curves[0]
     finding = (
-        f"Half of the images are broken by ε = {_fine(first.median_epsilon, first)}"
+        f"By ε = {_fine(first.median_epsilon, first)} more than half of the images are broken"
         if first.median_epsilon is not None
         else f"More than half still right at ε = {epsilon(first.points[-1].epsilon, first.norm)}"
     )
-    note = "Band: 95 % Wilson interval." + (" Dashed: where half of the images are broken." if halves else "")
+    note = "Band: 95 % Wilson interval." + (
+        " Dashed: the first size tried at which half of the images are broken." if halves else ""
+    )
     legend = names if len(names) > 1 else ()
     return figure(build, finding=finding, note=note, table=table, full=True, legend=legend)
 

@@ -7,7 +7,7 @@ import altair as alt
 from assay.records.checkup import Checkup
 from assay.records.spectrum import LayerSpectra, LayerSpectrum
 from assay.report.curves import Axes, Series, draw_fan, evenly
-from assay.report.drawing import ACCENT, ALARM, AnyChart, Row, figure, shares, source, tip
+from assay.report.drawing import ACCENT, ALARM, AnyChart, Row, figure, shares, side, source, tip
 from assay.report.parts import NAME, NUMBER, Column, Figure, Section, Table
 from assay.report.wording import count, distinct, number, percent
 
@@ -75,9 +75,9 @@ def _ranks(spectra: LayerSpectra) -> Figure:
     ]
 
     def build(width: int) -> AnyChart:
-        side = width // 3
+        room = side(names, width)
         base = alt.Chart(source(rows)).encode(
-            y=alt.Y("layer:N", sort=None, title=None, axis=alt.Axis(labelLimit=side, ticks=False, domain=False))
+            y=alt.Y("layer:N", sort=None, title=None, axis=alt.Axis(labelLimit=room, ticks=False, domain=False))
         )
         unit = alt.Scale(domain=[0, 1])
         axis = shares(ticks=4)
@@ -88,7 +88,7 @@ def _ranks(spectra: LayerSpectra) -> Figure:
             base.mark_tick(color=ALARM, thickness=2.5, height=13, opacity=1).encode(
                 x=alt.X("needed:Q", scale=unit), description=tip()
             ),
-        ).properties(width=width - side - 5, height=alt.Step(15))
+        ).properties(width=width - room - 5, height=alt.Step(15))
 
     lowest = min(spectra.layers, key=lambda layer: layer.rank_for_99 / _full_rank(layer))
     finding = (
