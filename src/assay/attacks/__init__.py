@@ -2,11 +2,13 @@
 
 from assay.attacks.engine import Outcome, attack
 from assay.attacks.ensemble import Adaptive, ApgdCe, ApgdT, FabT, MinimumNorm, SquareSearch, Standard
+from assay.attacks.external import External, Transfer
 from assay.attacks.gallery import pick_gallery
 from assay.attacks.measure import RobustnessMeasurement, measure_epsilon_curve, measure_robust_accuracy
 from assay.attacks.plan import Attack
-from assay.attacks.presets import Fgsm, Pgd, RandomNoise, SignedSteps
+from assay.attacks.presets import Fgsm, Pgd, RandomNoise, SignedSteps, Transforms
 from assay.attacks.registry import PRESETS, find_attack
+from assay.attacks.sanity import measure_attack_sanity
 from assay.attacks.threat import Threat
 
 __all__ = [
@@ -15,6 +17,7 @@ __all__ = [
     "ApgdCe",
     "ApgdT",
     "Attack",
+    "External",
     "FabT",
     "Fgsm",
     "MinimumNorm",
@@ -26,8 +29,11 @@ __all__ = [
     "SquareSearch",
     "Standard",
     "Threat",
+    "Transfer",
+    "Transforms",
     "attack",
     "find_attack",
+    "measure_attack_sanity",
     "measure_epsilon_curve",
     "measure_robust_accuracy",
     "pick_gallery",

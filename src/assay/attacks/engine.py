@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from assay.attacks.inputs import check_epsilons, check_images, check_labels
 from assay.attacks.lanes import Answer, Lanes, Method, Samples
 from assay.attacks.ledger import Ledger, Trace
 from assay.attacks.network import Effort, Network, opened, predictions
@@ -21,12 +22,12 @@ from assay.attacks.patience import Patience
 from assay.attacks.plan import Attack, Plan
 from assay.attacks.registry import find_attack
 from assay.attacks.threat import Threat
-from assay.errors import DataError, OptionError
 from assay.records.attack import Norm
 from assay.runtime import device_of, dtype_of
 
 BLOCK = 64  # attempts between two looks at whether more are worthwhile
 LONGEST_TRACE = 500  # steps; a random search of thousands is told by its result alone
+WORTH_PROBING = 1 / 3  # below this share of successes a step, asking twice costs more than it spares
 EXAMPLE = 32  # images on which the fast copy of the model must agree with the original
 OnStep = Callable[[str, int, int], None]  # method, rows still under attack or waiting, rows in all
 
@@ -81,6 +82,8 @@ def attack(
     batch_size: int = 256,
     ids: Tensor | None = None,
     clean_logits: Tensor | None = None,
+    source: nn.Module | None = None,
+    average: int = 1,
     compiled: bool = False,
     on_step: OnStep | None = None,
 ) -> Outcome:
@@ -88,33 +91,35 @@ def attack(
 
     ``attack`` is the name of a preset or an options object such as ``Pgd(steps=20)``. ``epsilon`` is one number, or
     one a sample (N,), in pixel units. ``ids`` int64 (N,) are what a sample's random numbers hang on (default 0..N−1).
-    ``clean_logits`` (N, K) spare the pass over the clean images; ``compiled`` attacks through
-    ``torch.compile``. The model is left as it was found.
+    ``clean_logits`` (N, K) spare the pass over the clean images; ``source`` is the model to climb instead (a
+    transfer attack); ``average`` passes make one gradient (EOT, for randomised models); ``compiled`` attacks through
+    ``torch.compile``. The models are left as they were found.
 
     Raises :class:`DataError` for images outside the box, labels out of range or missing; :class:`OptionError` for an
     epsilon below 0 or an unknown attack; :class:`ModelError` for a model that cannot take the images.
     """
     plan_of = find_attack(attack) if isinstance(attack, str) else attack
     device = device_of(model)
-    _check(images, labels, box, batch_size=batch_size)
-    bounds = _epsilons(epsilon, n=len(images))
+    check_images(images, labels, box, batch_size=batch_size, average=average)
+    bounds = check_epsilons(epsilon, n=len(images))
     threat = Threat(norm=norm, epsilon=float(bounds.max()), box=box, constrained=plan_of.constrained)
     images = images.to(device, dtype_of(model))
     started = time.perf_counter()
-    with opened(model, images[:EXAMPLE], compiled=compiled) as network:
+    with opened(model, images[:EXAMPLE], source=source, compiled=compiled, average=average) as network:
         if clean_logits is None:
             clean_logits = torch.cat([network.judge(part) for part in torch.split(images, batch_size)])
         samples = Samples(
             index=torch.arange(len(images), device=device),
             ids=torch.arange(len(images), device=device) if ids is None else ids.to(device),
             images=images,
-            labels=_in_range(labels, network.classes).to(device),
+            labels=check_labels(labels, network.classes).to(device),
             epsilon=bounds.to(images),
             logits=clean_logits.to(device),
         )
         plan = plan_of.plan(threat, classes=network.classes, seed=seed)
         engine = Engine(network, threat, Ledger.open(images, samples.logits), batch_size, on_step)
         trace = engine.run(plan, samples)
+        trace = trace if source is None else None  # its losses are the other model's
         ledger = engine.ledger
         if threat.constrained:  # a search for the nearest image finds some that are too far to count
             reach = bounds.to(device) + threat.geometry.slack(images[0].numel())
@@ -147,6 +152,7 @@ class Engine:
     ledger: Ledger
     batch_size: int
     on_step: OnStep | None = None
+    yielding: float = 1.0  # the share of rows that the last step broke; hopeful before the first
 
     def run(self, plan: Plan, samples: Samples) -> Trace | None:
         """Run each method over the samples that withstood the ones before; return the trace of the first."""
@@ -186,6 +192,7 @@ class Engine:
 
     def _run_one(self, method: Method[Any], samples: Samples, trace: Trace | None) -> None:
         lanes: Lanes | None = None
+        self.yielding = 1.0
         waiting, n = 0, len(samples)
         while waiting < n or (lanes is not None and len(lanes) > 0):
             free = self.batch_size - (0 if lanes is None else len(lanes))
@@ -203,14 +210,22 @@ class Engine:
     def _step(self, method: Method[Any], lanes: Lanes, trace: Trace | None) -> Lanes:
         """Ask, write down, let go of what is finished, move the rest."""
         lanes.wants_gradient = lanes.wants_gradient & (lanes.step < method.steps)
+        asked, started = len(lanes), bool((lanes.step > 0).all())
+        if method.keeps == "first" and started and self.yielding > WORTH_PROBING:
+            lanes = self._probe(lanes, trace)
+            self.yielding = 1 - len(lanes) / asked
+            if len(lanes) == 0:
+                return lanes
         answer = self.network.ask(lanes, method.loss, self.threat)
         if trace is not None:
-            trace.note(lanes, answer)
-        if self.threat.constrained and method.stays_inside:
-            misses = (predictions(answer.logits) != lanes.labels) & ~answer.broken
-            self.network.effort.outside_ball += int(misses.sum())
+            trace.note(lanes, answer.logits)
+        misclassified = predictions(answer.logits) != lanes.labels
         if method.stays_inside:
             self.ledger.note_margin(lanes, answer)
+            outside = int((misclassified & ~answer.broken).sum())
+            self.network.effort.outside_ball += outside if self.threat.constrained else 0
+        if started and len(lanes) == asked:
+            self.yielding = int(answer.broken.sum()) / asked
         finished = self._settle(method, lanes, answer)
         if bool(finished.any()):
             staying = (~finished).nonzero()[:, 0]
@@ -218,6 +233,25 @@ class Engine:
         if len(lanes) == 0:
             return lanes
         return method.advance(lanes, answer, self.threat)  # type: ignore[no-any-return]  # its own kind of lanes
+
+    def _probe(self, lanes: Lanes, trace: Trace | None) -> Lanes:
+        """Ask the untouched model alone first, and let go of what it gets wrong; return the rest.
+
+        Where many rows break in a step, this spares them the gradient that they no longer need, and the second opinion.
+        """
+        lanes.candidate = self.threat.clip(lanes.candidate) if self.threat.constrained else lanes.candidate
+        logits = self.network.judge(lanes.candidate)
+        wrong = (predictions(logits) != lanes.labels).nonzero()[:, 0]
+        inside = self.threat.contains(lanes.candidate[wrong], lanes.images[wrong], lanes.epsilon[wrong])
+        broken = torch.zeros_like(lanes.done)
+        broken[wrong[inside]] = True
+        if bool(broken.any()):
+            gone, said = lanes.take(broken), logits[broken]
+            self.ledger.enter(gone, logits=said, distances=self.threat.distance(gone.candidate, gone.images))
+            if trace is not None:
+                trace.note(gone, said)
+            lanes = lanes.take(~broken)
+        return lanes
 
     def _settle(self, method: Method[Any], lanes: Lanes, answer: Answer) -> Tensor:
         """Confirm what was found, write it down, and say which rows are finished, bool (B,)."""
@@ -249,41 +283,3 @@ class Engine:
             self.network.effort.unconfirmed += int((~confirmed).sum())
             self.ledger.enter(lanes.take(confirmed), logits=logits[confirmed], distances=distances[confirmed])
         return confirmed
-
-
-def _epsilons(epsilon: float | Tensor, *, n: int) -> Tensor:
-    """float64 (N,), each at least 0 and finite."""
-    values = torch.as_tensor(epsilon, dtype=torch.float64).detach().cpu()
-    if values.ndim > 1 or (values.ndim == 1 and len(values) != n):
-        raise OptionError("epsilon", expected=f"one number, or one for each of {n} samples", got=tuple(values.shape))
-    bad = ~(values.isfinite() & (values >= 0)).reshape(-1)
-    if bool(bad.any()):
-        raise OptionError(
-            "epsilon",
-            expected="a finite number of at least 0, in pixel units",
-            got=float(values.reshape(-1)[bad][0]),
-        )
-    return values.expand(n)
-
-
-def _check(images: Tensor, labels: Tensor, box: tuple[float, float], *, batch_size: int) -> None:
-    if images.ndim != 4 or not images.is_floating_point() or len(images) == 0:
-        raise DataError(
-            "images", expected="at least one image, float (N, C, H, W)", got=f"{images.dtype} {tuple(images.shape)}"
-        )
-    low, high = float(images.min()), float(images.max())
-    if not (box[0] <= low and high <= box[1]):
-        raise DataError("images", expected=f"pixels in {list(box)}", got=f"{low:.4g}..{high:.4g}")
-    if not isinstance(labels, Tensor) or labels.shape != (len(images),) or labels.dtype != torch.int64:
-        got = f"{labels.dtype} {tuple(labels.shape)}" if isinstance(labels, Tensor) else type(labels).__name__
-        raise DataError("labels", expected=f"int64 ({len(images)},), one for each image", got=got)
-    if batch_size < 1:
-        raise OptionError("batch_size", expected="at least 1", got=batch_size)
-
-
-def _in_range(labels: Tensor, classes: int) -> Tensor:
-    wrong = (labels < 0) | (labels >= classes)
-    if bool(wrong.any()):
-        first = int(wrong.nonzero()[0])
-        raise DataError(f"labels[{first}]", expected=f"0..{classes - 1}", got=int(labels[first]))
-    return labels

@@ -89,10 +89,10 @@ class Trace:
         right = predictions(clean_logits) == labels
         return cls(losses[:, None].repeat(1, steps + 1), right[:, None].repeat(1, steps + 1))
 
-    def note(self, lanes: Lanes, answer: Answer) -> None:
+    def note(self, lanes: Lanes, logits: Tensor) -> None:
         """Write what the model said, from this step to the end."""
-        losses = F.cross_entropy(answer.logits, lanes.labels, reduction="none")
-        right = predictions(answer.logits) == lanes.labels
+        losses = F.cross_entropy(logits, lanes.labels, reduction="none")
+        right = predictions(logits) == lanes.labels
         columns = torch.arange(self.losses.shape[1], device=losses.device)
         # The start of a random start is no step: it counts from step 1 on, until step 1 itself is known.
         later = columns[None, :] >= lanes.step.clamp_min(1)[:, None]

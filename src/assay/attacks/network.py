@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 
 import torch
@@ -41,7 +41,8 @@ class Effort:
 class Network:
     """``fast`` answers the attack, ``model`` (the user's own, untouched) has the last word.
 
-    ``folded`` counts the BatchNorm layers that ``fast`` does without.
+    ``folded`` counts the BatchNorm layers that ``fast`` does without. ``average`` passes make one gradient: the
+    expectation over the randomness of a randomised model (EOT, Athalye et al. 2018).
     """
 
     model: nn.Module
@@ -49,6 +50,7 @@ class Network:
     classes: int
     layout: torch.memory_format = torch.contiguous_format
     folded: int = 0
+    average: int = 1
     effort: Effort = field(default_factory=Effort)
 
     def judge(self, images: Tensor) -> Tensor:
@@ -86,20 +88,27 @@ class Network:
             return logits, method_loss(logits, lanes.labels, lanes.target)
 
     def _differentiate(self, lanes: Lanes, method_loss: Loss) -> tuple[Tensor, Tensor, Tensor]:
-        self.effort.forwards += len(lanes)
-        self.effort.backwards += len(lanes)
+        self.effort.forwards += self.average * len(lanes)
+        self.effort.backwards += self.average * len(lanes)
         self.effort.gradients += len(lanes)
-        candidate = lanes.candidate.detach().requires_grad_()
-        with torch.enable_grad():
-            logits = self._logits(candidate)
-            losses = method_loss(logits, lanes.labels, lanes.target)
-        gradient = self._gradient(losses, candidate)
+        passes = [self._pass(lanes, method_loss) for _ in range(self.average)]
+        logits, losses, gradient = passes[0]
+        if self.average > 1:
+            logits, losses, gradient = (torch.stack(parts).mean(dim=0) for parts in zip(*passes, strict=True))
         finite = gradient.flatten(1).isfinite().all(dim=1)
         if not bool(finite.all()):
             self.effort.non_finite_gradients += int((~finite).sum())
             gradient = gradient.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
         self.effort.zero_gradients += int((gradient.flatten(1).abs().amax(dim=1) == 0).sum())
-        return logits.detach(), losses.detach(), gradient
+        return logits, losses, gradient
+
+    def _pass(self, lanes: Lanes, method_loss: Loss) -> tuple[Tensor, Tensor, Tensor]:
+        """One forward and one backward pass."""
+        candidate = lanes.candidate.detach().requires_grad_()
+        with torch.enable_grad():
+            logits = self._logits(candidate)
+            losses = method_loss(logits, lanes.labels, lanes.target)
+        return logits.detach(), losses.detach(), self._gradient(losses, candidate)
 
     def _gradient(self, losses: Tensor, candidate: Tensor) -> Tensor:
         """∂Σℓ/∂x; zero, and noted, for a model whose output is cut off from its input."""
@@ -123,32 +132,51 @@ def predictions(logits: Tensor) -> Tensor:
 
 @contextmanager
 def opened(
-    model: nn.Module, example: Tensor, *, classes: int | None = None, fold: bool = True, compiled: bool = False
+    model: nn.Module,
+    example: Tensor,
+    *,
+    source: nn.Module | None = None,
+    fold: bool = True,
+    compiled: bool = False,
+    average: int = 1,
 ) -> Iterator[Network]:
     """A :class:`Network` around ``model`` for the length of a block; the model is left as it was found.
 
     ``example`` is a few images, on which the output is checked, and the folded copy (``fold``) against the original.
+    ``source`` answers the attack in the place of ``model``, which keeps the last word: a transfer attack.
     ``compiled`` passes the copy through ``torch.compile``: worth its minute for long attacks. Raises
     :class:`ModelError` when the model cannot take the images or does not return one row of logits a sample.
     """
-    with preserved(model, training=False):
-        for parameter in model.parameters():
-            parameter.requires_grad_(False)
-        with torch.no_grad():
-            logits = call(model, example[:2])
-        if not isinstance(logits, Tensor) or logits.ndim != 2:
-            raise ModelError("model output", expected="one tensor of logits (N, K)", got=_shape(logits))
-        width = logits.shape[1] if classes is None else classes
-        check_logits(logits, n=len(example[:2]), classes=width)
-        if width < 2:
-            raise ModelError("model output", expected="logits of two classes or more", got=tuple(logits.shape))
-        layout = _layout(model, example[:2])
-        arranged = example.contiguous(memory_format=layout)
-        fast, folded = fold_batch_norm(model, arranged) if fold else (model, 0)
+    with ExitStack() as stack:
+        for opened_model in (model, source):
+            if opened_model is not None:
+                stack.enter_context(preserved(opened_model, training=False))
+                for parameter in opened_model.parameters():
+                    parameter.requires_grad_(False)
+        width = _width(model, example[:2])
+        answering = model if source is None else source
+        if _width(answering, example[:2]) != width:
+            raise ModelError("source", expected=f"logits (N, {width}) as the model has", got="another width")
+        layout = _layout(answering, example[:2])
+        if layout != _layout(model, example[:2]):
+            layout = torch.contiguous_format
+        fast, folded = fold_batch_norm(answering, example.contiguous(memory_format=layout)) if fold else (answering, 0)
         if layout == torch.channels_last and folded:
             fast = fast.to(memory_format=torch.channels_last)
         answer: Callable[[Tensor], Tensor] = torch.compile(fast) if compiled else fast
-        yield Network(model=model, fast=answer, classes=width, layout=layout, folded=folded)
+        yield Network(model=model, fast=answer, classes=width, layout=layout, folded=folded, average=average)
+
+
+def _width(model: nn.Module, example: Tensor) -> int:
+    """The number of classes, proved by two images."""
+    with torch.no_grad():
+        logits = call(model, example)
+    if not isinstance(logits, Tensor) or logits.ndim != 2:
+        raise ModelError("model output", expected="one tensor of logits (N, K)", got=_shape(logits))
+    check_logits(logits, n=len(example), classes=logits.shape[1])
+    if logits.shape[1] < 2:
+        raise ModelError("model output", expected="logits of two classes or more", got=tuple(logits.shape))
+    return int(logits.shape[1])
 
 
 def _layout(model: nn.Module, example: Tensor) -> torch.memory_format:

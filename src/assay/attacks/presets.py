@@ -10,8 +10,9 @@ from assay.attacks.gradient_steps import GradientSteps, Noise
 from assay.attacks.losses import find_loss, fit_to_classes
 from assay.attacks.plan import Attack, LossName, Plan, notes
 from assay.attacks.threat import Threat
+from assay.attacks.transforms import Search, WorstTransform
 
-__all__ = ["Attack", "Fgsm", "Pgd", "RandomNoise", "SignedSteps"]
+__all__ = ["Attack", "Fgsm", "Pgd", "RandomNoise", "SignedSteps", "Transforms"]
 
 
 class Fgsm(Attack):
@@ -104,3 +105,27 @@ class RandomNoise(Attack):
     def describe(self, threat: Threat) -> tuple[int, float | None, int]:
         """(steps, step size, restarts)."""
         return (self.draws, None, 1)
+
+
+class Transforms(Attack):
+    """The worst of the twelve image operations at strengths that a person sees through; ε does not apply.
+
+    ``grid`` tries every operation at every strength, ``random`` as many as ``draws`` says, ``greedy`` composes
+    ``depth`` operations, each the worst after those before it.
+    """
+
+    name: ClassVar[str] = "transforms"
+    constrained: ClassVar[bool] = False
+    search: Search = "grid"
+    draws: int = Field(default=40, ge=1)
+    depth: int = Field(default=2, ge=1, le=4)
+
+    def plan(self, threat: Threat, *, classes: int, seed: int) -> Plan:
+        """One method."""
+        depth = self.depth if self.search == "greedy" else 1
+        return Plan((WorstTransform(search=self.search, draws=self.draws, depth=depth, seed=seed),))
+
+    def describe(self, threat: Threat) -> tuple[int, float | None, int]:
+        """(pictures tried, no step size, one run)."""
+        depth = self.depth if self.search == "greedy" else 1
+        return (WorstTransform(search=self.search, draws=self.draws, depth=depth).steps + 1, None, 1)

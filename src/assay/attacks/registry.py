@@ -7,8 +7,9 @@ from types import MappingProxyType
 from typing import Any
 
 from assay.attacks.ensemble import Adaptive, ApgdCe, ApgdT, FabT, MinimumNorm, SquareSearch, Standard
+from assay.attacks.external import Transfer
 from assay.attacks.plan import Attack
-from assay.attacks.presets import Fgsm, Pgd, RandomNoise, SignedSteps
+from assay.attacks.presets import Fgsm, Pgd, RandomNoise, SignedSteps, Transforms
 from assay.errors import OptionError
 
 PRESETS: Mapping[str, type[Attack]] = MappingProxyType(
@@ -26,6 +27,8 @@ PRESETS: Mapping[str, type[Attack]] = MappingProxyType(
             Standard,
             Adaptive,
             MinimumNorm,
+            Transforms,
+            Transfer,
         )
     }
 )

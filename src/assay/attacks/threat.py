@@ -190,5 +190,5 @@ class Threat:
         inside = ((flat >= self.box[0]) & (flat <= self.box[1])).all(dim=1)
         if not self.constrained:
             return inside
-        bound = epsilon.double() + self.geometry.slack(images[0].numel())
+        bound = epsilon.double() + self.geometry.slack(images.shape[1:].numel())
         return inside & (self.distance(candidates, images) <= bound)

@@ -1,0 +1,257 @@
+"""How fast and how strong are the attacks? Against torchattacks, Foolbox and the Adversarial Robustness Toolbox.
+
+Same images, same network, same threat (L∞, 8/255), one run, every peer in its documented way with batches of 250.
+Ours drops samples once they are broken, as every adversarial image of a broken sample does equally well.
+
+    python benchmarks/attack.py --json result.json [--quick] [--robust MODEL --robust-weights FILE]
+
+The standard network is the public ResNet-20; the robust one is yours: `assay train cifar10 --recipe robust --out RUN`
+makes one, and `--robust RUN` names it. Without it its rows are left out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import statistics
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from assay.attacks import Pgd, attack, measure_epsilon_curve, measure_robust_accuracy
+from assay.data.dataset import ImageDataset
+from assay.data.sources import load_dataset
+from assay.evaluate import predict
+from assay.models.loading import load_model
+from assay.runtime import describe_environment
+
+EPSILON, STEP, BATCH = 8 / 255, 2 / 255, 250
+Run = Callable[[], Tensor]  # bool (N,): right after the attack
+
+
+@dataclass
+class Timing:
+    seconds: list[float] = field(default_factory=list)
+    cpu_seconds: list[float] = field(default_factory=list)  # of this process: fair on a machine that is shared
+    peak_mib: float = 0.0
+    robust: Tensor | None = None
+
+    @property
+    def median(self) -> float:
+        return statistics.median(self.seconds)
+
+    @property
+    def accuracy(self) -> float:
+        assert self.robust is not None
+        return float(self.robust.float().mean())
+
+
+def timed(run: Run, timing: Timing) -> None:
+    """One run; the peak is what the resident set grew by, where the kernel tells."""
+    before = _reset_peak()
+    started, used = time.perf_counter(), time.process_time()
+    timing.robust = run()
+    timing.seconds.append(time.perf_counter() - started)
+    timing.cpu_seconds.append(time.process_time() - used)
+    timing.peak_mib = max(timing.peak_mib, _memory("VmHWM") - before)
+
+
+def interleave(runs: dict[str, Run], *, repeats: int) -> dict[str, Timing]:
+    timings = {name: Timing() for name in runs}
+    for _ in range(repeats):
+        for name, run in runs.items():
+            timed(run, timings[name])
+            seconds, cpu = timings[name].seconds[-1], timings[name].cpu_seconds[-1]
+            print(f"  {name:<14} {seconds:8.2f} s {cpu:8.2f} cpu s {100 * timings[name].accuracy:6.2f} %", flush=True)
+    return timings
+
+
+def pgd_peers(model: nn.Module, x: Tensor, y: Tensor, *, steps: int) -> dict[str, Run]:
+    """Each peer's PGD with a random start."""
+    import torchattacks
+
+    peers: dict[str, Run] = {}
+    theirs = torchattacks.PGD(model, eps=EPSILON, alpha=STEP, steps=steps, random_start=True)
+    peers["torchattacks"] = lambda: judged(model, x, y, theirs)
+    try:
+        import foolbox
+
+        wrapped = foolbox.PyTorchModel(model, bounds=(0, 1))
+        linf = foolbox.attacks.LinfPGD(abs_stepsize=STEP, steps=steps, random_start=True)
+        peers["foolbox"] = lambda: judged(model, x, y, lambda a, b: linf(wrapped, a, b, epsilons=EPSILON)[1])
+    except ImportError as error:
+        print(f"  foolbox left out: {error}")
+    try:
+        from art.attacks.evasion import ProjectedGradientDescentPyTorch
+        from art.estimators.classification import PyTorchClassifier
+
+        classifier = PyTorchClassifier(
+            model, nn.CrossEntropyLoss(), tuple(x.shape[1:]), 10, clip_values=(0, 1), device_type="cpu"
+        )
+        art = ProjectedGradientDescentPyTorch(
+            classifier, eps=EPSILON, eps_step=STEP, max_iter=steps, num_random_init=1, batch_size=BATCH, verbose=False
+        )
+        peers["art"] = lambda: judged(
+            model, x, y, lambda a, b: torch.from_numpy(art.generate(a.numpy(), nn.functional.one_hot(b, 10).numpy()))
+        )
+    except ImportError as error:
+        print(f"  adversarial-robustness-toolbox left out: {error}")
+    return peers
+
+
+def auto_attack(model: nn.Module, x: Tensor, y: Tensor) -> Run:
+    import torchattacks
+
+    theirs = torchattacks.AutoAttack(model, norm="Linf", eps=EPSILON, n_classes=10, seed=0)
+    return lambda: judged(model, x, y, theirs)
+
+
+def judged(model: nn.Module, x: Tensor, y: Tensor, perturb: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+    """Right after the attack, for every sample."""
+    parts = []
+    for images, labels in zip(x.split(BATCH), y.split(BATCH), strict=True):
+        adversarial = perturb(images, labels)
+        with torch.no_grad():
+            parts.append(model(adversarial).argmax(dim=1) == labels)
+    return torch.cat(parts)
+
+
+def row(case: str, peer: str, ours: Timing, theirs: Timing, *, factor: float = 1.0) -> dict[str, object]:
+    assert ours.robust is not None
+    assert theirs.robust is not None
+    return {
+        "case": case,
+        "peer": peer,
+        "unit": "s",
+        "ours": ours.median,
+        "theirs": factor * theirs.median,
+        "ratio": factor * theirs.median / ours.median,
+        "cpu_seconds_ours": statistics.median(ours.cpu_seconds),
+        "cpu_seconds_theirs": factor * statistics.median(theirs.cpu_seconds),
+        "cpu_ratio": factor * statistics.median(theirs.cpu_seconds) / statistics.median(ours.cpu_seconds),
+        "spread_ours": [min(ours.seconds), max(ours.seconds)],
+        "spread_theirs": [min(theirs.seconds), max(theirs.seconds)],
+        "robust_accuracy_ours": ours.accuracy,
+        "robust_accuracy_theirs": theirs.accuracy,
+        "broken_by_them_alone": int((ours.robust & ~theirs.robust).sum()),
+        "broken_by_us_alone": int((theirs.robust & ~ours.robust).sum()),
+        "peak_mib_ours": ours.peak_mib,
+        "peak_mib_theirs": theirs.peak_mib,
+    }
+
+
+def standard_network(model: nn.Module, dataset: ImageDataset, *, repeats: int) -> list[dict[str, object]]:
+    x, y = dataset.images.float() / 255, dataset.labels
+    effort: dict[str, float] = {}
+
+    known = predict(model, dataset).logits  # the peers do not look at the clean images either
+
+    def ours() -> Tensor:
+        options = Pgd(steps=20, step_size=STEP)
+        outcome = attack(model, x, y, attack=options, epsilon=EPSILON, batch_size=BATCH, clean_logits=known)
+        effort["pgd-20"] = (outcome.effort.forwards + outcome.effort.backwards) / len(x)
+        return outcome.robust
+
+    def curve() -> Tensor:
+        found = measure_epsilon_curve(model, dataset, attack="min-norm", batch_size=BATCH)
+        return torch.arange(len(dataset)) < found.points[5].correct  # its count at 8/255
+
+    case = f"PGD-20, ResNet-20, {len(dataset)} images"
+    print(case)
+    timings = interleave({"assay": ours, **pgd_peers(model, x, y, steps=20)}, repeats=repeats)
+    rows = [row(case, peer, timings["assay"], timings[peer]) for peer in timings if peer != "assay"]
+    rows = [{**found, "forward_equivalents_ours": effort["pgd-20"]} for found in rows]
+    case = f"whole epsilon curve against two PGD-40 runs, ResNet-20, {len(dataset)} images"
+    print(case)
+    forty = pgd_peers(model, x, y, steps=40)["torchattacks"]
+    timings = interleave({"assay": curve, "torchattacks": forty}, repeats=1)
+    return [*rows, row(case, "2 x torchattacks PGD-40", timings["assay"], timings["torchattacks"], factor=2.0)]
+
+
+def robust_network(model: nn.Module, dataset: ImageDataset) -> list[dict[str, object]]:
+    x, y = dataset.images.float() / 255, dataset.labels
+    effort: dict[str, float] = {}
+
+    def ours(name: str) -> Run:
+        def run() -> Tensor:
+            measured = measure_robust_accuracy(model, dataset, attack=name, epsilon=EPSILON, batch_size=BATCH)
+            effort[name] = measured.record.forward_equivalents
+            return measured.outcome.robust
+
+        return run
+
+    print(f"robust network, {len(dataset)} images")
+    runs = {"adaptive": ours("adaptive"), "standard": ours("standard"), "torchattacks": auto_attack(model, x, y)}
+    timings = interleave(runs, repeats=1)
+    rows = []
+    for name in ("standard", "adaptive"):
+        found = row(
+            f"{name}, robust network, {len(dataset)} images",
+            "torchattacks AutoAttack",
+            timings[name],
+            timings["torchattacks"],
+        )
+        rows.append({**found, "forward_equivalents_ours": effort[name]})
+    rows.append(
+        row(
+            f"adaptive, robust network, {len(dataset)} images", "our standard", timings["adaptive"], timings["standard"]
+        )
+    )
+    return rows
+
+
+def _memory(key: str) -> float:
+    """MiB of this process from /proc; 0 where there is none."""
+    status = Path("/proc/self/status")
+    if not status.is_file():
+        return 0.0
+    lines = status.read_text().splitlines()
+    return next((float(line.split()[1]) / 1024 for line in lines if line.startswith(key + ":")), 0.0)
+
+
+def _reset_peak() -> float:
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+    return _memory("VmRSS")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", type=Path, required=True)
+    parser.add_argument("--quick", action="store_true", help="a tenth of the images")
+    parser.add_argument("--shared", type=Path, default=Path(__file__).parents[2] / "shared")
+    parser.add_argument("--images", type=int, default=1000)
+    parser.add_argument("--robust", help="a robust model: a run folder, or anything `assay attack` takes")
+    parser.add_argument("--robust-weights", type=Path)
+    parser.add_argument("--robust-images", type=int, default=1000)
+    parser.add_argument("--only", choices=["standard", "robust"])
+    given = parser.parse_args()
+    warnings.filterwarnings("ignore")
+    divisor = 10 if given.quick else 1
+    rows: list[dict[str, object]] = []
+    data = str(given.shared / "data" / "cifar10")
+    if given.only != "robust":
+        weights = given.shared / "models" / "resnet20-12fca82f.th"
+        standard = load_model("resnet20", weights=weights).eval()
+        dataset = load_dataset(data, limit=given.images // divisor)
+        rows += standard_network(standard, dataset, repeats=1 if given.quick else 3)
+    if given.robust is None:
+        print("no --robust network: make one with `assay train cifar10 --recipe robust --out RUN`")
+    elif given.only != "standard":
+        robust = load_model(given.robust, weights=given.robust_weights).eval()
+        rows += robust_network(robust, load_dataset(data, limit=max(10, given.robust_images // divisor**2)))
+    environment = describe_environment(torch.device("cpu")).model_dump()
+    given.json.write_text(json.dumps({"environment": environment, "rows": rows}, indent=1))
+    for found in rows:
+        times = f"{found['ours']:8.2f} {found['theirs']:8.2f} s  x{found['ratio']:.1f} (cpu x{found['cpu_ratio']:.1f})"
+        print(f"{found['case']:<66} {found['peer']:<24} {times}")
+
+
+if __name__ == "__main__":
+    main()
