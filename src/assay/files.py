@@ -23,8 +23,16 @@ def write_atomically(path: Path, content: bytes | str) -> None:
             os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as error:
-        temporary.unlink(missing_ok=True) if temporary.parent.is_dir() else None
         raise OutputError(f"{path}: cannot be written ({error.strerror or error})") from None
+    finally:  # Ctrl-C included; after the rename there is nothing left to remove
+        if path.parent.is_dir():
+            temporary.unlink(missing_ok=True)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove the temporary files that a killed process left in ``folder``; see :func:`write_atomically`."""
+    for path in folder.glob(".*.tmp"):
+        path.unlink(missing_ok=True)
 
 
 def make_folder(path: Path) -> Path:

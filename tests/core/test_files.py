@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from assay.errors import OutputError
-from assay.files import make_folder, write_atomically
+from assay.files import make_folder, remove_leftovers, write_atomically
 
 
 def test_content_arrives_and_nothing_else_stays(tmp_path: Path) -> None:
@@ -40,3 +40,20 @@ def test_a_folder_that_is_a_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="not a folder that can be written to"):
         make_folder(tmp_path / "out")
     assert make_folder(tmp_path / "new" / "deep").is_dir()
+
+
+def test_an_interrupted_write_leaves_no_rest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop(self: Path, target: Path) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Path, "replace", stop)
+    with pytest.raises(KeyboardInterrupt):
+        write_atomically(tmp_path / "a.txt", "new")
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
+    (tmp_path / ".a.txt.12ab34cd.tmp").touch()
+    (tmp_path / "a.txt").touch()
+    remove_leftovers(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]

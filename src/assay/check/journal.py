@@ -12,7 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 from torch import nn
 
 from assay.data.dataset import ImageDataset
-from assay.files import write_atomically
+from assay.files import remove_leftovers, write_atomically
 from assay.records.base import Frozen
 from assay.records.checkup import Stage
 from assay.records.measurements import Measurement
@@ -68,6 +68,7 @@ class Journal:
         """Remove the file: the report has taken its place."""
         if self._path is not None:
             self._path.unlink(missing_ok=True)
+            remove_leftovers(self._path.parent)
 
 
 def fingerprint(model: nn.Module, dataset: ImageDataset, **options: Any) -> str:

@@ -1,0 +1,67 @@
+"""A check stopped from outside ends with exit code 3, and goes on to the same records."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from assay.check.journal import FILE
+
+NET = """
+import torch
+from torch import nn
+
+def net():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(1, 8, 3, 2), nn.ReLU(), nn.Flatten(), nn.Linear(1800, 10)).eval()
+"""
+
+
+def start(folder: Path, out: Path, *more: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "assay", "check", f"{folder}/net.py:net", "--data", "digits"]
+    options = ["--budget", "quick", "--limit", "60", "--fail-on", "never", "--out", str(out), *more]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        [*command, *options], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def measured(out: Path) -> list[Any]:
+    records = json.loads((out / "check.json").read_text())["records"]
+    for record in records:
+        for timing in ("seconds", "images_per_second"):
+            record.pop(timing, None)
+    return records
+
+
+@pytest.mark.parametrize(
+    ("how", "code"),
+    [(signal.SIGINT, 3), (signal.SIGTERM, 3), (signal.SIGKILL, -signal.SIGKILL)],
+    ids=["Ctrl-C", "kill", "kill -9"],
+)
+def test_a_stopped_check_resumes_to_the_same_records(tmp_path: Path, how: signal.Signals, code: int) -> None:
+    (tmp_path / "net.py").write_text(NET)
+    process = start(tmp_path, tmp_path / "stopped")
+    deadline = time.monotonic() + 120
+    while not (tmp_path / "stopped" / FILE).is_file() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(how)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == code, errors
+    assert "Traceback" not in errors
+    assert not (tmp_path / "stopped" / "report.html").exists()
+
+    for out, more in (("stopped", ["--resume"]), ("whole", [])):
+        process = start(tmp_path, tmp_path / out, *more)
+        _, errors = process.communicate(timeout=120)
+        assert process.returncode == 0, errors
+    assert measured(tmp_path / "stopped") == measured(tmp_path / "whole")
+    assert sorted(path.name for path in (tmp_path / "stopped").iterdir()) == ["check.json", "report.html"]
