@@ -17,6 +17,7 @@ from assay.cli.explain import explain
 from assay.cli.factor import factor
 from assay.cli.groups import groups
 from assay.cli.report import report
+from assay.cli.trace import trace
 from assay.cli.train import train
 from assay.errors import AssayError, InterruptedRunError
 
@@ -57,6 +58,7 @@ app.command()(train)
 app.command()(augment)
 app.command()(anatomy)
 app.command()(attack)
+app.command()(trace)
 app.command()(groups)
 app.command()(factor)
 app.command()(explain)

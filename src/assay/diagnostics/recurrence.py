@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from assay.errors import ModelError
 from assay.records.recurrence import JacobianProduct, RecurrentMatrix
 
+_ONE = 1e-5  # an orthogonal matrix in float32 is orthogonal to about this
 _GATES = {nn.RNN: ("",), nn.GRU: ("reset", "update", "new"), nn.LSTM: ("input", "forget", "cell", "output")}
 
 
@@ -61,18 +62,18 @@ def log_power_norms(W: Tensor, steps: int) -> list[float]:
 
 def _proves(radius: float, norm: float, peak: float, peak_at: int) -> tuple[str, ...]:
     said = []
-    if radius < 1:
-        said.append(f"ρ = {radius:.3f} < 1: W^k → 0, so a linear recurrence forgets; necessary and sufficient.")
-    elif radius > 1:
-        said.append(f"ρ = {radius:.3f} > 1: ‖W^k‖ grows without bound in a linear recurrence.")
-    else:
+    if abs(radius - 1) < _ONE:
         said.append("ρ = 1: neither vanishing nor exploding is settled by the radius alone.")
-    if norm < 1:
-        said.append(f"‖W‖ = {norm:.3f} < 1: sufficient for vanishing, also with tanh or relu (slopes at most 1).")
-    elif norm > 1:
-        said.append(f"‖W‖ = {norm:.3f} > 1: necessary for exploding, not sufficient; alone it settles nothing.")
+    elif radius < 1:
+        said.append(f"ρ = {radius:.3f} < 1: W^k → 0, so a linear recurrence forgets; necessary and sufficient.")
     else:
+        said.append(f"ρ = {radius:.3f} > 1: ‖W^k‖ grows without bound in a linear recurrence.")
+    if abs(norm - 1) < _ONE:
         said.append("‖W‖ = 1: no product of Jacobians can grow when slopes are at most 1.")
+    elif norm < 1:
+        said.append(f"‖W‖ = {norm:.3f} < 1: sufficient for vanishing, also with tanh or relu (slopes at most 1).")
+    else:
+        said.append(f"‖W‖ = {norm:.3f} > 1: necessary for exploding, not sufficient; alone it settles nothing.")
     if radius < 1 < norm and peak > 1.5 and peak_at > 1:
         said.append(f"Non-normal: ‖W^k‖ climbs to {peak:.3g} at k = {peak_at} before it vanishes.")
     return tuple(said)

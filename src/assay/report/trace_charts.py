@@ -1,0 +1,193 @@
+"""Traces as pictures of their own: SVG or PNG files for a paper, a slide or an issue."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import altair as alt
+
+from assay.files import write_atomically
+from assay.records.depth_trace import DepthTrace
+from assay.records.gradients import InputGradients
+from assay.records.recurrence import TimeTrace
+from assay.records.remedies import RemedyComparison
+from assay.report.theme import COLOURS
+
+WIDTH, HEIGHT = 720, 380
+SERIES = [COLOURS[f"series-{i}"][0] for i in range(1, 7)]
+DASHES = [[1, 0], [8, 3], [3, 3], [10, 3, 2, 3], [2, 5], [6, 6]]
+_INK, _SOFT, _GRID = COLOURS["ink"][0], COLOURS["soft"][0], COLOURS["grid"][0]
+_AXES = {"labelColor": _SOFT, "titleColor": _SOFT, "gridColor": _GRID, "domainColor": _GRID, "tickColor": _GRID}
+_CONFIG: dict[str, Any] = {
+    "background": COLOURS["card"][0],
+    "view": {"stroke": None},
+    "font": "sans-serif",
+    "padding": 16,
+    "axis": {**_AXES, "labelFontSize": 12, "titleFontSize": 12, "titleFontWeight": "normal"},
+    "legend": {"labelFontSize": 12, "labelColor": _INK, "title": None, "symbolStrokeWidth": 2.5, "labelLimit": 260},
+    "title": {"anchor": "start", "fontSize": 15, "color": _INK, "subtitleColor": _SOFT, "subtitleFontSize": 12},
+}
+_FLOOR = -45.0  # powers of ten; below lies underflow
+_Chart = alt.Chart | alt.LayerChart | alt.FacetChart | alt.VConcatChart | alt.HConcatChart
+
+
+def gradients_over_time(traces: Sequence[TimeTrace], *, bounds: bool = True) -> _Chart:
+    """log₁₀ of each model's gradient norm against the distance from the last step; plain recurrences with bounds.
+
+    The bounds are those of the linear recurrence, started at the model's own norm at the last step: the gradient of a
+    tanh network may lie below ρ^k, because its slopes are below 1, and never above ‖W‖^k.
+    """
+    rows: list[dict[str, Any]] = []
+    limits: list[dict[str, Any]] = []
+    names = [trace.label for trace in traces]
+    for trace in traces:
+        norms = trace.state(trace.head).norms[::-1]
+        start = next((norm for norm in norms if norm > 0 and math.isfinite(norm)), 1.0)
+        rows += [{"d": d, "y": _log10(norm), "series": trace.label} for d, norm in enumerate(norms) if _shown(norm)]
+        plain = [m for m in trace.matrices if not m.gate]
+        if bounds and len(plain) == 1:
+            for title, logs in (("ρᵏ", plain[0].log_lower), ("‖W‖ᵏ", plain[0].log_upper)):
+                limits += [
+                    {
+                        "d": k,
+                        "y": max(_FLOOR, _log10(start) + log / math.log(10)),
+                        "series": trace.label,
+                        "bound": title,
+                    }
+                    for k, log in zip(plain[0].k, logs, strict=True)
+                    if k < len(norms) and math.isfinite(log)
+                ]
+    low = min((row["y"] for row in rows), default=-1.0)
+    high = max((row["y"] for row in rows), default=1.0)
+    scale = alt.Scale(domain=[low - 0.5, high + 1.0], nice=False)
+    colour = alt.Color("series:N", sort=None, scale=alt.Scale(domain=names, range=SERIES))
+    dash = alt.StrokeDash("series:N", sort=None, scale=alt.Scale(domain=names, range=DASHES))
+    y = alt.Y("y:Q", title="gradient norm, power of ten", scale=scale)
+    base = alt.Chart(alt.InlineData(values=rows)).mark_line(strokeWidth=2.2, clip=True)
+    layers = [base.encode(x=alt.X("d:Q", title="steps before the last, T − t"), y=y, color=colour, strokeDash=dash)]
+    if limits:
+        band = alt.Chart(alt.InlineData(values=limits)).mark_line(strokeWidth=1, opacity=0.55, clip=True)
+        layers.append(band.encode(x="d:Q", y=y, color=colour, detail="bound:N"))
+    subtitle = [f"{traces[0].task}, {traces[0].length} steps" if traces and traces[0].task else ""]
+    if limits:
+        subtitle.append("thin lines: the linear bounds, powers of the spectral radius (below) and of the norm (above)")
+    chart = alt.layer(*layers)
+    return chart.properties(
+        width=WIDTH, height=HEIGHT, title=alt.TitleParams("How far back the gradient reaches", subtitle=subtitle)
+    )
+
+
+def layers_by_steps(trace: DepthTrace) -> _Chart:
+    """The gradient norm of every layer at every sampled step, as a heat map; what is not finite is black."""
+    rows = [
+        {"layer": layer.name, "step": str(step), "order": layer.depth, "y": _log10(value) if _shown(value) else None}
+        for layer in trace.layers
+        for step, value in zip(trace.steps, layer.gradient, strict=True)
+    ]
+    order = [layer.name for layer in trace.layers]
+    base = alt.Chart(alt.InlineData(values=rows)).mark_rect()
+    colour = alt.Color("y:Q", title="power of ten", scale=alt.Scale(scheme="viridis"))
+    chart: alt.Chart = base.encode(
+        x=alt.X(
+            "step:O", sort=[str(step) for step in trace.steps], title="training step", axis=alt.Axis(labelOverlap=True)
+        ),
+        y=alt.Y("layer:N", sort=order, title=None),
+        color=alt.condition("datum.y === null", alt.value("#000000"), colour),
+    ).properties(width=WIDTH, height=max(120, 14 * len(order)), title="Gradient of each layer's output over training")
+    return chart
+
+
+def forget_time_constants(traces: Sequence[TimeTrace]) -> _Chart:
+    """Every unit's −1/ln f̄, sorted, on a logarithmic axis: how long each keeps what it holds."""
+    rows = [
+        {"series": f"{trace.label} {constants.name}", "share": (i + 0.5) / len(constants.steps), "tau": max(tau, 1e-2)}
+        for trace in traces
+        for constants in trace.time_constants
+        for i, tau in enumerate(constants.steps)
+        if math.isfinite(tau)
+    ]
+    names = list(dict.fromkeys(str(row["series"]) for row in rows))
+    base = alt.Chart(alt.InlineData(values=rows)).mark_line(interpolate="step", strokeWidth=2.2)
+    chart: alt.Chart = base.encode(
+        x=alt.X("tau:Q", scale=alt.Scale(type="log"), title="time constant of a unit, steps"),
+        y=alt.Y("share:Q", title="share of units at or below", axis=alt.Axis(format="%")),
+        color=alt.Color("series:N", sort=None, scale=alt.Scale(domain=names, range=SERIES)),
+    ).properties(width=WIDTH, height=HEIGHT, title="How long the gates hold")
+    return chart
+
+
+def remedies_side_by_side(comparison: RemedyComparison) -> _Chart:
+    """The gradient curve after training with each remedy, one panel a problem; the grey line is without any."""
+    rows = [
+        {"problem": run.problem, "series": run.remedy, "d": d, "y": _log10(norm)}
+        for run in comparison.runs
+        for d, norm in enumerate(run.norms_after[::-1])
+        if _shown(norm)
+    ]
+    panels = []
+    for problem in ("vanishing", "exploding"):
+        own = [row for row in rows if row["problem"] == problem]
+        names = list(dict.fromkeys(str(row["series"]) for row in own))
+        palette = [COLOURS["soft"][0], *(SERIES[i % 5] for i in range(len(names)))]
+        dashes = [[1, 0], *(DASHES[(i // 5) % len(DASHES)] for i in range(len(names)))]
+        base = alt.Chart(alt.InlineData(values=own)).mark_line(strokeWidth=2)
+        panels.append(
+            base.encode(
+                x=alt.X("d:Q", title="steps before the last, T − t"),
+                y=alt.Y("y:Q", title="gradient norm after training, power of ten"),
+                color=alt.Color("series:N", sort=None, scale=alt.Scale(domain=names, range=palette[: len(names)])),
+                strokeDash=alt.StrokeDash(
+                    "series:N", sort=None, scale=alt.Scale(domain=names, range=dashes[: len(names)])
+                ),
+            ).properties(width=WIDTH, height=260, title=f"A recurrence that starts {problem}")
+        )
+    both: alt.VConcatChart = alt.vconcat(*panels).resolve_scale(color="independent", strokeDash="independent")
+    return both
+
+
+def input_gradient_maps(found: InputGradients) -> _Chart:
+    """Each shown image above its map |∂L/∂x|, right answers first, wrong ones after."""
+    rows = []
+    for i, sample in enumerate(found.samples):
+        said = f"{sample.prediction} {100 * sample.confidence:.0f} %" + (
+            "" if sample.correct else f" (is {sample.label})"
+        )
+        for kind, png in (("image", sample.image), ("gradient", sample.gradient_map)):
+            rows.append(
+                {"i": i, "kind": kind, "url": f"data:image/png;base64,{png}", "said": said, "right": sample.correct}
+            )
+    size, n = 72, max(1, len(found.samples))
+    base = alt.Chart(alt.InlineData(values=rows))
+    x = alt.X("i:O", axis=None)
+    pictures = base.mark_image(width=size - 4, height=size - 4).encode(
+        x=x, y=alt.Y("kind:N", sort=["image", "gradient"], title=None), url="url:N"
+    )
+    words = base.transform_filter("datum.kind === 'image'").mark_text(
+        angle=330, align="left", dy=-44, dx=-20, fontSize=10
+    )
+    colours = alt.condition("datum.right", alt.value(COLOURS["pass"][0]), alt.value(COLOURS["error"][0]))
+    labels = words.encode(x=x, y=alt.Y("kind:N", sort=["image", "gradient"]), text="said:N", color=colours)
+    title = alt.TitleParams("What the loss looks at", subtitle="green: answered rightly; red: wrongly", offset=60)
+    return alt.layer(pictures, labels).properties(width=size * n, height=2 * size, title=title)
+
+
+def save_chart(chart: _Chart, path: Path, *, scale: float = 2.0) -> None:
+    """Write the chart as ``.svg`` or, magnified ``scale`` times, as ``.png``; raises :class:`OutputError`."""
+    import vl_convert
+
+    specification = chart.to_json(indent=None)
+    if path.suffix == ".svg":
+        write_atomically(path, vl_convert.vegalite_to_svg(specification, config=_CONFIG))
+    else:
+        write_atomically(path, vl_convert.vegalite_to_png(specification, config=_CONFIG, scale=scale))
+
+
+def _shown(value: float) -> bool:
+    return value > 0 and math.isfinite(value)
+
+
+def _log10(value: float) -> float:
+    return max(_FLOOR, math.log10(value))
