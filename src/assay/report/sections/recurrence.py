@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from assay.records.checkup import Checkup
 from assay.records.recurrence import AttentionPaths, RecurrentMatrix, StateGradients, TimeTrace
 from assay.report.curves import Axes, Series, draw_curves
-from assay.report.parts import NAME, NUMBER, Column, Facts, Figure, Part, Prose, Section, Table
+from assay.report.parts import NAME, NUMBER, Column, Facts, Figure, Part, Section, Table
 from assay.report.wording import count, distinct, listed, number, percent
 
+MOST_MATRICES = 8
 _WAYS = {
     "exponential": "by the factor {rate} a step",
     "polynomial": "like distance to the power −{exponent}",
@@ -35,9 +36,8 @@ def recurrence_section(checkup: Checkup) -> Section | None:
 
 def _trace_parts(trace: TimeTrace) -> list[Part]:
     found: list[Part | None] = [_over_time(trace), _states(trace.states)]
-    for matrix in trace.matrices:
-        found += [_powers(matrix), Prose(f"{matrix.name}: {listed(list(matrix.proves))}.") if matrix.proves else None]
-    found += [_jacobians(trace), _gates(trace), _facts(trace)]
+    found += [_powers(matrix) for matrix in trace.matrices[:MOST_MATRICES]]
+    found += [_matrices(trace.matrices), _jacobians(trace), _gates(trace), _facts(trace)]
     if trace.attention is not None:
         found += _attention(trace.attention)
     return [part for part in found if part is not None]
@@ -92,11 +92,35 @@ def _states(states: Sequence[StateGradients]) -> Table:
     )
 
 
+def _matrices(matrices: Sequence[RecurrentMatrix]) -> Table | None:
+    if not matrices:
+        return None
+    titles = ("ρ(W)", "‖W‖₂", "non-normality", "peak of ‖Wᵏ‖₂")
+    return Table(
+        "What the recurrent matrices prove",
+        (Column("matrix", NAME), *(Column(title, NUMBER) for title in titles), Column("hence")),
+        tuple(
+            (
+                _matrix_name(matrix),
+                number(matrix.spectral_radius),
+                number(matrix.norm),
+                number(matrix.non_normality),
+                f"{number(matrix.peak)} at k = {matrix.peak_at}",
+                " ".join(matrix.proves),
+            )
+            for matrix in matrices
+        ),
+    )
+
+
+def _matrix_name(matrix: RecurrentMatrix) -> str:
+    return matrix.name + (f", {matrix.gate}" if matrix.gate else "")
+
+
 def _powers(matrix: RecurrentMatrix) -> Figure | None:
-    name = matrix.name + (f", {matrix.gate}" if matrix.gate else "")
     curves = (("ρᵏ, below", matrix.log_lower), ("‖Wᵏ‖₂", matrix.log_power), ("‖W‖₂ᵏ, above", matrix.log_upper))
     series = [Series(title, matrix.k, [value / math.log(10) for value in values]) for title, values in curves]
-    finding = f"{name}: ρ = {number(matrix.spectral_radius)}, ‖W‖₂ = {number(matrix.norm)}"
+    finding = f"{_matrix_name(matrix)}: ρ = {number(matrix.spectral_radius)}, ‖W‖₂ = {number(matrix.norm)}"
     note = (
         f"The power lies between the two bounds; its peak is {number(matrix.peak)} at k = {matrix.peak_at}, its "
         f"non-normality {number(matrix.non_normality)}."
