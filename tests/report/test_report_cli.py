@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -46,3 +48,11 @@ def test_errors_leave_nothing_behind(folder: Path) -> None:
     with pytest.raises(InputError, match="expected JSON"):
         run(folder)
     assert [path.name for path in folder.iterdir()] == ["check.json"]
+
+
+def test_drawing_needs_no_torch() -> None:
+    modules = ["page", "text", "junit", "sarif", "reading"]
+    code = (
+        f"import sys; {'; '.join(f'import assay.report.{name}' for name in modules)}; assert 'torch' not in sys.modules"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
