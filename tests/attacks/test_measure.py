@@ -12,7 +12,7 @@ from PIL import Image
 
 from assay.attacks.engine import attack
 from assay.attacks.gallery import pick_gallery
-from assay.attacks.measure import correct_after_rounding, measure_epsilon_curve, measure_robust_accuracy
+from assay.attacks.measure import count_right_after_rounding, measure_epsilon_curve, measure_robust_accuracy
 from assay.attacks.presets import Pgd, SignedSteps
 from assay.attacks.registry import PRESETS
 from assay.errors import DataError, OptionError
@@ -67,7 +67,7 @@ def test_rounding_to_bytes_by_hand(conv_net, small_set):
     with torch.no_grad():
         stored = (outcome.adversarial * 255).round() / 255
         right = (conv_net(stored).argmax(dim=1) == small_set.labels) & outcome.clean_right
-    assert correct_after_rounding(conv_net, small_set, outcome) == int(right.sum())
+    assert count_right_after_rounding(conv_net, small_set, outcome) == int(right.sum())
     assert int(right.sum()) == 44  # 0.4 of a grey level rounds away
 
 

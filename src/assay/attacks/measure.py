@@ -60,7 +60,7 @@ def measure_robust_accuracy(
         clean=clean,
         on_step=on_step,
     )
-    rounded = correct_after_rounding(model, dataset, outcome, batch_size=batch_size)
+    rounded = count_right_after_rounding(model, dataset, outcome, batch_size=batch_size)
     return RobustnessMeasurement(
         summarize_attack(outcome, options=options, seed=seed, correct_after_rounding=rounded), outcome
     )
@@ -124,7 +124,9 @@ def summarize_attack(
     )
 
 
-def correct_after_rounding(model: nn.Module, dataset: ImageDataset, outcome: Outcome, *, batch_size: int = 256) -> int:
+def count_right_after_rounding(
+    model: nn.Module, dataset: ImageDataset, outcome: Outcome, *, batch_size: int = 256
+) -> int:
     """How many samples are right once each adversarial image is rounded to 8 bits, as a file would store it.
 
     Only samples that were right before can be right; rounding to the nearest of 256 levels is not projected again.

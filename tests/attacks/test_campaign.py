@@ -1,0 +1,109 @@
+"""Long attacks: parts, resuming, stopping early."""
+
+from __future__ import annotations
+
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from assay.attacks import campaign
+from assay.attacks.campaign import run_campaign
+from assay.attacks.measure import measure_robust_accuracy
+from assay.attacks.presets import Pgd
+from assay.attacks.sequence import confidence_sequence
+from assay.errors import OptionError
+from assay.records.accuracy import wilson_interval
+
+OPTIONS = Pgd(steps=4)
+
+
+def without_time(record):
+    return record.model_copy(update={"seconds": 0.0})
+
+
+def test_the_table_holds_every_sample_once_and_agrees_with_one_run(conv_net, small_set, tmp_path):
+    done = run_campaign(conv_net, small_set, folder=tmp_path, attack=OPTIONS, epsilon=0.02, block=20)
+    whole = measure_robust_accuracy(conv_net, small_set, attack=OPTIONS, epsilon=0.02)
+    assert sorted(path.name for path in tmp_path.glob("*.parquet")) == [f"part-0000{i}.parquet" for i in range(3)]
+    rows = {row["id"]: row for row in done.table.to_pylist()}
+    assert sorted(rows) == list(range(48))
+    assert [rows[i]["robust"] for i in range(48)] == whole.outcome.robust.tolist()
+    assert [rows[i]["label"] for i in range(48)] == small_set.labels.tolist()
+    for i in range(48):
+        assert (rows[i]["attack"] == "pgd") == bool(whole.outcome.broken[i])
+        assert len(rows[i]["losses"]) == 5
+    assert done.record.correct == whole.record.correct
+    assert done.record.clean_correct == whole.record.clean_correct
+    assert done.record.loss_per_step == pytest.approx(whole.record.loss_per_step, rel=1e-4)
+    assert done.record.mean_distance == pytest.approx(whole.record.mean_distance)
+    assert not done.stopped
+
+
+def test_a_killed_run_resumes_to_the_same_record(conv_net, small_set, tmp_path, monkeypatch):
+    straight = run_campaign(conv_net, small_set, folder=tmp_path / "a", attack=OPTIONS, epsilon=0.02, block=10)
+    genuine, calls = campaign.attack, []
+
+    def dies(*args, **options):
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return genuine(*args, **options)
+
+    monkeypatch.setattr(campaign, "attack", dies)
+    with pytest.raises(KeyboardInterrupt):
+        run_campaign(conv_net, small_set, folder=tmp_path / "b", attack=OPTIONS, epsilon=0.02, block=10)
+    assert len(list((tmp_path / "b").glob("*.parquet"))) == 2
+    resumed = run_campaign(
+        conv_net, small_set, folder=tmp_path / "b", attack=OPTIONS, epsilon=0.02, block=10, resume=True
+    )
+    assert len(calls) == 3 + 3  # two parts were taken over, three made
+    assert without_time(resumed.record) == without_time(straight.record)
+    assert resumed.table.equals(straight.table)
+
+
+def test_another_campaign_is_not_resumed_and_none_is_overwritten(conv_net, small_set, tmp_path):
+    run_campaign(conv_net, small_set, folder=tmp_path, attack=OPTIONS, epsilon=0.02)
+    with pytest.raises(OptionError, match="expected an empty folder, or --resume, got an earlier campaign"):
+        run_campaign(conv_net, small_set, folder=tmp_path, attack=OPTIONS, epsilon=0.02)
+    with pytest.raises(OptionError, match=r"campaign.json: epsilon: expected 0.03 to resume, got 0.02"):
+        run_campaign(conv_net, small_set, folder=tmp_path, attack=OPTIONS, epsilon=0.03, resume=True)
+
+
+def test_stopping_early_samples_at_random_and_says_so(conv_net, small_set, tmp_path):
+    done = run_campaign(conv_net, small_set, folder=tmp_path, attack="fgsm", epsilon=0.5, block=12, stop_at=0.2)
+    assert done.stopped
+    assert done.record.n in {12, 24, 36}
+    assert (done.high - done.low) / 2 <= 0.2
+    assert done.low <= done.record.accuracy <= done.high
+    ids = pq.read_table(tmp_path / "part-00000.parquet")["id"].to_pylist()
+    assert ids != sorted(ids)
+    with pytest.raises(OptionError, match="stop_at: expected a half-width between 0 and 0.5, got 0.7"):
+        run_campaign(conv_net, small_set, folder=tmp_path, stop_at=0.7)
+
+
+@pytest.mark.parametrize("p", [0.03, 0.5, 0.9])
+def test_the_sequence_covers_at_every_look_where_the_wilson_interval_does_not(p):
+    generator = torch.Generator().manual_seed(int(100 * p))
+    runs, looks = 300, range(10, 401, 10)
+    tosses = (torch.rand(runs, 400, generator=generator) < p).cumsum(dim=1)
+    missed = wilson_missed = 0
+    for counts in tosses.tolist():
+        found = [confidence_sequence(counts[n - 1], n) for n in looks]
+        missed += any(not low <= p <= high for low, high in found)
+        wilson = [wilson_interval(counts[n - 1], n) for n in looks]
+        wilson_missed += any(not low <= p <= high for low, high in wilson)
+    assert missed / runs <= 0.05
+    assert wilson_missed / runs > 0.10
+
+
+def test_the_sequence_narrows_and_knows_its_ends():
+    assert confidence_sequence(0, 0) == (0.0, 1.0)
+    assert confidence_sequence(0, 50)[0] == 0.0
+    assert confidence_sequence(50, 50)[1] == 1.0
+    widths = [high - low for low, high in (confidence_sequence(n // 4, n) for n in (40, 400, 4000, 40000))]
+    assert widths == sorted(widths, reverse=True)
+    low, high = wilson_interval(1000, 4000)
+    wider = confidence_sequence(1000, 4000)
+    assert wider[0] < low
+    assert wider[1] > high
+    assert wider[1] - wider[0] < 2.5 * (high - low)
