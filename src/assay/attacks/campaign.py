@@ -67,6 +67,7 @@ def run_campaign(
     seed: int = 0,
     block: int = 500,
     batch_size: int = 256,
+    average: int = 1,
     stop_at: float | None = None,
     resume: bool = False,
     on_step: OnStep | None = None,
@@ -92,7 +93,9 @@ def run_campaign(
         path = folder / f"part-{number:05d}.parquet"
         if not path.is_file():
             part = dataset.subset(rows)
-            outcome = _attack_block(model, part, options, threat, seed=seed, batch_size=batch_size, on_step=on_step)
+            outcome = _attack_block(
+                model, part, options, threat, seed=seed, batch_size=batch_size, average=average, on_step=on_step
+            )
             rounded = count_right_after_rounding(model, part, outcome, batch_size=batch_size)
             _write(path, part, outcome, rounded=rounded)
         parts.append(pq.read_table(path))
@@ -113,6 +116,7 @@ def _attack_block(
     *,
     seed: int,
     batch_size: int,
+    average: int,
     on_step: OnStep | None,
 ) -> Outcome:
     return attack(
@@ -125,6 +129,7 @@ def _attack_block(
         seed=seed,
         batch_size=batch_size,
         ids=part.ids,
+        average=average,
         on_step=on_step,
     )
 

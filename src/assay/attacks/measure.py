@@ -40,12 +40,14 @@ def measure_robust_accuracy(
     epsilon: float = 8 / 255,
     seed: int = 0,
     batch_size: int = 256,
+    average: int = 1,
     clean: Predictions | None = None,
     on_step: OnStep | None = None,
 ) -> RobustnessMeasurement:
     """Accuracy of ``model`` on ``dataset`` after ``attack``; samples wrong before it count as wrong.
 
-    ``clean`` are the predictions on the untouched images where they are known already. The model is left as found.
+    ``clean`` are the predictions on the untouched images where they are known already; ``average`` passes make one
+    gradient (for randomised models). The model is left as found.
     Raises what :func:`assay.attacks.engine.attack` raises.
     """
     options = find_attack(attack) if isinstance(attack, str) else attack
@@ -57,6 +59,7 @@ def measure_robust_accuracy(
         epsilon=epsilon,
         seed=seed,
         batch_size=batch_size,
+        average=average,
         clean=clean,
         on_step=on_step,
     )
@@ -77,6 +80,7 @@ def _attack_dataset(
     batch_size: int,
     clean: Predictions | None,
     on_step: OnStep | None,
+    average: int = 1,
 ) -> Outcome:
     known = predict(model, dataset, batch_size=batch_size) if clean is None else clean
     return attack(
@@ -90,6 +94,7 @@ def _attack_dataset(
         batch_size=batch_size,
         ids=dataset.ids,
         clean_logits=known.logits,
+        average=average,
         on_step=on_step,
     )
 

@@ -11,9 +11,7 @@ from assay.cli import arguments as arg
 from assay.errors import OptionError
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
-    from assay.records.attack import EpsilonCurve, RobustAccuracy
+    from assay.records.attack import AttackSanity, EpsilonCurve, RobustAccuracy
 
 
 def attack(
@@ -36,7 +34,20 @@ def attack(
     loss: Annotated[
         str | None, typer.Option(help="What to climb: ce, margin, dlr or probability-margin.", show_default=False)
     ] = None,
+    average: Annotated[int, typer.Option(min=1, help="Passes that make one gradient, for a randomised model.")] = 1,
     curve: Annotated[bool, typer.Option("--curve", help="Also measure accuracy against epsilon.")] = False,
+    sanity: Annotated[bool, typer.Option(help="Also check whether attacks on this model can be trusted.")] = True,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder for every sample's result as Parquet parts, written as they come.", show_default=False
+        ),
+    ] = None,
+    stop_at: Annotated[
+        float | None,
+        typer.Option(help="With --out: end when the 95 % interval is ± this narrow, such as 0.01.", show_default=False),
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="With --out: go on with an interrupted run.")] = False,
     json_file: Annotated[
         Path | None, typer.Option("--json", help="Write the records to this file.", show_default=False)
     ] = None,
@@ -53,8 +64,10 @@ def attack(
     """
     from rich.console import Console
 
-    from assay.attacks import find_attack, measure_epsilon_curve, measure_robust_accuracy
+    from assay.attacks import find_attack, measure_attack_sanity, measure_epsilon_curve, measure_robust_accuracy
+    from assay.attacks.campaign import run_campaign
     from assay.attacks.threat import Threat
+    from assay.cli.attack_view import AttackProgress, print_attack, print_curve, print_sanity
     from assay.data.sources import load_dataset
     from assay.files import write_atomically
     from assay.models.loading import load_model
@@ -64,6 +77,8 @@ def attack(
     given["step_size"] = None if step_size is None else parse_fraction(step_size, where="--step-size")
     options = find_attack(name, {key: value for key, value in given.items() if value is not None})
     threat = Threat(norm=norm, epsilon=parse_fraction(epsilon, where="--epsilon"))  # type: ignore[arg-type]
+    if out is None and (resume or stop_at is not None):
+        raise OptionError("--out", expected="a folder to keep the results in", got="nothing")
     target = choose_device(device)
     dataset = load_dataset(data, split=split, data_dir=data_dir, limit=limit, max_bad=max_bad, image_size=image_size)
     network = load_model(
@@ -73,27 +88,53 @@ def attack(
         image_shape=dataset.shape,
         normalization=normalization,
     ).to(target)
-    with AttackProgress(Console(stderr=True)) as progress:
-        measured = measure_robust_accuracy(
-            network,
-            dataset,
-            attack=options,
-            norm=threat.norm,
-            epsilon=threat.epsilon,
-            seed=seed,
-            batch_size=batch_size,
-            on_step=progress.show,
-        )
-    records: list[RobustAccuracy | EpsilonCurve] = [measured.record]
     console = Console()
-    for note in measured.outcome.notes:
+    with AttackProgress(Console(stderr=True)) as progress:
+        if out is None:
+            measured = measure_robust_accuracy(
+                network,
+                dataset,
+                attack=options,
+                norm=threat.norm,
+                epsilon=threat.epsilon,
+                seed=seed,
+                batch_size=batch_size,
+                average=average,
+                on_step=progress.show,
+            )
+            notes = measured.outcome.notes
+            record = measured.record
+        else:
+            done = run_campaign(
+                network,
+                dataset,
+                folder=out,
+                attack=options,
+                norm=threat.norm,
+                epsilon=threat.epsilon,
+                seed=seed,
+                batch_size=batch_size,
+                average=average,
+                stop_at=stop_at,
+                resume=resume,
+                on_step=progress.show,
+            )
+            notes = (f"ended early: valid interval {100 * done.low:.2f} to {100 * done.high:.2f} %",) * done.stopped
+            record = done.record
+    for note in notes:
         console.print(f"note: {note}", style="yellow", markup=False)
-    print_attack(measured.record, console)
+    print_attack(record, console)
+    records: list[RobustAccuracy | EpsilonCurve | AttackSanity] = [record]
     if curve:
-        records.append(
-            measure_epsilon_curve(network, dataset, attack=options, norm=threat.norm, seed=seed, batch_size=batch_size)
+        found = measure_epsilon_curve(
+            network, dataset, attack=options, norm=threat.norm, seed=seed, batch_size=batch_size
         )
-        print_curve(records[-1], console)  # type: ignore[arg-type]
+        print_curve(found, console)
+        records.append(found)
+    if sanity:
+        trust = measure_attack_sanity(network, dataset, norm=threat.norm, epsilon=threat.epsilon, seed=seed)
+        print_sanity(trust, console)
+        records.append(trust)
     if json_file is not None:
         write_atomically(json_file, "[" + ",\n".join(record.model_dump_json(indent=1) for record in records) + "]\n")
 
@@ -105,100 +146,3 @@ def parse_fraction(text: str, *, where: str) -> float:
         return float(top) / (float(bottom) if slash else 1.0)
     except (ValueError, ZeroDivisionError):
         raise OptionError(where, expected="a number or a fraction such as 8/255", got=repr(text)) from None
-
-
-def print_attack(record: RobustAccuracy, console: Console) -> None:
-    """What was attacked, what is left, and the loss after each step."""
-    from rich.table import Table
-
-    clean = record.clean_correct / record.n
-    size = _as_fraction(record.epsilon)
-    ball = f"within {record.norm} {size}" if record.constrained else f"{record.norm} steps of {size}, no projection"
-    console.print(f"[bold]{record.attack}[/bold]  {ball}, seed {record.seed}, n = {record.n:,}")
-    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
-    table.add_row("clean accuracy", f"{100 * clean:.2f} %", f"{record.clean_correct:,} of {record.n:,}")
-    table.add_row(
-        "after the attack",
-        f"[bold]{100 * record.accuracy:.2f} %[/bold]",
-        f"{record.correct:,} of {record.n:,}, 95 % interval {100 * record.low:.2f} to {100 * record.high:.2f} %",
-    )
-    if record.correct_after_rounding is not None:
-        rounded = record.correct_after_rounding / record.n
-        table.add_row("rounded to 8 bits", f"{100 * rounded:.2f} %", "the same images as a file would store them")
-    table.add_row("mean distance", f"{record.mean_distance:.4g}", f"{record.norm}, of the images that broke")
-    table.add_row("cost", f"{record.forward_equivalents:.1f}", f"passes an image, {record.seconds:.1f} s")
-    console.print(table)
-    if record.outside_ball or record.unconfirmed:
-        console.print(
-            f"not counted: {record.outside_ball} outside the ball, {record.unconfirmed} not confirmed", style="yellow"
-        )
-    if len(record.loss_per_step) > 1:
-        _print_steps(record, console)
-
-
-def _print_steps(record: RobustAccuracy, console: Console, *, rows: int = 12) -> None:
-    from rich.table import Table
-
-    count = len(record.loss_per_step)
-    shown = sorted({round(k * (count - 1) / (min(rows, count) - 1)) for k in range(min(rows, count))})
-    most = max(record.loss_per_step) or 1.0
-    table = Table(box=None, padding=(0, 2, 0, 0))
-    for title in ("step", "mean loss", "accuracy"):
-        table.add_column(title, justify="right")
-    table.add_column("")
-    for k in shown:
-        loss = record.loss_per_step[k]
-        bar = "█" * max(0, round(30 * loss / most))
-        table.add_row(str(k), f"{loss:.3f}", f"{100 * record.accuracy_per_step[k]:.1f} %", f"[red]{bar}[/red]")
-    console.print(table)
-
-
-def print_curve(curve: EpsilonCurve, console: Console) -> None:
-    """Accuracy at each epsilon, and the size that breaks half of the images."""
-    from rich.table import Table
-
-    table = Table(
-        title=f"accuracy against epsilon ({curve.norm})", box=None, padding=(0, 2, 0, 0), title_justify="left"
-    )
-    table.add_column("epsilon", justify="right")
-    table.add_column("accuracy", justify="right")
-    table.add_column("")
-    for point in curve.points:
-        bar = "█" * round(30 * point.accuracy)
-        table.add_row(_as_fraction(point.epsilon), f"{100 * point.accuracy:.2f} %", f"[green]{bar}[/green]")
-    console.print(table)
-    if curve.median_epsilon is not None:
-        console.print(f"half of the images are broken at {_as_fraction(curve.median_epsilon)}")
-
-
-def _as_fraction(epsilon: float) -> str:
-    levels = epsilon * 255
-    return f"{levels:.4g}/255" if abs(levels - round(levels, 2)) < 1e-6 else f"{epsilon:.4g}"
-
-
-class AttackProgress:
-    """One line on standard error: the method that runs and how many samples it has settled; a context manager."""
-
-    def __init__(self, console: Console) -> None:
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-        self._bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            console=console,
-            transient=True,
-        )
-        self._task = self._bar.add_task("starting", total=None)
-
-    def __enter__(self) -> AttackProgress:
-        self._bar.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.stop()
-
-    def show(self, method: str, left: int, total: int) -> None:
-        """``left`` of ``total`` samples still stand against ``method``."""
-        self._bar.update(self._task, description=method, completed=total - left, total=total)
