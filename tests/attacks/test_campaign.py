@@ -35,6 +35,7 @@ def test_the_table_holds_every_sample_once_and_agrees_with_one_run(conv_net, sma
     assert done.record.correct == whole.record.correct
     assert done.record.clean_correct == whole.record.clean_correct
     assert done.record.loss_per_step == pytest.approx(whole.record.loss_per_step, rel=1e-4)
+    assert done.record.accuracy_per_step == pytest.approx(whole.record.accuracy_per_step)
     assert done.record.mean_distance == pytest.approx(whole.record.mean_distance)
     assert not done.stopped
 

@@ -38,6 +38,7 @@ _SCHEMA = pa.schema(
         ("steps", pa.int64()),
         ("distance", pa.float64()),
         ("losses", pa.list_(pa.float32())),
+        ("right", pa.list_(pa.bool_())),
     ]
 )
 
@@ -75,10 +76,10 @@ def run_campaign(
     """Attack ``dataset`` block by block in an order drawn from ``seed``; each block is a Parquet part in ``folder``.
 
     Columns: ``id``, ``label``, ``clean_prediction``, ``prediction`` (after the attack), ``robust``, ``attack`` (the
-    method that broke it), ``steps``, ``distance`` (of the nearest image found; null without one), ``losses`` (after
-    each step of the first method). ``stop_at`` ends the run when half the width of the 95 % confidence sequence of the
-    robust accuracy is at most that. ``resume`` takes over the parts of a run that was interrupted; the same record
-    comes out, as a sample's random numbers are its own.
+    method that broke it), ``steps``, ``distance`` (of the nearest image found; null without one), ``losses`` and
+    ``right`` (after each step of the first method). ``stop_at`` ends the run when half the width of the 95 %
+    confidence sequence of the robust accuracy is at most that. ``resume`` takes over the parts of a run that was
+    interrupted; the same record comes out, as a sample's random numbers are its own.
 
     Raises :class:`OptionError` when ``folder`` holds parts and ``resume`` is not set, or parts of another campaign.
     """
@@ -165,7 +166,8 @@ def _claim(folder: Path, identity: dict[str, Any], *, resume: bool) -> None:
 
 def _write(path: Path, part: ImageDataset, outcome: Outcome, *, rounded: int) -> None:
     after, robust = predictions(outcome.logits), outcome.robust
-    losses = None if outcome.trace is None else outcome.trace.losses.float().cpu()
+    trace = outcome.trace
+    unknown = [None] * len(part)
     table = pa.table(
         {
             "id": part.ids.tolist(),
@@ -176,7 +178,8 @@ def _write(path: Path, part: ImageDataset, outcome: Outcome, *, rounded: int) ->
             "attack": [outcome.methods[i] if i >= 0 else None for i in outcome.broken_by.tolist()],
             "steps": [step if step >= 0 else None for step in outcome.steps.tolist()],
             "distance": [d if d < float("inf") else None for d in outcome.distances.tolist()],
-            "losses": [None] * len(part) if losses is None else losses.tolist(),
+            "losses": unknown if trace is None else trace.losses.float().cpu().tolist(),
+            "right": unknown if trace is None else trace.right.cpu().tolist(),
         },
         schema=_SCHEMA,
     )
@@ -204,6 +207,11 @@ def _rows(parts: list[pa.Table], column: str) -> Iterator[Any]:
         yield from part[column].to_pylist()
 
 
+def _mean_per_step(parts: list[pa.Table], column: str) -> tuple[float, ...]:
+    rows = [row for row in _rows(parts, column) if row is not None]
+    return tuple(torch.tensor(rows, dtype=torch.float64).mean(dim=0).tolist()) if rows else ()
+
+
 def _summarize(parts: list[pa.Table], options: Attack, threat: Threat, *, seed: int) -> RobustAccuracy:
     sums = {key: sum(float(part.schema.metadata[key.encode()]) for part in parts) for key in _SUMS}
     robust = list(_rows(parts, "robust"))
@@ -212,8 +220,6 @@ def _summarize(parts: list[pa.Table], options: Attack, threat: Threat, *, seed: 
     ]
     broken = [c and not r for c, r in zip(clean, robust, strict=True)]
     distances = [d for d, b in zip(_rows(parts, "distance"), broken, strict=True) if b and d is not None]
-    traces = [losses for losses in _rows(parts, "losses") if losses is not None]
-    mean = torch.tensor(traces).double().mean(dim=0).tolist() if traces else []
     steps, step_size, restarts = options.describe(threat)
     n = len(robust)
     return RobustAccuracy.of(
@@ -228,7 +234,8 @@ def _summarize(parts: list[pa.Table], options: Attack, threat: Threat, *, seed: 
         seed=seed,
         constrained=threat.constrained,
         clean_correct=sum(clean),
-        loss_per_step=tuple(mean),
+        loss_per_step=_mean_per_step(parts, "losses"),
+        accuracy_per_step=_mean_per_step(parts, "right"),
         outside_ball=int(sums["outside_ball"]),
         unconfirmed=int(sums["unconfirmed"]),
         correct_after_rounding=int(sums["right_after_rounding"]),
