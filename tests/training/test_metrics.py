@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
-from assay.errors import OutputError
+from assay.errors import DependencyError, OutputError
 from assay.training.checkpoint import RunState
 from assay.training.metrics import MetricsLog, StepMetrics
+from assay.training.tensorboard import TensorBoardLog
 
 
 def metrics(step: int, **changes: float) -> StepMetrics:
@@ -54,3 +57,35 @@ def test_an_epoch_is_the_mean_of_its_steps() -> None:
     assert (summary.seconds, summary.images_per_second) == (2.0, 4.0)
     assert summary.validation_accuracy == 0.4
     assert (state.step, state.totals.steps, len(state.epochs)) == (2, 0, 1)
+
+
+def test_without_the_package_tensorboard_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    with pytest.raises(DependencyError, match=r"--tensorboard needs .*pip install 'assay\[tensorboard\]'"):
+        TensorBoardLog(tmp_path)
+
+
+def test_tensorboard_gets_every_number_of_a_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    written: list[tuple[str, float, int]] = []
+
+    class Writer:
+        def __init__(self, folder: str) -> None:
+            assert folder == str(tmp_path)
+
+        def add_scalar(self, name: str, value: float, step: int) -> None:
+            written.append((name, value, step))
+
+        def close(self) -> None:
+            written.append(("closed", 0.0, 0))
+
+    module = ModuleType("torch.utils.tensorboard")
+    module.SummaryWriter = Writer  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", module)
+    log = TensorBoardLog(tmp_path)
+    log(metrics(8, loss=0.25))
+    log(metrics(9))
+    assert ("train/loss", 0.25, 8) in written
+    assert {name for name, _, step in written if step == 9} == {
+        f"train/{name}" for name in ("loss", "accuracy", "learning_rate", "gradient_norm", "images_per_second")
+    }
+    assert written[-1][0] == "closed"
