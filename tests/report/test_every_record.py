@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import types
 from typing import Any, Literal, Union, get_args, get_origin
 
@@ -12,8 +13,10 @@ from pydantic import BaseModel
 from assay.records.base import Record
 from assay.records.checkup import Checkup
 from assay.records.measurements import Measurement
+from assay.report.parts import Figure
 from assay.report.sections import build_sections
 
+FIXED_COLOUR = re.compile(r'(fill|stroke)="(?!var\(|none|transparent)')  # such a mark would not follow the theme
 KINDS: tuple[type[Record], ...] = get_args(get_args(Measurement)[0])
 FILLS: dict[str, dict[type, Any]] = {
     "plain": {int: 2, float: 0.5, str: "layer", bool: True, tuple: 3},
@@ -65,3 +68,5 @@ def test_any_record_becomes_a_section(kind: type[Record], values: dict[type, Any
     first, *_ = build_sections(document)
     assert first.records == (record,)
     assert first.summary
+    charts = [part.wide for part in first.parts if isinstance(part, Figure)]
+    assert not [chart for chart in charts if FIXED_COLOUR.search(chart)]

@@ -47,6 +47,7 @@ _CONFIG: dict[str, Any] = {
     "axisY": {"titleAngle": 0, "titleAlign": "left", "titleAnchor": "start", "titleY": -10, "titleX": 0},
     "axisX": {"labelFlush": False},
     "text": {"fontSize": 12, "fill": INK},
+    "title": {"color": INK},
 }  # fmt: skip
 
 
