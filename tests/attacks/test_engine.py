@@ -239,3 +239,35 @@ def test_bad_options_name_the_field(options):
 
     with pytest.raises(OptionError, match=f"pgd: {name}: expected "):
         find_attack("pgd", options)
+
+
+class Wave(nn.Module):
+    """The true class wins everywhere, by a margin that is smallest in the middle of a valley."""
+
+    def forward(self, x):
+        away = (x - 0.5).abs().flatten(1).sum(dim=1)
+        return torch.stack([1 + away, torch.zeros_like(away)], dim=1)
+
+
+def test_steps_that_go_round_in_circles_end():
+    images = torch.full((3, 1, 2, 2), 0.5 + 1 / 64)
+    images[1] = 0.5 + 3 / 64  # exact in binary, so that the steps of 1/32 come back exactly
+    labels = torch.zeros(3, dtype=torch.int64)
+    options = Pgd(steps=50, step_size=1 / 32, random_start=False)
+    outcome = attack(Wave(), images, labels, attack=options, epsilon=0.25)
+    assert not outcome.broken.any()
+    assert outcome.effort.gradients < 3 * 6
+    random = attack(Wave(), images, labels, attack=Pgd(steps=50, step_size=1 / 33, momentum=0.9), epsilon=0.25)
+    assert random.effort.gradients == 150
+
+
+def test_fingerprints_tell_images_apart():
+    from assay.attacks.gradient_steps import fingerprints
+
+    images = torch.rand(50, 3, 4, 4)
+    changed = images.clone()
+    changed[:, 1, 2, 3] = torch.nextafter(changed[:, 1, 2, 3], torch.tensor(2.0))
+    swapped = images.flip(3)
+    marks = torch.cat([fingerprints(images), fingerprints(changed), fingerprints(swapped)])
+    assert len(marks.unique()) == 150
+    assert torch.equal(fingerprints(images), fingerprints(images.clone()))

@@ -1,5 +1,6 @@
 """Threats, steps, attacks, and the engine that judges them."""
 
+from assay.attacks.describe import describe_attack
 from assay.attacks.engine import Outcome, attack
 from assay.attacks.ensemble import Adaptive, ApgdCe, ApgdT, FabT, MinimumNorm, SquareSearch, Standard
 from assay.attacks.external import External, Transfer
@@ -32,6 +33,7 @@ __all__ = [
     "Transfer",
     "Transforms",
     "attack",
+    "describe_attack",
     "find_attack",
     "measure_attack_sanity",
     "measure_epsilon_curve",

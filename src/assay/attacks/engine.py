@@ -232,7 +232,8 @@ class Engine:
             lanes, answer = lanes.take(staying), answer.take(staying)
         if len(lanes) == 0:
             return lanes
-        return method.advance(lanes, answer, self.threat)  # type: ignore[no-any-return]  # its own kind of lanes
+        moved: Lanes = method.advance(lanes, answer, self.threat)
+        return moved.take(~moved.done) if bool(moved.done.any()) else moved
 
     def _probe(self, lanes: Lanes, trace: Trace | None) -> Lanes:
         """Ask the untouched model alone first, and let go of what it gets wrong; return the rest.
@@ -255,7 +256,7 @@ class Engine:
 
     def _settle(self, method: Method[Any], lanes: Lanes, answer: Answer) -> Tensor:
         """Confirm what was found, write it down, and say which rows are finished, bool (B,)."""
-        finished = lanes.done | (lanes.step >= method.steps)
+        finished = lanes.step >= method.steps
         if method.keeps == "last":
             if bool(finished.any()):
                 self._write(lanes.take(finished), always=True)

@@ -7,16 +7,18 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from assay.attacks import draws
 from assay.attacks.lanes import Answer, Keeps, Lanes, Samples, lane_fields
 from assay.attacks.losses import Loss, cross_entropy
 from assay.attacks.threat import Threat, column
 
 
 @dataclass(eq=False)
-class MomentumLanes(Lanes):
-    """Lanes with the running direction, (B, C, H, W)."""
+class StepLanes(Lanes):
+    """Lanes with the running ``velocity`` (B, C, H, W) and a fingerprint of each image ``visited``, (B, steps + 1)."""
 
     velocity: Tensor
+    visited: Tensor
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,9 @@ class GradientSteps:
     plain PGD (Madry et al. 2018), one step of size ε from the image itself FGSM (Goodfellow et al. 2015), μ = 1
     MI-FGSM (Dong et al. 2018). ``stream`` sets restarts apart. With ``keeps="last"`` and an unconstrained threat
     nothing is projected: the textbook's signed steps.
+
+    Plain steps of one size are a function of the image alone, so a row that comes back to an image it has visited will
+    go round for ever: it is done.
     """
 
     name: str
@@ -41,7 +46,7 @@ class GradientSteps:
     seed: int = 0
     stream: int = 0
 
-    def begin(self, samples: Samples, threat: Threat) -> MomentumLanes:
+    def begin(self, samples: Samples, threat: Threat) -> StepLanes:
         """Each sample's first image."""
         candidate = samples.images
         if self.random_start:
@@ -49,10 +54,14 @@ class GradientSteps:
             candidate = threat.project(
                 samples.images + column(samples.epsilon) * delta, samples.images, samples.epsilon
             )
-        width = samples.images.shape if self.momentum else (len(samples), 0, 1, 1)
-        return MomentumLanes(**lane_fields(samples, candidate=candidate), velocity=samples.images.new_zeros(width))
+        shape = samples.images.shape if self.momentum else (len(samples), 0, 1, 1)
+        visited = samples.index.new_zeros((len(samples), self.steps + 1 if self._may_cycle else 0))
+        if self._may_cycle:
+            visited[:, 0] = fingerprints(candidate)
+        fields = lane_fields(samples, candidate=candidate)
+        return StepLanes(**fields, velocity=samples.images.new_zeros(shape), visited=visited)
 
-    def advance(self, lanes: MomentumLanes, answer: Answer, threat: Threat) -> MomentumLanes:
+    def advance(self, lanes: StepLanes, answer: Answer, threat: Threat) -> StepLanes:
         """The next image."""
         lanes.step = lanes.step + 1
         direction = answer.gradient
@@ -63,7 +72,23 @@ class GradientSteps:
         step = column(self.relative_step * lanes.epsilon) if self.step_size is None else self.step_size
         moved = lanes.candidate + step * threat.geometry.steepest(direction)
         lanes.candidate = threat.project(moved, lanes.images, lanes.epsilon) if threat.constrained else moved
+        if self._may_cycle:
+            mark = fingerprints(lanes.candidate)
+            lanes.done = (lanes.visited == mark[:, None]).any(dim=1)
+            lanes.visited = lanes.visited.scatter(1, lanes.step[:, None], mark[:, None])
         return lanes
+
+    @property
+    def _may_cycle(self) -> bool:
+        return self.keeps == "first" and self.momentum == 0 and self.steps > 2
+
+
+def fingerprints(images: Tensor) -> Tensor:
+    """int64 (B,): a hash of every bit of each image; 0 is left to images not yet visited."""
+    words = images.float().flatten(1).contiguous().view(torch.int32).long()
+    weights = draws.bits(torch.zeros(1, dtype=torch.int64, device=images.device), 0xF1, size=words.shape[1]) | 1
+    marks = (words * weights).sum(dim=1)
+    return torch.where(marks == 0, 1, marks)
 
 
 @dataclass(frozen=True)

@@ -136,3 +136,32 @@ class AttackSanity(Record):
     def find(self, name: SanityName) -> SanityCheck | None:
         """The check of that name, None where it is missing."""
         return next((check for check in self.checks if check.name == name), None)
+
+
+class Transition(Frozen):
+    """How many samples of one class were turned into another."""
+
+    before: str
+    after: str
+    count: int
+
+
+class AttackAnatomy(Record):
+    """What an attack did to the ``broken`` samples, beyond how many they are.
+
+    ``loss_quantiles[k]`` are the quantiles of the cross-entropy over all samples after step k, at ``quantile_levels``.
+    ``median_psnr`` is in dB; ``median_ssim`` and ``lowest_ssim`` are structural similarities, 1 for identical images.
+    All three are None where nothing broke.
+    """
+
+    kind: Literal["attack_anatomy"] = "attack_anatomy"
+    attack: str
+    norm: Norm
+    epsilon: float
+    broken: int
+    quantile_levels: tuple[float, ...]
+    loss_quantiles: tuple[tuple[float, ...], ...]
+    transitions: tuple[Transition, ...]
+    median_psnr: float | None
+    median_ssim: float | None
+    lowest_ssim: float | None
