@@ -8,7 +8,7 @@ from pydantic import Field
 
 from assay.records.accuracy import CleanAccuracy
 from assay.records.anatomy import Anatomy
-from assay.records.attack import AdversarialGallery, AttackSanity, EpsilonCurve, RobustAccuracy
+from assay.records.attack import AdversarialGallery, AttackAnatomy, AttackSanity, EpsilonCurve, RobustAccuracy
 from assay.records.augmentation import Invariance
 from assay.records.curvature import Curvature
 from assay.records.depth_trace import DepthTrace
@@ -26,6 +26,7 @@ Measurement = Annotated[
     | EpsilonCurve
     | AdversarialGallery
     | AttackSanity
+    | AttackAnatomy
     | Invariance
     | GradientFlow
     | InputGradients
