@@ -13,6 +13,7 @@ from assay.cli.anatomy import anatomy
 from assay.cli.attack import attack
 from assay.cli.augment import augment
 from assay.cli.check import check
+from assay.cli.compress import compress
 from assay.cli.explain import explain
 from assay.cli.factor import factor
 from assay.cli.groups import groups
@@ -61,6 +62,7 @@ app.command()(attack)
 app.command()(trace)
 app.command()(groups)
 app.command()(factor)
+app.command()(compress)
 app.command()(explain)
 app.command()(report)
 

@@ -70,7 +70,7 @@ def weigh(
     kept = [Candidate(site, None, site.flops, 0.0, original, original)]
     slower = 0
     for place, latency in zip(cheaper, timed[1:], strict=True):
-        if latency.median > GAIN * original.median:
+        if latency.fastest > GAIN * original.fastest:
             slower += 1
             continue
         factors = described[place]

@@ -16,7 +16,7 @@ from assay.lowrank.matrix import Dense, Matrix
 from assay.records.factorization import PictureRank
 
 RANKS = (1, 5, 20, 50)
-LONGEST = 640  # pixels of a side in the page
+LONGEST = 480  # pixels of a side in the page, so that it stays small
 LARGEST = 40_000_000  # pixels
 
 
@@ -45,7 +45,7 @@ def read_channels(path: Path) -> Tensor:
 def rebuild_picture(path: Path, *, extra: int) -> tuple[PictureRank, ...]:
     """The original (as rank 0), then rank 1, 5, 20, 50 and ``extra``, each channel factorised on its own.
 
-    ``share`` counts r(h + w + 1) numbers a channel against h·w. Pictures are shown at most 640 pixels wide or high.
+    ``share`` counts r(h + w + 1) numbers a channel against h·w. Pictures are shown at most 480 pixels wide or high.
     """
     channels = read_channels(path)
     _, high, wide = channels.shape

@@ -13,6 +13,7 @@ from torch.nn.parameter import is_lazy
 from assay.errors import ModelError, OptionError
 from assay.models.architectures import ARCHITECTURES, build, near
 from assay.models.factories import import_factory
+from assay.models.factorized import install, read_structure
 from assay.models.libraries import LIBRARIES, LIBRARY_CLASSES, Wanted
 from assay.models.normalize import Normalize, Normalized, choose_normalization
 from assay.models.run_folder import CONFIG, WEIGHTS, is_run_folder, read_config
@@ -98,6 +99,21 @@ def open_model(
 
     Raises :class:`ModelError`, :class:`OptionError` or :class:`DependencyError`, each one line.
     """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        loaded = _open(spec, weights, classes, image_shape, normalization, seed)
+    check_finite(loaded.model, where=spec)
+    return loaded
+
+
+def _open(
+    spec: str,
+    weights: Path | None,
+    classes: int | None,
+    image_shape: tuple[int, int, int] | None,
+    normalization: Wanted,
+    seed: int,
+) -> LoadedModel:
     plan = _plan(spec, image_shape=image_shape, normalization=normalization, seed=seed)
     if classes is not None and plan.classes not in {None, classes}:
         raise ModelError(spec, expected=f"{classes} classes, as the data has", got=f"a model of {plan.classes}")
@@ -107,27 +123,25 @@ def open_model(
     source = weights if weights is not None else plan.weights
     count = classes or plan.classes or plan.default_classes
     notes = plan.notes
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model = _materialize(plan.make(count), plan.image_shape)
-        if source is not None:
-            state = read_weights(source)
-            implied = implied_classes(_receiver(model, state), state, classes=count)
-            if implied is not None and (classes is not None or plan.classes is not None):
-                raise ModelError(str(source), expected=f"weights for {count} classes", got=f"weights for {implied}")
-            if implied is not None:
-                count = implied
-                model = _materialize(plan.make(count), plan.image_shape)
-            load_weights(_receiver(model, state), state, where=str(source))
-        elif plan.random_note is not None:
-            notes = (*notes, plan.random_note)
-    check_finite(model, where=spec)
+    structure = () if source is None else read_structure(source)  # of a compressed network, whose weights are factors
+    model = install(_materialize(plan.make(count), plan.image_shape), structure)
+    if source is not None:
+        state = read_weights(source)
+        implied = implied_classes(_receiver(model, state), state, classes=count)
+        if implied is not None and (classes is not None or plan.classes is not None):
+            raise ModelError(str(source), expected=f"weights for {count} classes", got=f"weights for {implied}")
+        if implied is not None:
+            count = implied
+            model = install(_materialize(plan.make(count), plan.image_shape), structure)
+        load_weights(_receiver(model, state), state, where=str(source))
+    elif plan.random_note is not None:
+        notes = (*notes, plan.random_note)
     return LoadedModel(model, spec, count, plan.image_shape, class_names=plan.class_names, notes=notes)
 
 
 def _plan(spec: str, *, image_shape: tuple[int, int, int] | None, normalization: Wanted, seed: int) -> _Plan:
     """Decide which spelling ``spec`` is."""
-    if is_run_folder(Path(spec)):
+    if spec and is_run_folder(Path(spec)):
         return _plan_run(Path(spec), normalization=normalization, seed=seed)
     name = spec.partition(",")[0]
     library, colon, _ = name.partition(":")
@@ -258,7 +272,7 @@ def _unknown(spec: str) -> ModelError:
         return ModelError(spec, expected=expected, got="a file of weights" if path.exists() else "no such file")
     if path.suffix == ".py":
         return ModelError(spec, expected=f"the name of what makes the model, {spec}:FACTORY", got="no name")
-    if path.is_dir():
+    if spec and path.is_dir():
         return ModelError(spec, expected=f"a run folder, with a {CONFIG} in it", got="a folder without one")
     expected = (
         f"a run folder, one of {', '.join(ARCHITECTURES)}, torchvision:NAME, timm:NAME, "

@@ -24,7 +24,7 @@ def draw_spectrum(report: FactorizationReport) -> AnyChart:
     wide = max(sigma) / min(sigma) > 30
     colour = alt.Color("kept:N", scale=alt.Scale(domain=["kept", "left out"], range=[ACCENT, SOFT]), legend=None)
     scale, axis = (alt.Scale(type="log"), decades(sigma)) if wide else (alt.Scale(zero=True), alt.Axis(tickCount=5))
-    return (
+    chart: AnyChart = (
         alt.Chart(source(rows))
         .mark_point(filled=True, size=36, opacity=1)
         .encode(
@@ -37,6 +37,7 @@ def draw_spectrum(report: FactorizationReport) -> AnyChart:
         )
         .properties(width=WIDTH, height=HEIGHT)
     )
+    return chart
 
 
 def draw_energy(report: FactorizationReport) -> AnyChart:
@@ -58,7 +59,8 @@ def draw_energy(report: FactorizationReport) -> AnyChart:
         .mark_point(filled=True, size=110, color=ALARM, opacity=1)
         .encode(x=x, y=y, description="tip:N")
     )
-    return (line + point).properties(width=WIDTH, height=HEIGHT)
+    chart: AnyChart = (line + point).properties(width=WIDTH, height=HEIGHT)
+    return chart
 
 
 def draw_gauge(points: Sequence[GaugePoint]) -> AnyChart:
@@ -68,7 +70,7 @@ def draw_gauge(points: Sequence[GaugePoint]) -> AnyChart:
         for p in points
     ]
     c = [p.scale for p in points]
-    return (
+    chart: AnyChart = (
         alt.Chart(source(rows))
         .mark_line(color=ACCENT, strokeWidth=2, point=alt.OverlayMarkDef(filled=True, size=40, color=ACCENT, opacity=1))
         .encode(
@@ -80,6 +82,7 @@ def draw_gauge(points: Sequence[GaugePoint]) -> AnyChart:
         )
         .properties(width=WIDTH, height=HEIGHT)
     )
+    return chart
 
 
 def draw_hessian(landscape: Landscape) -> AnyChart:
@@ -99,7 +102,8 @@ def draw_hessian(landscape: Landscape) -> AnyChart:
         .mark_point(filled=True, size=22, color=ACCENT, opacity=1)
         .encode(x=x, y=y, description="tip:N")
     )
-    return (line + dots).properties(width=WIDTH, height=HEIGHT)
+    chart: AnyChart = (line + dots).properties(width=WIDTH, height=HEIGHT)
+    return chart
 
 
 def draw_saddle(landscape: Landscape) -> AnyChart:
@@ -123,7 +127,9 @@ def draw_saddle(landscape: Landscape) -> AnyChart:
     ]
     names = [path.method for path in landscape.paths]
     box = alt.Scale(domain=[-1.7, 1.7], nice=False)
-    x, y = alt.X("x:Q", title="b / √σ₁", scale=box), alt.Y("y:Q", title="a / √σ₁", scale=box)
+    axis = alt.Axis(values=[-1.5, -1, -0.5, 0, 0.5, 1, 1.5])
+    x = alt.X("x:Q", title="b / √σ₁", scale=box, axis=axis)
+    y = alt.Y("y:Q", title="a / √σ₁", scale=box, axis=axis)
     colour = alt.Color(
         "series:N", sort=None, scale=alt.Scale(domain=names, range=[*SERIES[:2], SERIES[3]]), legend=None
     )
@@ -139,7 +145,8 @@ def draw_saddle(landscape: Landscape) -> AnyChart:
     origin: list[Row] = [{"x": 0.0, "y": 0.0, "tip": "the saddle: a = b = 0"}]
     cross = alt.Chart(source(origin)).mark_point(shape="cross", size=110, filled=True, color="var(--ink)", opacity=1)
     saddle = cross.encode(x=x, y=y, description="tip:N")
-    return (ground + paths + dots + saddle).properties(width=WIDTH, height=WIDTH * 0.8)
+    chart: AnyChart = (ground + paths + dots + saddle).properties(width=WIDTH, height=WIDTH * 0.8)
+    return chart
 
 
 def _hyperbola(target: float, name: str, level: float) -> list[Row]:

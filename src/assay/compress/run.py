@@ -1,0 +1,287 @@
+"""Compress a network on data: weigh, choose, fit, fine-tune, and measure before and after."""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from assay.attacks.measure import measure_robust_accuracy
+from assay.compress.candidates import Candidate, Weighed
+from assay.compress.network import (
+    KINDS,
+    Fitted,
+    check_sites,
+    choose,
+    compress_network,
+    factors_of,
+    uniform,
+    weigh_network,
+)
+from assay.compress.traffic import Site, find_sites
+from assay.data.dataset import ImageDataset, to_unit_range
+from assay.data.split import stratified_split
+from assay.errors import OptionError
+from assay.evaluate import measure_clean_accuracy, predict
+from assay.lowrank.latency import Latency, measure_latencies
+from assay.models.anatomy import measure_anatomy
+from assay.models.factorized import Kind, LayerFactors, chain_for
+from assay.records.compression import CompressionPoint, CompressionReport, LayerCompression, Standing
+from assay.runtime import device_of, dtype_of, generator
+from assay.training.loop import fit
+from assay.training.recipes import Recipe
+
+SHARES = (0.95, 0.9, 0.85, 0.8, 0.75, 0.7, 0.65, 0.6, 0.55, 0.5, 0.45, 0.4, 0.35, 0.3, 0.25, 0.2)
+CURVE = (0.25, 0.5, 0.75)
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to aim for and how much to spend.
+
+    Either ``share`` of the FLOPs, or ``max_drop``: the fewest FLOPs that cost at most so many points of accuracy on
+    images held out of the training set, before fine-tuning. ``epochs`` of fine-tuning (0: none) at ``lr``.
+    """
+
+    share: float | None = None
+    max_drop: float | None = None
+    kinds: tuple[Kind, ...] = KINDS
+    calibration: int = 256
+    validation: int = 2000
+    epochs: float = 0.0
+    lr: float = 0.01
+    batch: int = 64
+    attack: str | None = "pgd"
+    epsilon: float = 8 / 255
+    robust_images: int = 500
+    curve: tuple[float, ...] = CURVE
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if (self.share is None) == (self.max_drop is None):
+            raise OptionError("target", expected="a share of the FLOPs, or max_drop", got="both or neither")
+        if self.share is not None and not 0 < self.share < 1:
+            raise OptionError("target", expected="a share of the FLOPs between 0 and 1, such as 0.5x", got=self.share)
+        if self.max_drop is not None and not 0 <= self.max_drop < 100:
+            raise OptionError("max_drop", expected="points of accuracy, 0 to 100", got=self.max_drop)
+
+
+@dataclass(frozen=True, eq=False)
+class Compressed:
+    """The smaller network, its structure, and what was measured."""
+
+    model: nn.Module
+    factorization: tuple[LayerFactors, ...]
+    report: CompressionReport
+
+
+def compress(
+    model: nn.Module,
+    train: ImageDataset,
+    test: ImageDataset,
+    plan: Plan,
+    *,
+    name: str = "model",
+    say: Say = lambda _: None,
+) -> Compressed:
+    """Replace layers of ``model`` by thinner chains fitted to data, within a budget; ``model`` is left as it was.
+
+    Everything is chosen on ``train`` (calibration images, and others held out of it); ``test`` is read at the end,
+    once for each of the networks. Raises :class:`ModelError` for a network without a layer to factorise, and
+    :class:`OptionError` for a target that layers which get faster cannot reach.
+    """
+    started = time.perf_counter()
+    held_out = min(0.5, plan.validation / len(train))
+    kept, validation = stratified_split(train, fraction=held_out, seed=plan.seed)
+    order = torch.randperm(len(kept), generator=generator(plan.seed, 0x90))
+    calibration = kept.subset(order[: plan.calibration])
+    total = measure_anatomy(model, image_shape=train.shape).flops
+    sites = find_sites(model, calibration)
+    check_sites(sites, name)
+    say(f"weighing {len(sites)} layers")
+    weighed = weigh_network(model, sites, calibration, kinds=plan.kinds, batch=plan.batch)
+    chosen, fitted = _reach(model, weighed, calibration, validation, plan, total=total, say=say)
+    curve = _sweep(model, sites, calibration, validation, plan, say=say)
+    untuned = measure_clean_accuracy(fitted.model, test)
+    smaller, seconds = _fine_tune(fitted.model, kept, plan, say=say)
+    say("measuring before and after")
+    latencies, ratio = _time_both(model, smaller, test, batch=plan.batch)
+    report = CompressionReport(
+        model=name,
+        data=test.name,
+        target=f"{plan.share:g}x" if plan.share is not None else f"at most {plan.max_drop:g} points",
+        calibration_images=len(calibration),
+        fine_tuning_seconds=seconds,
+        fine_tuning_epochs=plan.epochs,
+        seconds=time.perf_counter() - started,
+        before=_stand(model, test, plan, latencies[0]),
+        compressed=untuned,
+        after=_stand(smaller, test, plan, latencies[1]),
+        latency_ratio=ratio,
+        layers=tuple(_describe(model, w, c, fitted) for w, c in zip(weighed, chosen, strict=True)),
+        curve=curve,
+    )
+    return Compressed(smaller, fitted.factorization, report)
+
+
+def _reach(
+    model: nn.Module,
+    weighed: Sequence[Weighed],
+    calibration: ImageDataset,
+    validation: ImageDataset,
+    plan: Plan,
+    *,
+    total: int,
+    say: Say,
+) -> tuple[tuple[Candidate, ...], Fitted]:
+    """What was chosen, fitted: at one share, or by bisection over shares for the largest drop that is allowed."""
+    if plan.share is not None:
+        chosen = choose(weighed, total_flops=total, share=plan.share)
+        say(f"fitting {len(factors_of(chosen))} layers")
+        return chosen, compress_network(model, factors_of(chosen), calibration)
+    assert plan.max_drop is not None
+    base = _accuracy(model, validation)
+    nothing = tuple(layer.candidates[0] for layer in weighed)
+    best = (nothing, Fitted(copy.deepcopy(model), (), {}))
+    low, high = 0, len(SHARES) - 1
+    while low <= high:
+        middle = (low + high) // 2
+        try:
+            chosen = choose(weighed, total_flops=total, share=SHARES[middle])
+        except OptionError:
+            high = middle - 1
+            continue
+        fitted = compress_network(model, factors_of(chosen), calibration)
+        drop = 100 * (base - _accuracy(fitted.model, validation))
+        say(f"{SHARES[middle]:g}x of the FLOPs: {drop:.2f} points lost on held-out training images")
+        if drop <= plan.max_drop:
+            best, low = (chosen, fitted), middle + 1
+        else:
+            high = middle - 1
+    return best
+
+
+def _sweep(
+    model: nn.Module,
+    sites: Sequence[Site],
+    calibration: ImageDataset,
+    validation: ImageDataset,
+    plan: Plan,
+    *,
+    say: Say,
+) -> tuple[CompressionPoint, ...]:
+    """Accuracy against a uniform share of the ranks, with the data and from the weights alone, without fine-tuning."""
+    points = []
+    for share in plan.curve:
+        say(f"all layers at {100 * share:.0f} % of their rank")
+        for use_data in (True, False):
+            fitted = compress_network(model, uniform(model, sites, share=share), calibration, use_data=use_data)
+            points.append(
+                CompressionPoint(
+                    method="data-aware" if use_data else "weight SVD",
+                    share=share,
+                    flops=measure_anatomy(fitted.model, image_shape=validation.shape).flops,
+                    accuracy=_accuracy(fitted.model, validation),
+                    n=len(validation),
+                )
+            )
+    return tuple(points)
+
+
+def _fine_tune(model: nn.Module, train: ImageDataset, plan: Plan, *, say: Say) -> tuple[nn.Module, float]:
+    if plan.epochs == 0:
+        return model, 0.0
+    say(f"fine-tuning for {plan.epochs:g} epochs")
+    recipe = Recipe.parse(
+        {
+            "name": "fine-tuning",
+            "epochs": plan.epochs,
+            "batch_size": 128,
+            "optimizer": {"name": "sgd", "lr": plan.lr, "momentum": 0.9, "weight_decay": 1e-4},
+            "schedule": {"name": "cosine", "warmup": 0.05},
+            "augment": {"name": "flip-crop", "padding": max(1, train.shape[1] // 8), "flip": train.shape[0] == 3},
+        },
+        where="fine-tuning",
+    )
+    started = time.perf_counter()
+    fit(model, train, recipe=recipe, seed=plan.seed)
+    return model.eval(), time.perf_counter() - started
+
+
+def _time_both(
+    before: nn.Module, after: nn.Module, test: ImageDataset, *, batch: int
+) -> tuple[tuple[Latency, Latency], float]:
+    copies = [copy.deepcopy(m).eval().to(memory_format=torch.channels_last) for m in (before, after)]
+    images = to_unit_range(test.images[:batch].to(device_of(before)), dtype_of(before))
+    first, second = measure_latencies(
+        copies, images.contiguous(memory_format=torch.channels_last), repeats=30, budget=20
+    )
+    return (first, second), second.median / first.median
+
+
+def _stand(model: nn.Module, test: ImageDataset, plan: Plan, latency: Latency) -> Standing:
+    anatomy = measure_anatomy(model, image_shape=test.shape)
+    robust = None
+    if plan.attack is not None:
+        few = test.subset(torch.arange(min(plan.robust_images, len(test))))
+        robust = measure_robust_accuracy(model, few, attack=plan.attack, epsilon=plan.epsilon, seed=plan.seed).record
+    return Standing(
+        parameters=anatomy.parameters,
+        flops=anatomy.flops,
+        latency=latency.median,
+        latency_low=latency.low,
+        latency_high=latency.high,
+        batch=plan.batch,
+        clean=measure_clean_accuracy(model, test),
+        robust=robust,
+    )
+
+
+def _describe(model: nn.Module, weighed: Weighed, chosen: Candidate, fitted: Fitted) -> LayerCompression:
+    layer = model.get_submodule(weighed.site.name)
+    weight = layer.weight
+    assert isinstance(weight, torch.Tensor)
+    matrix = weight.detach().double().flatten(1)
+    factors = chosen.factors
+    before = sum(p.numel() for p in layer.parameters())
+    after, condition = before, _condition(matrix, min(matrix.shape))
+    if factors is not None:
+        after = sum(p.numel() for p in chain_for(layer, factors).parameters())
+        condition = _condition(matrix, factors.rank) if factors.kind in {"linear", "channel"} else condition
+    reason = ""
+    if factors is None:
+        kept = len(weighed.candidates) > 1
+        reason = "the budget needs no more" if kept else f"none of {weighed.slower} cheaper forms was faster"
+    return LayerCompression(
+        name=weighed.site.name,
+        kind="kept" if factors is None else factors.kind,
+        rank=min(matrix.shape) if factors is None else factors.rank,
+        inner=None if factors is None else factors.inner,
+        full_rank=min(matrix.shape),
+        flops_before=weighed.site.flops,
+        flops_after=chosen.flops,
+        parameters_before=before,
+        parameters_after=after,
+        latency_before=chosen.original_latency.fastest,
+        latency_after=chosen.latency.fastest,
+        condition_before=_condition(matrix, min(matrix.shape)),
+        condition_after=condition,
+        relative_error=fitted.errors.get(weighed.site.name, 0.0) / weighed.variance if weighed.variance else 0.0,
+        reason=reason,
+    )
+
+
+def _condition(matrix: torch.Tensor, rank: int) -> float:
+    sigma = torch.linalg.svdvals(matrix)
+    smallest = float(sigma[rank - 1])
+    return float(sigma[0]) / smallest if smallest > 0 else math.inf
+
+
+def _accuracy(model: nn.Module, dataset: ImageDataset) -> float:
+    return float(predict(model, dataset).correct.double().mean())
