@@ -93,3 +93,15 @@ def test_the_message_goes_through_logging(caplog):
     with caplog.at_level(logging.WARNING):
         engine.announce()
     assert "compiling the augmentation kernels" in caplog.text
+
+
+def test_without_a_folder_to_cache_in_kernels_are_compiled_uncached(monkeypatch):
+    from assay.augment.kernels import program
+
+    def kernel(function, *, cached=False):
+        if cached:
+            raise RuntimeError("cannot cache function: no locator available")
+        return function
+
+    monkeypatch.setattr(program, "kernel", kernel)
+    assert callable(program.build_runner())

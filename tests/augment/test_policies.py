@@ -90,6 +90,8 @@ def test_text_and_python_give_the_same_policy():
     assert parse_policy("randaugment") == RandAugment()
     assert parse_policy("TrivialAugment()") == TrivialAugmentWide()
     assert parse_policy("autoaugment('imagenet')") == AutoAugment("imagenet")
+    assert parse_policy("invert(p=0.25)") == Step("Invert", p=0.25)
+    assert parse_policy("rotate(5, p=0.25)") == Step("Rotate", 5, p=0.25)
     assert parse_policy("shear_x(-0.2, 0.2)") == Step("ShearX", -0.2, 0.2)
 
 

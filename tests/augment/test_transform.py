@@ -77,6 +77,12 @@ def test_without_a_seed_torchs_generator_decides():
     assert len({bytes(result.numpy()) for result in first}) > 4
 
 
+def test_different_pictures_get_different_draws():
+    shifted = AugmentTransform("translate_x(0, 60)", seed=0, fill=255)
+    blanks = {int((shifted(torch.full((1, 1, 64), level, dtype=torch.uint8)) == 255).sum()) for level in range(40)}
+    assert len(blanks) > 15
+
+
 def test_a_sample_id_decides_before_the_bytes_do():
     augment, image = AugmentTransform("rotate(-90, 90)", seed=0), torch.randint(0, 256, (3, 16, 16), dtype=torch.uint8)
     assert torch.equal(augment(image, sample_id=4), augment(image, sample_id=4))
