@@ -10,12 +10,16 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from assay.cli.main import main
+
+Run = Callable[..., tuple[int, str, str]]
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "120"}
 QUICK = (
     "--set", "epochs=2", "--set", "model_options.widths=[4,4,8]", "--limit", "320",
@@ -26,6 +30,22 @@ QUICK = (
 def assay(*arguments: str | Path, launcher: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", *(launcher or ("assay",)), *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, check=False)
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Iterator[Run]:
+    """The command in this process: exit code, standard output, standard error."""
+
+    def call(*arguments: str | Path) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["assay", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        return (int(ended.value.code or 0), *capfd.readouterr())
+
+    monkeypatch.setenv("COLUMNS", "120")
+    former = signal.getsignal(signal.SIGTERM)
+    yield call
+    signal.signal(signal.SIGTERM, former)
 
 
 @pytest.fixture(scope="module")
@@ -132,29 +152,29 @@ REFUSED = {
 
 @pytest.mark.parametrize(("arguments", "message"), REFUSED.values(), ids=REFUSED.keys())
 def test_what_cannot_be_done_is_refused_in_one_line(
-    whole: Path, tmp_path: Path, arguments: tuple[str, ...], message: str
+    whole: Path, tmp_path: Path, run: Run, arguments: tuple[str, ...], message: str
 ) -> None:
-    done = assay(*(argument.format(whole=whole, new=tmp_path / "new") for argument in arguments))
-    assert done.returncode == 2
-    lines = done.stderr.strip().splitlines()
+    code, _, errors = run(*(argument.format(whole=whole, new=tmp_path / "new") for argument in arguments))
+    assert code == 2
+    lines = errors.strip().splitlines()
     assert len(lines) == 1
     assert re.search(message, lines[0])
 
 
-def test_show_prints_a_recipe_that_can_be_read_back(tmp_path: Path) -> None:
-    (tmp_path / "mine.toml").write_text(assay("train", "--show", "--set", "optimizer.lr=0.05").stdout)
-    again = assay("train", "--recipe", tmp_path / "mine.toml", "--show")
-    assert "lr = 0.05" in again.stdout
-    assert again.stdout == (tmp_path / "mine.toml").read_text()
+def test_show_prints_a_recipe_that_can_be_read_back(tmp_path: Path, run: Run) -> None:
+    (tmp_path / "mine.toml").write_text(run("train", "--show", "--set", "optimizer.lr=0.05")[1])
+    code, again, _ = run("train", "--recipe", tmp_path / "mine.toml", "--show")
+    assert code == 0
+    assert "lr = 0.05" in again
+    assert again == (tmp_path / "mine.toml").read_text()
 
 
-def test_groups_prints_the_table_and_what_a_search_by_name_misses() -> None:
+def test_groups_prints_the_table_and_what_a_search_by_name_misses(run: Run) -> None:
     pytest.importorskip("torchvision")
-    done = assay("groups", "torchvision:resnet18", "--classes", "1000")
-    assert done.returncode == 0, done.stderr
-    assert re.search(r"norm\s+40\s+9,600\s+0\s", done.stdout)
-    assert re.search(r"weight\s+21\s+11,678,912\s+0\.0005\s", done.stdout)
-    assert "would miss 6 norm parameters" in done.stdout
-    assert "layer2.0.downsample.1.weight" in done.stdout
-    record = json.loads(assay("groups", "resnet20", "--json").stdout)
-    assert record["kind"] == "decay_groups"
+    code, table, _ = run("groups", "torchvision:resnet18", "--classes", "1000")
+    assert code == 0
+    assert re.search(r"norm\s+40\s+9,600\s+0\s", table)
+    assert re.search(r"weight\s+21\s+11,678,912\s+0\.0005\s", table)
+    assert "would miss 6 norm parameters" in table
+    assert "layer2.0.downsample.1.weight" in table
+    assert json.loads(run("groups", "resnet20", "--json")[1])["kind"] == "decay_groups"
