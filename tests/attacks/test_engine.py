@@ -94,7 +94,7 @@ def test_the_model_is_restored_even_when_it_fails(conv_net, small_set, fingerpri
 
     before = fingerprint(conv_net.train())
     handle = conv_net.register_forward_pre_hook(fail_late)
-    with pytest.raises(RuntimeError, match="out of luck"):
+    with pytest.raises(ModelError, match="out of luck"):
         attack(conv_net, small_set.images.float() / 255, small_set.labels, attack=Pgd(steps=50), epsilon=1e-4)
     handle.remove()
     for was, now in zip(before, fingerprint(conv_net), strict=True):
@@ -271,3 +271,35 @@ def test_fingerprints_tell_images_apart():
     marks = torch.cat([fingerprints(images), fingerprints(changed), fingerprints(swapped)])
     assert len(marks.unique()) == 150
     assert torch.equal(fingerprints(images), fingerprints(images.clone()))
+
+
+class Squeezing(nn.Module):
+    """Loses the batch dimension of a single image, a common mistake."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def forward(self, x):
+        return self.model(x).squeeze(0)
+
+
+class NeedsTwo(nn.Module):
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def forward(self, x):
+        if len(x) == 1:
+            raise ValueError("expected more than 1 value per channel")
+        return self.model(x)
+
+
+@pytest.mark.parametrize("wrap", [Squeezing, NeedsTwo])
+def test_a_model_that_fails_on_one_image_is_asked_about_several_and_that_is_said(conv_net, small_set, wrap):
+    images, labels = small_set.images[:33].float() / 255, small_set.labels[:33]
+    plain = attack(conv_net, images, labels, attack=Pgd(steps=3), epsilon=0.02, batch_size=16)
+    wrapped = attack(wrap(conv_net).eval(), images, labels, attack=Pgd(steps=3), epsilon=0.02, batch_size=16)
+    assert torch.equal(plain.broken, wrapped.broken)
+    assert plain.notes == ()
+    assert wrapped.notes == ("the model fails on small batches: rows were repeated up to 8",)

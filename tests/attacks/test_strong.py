@@ -13,8 +13,9 @@ from torch import nn
 from assay.attacks.apgd import Apgd
 from assay.attacks.engine import attack
 from assay.attacks.ensemble import ApgdCe, ApgdT, FabT, MinimumNorm, SquareSearch, Standard
+from assay.attacks.lanes import Answer, Samples
 from assay.attacks.measure import measure_epsilon_curve, measure_robust_accuracy
-from assay.attacks.threat import GEOMETRIES
+from assay.attacks.threat import GEOMETRIES, Threat
 
 
 def boundary_distances(linear, images, norm):
@@ -68,6 +69,39 @@ def test_square_breaks_what_lies_well_within_reach(linear, near_grey):
 def test_checkpoints_are_those_of_the_paper():
     periods = Apgd(name="apgd", steps=100)._periods
     assert [step for step, period in enumerate(periods) if period] == [22, 41, 57, 70, 80, 87, 93, 99]
+
+
+def test_a_checkpoint_without_progress_halves_the_step_and_returns_to_the_best():
+    method, threat = Apgd(name="apgd", steps=100), Threat(epsilon=0.1)
+    images = torch.full((3, 1, 2, 2), 0.5)
+    samples = Samples(
+        index=torch.arange(3),
+        ids=torch.arange(3),
+        images=images,
+        labels=torch.zeros(3, dtype=torch.int64),
+        epsilon=torch.full((3,), 0.1),
+        logits=torch.zeros(3, 2),
+    )
+    lanes = method.begin(samples, threat)
+    assert torch.allclose((lanes.candidate - images).abs().amax(dim=(1, 2, 3)), torch.tensor(0.1))
+    lanes.step = torch.tensor([22, 22, 21])  # the first checkpoint, for two of them
+    lanes.rises = torch.tensor([16, 17, 0])  # 0.75 * 22 = 16.5
+    lanes.best = images + 0.05
+    lanes.best_loss = torch.full((3,), 2.0)
+    lanes.best_gradient = torch.full_like(images, -1.0)
+    here = lanes.candidate.clone()
+    gradient = torch.ones_like(images)
+    answer = Answer(torch.zeros(3, 2), torch.zeros(3), gradient, torch.zeros(3, dtype=torch.bool))
+    start, along = method._adapt(lanes, answer)
+    assert torch.equal(start, torch.stack([lanes.best[0], here[1], here[2]]))
+    assert along.mean(dim=(1, 2, 3)).tolist() == [-1.0, 1.0, 1.0]
+    assert lanes.step_size.tolist() == pytest.approx([0.1, 0.2, 0.2])
+    assert lanes.rises.tolist() == [0, 0, 0]
+    assert lanes.halved.tolist() == [True, False, True]
+    # At the next checkpoint the second has risen enough, but its best loss has not moved since: stuck.
+    lanes.step, lanes.rises = torch.tensor([41, 41, 41]), torch.tensor([19, 19, 19])
+    method._adapt(lanes, answer)
+    assert lanes.step_size.tolist() == pytest.approx([0.1, 0.1, 0.2])
 
 
 class Relu(nn.Module):

@@ -19,7 +19,7 @@ from assay.attacks.lanes import Answer, Lanes, Method, Samples
 from assay.attacks.ledger import Ledger, Trace
 from assay.attacks.network import Effort, Network, opened, predictions
 from assay.attacks.patience import Patience
-from assay.attacks.plan import Attack, Plan
+from assay.attacks.plan import Attack, Plan, notes
 from assay.attacks.registry import find_attack
 from assay.attacks.threat import Threat
 from assay.records.attack import Norm
@@ -125,6 +125,7 @@ def attack(
             reach = bounds.to(device) + threat.geometry.slack(images[0].numel())
             ledger.forget(ledger.distances > reach, images, samples.logits)
         wrong = predictions(ledger.logits) != samples.labels
+        said = notes(*plan.notes, network.note)
     return Outcome(
         threat=threat,
         labels=labels.cpu(),
@@ -138,7 +139,7 @@ def attack(
         methods=tuple(ledger.methods),
         trace=trace,
         effort=network.effort,
-        notes=plan.notes,
+        notes=said,
         seconds=time.perf_counter() - started,
     )
 

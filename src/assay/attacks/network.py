@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +17,8 @@ from assay.attacks.threat import Threat
 from assay.errors import ModelError
 from assay.evaluate import call, check_logits
 from assay.runtime import preserved
+
+PADDED = 8  # images in a batch for a model that cannot take fewer
 
 
 @dataclass(eq=False)
@@ -42,24 +45,29 @@ class Network:
     """``fast`` answers the attack, ``model`` (the user's own, untouched) has the last word.
 
     ``folded`` counts the BatchNorm layers that ``fast`` does without. ``average`` passes make one gradient: the
-    expectation over the randomness of a randomised model (EOT, Athalye et al. 2018).
+    expectation over the randomness of a randomised model (EOT, Athalye et al. 2018). ``smallest`` is the batch below
+    which rows are repeated, 1 until a model turns out to need more.
     """
 
     model: nn.Module
-    fast: Callable[[Tensor], Tensor]
+    fast: nn.Module
     classes: int
     layout: torch.memory_format = torch.contiguous_format
     folded: int = 0
     average: int = 1
+    smallest: int = 1
     effort: Effort = field(default_factory=Effort)
+
+    @property
+    def note(self) -> str | None:
+        """What has to be said about how the model was asked."""
+        return None if self.smallest == 1 else f"the model fails on small batches: rows were repeated up to {PADDED}"
 
     def judge(self, images: Tensor) -> Tensor:
         """Logits of the untouched model, (B, K) float32."""
         self.effort.forwards += len(images)
         with torch.no_grad():
-            logits = self.model(images.contiguous(memory_format=self.layout))
-        check_logits(logits, n=len(images), classes=self.classes)
-        return logits.float()  # type: ignore[no-any-return]  # nn.Module.__call__ is untyped
+            return self._answer(self.model, images)
 
     def ask(self, lanes: Lanes, method_loss: Loss, threat: Threat) -> Answer:
         """Logits of every candidate, and the gradient of the loss where a row wants it."""
@@ -122,7 +130,21 @@ class Network:
         return gradient
 
     def _logits(self, images: Tensor) -> Tensor:
-        return self.fast(images.contiguous(memory_format=self.layout)).float()
+        return self._answer(self.fast, images)
+
+    def _answer(self, network: nn.Module, images: Tensor) -> Tensor:
+        """Logits (B, K) float32; a model that fails on a small batch is asked about a larger one of repeated rows."""
+        n = len(images)
+        batch = images if n >= self.smallest else images[torch.arange(self.smallest, device=images.device) % n]
+        try:
+            logits = call(network, batch.contiguous(memory_format=self.layout))
+            check_logits(logits, n=len(batch), classes=self.classes)
+        except ModelError:
+            if len(batch) >= PADDED:
+                raise
+            self.smallest = PADDED
+            return self._answer(network, images)
+        return logits[:n].float()
 
 
 def predictions(logits: Tensor) -> Tensor:
@@ -163,8 +185,9 @@ def opened(
         fast, folded = fold_batch_norm(answering, example.contiguous(memory_format=layout)) if fold else (answering, 0)
         if layout == torch.channels_last and folded:
             fast = fast.to(memory_format=torch.channels_last)
-        answer: Callable[[Tensor], Tensor] = torch.compile(fast) if compiled else fast
-        yield Network(model=model, fast=answer, classes=width, layout=layout, folded=folded, average=average)
+        if compiled:
+            fast = cast(nn.Module, torch.compile(fast))
+        yield Network(model=model, fast=fast, classes=width, layout=layout, folded=folded, average=average)
 
 
 def _width(model: nn.Module, example: Tensor) -> int:
