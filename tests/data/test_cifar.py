@@ -132,9 +132,10 @@ def test_a_pickle_that_names_anything_else_is_refused_unrun(tmp_path: Path, valu
         ({b"data": IMAGES[:1].reshape(1, -1), b"labels": ["a"]}, "or other values"),
         ({b"data": IMAGES[:1].reshape(1, -1).astype(float), b"labels": [1]}, "expected data as uint8"),
         ({b"data": IMAGES[:1], b"labels": [1]}, "expected data as uint8"),
+        ({b"data": IMAGES[:1].reshape(1, -1).view(np.int8), b"labels": [1]}, "expected data as uint8"),
         ({b"data": IMAGES[:1].reshape(1, -1), b"labels": [11]}, r"labels\)\[0\]: expected 0..9, got 11"),
     ],
-    ids=["list", "bytes", "no data", "lengths", "negative", "text", "floats", "shape", "range"],
+    ids=["list", "bytes", "no data", "lengths", "negative", "text", "floats", "shape", "signed", "range"],
 )
 def test_a_pickle_with_something_else_in_it_is_named(tmp_path: Path, value: object, message: str) -> None:
     (tmp_path / "test_batch").write_bytes(pickle.dumps(value, 2))
