@@ -12,12 +12,12 @@ from PIL import Image
 
 from assay.attacks.engine import attack
 from assay.attacks.gallery import pick_gallery
-from assay.attacks.measure import count_right_after_rounding, measure_epsilon_curve, measure_robust_accuracy
+from assay.attacks.measure import count_right_after_rounding, crossing, measure_epsilon_curve, measure_robust_accuracy
 from assay.attacks.presets import Pgd, SignedSteps
 from assay.attacks.registry import PRESETS
 from assay.errors import DataError, OptionError
 from assay.evaluate import predict
-from assay.records.attack import RobustAccuracy
+from assay.records.attack import EpsilonPoint, RobustAccuracy
 
 
 @pytest.mark.parametrize("name", ["fgsm", "pgd", "signed-steps", "noise"])
@@ -81,8 +81,17 @@ def test_the_curve_falls_and_agrees_with_single_attacks(conv_net, small_set):
     for point in curve.points[1:]:
         single = measure_robust_accuracy(conv_net, small_set, attack=Pgd(steps=5), epsilon=point.epsilon).record
         assert point.correct <= single.correct
-    broken = [point.epsilon for point in curve.points if point.correct <= 24]
-    assert curve.median_epsilon == (broken[0] if broken else None)
+    assert curve.median_epsilon == crossing(curve.points)
+
+
+@pytest.mark.parametrize(
+    ("correct", "expected"),
+    [((8, 6, 2), 0.03), ((8, 5, 1), 0.02), ((4, 2, 1), 0.0), ((9, 8, 7), None), ((9, 9, 1), 0.03)],
+)
+def test_half_are_broken_where_the_curve_crosses_one_half(correct, expected):
+    epsilons = (0.0, 0.02, 0.04) if correct != (8, 6, 2) else (0.0, 0.02, 0.06)
+    points = [EpsilonPoint.of(c, 10, epsilon=e) for c, e in zip(correct, epsilons, strict=True)]
+    assert crossing(points) == (None if expected is None else pytest.approx(expected))
 
 
 def test_steps_of_a_named_curve(conv_net, small_set):

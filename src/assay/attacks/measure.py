@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -178,15 +179,25 @@ def measure_epsilon_curve(
         model, dataset, known, options=options, epsilons=ordered, norm=norm, seed=seed, batch_size=batch_size
     )
     points = tuple(EpsilonPoint.of(int((minimal > e).sum()), len(dataset), epsilon=e) for e in ordered)
-    median = float(minimal.median())
     return EpsilonCurve(
         attack=options.name,
         norm=norm,
         steps=options.describe(Threat(norm=norm, epsilon=ordered[-1]))[0],
         points=points,
-        median_epsilon=median if median < float("inf") else None,
+        median_epsilon=crossing(points),
         seconds=time.perf_counter() - started,
     )
+
+
+def crossing(points: Sequence[EpsilonPoint], *, share: float = 0.5) -> float | None:
+    """The epsilon at which the curve, straight between its points, falls to ``share``; None when it never does."""
+    if points[0].accuracy <= share:
+        return points[0].epsilon
+    for before, after in pairwise(points):
+        if after.accuracy <= share:
+            fallen = (before.accuracy - share) / (before.accuracy - after.accuracy)
+            return before.epsilon + fallen * (after.epsilon - before.epsilon)
+    return None
 
 
 def _climb(

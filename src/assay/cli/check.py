@@ -195,11 +195,13 @@ def _data_of(model: str | None) -> str:
 
 def _write(checkup: Checkup, folder: Path, *, formats: Sequence[Extra]) -> None:
     from assay.files import write_atomically
+
+    # First what cannot be had again: the pages can be drawn from it at any time.
+    write_atomically(folder / "check.json", checkup.model_dump_json(indent=1))
     from assay.report.junit import render_junit
     from assay.report.page import render_page
     from assay.report.sarif import render_sarif
 
-    write_atomically(folder / "check.json", checkup.model_dump_json(indent=1))
     write_atomically(folder / "report.html", render_page(checkup))
     if Extra.JUNIT in formats:
         write_atomically(folder / "check.junit.xml", render_junit(checkup))

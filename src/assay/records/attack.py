@@ -47,7 +47,10 @@ class EpsilonPoint(Proportion):
 
 
 class EpsilonCurve(Record):
-    """Accuracy against epsilon under one attack, on the same samples; the first point is epsilon 0."""
+    """Accuracy against epsilon under one attack, on the same samples; the first point is epsilon 0.
+
+    ``median_epsilon`` is where the curve, straight between its points, falls to one half; None when it does not.
+    """
 
     kind: Literal["epsilon_curve"] = "epsilon_curve"
     attack: str

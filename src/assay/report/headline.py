@@ -82,7 +82,7 @@ def tiles(checkup: Checkup) -> tuple[Tile, ...]:
     curve = checkup.first(EpsilonCurve)
     if curve is not None and curve.median_epsilon is not None:
         size = f"{curve.median_epsilon * 255:.2g}/255" if curve.norm == "linf" else number(curve.median_epsilon)
-        found.append(Tile("ε that breaks half", size, f"first size tried, {curve.attack}", anchor="epsilon_curve"))
+        found.append(Tile("ε that breaks half", size, f"{curve.attack}, {NORMS[curve.norm]}", anchor="epsilon_curve"))
     if clean is not None:
         detail = f"mean confidence {percent(clean.mean_confidence)}"
         found.append(

@@ -215,12 +215,12 @@ def _curves(curves: Sequence[EpsilonCurve]) -> Figure:
 
     first = curves[0]
     finding = (
-        f"By ε = {_fine(first.median_epsilon, first)} more than half of the images are broken"
+        f"Half of the images are broken by ε = {_fine(first.median_epsilon, first)}"
         if first.median_epsilon is not None
         else f"More than half still right at ε = {epsilon(first.points[-1].epsilon, first.norm)}"
     )
     note = "Band: 95 % Wilson interval." + (
-        " Dashed: the first size tried at which half of the images are broken." if halves else ""
+        " Dashed: where half of the images are broken." if halves else ""
     )
     legend = names if len(names) > 1 else ()
     return figure(build, finding=finding, note=note, table=table, full=True, legend=legend)
