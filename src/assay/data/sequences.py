@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from assay.data.dataset import ImageDataset, to_unit_range
-from assay.errors import DataError, OptionError
+from assay.errors import OptionError
 from assay.runtime import generator
 
 TRAIN, TEST = 0, 1
@@ -99,8 +99,6 @@ def image_rows(
     Batches are drawn with replacement; the target is the class, the baseline the cross-entropy of the class shares.
     Pixels are centred: 2x − 1.
     """
-    if len(dataset) == 0:
-        raise DataError("data", expected="at least one sample", got="an empty set")
     images = to_unit_range(dataset.images)
     if side is not None:
         images = F.interpolate(images, size=(side, side), mode="area")

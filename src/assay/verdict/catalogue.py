@@ -20,6 +20,7 @@ RULES: tuple[Rule, ...] = tuple(
             *optimisation.RULES,
             *configuration.RULES,
             *redundancy.RULES,
+            *traces.RULES,
         ),
         key=lambda rule: rule.id,
     )

@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from assay.cli.main import app
+from assay.errors import AssayError
+
+runner = CliRunner()
+
+
+def run(*arguments: str) -> str:
+    result = runner.invoke(app, ["trace", *arguments], env={"COLUMNS": "160"})
+    if isinstance(result.exception, AssayError):
+        raise result.exception
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+def test_over_depth_writes_records_pictures_and_verdicts(tmp_path: Path) -> None:
+    said = run("mlp", "--limit", "64", "--steps", "3", "--every", "1", "--curvature", "--out", str(tmp_path))
+    kinds = {record["kind"] for record in json.loads((tmp_path / "trace.json").read_text())["records"]}
+    assert kinds >= {
+        "mode_audit",
+        "normalization_audit",
+        "gradient_flow",
+        "input_gradients",
+        "depth_trace",
+        "curvature",
+    }
+    for name in ("layers-by-steps", "input-gradients"):
+        assert (tmp_path / f"{name}.svg").read_text().startswith("<svg")
+        assert (tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+    for part in ("A401", "A414", "A512", "steps 1, 2, 3 of 3", "λ ="):
+        assert part in said
+
+
+def test_over_time_compares_models_with_theory(tmp_path: Path) -> None:
+    said = run("rnn,lstm,transformer", "--task", "adding", "--length", "20", "--hidden", "8", "--out", str(tmp_path))
+    records = json.loads((tmp_path / "trace.json").read_text())["records"]
+    assert [record["label"] for record in records] == ["rnn", "lstm", "transformer"]
+    assert "necessary and sufficient" in said
+    assert "stepped against fused kernel" in said
+    svg = (tmp_path / "gradients-over-time.svg").read_text()
+    assert "transformer" in svg
+    assert (tmp_path / "time-constants.png").is_file()
+
+
+def test_remedies_are_run_printed_and_drawn(tmp_path: Path) -> None:
+    said = run("--remedies", "--length", "8", "--hidden", "8", "--steps", "2", "--out", str(tmp_path))
+    assert "orthogonal start" in said
+    assert "a loss of 0.1667 needs no memory" in said
+    assert (tmp_path / "remedies.svg").is_file()
+
+
+@pytest.mark.parametrize("task", ["rows", "pixels", "copy"])
+def test_every_task_runs(task: str) -> None:
+    said = run("gru", "--task", task, "--length", "5", "--side", "4", "--limit", "20", "--hidden", "8", "--steps", "2")
+    assert "gru after 2 steps" in said
+
+
+def test_a_classifier_that_reads_rows_is_traced_over_time_as_well() -> None:
+    assert "A411" in run("lstm,hidden=8", "--limit", "20", "--steps", "0")
+
+
+def test_bad_input_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(AssayError, match="MODEL: expected a model, or --task"):
+        run()
+    with pytest.raises(AssayError, match="cell: expected one of rnn"):
+        run("nonsense", "--task", "adding")
+    blocked = tmp_path / "file"
+    blocked.touch()
+    with pytest.raises(AssayError, match="not a folder that can be written to"):
+        run("mlp", "--out", str(blocked / "x"))
