@@ -64,7 +64,7 @@ def test_full_ranks_change_nothing(kind: str, options: dict[str, object]) -> Non
     rank = {"channel": 8, "spatial": 18, "tucker": 8}[kind]
     factors = LayerFactors(layer="x", kind=kind, rank=rank, inner=6 if kind == "tucker" else None)
     chain, error = fit_chain(layer, factors, traffic_of(layer, x))
-    scale = float(layer(x).var())
+    scale = float(layer(x).detach().var())
     assert missed(layer, chain, x) <= 1e-4 * scale * 8
     assert error <= 1e-4 * scale * 8
 
@@ -233,7 +233,7 @@ def test_the_whole_job(images: ImageDataset, model: nn.Module, monkeypatch: pyte
     assert report.after.robust is not None and report.after.robust.n == 8
     assert {point.method for point in report.curve} == {"data-aware", "weight SVD"}
     gentle = compress(
-        model, images, images, Plan(max_drop=100.0, calibration=64, validation=40, attack=None, curve=()), name="small"
+        model, images, images, Plan(max_drop=99.0, calibration=64, validation=40, attack=None, curve=()), name="small"
     )
     assert gentle.report.after.flops < report.after.flops
 

@@ -56,6 +56,8 @@ def find_sites(model: nn.Module, calibration: ImageDataset, *, batch_size: int =
                 images = to_unit_range(batch.images.to(device_of(model)), dtype_of(model)).requires_grad_()
                 loss = F.cross_entropy(model(images), batch.labels.to(images.device), reduction="sum")
                 once = [name for name in order if order.count(name) == 1]
+                if not once:
+                    break
                 gradients = torch.autograd.grad(loss, [outputs[name] for name in once], allow_unused=True)
                 for name, gradient in zip(once, gradients, strict=True):
                     if gradient is not None:

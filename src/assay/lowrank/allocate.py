@@ -23,15 +23,18 @@ def allocate(choices: Sequence[Sequence[Choice]], *, budget: int, steps: int = 4
 
     Dynamic programming over the budget in ``steps`` equal parts, costs rounded up, so the budget is never exceeded.
     """
-    unit = max(1, math.ceil(budget / steps))
-    width = budget // unit + 1
+    if budget < 0:
+        return None
+    parts = max(1, min(budget, steps))
+    unit = max(budget, 1) / parts  # a choice that costs the whole budget is exactly all the parts
+    width = parts + 1
     best = np.zeros(width)
     taken: list[np.ndarray] = []
     for options in choices:
         reached = np.full(width, np.inf)
         chosen = np.full(width, -1)
         for place, option in enumerate(options):
-            units = -(-option.cost // unit)
+            units = _parts(option.cost, unit)
             if units >= width:
                 continue
             candidate = np.full(width, np.inf)
@@ -41,11 +44,17 @@ def allocate(choices: Sequence[Sequence[Choice]], *, budget: int, steps: int = 4
         best = reached
         taken.append(chosen)
     if not np.isfinite(best[-1]):
-        return None
+        # costs were rounded up: the cheapest of all may fit all the same
+        cheapest = tuple(min(options, key=lambda option: option.cost) for options in choices)
+        return cheapest if sum(option.cost for option in cheapest) <= budget else None
     left = int(np.argmin(best))
     found: list[Choice] = []
     for options, chosen in zip(reversed(choices), reversed(taken), strict=True):
         option = options[int(chosen[left])]
         found.append(option)
-        left -= -(-option.cost // unit)
+        left -= _parts(option.cost, unit)
     return tuple(reversed(found))
+
+
+def _parts(cost: int, unit: float) -> int:
+    return math.ceil(cost / unit - 1e-9)

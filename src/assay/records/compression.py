@@ -45,7 +45,11 @@ class CompressionPoint(Frozen):
 
 
 class Standing(Frozen):
-    """A network as measured: its size, seconds for one batch of ``batch`` images, and its accuracies on test images."""
+    """A network as measured: its size, its speed and its accuracies on test images.
+
+    ``latency`` is the fastest of the interleaved runs, in seconds for one batch of ``batch`` images: what the work
+    takes; ``latency_low`` and ``latency_high`` are the quartiles: what else the machine was doing.
+    """
 
     parameters: int
     flops: int
@@ -61,7 +65,7 @@ class CompressionReport(Record):
     """A network before and after.
 
     ``curve`` compares uniform rank fractions with and without knowledge of the data, on images held out of the
-    training set. ``latency_ratio`` is the median over interleaved runs of after/before.
+    training set. ``latency_ratio`` is after/before.
     """
 
     kind: Literal["compression_report"] = "compression_report"

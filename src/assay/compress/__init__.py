@@ -1,0 +1,1 @@
+"""Smaller networks: layers in factors, fitted to data, replaced only where that makes them faster."""
