@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from assay.cli import arguments as arg
-from assay.errors import OptionError
+from assay.errors import InputError, OptionError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -57,7 +57,10 @@ def check(
     weights: arg.Weights = None,
     data: Annotated[
         str | None,
-        typer.Option(help="The images to test on; see `assay data`. A run folder brings its own.", show_default=False),
+        typer.Option(
+            help="The images to test on: digits, cifar10, a folder, *.parquet, *.npz, … A run folder brings its own.",
+            show_default=False,
+        ),
     ] = None,
     data_dir: arg.DataDir = None,
     split: arg.Split = "test",
@@ -177,7 +180,23 @@ def _prepare(
         image_shape=dataset.shape,
         normalization=normalization,
     )
-    return dataset, network.to(target), ()
+    return dataset, network.to(target), _history_of(model)
+
+
+def _history_of(model: str) -> tuple[TrainingRun, ...]:
+    """How a run folder's model was trained; nothing for any other model."""
+    from pydantic import ValidationError
+
+    from assay.records.training import TrainingRun
+
+    record = Path(model) / "training.json"
+    if not record.is_file():
+        return ()
+    try:
+        return (TrainingRun.model_validate_json(record.read_bytes()),)
+    except ValidationError as error:
+        found = error.errors()[0]["msg"]
+        raise InputError(str(record), expected="the record of a training run", got=found) from None
 
 
 def _data_of(model: str | None) -> str:
