@@ -97,13 +97,14 @@ def test_cifar10_is_found_as_parquet(shared: Path, inside: str) -> None:
 
 
 @pytest.mark.usefixtures("no_network")
-def test_cifar10_is_found_as_batches_and_other_tables_beside_it_are_not_taken(
-    tmp_path: Path, make_png: Callable[..., bytes], write_parquet: Callable[..., Path]
+def test_cifar10_is_found_as_batches_and_another_sets_tables_are_passed_over(
+    tmp_path: Path, make_png: Callable[..., bytes], write_parquet: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = tmp_path / "cifar-10-batches-bin"
-    folder.mkdir()
+    folder = tmp_path / "env" / "cifar-10-batches-bin"
+    folder.mkdir(parents=True)
     (folder / "test_batch.bin").write_bytes(bytes(range(4)) * 3073)
     write_parquet(tmp_path / "test-0.parquet", [make_png()] * 2, [0, 1], ("other", "set"))
+    monkeypatch.setenv("ASSAY_DATA", str(tmp_path / "env"))
     assert len(load_dataset("CIFAR-10", data_dir=tmp_path)) == 4
 
 
