@@ -152,9 +152,8 @@ def input_gradient_maps(found: InputGradients) -> _Chart:
     """Each shown image above its map |∂L/∂x|, right answers first, wrong ones after."""
     rows = []
     for i, sample in enumerate(found.samples):
-        said = f"{sample.prediction} {100 * sample.confidence:.0f} %" + (
-            "" if sample.correct else f" (is {sample.label})"
-        )
+        truth = "" if sample.correct else f"is {sample.label}"
+        said = f"{sample.prediction}\n{100 * sample.confidence:.0f} %\n{truth}"
         for kind, png in (("image", sample.image), ("gradient", sample.gradient_map)):
             rows.append(
                 {"i": i, "kind": kind, "url": f"data:image/png;base64,{png}", "said": said, "right": sample.correct}
@@ -166,11 +165,11 @@ def input_gradient_maps(found: InputGradients) -> _Chart:
         x=x, y=alt.Y("kind:N", sort=["image", "gradient"], title=None), url="url:N"
     )
     words = base.transform_filter("datum.kind === 'image'").mark_text(
-        angle=330, align="left", dy=-44, dx=-20, fontSize=10
+        align="center", baseline="bottom", dy=-68, fontSize=10, lineBreak="\n"
     )
     colours = alt.condition("datum.right", alt.value(COLOURS["pass"][0]), alt.value(COLOURS["error"][0]))
     labels = words.encode(x=x, y=alt.Y("kind:N", sort=["image", "gradient"]), text="said:N", color=colours)
-    title = alt.TitleParams("What the loss looks at", subtitle="green: answered rightly; red: wrongly", offset=60)
+    title = alt.TitleParams("What the loss looks at", subtitle="green: answered rightly; red: wrongly", offset=44)
     return alt.layer(pictures, labels).properties(width=size * n, height=2 * size, title=title)
 
 
