@@ -303,3 +303,15 @@ def test_a_model_that_fails_on_one_image_is_asked_about_several_and_that_is_said
     assert torch.equal(plain.broken, wrapped.broken)
     assert plain.notes == ()
     assert wrapped.notes == ("the model fails on small batches: rows were repeated up to 8",)
+
+
+def test_parameters_are_frozen_while_the_attack_runs(conv_net, small_set):
+    seen = []
+    handle = conv_net.register_forward_hook(
+        lambda module, inputs, output: seen.append(any(p.requires_grad for p in module.parameters()))
+    )
+    attack(conv_net, small_set.images.float() / 255, small_set.labels, attack="fgsm", epsilon=0.02)
+    handle.remove()
+    assert seen
+    assert not any(seen)
+    assert all(p.requires_grad for p in conv_net.parameters())
