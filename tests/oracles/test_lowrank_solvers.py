@@ -40,4 +40,4 @@ def test_an_inexact_answer_of_another_library_is_not_certified_and_an_exact_one_
     assert gap > 1e-3 * best and not verdict.certified
     assert gap <= verdict.gap_high <= 1.01 * gap
     exact = TruncatedSVD(10, algorithm="arpack", random_state=0)
-    assert certify(x, torch.from_numpy(exact.fit_transform(x)), torch.from_numpy(exact.components_)).certified
+    assert certify(x, torch.tensor(exact.fit_transform(x).copy()), torch.tensor(exact.components_.copy())).certified
