@@ -48,9 +48,7 @@ def test_required_architectures_are_there() -> None:
         ({"image_shape": (3, 0, 32)}, "image_shape: expected three sizes"),
     ],
 )
-def test_bad_input(
-    arguments: dict[str, object], fragment: str, refused: Callable[[Callable[[], object]], str]
-) -> None:
+def test_bad_input(arguments: dict[str, object], fragment: str, refused: Callable[[Callable[[], object]], str]) -> None:
     chosen = {"name": "resnet20", "classes": 10, "image_shape": (3, 32, 32), **arguments}
     name = str(chosen.pop("name"))
     assert fragment in refused(lambda: build(name, **chosen))  # type: ignore[arg-type]

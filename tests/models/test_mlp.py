@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 import torch
 from torch import nn
@@ -15,7 +17,7 @@ def make(**options: object) -> nn.Module:
 def test_depth_counts_the_linear_layers(depth: int) -> None:
     linear = [module for module in make(depth=depth, width=7).modules() if isinstance(module, nn.Linear)]
     widths = [30, *[7] * (depth - 1), 4]
-    assert [(layer.in_features, layer.out_features) for layer in linear] == list(zip(widths, widths[1:], strict=False))
+    assert [(layer.in_features, layer.out_features) for layer in linear] == list(pairwise(widths))
 
 
 @pytest.mark.parametrize(("activation", "gain"), [("relu", 2.0), ("tanh", 25 / 9), ("sigmoid", 1.0)])

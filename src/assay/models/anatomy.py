@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import torch
 from torch import nn
 
 from assay.models.blocks import find_blocks
@@ -11,7 +12,8 @@ from assay.models.forward_pass import IMAGES, ForwardPass, Operation, record_for
 from assay.models.operations import ATTENTION
 from assay.records.anatomy import Anatomy, LayerAnatomy
 
-# Layers that are one row whatever they hold inside: parametrisations, unused projections.
+# Layers that are one row whatever they hold inside: parametrisations, projections used by their weight, a program that
+# runs out of Python's sight.
 WHOLE = (
     nn.modules.conv._ConvNd,
     nn.Linear,
@@ -22,6 +24,7 @@ WHOLE = (
     nn.LayerNorm,
     nn.MultiheadAttention,
     nn.RNNBase,
+    torch.jit.ScriptModule,
 )
 
 
@@ -62,68 +65,47 @@ def _depth(found: ForwardPass) -> int:
 
 
 def _rows(model: nn.Module, found: ForwardPass) -> tuple[LayerAnatomy, ...]:
-    """A row for each layer that ran, each module that computes something itself, and each that holds unused parameters.
+    """A row for each layer that ran, each module that computes something itself, and each whose parameters are unused.
 
-    An operation belongs to the innermost module that was running, or to the layer around it that is kept whole.
+    An operation belongs to the innermost module that was running, a parameter to the module that first used it (its
+    holder, if none did); or to the layer around that which is kept whole.
     """
     modules = dict(model.named_modules())
     whole = {name: _kept_whole(name, modules) for name in modules}
     own: dict[str, list[Operation]] = {}
     for operation in found.operations:
         own.setdefault(whole[operation.module], []).append(operation)
+    parameters: dict[str, int] = {}
+    for name, parameter in model.named_parameters():
+        row = whole[found.users.get(id(parameter), name.rpartition(".")[0])]
+        parameters[row] = parameters.get(row, 0) + parameter.numel()
     places: dict[str, tuple[int, int]] = {}
     for order, (name, module) in enumerate(modules.items()):
-        computes = [operation for operation in own.get(name, []) if operation.flops]
-        holds = len(list(module.parameters(recurse=False))) > 0
-        is_layer = holds or isinstance(module, WHOLE) or len(list(module.children())) == 0
-        if name in found.calls and whole[name] == name and is_layer:
-            places[name] = (found.first_seen[name], order)
-        elif computes:
-            places[name] = (computes[0].index, order)
-    rows = sorted(places, key=lambda name: places[name])
-    counted = _share_out(modules, rows)
+        computes = [operation.index for operation in own.get(name, []) if operation.flops]
+        is_layer = name in parameters or isinstance(module, WHOLE) or not list(module.children())
+        if whole[name] == name and (is_layer or computes):
+            start = found.first_seen.get(name, len(found.operations)) if is_layer else computes[0]
+            places[name] = (start, order)
     return tuple(
         LayerAnatomy(
             name=name,
             type=type(modules[name]).__name__,
-            output_shape=_of_one_image(found.outputs.get(name, found.output_shape if name == "" else ())),
-            parameters=counted.get(name, 0),
+            output_shape=_of_one_image(found.outputs.get(name, ())),
+            parameters=parameters.get(name, 0),
             flops=sum(operation.flops for operation in own.get(name, [])) // IMAGES,
-            calls=found.calls.get(name, int(name in places)),
-            detail=_detail(modules[name], own.get(name, [])) if name in places else "never runs",
+            calls=found.calls.get(name, 0),
+            detail=_detail(modules[name], own.get(name, [])) if name in found.calls else "never runs",
         )
-        for name in (*rows, *(name for name in counted if name not in places))
+        for name in sorted(places, key=lambda name: places[name])
+        if name in found.calls or name in parameters
     )
 
 
 def _kept_whole(name: str, modules: Mapping[str, nn.Module]) -> str:
     """The outermost layer around ``name`` that is kept whole, else ``name`` itself."""
     parts = name.split(".")
-    outer = (".".join(parts[:i]) for i in range(1, len(parts) + 1))
+    outer = ("", *(".".join(parts[:i]) for i in range(1, len(parts) + 1)))
     return next((each for each in outer if isinstance(modules.get(each), WHOLE)), name)
-
-
-def _share_out(modules: Mapping[str, nn.Module], rows: list[str]) -> dict[str, int]:
-    """Give each parameter to the first row that holds it: directly, else in a part that has no row of its own.
-
-    What no row holds goes to the module that does, which never ran.
-    """
-    counted: dict[str, int] = {}
-    seen: set[int] = set()
-
-    def give(row: str, module: nn.Module) -> None:
-        fresh = [each for each in module.parameters(recurse=False) if id(each) not in seen]
-        seen.update(id(each) for each in fresh)
-        if fresh:
-            counted[row] = counted.get(row, 0) + sum(each.numel() for each in fresh)
-
-    for row in rows:
-        give(row, modules[row])
-    known = set(rows)
-    for name, module in modules.items():
-        around = [".".join(name.split(".")[:i]) for i in range(name.count(".") + 1, 0, -1)] if name else []
-        give(next((each for each in around if each in known), name), module)
-    return counted
 
 
 def _of_one_image(shape: tuple[int, ...]) -> tuple[int, ...]:

@@ -53,15 +53,18 @@ class Operation:
 class ForwardPass:
     """What happened, for a batch of :data:`IMAGES` images.
 
-    ``calls``, ``outputs`` and ``first_seen`` are by module name: how often it ran, the shape of its last result, and
-    how many operations had run when it first ran. ``output`` is the index of the operation that made the logits, −1 if
-    unknown; ``changed`` whether the first weight layer saw anything but the images' own pixels.
+    Operations that do not depend on the images are left out. ``calls``, ``outputs`` and ``first_seen`` are by module
+    name: how often it ran, the shape of its last result, and how many operations had run when it first ran. ``users``
+    is by the id of a parameter: the module that was running when it was first used, whoever holds it. ``output`` is the
+    index of the operation that made the logits, −1 if unknown; ``changed`` whether the first weight layer saw anything
+    but the images' own pixels.
     """
 
     operations: list[Operation] = field(default_factory=list)
     calls: dict[str, int] = field(default_factory=dict)
     outputs: dict[str, tuple[int, ...]] = field(default_factory=dict)
     first_seen: dict[str, int] = field(default_factory=dict)
+    users: dict[int, str] = field(default_factory=dict)
     output: int = -1
     output_shape: tuple[int, ...] = ()
     changed: bool = False
@@ -87,6 +90,9 @@ def record_forward(model: nn.Module, *, image_shape: tuple[int, int, int]) -> Fo
     tensors = [leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor)]
     if not tensors:
         raise ModelError("model output", expected="a tensor", got=type(result).__name__)
+    found.calls.setdefault("", 1)
+    found.first_seen.setdefault("", 0)
+    found.outputs.setdefault("", tuple(tensors[0].shape))
     found.output, found.output_shape = recorder.source(tensors[0], default=-1), tuple(tensors[0].shape)
     return found
 
@@ -120,6 +126,9 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch le
         kwargs = kwargs or {}
         tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
         sources = [self.source(tensor) for tensor in tensors]
+        for tensor in tensors:
+            if isinstance(tensor, nn.Parameter):
+                self.found.users.setdefault(id(tensor), self.stack[-1])
         data = [source for source in sources if source is not None]
         kind = classify(func, data=len(data), constants=len(tensors) - len(data))
         if kind == "weight" and not self.weight_seen:
@@ -197,7 +206,7 @@ def _hooked(model: nn.Module, recorder: _Recorder) -> Iterator[None]:
     handles = []
     try:
         for name, module in model.named_modules():
-            if name:
+            if not isinstance(module, torch.jit.ScriptModule):  # which takes no hooks
                 handles.append(module.register_forward_pre_hook(entering(name)))
                 handles.append(module.register_forward_hook(leaving(name), always_call=True))
         yield

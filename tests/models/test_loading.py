@@ -1,0 +1,205 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from assay.models.architectures import build
+from assay.models.loading import load_model, open_model, parse_options
+
+Refused = Callable[[Callable[[], object]], str]
+CLASSES = ["ant", "bee", "cat", "dog", "eel"]
+
+
+def write_run(folder: Path, *, name: str = "resnet20", **changes: object) -> torch.nn.Module:
+    """A run folder as training writes it; returns the model inside."""
+    folder.mkdir(parents=True, exist_ok=True)
+    described = {
+        "name": name,
+        "classes": CLASSES,
+        "image_shape": [1, 16, 16],
+        "mean": [0.25],
+        "std": [0.5],
+        "options": {"width": 0.25, "shortcut": "B"},
+        **changes,
+    }
+    config = {"schema_version": 1, "model": described, "data": {"name": "x"}, "recipe": {}, "seed": 0}
+    (folder / "config.json").write_text(json.dumps(config))
+    model = build(
+        "resnet20",
+        classes=5,
+        image_shape=(1, 16, 16),
+        normalization=([0.25], [0.5]),
+        options={"width": 0.25, "shortcut": "B"},
+        seed=9,
+    ).eval()
+    save_file({key: value.contiguous() for key, value in model.state_dict().items()}, folder / "model.safetensors")
+    return model
+
+
+@pytest.fixture
+def images() -> torch.Tensor:
+    return torch.rand(4, 1, 16, 16, generator=torch.Generator().manual_seed(0))
+
+
+def test_a_run_folder_speaks_for_itself(tmp_path: Path, images: torch.Tensor) -> None:
+    saved = write_run(tmp_path / "run")
+    loaded = open_model(str(tmp_path / "run"))
+    assert (loaded.classes, loaded.image_shape, loaded.class_names) == (5, (1, 16, 16), tuple(CLASSES))
+    assert (loaded.notes, loaded.model.training) == ((), False)
+    with torch.no_grad():
+        assert torch.equal(loaded.model(images), saved(images))
+
+
+def test_the_normalisation_of_a_run_is_loaded_with_its_weights(tmp_path: Path) -> None:
+    write_run(tmp_path / "run", mean=None, std=None)
+    assert load_model(str(tmp_path / "run")).normalize.mean.tolist() == [0.25]
+
+
+def test_other_weights_may_go_into_a_runs_architecture(tmp_path: Path, images: torch.Tensor) -> None:
+    write_run(tmp_path / "run")
+    other = load_model(str(tmp_path / "run"))
+    other.linear.bias.data += 1
+    torch.save({"state_dict": other.state_dict()}, tmp_path / "other.pt")
+    loaded = load_model(str(tmp_path / "run"), weights=tmp_path / "other.pt")
+    with torch.no_grad():
+        assert torch.equal(loaded(images), other(images))
+
+
+def test_a_run_of_a_librarys_network_loads(tmp_path: Path) -> None:
+    saved = load_model("torchvision:squeezenet1_1", classes=5, image_shape=(3, 64, 64), seed=3)
+    write_run(
+        tmp_path / "run",
+        name="torchvision:squeezenet1_1",
+        image_shape=[3, 64, 64],
+        mean=None,
+        std=None,
+        options={"weights": "DEFAULT"},  # would be fetched; a run folder brings its own
+    )
+    save_file(saved.state_dict(), tmp_path / "run" / "model.safetensors")
+    pictures = torch.rand(1, 3, 64, 64)
+    with torch.no_grad():
+        assert torch.equal(load_model(str(tmp_path / "run"))(pictures), saved(pictures))
+
+
+def test_a_run_folder_comes_before_the_architecture_of_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_run(tmp_path / "resnet20")
+    monkeypatch.chdir(tmp_path)
+    loaded = open_model("resnet20")
+    assert loaded.classes == 5
+    assert loaded.notes == ("resnet20 is a run folder here, and taken before the architecture of that name",)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "fragment"),
+    [
+        (lambda run: (run / "config.json").write_text("{"), "config.json: expected JSON, got"),
+        (lambda run: (run / "config.json").write_bytes(b"\xff"), "config.json: expected JSON, got"),
+        (
+            lambda run: (run / "config.json").write_text("{}"),
+            "config.json: schema_version: expected a value, got nothing",
+        ),
+        (lambda run: (run / "config.json").write_text('{"schema_version": 2}'), "schema_version: expected 1, got 2"),
+        (lambda run: write_run(run, image_shape=[3]), "config.json: model.image_shape"),
+        (lambda run: write_run(run, classes=["one"]), "config.json: model.classes"),
+        (lambda run: write_run(run, std=None), "mean and std together, or neither"),
+        (lambda run: write_run(run, name="nets.py:evil"), "model.name: expected an architecture of ours"),
+        (lambda run: write_run(run, name="os:system"), "a run folder names no code to run"),
+        (lambda run: write_run(run, options={"depth": 3}), "resnet20: depth: expected no option of this name"),
+        (lambda run: write_run(run, options={}), "conv1.weight: expected (16, 1, 3, 3), got (4, 1, 3, 3)"),
+        (
+            lambda run: (run / "model.safetensors").unlink(),
+            "model.safetensors: expected a file of weights, got no such",
+        ),
+        (lambda run: (run / "model.safetensors").write_bytes(b"x"), "model.safetensors: expected a safetensors file"),
+        (lambda run: write_run(run, classes=CLASSES[:4]), "expected weights for 4 classes, got weights for 5"),
+    ],
+)
+def test_spoilt_run_folders(tmp_path: Path, spoil: Callable[[Path], object], fragment: str, refused: Refused) -> None:
+    run = tmp_path / "run"
+    write_run(run)
+    spoil(run)
+    message = refused(lambda: load_model(str(run)))
+    assert fragment in message
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"classes": 10}, "expected 10 classes, as the data has, got a model of 5"),
+        ({"image_shape": (3, 16, 16)}, "expected 3 channels, as the data has, got a model for 1"),
+    ],
+)
+def test_a_run_that_does_not_fit_the_data(
+    tmp_path: Path, arguments: dict[str, object], message: str, refused: Refused
+) -> None:
+    write_run(tmp_path / "run")
+    found = refused(lambda: load_model(str(tmp_path / "run"), **arguments))  # type: ignore[arg-type]
+    assert found == f"{tmp_path / 'run'}: {message}"
+
+
+def test_an_architecture_without_weights_says_so() -> None:
+    loaded = open_model("resnet20,width=0.25", classes=3, image_shape=(1, 8, 8))
+    assert loaded.notes == ("resnet20,width=0.25 has random weights: nothing was trained and nothing loaded",)
+    assert not loaded.model.training
+
+
+def test_options_of_an_architecture_are_spelled_after_its_name() -> None:
+    model = load_model("resnet20,shortcut=B,width=0.5,skips=false")
+    assert model.conv1.out_channels == 8
+    assert "layer2.0.shortcut" not in dict(model.named_modules())
+
+
+@pytest.mark.parametrize(
+    ("spec", "expected"),
+    [
+        ("resnet20", ("resnet20", {})),
+        ("a,b=1,c=0.5,d=true,e=False,f=text", ("a", {"b": 1, "c": 0.5, "d": True, "e": False, "f": "text"})),
+        ("a,b=x=y", ("a", {"b": "x=y"})),
+    ],
+)
+def test_parse_options(spec: str, expected: tuple[str, dict[str, object]]) -> None:
+    assert parse_options(spec) == expected
+
+
+def test_weights_tell_the_number_of_classes_where_nobody_else_does(tmp_path: Path, refused: Refused) -> None:
+    hundred = build("resnet20", classes=100, image_shape=(3, 32, 32), seed=4)
+    torch.save({"state_dict": {f"module.{k}": v for k, v in hundred.state_dict().items()}}, tmp_path / "c100.th")
+    loaded = open_model("resnet20", weights=tmp_path / "c100.th")
+    assert loaded.classes == 100
+    assert torch.equal(loaded.model.linear.weight, hundred.linear.weight)
+    message = refused(lambda: open_model("resnet20", weights=tmp_path / "c100.th", classes=10))
+    assert message == f"{tmp_path / 'c100.th'}: expected weights for 10 classes, got weights for 100"
+
+
+def test_a_run_folder_can_be_given_as_the_weights(tmp_path: Path) -> None:
+    saved = write_run(tmp_path / "run")
+    spec = "resnet20,width=0.25,shortcut=B"
+    model = load_model(spec, weights=tmp_path / "run", classes=5, image_shape=(1, 16, 16))
+    assert torch.equal(model.linear.weight, saved.linear.weight)
+
+
+@pytest.mark.parametrize(
+    ("spec", "fragment"),
+    [
+        ("resnet21", "got 'resnet21' (did you mean resnet20?)"),
+        ("", "model: expected a run folder, one of resnet20"),
+        ("weights.th", "weights.th: expected a model; a file of weights goes with an architecture"),
+        (".", ".: expected a run folder, with a config.json in it, got a folder without one"),
+        ("resnet20,width", "expected options as NAME,option=value,option=value, got 'width'"),
+        ("resnet20,=1", "got '=1'"),
+        ("resnet20,width=x", "resnet20: width: expected a valid number"),
+        ("resnet20,skips=perhaps", "resnet20: skips: expected a valid boolean"),
+    ],
+)
+def test_names_that_mean_nothing(
+    spec: str, fragment: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refused: Refused
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert fragment in refused(lambda: load_model(spec))
