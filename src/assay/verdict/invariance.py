@@ -9,6 +9,7 @@ from assay.records.augmentation import Invariance, OperationAccuracy, OperationP
 from assay.verdict.rule import Evidence, Outcome, Rule, grade, percent
 
 NOTICED = (0.03, 0.10)  # share of all samples that an unnoticeable change may cost beyond noise: warn, error
+VISIBLE = {"Solarize"}  # its mildest threshold turns white areas black, which anybody would notice
 KEPT_ON_AVERAGE = (0.75, 0.50)  # share of the clean accuracy that should be left over all operations: warn, error
 KEPT_AT_WORST = (0.60, 0.30)  # the same for the worst operation
 
@@ -29,7 +30,7 @@ def _unnoticeable(evidence: Evidence) -> Outcome | None:
     invariance = _measure(evidence)
     if invariance is None:
         return None
-    graded = [each for each in invariance.operations if len(each.points) > 1]
+    graded = [each for each in invariance.operations if len(each.points) > 1 and each.operation not in VISIBLE]
     if not graded:
         return None
     worst = max(graded, key=lambda each: _drop_beyond_noise(each.points[0]))

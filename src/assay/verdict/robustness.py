@@ -9,6 +9,7 @@ from assay.verdict.rule import Evidence, Outcome, Rule, grade, percent
 KEPT = (0.75, 0.50)  # share of the clean accuracy that should be left: warn below the first, error below the second
 VISIBLE = 2 / 255
 NOISE = 0.02
+NORM = {"linf": "L∞", "l2": "L2", "l1": "L1"}
 
 
 def _attack(evidence: Evidence, name: str) -> RobustAccuracy | None:
@@ -31,7 +32,7 @@ def _keeps(evidence: Evidence, name: str) -> Outcome | None:
     interval = f"{percent(robust.low)} to {percent(robust.high)}, n = {robust.n:,}"
     measured = f"{percent(clean)} falls to {percent(robust.accuracy)} ({interval})"
     return Outcome(
-        status, measured, robust.accuracy, where=f"{robust.attack}, {robust.norm}, {as_fraction(robust.epsilon)}"
+        status, measured, robust.accuracy, where=f"{robust.attack}, {NORM[robust.norm]}, {as_fraction(robust.epsilon)}"
     )
 
 
