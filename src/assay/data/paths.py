@@ -106,8 +106,7 @@ def _load_found(folder: Path, *, name: str, reading: Reading) -> ImageDataset:
     groups = group_by_split(files, root=folder)
     split, chosen = choose_split(groups, wanted=reading.split, where=str(folder))
     others = [file for other, more in groups.items() if other != split for file in more]
-    dataset = _load_files(kind, chosen, root=folder, name=name, reading=reading, others=others)
-    return replace(dataset, split=split) if dataset.split == "all" else dataset
+    return _load_files(kind, chosen, root=folder, name=name, reading=reading, others=others)
 
 
 def _find_kind(folder: Path, *, depth: int) -> tuple[str, Path] | None:
