@@ -20,6 +20,7 @@ from assay.records.checkup import Checkup
 from assay.records.gradients import GradientFlow, InputGradients
 from assay.records.mode import ModeAudit
 from assay.verdict import RULES
+from assay.verdict.catalogue import ON_REQUEST
 
 SMALL = Budget(name="quick", clean=None, attacked=24, probed=16, steps=3, restarts=1, shown=3)
 
@@ -64,7 +65,7 @@ def test_a_check_measures_everything_and_judges_every_rule(model: nn.Module, dat
     for kind in (ModeAudit, CleanAccuracy, EpsilonCurve, AdversarialGallery, GradientFlow, InputGradients):
         assert checkup.first(kind) is not None, kind
     assert [attack.attack for attack in checkup.each(RobustAccuracy)] == ["fgsm", "pgd", "signed-steps", "noise"]
-    assert {verdict.rule for verdict in checkup.verdicts} == {rule.id for rule in RULES}
+    assert {verdict.rule for verdict in checkup.verdicts} >= {rule.id for rule in RULES if rule not in ON_REQUEST}
     clean = checkup.first(CleanAccuracy)
     assert clean is not None
     with torch.no_grad():

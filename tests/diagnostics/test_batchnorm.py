@@ -64,7 +64,10 @@ def test_oddities_are_named(images) -> None:
     layer = audit_normalization(model_with(0.0, 1e-6, momentum=0.9, eps=0.1), images).layers[0]
     assert layer.batches_tracked == 0
     said = " ".join(layer.oddities)
-    for part in ("never updated", "momentum 0.9", "eps 0.1", "100 % of channels have a running variance near eps"):
+    assert "never updated" not in said  # as in checkpoints older than the counter
+    fresh = audit_normalization(model_with(0.0, 1.0), images).layers[0]
+    assert fresh.oddities == ("statistics never updated (mean 0 and variance 1, as initialised)",)
+    for part in ("momentum 0.9", "eps 0.1", "100 % of channels have a running variance near eps"):
         assert part in said
     ordinary = model_with(0.0, 1.0)
     ordinary[0].num_batches_tracked.fill_(7)

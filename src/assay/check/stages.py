@@ -14,6 +14,7 @@ from assay.attacks.measure import RobustnessMeasurement, measure_epsilon_curve, 
 from assay.attacks.presets import Attack, Fgsm, Pgd, RandomNoise, SignedSteps
 from assay.check.budget import Budget
 from assay.data.dataset import ImageDataset
+from assay.diagnostics.batchnorm import audit_normalization
 from assay.diagnostics.depth import measure_gradient_flow
 from assay.diagnostics.invariance import measure_invariance
 from assay.diagnostics.modes import audit_modes
@@ -94,6 +95,10 @@ def _audit(bench: Bench) -> Iterator[Record]:
     yield audit_modes(bench.model, bench.probed)
 
 
+def _normalization(bench: Bench) -> Iterator[Record]:
+    yield audit_normalization(bench.model, bench.probed)
+
+
 def _anatomy(bench: Bench) -> Iterator[Record]:
     yield measure_anatomy(bench.model, image_shape=bench.dataset.shape, name=bench.name)
 
@@ -145,6 +150,7 @@ def _spectra(bench: Bench) -> Iterator[Record]:
 
 STAGES: tuple[CheckStage, ...] = (
     CheckStage("mode audit", _audit, required=True),
+    CheckStage("normalisation audit", _normalization),
     CheckStage("anatomy", _anatomy),
     CheckStage("clean accuracy", _accuracy, required=True),
     CheckStage("attacks", _attacks),

@@ -130,8 +130,11 @@ def _compare(module: nn.Module, name: str, heard: _Moments) -> NormLayer:
 def _oddities(module: _NormBase) -> list[str]:
     assert module.running_var is not None
     found = []
-    if module.num_batches_tracked is not None and int(module.num_batches_tracked) == 0:
-        found.append("statistics never updated (num_batches_tracked is 0)")
+    # Not by num_batches_tracked alone: checkpoints older than that counter load with it at 0.
+    mean, variance = module.running_mean, module.running_var
+    untold = module.num_batches_tracked is None or int(module.num_batches_tracked) == 0
+    if untold and mean is not None and not bool(mean.any()) and bool((variance == 1).all()):
+        found.append("statistics never updated (mean 0 and variance 1, as initialised)")
     if module.momentum is not None and not 0.001 <= module.momentum <= 0.5:
         found.append(f"momentum {module.momentum:g}: torch weighs the new batch with it, 0.1 is usual")
     if not 1e-8 <= module.eps <= 2e-3:

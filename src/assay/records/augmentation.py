@@ -12,8 +12,8 @@ class OperationPoint(Proportion):
     """Accuracy under one operation at one strength.
 
     ``level`` rises from 1, which hardly anyone would notice. Half of the samples get ``magnitude_low``, the other
-    half ``magnitude_high``: the two directions of one strength. ``lost`` samples were right without the operation and are wrong
-    with it; ``gained`` the other way round.
+    half ``magnitude_high``: the two directions of one strength. ``lost`` samples were right without the operation
+    and are wrong with it; ``gained`` the other way round.
     """
 
     level: int

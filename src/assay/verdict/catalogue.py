@@ -8,9 +8,19 @@ from collections.abc import Iterable
 from assay.errors import InputError
 from assay.records.base import Record
 from assay.records.finding import Verdict
-from assay.verdict import accuracy, configuration, invariance, optimisation, redundancy, robustness, traces
+from assay.verdict import (
+    accuracy,
+    attack_sanity,
+    configuration,
+    invariance,
+    optimisation,
+    redundancy,
+    robustness,
+    traces,
+)
 from assay.verdict.rule import Evidence, Rule
 
+ON_REQUEST = (*attack_sanity.RULES, *traces.RULES)  # judged only where their records were taken
 RULES: tuple[Rule, ...] = tuple(
     sorted(
         (
@@ -20,7 +30,7 @@ RULES: tuple[Rule, ...] = tuple(
             *optimisation.RULES,
             *configuration.RULES,
             *redundancy.RULES,
-            *traces.RULES,
+            *ON_REQUEST,
         ),
         key=lambda rule: rule.id,
     )
@@ -31,10 +41,10 @@ SEVERITY = {"error": 0, "warn": 1, "pass": 2, "not run": 3}
 def judge(records: Iterable[Record], *, rules: Iterable[Rule] = RULES) -> tuple[Verdict, ...]:
     """Hold the records against every rule: errors first, then warnings, passes, and what could not be judged.
 
-    Rules about traces, which a check does not always take, are left out where there is no trace.
+    Rules about traces and about an attack's own sanity are left out where no such record was taken.
     """
     evidence = Evidence(records)
-    asked = (r for r in rules if r not in traces.RULES or all(evidence.first(need) for need in r.needs))
+    asked = (r for r in rules if r not in ON_REQUEST or all(evidence.first(need) for need in r.needs))
     verdicts = [rule.verdict(evidence) for rule in asked]
     return tuple(sorted(verdicts, key=lambda verdict: (SEVERITY[verdict.status], verdict.rule)))
 

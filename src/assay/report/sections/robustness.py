@@ -219,9 +219,7 @@ def _curves(curves: Sequence[EpsilonCurve]) -> Figure:
         if first.median_epsilon is not None
         else f"More than half still right at ε = {epsilon(first.points[-1].epsilon, first.norm)}"
     )
-    note = "Band: 95 % Wilson interval." + (
-        " Dashed: where half of the images are broken." if halves else ""
-    )
+    note = "Band: 95 % Wilson interval." + (" Dashed: where half of the images are broken." if halves else "")
     legend = names if len(names) > 1 else ()
     return figure(build, finding=finding, note=note, table=table, full=True, legend=legend)
 
