@@ -232,6 +232,39 @@ def test_hooks_go_when_the_model_fails(refused: Refused) -> None:
     assert torch.backends.mha.get_fastpath_enabled()
 
 
+class InPlace(nn.Module):
+    """Writes into a view, or into what a view was taken of."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        self.how = how
+        self.conv, self.head = nn.Conv2d(3, 4, 3, padding=1), nn.Linear(4, 2)
+
+    def forward(self, images: Tensor) -> Tensor:
+        padded = images.new_zeros(len(images), 4, *images.shape[2:])
+        view = padded[:, :4]
+        if self.how == "into a view":
+            padded[:, :4] = self.conv(images)
+        else:
+            padded += self.conv(images)
+        return self.head((padded if self.how == "into a view" else view).mean(dim=(2, 3)))
+
+
+@pytest.mark.parametrize("how", ["into a view", "behind a view"])
+def test_writing_in_place_is_followed(how: str) -> None:
+    assert measure_anatomy(InPlace(how), image_shape=(3, 4, 4)).depth == 2
+
+
+def test_a_batch_folded_into_another_size_is_told_for_one_image() -> None:
+    class Windows(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x.reshape(-1, 3, 2, 2)
+
+    model = nn.Sequential(Windows(), nn.Conv2d(3, 5, 1), nn.Flatten())
+    shapes = [layer.output_shape for layer in measure_anatomy(model, image_shape=(3, 4, 4)).layers]
+    assert shapes == [(4, 3, 2, 2), (4, 5, 2, 2), (4, 20)]
+
+
 def test_keeps_the_models_own_dtype() -> None:
     model = nn.Sequential(nn.Flatten(), nn.Linear(12, 3)).double()
     assert measure_anatomy(model, image_shape=(3, 2, 2)).parameters == 39

@@ -183,6 +183,76 @@ def test_sums_of_equal_branches_are_no_blocks() -> None:
     assert blocks(Ensemble()) == []
 
 
+class Body(nn.Module):
+    """Two convolutions in a row."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.one, self.two = (nn.Conv2d(channels, channels, 3, padding=1) for _ in range(2))
+        self.norm = nn.BatchNorm2d(channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.two(F.relu(self.norm(self.one(x))))
+
+
+class Around(nn.Module):
+    """A skip around a body; ``how`` says which."""
+
+    def __init__(self, how: str, channels: int = 3) -> None:
+        super().__init__()
+        self.how = how
+        self.body = Body(channels)
+        self.other = nn.Conv2d(channels, channels, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.how == "whole":
+            return F.relu(x + self.body(x))
+        if self.how == "piece":
+            kept, changed = x.repeat(1, 2, 1, 1).chunk(2, dim=1)
+            return torch.cat([kept, F.relu(changed + self.body(changed))], dim=1).mean(dim=1, keepdim=True) * x
+        if self.how == "side by side":
+            return F.relu(x + (self.body.one(x) + self.body.two(x)))
+        if self.how == "one against one":
+            return F.relu(self.body.one(x) + self.other(x))
+        return F.relu(self.body(x))
+
+
+@pytest.mark.parametrize(
+    ("how", "expected"),
+    [
+        ("whole", [("", "basic", "identity", "post-activation")]),
+        ("piece", [("", "basic", "identity", "post-activation")]),
+        ("side by side", [("", "other", "identity", "none")]),
+        ("one against one", []),
+        ("no skip", [("", "basic", "none", "post-activation")]),
+    ],
+)
+def test_what_is_a_block_and_what_only_looks_like_one(how: str, expected: list[tuple[str, ...]]) -> None:
+    model = nn.Sequential(Around(how), Around(how), nn.Flatten(), nn.LazyLinear(2))
+    model(torch.rand(1, 3, 6, 6))
+    found = [(name, shape, skip, placement) for name, shape, skip, _, placement in blocks(model, (3, 6, 6))]
+    assert found == [(f"{i}{suffix}", *facts) for i in (0, 1) for suffix, *facts in expected]
+
+
+def test_a_body_that_occurs_once_is_no_kind_of_block() -> None:
+    model = nn.Sequential(Body(3), nn.Flatten(), nn.LazyLinear(2))
+    model(torch.rand(1, 3, 6, 6))
+    assert blocks(model, (3, 6, 6)) == []
+
+
+def test_residual_blocks_on_vectors_count_too() -> None:
+    class Vector(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.norm, self.up, self.down = nn.LayerNorm(6), nn.Linear(6, 12), nn.Linear(12, 6)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return x + self.down(F.relu(self.up(self.norm(x))))
+
+    model = nn.Sequential(nn.Flatten(), nn.Linear(12, 6), Vector(), Vector(), nn.Linear(6, 2))
+    assert blocks(model, (3, 2, 2)) == [(str(i), "other", "identity", False, "pre-norm") for i in (2, 3)]
+
+
 def test_records_are_records() -> None:
     found = measure_anatomy(build("resnet20", classes=10, image_shape=(3, 32, 32)), image_shape=(3, 32, 32)).blocks
     assert all(isinstance(block, BlockAnatomy) for block in found)

@@ -156,3 +156,27 @@ def test_attention_is_seen_in_the_layer_that_torch_would_fuse() -> None:
     counted = sum(operation.flops for operation in found.operations if operation.kind in {"weight", "product"})
     assert products <= counted / IMAGES <= products + 5 * 2 * tokens * tokens  # a fused softmax counts with it
     assert torch.backends.mha.get_fastpath_enabled()
+
+
+@pytest.mark.parametrize(
+    ("function", "kind"),
+    [
+        (lambda x: x + 1, "arithmetic"),
+        (lambda x: x * x, "arithmetic"),
+        (lambda x: x + x[:, :1], "sum"),
+        (lambda x: x - x.mean(), "sum"),
+        (lambda x: x @ X, "weight"),
+        (lambda x: x @ x, "product"),
+        (lambda x: torch.cat([x, torch.zeros(2, 3, 4, 4)]), "pad"),
+        (lambda x: torch.cat([x, x]), "join"),
+        (lambda x: F.pad(x, (1, 1)), "pad"),
+        (lambda x: x.split(2, dim=-1)[1].exp(), "arithmetic"),
+        (lambda x: F.interpolate(x, scale_factor=2), "resample"),
+        (lambda x: x.flatten(1), "move"),
+    ],
+)
+def test_kinds_of_operations(function: Callable[[Tensor], Tensor], kind: str) -> None:
+    operations = record_forward(Calls(function), image_shape=(3, 4, 4)).operations
+    kinds = [operation.kind for operation in operations]
+    assert kind in kinds[-2:]  # a product is followed by a view
+    assert kind == "move" or set(kinds[kinds.index(kind) + 1 :]) <= {"move"}

@@ -66,7 +66,6 @@ def test_no_flag_is_needed_and_the_wrong_normalisation_shows(public_path: Path, 
     assert correct("none") < correct(None) - 30
 
 
-@pytest.mark.full
 def test_the_public_weights_score_exactly_what_is_published_of_them(public_path: Path, cifar_test: FirstImages) -> None:
     images_u8, labels = cifar_test(10_000)
     model = load_model("resnet20", weights=public_path).to(memory_format=torch.channels_last)

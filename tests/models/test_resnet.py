@@ -131,6 +131,21 @@ def test_block_computes_what_the_papers_draw(
         torch.testing.assert_close(block(x), by_hand(block, x, options, shared=shared))  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("order", ["bn-relu", "relu-bn"])
+def test_pre_activation_shares_the_first_activation_and_ends_with_one(order: str) -> None:
+    options = ResNetOptions(activation="pre", norm_order=order, shortcut="A", stem="cifar")  # type: ignore[arg-type]
+    model = trained_norms(build("resnet20", classes=4, image_shape=(3, 8, 8), options=options.model_dump()))
+    assert isinstance(model, ResNet)
+    images = torch.rand(2, 3, 8, 8)
+    x = model.conv1(model.normalize(images))
+    for stage in (1, 2, 3):
+        for i, block in enumerate(model.get_submodule(f"layer{stage}").children()):
+            x = by_hand(block, x, options, shared=i == 0)  # type: ignore[arg-type]
+    x = model.bn_last(F.relu(x)) if order == "relu-bn" else F.relu(model.bn_last(x))
+    with torch.no_grad():
+        torch.testing.assert_close(model(images), model.linear(x.mean(dim=(2, 3))))
+
+
 @settings(max_examples=25)
 @given(
     st.sampled_from(["resnet20", "resnet18", "resnet50"]),
@@ -195,7 +210,8 @@ def test_width_multiplies_channels() -> None:
 
 
 def test_weights_are_drawn_as_he_says() -> None:
-    weight = make("resnet18").layer3[0].conv2.weight  # type: ignore[index, union-attr]
+    weight = make("resnet18").layer3[0].conv1.weight  # type: ignore[index, union-attr]
+    assert weight.shape == (256, 128, 3, 3)
     assert weight.std().item() == pytest.approx((2 / (256 * 9)) ** 0.5, rel=0.01)
     assert weight.mean().item() == pytest.approx(0, abs=1e-3)
 

@@ -195,6 +195,7 @@ def test_a_checkpoint_without_weights_says_what_it_holds(
         lambda name: f"_orig_mod.module.{name}",
         lambda name: f"model.{name}",
         lambda name: f"module.model.{name}",
+        lambda name: f"model.module.{name}",
         lambda name: name.replace("norm.", "norm._orig_mod."),
     ],
 )
@@ -284,8 +285,10 @@ def test_misfits_are_named_and_leave_the_model_as_it_was(
 
 
 def test_two_tensors_that_a_prefix_would_make_one_are_not_confused(refused: Refused) -> None:
-    both = {**state(), "module.linear.bias": torch.zeros(5)}
-    assert "1 unexpected (module.linear.bias)" in refused(lambda: load_weights(tiny(), both, where="x"))
+    more = {**state(), "module.linear.bias": torch.zeros(5)}
+    assert "1 unexpected (module.linear.bias)" in refused(lambda: load_weights(tiny(), more, where="x"))
+    both = {**{f"module.{name}": value for name, value in state().items()}, "linear.bias": torch.zeros(5)}
+    assert "missing" in refused(lambda: load_weights(tiny(), both, where="x"))
 
 
 def test_implied_classes_need_every_misfit_explained() -> None:

@@ -197,7 +197,11 @@ def _plain_blocks(graph: _Graph, found: ForwardPass, model: nn.Module, spoken_fo
         )
         candidates.append((type(module).__qualname__, _Found(block, tuple(body))))
     often = Counter(kind for kind, _ in candidates)
-    return [block for kind, block in candidates if often[kind] > 1]
+    chosen: list[_Found] = []
+    for kind, found_block in candidates:  # outer modules first, of which the inner ones are a part
+        inner = any(_within(found_block.block.name, outer.block.name) for outer in chosen)
+        chosen += [found_block] if often[kind] > 1 and not inner else []
+    return chosen
 
 
 def _told_apart(blocks: list[_Found]) -> list[_Found]:
