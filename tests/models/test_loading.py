@@ -175,7 +175,17 @@ def test_weights_tell_the_number_of_classes_where_nobody_else_does(tmp_path: Pat
     assert loaded.classes == 100
     assert torch.equal(loaded.model.linear.weight, hundred.linear.weight)
     message = refused(lambda: open_model("resnet20", weights=tmp_path / "c100.th", classes=10))
-    assert message == f"{tmp_path / 'c100.th'}: expected weights for 10 classes, got weights for 100"
+    assert message == (
+        f"{tmp_path / 'c100.th'}: expected weights for 10 classes, got weights for 100 "
+        "(linear.weight: expected (10, 64), got (100, 64))"
+    )
+
+
+def test_paths_and_texts_both_name_files(tmp_path: Path) -> None:
+    saved = write_run(tmp_path / "run")
+    assert torch.equal(load_model(tmp_path / "run").linear.weight, saved.linear.weight)
+    weights = str(tmp_path / "run" / "model.safetensors")
+    assert torch.equal(load_model(tmp_path / "run", weights=weights).linear.weight, saved.linear.weight)
 
 
 def test_a_run_folder_can_be_given_as_the_weights(tmp_path: Path) -> None:

@@ -294,8 +294,10 @@ def test_two_tensors_that_a_prefix_would_make_one_are_not_confused(refused: Refu
 def test_implied_classes_need_every_misfit_explained() -> None:
     model = tiny()
     hundred = {**state(), "linear.weight": torch.ones(100, 8), "linear.bias": torch.ones(100)}
-    assert implied_classes(model, hundred, classes=5) == 100
-    assert implied_classes(model, {f"module.{k}": v for k, v in hundred.items()}, classes=5) == 100
+    assert implied_classes(model, hundred, classes=5) == (100, "linear.weight: expected (5, 8), got (100, 8)")
+    prefixed = implied_classes(model, {f"module.{k}": v for k, v in hundred.items()}, classes=5)
+    assert prefixed is not None
+    assert prefixed.classes == 100
     assert implied_classes(model, state(), classes=5) is None
     assert implied_classes(model, hundred, classes=7) is None
     assert implied_classes(model, {**hundred, "linear.weight": torch.ones(99, 8)}, classes=5) is None
@@ -314,6 +316,14 @@ def test_check_finite_allows_masks_but_no_other_infinity(refused: Refused) -> No
     del model.scale
     model.bias.data[0] = float("-inf")
     assert refused(lambda: check_finite(model, where="x")).startswith("x: bias: expected finite numbers")
+
+
+def test_masks_in_buffers_load_with_their_infinities() -> None:
+    model = nn.Linear(2, 2)
+    model.register_buffer("mask", torch.zeros(2))
+    mask = torch.tensor([0.0, float("-inf")])
+    load_weights(model, {"weight": torch.ones(2, 2), "bias": torch.ones(2), "mask": mask}, where="x")
+    assert torch.equal(model.mask, mask)
 
 
 def test_an_oversized_safetensors_header_is_refused(tmp_path: Path, refused: Refused) -> None:

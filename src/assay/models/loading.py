@@ -57,9 +57,9 @@ class _Plan:
 
 
 def load_model(
-    spec: str,
+    spec: str | Path,
     *,
-    weights: Path | None = None,
+    weights: str | Path | None = None,
     classes: int | None = None,
     image_shape: tuple[int, int, int] | None = None,
     normalization: Wanted = None,
@@ -72,9 +72,9 @@ def load_model(
 
 
 def open_model(
-    spec: str,
+    spec: str | Path,
     *,
-    weights: Path | None = None,
+    weights: str | Path | None = None,
     classes: int | None = None,
     image_shape: tuple[int, int, int] | None = None,
     normalization: Wanted = None,
@@ -101,8 +101,9 @@ def open_model(
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        loaded = _open(spec, weights, classes, image_shape, normalization, seed)
-    check_finite(loaded.model, where=spec)
+        source = None if weights is None else Path(weights)
+        loaded = _open(str(spec), source, classes, image_shape, normalization, seed)
+    check_finite(loaded.model, where=str(spec))
     return loaded
 
 
@@ -129,9 +130,10 @@ def _open(
         state = read_weights(source)
         implied = implied_classes(_receiver(model, state), state, classes=count)
         if implied is not None and (classes is not None or plan.classes is not None):
-            raise ModelError(str(source), expected=f"weights for {count} classes", got=f"weights for {implied}")
+            got = f"weights for {implied.classes} ({implied.evidence})"
+            raise ModelError(str(source), expected=f"weights for {count} classes", got=got)
         if implied is not None:
-            count = implied
+            count = implied.classes
             model = install(_materialize(plan.make(count), plan.image_shape), structure)
         load_weights(_receiver(model, state), state, where=str(source))
     elif plan.random_note is not None:

@@ -9,7 +9,7 @@ import struct
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -166,8 +166,9 @@ def load_weights(model: nn.Module, state: StateDict, *, where: str) -> None:
             if names
         ]
         raise ModelError(where, expected=f"the {len(target)} tensors of the model", got=" and ".join(faults))
+    parameters = {name for name, _ in model.named_parameters()}
     for name, value in state.items():
-        _check_finite(f"{where}: {name}", value, mask_allowed=False)
+        _check_finite(f"{where}: {name}", value, mask_allowed=name not in parameters)
     model.load_state_dict(state, strict=False)
 
 
@@ -180,7 +181,14 @@ def wrong_shapes(state: StateDict, target: Mapping[str, Any]) -> dict[str, tuple
     }
 
 
-def implied_classes(model: nn.Module, state: StateDict, *, classes: int) -> int | None:
+class ImpliedClasses(NamedTuple):
+    """How many classes the weights were made for, and the misfit that says so."""
+
+    classes: int
+    evidence: str
+
+
+def implied_classes(model: nn.Module, state: StateDict, *, classes: int) -> ImpliedClasses | None:
     """The number of classes the weights were made for, where it differs from ``classes`` and explains every misfit.
 
     That is: in each tensor whose shape is wrong, one size is ``classes`` in the model and the same other number here.
@@ -193,7 +201,10 @@ def implied_classes(model: nn.Module, state: StateDict, *, classes: int) -> int 
         if len(expected) != len(got) or len(differing) != 1 or next(iter(differing))[0] != classes:
             return None
         implied.add(next(iter(differing))[1])
-    return implied.pop() if len(implied) == 1 else None
+    if len(implied) != 1:
+        return None
+    name, (expected, got) = next(iter(wrong.items()))
+    return ImpliedClasses(implied.pop(), f"{name}: expected {expected}, got {got}")
 
 
 def check_finite(model: nn.Module, *, where: str) -> None:
