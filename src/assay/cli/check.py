@@ -157,7 +157,7 @@ def _prepare(
     out: Path,
 ) -> tuple[ImageDataset, nn.Module, Sequence[TrainingRun]]:
     from assay.data.sources import load_dataset
-    from assay.models.loading import load_model
+    from assay.models.loading import open_model
     from assay.runtime import choose_device
 
     target = choose_device(device)
@@ -173,14 +173,16 @@ def _prepare(
         with TrainingProgress(console) as progress:
             network, run = train_on_digits(seed=seed, on_step=progress.step)
         return dataset, network.to(target), (run,)
-    network = load_model(
+    opened = open_model(
         model,
         weights=weights,
         classes=len(dataset.classes),
         image_shape=dataset.shape,
         normalization=normalization,
     )
-    return dataset, network.to(target), _history_of(model)
+    for note in opened.notes:
+        console.print(f"note: {note}", style="yellow", markup=False)
+    return dataset, opened.model.to(target), _history_of(model)
 
 
 def _history_of(model: str) -> tuple[TrainingRun, ...]:

@@ -146,7 +146,8 @@ def _print_report(report: CompressionReport, out: Path) -> None:
             "" if kept else f"{layer.rank} of {layer.full_rank}",
             "" if kept else f"{layer.flops_after / layer.flops_before:.2f}x",
             "" if kept else f"{layer.latency_after / layer.latency_before:.2f}x",
-            f"{layer.condition_before:.3g}" + ("" if kept else f" → {layer.condition_after:.3g}"),
+            f"{layer.condition_before:.3g}"
+            + ("" if kept or layer.condition_after is None else f" → {layer.condition_after:.3g}"),
             "" if kept else f"{100 * layer.relative_error:.2g} %",
         )
     console.print(layers)

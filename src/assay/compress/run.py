@@ -250,10 +250,13 @@ def _describe(model: nn.Module, weighed: Weighed, chosen: Candidate, fitted: Fit
     matrix = weight.detach().double().flatten(1)
     factors = chosen.factors
     before = sum(p.numel() for p in layer.parameters())
-    after, condition = before, _condition(matrix, min(matrix.shape))
+    whole = _condition(matrix, min(matrix.shape))
+    after = before
+    condition: float | None = whole
     if factors is not None:
         after = sum(p.numel() for p in chain_for(layer, factors).parameters())
-        condition = _condition(matrix, factors.rank) if factors.kind in {"linear", "channel"} else condition
+        # The cores of the other forms are no truncation of this matrix, so its κ says nothing about them.
+        condition = _condition(matrix, factors.rank) if factors.kind in {"linear", "channel"} else None
     reason = ""
     if factors is None:
         kept = len(weighed.candidates) > 1
@@ -270,7 +273,7 @@ def _describe(model: nn.Module, weighed: Weighed, chosen: Candidate, fitted: Fit
         parameters_after=after,
         latency_before=chosen.original_latency.fastest,
         latency_after=chosen.latency.fastest,
-        condition_before=_condition(matrix, min(matrix.shape)),
+        condition_before=whole,
         condition_after=condition,
         relative_error=fitted.errors.get(weighed.site.name, 0.0) / weighed.variance if weighed.variance else 0.0,
         reason=reason,

@@ -14,7 +14,8 @@ class LayerCompression(Frozen):
 
     ``relative_error`` is E‖y − y′‖²/E‖y − ȳ‖² of its output on the calibration images, with the inputs it gets in the
     compressed network. ``latency_before`` and ``latency_after`` are seconds for one batch. ``condition_before`` and
-    ``condition_after`` are κ of the layer's matrix (the product of its factors has rank r: κ = σ₁/σ_r).
+    ``condition_after`` are κ of the layer's matrix (the product of its factors has rank r: κ = σ₁/σ_r; None for forms
+    that do not truncate this matrix).
     """
 
     name: str
@@ -29,7 +30,7 @@ class LayerCompression(Frozen):
     latency_before: float
     latency_after: float
     condition_before: float
-    condition_after: float
+    condition_after: float | None
     relative_error: float
     reason: str = ""
 
