@@ -79,7 +79,9 @@ def test_membership_allows_float32_storage_and_nothing_more(norm):
     moved = threat.project(images + torch.randn_like(images), images, epsilon)
     assert threat.contains(moved, images, epsilon).all()
     reached = threat.distance(moved, images)
-    assert not threat.contains(moved, images, 0.99 * reached).any()
+    far = reached > 0.01  # the box may leave a sample nearer to its image than float32 can tell 1 % of
+    assert far.sum() > 16
+    assert not threat.contains(moved, images, 0.99 * reached)[far].any()
     assert not threat.contains(images - 1.0, images, torch.full((64,), 1e6)).any()  # outside the box
 
 
