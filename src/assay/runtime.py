@@ -1,7 +1,8 @@
-"""Device, random numbers, the environment, and the promise to leave a user's model as it was found."""
+"""Device, precision, memory, random numbers, and the promise to leave a user's model as it was found."""
 
 from __future__ import annotations
 
+import ctypes
 import os
 import platform
 from collections.abc import Iterator
@@ -30,6 +31,44 @@ def choose_device(name: str = "auto") -> torch.device:
         present = ", ".join(kind for kind, here in available.items() if here)
         raise OptionError("device", expected=f"auto or one of: {present}", got=name)
     return torch.device(name)
+
+
+def has_fast_bfloat16(device: torch.device) -> bool:
+    """Does ``device`` multiply ``bfloat16`` in hardware, in which convolutions then run up to twice as fast?"""
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    return device.type == "cpu" and bool(_BFLOAT16_FLAGS & _processor_flags())
+
+
+_BFLOAT16_FLAGS = frozenset({"avx512_bf16", "amx_bf16", "bf16"})  # Intel and AMD, Intel with tiles, Arm
+
+
+def _processor_flags() -> frozenset[str]:
+    """The extensions that Linux tells of the first processor; none elsewhere."""
+    cpuinfo = Path("/proc/cpuinfo")
+    for line in cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []:
+        name, _, value = line.partition(":")
+        if name.strip() in {"flags", "Features"}:
+            return frozenset(value.split())
+    return frozenset()
+
+
+def keep_freed_memory() -> bool:
+    """Let this process keep large freed blocks for the next allocation; False where the C library is not glibc.
+
+    By default glibc returns every block of 32 MiB and more to the system at once, and the next tensor of that size
+    pays for its pages again: about a sixth of a float32 training step (see ``benchmarks/train.py``). The price is
+    that the process stays as large as it once was.
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError, TypeError):
+        return False
+    never = 2**31 - 1
+    return all(mallopt(option, never) for option in (_TRIM_THRESHOLD, _MMAP_THRESHOLD))
+
+
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # M_TRIM_THRESHOLD and M_MMAP_THRESHOLD of malloc.h
 
 
 def device_of(model: nn.Module) -> torch.device:

@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+import platform
+import subprocess
+import sys
+
 import pytest
 import torch
 from torch import nn
 
 from assay.errors import OptionError
-from assay.runtime import choose_device, describe_environment, generator, preserved
+from assay.runtime import (
+    _processor_flags,
+    choose_device,
+    describe_environment,
+    generator,
+    has_fast_bfloat16,
+    preserved,
+)
 
 
 def test_a_key_gives_one_stream_and_neighbouring_keys_unrelated_ones() -> None:
@@ -62,3 +73,34 @@ def test_the_environment_names_no_machine() -> None:
     assert record.torch == torch.__version__
     assert record.cores >= 1
     assert record.memory_gib > 0
+
+
+def test_fast_bfloat16_is_read_from_the_processor(monkeypatch: pytest.MonkeyPatch) -> None:
+    for flags, fast in (("fpu avx512f avx512_bf16", True), ("fpu amx_bf16", True), ("fpu avx512f", False), ("", False)):
+        monkeypatch.setattr("assay.runtime._processor_flags", lambda flags=flags: frozenset(flags.split()))
+        assert has_fast_bfloat16(torch.device("cpu")) == fast
+        assert not has_fast_bfloat16(torch.device("mps"))
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="/proc/cpuinfo is Linux's")
+def test_the_processors_flags_are_found() -> None:
+    assert {"sse2", "asimd"} & _processor_flags()
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="mallopt is glibc's")
+def test_freed_memory_is_kept_where_glibc_is() -> None:
+    code = (
+        "import resource, torch\n"
+        "from assay.runtime import keep_freed_memory\n"
+        "def faults():\n"
+        "    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
+        "    for _ in range(10): torch.ones(16 * 2**20)\n"
+        "    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before\n"
+        "former = faults()\n"
+        "assert keep_freed_memory()\n"
+        "faults()\n"
+        "print(former, faults())\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    former, after = map(int, done.stdout.split())
+    assert after < former / 5

@@ -15,7 +15,7 @@ from assay.records.anatomy import Anatomy, BlockAnatomy, LayerAnatomy
 from assay.records.attack import AdversarialExample, AdversarialGallery, EpsilonCurve, EpsilonPoint, RobustAccuracy
 from assay.records.gradients import GradientFlow, InputGradients, InputGradientSample, LayerGradient
 from assay.records.spectrum import LayerSpectra, LayerSpectrum
-from assay.records.training import EpochSummary, TrainingRun
+from assay.records.training import EpochSummary, TimeSplit, TrainingRun
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 RIGHT = (94, 97, 87, 82, 93, 86, 95, 94, 96, 93)
@@ -289,5 +289,12 @@ def training() -> TrainingRun:
         for i in range(20)
     )
     return TrainingRun(
-        recipe="cifar-quick", model="resnet20", data="cifar10", seed=0, epochs=epochs, seconds=406, n=50_000
+        recipe="cifar-quick",
+        model="resnet20",
+        data="cifar10",
+        seed=0,
+        epochs=epochs,
+        seconds=406,
+        n=50_000,
+        time_split=TimeSplit(images=12.1, network=361.4, update=32.5, validation=8.3, saving=0.9),
     )

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -104,6 +106,18 @@ def test_windows_are_cut_out_of_the_image() -> None:
     assert torch.equal(View(None, 9, seed=0, epoch=0)(batch), images)
 
 
+def test_resizing_keeps_the_whole_picture_and_its_shape_as_pillow_does() -> None:
+    images = torch.randint(0, 256, (3, 3, 20, 30), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    batch = Batch(images, torch.zeros(3, dtype=torch.int64), torch.arange(3))
+    small = View(None, 8, seed=0, epoch=0, shrink="resize")(batch)
+    assert small.shape == (3, 3, 8, 12)
+    for ours, picture in zip(small, images, strict=True):
+        theirs = Image.fromarray(picture.permute(1, 2, 0).numpy()).resize((12, 8), Image.Resampling.BILINEAR)
+        distance = ours.permute(1, 2, 0).int() - torch.from_numpy(np.array(theirs)).int()
+        assert int(distance.abs().max()) <= 1
+    assert torch.equal(View(None, 20, seed=0, epoch=0, shrink="resize")(batch), images)
+
+
 def test_the_side_follows_the_stages() -> None:
     stages = ((0.0, 24), (0.5, 28), (0.8, 32))
     assert [choose_side(stages, progress=p) for p in (0, 0.49, 0.5, 0.79, 0.8, 1)] == [24, 24, 28, 28, 32, 32]
@@ -123,6 +137,16 @@ def test_mixed_targets_say_what_the_pixels_are_made_of(mix: object, seed: int) -
     torch.testing.assert_close(blended.sum(dim=1), torch.ones(4))
     torch.testing.assert_close(mixed.mean(dim=(1, 2, 3)), blended @ torch.arange(4.0), rtol=1e-5, atol=1e-5)
     assert torch.equal(images[:, 0, 0, 0], torch.arange(4.0))  # the input is left as it was
+
+
+@pytest.mark.parametrize("mix", [mixup, cutmix])
+def test_every_sample_is_mixed_in_its_own_proportion(mix: object) -> None:
+    torch.manual_seed(0)
+    images, targets = torch.rand(64, 3, 8, 8), torch.eye(64)
+    _, blended = mix(images, targets, alpha=1.0)  # type: ignore[operator]
+    kept = blended.diagonal()
+    assert len(kept.unique()) > 20
+    assert float(kept.mean()) == pytest.approx(0.5, abs=0.2)
 
 
 def linear_model() -> nn.Module:

@@ -263,6 +263,51 @@ def test_bfloat16_trains_as_well(smallnet: Make, blobs: ImageDataset, recipe: Re
     assert measure_clean_accuracy(model, blobs).accuracy > 0.9
 
 
+@pytest.mark.parametrize("fast", [False, True])
+def test_auto_takes_bfloat16_where_the_machine_multiplies_it_and_the_run_keeps_which_it_was(
+    tmp_path: Path, smallnet: Make, blobs: ImageDataset, recipe: Recipe, fast: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("assay.training.loop.has_fast_bfloat16", lambda _: fast)
+    automatic, named = smallnet(), smallnet()
+    run = fit(automatic, blobs, recipe=with_(recipe, precision="auto"), out=tmp_path)
+    fit(named, blobs, recipe=with_(recipe, precision="bfloat16" if fast else "float32"))
+    assert states_equal(automatic, named)
+    kept = json.loads((tmp_path / "config.json").read_text())["recipe"]["precision"]
+    assert kept == run.precision == ("bfloat16" if fast else "float32")
+
+
+def test_an_adversary_works_in_the_precision_of_the_run(blobs: ImageDataset, recipe: Recipe) -> None:
+    seen = set()
+
+    class Watched(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear = nn.Linear(144, 3)
+
+        def forward(self, images: Tensor) -> Tensor:
+            logits: Tensor = self.linear(images.flatten(1))
+            if self.training and torch.is_grad_enabled():
+                seen.add(logits.dtype)
+            return logits
+
+    adversary = {"name": "pgd", "steps": 2, "watch": 0}
+    fit(Watched(), blobs, recipe=with_(recipe, epochs=1, precision="bfloat16", adversary=adversary))
+    assert seen == {torch.bfloat16}
+
+
+def test_the_time_is_split_without_rest(smallnet: Make, blobs: ImageDataset, recipe: Recipe) -> None:
+    changed = with_(recipe, adversary={"name": "pgd", "steps": 1, "watch": 20})
+    run = fit(smallnet(), blobs, recipe=changed, validation=blobs)
+    split = run.time_split
+    assert split is not None
+    assert all(took > 0 for took in split.model_dump().values())
+    steps = split.images + split.adversary + split.network + split.update
+    assert steps == pytest.approx(run.seconds, rel=1e-6)
+    without = fit(smallnet(), blobs, recipe=recipe).time_split
+    assert without is not None
+    assert without.adversary == 0
+
+
 @pytest.mark.parametrize("name", recipe_names())
 def test_every_shipped_recipe_makes_a_step(name: str) -> None:
     images = torch.randint(0, 256, (8, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))

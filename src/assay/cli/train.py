@@ -113,9 +113,12 @@ def _run(
     from assay.data.split import stratified_split
     from assay.evaluate import summarize
     from assay.files import write_atomically
+    from assay.models.averaged_views import AveragedViews
+    from assay.runtime import keep_freed_memory
     from assay.training.classifier import train_classifier
     from assay.training.distributed import joined_processes
 
+    keep_freed_memory()
     with joined_processes() as processes:
         console = Console(stderr=True, quiet=not processes.leads)
         whole = load("train")
@@ -137,18 +140,27 @@ def _run(
                 checkpoint_seconds=checkpoint_seconds,
                 processes=processes,
             )
-        accuracy = None
+        tested: dict[str, CleanAccuracy] = {}
         if test and whole.split == "train":
             images = load("test")
-            accuracy = summarize(processes.predict(trained.model, images), classes=images.classes)
+            asked = {"test.json": trained.model}
+            if recipe.test_views > 1:
+                asked["test-averaged.json"] = AveragedViews(trained.model, views=recipe.test_views)
+            tested = {
+                name: summarize(processes.predict(model, images), classes=images.classes)
+                for name, model in asked.items()
+            }
         elif test:
             console.print("no test split: hold some images out with --validation-fraction", style="yellow")
         if not processes.leads:
             return
         write_atomically(out / "training.json", trained.run.model_dump_json(indent=1) + "\n")
-        if accuracy is not None:
-            write_atomically(out / "test.json", accuracy.model_dump_json(indent=1) + "\n")
-        _print_run(trained.run, accuracy, Console())
+        for name, accuracy in tested.items():
+            write_atomically(out / name, accuracy.model_dump_json(indent=1) + "\n")
+        _print_run(trained.run, Console())
+        for accuracy, how in zip(tested.values(), ("", f", averaged over {recipe.test_views} views"), strict=False):
+            interval = f"95 % interval {accuracy.low:.2%} to {accuracy.high:.2%}"
+            typer.echo(f"Test accuracy{how} {accuracy.accuracy:.2%} ({interval}, n = {accuracy.n:,}).")
         typer.echo(f"Run: {out}")
 
 
@@ -201,8 +213,8 @@ def _tensorboard_writer(folder: Path) -> OnStep:
     return TensorBoardLog(folder)
 
 
-def _print_run(run: TrainingRun, accuracy: CleanAccuracy | None, console: Console) -> None:
-    """The epochs as a table, then the accuracy on the test set with its interval."""
+def _print_run(run: TrainingRun, console: Console) -> None:
+    """The epochs as a table, then what the time was spent on."""
     from rich.table import Table
 
     table = Table(box=None, header_style="dim", pad_edge=False)
@@ -222,7 +234,10 @@ def _print_run(run: TrainingRun, accuracy: CleanAccuracy | None, console: Consol
             f"{epoch.seconds:.1f}",
         )
     console.print(table)
-    console.print(f"Trained {run.model} on {run.n:,} images of {run.data} in {run.seconds:.1f} s.")
-    if accuracy is not None:
-        interval = f"95 % interval {accuracy.low:.2%} to {accuracy.high:.2%}"
-        console.print(f"Test accuracy {accuracy.accuracy:.2%} ({interval}, n = {accuracy.n:,}).")
+    console.print(
+        f"Trained {run.model} on {run.n:,} images of {run.data} in {run.seconds:.1f} s ({run.precision}).",
+        highlight=False,
+    )
+    if run.time_split is not None:
+        parts = [f"{name} {took:.1f} s" for name, took in run.time_split.model_dump().items() if took >= 0.05]
+        console.print(f"Time: {', '.join(parts)}.", highlight=False)

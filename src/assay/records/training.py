@@ -70,8 +70,30 @@ class EpochSummary(Frozen):
     validation_accuracy: float | None = None
 
 
+class TimeSplit(Frozen):
+    """Seconds of wall time: those of the steps, by part, and those between them.
+
+    ``images``     choosing and augmenting the images of a step
+    ``adversary``  perturbing them
+    ``network``    the forward and backward pass, mixing and clipping
+    ``update``     the optimizer and the average of the weights
+    ``validation`` predicting the held-out set and watching the adversary, between epochs
+    ``saving``     checkpoints and logs
+    """
+
+    images: float = 0.0
+    adversary: float = 0.0
+    network: float = 0.0
+    update: float = 0.0
+    validation: float = 0.0
+    saving: float = 0.0
+
+
 class TrainingRun(Record):
-    """A finished run. ``seconds`` is the wall time of the training loop without evaluation."""
+    """A finished run. ``seconds`` is the wall time of the training loop without evaluation.
+
+    ``precision`` is what convolutions and matrix products were computed in.
+    """
 
     kind: Literal["training_run"] = "training_run"
     recipe: str
@@ -82,3 +104,5 @@ class TrainingRun(Record):
     seconds: float
     n: int
     groups: DecayGroups | None = None
+    time_split: TimeSplit | None = None
+    precision: str = "float32"

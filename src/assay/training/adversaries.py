@@ -52,7 +52,7 @@ def input_gradient(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
     buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
     images = images.detach().requires_grad_()
     with torch.enable_grad():
-        loss = F.cross_entropy(model(images), labels, reduction="sum")
+        loss = F.cross_entropy(model(images).float(), labels, reduction="sum")
     (gradient,) = torch.autograd.grad(loss, images)
     with torch.no_grad():
         for buffer, former in buffers:

@@ -32,6 +32,7 @@ from assay.records.training import EpochSummary
 from assay.runtime import describe_environment, device_of
 from assay.training.metrics import EpochTotals, StepMetrics
 from assay.training.recipes import Recipe
+from assay.training.stopwatch import Stopwatch
 
 SCHEMA_VERSION = 1
 
@@ -40,7 +41,8 @@ SCHEMA_VERSION = 1
 class RunState:
     """Where a run is: everything beside weights and optimizer that the next step depends on or the record needs.
 
-    ``fallen_back``: the recipe's adversary has failed and its fallback took over.
+    ``fallen_back``: the recipe's adversary has failed and its fallback took over. ``clock`` counts what ``seconds``
+    were spent on.
     """
 
     step: int = 0
@@ -48,6 +50,7 @@ class RunState:
     fallen_back: bool = False
     totals: EpochTotals = field(default_factory=EpochTotals)
     epochs: list[EpochSummary] = field(default_factory=list)
+    clock: Stopwatch = field(default_factory=lambda: Stopwatch({}))
 
     def count(self, metrics: StepMetrics, *, images: int) -> None:
         """One more step, of ``images``."""
@@ -161,6 +164,7 @@ def save_state(
         "fallen_back": state.fallen_back,
         "totals": asdict(state.totals),
         "epochs": [summary.model_dump_json() for summary in state.epochs],
+        "clock": state.clock.seconds,
     }
     buffer = io.BytesIO()
     torch.save(content, buffer)
@@ -200,6 +204,7 @@ def restore_state(
         fallen_back=content["fallen_back"],
         totals=EpochTotals(**content["totals"]),
         epochs=[EpochSummary.model_validate_json(text) for text in content["epochs"]],
+        clock=Stopwatch(content.get("clock", {})),
     )
 
 

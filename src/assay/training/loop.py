@@ -12,7 +12,7 @@ from assay.data.dataset import ImageDataset
 from assay.errors import InterruptedRunError
 from assay.evaluate import preferred_layout
 from assay.records.training import TrainingRun
-from assay.runtime import preserved
+from assay.runtime import device_of, has_fast_bfloat16, preserved
 from assay.training.averaging import WeightAverage
 from assay.training.batchnorm import refresh_batchnorm
 from assay.training.checkpoint import RunState, identify, name_of
@@ -64,6 +64,7 @@ def fit(
     Raises :class:`DivergedError` when a number is not finite, :class:`InterruptedRunError` on SIGINT or SIGTERM once
     the step is finished and saved, :class:`OutputError` when the folder cannot be written to.
     """
+    recipe = recipe.settled(fast_bfloat16=has_fast_bfloat16(device_of(model)))
     processes = processes or Processes()
     processes.share_weights(model)
     sampler = Sampler(len(train), recipe.batch_size, seed)
@@ -87,23 +88,32 @@ def fit(
         architecture=architecture,
     )
     state = journal.open(resume=resume)
+    clock = state.clock
 
     with deferred_interrupts(enabled=out is not None) as interrupts, torch.random.fork_rng(devices=[]):
         for step in range(state.step, steps):
             started = time.perf_counter()
             epoch = sampler.epoch(step)
             set_learning_rate(optimizers, factor(step))
-            pieces = micro_batches(
-                train, sampler.indices(step), size=recipe.micro_batch, rank=processes.rank, world=processes.world
-            )
+            with clock.part("images"):
+                pieces = micro_batches(
+                    train, sampler.indices(step), size=recipe.micro_batch, rank=processes.rank, world=processes.world
+                )
             attack = perturb if adversary is None else adversary.perturb(fallen_back=state.fallen_back)
+            side = choose_side(recipe.resolution, progress=step / steps)
             model.train()
             model.zero_grad(set_to_none=True)
             losses, rights = accumulate_gradient(
                 model,
                 pieces,
-                objective=Objective(len(train.classes), recipe.label_smoothing, attack, mix, autocast),
-                prepare=View(augment, choose_side(recipe.resolution, progress=step / steps), seed, epoch),
+                objective=Objective(
+                    len(train.classes),
+                    recipe.label_smoothing,
+                    attack and clock.timed("adversary", attack),
+                    mix,
+                    autocast,
+                ),
+                prepare=clock.timed("images", View(augment, side, seed, epoch, recipe.shrink)),
                 layout=layout,
                 batch_size=sampler.size,
                 key=(seed, STEP_STREAM, step),
@@ -113,9 +123,10 @@ def fit(
             norm, loss = float(clip()), loss_sum / sampler.size
             if not is_sane(loss, norm, classes=len(train.classes)):
                 raise explain_divergence(model, pieces, step=step + 1, loss=loss, gradient_norm=norm, kept=journal.kept)
-            update(optimizers)
-            processes.average_buffers(model)
-            average.update(step + 1)
+            with clock.part("update"):
+                update(optimizers)
+                processes.average_buffers(model)
+                average.update(step + 1)
 
             metrics = StepMetrics(
                 step=step + 1,
@@ -129,17 +140,20 @@ def fit(
                 seconds=state.seconds + time.perf_counter() - started,
             )
             state.count(metrics, images=sampler.size)
-            journal.step(metrics)
+            with clock.part("saving"):
+                journal.step(metrics)
             if on_step is not None and processes.leads:
                 on_step(metrics)
             if step + 1 == steps or sampler.epoch(step + 1) != epoch:
-                accuracy = _watch_validation(model, validation, average, processes)
-                journal.epoch(state.close_epoch(epoch, accuracy), step=step + 1)
-                state.fallen_back = _watch_adversary(adversary, model, journal, state, epoch=epoch)
+                with clock.part("validation"):
+                    accuracy = _watch_validation(model, validation, average, processes)
+                    journal.epoch(state.close_epoch(epoch, accuracy), step=step + 1)
+                    state.fallen_back = _watch_adversary(adversary, model, journal, state, epoch=epoch)
             if stop:
                 journal.save(state)
                 raise InterruptedRunError(f"interrupted after step {step + 1} of {steps}; go on with --resume")
-            journal.save_if_due(state)
+            with clock.part("saving"):
+                journal.save_if_due(state)
 
     journal.save(state)
     _finish(model, train, average, refresh=recipe.refresh_batchnorm)
@@ -153,6 +167,8 @@ def fit(
         seconds=state.seconds,
         n=len(train),
         groups=measure_decay_groups(model, weight_decay=recipe.optimizer.weight_decay),
+        time_split=clock.split(training=state.seconds),
+        precision=recipe.precision,
     )
 
 

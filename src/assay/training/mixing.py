@@ -19,32 +19,40 @@ def build_mix(options: MixOptions) -> Mix | None:
 
 
 def mixup(images: Tensor, targets: Tensor, *, alpha: float) -> tuple[Tensor, Tensor]:
-    """x̃ = λx + (1 − λ)x_π and ỹ = λy + (1 − λ)y_π, λ ~ Beta(α, α), π a permutation (Zhang et al. 2018).
+    """x̃ = λx + (1 − λ)x_π and ỹ = λy + (1 − λ)y_π, λ ~ Beta(α, α) a sample, π a permutation (Zhang et al. 2018).
 
     ``images`` (B, C, H, W), ``targets`` (B, K) distributions. Draws from torch's global generator.
     """
-    share, order = _draw_share(alpha), torch.randperm(len(images)).to(images.device)
-    return torch.lerp(images[order], images, share), torch.lerp(targets[order], targets, share)
+    share, order = _draw_shares(len(images), alpha).to(images), torch.randperm(len(images)).to(images.device)
+    mixed = torch.lerp(images[order], images, share[:, None, None, None])
+    return mixed, torch.lerp(targets[order], targets, share[:, None])
 
 
 def cutmix(images: Tensor, targets: Tensor, *, alpha: float) -> tuple[Tensor, Tensor]:
     """A box of area 1 − λ from x_π is pasted into x; targets are weighted by the pixels really kept (Yun et al. 2019).
 
-    ``images`` (B, C, H, W), ``targets`` (B, K) distributions. Draws from torch's global generator.
+    Every sample has its own λ ~ Beta(α, α) and its own box. ``images`` (B, C, H, W), ``targets`` (B, K)
+    distributions. Draws from torch's global generator.
     """
-    share, order = _draw_share(alpha), torch.randperm(len(images)).to(images.device)
-    height, width = images.shape[2:]
-    half_h, half_w = (round(side * (1 - share) ** 0.5 / 2) for side in (height, width))
-    row, column = (int(torch.randint(side, ())) for side in (height, width))
-    rows = slice(max(0, row - half_h), min(height, row + half_h))
-    columns = slice(max(0, column - half_w), min(width, column + half_w))
-    mixed = images.clone()
-    mixed[:, :, rows, columns] = images[order][:, :, rows, columns]
-    kept = 1 - (rows.stop - rows.start) * (columns.stop - columns.start) / (height * width)
-    return mixed, torch.lerp(targets[order], targets, kept)
+    batch, _, height, width = images.shape
+    sides = (1 - _draw_shares(batch, alpha)).sqrt()
+    order = torch.randperm(batch)
+    rows, columns = (_draw_span(sides, size) for size in (height, width))  # (B, H) and (B, W)
+    box = (rows[:, :, None] & columns[:, None, :])[:, None].to(images.device)  # (B, 1, H, W)
+    order = order.to(images.device)
+    kept = 1 - box.to(targets.dtype).mean(dim=(1, 2, 3))[:, None]
+    return torch.where(box, images[order], images), torch.lerp(targets[order], targets, kept)
 
 
-def _draw_share(alpha: float) -> float:
-    """λ ~ Beta(α, α), from two Gamma draws of the global generator."""
-    first, second = torch._standard_gamma(torch.full((2,), alpha, dtype=torch.float64)).tolist()
-    return float(first / (first + second)) if first + second > 0 else 0.5
+def _draw_shares(batch: int, alpha: float) -> Tensor:
+    """float64 (B,): λ ~ Beta(α, α), each from two Gamma draws of the global generator."""
+    first, second = torch._standard_gamma(torch.full((2, batch), alpha, dtype=torch.float64))
+    return torch.where(first + second > 0, first / (first + second), 0.5)
+
+
+def _draw_span(sides: Tensor, size: int) -> Tensor:
+    """bool (B, size): for each of ``sides`` (B,), shares of ``size``, a span of that length around a random place."""
+    half = (sides * size / 2).round()[:, None]
+    centre = torch.randint(size, (len(sides), 1))
+    places = torch.arange(size)
+    return (places >= centre - half) & (places < centre + half)

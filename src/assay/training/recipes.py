@@ -16,6 +16,7 @@ from assay.options import Options
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
+Shrink = Literal["window", "resize"]
 
 
 class OptimizerOptions(Options):
@@ -109,8 +110,12 @@ class Recipe(Options):
     """One way to train one kind of network. See the sections for their fields; print it with :meth:`to_toml`.
 
     ``micro_batch`` is how many images go through the network at once: gradients are summed over a step's
-    micro-batches, and normalisation layers see one micro-batch at a time. ``resolution`` lists (share of the run,
-    side in pixels) stages: from that share on, windows of that side are cut out at random.
+    micro-batches, and normalisation layers see one micro-batch at a time. ``precision`` is that of convolutions and
+    matrix products; weights, sums and the loss stay ``float32``; ``auto`` is ``bfloat16`` where the device multiplies
+    it in hardware, else ``float32``, and the run keeps which it was. ``resolution`` lists (share of the run,
+    side in pixels) stages: from that share on, images of that side are trained on, cut out at random or resized as
+    ``shrink`` says; a network whose last pooling is global takes any of them. ``test_views``, where it
+    is not 1, adds a second number to the test: logits averaged over that many views of each image.
     """
 
     name: str
@@ -122,9 +127,11 @@ class Recipe(Options):
     batch_size: Annotated[int, Field(ge=1)] = 128
     micro_batch: Annotated[int, Field(ge=1)] | None = None
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    precision: Literal["float32", "bfloat16"] = "float32"
+    precision: Literal["auto", "float32", "bfloat16"] = "float32"
     refresh_batchnorm: Annotated[int, Field(ge=0)] = 0
+    test_views: Literal[1, 2, 6] = 1
     resolution: tuple[tuple[Share, Annotated[int, Field(ge=8)]], ...] = ()
+    shrink: Shrink = "window"
     optimizer: OptimizerOptions = OptimizerOptions()
     schedule: ScheduleOptions = ScheduleOptions()
     augment: AugmentOptions = AugmentOptions()
@@ -140,6 +147,12 @@ class Recipe(Options):
         if size is not None and batch is not None and batch > size and batch % size:
             raise ValueError(f"a number that divides the batch_size, {batch}")
         return size
+
+    def settled(self, *, fast_bfloat16: bool) -> Recipe:
+        """The same recipe with ``auto`` replaced by the precision that a machine gets."""
+        if self.precision != "auto":
+            return self
+        return self.model_copy(update={"precision": "bfloat16" if fast_bfloat16 else "float32"})
 
     def to_toml(self) -> str:
         """The whole recipe as TOML, defaults spelled out; :func:`load_recipe` reads it back to an equal recipe."""

@@ -21,7 +21,10 @@ RANDOM_STREAM = 0x5E9
 
 @dataclass(frozen=True)
 class Objective:
-    """How a micro-batch becomes a loss: cross-entropy with ``label_smoothing`` on perturbed and mixed images."""
+    """How a micro-batch becomes a loss: cross-entropy with ``label_smoothing`` on perturbed and mixed images.
+
+    ``autocast`` is the precision of convolutions and products, in the network and in ``perturb``.
+    """
 
     classes: int
     label_smoothing: float = 0.0
@@ -34,9 +37,9 @@ class Objective:
         targets = labels
         if self.mix is not None:
             images, targets = self.mix(images, F.one_hot(labels, self.classes).to(images.dtype))
-        if self.perturb is not None:
-            images = self.perturb(model, images, labels)
         with torch.autocast(images.device.type, dtype=self.autocast, enabled=self.autocast is not None):
+            if self.perturb is not None:
+                images = self.perturb(model, images, labels)
             logits = model(images)
         losses = F.cross_entropy(logits.float(), targets, label_smoothing=self.label_smoothing, reduction="sum")
         hits = logits.detach().argmax(dim=1) == (targets if targets.ndim == 1 else targets.argmax(dim=1))

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from assay.records.checkup import Checkup
-from assay.records.training import TrainingRun
+from assay.records.training import TimeSplit, TrainingRun
 from assay.report.curves import Axes, Series, draw_curves
 from assay.report.parts import NUMBER, Column, Figure, Part, Section, Table
 from assay.report.wording import count, number, percent, plural, seconds
 
 
 def training_section(checkup: Checkup) -> Section | None:
-    """Loss, accuracy, gradient norm and learning rate of each run."""
+    """Loss, accuracy, gradient norm and learning rate of each run, and where its time went."""
     runs = list(checkup.each(TrainingRun))
     if not runs:
         return None
@@ -18,9 +18,11 @@ def training_section(checkup: Checkup) -> Section | None:
     for run in runs:
         if run.epochs:
             parts += [*_charts(run), _epochs(run)]
+        if run.time_split is not None:
+            parts.append(_time(run.time_split))
     summary = " ".join(
         f"{run.model} on {count(run.n)} images of {run.data} with the recipe {run.recipe}, seed {run.seed}: "
-        f"{plural(len(run.epochs), 'epoch')} in {seconds(run.seconds)}."
+        f"{plural(len(run.epochs), 'epoch')} in {seconds(run.seconds)}, convolutions in {run.precision}."
         for run in runs
     )
     return Section("training", "Training", summary, tuple(parts), records=tuple(runs))
@@ -48,7 +50,38 @@ def _charts(run: TrainingRun) -> list[Figure]:
         Axes("epoch", "share right (%)", y_shares=True),
         finding=f"{percent(final.y[-1])} right at the end ({final.name})",
     )
-    return [figure for figure in (loss, accuracy) if figure]
+    norm = draw_curves(
+        [Series("gradient norm", at, [epoch.gradient_norm for epoch in run.epochs])],
+        Axes("epoch", "mean gradient norm (L2, before clipping)"),
+        finding=f"The gradient norm ends at {number(last.gradient_norm / max(first.gradient_norm, 1e-30))} times what "
+        "it began with",
+    )
+    rate = draw_curves(
+        [Series("learning rate", at, [epoch.learning_rate for epoch in run.epochs])],
+        Axes("epoch", "mean learning rate"),
+        finding=f"The learning rate peaks at {number(max(epoch.learning_rate for epoch in run.epochs))}",
+    )
+    return [figure for figure in (loss, accuracy, norm, rate) if figure]
+
+
+_PARTS_OF_TIME = {
+    "network": "forward and backward passes",
+    "adversary": "perturbing the images",
+    "images": "choosing and augmenting the images",
+    "update": "optimizer and weight average",
+    "validation": "held-out set and watching the adversary",
+    "saving": "checkpoints and logs",
+}
+
+
+def _time(split: TimeSplit) -> Table:
+    spent = split.model_dump()
+    total = sum(spent.values()) or 1.0
+    return Table(
+        "Where the time went",
+        (Column("part"), Column("time", NUMBER), Column("share", NUMBER)),
+        tuple((_PARTS_OF_TIME[name], seconds(spent[name]), percent(spent[name] / total)) for name in _PARTS_OF_TIME),
+    )
 
 
 def _epochs(run: TrainingRun) -> Table:
