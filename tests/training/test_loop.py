@@ -295,9 +295,9 @@ def test_an_adversary_works_in_the_precision_of_the_run(blobs: ImageDataset, rec
     assert seen == {torch.bfloat16}
 
 
-def test_the_time_is_split_without_rest(smallnet: Make, blobs: ImageDataset, recipe: Recipe) -> None:
+def test_the_time_is_split_without_rest(tmp_path: Path, smallnet: Make, blobs: ImageDataset, recipe: Recipe) -> None:
     changed = with_(recipe, adversary={"name": "pgd", "steps": 1, "watch": 20})
-    run = fit(smallnet(), blobs, recipe=changed, validation=blobs)
+    run = fit(smallnet(), blobs, recipe=changed, validation=blobs, out=tmp_path)
     split = run.time_split
     assert split is not None
     assert all(took > 0 for took in split.model_dump().values())

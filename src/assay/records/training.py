@@ -78,7 +78,7 @@ class TimeSplit(Frozen):
     ``network``    the forward and backward pass, mixing and clipping
     ``update``     the optimizer and the average of the weights
     ``validation`` predicting the held-out set and watching the adversary, between epochs
-    ``saving``     checkpoints and logs
+    ``saving``     checkpoints, where there is a run folder
     """
 
     images: float = 0.0

@@ -13,7 +13,7 @@ from assay.data.dataset import ImageDataset, to_unit_range
 from assay.models.architectures import build
 from assay.records.training import TrainingRun
 from assay.runtime import choose_device, generator
-from assay.training.distributed import Processes
+from assay.training.distributed import ALONE, Processes
 from assay.training.loop import fit
 from assay.training.metrics import OnStep
 from assay.training.recipes import Recipe
@@ -52,7 +52,7 @@ def train_classifier(
     on_step: OnStep | None = None,
     resume: bool = False,
     checkpoint_seconds: float = 30.0,
-    processes: Processes | None = None,
+    processes: Processes = ALONE,
 ) -> Trained:
     """Build the recipe's network for ``train`` and :func:`~assay.training.loop.fit` it; see there for the options."""
     model = build_for(recipe, train, seed=seed).to(choose_device(device))

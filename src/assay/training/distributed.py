@@ -93,12 +93,15 @@ class Processes:
         return Predictions(logits, dataset.labels, seconds)
 
 
+ALONE = Processes()
+
+
 @contextmanager
 def joined_processes() -> Iterator[Processes]:
     """Join the processes that torchrun started (gloo, or nccl where each has its GPU); alone without torchrun."""
     world = int(os.environ.get("WORLD_SIZE", "1"))
     if world == 1:
-        yield Processes()
+        yield ALONE
         return
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))

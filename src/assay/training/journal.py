@@ -79,8 +79,9 @@ class Journal:
         if self.out is None:
             return
         if self.leads:
-            save_weights(self.out, {**self.model.state_dict(), **self.average})
-            save_state(self.out, self.model, self.optimizers, self.average, state=state, identity=self.identity)
+            with state.clock.part("saving"):
+                save_weights(self.out, {**self.model.state_dict(), **self.average})
+                save_state(self.out, self.model, self.optimizers, self.average, state=state, identity=self.identity)
         self.saved_step, self._saved_at = state.step, time.monotonic()
 
     def save_if_due(self, state: RunState) -> None:

@@ -17,7 +17,8 @@ from assay.training.averaging import WeightAverage
 from assay.training.batchnorm import refresh_batchnorm
 from assay.training.checkpoint import RunState, identify, name_of
 from assay.training.clipping import build_clip
-from assay.training.distributed import Processes
+from assay.training.curriculum import Curriculum
+from assay.training.distributed import ALONE, Processes
 from assay.training.divergence import explain_divergence, is_sane
 from assay.training.interruption import deferred_interrupts
 from assay.training.journal import Journal
@@ -27,10 +28,8 @@ from assay.training.optimizers import build_optimizers, set_learning_rate, updat
 from assay.training.overfitting import GuardedAdversary
 from assay.training.param_groups import measure_decay_groups
 from assay.training.recipes import Recipe
-from assay.training.sampling import Sampler, micro_batches
 from assay.training.schedule import build_schedule
 from assay.training.step import Objective, Perturb, accumulate_gradient
-from assay.training.views import View, build_augmentation, choose_side
 
 STEP_STREAM = 0x57E
 
@@ -47,7 +46,7 @@ def fit(
     on_step: OnStep | None = None,
     resume: bool = False,
     checkpoint_seconds: float = 30.0,
-    processes: Processes | None = None,
+    processes: Processes = ALONE,
     architecture: str | None = None,
 ) -> TrainingRun:
     """Train ``model`` on ``train`` as ``recipe`` says; it ends trained and in evaluation mode.
@@ -65,13 +64,11 @@ def fit(
     the step is finished and saved, :class:`OutputError` when the folder cannot be written to.
     """
     recipe = recipe.settled(fast_bfloat16=has_fast_bfloat16(device_of(model)))
-    processes = processes or Processes()
     processes.share_weights(model)
-    sampler = Sampler(len(train), recipe.batch_size, seed)
-    steps = sampler.steps(recipe.epochs)
+    curriculum = Curriculum.of(train, recipe, seed=seed, processes=processes)
+    steps, batch_size = curriculum.steps, curriculum.batch_size
     factor = build_schedule(recipe.schedule, steps=steps)
-    augment = build_augmentation(recipe.augment)
-    adversary = GuardedAdversary(recipe.adversary, train, seed=seed) if perturb is None else None
+    adversary = GuardedAdversary(recipe.adversary, train, seed=seed, own=perturb)
     mix, autocast = build_mix(recipe.mix), torch.bfloat16 if recipe.precision == "bfloat16" else None
     layout = _take_fast_layout(model, train)
     optimizers = build_optimizers(model, recipe.optimizer)
@@ -88,42 +85,32 @@ def fit(
         architecture=architecture,
     )
     state = journal.open(resume=resume)
-    clock = state.clock
 
     with deferred_interrupts(enabled=out is not None) as interrupts, torch.random.fork_rng(devices=[]):
         for step in range(state.step, steps):
             started = time.perf_counter()
-            epoch = sampler.epoch(step)
+            epoch = curriculum.epoch(step)
             set_learning_rate(optimizers, factor(step))
-            with clock.part("images"):
-                pieces = micro_batches(
-                    train, sampler.indices(step), size=recipe.micro_batch, rank=processes.rank, world=processes.world
-                )
-            attack = perturb if adversary is None else adversary.perturb(fallen_back=state.fallen_back)
-            side = choose_side(recipe.resolution, progress=step / steps)
+            with state.clock.part("images"):
+                pieces = curriculum.pieces(step)
+            attack = adversary.perturb(fallen_back=state.fallen_back, clock=state.clock)
             model.train()
             model.zero_grad(set_to_none=True)
             losses, rights = accumulate_gradient(
                 model,
                 pieces,
-                objective=Objective(
-                    len(train.classes),
-                    recipe.label_smoothing,
-                    attack and clock.timed("adversary", attack),
-                    mix,
-                    autocast,
-                ),
-                prepare=clock.timed("images", View(augment, side, seed, epoch, recipe.shrink)),
+                objective=Objective(len(train.classes), recipe.label_smoothing, attack, mix, autocast),
+                prepare=state.clock.timed("images", curriculum.view(step)),
                 layout=layout,
-                batch_size=sampler.size,
+                batch_size=batch_size,
                 key=(seed, STEP_STREAM, step),
             )
             processes.sum_gradients(model)
             loss_sum, hits, stop = processes.sum_numbers(losses, rights, interrupts.pending is not None)
-            norm, loss = float(clip()), loss_sum / sampler.size
+            norm, loss = float(clip()), loss_sum / batch_size
             if not is_sane(loss, norm, classes=len(train.classes)):
                 raise explain_divergence(model, pieces, step=step + 1, loss=loss, gradient_norm=norm, kept=journal.kept)
-            with clock.part("update"):
+            with state.clock.part("update"):
                 update(optimizers)
                 processes.average_buffers(model)
                 average.update(step + 1)
@@ -133,27 +120,25 @@ def fit(
                 steps=steps,
                 epoch=epoch,
                 loss=loss,
-                accuracy=hits / sampler.size,
+                accuracy=hits / batch_size,
                 learning_rate=recipe.optimizer.lr * factor(step),
                 gradient_norm=norm,
-                images_per_second=sampler.size / (time.perf_counter() - started),
+                images_per_second=batch_size / (time.perf_counter() - started),
                 seconds=state.seconds + time.perf_counter() - started,
             )
-            state.count(metrics, images=sampler.size)
-            with clock.part("saving"):
-                journal.step(metrics)
+            state.count(metrics, images=batch_size)
+            journal.step(metrics)
             if on_step is not None and processes.leads:
                 on_step(metrics)
-            if step + 1 == steps or sampler.epoch(step + 1) != epoch:
-                with clock.part("validation"):
+            if curriculum.closes_epoch(step):
+                with state.clock.part("validation"):
                     accuracy = _watch_validation(model, validation, average, processes)
                     journal.epoch(state.close_epoch(epoch, accuracy), step=step + 1)
                     state.fallen_back = _watch_adversary(adversary, model, journal, state, epoch=epoch)
             if stop:
                 journal.save(state)
                 raise InterruptedRunError(f"interrupted after step {step + 1} of {steps}; go on with --resume")
-            with clock.part("saving"):
-                journal.save_if_due(state)
+            journal.save_if_due(state)
 
     journal.save(state)
     _finish(model, train, average, refresh=recipe.refresh_batchnorm)
@@ -167,7 +152,7 @@ def fit(
         seconds=state.seconds,
         n=len(train),
         groups=measure_decay_groups(model, weight_decay=recipe.optimizer.weight_decay),
-        time_split=clock.split(training=state.seconds),
+        time_split=state.clock.split(training=state.seconds),
         precision=recipe.precision,
     )
 
@@ -191,11 +176,9 @@ def _watch_validation(
 
 
 def _watch_adversary(
-    adversary: GuardedAdversary | None, model: nn.Module, journal: Journal, state: RunState, *, epoch: int
+    adversary: GuardedAdversary, model: nn.Module, journal: Journal, state: RunState, *, epoch: int
 ) -> bool:
     """Has the recipe's adversary failed, now or before?"""
-    if adversary is None:
-        return state.fallen_back
     seen = adversary.watch(model, epoch=epoch)
     fallen_back = state.fallen_back or adversary.has_failed(seen)
     journal.watch(seen, epoch=epoch, step=state.step, fallen_back=fallen_back)

@@ -14,6 +14,7 @@ from assay.runtime import device_of, dtype_of, generator, preserved
 from assay.training.adversaries import build_adversary, input_gradient, pgd
 from assay.training.recipes import AdversaryOptions
 from assay.training.step import Perturb
+from assay.training.stopwatch import Stopwatch
 
 WATCH_STEPS = 10
 
@@ -59,26 +60,33 @@ def watch_overfitting(
 class GuardedAdversary:
     """A recipe's perturbation, watched for catastrophic overfitting after every epoch.
 
-    Nothing is perturbed where the recipe has no adversary, and nothing watched with ``watch`` = 0.
+    Nothing is perturbed where the recipe has no adversary, and nothing watched with ``watch`` = 0. ``own`` is
+    somebody's perturbation instead of the recipe's; it is not watched.
     """
 
-    def __init__(self, options: AdversaryOptions, train: ImageDataset, *, seed: int) -> None:
+    def __init__(
+        self, options: AdversaryOptions, train: ImageDataset, *, seed: int, own: Perturb | None = None
+    ) -> None:
         self._options = options
         self._train = train
         self._seed = seed
+        self._own = own
 
-    def perturb(self, *, fallen_back: bool) -> Perturb | None:
+    def perturb(self, *, fallen_back: bool, clock: Stopwatch) -> Perturb | None:
         """The perturbation for the next step: the recipe's, or PGD of a few steps once that has failed."""
-        options = self._options
-        if not fallen_back:
-            return build_adversary(options)
-        steps = options.fallback_steps
-        return partial(pgd, epsilon=options.epsilon, step_size=1.25 * options.epsilon / steps, steps=steps)
+        options, steps = self._options, self._options.fallback_steps
+        if self._own is not None:
+            chosen: Perturb | None = self._own
+        elif fallen_back:
+            chosen = partial(pgd, epsilon=options.epsilon, step_size=1.25 * options.epsilon / steps, steps=steps)
+        else:
+            chosen = build_adversary(options)
+        return None if chosen is None else clock.timed("adversary", chosen)
 
     def watch(self, model: nn.Module, *, epoch: int) -> OverfittingWatch | None:
         """What the watch saw, if it is set. Raises :class:`DivergedError` where it is bad and there is no fallback."""
         options = self._options
-        if options.name == "none" or options.watch == 0:
+        if options.name == "none" or options.watch == 0 or self._own is not None:
             return None
         seen = watch_overfitting(model, self._train, options=options, seed=self._seed)
         if seen.gap > options.gap and options.fallback_steps == 0:

@@ -70,7 +70,7 @@ _PARTS_OF_TIME = {
     "images": "choosing and augmenting the images",
     "update": "optimizer and weight average",
     "validation": "held-out set and watching the adversary",
-    "saving": "checkpoints and logs",
+    "saving": "checkpoints",
 }
 
 
