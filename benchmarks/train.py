@@ -1,7 +1,7 @@
 """How fast does training go, and how accurate does it get? Against the same network in a plain PyTorch loop.
 
-Speed: one step of a recipe (forward, backward, update) on random images, against peers that take the whole batch at
-once, in torch's default layout and in channels_last; interleaved, medians. Beside it the achieved GFLOP/s (counted by
+Speed: one step of a recipe (forward, backward, update) on random images, against the same step in float32 and against
+peers that take the whole batch at once, in torch's default layout and in channels_last; interleaved, medians. Beside it the achieved GFLOP/s (counted by
 torch's own counter) and the share of the time that is not spent in convolutions (torch's profiler).
 
 Accuracy, with --seeds: whole runs of the recipe on CIFAR-10, the test set read once each; mean and standard deviation.
@@ -24,7 +24,7 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
 from assay.data.dataset import ImageDataset
-from assay.runtime import describe_environment
+from assay.runtime import describe_environment, has_fast_bfloat16, keep_freed_memory
 from assay.training.classifier import build_for, train_classifier
 from assay.training.optimizers import build_optimizers, update
 from assay.training.recipes import Recipe, load_recipe
@@ -42,7 +42,9 @@ def random_images(count: int) -> ImageDataset:
 
 
 def our_step(recipe: Recipe, data: ImageDataset) -> Callable[[], None]:
-    """What the training loop does in a step, at full resolution."""
+    """What the training loop does in a step, at full resolution, in the precision it would choose here."""
+    settled = recipe.settled(fast_bfloat16=has_fast_bfloat16(torch.device("cpu")))
+    autocast = torch.bfloat16 if settled.precision == "bfloat16" else None
     model = build_for(recipe, data, seed=0).to(memory_format=torch.channels_last).train()
     optimizers = build_optimizers(model, recipe.optimizer)
     augment = build_augmentation(recipe.augment)
@@ -52,7 +54,7 @@ def our_step(recipe: Recipe, data: ImageDataset) -> Callable[[], None]:
         accumulate_gradient(
             model,
             micro_batches(data, torch.arange(recipe.batch_size), size=recipe.micro_batch),
-            objective=Objective(10, recipe.label_smoothing),
+            objective=Objective(10, recipe.label_smoothing, autocast=autocast),
             prepare=View(augment, None, 0, 0),
             layout=torch.channels_last,
             batch_size=recipe.batch_size,
@@ -88,6 +90,7 @@ def measure_speed(recipe: Recipe, *, repeats: int) -> tuple[list[dict], dict]:
     data = random_images(recipe.batch_size)
     steps = {
         "ours": our_step(recipe, data),
+        "ours, float32": our_step(recipe.model_copy(update={"precision": "float32"}), data),
         "whole batch, channels_last": plain_step(recipe, data, torch.channels_last),
         "whole batch, default layout": plain_step(recipe, data, torch.contiguous_format),
     }
@@ -102,7 +105,7 @@ def measure_speed(recipe: Recipe, *, repeats: int) -> tuple[list[dict], dict]:
     rows = [
         {
             "case": f"training step of {recipe.name}",
-            "peer": f"plain PyTorch, {peer}",
+            "peer": peer if peer.startswith("ours") else f"plain PyTorch, {peer}",
             "unit": "images/s",
             "ours": speed["ours"],
             "theirs": speed[peer],
@@ -140,16 +143,32 @@ def describe_step(recipe: Recipe, data: ImageDataset, images_per_second: float) 
 def measure_accuracy(recipe: Recipe, *, seeds: int, data_dir: Path | None) -> list[dict]:
     from assay.data.sources import load_dataset
     from assay.evaluate import measure_clean_accuracy
+    from assay.models.averaged_views import AveragedViews
 
     train = load_dataset(recipe.data, split="train", data_dir=data_dir)
     test = load_dataset(recipe.data, split="test", data_dir=data_dir)
     runs = []
     for seed in range(seeds):
         trained = train_classifier(train, recipe=recipe, seed=seed)
-        accuracy = measure_clean_accuracy(trained.model, test)
-        runs.append({"seed": seed, "accuracy": accuracy.accuracy, "seconds": trained.run.seconds})
-        print(f"seed {seed}: {accuracy.accuracy:.2%} in {trained.run.seconds:.0f} s", flush=True)
+        run = {"seed": seed, "accuracy": measure_clean_accuracy(trained.model, test).accuracy}
+        if recipe.test_views > 1:
+            averaged = AveragedViews(trained.model, views=recipe.test_views)
+            run["averaged_accuracy"] = measure_clean_accuracy(averaged, test).accuracy
+        run |= {"seconds": trained.run.seconds, "precision": trained.run.precision}
+        runs.append(run)
+        print(", ".join(f"{key} {value}" for key, value in run.items()), flush=True)
     return runs
+
+
+def describe_runs(runs: list[dict]) -> str:
+    """Mean and standard deviation over the seeds."""
+    said = []
+    for key in ("accuracy", "averaged_accuracy"):
+        values = [run[key] for run in runs if key in run]
+        if len(values) > 1:
+            said.append(f"{key} {statistics.mean(values):.2%} ± {statistics.stdev(values):.2%}")
+    wall = [run["seconds"] for run in runs]
+    return f"{len(runs)} seeds: {', '.join(said)}, {min(wall):.0f} to {max(wall):.0f} s of training"
 
 
 def main() -> None:
@@ -161,6 +180,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=0, help="whole runs to make")
     parser.add_argument("--data-dir", type=Path)
     arguments = parser.parse_args()
+    keep_freed_memory()  # as the command does
     recipe = load_recipe(arguments.recipe, overrides=arguments.set)
     rows, details = measure_speed(recipe, repeats=2 if arguments.quick else 7)
     print(f"{'case':36} {'peer':44} {'ours':>8} {'theirs':>8} {'ratio':>6}")
@@ -173,10 +193,7 @@ def main() -> None:
     )
     runs = [] if arguments.quick else measure_accuracy(recipe, seeds=arguments.seeds, data_dir=arguments.data_dir)
     if len(runs) > 1:
-        accuracies = [run["accuracy"] for run in runs]
-        wall = statistics.mean(run["seconds"] for run in runs)
-        mean, deviation = statistics.mean(accuracies), statistics.stdev(accuracies)
-        print(f"{len(runs)} seeds: {mean:.2%} ± {deviation:.2%} in {wall:.0f} s")
+        print(describe_runs(runs))
     if arguments.json:
         environment = describe_environment(torch.device("cpu")).model_dump()
         content = {"environment": environment, "rows": rows, "details": details, "runs": runs}

@@ -55,6 +55,12 @@ def train(
     max_bad: arg.MaxBad = 0,
     seed: Annotated[int | None, typer.Option(help="Every random choice follows from this number. [default: 0]")] = None,
     device: arg.Device = "auto",
+    precision: Annotated[
+        str | None,
+        typer.Option(
+            help="Of convolutions and products: float32, bfloat16, or auto. [default: the recipe's]", show_default=False
+        ),
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint in --out.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a run that is in --out already.")] = False,
     test: Annotated[bool, typer.Option(help="Read the test set once, at the end.")] = True,
@@ -69,7 +75,8 @@ def train(
     Exit codes: 0 done, 2 usage or input error, 3 interrupted (--resume).
     """
     before = _config_of(out) if resume else {}
-    chosen = _choose_recipe(recipe, data=data, model=model, sets=sets or [], before=before)
+    changes = [*(sets or []), *([] if precision is None else [f"precision={precision}"])]
+    chosen = _choose_recipe(recipe, data=data, model=model, sets=changes, before=before)
     if show:
         typer.echo(chosen.to_toml(), nl=False)
         return

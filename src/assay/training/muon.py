@@ -14,7 +14,9 @@ STEPS = 5
 
 
 def orthogonalize(matrix: Tensor, *, steps: int = STEPS) -> Tensor:
-    """Nearly U Vᵀ for ``matrix`` (m, n) = U Σ Vᵀ: every singular value moves into about [0.7, 1.2].
+    """Nearly U Vᵀ for ``matrix`` (m, n) = U Σ Vᵀ: in five steps every singular value moves into about [0.7, 1.2].
+
+    In three the small ones stay below, which training hardly notices and pays less for.
 
     The quintic Newton–Schulz iteration X ← aX + (bA + cA²)X with A = XXᵀ, after division by ‖X‖_F, with the
     coefficients that are steepest at zero instead of exact at one (Jordan et al., *Muon*, 2024). A zero matrix stays.
@@ -46,6 +48,7 @@ class Muon(Optimizer):
         nesterov: bool = True,
         weight_decay: float = 0.0,
         unit_norm: bool = False,
+        newton_schulz_steps: int = STEPS,
     ) -> None:
         defaults = {
             "lr": lr,
@@ -53,6 +56,7 @@ class Muon(Optimizer):
             "nesterov": nesterov,
             "weight_decay": weight_decay,
             "unit_norm": unit_norm,
+            "newton_schulz_steps": newton_schulz_steps,
         }
         super().__init__(params, defaults)
         for group in self.param_groups:
@@ -81,7 +85,7 @@ class Muon(Optimizer):
         update = gradient.add(buffer, alpha=group["momentum"]) if group["nesterov"] else buffer
         matrix = update.reshape(len(update), -1)  # (c_out, c_in, k, k) -> (c_out, c_in·k²)
         rows, columns = matrix.shape
-        direction = orthogonalize(matrix).view(update.shape)
+        direction = orthogonalize(matrix, steps=group["newton_schulz_steps"]).view(update.shape)
         if group["unit_norm"]:
             parameter.mul_(rows**0.5 / parameter.norm().clamp_min(1e-12))
         if group["weight_decay"]:

@@ -46,6 +46,7 @@ def build_optimizers(model: nn.Module, options: OptimizerOptions) -> tuple[Optim
                 nesterov=nesterov,
                 weight_decay=decay,
                 unit_norm=options.unit_norm,
+                newton_schulz_steps=options.newton_schulz_steps,
             )
         )
     if side:

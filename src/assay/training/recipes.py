@@ -24,8 +24,9 @@ class OptimizerOptions(Options):
 
     ``weight_decay`` reaches the weights only (see :mod:`assay.training.param_groups`), unless ``decay_all``.
     With ``muon`` the hidden weight matrices get ``lr`` and ``momentum``, all other parameters SGD with ``side_lr``
-    and ``side_momentum``; ``unit_norm`` rescales the former, which then do not decay. ``norm_lr_factor`` multiplies
-    the learning rate of normalisation parameters and leaves lr · decay as it was.
+    and ``side_momentum``; ``unit_norm`` rescales the former, which then do not decay; ``newton_schulz_steps`` tells
+    how nearly orthogonal their updates are. ``norm_lr_factor`` multiplies the learning rate of normalisation
+    parameters and leaves lr · decay as it was.
     """
 
     name: Literal["sgd", "adamw", "muon"] = "sgd"
@@ -37,6 +38,7 @@ class OptimizerOptions(Options):
     decay_all: bool = False
     norm_lr_factor: Positive = 1.0
     unit_norm: bool = False
+    newton_schulz_steps: Annotated[int, Field(ge=1, le=10)] = 5
     side_lr: Positive = 0.1
     side_momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
 
