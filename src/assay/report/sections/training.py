@@ -30,7 +30,7 @@ def training_section(checkup: Checkup) -> Section | None:
 
 def _charts(run: TrainingRun) -> list[Figure]:
     first, last = run.epochs[0], run.epochs[-1]
-    at = [epoch.epoch for epoch in run.epochs]
+    at = [epoch.epoch + 1 for epoch in run.epochs]
     loss = draw_curves(
         [Series("training loss", at, [epoch.loss for epoch in run.epochs])],
         Axes("epoch", "mean loss (nats)"),
@@ -40,7 +40,7 @@ def _charts(run: TrainingRun) -> list[Figure]:
     )
     series = [Series("training, augmented", at, [epoch.accuracy for epoch in run.epochs])]
     held_out = [
-        (epoch.epoch, epoch.validation_accuracy) for epoch in run.epochs if epoch.validation_accuracy is not None
+        (epoch.epoch + 1, epoch.validation_accuracy) for epoch in run.epochs if epoch.validation_accuracy is not None
     ]
     if held_out:
         series.append(Series("held out", [epoch for epoch, _ in held_out], [share for _, share in held_out]))
@@ -80,7 +80,11 @@ def _time(split: TimeSplit) -> Table:
     return Table(
         "Where the time went",
         (Column("part"), Column("time", NUMBER), Column("share", NUMBER)),
-        tuple((_PARTS_OF_TIME[name], seconds(spent[name]), percent(spent[name] / total)) for name in _PARTS_OF_TIME),
+        tuple(
+            (said, seconds(spent[name]), percent(spent[name] / total))
+            for name, said in _PARTS_OF_TIME.items()
+            if spent[name] > 0
+        ),
     )
 
 
@@ -91,7 +95,7 @@ def _epochs(run: TrainingRun) -> Table:
         (Column("epoch", NUMBER), *(Column(title, NUMBER) for title in columns)),
         tuple(
             (
-                str(epoch.epoch),
+                str(epoch.epoch + 1),
                 number(epoch.loss),
                 percent(epoch.accuracy),
                 "–" if epoch.validation_accuracy is None else percent(epoch.validation_accuracy),
