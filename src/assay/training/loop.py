@@ -20,6 +20,7 @@ from assay.training.clipping import build_clip
 from assay.training.curriculum import Curriculum
 from assay.training.distributed import ALONE, Processes
 from assay.training.divergence import explain_divergence, is_sane
+from assay.training.freezing import staged_freezing
 from assay.training.interruption import deferred_interrupts
 from assay.training.journal import Journal
 from assay.training.metrics import OnStep, StepMetrics
@@ -63,7 +64,8 @@ def fit(
     Raises :class:`DivergedError` when a number is not finite, :class:`InterruptedRunError` on SIGINT or SIGTERM once
     the step is finished and saved, :class:`OutputError` when the folder cannot be written to.
     """
-    recipe = recipe.settled(fast_bfloat16=has_fast_bfloat16(device_of(model)))
+    device = device_of(model)
+    recipe = recipe.settled(fast_bfloat16=has_fast_bfloat16(device))
     processes.share_weights(model)
     curriculum = Curriculum.of(train, recipe, seed=seed, processes=processes)
     steps, batch_size = curriculum.steps, curriculum.batch_size
@@ -86,7 +88,11 @@ def fit(
     )
     state = journal.open(resume=resume)
 
-    with deferred_interrupts(enabled=out is not None) as interrupts, torch.random.fork_rng(devices=[]):
+    with (
+        deferred_interrupts(enabled=out is not None) as interrupts,
+        torch.random.fork_rng(devices=[]),
+        staged_freezing(model, recipe.freeze) as freeze,
+    ):
         for step in range(state.step, steps):
             started = time.perf_counter()
             epoch = curriculum.epoch(step)
@@ -94,6 +100,7 @@ def fit(
             with state.clock.part("images"):
                 pieces = curriculum.pieces(step)
             attack = adversary.perturb(fallen_back=state.fallen_back, clock=state.clock)
+            freeze(step / steps)
             model.train()
             model.zero_grad(set_to_none=True)
             losses, rights = accumulate_gradient(
@@ -110,7 +117,7 @@ def fit(
             norm, loss = float(clip()), loss_sum / batch_size
             if not is_sane(loss, norm, classes=len(train.classes)):
                 raise explain_divergence(model, pieces, step=step + 1, loss=loss, gradient_norm=norm, kept=journal.kept)
-            with state.clock.part("update"):
+            with state.clock.part("update"), torch.autocast(device.type, dtype=autocast, enabled=autocast is not None):
                 update(optimizers)
                 processes.average_buffers(model)
                 average.update(step + 1)
