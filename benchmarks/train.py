@@ -1,8 +1,9 @@
 """How fast does training go, and how accurate does it get? Against the same network in a plain PyTorch loop.
 
 Speed: one step of a recipe (forward, backward, update) on random images, against the same step in float32 and against
-peers that take the whole batch at once, in torch's default layout and in channels_last; interleaved, medians. Beside it the achieved GFLOP/s (counted by
-torch's own counter) and the share of the time that is not spent in convolutions (torch's profiler).
+peers that take the whole batch at once, in torch's default layout and in channels_last; interleaved, medians. Beside
+it the achieved GFLOP/s (counted by torch's own counter) and the share of the time that is not spent in convolutions
+(torch's profiler).
 
 Accuracy, with --seeds: whole runs of the recipe on CIFAR-10, the test set read once each; mean and standard deviation.
 

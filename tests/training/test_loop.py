@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import os
@@ -322,7 +323,7 @@ def test_a_frozen_layer_keeps_its_weights_from_then_on_and_may_learn_again_after
         trainable.append(model[3].weight.requires_grad)  # type: ignore[index, union-attr]
 
     fit(model, blobs, recipe=with_(recipe, freeze=[[0.5, "0"]]), on_step=look)
-    moved = [not torch.equal(before, after) for before, after in zip(seen, seen[1:], strict=False)]
+    moved = [not torch.equal(before, after) for before, after in itertools.pairwise(seen)]
     assert moved == [True] * 8 + [False] * 9  # 18 steps; from the tenth on it is frozen
     assert all(trainable)
     assert all(parameter.requires_grad for parameter in model.parameters())

@@ -31,6 +31,7 @@ from assay.training.param_groups import measure_decay_groups
 from assay.training.recipes import Recipe
 from assay.training.schedule import build_schedule
 from assay.training.step import Objective, Perturb, accumulate_gradient
+from assay.training.stopwatch import Stopwatch
 
 STEP_STREAM = 0x57E
 
@@ -68,8 +69,7 @@ def fit(
     recipe = recipe.settled(fast_bfloat16=has_fast_bfloat16(device))
     processes.share_weights(model)
     curriculum = Curriculum.of(train, recipe, seed=seed, processes=processes)
-    steps, batch_size = curriculum.steps, curriculum.batch_size
-    factor = build_schedule(recipe.schedule, steps=steps)
+    factor = build_schedule(recipe.schedule, steps=curriculum.steps)
     adversary = GuardedAdversary(recipe.adversary, train, seed=seed, own=perturb)
     mix, autocast = build_mix(recipe.mix), torch.bfloat16 if recipe.precision == "bfloat16" else None
     layout = _take_fast_layout(model, train)
@@ -93,14 +93,14 @@ def fit(
         torch.random.fork_rng(devices=[]),
         staged_freezing(model, recipe.freeze) as freeze,
     ):
-        for step in range(state.step, steps):
+        for step in range(state.step, curriculum.steps):
             started = time.perf_counter()
             epoch = curriculum.epoch(step)
             set_learning_rate(optimizers, factor(step))
             with state.clock.part("images"):
                 pieces = curriculum.pieces(step)
             attack = adversary.perturb(fallen_back=state.fallen_back, clock=state.clock)
-            freeze(step / steps)
+            freeze(step / curriculum.steps)
             model.train()
             model.zero_grad(set_to_none=True)
             losses, rights = accumulate_gradient(
@@ -109,31 +109,30 @@ def fit(
                 objective=Objective(len(train.classes), recipe.label_smoothing, attack, mix, autocast),
                 prepare=state.clock.timed("images", curriculum.view(step)),
                 layout=layout,
-                batch_size=batch_size,
+                batch_size=curriculum.batch_size,
                 key=(seed, STEP_STREAM, step),
             )
             processes.sum_gradients(model)
             loss_sum, hits, stop = processes.sum_numbers(losses, rights, interrupts.pending is not None)
-            norm, loss = float(clip()), loss_sum / batch_size
+            norm, loss = float(clip()), loss_sum / curriculum.batch_size
             if not is_sane(loss, norm, classes=len(train.classes)):
                 raise explain_divergence(model, pieces, step=step + 1, loss=loss, gradient_norm=norm, kept=journal.kept)
             with state.clock.part("update"), torch.autocast(device.type, dtype=autocast, enabled=autocast is not None):
                 update(optimizers)
-                processes.average_buffers(model)
-                average.update(step + 1)
+            _settle(model, average, processes, step=step + 1, clock=state.clock)
 
             metrics = StepMetrics(
                 step=step + 1,
-                steps=steps,
+                steps=curriculum.steps,
                 epoch=epoch,
                 loss=loss,
-                accuracy=hits / batch_size,
+                accuracy=hits / curriculum.batch_size,
                 learning_rate=recipe.optimizer.lr * factor(step),
                 gradient_norm=norm,
-                images_per_second=batch_size / (time.perf_counter() - started),
+                images_per_second=curriculum.batch_size / (time.perf_counter() - started),
                 seconds=state.seconds + time.perf_counter() - started,
             )
-            state.count(metrics, images=batch_size)
+            state.count(metrics, images=curriculum.batch_size)
             journal.step(metrics)
             if on_step is not None and processes.leads:
                 on_step(metrics)
@@ -144,7 +143,9 @@ def fit(
                     state.fallen_back = _watch_adversary(adversary, model, journal, state, epoch=epoch)
             if stop:
                 journal.save(state)
-                raise InterruptedRunError(f"interrupted after step {step + 1} of {steps}; go on with --resume")
+                raise InterruptedRunError(
+                    f"interrupted after step {step + 1} of {curriculum.steps}; go on with --resume"
+                )
             journal.save_if_due(state)
 
     journal.save(state)
@@ -170,6 +171,13 @@ def _take_fast_layout(model: nn.Module, train: ImageDataset) -> torch.memory_for
         layout = preferred_layout(model, train)
     model.to(memory_format=layout)
     return layout
+
+
+def _settle(model: nn.Module, average: WeightAverage, processes: Processes, *, step: int, clock: Stopwatch) -> None:
+    """After an update: running statistics agree among the processes, and the average takes the weights in."""
+    with clock.part("update"):
+        processes.average_buffers(model)
+        average.update(step)
 
 
 def _watch_validation(
