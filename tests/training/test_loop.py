@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import math
 import os
@@ -121,7 +120,7 @@ FEATURES = {
     "cutmix": {"mix": {"name": "cutmix", "alpha": 1.0}},
     "adversary": {"adversary": {"name": "pgd", "steps": 2, "step_size": 0.02, "watch": 20}},
     "windows": {"resolution": [[0.0, 10], [0.5, 12]], "optimizer": {"lr": 0.05}},
-    "resized and frozen": {"resolution": [[0.0, 8]], "shrink": "resize", "freeze": [[0.4, "0"], [0.7, "2"]]},
+    "resized": {"resolution": [[0.0, 8], [0.5, 12]], "shrink": "resize"},
     "adaptive clipping": {"clip": {"name": "adaptive", "limit": 0.01}},
 }
 
@@ -309,26 +308,6 @@ def test_the_time_is_split_without_rest(tmp_path: Path, smallnet: Make, blobs: I
     without = fit(smallnet(), blobs, recipe=recipe).time_split
     assert without is not None
     assert without.adversary == 0
-
-
-def test_a_frozen_layer_keeps_its_weights_from_then_on_and_may_learn_again_afterwards(
-    smallnet: Make, blobs: ImageDataset, recipe: Recipe
-) -> None:
-    model = smallnet()
-    seen: list[Tensor] = []
-    trainable: list[bool] = []
-
-    def look(metrics: StepMetrics) -> None:
-        seen.append(model[0].weight.detach().clone())  # type: ignore[index, union-attr, operator]
-        trainable.append(model[3].weight.requires_grad)  # type: ignore[index, union-attr]
-
-    fit(model, blobs, recipe=with_(recipe, freeze=[[0.5, "0"]]), on_step=look)
-    moved = [not torch.equal(before, after) for before, after in itertools.pairwise(seen)]
-    assert moved == [True] * 8 + [False] * 9  # 18 steps; from the tenth on it is frozen
-    assert all(trainable)
-    assert all(parameter.requires_grad for parameter in model.parameters())
-    with pytest.raises(OptionError, match=r"^freeze: expected a module of the network, such as 0, 1, 2.* got stem$"):
-        fit(smallnet(), blobs, recipe=with_(recipe, freeze=[[0.5, "stem"]]))
 
 
 @pytest.mark.parametrize("name", recipe_names())

@@ -20,7 +20,6 @@ from assay.training.clipping import build_clip
 from assay.training.curriculum import Curriculum
 from assay.training.distributed import ALONE, Processes
 from assay.training.divergence import explain_divergence, is_sane
-from assay.training.freezing import staged_freezing
 from assay.training.interruption import deferred_interrupts
 from assay.training.journal import Journal
 from assay.training.metrics import OnStep, StepMetrics
@@ -88,11 +87,7 @@ def fit(
     )
     state = journal.open(resume=resume)
 
-    with (
-        deferred_interrupts(enabled=out is not None) as interrupts,
-        torch.random.fork_rng(devices=[]),
-        staged_freezing(model, recipe.freeze) as freeze,
-    ):
+    with deferred_interrupts(enabled=out is not None) as interrupts, torch.random.fork_rng(devices=[]):
         for step in range(state.step, curriculum.steps):
             started = time.perf_counter()
             epoch = curriculum.epoch(step)
@@ -100,7 +95,6 @@ def fit(
             with state.clock.part("images"):
                 pieces = curriculum.pieces(step)
             attack = adversary.perturb(fallen_back=state.fallen_back, clock=state.clock)
-            freeze(step / curriculum.steps)
             model.train()
             model.zero_grad(set_to_none=True)
             losses, rights = accumulate_gradient(

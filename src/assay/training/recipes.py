@@ -116,9 +116,8 @@ class Recipe(Options):
     matrix products; weights, sums and the loss stay ``float32``; ``auto`` is ``bfloat16`` where the device multiplies
     it in hardware, else ``float32``, and the run keeps which it was. ``resolution`` lists (share of the run,
     side in pixels) stages: from that share on, images of that side are trained on, cut out at random or resized as
-    ``shrink`` says; a network whose last pooling is global takes any of them. ``freeze`` lists (share of the run, name
-    of a module): from then on it learns no more, which saves its backward pass. ``test_views``, where it is not 1,
-    adds a second number to the test: logits averaged over that many views of each image.
+    ``shrink`` says; a network whose last pooling is global takes any of them. ``test_views``, where it is not 1, adds
+    a second number to the test: logits averaged over that many views of each image.
     """
 
     name: str
@@ -135,7 +134,6 @@ class Recipe(Options):
     test_views: Literal[1, 2, 6] = 1
     resolution: tuple[tuple[Share, Annotated[int, Field(ge=8)]], ...] = ()
     shrink: Shrink = "window"
-    freeze: tuple[tuple[Share, str], ...] = ()
     optimizer: OptimizerOptions = OptimizerOptions()
     schedule: ScheduleOptions = ScheduleOptions()
     augment: AugmentOptions = AugmentOptions()
