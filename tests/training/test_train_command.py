@@ -140,6 +140,7 @@ REFUSED = {
     "a run already there": (("train", "digits", "--out", "{whole}"), r"--out: expected a new folder, or --resume"),
     "unknown recipe": (("train", "--recipe", "digit"), r"recipe: expected one of .*digits.* got digit"),
     "unknown field": (("train", "--set", "optimizer.speed=3"), r"optimizer\.speed: expected no option of this name"),
+    "unknown precision": (("train", "--precision", "half"), r"precision: expected 'auto', 'float32' or 'bfloat16'"),
     "unknown model": (("train", "--model", "resnet21", "--out", "{new}"), r"architecture: expected one of .*resnet20"),
     "nothing to resume": (("train", "--resume"), r"--resume: expected --out"),
     "another seed": (
@@ -159,6 +160,20 @@ def test_what_cannot_be_done_is_refused_in_one_line(
     lines = errors.strip().splitlines()
     assert len(lines) == 1
     assert re.search(message, lines[0])
+
+
+def test_averaged_views_are_a_second_number_and_said_to_be_so(tmp_path: Path, run: Run) -> None:
+    few = [argument for argument in QUICK if argument != "--no-test"]
+    out = tmp_path / "run"
+    code, printed, _ = run("train", "digits", "--out", out, *few, "--set", "test_views=2", "--precision", "bfloat16")
+    assert code == 0
+    plain, averaged = (json.loads((out / name).read_text()) for name in ("test.json", "test-averaged.json"))
+    assert f"Test accuracy {plain['accuracy']:.2%}" in printed
+    assert f"Test accuracy, averaged over 2 views {averaged['accuracy']:.2%}" in printed
+    assert averaged["loss"] != plain["loss"]
+    assert re.search(r"Trained speednet on 320 images of digits in \d+\.\d s \(bfloat16\)\.", printed)
+    assert "Time: " in printed
+    assert json.loads((out / "config.json").read_text())["recipe"]["precision"] == "bfloat16"
 
 
 def test_show_prints_a_recipe_that_can_be_read_back(tmp_path: Path, run: Run) -> None:
