@@ -14,7 +14,7 @@ from torch import Tensor
 
 from assay.augment.operations import check_magnitude, find_operation
 from assay.augment.plan import Fill, Interpolation, Plan, apply_plan, check_images
-from assay.augment.randomness import draw_integers, draw_uniform
+from assay.augment.randomness import draw_integers, draw_uniform, draw_uniforms
 from assay.errors import DataError, OptionError
 
 
@@ -38,6 +38,11 @@ class Dice:
     def uniform(self, stream: int) -> Tensor:
         """float64 (B,) in [0, 1)."""
         return torch.from_numpy(draw_uniform(self.ids, seed=self.seed, epoch=self.epoch, slot=self.first + stream))
+
+    def uniforms(self, count: int) -> Tensor:
+        """float64 (count, B) in [0, 1): the streams 0..count−1 in one go."""
+        slots = range(self.first, self.first + count)
+        return torch.from_numpy(draw_uniforms(self.ids, seed=self.seed, epoch=self.epoch, slots=slots))
 
     def integers(self, bound: int, stream: int) -> Tensor:
         """int64 (B,) in 0..bound−1."""

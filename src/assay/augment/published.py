@@ -39,12 +39,10 @@ class RandAugment(Policy):
     def draw(self, dice: Dice, *, height: int, width: int) -> Plan:
         """``operations`` steps a sample."""
         table = magnitude_table("randaugment", bins=self.bins, height=height, width=width)
-        steps = []
-        for step in range(self.operations):
-            which = dice.integers(len(table.names), 2 * step)
-            negative = dice.integers(2, 2 * step + 1).bool()
-            steps.append(table.look_up(which, torch.full_like(which, self.magnitude), negative))
-        return _placeless(steps)
+        shares = dice.uniforms(2 * self.operations)
+        which, negative = (shares[0::2] * len(table.names)).long(), shares[1::2] >= 0.5
+        codes, magnitudes = table.look_up(which, self.magnitude, negative)  # (operations, B)
+        return _placeless(list(zip(codes, magnitudes, strict=True)))
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,7 @@ def to_byte(value: Any) -> Any:
 @kernel
 def change(code: int, magnitude: float, mean: float, old: Array, new: Array) -> None:
     """Brightness, Contrast (about ``mean``), Posterize, Solarize or Invert."""
-    if code == BRIGHTNESS or code == CONTRAST:  # noqa: PLR1714  # `in` builds a set
+    if BRIGHTNESS <= code <= CONTRAST:
         _blend(mean if code == CONTRAST else 0.0, magnitude, old, new)
     elif code == POSTERIZE:
         _keep_bits(int(magnitude), old, new)

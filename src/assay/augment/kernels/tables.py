@@ -27,7 +27,7 @@ def extend_table(code: int, magnitude: float, source: Array, waiting: bool, tabl
 
     ``counts`` is room for int32 (3, 256).
     """
-    if code == EQUALIZE or code == AUTOCONTRAST:  # noqa: PLR1714  # `in` builds a set
+    if EQUALIZE <= code <= AUTOCONTRAST:
         curve = np.empty(256, np.uint8)
         for channel in range(table.shape[0]):
             pixels = source[channel].reshape(source.shape[1] * source.shape[2])
