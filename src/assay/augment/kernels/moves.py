@@ -74,9 +74,7 @@ def shear_x(step: int, start: int, source: Array, fill: Array, target: Array) ->
 
 
 @kernel
-def _move_rows(
-    old: Array, start: int, right: int, new: Array, begin: int, count: int, width: int, blank: int
-) -> None:
+def _move_rows(old: Array, start: int, right: int, new: Array, begin: int, count: int, width: int, blank: int) -> None:
     """``count`` rows from ``old[start]`` on to ``new[begin]`` on, each moved right by so many pixels."""
     if abs(right) >= width:
         _blank(new, begin, count * width, blank)
