@@ -101,6 +101,8 @@ def apply_operation(
     check_images(images)
     found = find_operation(operation)
     batch = len(images)
+    if not isinstance(magnitude, int | float | Tensor):
+        raise OptionError("magnitude", expected=f"a number, or a tensor ({batch},)", got=repr(magnitude))
     magnitudes = torch.as_tensor(magnitude, dtype=torch.float64)
     if magnitudes.shape not in ((), (batch,)):
         raise OptionError("magnitude", expected=f"a number, or a tensor ({batch},)", got=tuple(magnitudes.shape))
@@ -143,7 +145,7 @@ def _check_colourless(plan: Plan, channels: int) -> None:
 
 
 def _check_fill(fill: Fill, channels: int) -> Tensor:
-    values = [fill] * channels if isinstance(fill, int) else list(fill)
+    values = list(fill) if isinstance(fill, Sequence) else [fill] * channels
     if len(values) != channels or not all(isinstance(value, int) and 0 <= value <= 255 for value in values):
         raise OptionError("fill", expected=f"0..255, one number or {channels}", got=fill)
     return torch.tensor(values, dtype=torch.uint8)

@@ -32,7 +32,7 @@ def draw_uniforms(ids: Tensor, *, seed: int, epoch: int, slots: Sequence[int]) -
 
 def draw_uniform(ids: Tensor, *, seed: int, epoch: int, slot: int) -> npt.NDArray[np.float64]:
     """The numbers of one slot; float64 (B,)."""
-    return draw_uniforms(ids, seed=seed, epoch=epoch, slots=(slot,))[0]
+    return draw_uniforms(ids, seed=seed, epoch=epoch, slots=(slot,)).reshape(-1)
 
 
 def draw_integers(ids: Tensor, bound: int, *, seed: int, epoch: int, slot: int) -> npt.NDArray[np.int64]:

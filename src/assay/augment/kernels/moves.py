@@ -10,6 +10,7 @@ from assay.augment.kernels.compiling import kernel
 
 Array = Any  # numpy arrays; numba infers the exact types
 UNSIGNED = np.uint64  # an index without a sign spares numba its check for negative ones, and a loop becomes a move
+U1, U2, U3, U4, U5, U6, U7 = (UNSIGNED(number) for number in range(1, 8))
 
 
 @kernel
@@ -71,6 +72,46 @@ def shear_x(step: int, start: int, source: Array, fill: Array, target: Array) ->
         for channel in range(channels):
             place = (channel * height + begin) * width
             _move_rows(old, place, -left, new, place, y - begin, width, fill[channel])
+
+
+@kernel
+def shear_y(step: int, start: int, source: Array, fill: Array, target: Array) -> None:
+    """Column x moves up by (start + x·step) / 2¹⁶ whole pixels; of each row, neighbours that move alike go together."""
+    channels, height, width = source.shape
+    old, new = source.reshape(source.size), target.reshape(target.size)
+    ends, ups = np.empty(width, np.int64), np.empty(width, np.int64)
+    bands, x = 0, 0
+    while x < width:
+        ups[bands] = (start + x * step) >> 16
+        while x < width and (start + x * step) >> 16 == ups[bands]:
+            x += 1
+        ends[bands] = x
+        bands += 1
+    for row in range(channels * height):
+        begin, y = row * width, row % height
+        for band in range(bands):
+            x = ends[band - 1] if band else 0
+            if 0 <= y + ups[band] < height:
+                place = begin + x
+                _copy_within_row(old, place + ups[band] * width, new, place, ends[band] - x, width - x)
+            else:
+                _blank(new, begin + x, ends[band] - x, fill[row // height])
+
+
+@kernel
+def _copy_within_row(old: Array, start: int, new: Array, begin: int, count: int, room: int) -> None:
+    """A handful of bytes, eight at a time; what is too much, yet within ``room``, is overwritten by what follows."""
+    done = 0
+    while done < count and done + 8 <= room:
+        i, j = UNSIGNED(start + done), UNSIGNED(begin + done)
+        a, b, c, d = old[i], old[i + U1], old[i + U2], old[i + U3]
+        e, f, g, h = old[i + U4], old[i + U5], old[i + U6], old[i + U7]
+        new[j], new[j + U1], new[j + U2], new[j + U3] = a, b, c, d  # all are read by now: one load, one store
+        new[j + U4], new[j + U5], new[j + U6], new[j + U7] = e, f, g, h
+        done += 8
+    while done < count:
+        new[UNSIGNED(begin + done)] = old[UNSIGNED(start + done)]
+        done += 1
 
 
 @kernel

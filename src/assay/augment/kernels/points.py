@@ -16,6 +16,7 @@ from assay.augment.operations import CODES
 Array = Any  # numpy arrays; numba infers the exact types
 F32 = np.float32
 I32 = np.int32
+I64 = np.int64
 U8 = np.uint8
 U32 = np.uint32
 UNSIGNED = np.uint64
@@ -70,7 +71,7 @@ def mean_luma(source: Array) -> float:
     pixels = source.reshape(source.size)
     area = source.shape[1] * source.shape[2]
     green, blue = UNSIGNED(area), UNSIGNED(2 * area)
-    total = 0
+    total = I64(0)
     for start in range(0, area, _ADDENDS):
         part = U32(0)
         for i in range(UNSIGNED(start), UNSIGNED(min(start + _ADDENDS, area))):
@@ -79,5 +80,5 @@ def mean_luma(source: Array) -> float:
                 part = U32(part + ((scaled + U32(pixels[i + blue]) * U32(7471) + U32(0x8000)) >> U32(16)))
             else:
                 part = U32(part + U32(pixels[i]))
-        total += part
+        total += I64(part)
     return float(int(total / area + 0.5))

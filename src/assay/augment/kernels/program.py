@@ -11,7 +11,7 @@ import numpy as np
 
 from assay.augment.kernels.compiling import kernel
 from assay.augment.kernels.filters import color, hue, sharpness
-from assay.augment.kernels.moves import copy, cutout, flip, shear_x, shift
+from assay.augment.kernels.moves import copy, cutout, flip, shear_x, shear_y, shift
 from assay.augment.kernels.points import change, mean_luma
 from assay.augment.kernels.tables import extend_table, look_up
 from assay.augment.kernels.warps import fixed, inverse_map, turn, turn_bilinear
@@ -36,10 +36,12 @@ def _warp(
     inverse_map(code, magnitude, height, width, matrix)
     if bilinear:
         turn_bilinear(matrix, source, fill, target)
-    elif code == SHEAR_X and abs(magnitude) * max(height, width) < 16000.0:  # else fixed point does not reach
+    elif code == ROTATE or abs(magnitude) * max(height, width) > 16000.0:  # beyond the reach of fixed point
+        turn(matrix, source, fill, words, places, target)
+    elif code == SHEAR_X:
         shear_x(fixed(magnitude), fixed(0.5 + magnitude * 0.5), source, fill, target)
     else:
-        turn(matrix, source, fill, words, places, target)
+        shear_y(fixed(magnitude), fixed(0.5 + magnitude * 0.5), source, fill, target)
 
 
 @kernel

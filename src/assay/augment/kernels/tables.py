@@ -39,9 +39,11 @@ def extend_table(code: int, magnitude: float, source: Array, waiting: bool, tabl
             elif waiting:
                 _count(pixels, counts)
                 _pass_through(table[channel], counts)
-                _stretch(*_ends_of_counts(counts[0]), curve)
+                low, high = _ends_of_counts(counts[0])
+                _stretch(low, high, curve)
             else:
-                _stretch(*_ends(pixels), curve)
+                low, high = _ends(pixels)
+                _stretch(low, high, curve)
             for value in range(256):
                 table[channel, value] = curve[table[channel, value]] if waiting else curve[value]
     else:
@@ -110,7 +112,7 @@ def _equalize(counts: Array, area: int, curve: Array) -> None:
 
 
 @kernel
-def _ends(pixels: Array) -> tuple[int, int]:
+def _ends(pixels: Array) -> Any:
     low, high = np.uint8(255), np.uint8(0)
     for i in range(UNSIGNED(pixels.size)):
         low, high = min(low, pixels[i]), max(high, pixels[i])
