@@ -89,10 +89,18 @@ def test_files_that_are_no_pictures_are_refused(tmp_path, photograph):
         read_picture(tmp_path / "cut.png")
 
 
-@pytest.mark.parametrize(("mode", "channels"), [("L", 1), ("RGBA", 3), ("P", 3), ("1", 3)])
+@pytest.mark.parametrize(("mode", "channels"), [("L", 1), ("RGBA", 3), ("P", 3), ("1", 1)])
 def test_pictures_of_other_modes_become_grey_or_rgb(mode, channels, tmp_path):
     Image.new(mode, (5, 4)).save(tmp_path / "x.png")
     assert read_picture(tmp_path / "x.png").shape == (channels, 4, 5)
+
+
+def test_grey_of_16_bits_is_scaled_and_floating_point_refused(tmp_path):
+    Image.fromarray(np.array([[0, 128 * 257, 65535]], np.uint16)).save(tmp_path / "deep.png")
+    assert read_picture(tmp_path / "deep.png").tolist() == [[[0, 128, 255]]]
+    Image.fromarray(np.zeros((2, 2), np.float32)).save(tmp_path / "float.tif")
+    with pytest.raises(DataError, match="got floating-point pixels have no known scale"):
+        read_picture(tmp_path / "float.tif")
 
 
 def test_magnitudes_are_read_by_name():

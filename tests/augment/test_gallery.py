@@ -76,6 +76,32 @@ def test_the_sheet_is_a_png_with_the_pictures_in_it(channels, picture):
     assert (sheet == wanted).all(axis=2).sum() > 100  # its first pixel, enlarged
 
 
+def test_a_policy_shows_a_photograph_larger_than_small_pictures():
+    def widths(side):
+        image = torch.full((1, 1, side, side), 9, dtype=torch.uint8)
+        gallery = draw_policy(image, torch.tensor([0]), ["x"], policy=flip_crop(), title="x", draws=7)
+        sheet = np.asarray(Image.open(io.BytesIO(render_sheet(gallery))))
+        return render_gallery(gallery), int((sheet == 9).all(axis=2).sum(axis=1).max())
+
+    small_page, small = widths(32)
+    large_page, large = widths(200)
+    assert large > 4 * small / 8 * 1.9
+    assert ('class="row large"' in small_page, 'class="row large"' in large_page) == (False, True)
+
+
+def test_the_sheet_spells_what_its_font_lacks():
+    from assay.augment.sheet import _plain
+
+    assert _plain("Käfer · ×0.5 ≥ −3°") == "Kafer · x0.5 from -3°"
+
+
+def test_one_of_a_kind_is_counted_as_one(picture):
+    gallery = draw_operations(picture, title="x", magnitudes={"Rotate": 5})
+    assert gallery.subtitle == "30 × 20 pixels, 1 operation"
+    shown = draw_policy(picture[None], torch.tensor([0]), ["x"], policy=flip_crop(), title="x")
+    assert shown.subtitle.startswith("1 sample of ")
+
+
 def test_names_and_magnitudes_are_checked(picture):
     with pytest.raises(OptionError, match=r"magnitude of Posterize: expected 0..8 \(bits\), got 9"):
         draw_operations(picture, title="x", magnitudes={"Posterize": 9})

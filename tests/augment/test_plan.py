@@ -146,6 +146,9 @@ IMAGES = torch.zeros(2, 3, 4, 5, dtype=torch.uint8)
         ),
         (lambda: apply_operation(IMAGES, "Rotate", float("nan")), OptionError, "magnitude of Rotate: .*got nan"),
         (lambda: apply_operation(IMAGES, "Rotate", torch.ones(3)), OptionError, r"magnitude: .*tensor \(2,\), got"),
+        (lambda: apply_operation(IMAGES, "Rotate", "20"), OptionError, r"magnitude: expected a number, .*got '20'"),
+        (lambda: apply_operation(IMAGES, "Flip", fill=0.5), OptionError, "fill: expected 0..255, .*got 0.5"),
+        (lambda: RandAugment()(IMAGES, [0, 1], seed=0, epoch=0), DataError, r"ids: expected int64 \(2,\), got list"),
         (lambda: apply_operation(IMAGES, "Flip", fill=256), OptionError, "fill: expected 0..255"),
         (lambda: apply_operation(IMAGES, "Flip", fill=(1, 2)), OptionError, "fill: expected 0..255, one number or 3"),
         (
@@ -163,6 +166,24 @@ IMAGES = torch.zeros(2, 3, 4, 5, dtype=torch.uint8)
 def test_wrong_input_is_named(call, error, message):
     with pytest.raises(error, match=message):
         call()
+
+
+AFTER_A_TABLE = {"Brightness": 1.4, "Contrast": 0.6, "Posterize": 3, "Solarize": 90, "Invert": 0, "Color": 0.4}
+
+
+@pytest.mark.parametrize("second", [*AFTER_A_TABLE, "Equalize", "AutoContrast"])
+@pytest.mark.parametrize("first", ["Equalize", "AutoContrast"])
+@pytest.mark.parametrize("size", [(1, 1), (33, 31), (300, 260)], ids=str)
+def test_what_acts_on_a_waiting_table_sees_the_pixels_it_stands_for(first, second, size):
+    generator = torch.Generator().manual_seed(1)
+    rough = torch.randint(0, 256, (4, 3, *size), generator=generator).double()
+    images = (60 + rough**2 / 500).byte()  # uneven histograms that touch neither end
+    codes = torch.tensor([[CODES[first], CODES[second]]] * 4, dtype=torch.uint8)
+    magnitudes = torch.tensor([[0.0, AFTER_A_TABLE.get(second, 0.0)]] * 4, dtype=torch.float64)
+    plan = Plan(codes, magnitudes, torch.zeros(4, 2, 2, dtype=torch.int32))
+    one_by_one = apply_operation(apply_operation(images, first), second, AFTER_A_TABLE.get(second, 0.0))
+    assert torch.equal(apply_plan(images, plan), one_by_one)
+    assert torch.equal(apply_plan(images, plan, compiled=False), one_by_one)
 
 
 def test_two_and_four_channels_may_move():

@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from assay.augment.randomness import draw_bits, draw_integers, draw_uniform
+from assay.augment.randomness import draw_bits, draw_integers, draw_uniform, draw_uniforms
 
 
 def test_a_number_does_not_depend_on_batch_or_order():
@@ -14,15 +14,27 @@ def test_a_number_does_not_depend_on_batch_or_order():
     assert together.tolist() == alone == backwards.tolist()
 
 
+def test_several_streams_at_once_are_the_streams_one_by_one():
+    ids = torch.tensor([7, -3, 2**62, 0, 5])
+    together = draw_uniforms(ids, seed=1, epoch=2, slots=range(3, 6))
+    assert together.tolist() == [draw_uniform(ids, seed=1, epoch=2, slot=slot).tolist() for slot in (3, 4, 5)]
+
+
+def test_the_numbers_are_the_same_in_every_version():
+    drawn = draw_bits(torch.tensor([0, 1, -1]), seed=0, epoch=0, slots=[0])[0]
+    pinned = ["b1611c57b2b3fd25", "68a12051957208ca", "0255bc1863889a50"]
+    assert [f"{number:016x}" for number in drawn.tolist()] == pinned
+
+
 def test_seed_epoch_slot_and_id_each_change_the_number():
     ids = torch.arange(1000)
-    base = draw_bits(ids, seed=0, epoch=0, slot=0)
+    base = draw_bits(ids, seed=0, epoch=0, slots=[0])[0]
     others = [
-        draw_bits(ids, seed=1, epoch=0, slot=0),
-        draw_bits(ids, seed=0, epoch=1, slot=0),
-        draw_bits(ids, seed=0, epoch=0, slot=1),
-        draw_bits(ids + 1000, seed=0, epoch=0, slot=0),
-        draw_bits(ids, seed=-1, epoch=0, slot=0),
+        draw_bits(ids, seed=1, epoch=0, slots=[0])[0],
+        draw_bits(ids, seed=0, epoch=1, slots=[0])[0],
+        draw_bits(ids, seed=0, epoch=0, slots=[1])[0],
+        draw_bits(ids + 1000, seed=0, epoch=0, slots=[0])[0],
+        draw_bits(ids, seed=-1, epoch=0, slots=[0])[0],
     ]
     everything = np.concatenate([base, *others])
     assert len(np.unique(everything)) == len(everything)

@@ -10,7 +10,7 @@ from torchvision.transforms import v2
 
 from assay.augment.published import RandAugment
 from assay.augment.transform import AugmentTransform
-from assay.errors import DataError
+from assay.errors import DataError, OptionError
 
 
 class Pictures(Dataset):
@@ -102,3 +102,8 @@ def test_a_sample_id_decides_before_the_bytes_do():
 def test_anything_else_is_refused(image, message):
     with pytest.raises(DataError, match=message):
         AugmentTransform("flip")(image)
+
+
+def test_a_seed_is_a_whole_number():
+    with pytest.raises(OptionError, match="seed: expected a whole number or None, got 0.5"):
+        AugmentTransform("flip", seed=0.5)

@@ -27,8 +27,10 @@ def test_magnitudes_are_torchvisions(space, bins, size):
     assert set(ours.names) == set(theirs)
     for row, name in enumerate(ours.names):
         magnitudes, signed = theirs[name]
-        assert ours.signed[row] == signed
-        assert torch.equal(ours.magnitudes[row], magnitudes.double().expand(bins))
+        tabled = magnitudes.double().expand(bins)
+        start = 1.0 if name in {"Brightness", "Color", "Contrast", "Sharpness"} else 0.0
+        assert torch.equal(ours.signed_magnitudes[0, row], start + tabled)
+        assert torch.equal(ours.signed_magnitudes[1, row], start - tabled if signed else start + tabled)
 
 
 @pytest.mark.parametrize("policy", autoaugment.AutoAugmentPolicy, ids=lambda policy: policy.value)

@@ -73,7 +73,7 @@ def draw_operations(
     small = _reduce(image)
     reduction = image.shape[2] / small.shape[2]
     strips = tuple(sweep_operation(small, name, reduction=reduction) for name in swept) if sweep else ()
-    count = "the twelve operations and hue" if magnitudes is None else f"{len(tiles)} operations"
+    count = "the twelve operations and hue" if magnitudes is None else _count(len(tiles), "operation")
     return Gallery(title, f"{width} × {height} pixels, {count}", Tile("original", "", image), tiles, strips)
 
 
@@ -127,8 +127,14 @@ def draw_policy(
         for sample, result in enumerate(results):
             columns[sample].append(Tile(f"epoch {epoch}", plan.describe(sample), result))
     strips = tuple(Strip(name, "", tuple(tiles)) for name, tiles in zip(names, columns, strict=True))
-    subtitle = f"{len(images)} samples of {width} × {height} pixels, seed {seed}: the same on any number of workers"
+    subtitle = (
+        f"{_count(len(images), 'sample')} of {width} × {height} pixels, seed {seed}: the same on any number of workers"
+    )
     return Gallery(title, subtitle, None, (), strips)
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _reduce(image: Tensor) -> Tensor:

@@ -26,11 +26,14 @@ def render_gallery(gallery: Gallery) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    pixelated = max(_first(gallery).shape[1:]) <= SMALL
+    large = gallery.original is None and not pixelated  # what a policy makes of a photograph
     environment.filters["tile"] = lambda image: data_url(image, side=_TILE)
-    environment.filters["thumb"] = lambda image: data_url(image, side=_STRIP)
+    environment.filters["thumb"] = lambda image: data_url(image, side=_TILE if large else _STRIP)
     return environment.get_template("gallery.html").render(
         gallery=gallery,
-        pixelated=max(_first(gallery).shape[1:]) <= SMALL,
+        pixelated=pixelated,
+        large=large,
         shape=tuple(_first(gallery).shape[1:]),
         light=custom_properties(dark=False),
         dark=custom_properties(dark=True),

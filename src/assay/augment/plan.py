@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -101,10 +101,12 @@ def apply_operation(
     check_images(images)
     found = find_operation(operation)
     batch = len(images)
+    if not isinstance(magnitude, int | float | Tensor):
+        raise OptionError("magnitude", expected=f"a number, or a tensor ({batch},)", got=repr(magnitude))
     magnitudes = torch.as_tensor(magnitude, dtype=torch.float64)
     if magnitudes.shape not in ((), (batch,)):
         raise OptionError("magnitude", expected=f"a number, or a tensor ({batch},)", got=tuple(magnitudes.shape))
-    for value in torch.unique(magnitudes).tolist():
+    for value in torch.stack(magnitudes.aminmax()).tolist() if batch else ():  # what is not a number is both ends
         check_magnitude(found, value)
     magnitudes = magnitudes.expand(batch)
     if place is not None:
@@ -121,15 +123,19 @@ def apply_operation(
 
 def check_images(images: Tensor) -> None:
     """Raise :class:`DataError` unless ``images`` is uint8 (B, C, H, W), C in 1..4, of at least one pixel."""
-    got = f"{images.dtype} {tuple(images.shape)}" if isinstance(images, Tensor) else type(images).__name__
+    got: Any = type(images).__name__
     expected = "uint8 (B, C, H, W) with 1 to 4 channels"
-    if not isinstance(images, Tensor) or images.dtype != torch.uint8:
-        raise DataError("images", expected=expected, got=got)
-    if images.ndim != 4 or not 1 <= images.shape[1] <= 4:
-        hint = "; is it (B, H, W, C)?" if images.ndim == 4 and images.shape[3] in {1, 3, 4} else ""
-        raise DataError("images", expected=expected + hint, got=got)
-    if images.shape[2] == 0 or images.shape[3] == 0:
-        raise DataError("images", expected="pictures of at least one pixel", got=got)
+    if isinstance(images, Tensor):
+        shape = images.shape
+        if images.dtype == torch.uint8 and len(shape) == 4 and 1 <= shape[1] <= 4 and shape[2] > 0 and shape[3] > 0:
+            return
+        got = f"{images.dtype} {tuple(shape)}"
+        if images.dtype == torch.uint8 and len(shape) == 4:
+            if 1 <= shape[1] <= 4:
+                expected = "pictures of at least one pixel"
+            elif shape[3] in {1, 3, 4}:
+                expected += "; is it (B, H, W, C)?"
+    raise DataError("images", expected=expected, got=got)
 
 
 def _check_colourless(plan: Plan, channels: int) -> None:
@@ -139,7 +145,7 @@ def _check_colourless(plan: Plan, channels: int) -> None:
 
 
 def _check_fill(fill: Fill, channels: int) -> Tensor:
-    values = [fill] * channels if isinstance(fill, int) else list(fill)
+    values = list(fill) if isinstance(fill, Sequence) else [fill] * channels
     if len(values) != channels or not all(isinstance(value, int) and 0 <= value <= 255 for value in values):
         raise OptionError("fill", expected=f"0..255, one number or {channels}", got=fill)
     return torch.tensor(values, dtype=torch.uint8)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from assay.augment.operations import check_magnitude, find_operation
 from assay.augment.plan import Fill, Interpolation, Plan, apply_plan, check_images
-from assay.augment.randomness import draw_integers, draw_uniform
+from assay.augment.randomness import draw_integers, draw_uniform, draw_uniforms
 from assay.errors import DataError, OptionError
 
 
@@ -38,6 +38,11 @@ class Dice:
     def uniform(self, stream: int) -> Tensor:
         """float64 (B,) in [0, 1)."""
         return torch.from_numpy(draw_uniform(self.ids, seed=self.seed, epoch=self.epoch, slot=self.first + stream))
+
+    def uniforms(self, count: int) -> Tensor:
+        """float64 (count, B) in [0, 1): the streams 0..count−1 in one go."""
+        slots = range(self.first, self.first + count)
+        return torch.from_numpy(draw_uniforms(self.ids, seed=self.seed, epoch=self.epoch, slots=slots))
 
     def integers(self, bound: int, stream: int) -> Tensor:
         """int64 (B,) in 0..bound−1."""
@@ -77,8 +82,9 @@ class Policy(ABC):
     ) -> Tensor:
         """See :class:`Augmentation`; ``fill`` and ``interpolation`` as in :func:`~assay.augment.plan.apply_plan`."""
         check_images(images)
-        if ids.shape != (len(images),) or ids.dtype != torch.int64:
-            raise DataError("ids", expected=f"int64 ({len(images)},)", got=f"{ids.dtype} {tuple(ids.shape)}")
+        if not isinstance(ids, Tensor) or ids.shape != (len(images),) or ids.dtype != torch.int64:
+            got = f"{ids.dtype} {tuple(ids.shape)}" if isinstance(ids, Tensor) else type(ids).__name__
+            raise DataError("ids", expected=f"int64 ({len(images)},)", got=got)
         plan = self.plan(ids, seed=seed, epoch=epoch, height=images.shape[2], width=images.shape[3])
         return apply_plan(images, plan, fill=fill, interpolation=interpolation)
 
@@ -163,9 +169,9 @@ class Choice(Policy):
     options: tuple[Policy, ...]
 
     def __post_init__(self) -> None:
-        if self.count < 1 or not self.options:
-            got = f"{self.count} of {len(self.options)}"
-            raise OptionError("choose", expected="a count of at least 1 and one policy or more", got=got)
+        check_whole("count of choose", self.count, lowest=1)
+        if not self.options:
+            raise OptionError("choose", expected="a count and one policy or more", got=f"{self.count} of none")
 
     @property
     def streams(self) -> int:
@@ -186,6 +192,14 @@ class Choice(Policy):
             plan = picked if plan is None else plan.then(picked)
         assert plan is not None
         return plan
+
+
+def check_whole(name: str, value: object, *, lowest: int, highest: int | None = None) -> None:
+    """Raise :class:`OptionError` unless ``value`` is an integer of this range."""
+    if isinstance(value, int) and lowest <= value and (highest is None or value <= highest):
+        return
+    ends = f"of at least {lowest}" if highest is None else f"in {lowest}..{highest}"
+    raise OptionError(name, expected=f"a whole number {ends}", got=repr(value))
 
 
 def _pick(plans: list[Plan], chosen: Tensor) -> Plan:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from assay.augment.plan import Plan
-from assay.augment.policies import Dice, Policy
+from assay.augment.policies import Dice, Policy, check_whole
 from assay.augment.tables import PolicyName, magnitude_table, sub_policies
 from assay.errors import OptionError
 
@@ -25,11 +25,9 @@ class RandAugment(Policy):
     bins: int = 31
 
     def __post_init__(self) -> None:
-        _check_bins(self.bins)
-        if self.operations < 1:
-            raise OptionError("operations of randaugment", expected="at least 1", got=self.operations)
-        if not 0 <= self.magnitude < self.bins:
-            raise OptionError("magnitude of randaugment", expected=f"0..{self.bins - 1}", got=self.magnitude)
+        check_whole("bins", self.bins, lowest=2)
+        check_whole("operations of randaugment", self.operations, lowest=1)
+        check_whole("magnitude of randaugment", self.magnitude, lowest=0, highest=self.bins - 1)
 
     @property
     def streams(self) -> int:
@@ -39,12 +37,10 @@ class RandAugment(Policy):
     def draw(self, dice: Dice, *, height: int, width: int) -> Plan:
         """``operations`` steps a sample."""
         table = magnitude_table("randaugment", bins=self.bins, height=height, width=width)
-        steps = []
-        for step in range(self.operations):
-            which = dice.integers(len(table.names), 2 * step)
-            negative = dice.integers(2, 2 * step + 1).bool()
-            steps.append(table.look_up(which, torch.full_like(which, self.magnitude), negative))
-        return _placeless(steps)
+        shares = dice.uniforms(2 * self.operations)
+        which, negative = (shares[0::2] * len(table.names)).long(), shares[1::2] >= 0.5
+        codes, magnitudes = table.look_up(which, self.magnitude, negative)  # (operations, B)
+        return _placeless(list(zip(codes, magnitudes, strict=True)))
 
 
 @dataclass(frozen=True)
@@ -57,7 +53,7 @@ class TrivialAugmentWide(Policy):
     bins: int = 31
 
     def __post_init__(self) -> None:
-        _check_bins(self.bins)
+        check_whole("bins", self.bins, lowest=2)
 
     @property
     def streams(self) -> int:
@@ -106,8 +102,3 @@ class AutoAugment(Policy):
 def _placeless(steps: list[tuple[Tensor, Tensor]]) -> Plan:
     codes, magnitudes = (torch.stack(parts, dim=1) for parts in zip(*steps, strict=True))
     return Plan(codes, magnitudes, torch.zeros(*codes.shape, 2, dtype=torch.int32))
-
-
-def _check_bins(bins: int) -> None:
-    if bins < 2:
-        raise OptionError("bins", expected="at least 2", got=bins)

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import io
+import unicodedata
 
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 from torch import Tensor
 
-from assay.augment.gallery import Gallery, Tile
+from assay.augment.gallery import Gallery, Strip, Tile
 from assay.augment.page import SMALL, to_picture
 from assay.report.theme import COLOURS
 
 _WIDTH, _MARGIN, _GAP = 1680, 48, 18
 _COLUMNS = 6
 _PAPER, _INK, _SOFT, _LINE, _CARD = (COLOURS[name][0] for name in ("paper", "ink", "soft", "line", "card"))
-_PLAIN = str.maketrans({"×": "x", "−": "-", "≥": "from", "·": "+"})  # what the built-in font lacks
+_LACKING = str.maketrans({"×": "x", "−": "-", "–": "-", "—": "-", "≥": "from", "’": "'"})  # in the built-in font
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 
@@ -31,10 +32,20 @@ def render_sheet(gallery: Gallery) -> bytes:
             sheet.write("From one end to the other", size=26, colour=_INK)
             sheet.y += 8
     for strip in gallery.strips:
-        sheet.write(f"{strip.name}   {strip.detail}".strip(), size=20, colour=_INK)
-        sheet.row(strip.tiles, columns=max(7, len(strip.tiles)), size=17)
+        sheet.write(strip.name, size=20, colour=_INK, detail=strip.detail)
+        sheet.y += 6
+        columns = _columns_of_strip(strip, of_photographs=gallery.original is None)
+        for start in range(0, len(strip.tiles), columns):
+            sheet.row(strip.tiles[start : start + columns], columns=columns, size=17)
         sheet.y += 14
     return sheet.png()
+
+
+def _columns_of_strip(strip: Strip, *, of_photographs: bool) -> int:
+    """All in one row, but for what a policy makes of a photograph: that deserves to be seen larger."""
+    if of_photographs and max(strip.tiles[0].image.shape[1:]) > SMALL:
+        return 4
+    return max(7, len(strip.tiles))
 
 
 def _draw_grid(sheet: _Sheet, original: Tile, tiles: tuple[Tile, ...]) -> None:
@@ -63,12 +74,15 @@ class _Sheet:
     def cell_width(self, columns: int) -> int:
         return (_WIDTH - 2 * _MARGIN - (columns - 1) * _GAP) // columns
 
-    def write(self, text: str, *, size: int, colour: str) -> None:
-        lines = _wrap(text.translate(_PLAIN), ImageFont.load_default(size), _WIDTH - 2 * _MARGIN)
+    def write(self, text: str, *, size: int, colour: str, detail: str = "") -> None:
+        font = ImageFont.load_default(size)
+        lines = _wrap(_plain(text), font, _WIDTH - 2 * _MARGIN)
         for line in lines:
             self._reach(self.y + size * 2)
-            ImageDraw.Draw(self._canvas).text((_MARGIN, self.y), line, fill=colour, font=ImageFont.load_default(size))
+            ImageDraw.Draw(self._canvas).text((_MARGIN, self.y), line, fill=colour, font=font)
             self.y += round(size * 1.35)
+        place = (_MARGIN + font.getlength(lines[-1]) + size // 2, self.y - round(size * 1.35))
+        ImageDraw.Draw(self._canvas).text(place, _plain(detail), fill=_SOFT, font=font)
 
     def caption_height(self, tiles: tuple[Tile, ...], width: int, size: int) -> int:
         lines = [len(_wrap(_caption(tile), ImageFont.load_default(size), width - 16)) for tile in tiles]
@@ -98,9 +112,13 @@ class _Sheet:
         draw.rectangle((x - 1, y - 1, x + width, y + tall), fill=_CARD, outline=_LINE)
         self._canvas.paste(picture, (x, y))
         font = ImageFont.load_default(size)
-        for line, text in enumerate(_wrap(_caption(tile), font, width - 16)):
-            place = (x + 8, y + picture.height + 5 + round(line * size * 1.3))
-            draw.text(place, text, fill=_INK if line == 0 else _SOFT, font=font)
+        lines, left, top = _wrap(_caption(tile), font, width - 16), x + 8, y + picture.height + 5
+        if len(lines) == 1 and tile.detail:
+            lines = [_plain(tile.name)]
+            detail = _plain(tile.detail)
+            draw.text((x + width - 8 - font.getlength(detail), top), detail, fill=_SOFT, font=font)
+        for line, text in enumerate(lines):
+            draw.text((left, top + round(line * size * 1.3)), text, fill=_INK if line == 0 else _SOFT, font=font)
 
     def png(self) -> bytes:
         buffer = io.BytesIO()
@@ -114,9 +132,16 @@ class _Sheet:
             self._canvas = taller
 
 
+def _plain(text: str) -> str:
+    """Letters without their accents, and other stand-ins for what the built-in font would show as a box."""
+    parts = unicodedata.normalize("NFD", text.translate(_LACKING))
+    return "".join(part for part in parts if not unicodedata.combining(part))
+
+
 def _caption(tile: Tile) -> str:
+    """The name, and beside it what was done; below it where that is a program."""
     lines = [tile.name, *tile.detail.split(" · ")] if " · " in tile.detail or tile.name.startswith("epoch") else None
-    return "\n".join(lines or [f"{tile.name}  {tile.detail}".strip()]).translate(_PLAIN)
+    return _plain("\n".join(lines or [f"{tile.name}  {tile.detail}".strip()]))
 
 
 def _fit(image: Tensor, width: int) -> Image.Image:

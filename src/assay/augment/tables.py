@@ -23,19 +23,15 @@ _SHARE = 150.0 / 331.0  # the largest shift, as a share of the picture: 150 of I
 
 @dataclass(frozen=True, eq=False)
 class MagnitudeTable:
-    """K operations: ``codes`` uint8 (K,), ``magnitudes`` float64 (K, bins), ``signed`` and ``blends`` bool (K,)."""
+    """K operations: ``codes`` uint8 (K,); ``signed_magnitudes`` float64 (2, K, bins), first the plus side."""
 
     names: tuple[str, ...]
     codes: Tensor
-    magnitudes: Tensor
-    signed: Tensor
-    blends: Tensor
+    signed_magnitudes: Tensor
 
-    def look_up(self, which: Tensor, bins: Tensor, negative: Tensor) -> tuple[Tensor, Tensor]:
-        """Codes and magnitudes for operation ``which``, at ``bins``, on the minus side where ``negative``; all (B,)."""
-        tabled = self.magnitudes[which, bins]
-        signed = torch.where(negative & self.signed[which], -tabled, tabled)
-        return self.codes[which], torch.where(self.blends[which], 1.0 + signed, signed)
+    def look_up(self, which: Tensor, bins: Tensor | int, negative: Tensor) -> tuple[Tensor, Tensor]:
+        """Codes and magnitudes of operation ``which``, at ``bins``, on the minus side where ``negative``; all (B,)."""
+        return self.codes[which], self.signed_magnitudes[negative.long(), which, bins]
 
 
 @lru_cache(maxsize=64)
@@ -56,13 +52,11 @@ def magnitude_table(space: Space, *, bins: int, height: int, width: int) -> Magn
         rows["Invert"] = _ramp(0.0, bins)
     names = tuple(rows)
     one_sided = ("Identity", "Posterize", "Solarize", "AutoContrast", "Equalize", "Invert")
-    return MagnitudeTable(
-        names,
-        codes=torch.tensor([CODES[name] for name in names], dtype=torch.uint8),
-        magnitudes=torch.stack(list(rows.values())),
-        signed=torch.tensor([name not in one_sided for name in names]),
-        blends=torch.tensor([name in _BLENDS for name in names]),
-    )
+    tabled = torch.stack(list(rows.values()))
+    signs = torch.tensor([[1.0 if name in one_sided else -1.0] for name in names], dtype=torch.float64)
+    ones = torch.tensor([[1.0 if name in _BLENDS else 0.0] for name in names], dtype=torch.float64)
+    codes = torch.tensor([CODES[name] for name in names], dtype=torch.uint8)
+    return MagnitudeTable(names, codes, torch.stack([ones + tabled, ones + signs * tabled]))
 
 
 def _ramp(highest: float, bins: int) -> Tensor:

@@ -14,7 +14,7 @@ from assay.augment.engine import prepare_kernels
 from assay.augment.language import parse_policy
 from assay.augment.plan import Fill, Interpolation, check_images
 from assay.augment.policies import Policy
-from assay.errors import DataError
+from assay.errors import DataError, OptionError
 
 
 class AugmentTransform:
@@ -43,6 +43,8 @@ class AugmentTransform:
         fill: Fill = 0,
         interpolation: Interpolation = "nearest",
     ) -> None:
+        if seed is not None and not isinstance(seed, int):
+            raise OptionError("seed", expected="a whole number or None", got=repr(seed))
         self.policy = parse_policy(policy) if isinstance(policy, str) else policy
         self.seed = seed
         self.fill = fill

@@ -131,16 +131,17 @@ def parse_magnitudes(texts: list[str]) -> dict[str, float]:
 def read_picture(path: Path) -> Tensor:
     """A picture file as uint8 (C, H, W), upright, grey or RGB, its longer side at most 1024 pixels.
 
-    Raises :class:`DataError` when it is missing or no picture.
+    16-bit grey is scaled to 8 bits. Raises :class:`DataError` when it is missing or no picture.
     """
     import numpy as np
     import torch
     from PIL import Image, ImageOps, UnidentifiedImageError
 
+    from assay.data.decode import eight_bits
+
     try:
         with Image.open(path) as file:
-            upright = ImageOps.exif_transpose(file)
-            picture = upright if upright.mode in {"L", "RGB"} else upright.convert("RGB")
+            picture = eight_bits(ImageOps.exif_transpose(file))
     except FileNotFoundError:
         raise DataError(str(path), expected="a picture file", got="no such file") from None
     except UnidentifiedImageError:

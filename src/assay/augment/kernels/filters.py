@@ -1,7 +1,7 @@
 """Operations that mix channels or neighbours, on one picture (C, H, W).
 
-Single precision is exact here: luma times 2¹⁶ and thirteen bytes stay below 2²⁴, where float32 holds every integer. It
-lets the loops run sixteen pixels at a time.
+Single precision is exact here: luma times 2¹⁶ stays below 2²⁴, where float32 holds every integer. It lets the loops run
+sixteen pixels at a time.
 """
 
 from __future__ import annotations
@@ -11,12 +11,15 @@ from typing import Any
 import numpy as np
 
 from assay.augment.kernels.compiling import kernel
+from assay.augment.kernels.moves import copy
 from assay.augment.kernels.points import to_byte
 
 Array = Any  # numpy arrays; numba infers the exact types
 F32 = np.float32
 I32 = np.int32
 I64 = np.int64
+U16 = np.uint16
+U32 = np.uint32
 UNSIGNED = np.uint64  # an index without a sign spares numba its check for negative ones, and loops vectorise
 ONE, TWO = UNSIGNED(1), UNSIGNED(2)
 
@@ -24,40 +27,48 @@ ONE, TWO = UNSIGNED(1), UNSIGNED(2)
 @kernel
 def color(factor: float, source: Array, target: Array) -> None:
     """Blend with luma; a picture of one channel is its own luma."""
-    channels, height, width = source.shape
-    if channels == 1:
+    if source.shape[0] == 1:
         copy(source, target)
         return
-    weight = F32(factor)
-    for y in range(height):
-        for x in range(width):
-            red, green, blue = F32(source[0, y, x]), F32(source[1, y, x]), F32(source[2, y, x])
-            scaled = red * F32(19595) + green * F32(38470) + blue * F32(7471) + F32(0x8000)
-            luma = F32(I32(scaled * F32(2.0**-16)))
-            target[0, y, x] = to_byte(luma + weight * (red - luma))
-            target[1, y, x] = to_byte(luma + weight * (green - luma))
-            target[2, y, x] = to_byte(luma + weight * (blue - luma))
+    area, weight = source.shape[1] * source.shape[2], F32(factor)
+    old, new = source.reshape(source.size), target.reshape(target.size)
+    second, third = UNSIGNED(area), UNSIGNED(2 * area)
+    for i in range(UNSIGNED(area)):
+        red, green, blue = F32(old[i]), F32(old[i + second]), F32(old[i + third])
+        scaled = red * F32(19595) + green * F32(38470) + blue * F32(7471) + F32(0x8000)
+        luma = F32(I32(scaled * F32(2.0**-16)))
+        new[i] = to_byte(luma + weight * (red - luma))
+        new[i + second] = to_byte(luma + weight * (green - luma))
+        new[i + third] = to_byte(luma + weight * (blue - luma))
 
 
 @kernel
 def sharpness(factor: float, source: Array, target: Array) -> None:
-    """Blend with the mean over 3×3 in which the middle counts five times; the border is copied."""
+    """Blend with the mean over 3×3 in which the middle counts five times; the border is copied.
+
+    Rows run on into one another, which makes long loops of short rows; what that does to the border is overwritten.
+    """
     channels, height, width = source.shape
-    copy(source, target)
     if height < 3 or width < 3:
+        copy(source, target)
         return
-    weight = F32(factor)
-    sums = np.empty(width, np.float32)
+    weight, area = F32(factor), height * width
+    below, beneath, middle = UNSIGNED(width), UNSIGNED(2 * width), UNSIGNED(width + 1)
+    sums = np.empty(area - 2 * width, np.uint16)
     for channel in range(channels):
-        for y in range(UNSIGNED(height - 2)):
-            for x in range(UNSIGNED(width)):
-                upper, lower = F32(source[channel, y, x]), F32(source[channel, y + TWO, x])
-                sums[x] = upper + F32(source[channel, y + ONE, x]) + lower
-            for x in range(UNSIGNED(width - 2)):
-                value = F32(source[channel, y + ONE, x + ONE])
-                total = sums[x] + sums[x + ONE] + sums[x + TWO] + F32(4) * value
-                smooth = F32(I32(total * F32(1 / 13) + F32(0.5)))
-                target[channel, y + ONE, x + ONE] = to_byte(smooth + weight * (value - smooth))
+        old, new = source[channel].reshape(area), target[channel].reshape(area)
+        for i in range(UNSIGNED(sums.size)):
+            sums[i] = U16(old[i]) + U16(old[i + below]) + U16(old[i + beneath])
+        for i in range(UNSIGNED(sums.size - 2)):
+            value = old[i + middle]
+            total = U16(sums[i] + sums[i + ONE] + sums[i + TWO] + U16(4) * U16(value))
+            smooth = F32(U16((U32(U16(total + U16(6))) * U32(5042)) >> U32(16)))  # (total + 6) // 13, up to 13·255
+            new[i + middle] = to_byte(smooth + weight * (F32(value) - smooth))
+        for x in range(width):
+            new[x], new[area - 1 - x] = old[x], old[area - 1 - x]
+        for first in range(0, area, width):
+            last = first + width - 1
+            new[first], new[last] = old[first], old[last]
 
 
 @kernel
@@ -119,35 +130,3 @@ def _fill_rgb(angle: int, saturation: int, value: Any, target: Array, y: int, x:
 @kernel
 def _round(value: float) -> int:
     return min(255, max(0, int(np.floor(value + 0.5))))
-
-
-@kernel
-def cutout(side: float, row: int, column: int, fill: Array, source: Array, target: Array) -> None:
-    """Blank the square of this side about (row, column), as far as it lies inside."""
-    channels, height, width = source.shape
-    length = int(side)
-    top, left = row - length // 2, column - length // 2
-    copy(source, target)
-    for channel in range(channels):
-        for y in range(max(0, top), min(height, top + length)):
-            for x in range(max(0, left), min(width, left + length)):
-                target[channel, y, x] = fill[channel]
-
-
-@kernel
-def copy(source: Array, target: Array) -> None:
-    """Every pixel as it is."""
-    for channel in range(source.shape[0]):
-        for y in range(source.shape[1]):
-            for x in range(source.shape[2]):
-                target[channel, y, x] = source[channel, y, x]
-
-
-@kernel
-def flip(source: Array, target: Array) -> None:
-    """Mirror left and right."""
-    channels, height, width = source.shape
-    for channel in range(channels):
-        for y in range(height):
-            for x in range(UNSIGNED(width)):
-                target[channel, y, x] = source[channel, y, UNSIGNED(width - 1) - x]

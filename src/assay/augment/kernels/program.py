@@ -10,12 +10,15 @@ from typing import Any
 import numpy as np
 
 from assay.augment.kernels.compiling import kernel
-from assay.augment.kernels.filters import color, copy, cutout, flip, hue, sharpness
-from assay.augment.kernels.points import extend_table, identity_table, look_up
-from assay.augment.kernels.warps import inverse_map, shear, shift, turn, turn_bilinear
+from assay.augment.kernels.filters import color, hue, sharpness
+from assay.augment.kernels.moves import copy, cutout, flip, shear_x, shear_y, shift
+from assay.augment.kernels.points import change, mean_luma
+from assay.augment.kernels.tables import extend_table, look_up
+from assay.augment.kernels.warps import fixed, inverse_map, turn, turn_bilinear
 from assay.augment.operations import CODES, POINT_CODES
 
 Array = Any  # numpy arrays; numba infers the exact types
+CONTRAST, EQUALIZE, AUTOCONTRAST = CODES["Contrast"], CODES["Equalize"], CODES["AutoContrast"]
 SHEAR_X, ROTATE = CODES["ShearX"], CODES["Rotate"]
 TRANSLATE_X, TRANSLATE_Y, FLIP, CROP, CUTOUT = (
     CODES[name] for name in ("TranslateX", "TranslateY", "Flip", "Crop", "Cutout")
@@ -25,19 +28,41 @@ FIRST_POINT, LAST_POINT = POINT_CODES[0], POINT_CODES[-1]
 
 
 @kernel
-def _run_one(
-    code: int, magnitude: float, row: int, column: int, fill: Array, bilinear: bool, source: Array, target: Array
+def _warp(
+    code: int, magnitude: float, fill: Array, bilinear: bool, source: Array, words: Array, places: Array, target: Array
 ) -> None:
-    """Any operation that is not a point operation."""
-    if SHEAR_X <= code <= ROTATE:
-        matrix = np.empty(6)
-        inverse_map(code, magnitude, source.shape[1], source.shape[2], matrix)
-        if bilinear:
-            turn_bilinear(matrix, source, fill, target)
-        elif code == ROTATE or abs(magnitude) * max(source.shape[1], source.shape[2]) > 16000.0:
-            turn(matrix, source, fill, target)
-        else:
-            shear(code, magnitude, source, fill, target)
+    height, width = source.shape[1], source.shape[2]
+    matrix = np.empty(6)
+    inverse_map(code, magnitude, height, width, matrix)
+    if bilinear:
+        turn_bilinear(matrix, source, fill, target)
+    elif code == ROTATE or abs(magnitude) * max(height, width) > 16000.0:  # beyond the reach of fixed point
+        turn(matrix, source, fill, words, places, target)
+    elif code == SHEAR_X:
+        shear_x(fixed(magnitude), fixed(0.5 + magnitude * 0.5), source, fill, target)
+    else:
+        shear_y(fixed(magnitude), fixed(0.5 + magnitude * 0.5), source, fill, target)
+
+
+@kernel
+def _run_one(
+    code: int,
+    magnitude: float,
+    row: int,
+    column: int,
+    fill: Array,
+    bilinear: bool,
+    source: Array,
+    words: Array,
+    places: Array,
+    target: Array,
+) -> None:
+    """Any operation but Equalize and AutoContrast."""
+    if FIRST_POINT <= code <= LAST_POINT:
+        mean = mean_luma(source) if code == CONTRAST else 0.0
+        change(code, magnitude, mean, source.reshape(source.size), target.reshape(target.size))
+    elif SHEAR_X <= code <= ROTATE:
+        _warp(code, magnitude, fill, bilinear, source, words, places, target)
     elif code == TRANSLATE_X or code == TRANSLATE_Y or code == CROP:  # noqa: PLR1714, SIM109  # `in` builds a set
         size, down, right = np.int64(magnitude), np.int64(0), np.int64(0)
         if code != TRANSLATE_X:
@@ -58,7 +83,7 @@ def _run_one(
 
 
 def build_runner() -> Callable[..., int]:
-    """The compiled entry point, ``run(images, codes, magnitudes, places, fill, bilinear, output, start, stop)``.
+    """The compiled entry point, ``run(images, codes, magnitudes, corners, fill, bilinear, output, start, stop)``.
 
     It fills ``output[start:stop]``. Its cache key holds the text of every file of kernels, through ``fingerprint``:
     numba by itself watches only the file of the function that it caches.
@@ -70,7 +95,7 @@ def build_runner() -> Callable[..., int]:
         images: Array,
         codes: Array,
         magnitudes: Array,
-        places: Array,
+        corners: Array,
         fill: Array,
         bilinear: bool,
         output: Array,
@@ -78,29 +103,28 @@ def build_runner() -> Callable[..., int]:
         stop: int,
     ) -> int:
         channels, height, width = images.shape[1:]
-        table = np.empty((channels, 256), np.uint8)
+        table, counts = np.empty((channels, 256), np.uint8), np.empty((3, 256), np.int32)
+        words, places = np.empty(height * width + 1, np.uint32), np.empty(height * width, np.uint32)
         spare = np.empty((channels, height, width), np.uint8)
         for sample in range(start, stop):
             current, free, own = images[sample], output[sample], True  # own: the free buffer is the sample's output
-            pending = False
+            waiting = False  # a table, to be looked up
             for step in range(codes.shape[1]):
                 code, magnitude = codes[sample, step], magnitudes[sample, step]
                 if code == 0:
                     continue
-                if FIRST_POINT <= code <= LAST_POINT:
-                    if not pending:
-                        identity_table(table)
-                        pending = True
-                    extend_table(code, magnitude, current, table)
+                if (waiting and FIRST_POINT <= code <= LAST_POINT) or EQUALIZE <= code <= AUTOCONTRAST:
+                    extend_table(code, magnitude, current, waiting, table, counts)
+                    waiting = True
                     continue
-                if pending:
+                if waiting:
                     look_up(current, table, free)
                     current, free, own = free, spare if own else output[sample], not own
-                    pending = False
-                row, column = places[sample, step, 0], places[sample, step, 1]
-                _run_one(code, magnitude, row, column, fill, bilinear, current, free)
+                    waiting = False
+                row, column = corners[sample, step, 0], corners[sample, step, 1]
+                _run_one(code, magnitude, row, column, fill, bilinear, current, words, places, free)
                 current, free, own = free, spare if own else output[sample], not own
-            if pending:
+            if waiting:
                 look_up(current, table, output[sample])
             elif own:
                 copy(current, output[sample])
