@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from assay.data.dataset import Batch, ImageDataset, to_unit_range
-from assay.errors import DivergedError, OptionError
+from assay.errors import DataError, DivergedError, OptionError
 from assay.training.adversaries import input_gradient, n_fgsm, pgd
 from assay.training.alternating import AlternatingFlipCrop
 from assay.training.batchnorm import refresh_batchnorm
@@ -147,6 +147,15 @@ def test_every_sample_is_mixed_in_its_own_proportion(mix: object) -> None:
     kept = blended.diagonal()
     assert len(kept.unique()) > 20
     assert float(kept.mean()) == pytest.approx(0.5, abs=0.2)
+
+
+@pytest.mark.parametrize("mix", [mixup, cutmix])
+def test_bytes_and_labels_are_not_mixed(mix: object) -> None:
+    images, targets = torch.rand(4, 3, 8, 8), torch.eye(4)
+    with pytest.raises(DataError, match=r"^images: expected floats \(B, C, H, W\), got torch\.uint8 \(4, 3, 8, 8\)$"):
+        mix((images * 255).byte(), targets, alpha=1.0)  # type: ignore[operator]
+    with pytest.raises(DataError, match=r"^targets: expected a distribution .* 4 images.*, got torch\.int64 \(4,\)$"):
+        mix(images, torch.arange(4), alpha=1.0)  # type: ignore[operator]
 
 
 def linear_model() -> nn.Module:

@@ -7,6 +7,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from assay.errors import DataError
 from assay.training.recipes import MixOptions
 from assay.training.step import Mix
 
@@ -21,8 +22,10 @@ def build_mix(options: MixOptions) -> Mix | None:
 def mixup(images: Tensor, targets: Tensor, *, alpha: float) -> tuple[Tensor, Tensor]:
     """x̃ = λx + (1 − λ)x_π and ỹ = λy + (1 − λ)y_π, λ ~ Beta(α, α) a sample, π a permutation (Zhang et al. 2018).
 
-    ``images`` (B, C, H, W), ``targets`` (B, K) distributions. Draws from torch's global generator.
+    ``images`` floats (B, C, H, W), ``targets`` (B, K) distributions. Draws from torch's global generator.
+    Raises :class:`DataError` for bytes, or for labels where distributions belong.
     """
+    _check(images, targets)
     share, order = _draw_shares(len(images), alpha).to(images), torch.randperm(len(images)).to(images.device)
     mixed = torch.lerp(images[order], images, share[:, None, None, None])
     return mixed, torch.lerp(targets[order], targets, share[:, None])
@@ -31,9 +34,10 @@ def mixup(images: Tensor, targets: Tensor, *, alpha: float) -> tuple[Tensor, Ten
 def cutmix(images: Tensor, targets: Tensor, *, alpha: float) -> tuple[Tensor, Tensor]:
     """A box of area 1 − λ from x_π is pasted into x; targets are weighted by the pixels really kept (Yun et al. 2019).
 
-    Every sample has its own λ ~ Beta(α, α) and its own box. ``images`` (B, C, H, W), ``targets`` (B, K)
-    distributions. Draws from torch's global generator.
+    Every sample has its own λ ~ Beta(α, α) and its own box. ``images`` floats (B, C, H, W), ``targets`` (B, K)
+    distributions. Draws from torch's global generator. Raises :class:`DataError` as :func:`mixup` does.
     """
+    _check(images, targets)
     batch, _, height, width = images.shape
     sides = (1 - _draw_shares(batch, alpha)).sqrt()
     order = torch.randperm(batch)
@@ -42,6 +46,14 @@ def cutmix(images: Tensor, targets: Tensor, *, alpha: float) -> tuple[Tensor, Te
     order = order.to(images.device)
     kept = 1 - box.to(targets.dtype).mean(dim=(1, 2, 3))[:, None]
     return torch.where(box, images[order], images), torch.lerp(targets[order], targets, kept)
+
+
+def _check(images: Tensor, targets: Tensor) -> None:
+    if images.ndim != 4 or not images.is_floating_point():
+        raise DataError("images", expected="floats (B, C, H, W)", got=f"{images.dtype} {tuple(images.shape)}")
+    if targets.ndim != 2 or len(targets) != len(images) or not targets.is_floating_point():
+        expected = f"a distribution over the classes for each of {len(images)} images, floats (B, K)"
+        raise DataError("targets", expected=expected, got=f"{targets.dtype} {tuple(targets.shape)}")
 
 
 def _draw_shares(batch: int, alpha: float) -> Tensor:
