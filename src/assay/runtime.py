@@ -57,8 +57,8 @@ def keep_freed_memory() -> bool:
     """Let this process keep large freed blocks for the next allocation; False where the C library is not glibc.
 
     By default glibc returns every block of 32 MiB and more to the system at once, and the next tensor of that size
-    pays for its pages again: about a sixth of a float32 training step (see ``benchmarks/train.py``). The price is
-    that the process stays as large as it once was.
+    pays for its pages again: about a sixth of a float32 training step was spent on that here. The price is that the
+    process stays as large as it once was.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt
