@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from assay.errors import OutputError
@@ -48,3 +50,30 @@ def make_folder(path: Path) -> Path:
     except OSError as error:
         raise OutputError(f"{path}: not a folder that can be written to ({error.strerror or error})") from None
     return path
+
+
+@contextmanager
+def exclusive(folder: Path) -> Iterator[None]:
+    """Keep every other process out of ``folder`` for as long as this one works there.
+
+    The lock is on the open folder itself, so it leaves no file behind and ends with the process, however that ends.
+    What a killed process left half-written there is removed.
+    Systems without ``flock`` (Windows) take no lock. Raises :class:`OutputError` when another process is at work.
+    """
+    try:
+        import fcntl
+    except ImportError:
+        yield
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise OutputError(
+                f"{folder}: another process is at work in this folder; wait for it, or take another"
+            ) from None
+        remove_leftovers(folder)  # whoever left them is dead, or would hold the lock
+        yield
+    finally:
+        os.close(handle)

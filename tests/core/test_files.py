@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from assay.errors import OutputError
-from assay.files import make_folder, remove_leftovers, write_atomically
+from assay.files import exclusive, make_folder, remove_leftovers, write_atomically
+
+CLAIM = """
+import sys
+from pathlib import Path
+from assay.files import exclusive
+with exclusive(Path(sys.argv[1])):
+    print("mine")
+"""
 
 
 def test_content_arrives_and_nothing_else_stays(tmp_path: Path) -> None:
@@ -57,3 +67,22 @@ def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
     (tmp_path / "a.txt").touch()
     remove_leftovers(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_a_folder_in_use_is_refused_and_free_again_afterwards(tmp_path: Path) -> None:
+    with exclusive(tmp_path):
+        other = subprocess.run(
+            [sys.executable, "-c", CLAIM, str(tmp_path)], capture_output=True, text=True, check=False
+        )
+        assert other.stdout == ""
+        assert "another process is at work in this folder" in other.stderr
+    other = subprocess.run([sys.executable, "-c", CLAIM, str(tmp_path)], capture_output=True, text=True, check=True)
+    assert other.stdout == "mine\n"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_killed_process_left_is_removed_by_the_next_one(tmp_path: Path) -> None:
+    (tmp_path / ".state.pt.0123abcd.tmp").write_bytes(b"half")
+    (tmp_path / "state.pt").write_bytes(b"whole")
+    with exclusive(tmp_path):
+        assert [path.name for path in tmp_path.iterdir()] == ["state.pt"]

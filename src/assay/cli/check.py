@@ -97,7 +97,7 @@ def check(
 
     from assay.check import BUDGETS, run_check
     from assay.cli.progress import StageProgress
-    from assay.files import make_folder
+    from assay.files import exclusive, make_folder
     from assay.report.text import print_summary
 
     errors = Console(stderr=True)
@@ -118,7 +118,7 @@ def check(
         out=out,
     )
     folder = make_folder(out)
-    with StageProgress(errors) as progress:
+    with exclusive(folder), StageProgress(errors) as progress:
         checkup = run_check(
             network,
             dataset,

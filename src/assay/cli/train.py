@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -119,14 +120,14 @@ def _run(
     from assay.cli.progress import TrainingProgress
     from assay.data.split import stratified_split
     from assay.evaluate import summarize
-    from assay.files import write_atomically
+    from assay.files import exclusive, make_folder, write_atomically
     from assay.models.averaged_views import AveragedViews
     from assay.runtime import keep_freed_memory
     from assay.training.classifier import train_classifier
     from assay.training.distributed import joined_processes
 
     keep_freed_memory()
-    with joined_processes() as processes:
+    with joined_processes() as processes, exclusive(make_folder(out)) if processes.leads else nullcontext():
         console = Console(stderr=True, quiet=not processes.leads)
         whole = load("train")
         for line in whole.skipped:
