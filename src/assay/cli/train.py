@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from contextlib import nullcontext
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -127,7 +127,7 @@ def _run(
     from assay.training.distributed import joined_processes
 
     keep_freed_memory()
-    with joined_processes() as processes, exclusive(make_folder(out)) if processes.leads else nullcontext():
+    with joined_processes() as processes, ExitStack() as held:
         console = Console(stderr=True, quiet=not processes.leads)
         whole = load("train")
         for line in whole.skipped:
@@ -135,6 +135,8 @@ def _run(
         training_set, held_out = whole, None
         if validation_fraction:
             training_set, held_out = stratified_split(whole, fraction=validation_fraction, seed=0)
+        if processes.leads:
+            held.enter_context(exclusive(make_folder(out)))
         with TrainingProgress(console) as progress:
             trained = train_classifier(
                 training_set,
