@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: check test test-full lint clean
+.PHONY: check test test-full lint mutants lock clean
 
 check: .venv/installed  ## train a small network on the built-in digits, put it to the test, write the report
 	$(BIN)/assay check --out assay-report --fail-on never
@@ -17,6 +17,16 @@ lint: .venv/installed-lint  ## style, types, layers
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+mutants: .venv/installed-test  ## mutation testing of the numerical core (about 20 minutes)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check "mutmut>=3.8"
+	$(BIN)/mutmut run
+	$(BIN)/mutmut results
+
+lock: .venv/bin/python  ## pin the development environment, and list what it is made of (CycloneDX)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv cyclonedx-bom
+	$(BIN)/uv pip compile pyproject.toml --extra test --extra lint --no-annotate --no-header --no-emit-index-url --quiet --output-file requirements-dev.lock
+	$(BIN)/cyclonedx-py requirements requirements-dev.lock --pyproject pyproject.toml --output-reproducible --output-file sbom.cdx.json
 
 .venv/bin/python:
 	$(PYTHON) -m venv .venv
