@@ -18,7 +18,7 @@ from torch import nn
 
 def net():
     torch.manual_seed(0)
-    return nn.Sequential(nn.Flatten(), nn.Linear(64, 10)).eval()
+    return nn.Sequential(nn.Flatten(), nn.Linear(1024, 10)).eval()
 """
 TRAIN = ("train", "digits", "--recipe", "digits", "--set", "epochs=1", "--limit", "200", "--checkpoint-seconds", "0")
 
