@@ -9,6 +9,7 @@ from typer.testing import CliRunner
 from assay.cli.main import app
 from assay.data.sequences import adding_problem
 from assay.errors import AssayError
+from assay.report.reading import read_checkup
 from assay.training.recipes import load_recipe
 from assay.training.sequence_model import train_sequence_model
 
@@ -47,6 +48,10 @@ def test_over_time_compares_models_with_theory(tmp_path: Path) -> None:
     assert [record["label"] for record in records] == ["rnn", "lstm", "transformer"]
     assert "necessary and sufficient" in said
     assert "stepped against fused kernel" in said
+    page = (tmp_path / "report.html").read_text()
+    assert "Gradients reach back over the whole sequence? ×" in page
+    assert "32 sequences of adding (test)" in page
+    assert read_checkup(tmp_path / "trace.json").records
     svg = (tmp_path / "gradients-over-time.svg").read_text()
     assert "transformer" in svg
     assert (tmp_path / "time-constants.png").is_file()
@@ -62,7 +67,7 @@ def test_remedies_are_run_printed_and_drawn(tmp_path: Path) -> None:
 @pytest.mark.parametrize("task", ["rows", "pixels", "copy"])
 def test_every_task_runs(task: str) -> None:
     said = run("gru", "--task", task, "--length", "5", "--side", "4", "--limit", "20", "--hidden", "8", "--steps", "2")
-    assert "gru after 2 steps" in said
+    assert "2 steps of training" in said
 
 
 def test_a_run_of_a_task_is_traced_beside_untrained_models(tmp_path: Path) -> None:

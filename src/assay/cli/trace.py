@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from assay.cli import arguments as arg
+from assay.cli.trace_files import subject_of_images, subject_of_sequences, write_trace
 from assay.cli.trace_time import is_run_of_a_task, trace_over_time
 from assay.errors import OptionError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from torch import nn
 
     from assay.data.dataset import ImageDataset
@@ -79,7 +78,8 @@ def trace(
     remedies: Annotated[bool, typer.Option("--remedies", help="Measure what helps, on --task adding.")] = False,
     curvature: Annotated[bool, typer.Option("--curvature", help="Also the largest Hessian eigenvalues.")] = False,
     out: Annotated[
-        Path | None, typer.Option(help="Write trace.json and pictures (SVG, PNG) here.", show_default=False)
+        Path | None,
+        typer.Option(help="Write trace.json, report.html and pictures (SVG, PNG) here.", show_default=False),
     ] = None,
     normalization: arg.Normalization = None,
     seed: arg.Seed = 0,
@@ -92,10 +92,11 @@ def trace(
     from rich.console import Console
 
     from assay.cli import trace_printing as printing
-    from assay.files import make_folder, write_atomically
+    from assay.files import make_folder
 
     if out is not None:
         make_folder(out)
+    started = datetime.now(UTC)
     console = Console()
     if remedies or task is not None or is_run_of_a_task(model):
         made = None
@@ -116,6 +117,7 @@ def trace(
                 cells=cells or (),
                 seed=seed,
             )
+        subject = subject_of_sequences(records)
     else:
         from assay.data.sources import load_dataset
         from assay.models.loading import load_model
@@ -131,14 +133,13 @@ def trace(
             image_shape=dataset.shape,
             normalization=normalization,
         ).to(choose_device(device))
+        subject = subject_of_images(dataset, model=model, weights=weights)
         taken = 30 if steps is None else steps
         records = _over_depth(network, dataset, model, taken, every, learning_rate or 0.01, curvature, seed)
     printing.print_records(records, console)
     if out is not None:
-        document = {"schema_version": 1, "records": [json.loads(record.model_dump_json()) for record in records]}
-        write_atomically(out / "trace.json", json.dumps(document, indent=1) + "\n")
-        names = _draw(records, out)
-        console.print(f"wrote {out}: {', '.join(['trace.json', *names])}", markup=False, highlight=False)
+        names = write_trace(out, records, subject=subject, seed=seed, started=started, device=device)
+        console.print(f"wrote {out}: {', '.join(names)}", markup=False, highlight=False)
 
 
 def _over_depth(
@@ -249,30 +250,3 @@ def _sequence_task(
         return copy_memory(length, seed=seed)
     dataset = load_dataset(data, split=split, data_dir=data_dir, limit=limit)
     return image_rows(dataset, by="row" if name is TaskName.ROWS else "pixel", side=side, seed=seed)
-
-
-def _draw(records: Sequence[Record], out: Path) -> list[str]:
-    """Every picture the records have, as SVG and PNG; the names of the files without their ending."""
-    from assay.records.depth_trace import DepthTrace
-    from assay.records.gradients import InputGradients
-    from assay.records.recurrence import TimeTrace
-    from assay.records.remedies import RemedyComparison
-    from assay.report import trace_charts as charts
-
-    times = [record for record in records if isinstance(record, TimeTrace)]
-    drawn = {}
-    if times:
-        drawn["gradients-over-time"] = charts.gradients_over_time(times)
-    if any(record.time_constants for record in times):
-        drawn["time-constants"] = charts.forget_time_constants(times)
-    for record in records:
-        if isinstance(record, DepthTrace):
-            drawn["layers-by-steps"] = charts.layers_by_steps(record)
-        elif isinstance(record, InputGradients) and record.samples:
-            drawn["input-gradients"] = charts.input_gradient_maps(record)
-        elif isinstance(record, RemedyComparison):
-            drawn["remedies"] = charts.remedies_side_by_side(record)
-    for name, chart in drawn.items():
-        charts.save_chart(chart, out / f"{name}.svg")
-        charts.save_chart(chart, out / f"{name}.png")
-    return list(drawn)

@@ -103,6 +103,8 @@ def _print_times(traces: Sequence[TimeTrace], console: Console) -> None:
             f"{plain[0].norm:.3f}" if plain else "",
             "" if math.isnan(rate) else f"{rate:+.3f}",
         )
+    trained = f", {traces[0].trained} steps of training" if traces[0].trained else ""
+    console.print(f"{traces[0].task} over {traces[0].length} steps{trained}", style="dim", highlight=False)
     console.print(table)
     for trace in traces:
         for line in _said(trace):

@@ -40,6 +40,9 @@ def trace_over_time(
     A name is a cell of ours, ``file.py:factory``, or the folder of a run, whose task stands in where there is none.
     Raises :class:`ModelError` for a run on another task.
     """
+    from rich.console import Console
+
+    from assay.cli.progress import TrainingProgress
     from assay.data.sequences import TEST
     from assay.diagnostics.time import measure_time_trace
     from assay.evaluate import measure_sequence_accuracy
@@ -54,13 +57,15 @@ def trace_over_time(
             got = f"one on {own.name}, {own.length} steps"
             raise ModelError(name, expected=f"a run on {task.name}, {task.length} steps", got=got)
         if steps:
-            fit(model, task, recipe=_recipe(name, steps, batch, learning_rate), seed=seed)
-        label = name + (f" after {steps} steps" if steps else "")
+            with TrainingProgress(Console(stderr=True)) as progress:
+                recipe = _recipe(name, steps, batch, learning_rate)
+                fit(model, task, recipe=recipe, seed=seed, on_step=progress.step)
         inputs, targets = task.draw(batch, TEST, 0)
         loss = partial(_loss, task=task, targets=targets)
-        found.append(measure_time_trace(model, inputs, loss, label=label, task=task.name, cells=cells))
+        traced = measure_time_trace(model, inputs, loss, label=name, task=task.name, cells=cells)
+        found.append(traced.model_copy(update={"trained": steps}))
         if steps or is_run_of_a_task(name):
-            found.append(measure_sequence_accuracy(model, task, n=1000, label=label))
+            found.append(measure_sequence_accuracy(model, task, n=1000, label=name))
     return found
 
 

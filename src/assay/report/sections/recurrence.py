@@ -9,7 +9,7 @@ from assay.records.checkup import Checkup
 from assay.records.recurrence import AttentionPaths, RecurrentMatrix, StateGradients, TimeTrace
 from assay.report.curves import Axes, Series, draw_curves
 from assay.report.parts import NAME, NUMBER, Column, Facts, Figure, Part, Section, Table
-from assay.report.wording import count, distinct, listed, number, percent
+from assay.report.wording import count, distinct, listed, number, percent, plural
 
 MOST_MATRICES = 8
 _WAYS = {
@@ -27,12 +27,15 @@ def recurrence_section(checkup: Checkup) -> Section | None:
         return None
     parts: list[Part] = [figure for figure in [_compared(traces)] if figure is not None]
     parts += [part for trace in traces for part in _trace_parts(trace)]
-    summary = " ".join(
-        f"{trace.label}{f' ({trace.task})' if trace.task else ''}: {count(trace.n)} sequences of {count(trace.length)} "
-        f"steps, mean loss {number(trace.loss)}."
-        for trace in traces
-    )
+    summary = " ".join(_sentence(trace) for trace in traces)
     return Section("time-trace", "Gradients through time", summary, tuple(parts), records=tuple(traces))
+
+
+def _sentence(trace: TimeTrace) -> str:
+    task = f" ({trace.task})" if trace.task else ""
+    trained = f" after {plural(trace.trained, 'step')} of training" if trace.trained else ""
+    sequences = f"{count(trace.n)} sequences of {count(trace.length)} steps"
+    return f"{trace.label}{task}: {sequences}, mean loss {number(trace.loss)}{trained}."
 
 
 def _compared(traces: Sequence[TimeTrace]) -> Figure | None:
