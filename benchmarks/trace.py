@@ -2,8 +2,9 @@
 
     python benchmarks/trace.py --json trace.json [--quick]
 
-Steps of all three loggers are interleaved on one model; medians and interquartile ranges. ``ratio`` is theirs over
-ours, in milliseconds a step: above 1, ours is cheaper. Needs the extra ``tensorboard``.
+A step of each is made in turn on one model; each is divided by the step without hooks beside it. Medians of these
+ratios with their quartiles: of the steps between samples, of the sampled steps, and of whole cycles of ten steps,
+sampled one included. ``ratio`` is theirs over ours: above 1, ours is cheaper. Needs the extra ``tensorboard``.
 """
 
 from __future__ import annotations
@@ -12,6 +13,9 @@ import argparse
 import json
 import tempfile
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from statistics import median, quantiles
 
@@ -52,32 +56,71 @@ def log_histograms(writer: SummaryWriter, model: nn.Module, step: int) -> None:
         writer.add_histogram(f"gradient/{name}", parameter.grad, step)
 
 
-def measure(name: str, *, side: int, batch: int, rounds: int) -> dict[str, list[float]]:
-    """Milliseconds of a step: without hooks, ours on a sample and off it, and with histograms."""
+@dataclass(frozen=True)
+class Cycle:
+    """Seconds of ten steps each: without hooks, with ours, and with histograms at the first of them."""
+
+    none: list[float]
+    ours: list[float]
+    histograms: list[float]
+
+
+def measure(name: str, *, side: int, batch: int, rounds: int) -> list[Cycle]:
+    """The first cycle, which also warms up, is left out."""
     loops = {key: Loop(name, side, batch) for key in ("none", "ours", "histograms")}
-    times: dict[str, list[float]] = {"none": [], "sampled": [], "off": [], "histograms": []}
+    cycles = []
     with tempfile.TemporaryDirectory() as folder, SummaryWriter(folder) as writer:
         with trace(loops["ours"].model, every=EVERY) as t:
-            for step in range(-3, rounds * EVERY):
-                started = time.perf_counter()
-                loops["none"].step()
-                none = time.perf_counter() - started
-                sampled = bool(t._handles)
-                started = time.perf_counter()
+
+            def ours() -> None:
                 loops["ours"].step()
                 t.step()
-                ours = time.perf_counter() - started
-                if step < 0:
-                    continue
-                times["none"].append(1e3 * none)
-                times["sampled" if sampled else "off"].append(1e3 * ours)
-                if sampled:
-                    started = time.perf_counter()
-                    loops["histograms"].step()
+
+            def histograms(step: int) -> None:
+                loops["histograms"].step()
+                if step % EVERY == 0:
                     log_histograms(writer, loops["histograms"].model, step)
-                    times["histograms"].append(1e3 * (time.perf_counter() - started))
+
+            for cycle in range(rounds + 1):
+                found = Cycle([], [], [])
+                for step in range(cycle * EVERY, (cycle + 1) * EVERY):
+                    assert t.sampling == (step % EVERY == 0)
+                    found.none.append(seconds(loops["none"].step))
+                    found.ours.append(seconds(ours))
+                    found.histograms.append(seconds(partial(histograms, step)))
+                cycles.append(found)
         assert t.record().first_non_finite is None
-    return times
+    return cycles[1:]
+
+
+def seconds(work: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started
+
+
+def compare(cycles: list[Cycle]) -> dict[str, list[float]]:
+    """Ratios to a step without hooks, by case.
+
+    The last step of a cycle puts the hooks in for the next sample, so it counts with that sample.
+    """
+    middle = range(1, EVERY - 1)
+
+    def mean(times: list[float]) -> float:
+        return sum(times) / len(times)
+
+    def sampled(times: list[float], none: list[float]) -> float:
+        """The first step and what the last one took beyond the usual."""
+        usual = median(times[k] for k in middle)
+        return (times[0] + times[-1] - usual) / median(none)
+
+    return {
+        "between samples": [c.ours[k] / c.none[k] for c in cycles for k in middle],
+        "sampled": [sampled(c.ours, c.none) for c in cycles],
+        "average": [mean(c.ours) / mean(c.none) for c in cycles],
+        "histograms, sampled": [sampled(c.histograms, c.none) for c in cycles],
+        "histograms, average": [mean(c.histograms) / mean(c.none) for c in cycles],
+    }
 
 
 def main() -> None:
@@ -85,27 +128,33 @@ def main() -> None:
     parser.add_argument("--json", type=Path, required=True)
     parser.add_argument("--quick", action="store_true")
     arguments = parser.parse_args()
-    cases = (
-        [("resnet20", 32, 128)] if arguments.quick else [("resnet20", 32, 128), ("resnet18", 32, 64), ("mlp", 32, 256)]
+    networks = (
+        [("resnet20", 32, 64)] if arguments.quick else [("resnet20", 32, 128), ("resnet18", 32, 64), ("mlp", 32, 256)]
     )
     rows = []
-    for name, side, batch in cases:
-        times = measure(name, side=side, batch=batch, rounds=6 if arguments.quick else 12)
-        middle = {key: median(values) for key, values in times.items()}
-        spread = {key: quantiles(values, n=4) for key, values in times.items()}
-        average = (middle["sampled"] + (EVERY - 1) * middle["off"]) / EVERY
-        for case, peer, ours, theirs in (
-            ("sampled step", "no hooks", middle["sampled"], middle["none"]),
-            ("step between samples", "no hooks", middle["off"], middle["none"]),
-            (f"average, every {EVERY}th sampled", "no hooks", average, middle["none"]),
-            ("sampled step", "TensorBoard histograms", middle["sampled"], middle["histograms"]),
-        ):
+    for name, side, batch in networks:
+        cycles = measure(name, side=side, batch=batch, rounds=8 if arguments.quick else 12)
+        plain, found = 1e3 * median(s for c in cycles for s in c.none), compare(cycles)
+        print(f"{name}, batch {batch}: {plain:.1f} ms a step without hooks")
+        for case, ratios in found.items():
+            low, middle, high = quantiles(ratios, n=4)
+            print(
+                f"  {case:22} {100 * (middle - 1):+7.2f} %   "
+                f"quartiles {100 * (low - 1):+.2f} to {100 * (high - 1):+.2f} %"
+            )
+        average = f"average, every {EVERY}th sampled"
+        taken = {case: median(ratios) * plain for case, ratios in found.items()}
+        for case, ours, peer, theirs in (
+            ("step between samples", taken["between samples"], "no hooks", plain),
+            ("sampled step", taken["sampled"], "no hooks", plain),
+            (average, taken["average"], "no hooks", plain),
+            ("sampled step", taken["sampled"], "TensorBoard histograms", taken["histograms, sampled"]),
+            (average, taken["average"], "TensorBoard histograms", taken["histograms, average"]),
+        ):  # fmt: skip
             rows.append(
                 {"case": f"{name}, batch {batch}: {case}", "peer": peer, "unit": "ms", "ours": round(ours, 3),
                  "theirs": round(theirs, 3), "ratio": round(theirs / ours, 4)}
             )  # fmt: skip
-            print(f"{rows[-1]['case']:55} {peer:24} {ours:9.2f} {theirs:9.2f} ms   {100 * (ours / theirs - 1):+7.2f} %")
-        print({key: [round(q, 1) for q in quartiles] for key, quartiles in spread.items()})
     environment = describe_environment(torch.device("cpu")).model_dump(mode="json")
     arguments.json.write_text(json.dumps({"environment": environment, "rows": rows}, indent=1) + "\n")
 

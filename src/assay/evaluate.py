@@ -1,9 +1,9 @@
-"""The only evaluation loop: a model and a data set in, every sample's logits out."""
+"""The only evaluation loop: a model and a data set in, every sample's output out."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
@@ -11,8 +11,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from assay.data.dataset import Batch, ImageDataset, to_unit_range
+from assay.data.sequences import TEST, SequenceTask
 from assay.errors import ModelError
 from assay.records.accuracy import CalibrationBin, ClassAccuracy, CleanAccuracy
+from assay.records.sequence_accuracy import SequenceAccuracy
 from assay.runtime import device_of, dtype_of, preserved
 
 Transform = Callable[[Batch], Tensor]  # a batch of bytes to a batch of bytes of the same shape
@@ -61,16 +63,42 @@ def predict(
     Raises :class:`ModelError` when it cannot take the images or returns anything but one row of K logits a sample.
     """
     device, dtype = device_of(model), dtype_of(model)
-    parts: list[Tensor] = []
-    with preserved(model, training=False), torch.no_grad():  # inference tensors would outlive it in a lazy model
+    with preserved(model, training=False), torch.no_grad():
         layout = preferred_layout(model, dataset)
-        started = time.perf_counter()
-        for batch in dataset.batches(batch_size):
-            images_u8 = batch.images if transform is None else transform(batch)
-            images = to_unit_range(images_u8.to(device), dtype).contiguous(memory_format=layout)
-            parts.append(model(images).float().cpu())
-        seconds = time.perf_counter() - started
-    return Predictions(torch.cat(parts), dataset.labels, seconds)
+
+    def prepare(batch: Batch) -> Tensor:
+        images_u8 = batch.images if transform is None else transform(batch)
+        return to_unit_range(images_u8.to(device), dtype).contiguous(memory_format=layout)
+
+    started = time.perf_counter()
+    logits = run_over(model, (prepare(batch) for batch in dataset.batches(batch_size)))
+    return Predictions(logits, dataset.labels, time.perf_counter() - started)
+
+
+def run_over(model: nn.Module, batches: Iterable[Tensor]) -> Tensor:
+    """The outputs of ``model`` in evaluation mode for one batch after another, joined, float32 on the CPU."""
+    with preserved(model, training=False), torch.no_grad():  # inference tensors would outlive it in a lazy model
+        return torch.cat([model(batch).float().cpu() for batch in batches])
+
+
+def measure_sequence_accuracy(
+    model: nn.Module, task: SequenceTask, *, n: int = 2000, batch_size: int = 250, label: str = "model"
+) -> SequenceAccuracy:
+    """Loss and right answers on ``n`` sequences of the task's test stream, beside the loss that needs no memory."""
+    inputs, targets = task.draw(n, TEST, 0)
+    outputs = run_over(model, inputs.to(device_of(model)).split(batch_size))
+    return SequenceAccuracy.of(
+        int(task.right(outputs, targets).sum()),
+        n,
+        label=label,
+        task=task.name,
+        length=task.length,
+        loss=float(task.loss(outputs, targets)),
+        loss_unit=task.loss_unit,
+        baseline=task.baseline,
+        baseline_is=task.baseline_is,
+        right_is=task.right_is,
+    )
 
 
 def preferred_layout(model: nn.Module, dataset: ImageDataset) -> torch.memory_format:

@@ -5,38 +5,39 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from statistics import median
 
 import torch
 from torch import Tensor, nn
 
-from assay.data.sequences import TEST, TRAIN, SequenceTask
-from assay.diagnostics.omega import omega
+from assay.data.sequences import TEST, SequenceTask
+from assay.diagnostics.omega import regularised
 from assay.diagnostics.time import measure_time_trace
-from assay.diagnostics.unroll import Unrolled, unrolled
-from assay.errors import OptionError
+from assay.errors import DivergedError, OptionError
 from assay.models.sequence import build_sequence_model, set_forget_bias, set_recurrent
 from assay.records.recurrence import StateGradients
 from assay.records.remedies import Problem, RemedyComparison, RemedyEffect, RemedyRun
-from assay.training.clipping import build_clip
-from assay.training.recipes import ClipOptions
+from assay.training.loop import fit
+from assay.training.metrics import StepMetrics
+from assay.training.recipes import ClipOptions, Recipe
+from assay.training.sequence_model import constant_recipe
+from assay.training.step import Around, nothing_around
 
 EXPLODING_GAIN = 2.0
 
 
 @dataclass(frozen=True)
 class Remedy:
-    """One change to the plain recipe: another cell, another start, clipping, decay or the regulariser Ω."""
+    """One change to the plain run: another cell, another start, clipping, decay, or a regulariser around each step."""
 
     name: str
     against: tuple[Problem, ...]
     cell: str = "rnn"
     prepare: Callable[[nn.Module], None] = field(default=lambda model: None)
-    clip: ClipOptions | None = None
+    clip: ClipOptions = field(default_factory=ClipOptions)
     weight_decay: float = 0.0
-    omega: float = 0.0
+    around: Around = nothing_around
 
 
 def _orthogonal(model: nn.Module) -> None:
@@ -61,7 +62,7 @@ REMEDIES: tuple[Remedy, ...] = (
     Remedy("clipping by value, 0.1", BOTH, clip=ClipOptions(name="value", limit=0.1)),
     Remedy("adaptive clipping, 0.02", BOTH, clip=ClipOptions(name="adaptive", limit=0.02)),
     Remedy("weight decay, 0.1", BOTH, weight_decay=0.1),
-    Remedy("regulariser Ω, 1", BOTH, omega=1.0),
+    Remedy("regulariser Ω, 1", BOTH, around=regularised(1.0)),
     Remedy("orthogonal start", BOTH, prepare=_orthogonal),
     Remedy("LSTM, forget bias 0", ("vanishing",), cell="lstm", prepare=_forget(0.0)),
     Remedy("LSTM, forget bias 1", ("vanishing",), cell="lstm", prepare=_forget(1.0)),
@@ -142,9 +143,16 @@ def _run(
         remedy.prepare(model)
     inputs, targets = task.draw(256, TEST, 0)
     before = _states(model, task, inputs[:32], targets[:32])
-    norms, losses, diverged = train_on(
-        model, task, remedy, steps=steps, batch_size=batch_size, learning_rate=learning_rate
+    plain = constant_recipe(
+        remedy.name,
+        model=remedy.cell,
+        steps=steps,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        weight_decay=remedy.weight_decay,
     )
+    recipe = plain.model_copy(update={"clip": remedy.clip})
+    norms, losses, diverged = _train(model, task, recipe, around=remedy.around, seed=seed)
     after = _states(model, task, inputs[:32], targets[:32])
     model.eval()
     with torch.no_grad():
@@ -185,36 +193,22 @@ def _states(model: nn.Module, task: SequenceTask, inputs: Tensor, targets: Tenso
     return cells[-1] if cells else trace.state(trace.head)
 
 
-def train_on(
-    model: nn.Module,
-    task: SequenceTask,
-    remedy: Remedy,
-    *,
-    steps: int,
-    batch_size: int,
-    learning_rate: float,
+def _train(
+    model: nn.Module, task: SequenceTask, recipe: Recipe, *, around: Around, seed: int
 ) -> tuple[list[float], list[float], int | None]:
     """Gradient norms that reach the optimizer, losses, and the step that diverged, if one did; ``model`` is trained."""
-    optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=remedy.weight_decay)
-    clip = build_clip(model, remedy.clip or ClipOptions())
-    norms, losses = [], []
-    model.train()
-    for step in range(1, steps + 1):
-        inputs, targets = task.draw(batch_size, TRAIN, step)
-        optimizer.zero_grad()
-        watch: AbstractContextManager[list[Unrolled]] = unrolled(model) if remedy.omega else nullcontext([])
-        with watch as calls:
-            loss = task.loss(model(inputs), targets)
-            loss.backward()  # type: ignore[no-untyped-call]
-        for call in calls:
-            (remedy.omega * omega(call)).backward()  # type: ignore[no-untyped-call]
-        clip()
-        norm = float(nn.utils.get_total_norm([p.grad for p in model.parameters() if p.grad is not None]))
-        losses.append(float(loss.detach()))
-        norms.append(norm)
-        if not math.isfinite(norm) or not math.isfinite(losses[-1]):
-            return norms[:-1], losses[:-1], step
-        optimizer.step()
+    norms: list[float] = []
+    losses: list[float] = []
+
+    def watch(metrics: StepMetrics) -> None:
+        gradients = [p.grad for p in model.parameters() if p.grad is not None]
+        norms.append(float(nn.utils.get_total_norm(gradients)))  # metrics have the norm before clipping
+        losses.append(metrics.loss)
+
+    try:
+        fit(model, task, recipe=recipe, seed=seed, around=around, on_step=watch)
+    except DivergedError:
+        return norms, losses, len(losses) + 1
     return norms, losses, None
 
 

@@ -7,14 +7,20 @@ recipe     six steps an epoch, SGD
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
+from assay.cli.main import main
 from assay.data.dataset import ImageDataset
 from assay.training.recipes import Recipe
+
+Run = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
@@ -58,3 +64,19 @@ def recipe() -> Recipe:
             "augment": {"padding": 1, "flip": False},
         }
     )
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Iterator[Run]:
+    """The command in this process: exit code, standard output, standard error."""
+
+    def call(*arguments: str | Path) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["assay", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        return (int(ended.value.code or 0), *capfd.readouterr())
+
+    monkeypatch.setenv("COLUMNS", "120")
+    former = signal.getsignal(signal.SIGTERM)
+    yield call
+    signal.signal(signal.SIGTERM, former)

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from assay.data.dataset import ImageDataset, to_unit_range
+from assay.data.sequences import MADE_UP, make_task
 from assay.errors import DivergedError, InterruptedRunError, OptionError, OutputError
 from assay.evaluate import measure_clean_accuracy
 from assay.training.classifier import build_for, train_classifier
@@ -24,6 +25,7 @@ from assay.training.loop import fit
 from assay.training.metrics import StepMetrics
 from assay.training.recipes import Recipe, load_recipe, recipe_names
 from assay.training.sampling import Sampler
+from assay.training.sequence_model import build_sequence_for, train_sequence_model
 
 Make = Callable[[], nn.Module]
 
@@ -312,10 +314,17 @@ def test_the_time_is_split_without_rest(tmp_path: Path, smallnet: Make, blobs: I
 
 @pytest.mark.parametrize("name", recipe_names())
 def test_every_shipped_recipe_makes_a_step(name: str) -> None:
+    few = ["batch_size=8", "micro_batch=4", "epochs=1", "adversary.watch=8", "sequence.samples=8"]
+    recipe = load_recipe(name, overrides=few)
+    if recipe.data in MADE_UP:
+        task = make_task(recipe.data, length=recipe.sequence.length)
+        trained = train_sequence_model(task, recipe=recipe)
+        start = build_sequence_for(recipe, task, seed=0)
+        assert all(not torch.equal(a, b) for a, b in zip(trained.model.parameters(), start.parameters(), strict=True))
+        return
     images = torch.randint(0, 256, (8, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     data = ImageDataset(images, torch.arange(8) % 4, ("a", "b", "c", "d"), split="train")
-    few = ["batch_size=8", "micro_batch=4", "epochs=1", "adversary.watch=8", "refresh_batchnorm=8"]
-    recipe = load_recipe(name, overrides=few)
+    recipe = load_recipe(name, overrides=[*few, "refresh_batchnorm=8"])
     trained = train_classifier(data, recipe=recipe)
     before = build_for(recipe, data, seed=0)
     moved = [not torch.equal(a, b) for a, b in zip(trained.model.parameters(), before.parameters(), strict=True)]

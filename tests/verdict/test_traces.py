@@ -9,6 +9,7 @@ from assay.records.curvature import Curvature
 from assay.records.depth_trace import DepthTrace, LayerTrace
 from assay.records.normalization import InputConvention, NormalizationAudit, NormLayer
 from assay.records.recurrence import Decay, StateGradients, TimeTrace
+from assay.records.sequence_accuracy import SequenceAccuracy
 from assay.verdict import find_rule, judge
 
 
@@ -51,10 +52,17 @@ def normalization(*, distance: float = 0.0, other: int = 60, oddities: tuple[str
     )  # fmt: skip
 
 
-def curvature(largest: float) -> Curvature:
+def sequence_accuracy(loss: float) -> SequenceAccuracy:
+    return SequenceAccuracy.of(
+        3, 10, task="adding", length=9, loss=loss, loss_unit="squared error", baseline=1 / 6, baseline_is="1",
+        right_is="close",
+    )  # fmt: skip
+
+
+def curvature(largest: float, *, learning_rate: float | None = None) -> Curvature:
     return Curvature(
         n=10, parameters=3, eigenvalues=(largest,), smallest=0, residual=0, iterations=3, trace=1, trace_error=0,
-        critical_learning_rate=2 / largest,
+        critical_learning_rate=2 / largest, learning_rate=learning_rate,
     )  # fmt: skip
 
 
@@ -77,6 +85,12 @@ def curvature(largest: float) -> Curvature:
         ("A415", depth_trace(update=2.0), "error"),
         ("A416", curvature(100.0), "pass"),
         ("A416", curvature(1e6), "warn"),
+        ("A416", curvature(100.0, learning_rate=0.01), "pass"),
+        ("A416", curvature(100.0, learning_rate=0.03), "warn"),
+        ("A417", sequence_accuracy(0.05), "pass"),
+        ("A417", sequence_accuracy(0.12), "warn"),
+        ("A417", sequence_accuracy(0.166), "error"),
+        ("A417", sequence_accuracy(math.nan), "error"),
         ("A511", normalization(), "pass"),
         ("A511", normalization(distance=0.5), "warn"),
         ("A511", normalization(distance=5.0), "error"),
@@ -85,7 +99,7 @@ def curvature(largest: float) -> Curvature:
         ("A513", normalization(), "pass"),
         ("A513", normalization(oddities=("momentum 0.9",)), "warn"),
     ],
-    ids=str,
+    ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_each_side_of_each_threshold(rule: str, record, status: str) -> None:
     (verdict,) = judge([record], rules=[find_rule(rule)])

@@ -48,7 +48,7 @@ class StageProgress:
 
 
 class TrainingProgress:
-    """Step, loss, accuracy, images a second and the time left; a context manager.
+    """Step, loss, accuracy, samples a second and the time left; a context manager.
 
     On a terminal it is one moving line; elsewhere (a log file) a plain line every ``log_seconds``.
     """
@@ -83,7 +83,7 @@ class TrainingProgress:
         now = (metrics.loss, metrics.accuracy)
         before = self._smooth or now
         loss, accuracy = self._smooth = (0.9 * before[0] + 0.1 * now[0], 0.9 * before[1] + 0.1 * now[1])
-        text = f"loss {loss:.3f} · accuracy {accuracy:.1%} · {metrics.images_per_second:,.0f} img/s"
+        text = f"loss {loss:.3f} · accuracy {accuracy:.1%} · {metrics.images_per_second:,.0f}/s"
         self._bar.update(self._task, description=text, completed=metrics.step, total=metrics.steps)
         if not self._console.is_terminal and time.monotonic() - self._logged_at >= self._log_seconds:
             self._logged_at = time.monotonic()

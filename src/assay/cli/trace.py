@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from assay.cli import arguments as arg
+from assay.cli.trace_files import subject_of_images, subject_of_sequences, write_trace
+from assay.cli.trace_time import is_run_of_a_task, trace_over_time
 from assay.errors import OptionError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from torch import nn
 
     from assay.data.dataset import ImageDataset
@@ -39,7 +39,8 @@ def trace(
         str | None,
         typer.Argument(
             help="An image classifier as for `assay check`; with --task one or several of rnn, rnn-linear, rnn-relu, "
-            f"irnn, ornn, gru, lstm, lstm-chrono, transformer, joined by commas (default {CELLS}), or file.py:factory.",
+            f"irnn, ornn, gru, lstm, lstm-chrono, transformer and folders of runs, joined by commas (default {CELLS}), "
+            "or file.py:factory.",
             show_default=False,
         ),
     ] = None,
@@ -54,6 +55,14 @@ def trace(
             min=0, help="Train a copy for N steps: 30 over depth, 0 over time, 400 for remedies.", show_default=False
         ),
     ] = None,
+    learning_rate: Annotated[
+        float | None,
+        typer.Option(
+            min=1e-9,
+            help="Of these steps, and held against 2/λmax: 0.01 over depth, 0.003 over time.",
+            show_default=False,
+        ),
+    ] = None,
     every: Annotated[int, typer.Option(min=1, help="Sample every N-th training step.")] = 10,
     task: Annotated[TaskName | None, typer.Option(help="Trace over time on this task.", show_default=False)] = None,
     length: Annotated[int, typer.Option(min=2, help="Steps of the adding problem; blanks of copy.")] = 100,
@@ -61,11 +70,16 @@ def trace(
         int | None, typer.Option(min=2, help="Shrink images to this side first.", show_default=False)
     ] = None,
     hidden: Annotated[int, typer.Option(min=1, help="Width of the sequence models.")] = 64,
-    batch: Annotated[int, typer.Option(min=1, help="Sequences to trace.")] = 32,
+    batch: Annotated[int, typer.Option(min=1, help="Sequences to trace, and of a training step.")] = 32,
+    cells: Annotated[
+        list[str] | None,
+        typer.Option(help="Follow this module of yours as a recurrent cell, call by call; may be repeated."),
+    ] = None,
     remedies: Annotated[bool, typer.Option("--remedies", help="Measure what helps, on --task adding.")] = False,
     curvature: Annotated[bool, typer.Option("--curvature", help="Also the largest Hessian eigenvalues.")] = False,
     out: Annotated[
-        Path | None, typer.Option(help="Write trace.json and pictures (SVG, PNG) here.", show_default=False)
+        Path | None,
+        typer.Option(help="Write trace.json, report.html and pictures (SVG, PNG) here.", show_default=False),
     ] = None,
     normalization: arg.Normalization = None,
     seed: arg.Seed = 0,
@@ -78,17 +92,32 @@ def trace(
     from rich.console import Console
 
     from assay.cli import trace_printing as printing
-    from assay.files import make_folder, write_atomically
+    from assay.files import make_folder
 
     if out is not None:
         make_folder(out)
+    started = datetime.now(UTC)
     console = Console()
-    if remedies or task is not None:
-        made = _sequence_task(task or TaskName.ADDING, length, data, data_dir, split, limit, side, seed)
-        if remedies:
-            records: list[Record] = [_remedies(made, hidden, 400 if steps is None else steps, seed, console)]
+    if remedies or task is not None or is_run_of_a_task(model):
+        made = None
+        if remedies or task is not None:
+            made = _sequence_task(task or TaskName.ADDING, length, data, data_dir, split, limit, side, seed)
+        if remedies and made is not None:
+            records: list[Record] = [
+                _remedies(made, hidden, 400 if steps is None else steps, learning_rate or 3e-3, seed)
+            ]
         else:
-            records = [*_over_time(model or CELLS, made, hidden, steps or 0, batch, seed)]
+            records = trace_over_time(
+                model or CELLS,
+                made,
+                hidden=hidden,
+                steps=steps or 0,
+                batch=batch,
+                learning_rate=learning_rate or 3e-3,
+                cells=cells or (),
+                seed=seed,
+            )
+        subject = subject_of_sequences(records)
     else:
         from assay.data.sources import load_dataset
         from assay.models.loading import load_model
@@ -104,17 +133,24 @@ def trace(
             image_shape=dataset.shape,
             normalization=normalization,
         ).to(choose_device(device))
-        records = _over_depth(network, dataset, model, 30 if steps is None else steps, every, curvature, seed)
+        subject = subject_of_images(dataset, model=model, weights=weights)
+        taken = 30 if steps is None else steps
+        records = _over_depth(network, dataset, model, taken, every, learning_rate or 0.01, curvature, seed)
     printing.print_records(records, console)
     if out is not None:
-        document = {"schema_version": 1, "records": [json.loads(record.model_dump_json()) for record in records]}
-        write_atomically(out / "trace.json", json.dumps(document, indent=1) + "\n")
-        names = _draw(records, out)
-        console.print(f"wrote {out}: {', '.join(['trace.json', *names])}", markup=False, highlight=False)
+        names = write_trace(out, records, subject=subject, seed=seed, started=started, device=device)
+        console.print(f"wrote {out}: {', '.join(names)}", markup=False, highlight=False)
 
 
 def _over_depth(
-    network: nn.Module, dataset: ImageDataset, name: str, steps: int, every: int, curvature: bool, seed: int
+    network: nn.Module,
+    dataset: ImageDataset,
+    name: str,
+    steps: int,
+    every: int,
+    learning_rate: float,
+    curvature: bool,
+    seed: int,
 ) -> list[Record]:
     from assay.diagnostics.batchnorm import audit_normalization
     from assay.diagnostics.curvature import measure_curvature
@@ -130,9 +166,9 @@ def _over_depth(
     ]
     records += _images_over_time(network, dataset, name)
     if steps:
-        records.append(_train_a_copy(network, dataset, name, steps, every, seed))
+        records.append(_train_a_copy(network, dataset, name, steps, every, learning_rate, seed))
     if curvature:
-        records.append(measure_curvature(network, dataset, seed=seed))
+        records.append(measure_curvature(network, dataset, learning_rate=learning_rate, seed=seed))
     return records
 
 
@@ -154,7 +190,7 @@ def _images_over_time(network: nn.Module, dataset: ImageDataset, name: str) -> l
 
 
 def _train_a_copy(
-    network: nn.Module, dataset: ImageDataset, name: str, steps: int, every: int, seed: int
+    network: nn.Module, dataset: ImageDataset, name: str, steps: int, every: int, learning_rate: float, seed: int
 ) -> DepthTrace:
     """``steps`` steps of the one training loop on a copy, with the hooks in."""
     import copy
@@ -168,7 +204,7 @@ def _train_a_copy(
         name="trace",
         epochs=steps * batch_size / len(dataset),
         batch_size=batch_size,
-        optimizer=OptimizerOptions(lr=0.01),
+        optimizer=OptimizerOptions(lr=learning_rate),
         schedule=ScheduleOptions(name="constant"),
         augment=AugmentOptions(name="none"),
     )
@@ -178,41 +214,7 @@ def _train_a_copy(
     return watching.record()
 
 
-def _over_time(names: str, task: SequenceTask, hidden: int, steps: int, batch: int, seed: int) -> Sequence[Record]:
-    from assay.data.sequences import TEST
-    from assay.diagnostics.time import measure_time_trace
-    from assay.models.factories import import_factory
-    from assay.models.sequence import build_sequence_model
-    from assay.remedies import Remedy, train_on
-
-    inputs, targets = task.draw(batch, TEST, 0)
-    found = []
-    for name in [names] if ":" in names else names.split(","):
-        model = (
-            import_factory(name)(task.outputs)
-            if ":" in name
-            else build_sequence_model(
-                name.strip(),
-                features=task.features,
-                outputs=task.outputs,
-                length=task.length,
-                reads=task.reads,
-                hidden=hidden,
-                seed=seed,
-            )
-        )
-        if steps:
-            plain = Remedy(name, ())
-            train_on(model, task, plain, steps=steps, batch_size=batch, learning_rate=3e-3)
-        label = name.strip() + (f" after {steps} steps" if steps else "")
-        loss = task.loss
-        found.append(
-            measure_time_trace(model, inputs, lambda z, loss=loss: loss(z, targets), label=label, task=task.name)  # type: ignore[misc]
-        )
-    return found
-
-
-def _remedies(task: SequenceTask, hidden: int, steps: int, seed: int, console: object) -> Record:
+def _remedies(task: SequenceTask, hidden: int, steps: int, learning_rate: float, seed: int) -> Record:
     from rich.console import Console
 
     from assay.cli import trace_printing as printing
@@ -220,7 +222,12 @@ def _remedies(task: SequenceTask, hidden: int, steps: int, seed: int, console: o
 
     progress = Console(stderr=True)
     return compare_remedies(
-        task, hidden=hidden, steps=steps, seed=seed, on_run=lambda run: printing.print_run(run, progress)
+        task,
+        hidden=hidden,
+        steps=steps,
+        learning_rate=learning_rate,
+        seed=seed,
+        on_run=lambda run: printing.print_run(run, progress),
     )
 
 
@@ -243,30 +250,3 @@ def _sequence_task(
         return copy_memory(length, seed=seed)
     dataset = load_dataset(data, split=split, data_dir=data_dir, limit=limit)
     return image_rows(dataset, by="row" if name is TaskName.ROWS else "pixel", side=side, seed=seed)
-
-
-def _draw(records: Sequence[Record], out: Path) -> list[str]:
-    """Every picture the records have, as SVG and PNG; the names of the files without their ending."""
-    from assay.records.depth_trace import DepthTrace
-    from assay.records.gradients import InputGradients
-    from assay.records.recurrence import TimeTrace
-    from assay.records.remedies import RemedyComparison
-    from assay.report import trace_charts as charts
-
-    times = [record for record in records if isinstance(record, TimeTrace)]
-    drawn = {}
-    if times:
-        drawn["gradients-over-time"] = charts.gradients_over_time(times)
-    if any(record.time_constants for record in times):
-        drawn["time-constants"] = charts.forget_time_constants(times)
-    for record in records:
-        if isinstance(record, DepthTrace):
-            drawn["layers-by-steps"] = charts.layers_by_steps(record)
-        elif isinstance(record, InputGradients) and record.samples:
-            drawn["input-gradients"] = charts.input_gradient_maps(record)
-        elif isinstance(record, RemedyComparison):
-            drawn["remedies"] = charts.remedies_side_by_side(record)
-    for name, chart in drawn.items():
-        charts.save_chart(chart, out / f"{name}.svg")
-        charts.save_chart(chart, out / f"{name}.png")
-    return list(drawn)

@@ -16,6 +16,7 @@ from assay.records.gradients import GradientFlow
 from assay.records.normalization import NormalizationAudit
 from assay.records.recurrence import TimeTrace
 from assay.records.remedies import RemedyComparison, RemedyRun
+from assay.records.sequence_accuracy import SequenceAccuracy
 from assay.verdict import judge
 
 _LAWS = {"exponential": "exp", "polynomial": "poly", "flat": "flat", "undefined": "–"}
@@ -102,6 +103,8 @@ def _print_times(traces: Sequence[TimeTrace], console: Console) -> None:
             f"{plain[0].norm:.3f}" if plain else "",
             "" if math.isnan(rate) else f"{rate:+.3f}",
         )
+    trained = f", {traces[0].trained} steps of training" if traces[0].trained else ""
+    console.print(f"{traces[0].task} over {traces[0].length} steps{trained}", style="dim", highlight=False)
     console.print(table)
     for trace in traces:
         for line in _said(trace):
@@ -130,7 +133,8 @@ def _print_curvature(found: Record, console: Console) -> None:
     lines = (
         f"Hessian: λ = {values} (residual {found.residual:.1e}), smallest {found.smallest:.3g}",
         f"trace {found.trace:.4g} ± {found.trace_error:.2g}",
-        f"plain gradient descent needs a rate below {found.critical_learning_rate:.3g}",
+        f"plain gradient descent needs a rate below 2/λmax = {found.critical_learning_rate:.3g}"
+        + ("" if found.learning_rate is None else f", here {found.learning_rate:g}"),
     )
     console.print("; ".join(lines), highlight=False)
 
@@ -162,10 +166,20 @@ def _print_remedies(found: Record, console: Console) -> None:
             console.print(escape(line), highlight=False)
 
 
+def _print_sequence_accuracy(found: Record, console: Console) -> None:
+    assert isinstance(found, SequenceAccuracy)
+    line = (
+        f"{found.label}: test loss {found.loss:.4g}, without memory {found.baseline:.4g}; "
+        f"{100 * found.accuracy:.1f} % {found.right_is} (n = {found.n:,})"
+    )
+    console.print(escape(line), highlight=False)
+
+
 _PRINTERS: dict[type[Record], Callable[[Record, Console], None]] = {
     GradientFlow: _print_flow,
     NormalizationAudit: _print_normalization,
     DepthTrace: _print_depth,
+    SequenceAccuracy: _print_sequence_accuracy,
     Curvature: _print_curvature,
     RemedyComparison: _print_remedies,
 }

@@ -1,4 +1,4 @@
-"""``assay train``: train a classifier by a recipe."""
+"""``assay train``: train a classifier or a sequence model by a recipe."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from assay.cli import arguments as arg
+from assay.cli.train_jobs import image_job, refuse_image_options, sequence_job
 from assay.errors import OptionError
 
 if TYPE_CHECKING:
@@ -18,20 +19,26 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
+    from assay.cli.train_jobs import Job
     from assay.data.dataset import ImageDataset
-    from assay.records.accuracy import CleanAccuracy
     from assay.records.training import TrainingRun
     from assay.training.metrics import OnStep, StepMetrics
     from assay.training.recipes import Recipe
 
 
-_RECIPES = {"digits": "digits", "cifar10": "cifar10-fast"}  # what a data set is trained by when nothing is said
+# what a data set is trained by when nothing is said
+_RECIPES = {"digits": "digits", "cifar10": "cifar10-fast", "adding": "adding-lstm", "copy": "copy-lstm"}
+_PER_SECOND = {"images": "img/s", "sequences": "seq/s"}
 
 
 def train(
     data: Annotated[
         str | None,
-        typer.Argument(help="The images to train on; without it, what the recipe was made for.", show_default=False),
+        typer.Argument(
+            help="The images to train on, or one of the tasks of sequences, adding and copy; without it, what the "
+            "recipe was made for.",
+            show_default=False,
+        ),
     ] = None,
     recipe: Annotated[
         str | None,
@@ -69,7 +76,7 @@ def train(
     checkpoint_seconds: Annotated[float, typer.Option(min=0, help="How old a checkpoint may grow.")] = 30.0,
     show: Annotated[bool, typer.Option("--show", help="Print the recipe as TOML and end.")] = False,
 ) -> None:
-    """Train a classifier: a recipe decides, --set changes it, and the run folder keeps all that a run is.
+    """Train a classifier or a sequence model: a recipe decides, --set changes it, the run folder keeps all of it.
 
     Killed or interrupted at any moment, the same command with --resume ends in the same weights.
 
@@ -87,11 +94,14 @@ def train(
     if (folder / "config.json").exists() and not (resume or overwrite):
         expected = "a new folder, or --resume to go on, or --overwrite"
         raise OptionError("--out", expected=expected, got=f"{folder}, which holds a run")
+    if name in {"adding", "copy"}:
+        refuse_image_options(name, limit=limit, validation_fraction=validation_fraction, image_size=image_size)
+        prepare = partial(sequence_job, chosen, name, seed=number)
+    else:
+        load = partial(_load, name, limit=limit, data_dir=data_dir, image_size=image_size, max_bad=max_bad)
+        prepare = partial(image_job, chosen, load, validation_fraction=validation_fraction, seed=number)
     _run(
-        chosen,
-        load=partial(_load, name, limit=limit, data_dir=data_dir, image_size=image_size, max_bad=max_bad),
-        validation_fraction=validation_fraction,
-        seed=number,
+        prepare,
         out=folder,
         device=device,
         resume=resume,
@@ -102,11 +112,8 @@ def train(
 
 
 def _run(
-    recipe: Recipe,
+    prepare: Callable[[], Job],
     *,
-    load: Callable[[str], ImageDataset],
-    validation_fraction: float,
-    seed: int,
     out: Path,
     device: str,
     resume: bool,
@@ -118,31 +125,20 @@ def _run(
     from rich.console import Console
 
     from assay.cli.progress import TrainingProgress
-    from assay.data.split import stratified_split
-    from assay.evaluate import summarize
     from assay.files import exclusive, make_folder, write_atomically
-    from assay.models.averaged_views import AveragedViews
     from assay.runtime import keep_freed_memory
-    from assay.training.classifier import train_classifier
     from assay.training.distributed import joined_processes
 
     keep_freed_memory()
     with joined_processes() as processes, ExitStack() as held:
         console = Console(stderr=True, quiet=not processes.leads)
-        whole = load("train")
-        for line in whole.skipped:
-            console.print(f"skipped: {line}", style="yellow", markup=False)
-        training_set, held_out = whole, None
-        if validation_fraction:
-            training_set, held_out = stratified_split(whole, fraction=validation_fraction, seed=0)
+        job = prepare()
+        for note in job.notes:
+            console.print(note, style="yellow", markup=False)
         if processes.leads:
             held.enter_context(exclusive(make_folder(out)))
         with TrainingProgress(console) as progress:
-            trained = train_classifier(
-                training_set,
-                recipe=recipe,
-                validation=held_out,
-                seed=seed,
+            trained = job.train(
                 out=out,
                 device=device,
                 on_step=partial(_tell, [progress.step, *on_steps]),
@@ -150,27 +146,17 @@ def _run(
                 checkpoint_seconds=checkpoint_seconds,
                 processes=processes,
             )
-        tested: dict[str, CleanAccuracy] = {}
-        if test and whole.split == "train":
-            images = load("test")
-            asked = {"test.json": trained.model}
-            if recipe.test_views > 1:
-                asked["test-averaged.json"] = AveragedViews(trained.model, views=recipe.test_views)
-            tested = {
-                name: summarize(processes.predict(model, images), classes=images.classes)
-                for name, model in asked.items()
-            }
-        elif test:
+        if test and job.test is None:
             console.print("no test split: hold some images out with --validation-fraction", style="yellow")
+        tested = list(job.test(trained, processes)) if test and job.test is not None else []
         if not processes.leads:
             return
         write_atomically(out / "training.json", trained.run.model_dump_json(indent=1) + "\n")
-        for name, accuracy in tested.items():
-            write_atomically(out / name, accuracy.model_dump_json(indent=1) + "\n")
+        for reading in tested:
+            write_atomically(out / reading.file, reading.record.model_dump_json(indent=1) + "\n")
         _print_run(trained.run, Console())
-        for accuracy, how in zip(tested.values(), ("", f", averaged over {recipe.test_views} views"), strict=False):
-            interval = f"95 % interval {accuracy.low:.2%} to {accuracy.high:.2%}"
-            typer.echo(f"Test accuracy{how} {accuracy.accuracy:.2%} ({interval}, n = {accuracy.n:,}).")
+        for reading in tested:
+            typer.echo(reading.sentence)
         typer.echo(f"Run: {out}")
 
 
@@ -228,7 +214,8 @@ def _print_run(run: TrainingRun, console: Console) -> None:
     from rich.table import Table
 
     table = Table(box=None, header_style="dim", pad_edge=False)
-    headings = ("epoch", "loss", "accuracy", "validation", "learning rate", "gradient", "img/s", "seconds")
+    speed = _PER_SECOND[run.samples]
+    headings = ("epoch", "loss", "accuracy", "validation", "learning rate", "gradient", speed, "seconds")
     for heading in headings:
         table.add_column(heading, justify="right")
     for epoch in run.epochs:
@@ -245,7 +232,7 @@ def _print_run(run: TrainingRun, console: Console) -> None:
         )
     console.print(table)
     console.print(
-        f"Trained {run.model} on {run.n:,} images of {run.data} in {run.seconds:.1f} s ({run.precision}).",
+        f"Trained {run.model} on {run.n:,} {run.samples} of {run.data} in {run.seconds:.1f} s ({run.precision}).",
         highlight=False,
     )
     if run.time_split is not None:

@@ -28,13 +28,15 @@ def measure_curvature(
     top: int = 3,
     probes: int = 8,
     batch_size: int = 128,
+    learning_rate: float | None = None,
     seed: int = 0,
 ) -> Curvature:
     """λ₁ ≥ … ≥ λ_top by Lanczos with full re-orthogonalisation, trace(H) by Hutchinson with Rademacher probes.
 
     H is the Hessian of the mean cross-entropy over ``n`` samples in evaluation mode; one Hessian-vector product costs
-    about two backward passes. References: Pearlmutter (1994) for the product, Ghorbani, Krishnan & Xiao (2019) for
-    Lanczos on networks, Hutchinson (1990). The model is left as found.
+    about two backward passes. ``learning_rate`` is the one to hold against 2/λmax. References: Pearlmutter (1994) for
+    the product, Ghorbani, Krishnan & Xiao (2019) for Lanczos on networks, Hutchinson (1990). The model is left as
+    found.
     Raises :class:`ModelError` for a model whose loss has no second derivative.
     """
     data = spread(dataset, n)
@@ -62,6 +64,7 @@ def measure_curvature(
         trace=trace,
         trace_error=error,
         critical_learning_rate=2 / largest[0] if largest[0] > 0 else math.inf,
+        learning_rate=learning_rate,
     )
 
 

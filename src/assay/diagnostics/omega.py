@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+
 import torch
 from torch import Tensor, nn
 
-from assay.diagnostics.unroll import Unrolled
+from assay.diagnostics.unroll import Unrolled, unrolled
 from assay.errors import ModelError
 
 
@@ -31,3 +34,19 @@ def omega(call: Unrolled) -> Tensor:
         ratio = torch.where(alive, after / before.clamp_min(1e-30), 1.0)
         terms.append((ratio - 1).square().mean())
     return torch.stack(terms).mean()
+
+
+def regularised(strength: float) -> Callable[[nn.Module], AbstractContextManager[None]]:
+    """(model) -> context manager: a forward and backward pass inside of it gets the gradient of ``strength``·Ω added.
+
+    What :func:`~assay.training.loop.fit` takes as ``around``. Raises :class:`ModelError` as :func:`omega` does.
+    """
+
+    @contextmanager
+    def around(model: nn.Module) -> Iterator[None]:
+        with unrolled(model) as calls:
+            yield
+        for call in calls:
+            (strength * omega(call)).backward()  # type: ignore[no-untyped-call]
+
+    return around

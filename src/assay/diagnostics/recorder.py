@@ -58,21 +58,26 @@ class Trace:
         self._times: dict[bool, list[float]] = {True: [], False: []}
         self._steps = 0
         self._last: str | None = None
-        self._arm()
         self._started = time.perf_counter()
+        self._arm()
+
+    @property
+    def sampling(self) -> bool:
+        """Is the step that comes, or runs, one of those looked at?"""
+        return bool(self._handles)
 
     def step(self) -> None:
         """Call at the end of each step, after the optimizer's; free unless a sample begins or ends there."""
         self._steps += 1
-        sampled = bool(self._handles)
+        sampled = self.sampling
         if sampled:
             self._measure_updates(self._samples[-1])
             self._disarm()
         now = time.perf_counter()
         self._times[sampled].append(now - self._started)
+        self._started = now
         if self._steps % self._every == 0:
-            self._arm()
-        self._started = time.perf_counter()
+            self._arm()  # paid for by the step that comes, which is the sampled one
 
     def record(self) -> DepthTrace:
         """Everything sampled so far, read from the device once.

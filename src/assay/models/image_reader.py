@@ -10,16 +10,14 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from assay.models.normalize import Normalize
-from assay.models.sequence import build_sequence_model
-from assay.options import Options
+from assay.models.sequence import SequenceModelOptions, build_sequence_model
 
 
-class ReaderOptions(Options):
+class ReaderOptions(SequenceModelOptions):
     """``by`` row: H steps of W·C numbers; by pixel: H·W steps of C, after averaging down to ``side`` where given."""
 
     by: Literal["row", "pixel"] = "row"
     hidden: int = Field(128, ge=1)
-    layers: int = Field(1, ge=1)
     side: int | None = Field(None, ge=1)
 
 
@@ -61,6 +59,7 @@ def build_image_reader(
         length=length,
         hidden=chosen.hidden,
         layers=chosen.layers,
+        forget_bias=chosen.forget_bias,
         seed=torch.initial_seed(),
     )
     return ImageReader(sequence, normalize=normalize, options=chosen)

@@ -53,11 +53,31 @@ def is_run_folder(folder: Path) -> bool:
     return (folder / CONFIG).is_file()
 
 
+def is_sequence_run(folder: Path) -> bool:
+    """Whether ``folder`` holds the run of a sequence task rather than of images; False for what cannot be read."""
+    try:
+        return is_sequence_config(json.loads((folder / CONFIG).read_text(encoding="utf-8")))
+    except (OSError, ValueError):
+        return False
+
+
+def is_sequence_config(content: Any) -> bool:
+    """Whether a ``config.json`` speaks of a sequence task."""
+    match content:
+        case {"model": {"reads": str()}, "data": {"name": str()}}:
+            return True
+    return False
+
+
 def read_config(folder: Path) -> ModelConfig:
     """The model's part of ``folder/config.json``. Raises :class:`ModelError` naming the field that is wrong."""
     path = folder / CONFIG
     try:
-        return RunConfig.model_validate(json.loads(path.read_text(encoding="utf-8"))).model
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if is_sequence_config(content):
+            got = f"one on the task {content['data']['name']}, which `assay trace {folder}` looks into"
+            raise ModelError(str(path), expected="a run on images", got=got)
+        return RunConfig.model_validate(content).model
     except OSError as error:
         raise ModelError(str(path), expected="a file that can be read", got=error.strerror or error) from None
     except ValidationError as error:

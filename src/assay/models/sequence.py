@@ -8,9 +8,11 @@ from types import MappingProxyType
 from typing import Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 from assay.errors import OptionError
+from assay.options import Options
 
 Reads = Literal["last", "every"]
 CELLS: Mapping[str, str] = MappingProxyType(
@@ -26,6 +28,14 @@ CELLS: Mapping[str, str] = MappingProxyType(
         "transformer": "causal self-attention, pre-norm (Vaswani et al. 2017; Xiong et al. 2020)",
     }
 )
+
+
+class SequenceModelOptions(Options):
+    """The size of a sequence model; ``forget_bias`` is an LSTM's, ``layers`` of a transformer are at least two."""
+
+    hidden: int = Field(64, ge=1)
+    layers: int = Field(1, ge=1)
+    forget_bias: float = 1.0
 
 
 class LinearRecurrence(nn.Module):

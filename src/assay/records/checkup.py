@@ -15,7 +15,7 @@ R = TypeVar("R", bound=Record)
 
 
 class Subject(Frozen):
-    """What was put to the test: the model and the data as the user named them."""
+    """What was put to the test: the model and the data as the user named them; sequences have no ``image_shape``."""
 
     model: str
     weights: str | None
@@ -24,7 +24,8 @@ class Subject(Frozen):
     n: int
     available: int
     classes: tuple[str, ...]
-    image_shape: tuple[int, int, int]
+    image_shape: tuple[int, int, int] | None
+    samples: Literal["images", "sequences"] = "images"
 
 
 class Stage(Frozen):

@@ -13,7 +13,7 @@ class Curvature(Record):
     ``eigenvalues`` are the largest by Lanczos, in descending order; ``residual`` is ‖Hv − λv‖₂ of the first pair, a
     bound on its error; ``smallest`` is the lowest Ritz value: below 0, the loss is not convex here. ``trace`` is
     Hutchinson's estimate with its standard error. Gradient descent on the local quadratic is stable for a learning
-    rate below 2/λmax = ``critical_learning_rate``.
+    below 2/λmax = ``critical_learning_rate``; ``learning_rate`` is the one in use, where it was told.
     """
 
     kind: Literal["curvature"] = "curvature"
@@ -26,3 +26,4 @@ class Curvature(Record):
     trace: float
     trace_error: float
     critical_learning_rate: float
+    learning_rate: float | None = None

@@ -17,6 +17,7 @@ from assay.records.mode import ModeAudit
 from assay.records.normalization import NormalizationAudit
 from assay.records.recurrence import TimeTrace
 from assay.records.remedies import RemedyComparison
+from assay.records.sequence_accuracy import SequenceAccuracy
 from assay.records.spectrum import LayerSpectra
 from assay.records.training import DecayGroups, OptimizerAudit, TrainingRun
 
@@ -35,6 +36,7 @@ Measurement = Annotated[
     | NormalizationAudit
     | DepthTrace
     | TimeTrace
+    | SequenceAccuracy
     | RemedyComparison
     | Curvature
     | Anatomy

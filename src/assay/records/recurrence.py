@@ -134,7 +134,7 @@ class TimeTrace(Record):
     ``fused_gap`` is the largest difference between the output of the fused kernels and of the same layers stepped
     token by token, over the largest output; ``parameter_gap`` between the sum over steps of each step's parameter
     gradients and those of the fused kernels' backward pass, over the largest of them. ``head`` names the state whose
-    curve stands for the model: the last layer's.
+    curve stands for the model: the last layer's. ``trained`` is for how many steps it was trained just before.
     """
 
     kind: Literal["time_trace"] = "time_trace"
@@ -152,6 +152,7 @@ class TimeTrace(Record):
     gates: tuple[GateStatistics, ...] = ()
     time_constants: tuple[TimeConstants, ...] = ()
     attention: AttentionPaths | None = None
+    trained: int = 0
 
     def state(self, name: str) -> StateGradients:
         """The state of that name."""

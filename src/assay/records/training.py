@@ -92,7 +92,8 @@ class TimeSplit(Frozen):
 class TrainingRun(Record):
     """A finished run. ``seconds`` is the wall time of the training loop without evaluation.
 
-    ``precision`` is what convolutions and matrix products were computed in.
+    ``precision`` is what convolutions and matrix products were computed in. ``n`` is how many ``samples`` an epoch
+    has; the losses are in ``loss_unit``.
     """
 
     kind: Literal["training_run"] = "training_run"
@@ -106,3 +107,5 @@ class TrainingRun(Record):
     groups: DecayGroups | None = None
     time_split: TimeSplit | None = None
     precision: str = "float32"
+    samples: Literal["images", "sequences"] = "images"
+    loss_unit: str = "nats"

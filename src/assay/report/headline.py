@@ -9,6 +9,9 @@ from assay.records.accuracy import CleanAccuracy, Proportion
 from assay.records.anatomy import Anatomy
 from assay.records.attack import EpsilonCurve, RobustAccuracy
 from assay.records.checkup import Checkup
+from assay.records.depth_trace import DepthTrace
+from assay.records.recurrence import TimeTrace
+from assay.report.standing import in_order
 from assay.report.wording import NORMS, clip, compact, count, epsilon, interval, number, percent
 
 
@@ -28,6 +31,9 @@ def headline(checkup: Checkup) -> str:
     clean, attacks = checkup.first(CleanAccuracy), _attacks(checkup)
     parts = [f"{percent(clean.accuracy)} right on clean images"] if clean is not None else []
     parts += [_blow(attack) for attack in _telling(attacks)]
+    if not parts and (checkup.first(TimeTrace) or checkup.first(DepthTrace)):
+        worst = next((v for v in in_order(checkup.verdicts) if v.status in {"error", "warn"}), None)
+        return "Gradients traced: nothing found." if worst is None else f"{worst.claim}? {worst.measured}."
     if not parts:
         return "Looked at, not measured: neither accuracy nor an attack was asked for."
     if clean is None:
@@ -39,7 +45,8 @@ def subject_line(checkup: Checkup) -> str:
     """What was put to the test, and on how many images of what."""
     subject = checkup.subject
     whole = "" if subject.n == subject.available else f" of {count(subject.available)}"
-    return f"{clip(subject.model, 60)} · {count(subject.n)}{whole} images of {clip(subject.data, 60)} ({subject.split})"
+    data = f"{subject.samples} of {clip(subject.data, 60)} ({subject.split})"
+    return f"{clip(subject.model, 60)} · {count(subject.n)}{whole} {data}"
 
 
 def _attacks(checkup: Checkup) -> list[RobustAccuracy]:

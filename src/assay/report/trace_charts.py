@@ -63,15 +63,17 @@ def gradients_over_time(traces: Sequence[TimeTrace], *, bounds: bool = True) -> 
     low = min((row["y"] for row in rows), default=-1.0)
     high = max((row["y"] for row in rows), default=1.0)
     scale = alt.Scale(domain=[low - 0.5, high + 1.0], nice=False)
-    colour = alt.Color("series:N", sort=None, scale=alt.Scale(domain=names, range=SERIES))
-    dash = alt.StrokeDash("series:N", sort=None, scale=alt.Scale(domain=names, range=DASHES))
+    legend = alt.Legend(symbolSize=900, symbolStrokeWidth=2.2, symbolOpacity=1)
+    colour = alt.Color("series:N", sort=None, scale=alt.Scale(domain=names, range=SERIES), legend=legend)
+    dash = alt.StrokeDash("series:N", sort=None, scale=alt.Scale(domain=names, range=DASHES), legend=legend)
     y = alt.Y("y:Q", title="gradient norm, power of ten", scale=scale)
     base = alt.Chart(alt.InlineData(values=rows)).mark_line(strokeWidth=2.2, clip=True)
     layers = [base.encode(x=alt.X("d:Q", title="steps before the last, T − t"), y=y, color=colour, strokeDash=dash)]
     if limits:
         band = alt.Chart(alt.InlineData(values=limits)).mark_line(strokeWidth=1, opacity=0.55, clip=True)
         layers.append(band.encode(x="d:Q", y=y, color=colour, detail="bound:N"))
-    subtitle = [f"{traces[0].task}, {traces[0].length} steps" if traces and traces[0].task else ""]
+    trained = f", after {traces[0].trained} steps of training" if traces and traces[0].trained else ""
+    subtitle = [f"{traces[0].task}, {traces[0].length} steps{trained}" if traces and traces[0].task else ""]
     if limits:
         subtitle.append("thin lines: the linear bounds, powers of the spectral radius (below) and of the norm (above)")
     chart = alt.layer(*layers)

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from assay.training.objective import Perturb
 from assay.training.recipes import AdversaryOptions
-from assay.training.step import Perturb
 
 
 def build_adversary(options: AdversaryOptions) -> Perturb | None:

@@ -1,6 +1,6 @@
 """The run folder: what a run was, how it went, its weights, and the state to go on from.
 
-config.json         the model (name, classes, image shape, normalisation), the data, the recipe, the seed
+config.json         the model (name, shape of the data, normalisation), the data, the recipe, the seed
 environment.json    the machine and the software
 metrics.jsonl       a line a step, a line an epoch
 model.safetensors   the whole state dict, normalisation included
@@ -15,7 +15,6 @@ from __future__ import annotations
 import io
 import json
 import pickle
-import zlib
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,16 +24,15 @@ from safetensors.torch import save
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from assay.data.dataset import ImageDataset
 from assay.errors import OptionError
 from assay.files import write_atomically
 from assay.records.training import EpochSummary
 from assay.runtime import describe_environment, device_of
 from assay.training.metrics import EpochTotals, StepMetrics
-from assay.training.recipes import Recipe
 from assay.training.stopwatch import Stopwatch
 
 SCHEMA_VERSION = 1
+SHAPE = ("classes", "image_shape", "features", "outputs", "length", "reads")  # facts of the data a model is built for
 
 
 @dataclass
@@ -76,27 +74,11 @@ class RunState:
 
 @dataclass(frozen=True)
 class RunIdentity:
-    """What must be equal for a run to be the continuation of another."""
+    """What must be equal for a run to be the continuation of another; ``data`` are the facts of its curriculum."""
 
     recipe: dict[str, Any]
     data: dict[str, Any]
     seed: int
-
-
-def identify(recipe: Recipe, train: ImageDataset, *, seed: int) -> RunIdentity:
-    """The recipe, the seed, and the training data by name, size, shape, classes and a checksum of all its bytes."""
-    checksum = 0
-    for tensor in (train.images, train.labels, train.ids):
-        checksum = zlib.crc32(tensor.contiguous().numpy().data, checksum)
-    data = {
-        "name": train.name,
-        "split": train.split,
-        "n": len(train),
-        "image_shape": list(train.shape),
-        "classes": list(train.classes),
-        "checksum": checksum,
-    }
-    return RunIdentity(recipe.model_dump(mode="json"), data, seed)
 
 
 def write_config(out: Path, model: nn.Module, identity: RunIdentity, *, architecture: str | None) -> None:
@@ -109,8 +91,7 @@ def write_config(out: Path, model: nn.Module, identity: RunIdentity, *, architec
         "schema_version": SCHEMA_VERSION,
         "model": {
             "name": architecture or name_of(model),
-            "classes": identity.data["classes"],
-            "image_shape": identity.data["image_shape"],
+            **{fact: identity.data[fact] for fact in SHAPE if fact in identity.data},
             **normalization_of(model),
             "options": identity.recipe["model_options"] if architecture else {},
         },

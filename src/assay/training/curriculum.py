@@ -1,59 +1,67 @@
-"""What a step trains on: which samples, in which pieces, seen how. A pure function of (recipe, seed, step)."""
+"""What a run trains on, step by step, and what is asked of the model there: all that the loop does not know."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from assay.augment.policies import Augmentation
-from assay.data.dataset import Batch, ImageDataset
-from assay.training.distributed import Processes
-from assay.training.recipes import Recipe
-from assay.training.sampling import Sampler, micro_batches
-from assay.training.views import View, build_augmentation, choose_side
+from torch import nn
+
+from assay.training.sampling import Sampler
+from assay.training.step import Lesson
+
+if TYPE_CHECKING:
+    from assay.training.checkpoint import RunState
 
 
-@dataclass(frozen=True)
-class Curriculum:
-    """The steps of one run of ``recipe`` over ``train``; build it with :meth:`of`."""
+class Curriculum(ABC):
+    """The steps of one run: a pure function of (recipe, data, seed, step), the same for every number of processes.
 
-    train: ImageDataset
-    recipe: Recipe
-    seed: int
-    processes: Processes
-    sampler: Sampler
-    augment: Augmentation | None
+    ``name``       what the data is called
+    ``facts``      what ``config.json`` says of it; a run resumes only where they are equal
+    ``samples``    what one sample is
+    ``loss_unit``  what the loss is measured in
+    ``ceiling``    a loss above it is divergence as well as one that is not finite
+    """
 
-    @classmethod
-    def of(cls, train: ImageDataset, recipe: Recipe, *, seed: int, processes: Processes) -> Curriculum:
-        """Raises :class:`OptionError` for a policy that cannot be read."""
-        sampler = Sampler(len(train), recipe.batch_size, seed)
-        return cls(train, recipe, seed, processes, sampler, build_augmentation(recipe.augment))
+    samples: ClassVar[Literal["images", "sequences"]]
+    name: str
+    facts: dict[str, Any]
+    loss_unit: str = "nats"
+    ceiling: float = math.inf
+
+    def __init__(self, sampler: Sampler, *, epochs: float) -> None:
+        self._sampler = sampler
+        self.steps = sampler.steps(epochs)
 
     @property
-    def steps(self) -> int:
-        """How many there are."""
-        return self.sampler.steps(self.recipe.epochs)
+    def n(self) -> int:
+        """Samples in an epoch."""
+        return self._sampler.n
 
     @property
     def batch_size(self) -> int:
         """Samples of a step, over all processes."""
-        return self.sampler.size
+        return self._sampler.size
 
     def epoch(self, step: int) -> int:
         """The epoch, from 0, that ``step`` is in."""
-        return self.sampler.epoch(step)
+        return self._sampler.epoch(step)
 
     def closes_epoch(self, step: int) -> bool:
         """Is it the last step of its epoch, or of the run?"""
         return step + 1 == self.steps or self.epoch(step + 1) != self.epoch(step)
 
-    def pieces(self, step: int) -> list[tuple[int, Batch]]:
-        """This process's numbered micro-batches."""
-        rank, world = self.processes.rank, self.processes.world
-        size = self.recipe.micro_batch
-        return micro_batches(self.train, self.sampler.indices(step), size=size, rank=rank, world=world)
+    @abstractmethod
+    def lessons(self, step: int, state: RunState) -> Sequence[tuple[int, Lesson]]:
+        """This process's micro-batches of ``step``, each with its number in the whole batch."""
 
-    def view(self, step: int) -> View:
-        """What their images go through."""
-        side = choose_side(self.recipe.resolution, progress=step / self.steps)
-        return View(self.augment, side, self.seed, self.epoch(step), self.recipe.shrink)
+    def review(self, model: nn.Module, state: RunState, *, epoch: int) -> dict[str, object] | None:
+        """After an epoch: a look at what may have gone wrong, for the log; may change ``state``."""
+        return None
+
+    @abstractmethod
+    def finish(self, model: nn.Module) -> None:
+        """Whatever the weights to keep still need."""

@@ -5,22 +5,20 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor, nn
 
-from assay.data.dataset import Batch, to_unit_range
 from assay.errors import DivergedError
-from assay.runtime import device_of, dtype_of
+from assay.training.step import Lesson
 
 
-def is_sane(loss: float, gradient_norm: float, *, classes: int) -> bool:
-    """Finite, and the loss below 100·ln K: a hundred times that of guessing among K classes is divergence as well."""
-    return math.isfinite(loss) and math.isfinite(gradient_norm) and loss <= 100 * math.log(classes)
+def is_sane(loss: float, gradient_norm: float, *, ceiling: float) -> bool:
+    """Finite, and the loss not above ``ceiling``."""
+    return math.isfinite(loss) and math.isfinite(gradient_norm) and loss <= ceiling
 
 
 def explain_divergence(
     model: nn.Module,
-    micro_batches: Sequence[tuple[int, Batch]],
+    lessons: Sequence[tuple[int, Lesson]],
     *,
     step: int,
     loss: float,
@@ -29,12 +27,11 @@ def explain_divergence(
 ) -> DivergedError:
     """The error to raise: the step, the layer where it shows first, and where the last good checkpoint is.
 
-    ``micro_batches`` are those the model was just trained on.
+    ``lessons`` are those the model was just given.
     """
     layer = None
-    for _, batch in micro_batches:
-        images = to_unit_range(batch.images.to(device_of(model)), dtype_of(model))
-        layer = layer or first_bad_layer(model, images)
+    for _, lesson in lessons:
+        layer = layer or first_bad_layer(model, lesson)
     where = f", first in {layer}" if layer else ""
     checkpoint = f"the last good checkpoint is {kept}" if kept else "no checkpoint was kept"
     return DivergedError(
@@ -43,7 +40,7 @@ def explain_divergence(
     )
 
 
-def first_bad_layer(model: nn.Module, images: Tensor) -> str | None:
+def first_bad_layer(model: nn.Module, lesson: Lesson) -> str | None:
     """The first module, in the order of the forward pass, whose parameters, output or gradient are not finite.
 
     Parameters come first (they spoil everything after them), then outputs, then gradients from the output backwards.
@@ -55,13 +52,13 @@ def first_bad_layer(model: nn.Module, images: Tensor) -> str | None:
     names = {module: name for name, module in model.named_modules()}
 
     def look(module: nn.Module, _: object, output: object) -> None:
-        if isinstance(output, Tensor) and not bool(output.isfinite().all()):
+        parts = output if isinstance(output, tuple) else (output,)
+        if any(isinstance(part, Tensor) and not bool(part.detach().isfinite().all()) for part in parts):
             bad.append(_describe(model, names[module], "output"))
 
     hooks = [module.register_forward_hook(look) for module in names if not list(module.children())]
     try:
-        with torch.no_grad():
-            model(images)
+        lesson(model)
     finally:
         for hook in hooks:
             hook.remove()

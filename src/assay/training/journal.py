@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from torch import Tensor, nn
@@ -13,7 +13,6 @@ from assay.files import make_folder
 from assay.records.training import EpochSummary
 from assay.training.checkpoint import RunIdentity, RunState, restore_state, save_state, save_weights, write_config
 from assay.training.metrics import MetricsLog, StepMetrics
-from assay.training.overfitting import OverfittingWatch
 
 
 @dataclass
@@ -69,10 +68,10 @@ class Journal:
         if self._log is not None:
             self._log.epoch(summary, step=step)
 
-    def watch(self, seen: OverfittingWatch | None, *, epoch: int, step: int, fallen_back: bool) -> None:
+    def watch(self, seen: dict[str, object] | None, *, epoch: int, step: int, fallen_back: bool) -> None:
         """Log what the watch over an adversary saw, if there is one."""
         if self._log is not None and seen is not None:
-            self._log.watch(asdict(seen), epoch=epoch, step=step, fallen_back=fallen_back)
+            self._log.watch(seen, epoch=epoch, step=step, fallen_back=fallen_back)
 
     def save(self, state: RunState) -> None:
         """Write a checkpoint now."""

@@ -9,27 +9,27 @@ import torch
 from torch import nn
 
 from assay.data.dataset import ImageDataset
-from assay.errors import InterruptedRunError
-from assay.evaluate import preferred_layout
+from assay.data.sequences import SequenceTask
+from assay.errors import InterruptedRunError, OptionError
 from assay.records.training import TrainingRun
-from assay.runtime import device_of, has_fast_bfloat16, preserved
+from assay.runtime import device_of, has_fast_bfloat16
 from assay.training.averaging import WeightAverage
-from assay.training.batchnorm import refresh_batchnorm
-from assay.training.checkpoint import RunState, identify, name_of
+from assay.training.checkpoint import RunIdentity, name_of
 from assay.training.clipping import build_clip
 from assay.training.curriculum import Curriculum
 from assay.training.distributed import ALONE, Processes
 from assay.training.divergence import explain_divergence, is_sane
+from assay.training.image_curriculum import ImageCurriculum
 from assay.training.interruption import deferred_interrupts
 from assay.training.journal import Journal
 from assay.training.metrics import OnStep, StepMetrics
-from assay.training.mixing import build_mix
+from assay.training.objective import Perturb
 from assay.training.optimizers import build_optimizers, set_learning_rate, update
-from assay.training.overfitting import GuardedAdversary
 from assay.training.param_groups import measure_decay_groups
 from assay.training.recipes import Recipe
 from assay.training.schedule import build_schedule
-from assay.training.step import Objective, Perturb, accumulate_gradient
+from assay.training.sequence_curriculum import SequenceCurriculum
+from assay.training.step import Around, accumulate_gradient, autocast_dtype, nothing_around
 from assay.training.stopwatch import Stopwatch
 
 STEP_STREAM = 0x57E
@@ -37,23 +37,26 @@ STEP_STREAM = 0x57E
 
 def fit(
     model: nn.Module,
-    train: ImageDataset,
+    train: ImageDataset | SequenceTask,
     *,
     recipe: Recipe,
     validation: ImageDataset | None = None,
     seed: int = 0,
     out: Path | None = None,
     perturb: Perturb | None = None,
+    around: Around = nothing_around,
     on_step: OnStep | None = None,
     resume: bool = False,
     checkpoint_seconds: float = 30.0,
     processes: Processes = ALONE,
     architecture: str | None = None,
 ) -> TrainingRun:
-    """Train ``model`` on ``train`` as ``recipe`` says; it ends trained and in evaluation mode.
+    """Train ``model`` on ``train``, images or sequences, as ``recipe`` says; it ends trained and in evaluation mode.
 
     ``perturb``   (model, images in [0, 1], labels) -> images: what every micro-batch goes through, such as an attack;
                   None: the recipe's own adversary, if it has one
+    ``around``    (model) -> context manager: entered for the forward and backward pass of every micro-batch; what it
+                  adds to the gradients, such as a regulariser's, belongs to the step
     ``on_step``   called with a :class:`StepMetrics` after every step
     ``out``       the run folder; a checkpoint goes there every ``checkpoint_seconds`` and at the end
     ``resume``    go on from the folder's last checkpoint; the end is that of an uninterrupted run, to the bit
@@ -67,11 +70,9 @@ def fit(
     device = device_of(model)
     recipe = recipe.settled(fast_bfloat16=has_fast_bfloat16(device))
     processes.share_weights(model)
-    curriculum = Curriculum.of(train, recipe, seed=seed, processes=processes)
+    curriculum = _plan(model, train, recipe, seed=seed, processes=processes, perturb=perturb)
     factor = build_schedule(recipe.schedule, steps=curriculum.steps)
-    adversary = GuardedAdversary(recipe.adversary, train, seed=seed, own=perturb)
-    mix, autocast = build_mix(recipe.mix), torch.bfloat16 if recipe.precision == "bfloat16" else None
-    layout = _take_fast_layout(model, train)
+    autocast = autocast_dtype(recipe.precision)
     optimizers = build_optimizers(model, recipe.optimizer)
     average = WeightAverage(model, recipe.average)
     clip = build_clip(model, recipe.clip)
@@ -80,7 +81,7 @@ def fit(
         model,
         optimizers,
         average.tensors,
-        identify(recipe, train, seed=seed),
+        RunIdentity(recipe.model_dump(mode="json"), curriculum.facts, seed),
         checkpoint_seconds,
         leads=processes.leads,
         architecture=architecture,
@@ -92,25 +93,19 @@ def fit(
             started = time.perf_counter()
             epoch = curriculum.epoch(step)
             set_learning_rate(optimizers, factor(step))
-            with state.clock.part("images"):
-                pieces = curriculum.pieces(step)
-            attack = adversary.perturb(fallen_back=state.fallen_back, clock=state.clock)
+            lessons = curriculum.lessons(step, state)
             model.train()
             model.zero_grad(set_to_none=True)
             losses, rights = accumulate_gradient(
-                model,
-                pieces,
-                objective=Objective(len(train.classes), recipe.label_smoothing, attack, mix, autocast),
-                prepare=state.clock.timed("images", curriculum.view(step)),
-                layout=layout,
-                batch_size=curriculum.batch_size,
-                key=(seed, STEP_STREAM, step),
+                model, lessons, batch_size=curriculum.batch_size, key=(seed, STEP_STREAM, step), around=around
             )
             processes.sum_gradients(model)
             loss_sum, hits, stop = processes.sum_numbers(losses, rights, interrupts.pending is not None)
             norm, loss = float(clip()), loss_sum / curriculum.batch_size
-            if not is_sane(loss, norm, classes=len(train.classes)):
-                raise explain_divergence(model, pieces, step=step + 1, loss=loss, gradient_norm=norm, kept=journal.kept)
+            if not is_sane(loss, norm, ceiling=curriculum.ceiling):
+                raise explain_divergence(
+                    model, lessons, step=step + 1, loss=loss, gradient_norm=norm, kept=journal.kept
+                )
             with state.clock.part("update"), torch.autocast(device.type, dtype=autocast, enabled=autocast is not None):
                 update(optimizers)
             _settle(model, average, processes, step=step + 1, clock=state.clock)
@@ -134,7 +129,8 @@ def fit(
                 with state.clock.part("validation"):
                     accuracy = _watch_validation(model, validation, average, processes)
                     journal.epoch(state.close_epoch(epoch, accuracy), step=step + 1)
-                    state.fallen_back = _watch_adversary(adversary, model, journal, state, epoch=epoch)
+                    seen = curriculum.review(model, state, epoch=epoch)
+                    journal.watch(seen, epoch=epoch, step=state.step, fallen_back=state.fallen_back)
             if stop:
                 journal.save(state)
                 raise InterruptedRunError(
@@ -143,28 +139,39 @@ def fit(
             journal.save_if_due(state)
 
     journal.save(state)
-    _finish(model, train, average, refresh=recipe.refresh_batchnorm)
+    _finish(model, curriculum, average)
     journal.save_final(model)
     return TrainingRun(
         recipe=recipe.name,
         model=architecture or name_of(model),
-        data=train.name,
+        data=curriculum.name,
         seed=seed,
         epochs=tuple(state.epochs),
         seconds=state.seconds,
-        n=len(train),
+        n=curriculum.n,
+        samples=curriculum.samples,
+        loss_unit=curriculum.loss_unit,
         groups=measure_decay_groups(model, weight_decay=recipe.optimizer.weight_decay),
         time_split=state.clock.split(training=state.seconds),
         precision=recipe.precision,
     )
 
 
-def _take_fast_layout(model: nn.Module, train: ImageDataset) -> torch.memory_format:
-    """Put the weights into the layout that the model's convolutions are fastest in, and tell which that is."""
-    with preserved(model, training=False):
-        layout = preferred_layout(model, train)
-    model.to(memory_format=layout)
-    return layout
+def _plan(
+    model: nn.Module,
+    train: ImageDataset | SequenceTask,
+    recipe: Recipe,
+    *,
+    seed: int,
+    processes: Processes,
+    perturb: Perturb | None,
+) -> Curriculum:
+    """What there is to learn from ``train``."""
+    if isinstance(train, ImageDataset):
+        return ImageCurriculum(model, train, recipe, seed=seed, processes=processes, perturb=perturb)
+    if perturb is not None:
+        raise OptionError("perturb", expected=f"None: {train.name} has no images to perturb", got=perturb)
+    return SequenceCurriculum(train, recipe, seed=seed, processes=processes)
 
 
 def _settle(model: nn.Module, average: WeightAverage, processes: Processes, *, step: int, clock: Stopwatch) -> None:
@@ -184,20 +191,9 @@ def _watch_validation(
         return float(processes.predict(model, validation).correct.double().mean())
 
 
-def _watch_adversary(
-    adversary: GuardedAdversary, model: nn.Module, journal: Journal, state: RunState, *, epoch: int
-) -> bool:
-    """Has the recipe's adversary failed, now or before?"""
-    seen = adversary.watch(model, epoch=epoch)
-    fallen_back = state.fallen_back or adversary.has_failed(seen)
-    journal.watch(seen, epoch=epoch, step=state.step, fallen_back=fallen_back)
-    return fallen_back
-
-
-def _finish(model: nn.Module, train: ImageDataset, average: WeightAverage, *, refresh: int) -> None:
+def _finish(model: nn.Module, curriculum: Curriculum, average: WeightAverage) -> None:
     """The weights become those to keep, the running statistics theirs, the mode evaluation; no gradients stay."""
     average.apply()
-    if refresh:
-        refresh_batchnorm(model, train, samples=refresh)
+    curriculum.finish(model)
     model.zero_grad(set_to_none=True)
     model.eval()

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from assay.errors import DataError
+from assay.training.objective import Mix
 from assay.training.recipes import MixOptions
-from assay.training.step import Mix
 
 
 def build_mix(options: MixOptions) -> Mix | None:

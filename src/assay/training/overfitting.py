@@ -12,8 +12,8 @@ from assay.data.dataset import ImageDataset, to_unit_range
 from assay.errors import DivergedError
 from assay.runtime import device_of, dtype_of, generator, preserved
 from assay.training.adversaries import build_adversary, input_gradient, pgd
+from assay.training.objective import Perturb
 from assay.training.recipes import AdversaryOptions
-from assay.training.step import Perturb
 from assay.training.stopwatch import Stopwatch
 
 WATCH_STEPS = 10

@@ -108,6 +108,17 @@ class AdversaryOptions(Options):
     fallback_steps: Annotated[int, Field(ge=0)] = 2
 
 
+class SequenceOptions(Options):
+    """The tasks ``adding`` and ``copy``, made up as they go: ``length`` steps, of ``copy`` the blanks alone.
+
+    No sequence is seen twice; ``samples`` of them count as an epoch, ``test_samples`` are tested on at the end.
+    """
+
+    length: Annotated[int, Field(ge=2)] = 100
+    samples: Annotated[int, Field(ge=1)] = 6400
+    test_samples: Annotated[int, Field(ge=1)] = 2000
+
+
 class Recipe(Options):
     """One way to train one kind of network. See the sections for their fields; print it with :meth:`to_toml`.
 
@@ -141,6 +152,7 @@ class Recipe(Options):
     mix: MixOptions = MixOptions()
     average: AverageOptions = AverageOptions()
     adversary: AdversaryOptions = AdversaryOptions()
+    sequence: SequenceOptions = SequenceOptions()
 
     @field_validator("micro_batch")
     @classmethod

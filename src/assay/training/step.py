@@ -3,74 +3,54 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from assay.data.dataset import Batch, to_unit_range
 from assay.runtime import generator
 
-Perturb = Callable[[nn.Module, Tensor, Tensor], Tensor]  # (model, images in [0, 1], labels) -> images in [0, 1]
-Prepare = Callable[[Batch], Tensor]  # bytes of one micro-batch to augmented bytes
-Mix = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]  # (images, one-hot targets) -> the same, mixed
+Lesson = Callable[[nn.Module], tuple[Tensor, Tensor]]
+"""One micro-batch: the sum of the model's losses on it, and how many samples were right (0-dimensional tensors)."""
+
+Around = Callable[[nn.Module], AbstractContextManager[object]]
+"""What the forward and backward pass of every micro-batch runs inside of: a regulariser, a watch."""
 
 RANDOM_STREAM = 0x5E9
 
 
-@dataclass(frozen=True)
-class Objective:
-    """How a micro-batch becomes a loss: cross-entropy with ``label_smoothing`` on perturbed and mixed images.
+def nothing_around(model: nn.Module) -> AbstractContextManager[object]:
+    """The plain step."""
+    return nullcontext()
 
-    ``autocast`` is the precision of convolutions and products, in the network and in ``perturb``.
-    """
 
-    classes: int
-    label_smoothing: float = 0.0
-    perturb: Perturb | None = None
-    mix: Mix | None = None
-    autocast: torch.dtype | None = None
-
-    def __call__(self, model: nn.Module, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Sum of the losses over the micro-batch, and how many samples were right (0-dimensional tensors)."""
-        targets = labels
-        if self.mix is not None:
-            images, targets = self.mix(images, F.one_hot(labels, self.classes).to(images.dtype))
-        with torch.autocast(images.device.type, dtype=self.autocast, enabled=self.autocast is not None):
-            if self.perturb is not None:
-                images = self.perturb(model, images, labels)
-            logits = model(images)
-        losses = F.cross_entropy(logits.float(), targets, label_smoothing=self.label_smoothing, reduction="sum")
-        hits = logits.detach().argmax(dim=1) == (targets if targets.ndim == 1 else targets.argmax(dim=1))
-        return losses, hits.sum()
+def autocast_dtype(precision: str) -> torch.dtype | None:
+    """What convolutions and products are computed in, where it is not the weights' own."""
+    return torch.bfloat16 if precision == "bfloat16" else None
 
 
 def accumulate_gradient(
     model: nn.Module,
-    micro_batches: Sequence[tuple[int, Batch]],
+    lessons: Sequence[tuple[int, Lesson]],
     *,
-    objective: Objective,
-    prepare: Prepare,
-    layout: torch.memory_format,
     batch_size: int,
     key: Sequence[int],
+    around: Around = nothing_around,
 ) -> tuple[Tensor, Tensor]:
-    """Add ∇ (1/B) Σ losses over this process's ``micro_batches`` to every ``.grad``; B is the global batch size.
+    """Add ∇ (1/B) Σ losses over this process's ``lessons`` to every ``.grad``; B is the global batch size.
 
-    Each micro-batch comes with its number in the global batch. All that is random in it (dropout, mixing, random
+    Each lesson comes with its number in the global batch. All that is random in it (dropout, mixing, random
     starts) is drawn from torch's global generator seeded by ``key`` and that number, so the outcome depends neither
     on the number of processes nor on what ran before. Returns the sums of losses and of right answers.
     """
     device = next(model.parameters()).device
-    dtype = next(model.parameters()).dtype
     loss_sum = torch.zeros((), device=device)
     correct = torch.zeros((), dtype=torch.int64, device=device)
-    for number, batch in micro_batches:
+    for number, lesson in lessons:
         torch.manual_seed(generator(*key, RANDOM_STREAM, number).initial_seed())
-        images = to_unit_range(prepare(batch).to(device), dtype).contiguous(memory_format=layout)
-        losses, hits = objective(model, images, batch.labels.to(device))
-        (losses / batch_size).backward()  # type: ignore[no-untyped-call]
+        with around(model):
+            losses, hits = lesson(model)
+            (losses / batch_size).backward()  # type: ignore[no-untyped-call]
         loss_sum += losses.detach()
         correct += hits
     return loss_sum, correct

@@ -8,6 +8,7 @@ from assay.records.curvature import Curvature
 from assay.records.depth_trace import DepthTrace
 from assay.records.normalization import NormalizationAudit
 from assay.records.recurrence import TimeTrace
+from assay.records.sequence_accuracy import SequenceAccuracy
 from assay.verdict.rule import Evidence, Outcome, Rule, grade, name_some, percent
 
 REACH = (1.0, 4.0)  # sequence length over the horizon
@@ -15,10 +16,16 @@ GROWTH = (1e2, 1e6)
 STALE = (0.1, 1.0)  # nats
 GAIN = (0.01, 0.05)  # accuracy
 UPDATE = 0.1
+MEMORY = (0.5, 0.95)  # of the loss of a model without memory
 
 
 def _reaches_back(evidence: Evidence) -> Outcome | None:
     judged = [(trace, trace.state(trace.head)) for trace in evidence.each(TimeTrace)]
+    for trace, state in judged:
+        steps = len(state.norms)
+        if state.decay.law != "exponential" and 2 * state.zero > steps:
+            measured = f"exactly zero at {state.zero} of {steps} steps: cut off from the loss"
+            return Outcome("error", measured, state.zero / steps, where=f"{trace.label}, {state.name}")
     worst = max(
         (
             (len(s.norms) / s.decay.horizon, t, s)
@@ -82,10 +89,25 @@ def _updates_are_small(evidence: Evidence) -> Outcome | None:
 def _loss_is_not_too_sharp(evidence: Evidence) -> Outcome | None:
     curvature = evidence.first(Curvature)
     assert curvature is not None
-    largest = curvature.eigenvalues[0]
-    status = "pass" if math.isfinite(largest) and curvature.critical_learning_rate > 1e-4 else "warn"
-    measured = f"λmax = {largest:.4g}, so a learning rate below {curvature.critical_learning_rate:.3g}"
-    return Outcome(status, measured, largest)  # type: ignore[arg-type]
+    largest, critical = curvature.eigenvalues[0], curvature.critical_learning_rate
+    rate = 1e-4 if curvature.learning_rate is None else curvature.learning_rate
+    measured = f"λmax = {largest:.4g}, so a learning rate below {critical:.3g}"
+    if curvature.learning_rate is not None:
+        measured += f"; it is {rate:g}"
+    return Outcome("pass" if math.isfinite(largest) and critical > rate else "warn", measured, largest)
+
+
+def _uses_its_memory(evidence: Evidence) -> Outcome | None:
+    judged = [(found.loss / found.baseline if found.baseline else math.inf, found) for found in _finite(evidence)]
+    if not judged:
+        return Outcome("error", "no finite loss", math.inf)
+    ratio, worst = max(judged, key=lambda pair: pair[0])
+    measured = f"loss {worst.loss:.4g} against {worst.baseline:.4g}"
+    return Outcome(grade(ratio, warn=MEMORY[0], error=MEMORY[1]), measured, ratio, where=f"{worst.label}, {worst.task}")
+
+
+def _finite(evidence: Evidence) -> list[SequenceAccuracy]:
+    return [found for found in evidence.each(SequenceAccuracy) if math.isfinite(found.loss)]
 
 
 def _statistics_fit(evidence: Evidence) -> Outcome | None:
@@ -182,13 +204,24 @@ RULES = (
     Rule(
         id="A416",
         category="optimisation",
-        claim="The loss is flat enough for ordinary learning rates",
-        threshold="a critical learning rate 2/λmax above 10⁻⁴",
+        claim="The loss is flat enough for the learning rate",
+        threshold="a critical learning rate 2/λmax above the one in use (10⁻⁴ where none was told)",
         needs=(Curvature,),
         judge=_loss_is_not_too_sharp,
         why="Plain gradient descent diverges along an eigenvector whose eigenvalue exceeds 2/learning rate.",
         fix="Stay below the critical rate, warm up, or normalise the layers.",
         reference="Cohen et al. 2021, Gradient descent typically occurs at the edge of stability, arXiv:2103.00065",
+    ),
+    Rule(
+        id="A417",
+        category="optimisation",
+        claim="The task is done from memory",
+        threshold="at most half of the loss that needs no memory (error above 95 % of it)",
+        needs=(SequenceAccuracy,),
+        judge=_uses_its_memory,
+        why="The best answer without memory has that loss: a model no better has learned nothing from the past.",
+        fix="Where the horizon is short, another cell or start; where it is long, more steps.",
+        reference="Hochreiter & Schmidhuber 1997, Long short-term memory",
     ),
     Rule(
         id="A511",

@@ -18,6 +18,7 @@ from assay.report.sections.recurrence import recurrence_section
 from assay.report.sections.remedies import remedies_section
 from assay.report.sections.robustness import robustness_section
 from assay.report.sections.sanity import sanity_section
+from assay.report.sections.sequences import sequences_section
 from assay.report.sections.spectra import spectra_section
 from assay.report.sections.training import training_section
 
@@ -30,6 +31,7 @@ EVIDENCE = (
     input_gradients_section,
     gradient_flow_section,
     depth_trace_section,
+    sequences_section,
     recurrence_section,
     remedies_section,
     curvature_section,

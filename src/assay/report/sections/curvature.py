@@ -16,6 +16,7 @@ def curvature_section(checkup: Checkup) -> Section | None:
     facts = (
         ("largest eigenvalue λ", f"{_first(curvature)} ± {number(curvature.residual)}"),
         ("largest stable learning rate, 2/λ", number(curvature.critical_learning_rate)),
+        *(() if curvature.learning_rate is None else (("learning rate in use", number(curvature.learning_rate)),)),
         ("largest eigenvalues", ", ".join(number(value) for value in curvature.eigenvalues[:10])),
         ("smallest eigenvalue found", number(curvature.smallest)),
         ("trace", f"{number(curvature.trace)} ± {number(curvature.trace_error)} (standard error)"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from assay.records.base import Record
-from assay.records.checkup import Checkup
+from assay.records.checkup import Checkup, Subject
 from assay.report.parts import NUMBER, Column, Facts, Section, Source, Table
 from assay.report.wording import clip, count, kind_title, listed, plural, seconds
 
@@ -18,8 +18,7 @@ def measured_section(checkup: Checkup) -> Section:
     facts = (
         ("model", subject.model + (f", weights {subject.weights}" if subject.weights else "")),
         ("data", f"{subject.data}, {subject.split}: {count(subject.n)} of {count(subject.available)} samples"),
-        ("classes", f"{count(len(subject.classes))}: {clip(', '.join(subject.classes), 300)}"),
-        ("images", " × ".join(map(str, subject.image_shape)) + " (channels, height, width)"),
+        *_images(subject),
         ("budget", checkup.budget),
         ("seed", str(checkup.seed)),
         ("started", checkup.started),
@@ -42,6 +41,15 @@ def measured_section(checkup: Checkup) -> Section:
         f"{listed(skipped).capitalize()} did not run." if skipped else "Every stage of this budget ran."
     ) + " Intervals are 95 % Wilson intervals. The same seed on the same machine gives the same numbers."
     return Section("measured", "How this was measured", summary, (Facts(facts), stages))
+
+
+def _images(subject: Subject) -> tuple[tuple[str, str], ...]:
+    if subject.image_shape is None:
+        return ()
+    return (
+        ("classes", f"{count(len(subject.classes))}: {clip(', '.join(subject.classes), 300)}"),
+        ("images", " × ".join(map(str, subject.image_shape)) + " (channels, height, width)"),
+    )
 
 
 def leftovers_section(checkup: Checkup, *, shown: Iterable[Record]) -> Section | None:

@@ -9,7 +9,7 @@ from assay.records.checkup import Checkup
 from assay.records.recurrence import AttentionPaths, RecurrentMatrix, StateGradients, TimeTrace
 from assay.report.curves import Axes, Series, draw_curves
 from assay.report.parts import NAME, NUMBER, Column, Facts, Figure, Part, Section, Table
-from assay.report.wording import count, distinct, listed, number, percent
+from assay.report.wording import count, distinct, listed, number, percent, plural
 
 MOST_MATRICES = 8
 _WAYS = {
@@ -25,13 +25,35 @@ def recurrence_section(checkup: Checkup) -> Section | None:
     traces = list(checkup.each(TimeTrace))
     if not traces:
         return None
-    parts = [part for trace in traces for part in _trace_parts(trace)]
-    summary = " ".join(
-        f"{trace.label}{f' ({trace.task})' if trace.task else ''}: {count(trace.n)} sequences of {count(trace.length)} "
-        f"steps, mean loss {number(trace.loss)} nats."
-        for trace in traces
-    )
+    parts: list[Part] = [figure for figure in [_compared(traces)] if figure is not None]
+    parts += [part for trace in traces for part in _trace_parts(trace)]
+    summary = " ".join(_sentence(trace) for trace in traces)
     return Section("time-trace", "Gradients through time", summary, tuple(parts), records=tuple(traces))
+
+
+def _sentence(trace: TimeTrace) -> str:
+    task = f" ({trace.task})" if trace.task else ""
+    trained = f" after {plural(trace.trained, 'step')} of training" if trace.trained else ""
+    sequences = f"{count(trace.n)} sequences of {count(trace.length)} steps"
+    return f"{trace.label}{task}: {sequences}, mean loss {number(trace.loss)}{trained}."
+
+
+def _compared(traces: Sequence[TimeTrace]) -> Figure | None:
+    """Several models in one chart, from the loss backwards."""
+    if len(traces) < 2:
+        return None
+    names = distinct([trace.label for trace in traces])
+    norms = [trace.state(trace.head).norms[::-1] for trace in traces]
+    series = [Series(name, range(len(values)), values) for name, values in zip(names, norms, strict=True)]
+    reach = {name: trace.state(trace.head).decay.horizon for name, trace in zip(names, traces, strict=True)}
+    known = [name for name in names if not math.isnan(reach[name])]
+    finding = "How far back the gradients reach"
+    if known:
+        short, far = min(known, key=reach.__getitem__), max(known, key=reach.__getitem__)
+        finding = f"{far} reaches back furthest, {short} least: a horizon of {number(reach[short])} steps"
+    note = "The loss is at the left end; to the right, further into the past."
+    axes = Axes("steps before the last", "‖∂ℓ/∂state‖, root mean square", y_log=True)
+    return draw_curves(series, axes, finding=finding, note=note, full=True)
 
 
 def _trace_parts(trace: TimeTrace) -> list[Part]:

@@ -21,7 +21,7 @@ def training_section(checkup: Checkup) -> Section | None:
         if run.time_split is not None:
             parts.append(_time(run.time_split))
     summary = " ".join(
-        f"{run.model} on {count(run.n)} images of {run.data} with the recipe {run.recipe}, seed {run.seed}: "
+        f"{run.model} on {count(run.n)} {run.samples} of {run.data} with the recipe {run.recipe}, seed {run.seed}: "
         f"{plural(len(run.epochs), 'epoch')} in {seconds(run.seconds)}, convolutions in {run.precision}."
         for run in runs
     )
@@ -33,8 +33,8 @@ def _charts(run: TrainingRun) -> list[Figure]:
     at = [epoch.epoch + 1 for epoch in run.epochs]
     loss = draw_curves(
         [Series("training loss", at, [epoch.loss for epoch in run.epochs])],
-        Axes("epoch", "mean loss (nats)"),
-        finding=f"The loss falls from {number(first.loss)} to {number(last.loss)} nats"
+        Axes("epoch", f"mean loss ({run.loss_unit})"),
+        finding=f"The loss falls from {number(first.loss)} to {number(last.loss)} {run.loss_unit}"
         if last.loss < first.loss
         else f"The loss does not fall: {number(first.loss)} at first, {number(last.loss)} at last",
     )

@@ -1,0 +1,39 @@
+"""Tasks of sequences: what the models lose, beside what needs no memory."""
+
+from __future__ import annotations
+
+from assay.records.checkup import Checkup
+from assay.records.sequence_accuracy import SequenceAccuracy
+from assay.report.parts import NAME, NUMBER, Column, Section, Table
+from assay.report.wording import count, interval, number, percent
+
+
+def sequences_section(checkup: Checkup) -> Section | None:
+    """One row a model."""
+    found = list(checkup.each(SequenceAccuracy))
+    if not found:
+        return None
+    columns = ("length", "test loss", "without memory", "right", "95 % interval")
+    table = Table(
+        "Every model on its task",
+        (Column("model", NAME), Column("task"), *(Column(title, NUMBER) for title in columns), Column("right is")),
+        tuple(
+            (
+                one.label,
+                one.task,
+                count(one.length),
+                number(one.loss),
+                number(one.baseline),
+                percent(one.accuracy),
+                interval(one),
+                one.right_is,
+            )
+            for one in found
+        ),
+    )
+    summary = " ".join(
+        f"{one.label} loses {number(one.loss)} on {one.task} ({one.loss_unit}); {number(one.baseline)} needs no memory "
+        f"({one.baseline_is})."
+        for one in found
+    )
+    return Section("sequences", "Tasks of sequences", summary, (table,), records=tuple(found))

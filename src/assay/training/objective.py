@@ -1,0 +1,53 @@
+"""How a micro-batch of labelled images becomes a loss."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from assay.data.dataset import Batch, to_unit_range
+from assay.runtime import device_of, dtype_of
+
+Perturb = Callable[[nn.Module, Tensor, Tensor], Tensor]  # (model, images in [0, 1], labels) -> images in [0, 1]
+Prepare = Callable[[Batch], Tensor]  # bytes of one micro-batch to augmented bytes
+Mix = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]  # (images, one-hot targets) -> the same, mixed
+
+
+@dataclass(frozen=True)
+class Objective:
+    """How a micro-batch becomes a loss: cross-entropy with ``label_smoothing`` on perturbed and mixed images.
+
+    ``autocast`` is the precision of convolutions and products, in the network and in ``perturb``.
+    """
+
+    classes: int
+    label_smoothing: float = 0.0
+    perturb: Perturb | None = None
+    mix: Mix | None = None
+    autocast: torch.dtype | None = None
+
+    def __call__(self, model: nn.Module, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Sum of the losses over the micro-batch, and how many samples were right (0-dimensional tensors)."""
+        targets = labels
+        if self.mix is not None:
+            images, targets = self.mix(images, F.one_hot(labels, self.classes).to(images.dtype))
+        with torch.autocast(images.device.type, dtype=self.autocast, enabled=self.autocast is not None):
+            if self.perturb is not None:
+                images = self.perturb(model, images, labels)
+            logits = model(images)
+        losses = F.cross_entropy(logits.float(), targets, label_smoothing=self.label_smoothing, reduction="sum")
+        hits = logits.detach().argmax(dim=1) == (targets if targets.ndim == 1 else targets.argmax(dim=1))
+        return losses, hits.sum()
+
+
+def learn_images(
+    model: nn.Module, batch: Batch, *, objective: Objective, prepare: Prepare, layout: torch.memory_format
+) -> tuple[Tensor, Tensor]:
+    """The lesson of one micro-batch of bytes."""
+    device, dtype = device_of(model), dtype_of(model)
+    images = to_unit_range(prepare(batch).to(device), dtype).contiguous(memory_format=layout)
+    return objective(model, images, batch.labels.to(device))

@@ -1,0 +1,131 @@
+"""Models and loops that do not fit: each is told in one line, or traced all the same."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from assay.data.dataset import ImageDataset
+from assay.diagnostics.depth import measure_gradient_flow
+from assay.diagnostics.modes import audit_modes
+from assay.diagnostics.recorder import trace
+from assay.diagnostics.time import measure_time_trace
+from assay.errors import ModelError
+from assay.verdict import find_rule, judge
+
+MEASURES = {"depth": measure_gradient_flow, "modes": audit_modes}
+
+
+class OneImage(nn.Module):
+    """(C, H, W) to (K,): no batch dimension."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(192, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(x.flatten())
+
+
+class TwoInputs(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(192, 4)
+
+    def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
+        return self.fc(x.flatten(1)) * lengths
+
+
+@pytest.mark.parametrize("measure", MEASURES.values(), ids=MEASURES.keys())
+@pytest.mark.parametrize(
+    ("model", "got"),
+    [
+        (OneImage(), "RuntimeError: mat1 and mat2|RuntimeError: size mismatch"),
+        (TwoInputs(), "TypeError: .*missing 1 required positional argument: 'lengths'"),
+    ],
+    ids=["without a batch dimension", "with two inputs"],
+)
+def test_over_depth_a_model_takes_a_batch_of_images_and_nothing_else(
+    images: ImageDataset, untouched, measure, model: nn.Module, got: str
+) -> None:
+    expected = rf"model\(images\): expected a model that takes images of shape \(N, 3, 8, 8\), got ({got})"
+    with untouched(model), pytest.raises(ModelError, match=expected):
+        measure(model, images)
+
+
+def test_one_answer_for_the_whole_batch_is_no_classifier(images: ImageDataset) -> None:
+    model = nn.Sequential(nn.Flatten(), nn.Linear(192, 4), nn.Flatten(0))
+    with pytest.raises(ModelError, match=r"model output: expected one tensor of logits \(N, 4\)"):
+        measure_gradient_flow(model, images)
+
+
+class Reader(nn.Module):
+    def __init__(self, *, cut: bool = False) -> None:
+        super().__init__()
+        self.body, self.head, self.cut = nn.GRU(2, 4, batch_first=True), nn.Linear(4, 1), cut
+
+    def forward(self, x: Tensor) -> Tensor:
+        states = self.body(x)[0]
+        return self.head(states.detach()[:, -1] if self.cut else states[:, -1])
+
+
+class Lengths(Reader):
+    def forward(self, x: Tensor, lengths: Tensor) -> Tensor:  # type: ignore[override]
+        return super().forward(x)
+
+
+def test_over_time_a_model_takes_one_tensor() -> None:
+    with pytest.raises(ModelError, match=r"model\(inputs\): expected a sequence model .* got TypeError: .*'lengths'"):
+        measure_time_trace(Lengths(), torch.rand(3, 9, 2), torch.mean)
+    with pytest.raises(ModelError, match=r"model\(inputs\): expected a sequence model that takes one tensor \(9, 2\)"):
+        measure_time_trace(Reader(), torch.rand(9, 2), torch.mean)
+
+
+def test_a_recurrence_cut_off_from_the_loss_is_told_and_not_passed() -> None:
+    found = measure_time_trace(Reader(cut=True), torch.rand(3, 9, 2), torch.mean)
+    (verdict,) = judge([found], rules=[find_rule("A411")])
+    assert verdict.status == "error"
+    assert "exactly zero at 9 of 9 steps" in verdict.measured
+
+
+class Rounded(nn.Module):
+    """The loss can be differentiated, its first layer cannot be reached."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.head = nn.Linear(192, 8), nn.Linear(8, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.stem(x.flatten(1)).argmax(dim=1, keepdim=True).float().expand(-1, 8))
+
+
+def test_layers_behind_a_part_that_has_no_derivative_are_named(images: ImageDataset) -> None:
+    flow = measure_gradient_flow(Rounded(), images)
+    assert [(layer.name, layer.reached) for layer in flow.layers] == [("stem", False), ("head", True)]
+    assert flow.unused == ("stem.weight", "stem.bias")
+    model = Rounded()
+    with trace(model) as t:
+        model(torch.rand(5, 3, 8, 8)).sum().backward()
+        t.step()
+    stem, head = t.record().layers
+    assert (stem.gradient, stem.weight_gradient) == ((0.0,), (0.0,))
+    assert head.weight_gradient[0] > 0
+
+
+def test_any_loop_can_be_watched_whatever_its_model_takes_and_returns() -> None:
+    class Dictionary(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.shared = nn.Linear(3, 3)
+
+        def forward(self, *, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+            return {"logits": self.shared(self.shared(batch["x"]))}
+
+    model = Dictionary()
+    with trace(model) as t:
+        model(batch={"x": torch.rand(3)})["logits"].sum().backward()
+        t.step()
+    (layer,) = t.record().layers
+    assert layer.activation[0] > 0
+    assert layer.weight_gradient[0] > 0
