@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from assay.attacks import campaign
-from assay.attacks.campaign import run_campaign
+from assay.attacks.campaign import Shard, merge_campaign, run_campaign
 from assay.attacks.measure import measure_robust_accuracy
 from assay.attacks.presets import Pgd
 from assay.attacks.sequence import confidence_sequence
-from assay.errors import OptionError
+from assay.errors import DataError, OptionError
 from assay.records.accuracy import wilson_interval
 
 OPTIONS = Pgd(steps=4)
@@ -42,7 +42,7 @@ def test_the_table_holds_every_sample_once_and_agrees_with_one_run(conv_net, sma
 
 def test_a_killed_run_resumes_to_the_same_record(conv_net, small_set, tmp_path, monkeypatch):
     straight = run_campaign(conv_net, small_set, folder=tmp_path / "a", attack=OPTIONS, epsilon=0.02, block=10)
-    genuine, calls = campaign.attack, []
+    genuine, calls = campaign.run_attack, []
 
     def dies(*args, **options):
         calls.append(1)
@@ -50,7 +50,7 @@ def test_a_killed_run_resumes_to_the_same_record(conv_net, small_set, tmp_path, 
             raise KeyboardInterrupt
         return genuine(*args, **options)
 
-    monkeypatch.setattr(campaign, "attack", dies)
+    monkeypatch.setattr(campaign, "run_attack", dies)
     with pytest.raises(KeyboardInterrupt):
         run_campaign(conv_net, small_set, folder=tmp_path / "b", attack=OPTIONS, epsilon=0.02, block=10)
     assert len(list((tmp_path / "b").glob("*.parquet"))) == 2
@@ -80,6 +80,66 @@ def test_stopping_early_samples_at_random_and_says_so(conv_net, small_set, tmp_p
     assert ids != sorted(ids)
     with pytest.raises(OptionError, match="stop_at: expected a half-width between 0 and 0.5, got 0.7"):
         run_campaign(conv_net, small_set, folder=tmp_path, stop_at=0.7)
+
+
+@pytest.mark.parametrize("shared", [True, False], ids=["one folder", "a folder each"])
+def test_shards_merge_into_the_record_of_one_run(conv_net, small_set, tmp_path, shared):
+    whole = run_campaign(conv_net, small_set, folder=tmp_path / "all", attack=OPTIONS, epsilon=0.02, block=10)
+    folders = [tmp_path / "0", tmp_path / ("0" if shared else "1")]
+    for i in (1, 0):
+        part = run_campaign(
+            conv_net, small_set, folder=folders[i], attack=OPTIONS, epsilon=0.02, block=10, shard=Shard(i, 2)
+        )
+        assert part.stopped
+        assert part.record.n == (28, 20)[i]
+    merged = merge_campaign(folders[: 1 if shared else 2])
+    assert without_time(merged.record) == without_time(whole.record)
+    assert merged.table.equals(whole.table)
+    assert not merged.stopped
+
+
+def test_a_merge_takes_each_sample_exactly_once(conv_net, small_set, tmp_path):
+    def run(name, index, **other):
+        options = {"attack": OPTIONS, "epsilon": 0.02, "block": 16, **other}
+        run_campaign(conv_net, small_set, folder=tmp_path / name, shard=Shard(index, 3), **options)
+        return tmp_path / name
+
+    first, second, again, stranger = run("a", 0), run("b", 1), run("c", 0), run("d", 2, epsilon=0.03)
+    with pytest.raises(DataError, match=r"parts: expected 48 samples, got 32: a shard is missing or unfinished"):
+        merge_campaign([first, second])
+    with pytest.raises(DataError, match=r"sample \d+: expected in one part, got in several"):
+        merge_campaign([first, second, again])
+    with pytest.raises(DataError, match=r"campaign.json: epsilon: expected 0.02, got 0.03"):
+        merge_campaign([first, second, stranger])
+    with pytest.raises(DataError, match="expected the manifest of a campaign"):
+        merge_campaign([tmp_path])
+    (second / "part-00002.parquet").write_bytes(b"nothing")
+    with pytest.raises(DataError, match="expected a Parquet part of a campaign"):
+        merge_campaign([first, second])
+
+
+def test_another_model_is_another_campaign(conv_net, small_set, tmp_path):
+    run_campaign(conv_net, small_set, folder=tmp_path, attack=OPTIONS, epsilon=0.02)
+    with torch.no_grad():
+        conv_net[0].weight[0, 0, 0, 0] += 1e-3
+    with pytest.raises(OptionError, match=r"campaign.json: model: expected \d+ to resume, got \d+"):
+        run_campaign(conv_net, small_set, folder=tmp_path, attack=OPTIONS, epsilon=0.02, resume=True)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("2/2", "i/n with 0 <= i < n, got 2/2"), ("a", "i/n such as 0/4, got 'a'"), ("1/2/3", "i/n such as 0/4")],
+)
+def test_shards_that_are_none(text, message):
+    with pytest.raises(OptionError, match="shard: expected " + message):
+        Shard.parse(text)
+
+
+def test_a_shared_run_does_not_stop_early_nor_outnumber_its_blocks(conv_net, small_set, tmp_path):
+    with pytest.raises(OptionError, match="stop_at: expected a run that is not shared out"):
+        run_campaign(conv_net, small_set, folder=tmp_path, stop_at=0.1, shard=Shard(0, 2))
+    with pytest.raises(OptionError, match="shard: expected at most 3, one a block of 20 samples, got 4"):
+        run_campaign(conv_net, small_set, folder=tmp_path, block=20, shard=Shard(3, 4))
 
 
 @pytest.mark.parametrize("p", [0.03, 0.5, 0.9])

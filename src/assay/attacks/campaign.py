@@ -1,46 +1,39 @@
-"""A long attack in blocks: every sample's result is kept as it comes, and a killed run goes on where it stopped."""
+"""A long attack in blocks: every sample's result is kept as it comes, and a killed run goes on where it stopped.
+
+Blocks are independent, so several processes or machines may share them out without talking to each other, and
+:func:`merge_campaign` puts the parts together.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import os
+import time
+import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 from torch import nn
 
-from assay.attacks.engine import OnStep, Outcome, attack
+from assay.attacks.engine import OnStep
+from assay.attacks.engine import attack as run_attack
 from assay.attacks.measure import count_right_after_rounding
-from assay.attacks.network import predictions
+from assay.attacks.parts import column, read_part, summarize_parts, write_part
 from assay.attacks.plan import Attack
 from assay.attacks.registry import find_attack
 from assay.attacks.sequence import confidence_sequence
 from assay.attacks.threat import Threat
 from assay.data.dataset import ImageDataset, to_unit_range
-from assay.errors import OptionError
+from assay.errors import DataError, OptionError
 from assay.files import make_folder, write_atomically
-from assay.records.attack import Norm, RobustAccuracy
+from assay.records.attack import Norm, Precision, RobustAccuracy
 from assay.runtime import dtype_of, generator
 
-_SUMS = ("forwards", "backwards", "outside_ball", "unconfirmed", "right_after_rounding", "seconds")
-_SCHEMA = pa.schema(
-    [
-        ("id", pa.int64()),
-        ("label", pa.int64()),
-        ("clean_prediction", pa.int64()),
-        ("prediction", pa.int64()),
-        ("robust", pa.bool_()),
-        ("attack", pa.string()),
-        ("steps", pa.int64()),
-        ("distance", pa.float64()),
-        ("losses", pa.list_(pa.float32())),
-        ("right", pa.list_(pa.bool_())),
-    ]
-)
+MANIFEST = "campaign.json"
 
 
 @dataclass(frozen=True)
@@ -57,6 +50,33 @@ class Campaign:
     stopped: bool
 
 
+@dataclass(frozen=True)
+class Shard:
+    """Every ``count``-th block, from the ``index``-th on; 0 of 1 is all of them."""
+
+    index: int = 0
+    count: int = 1
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.index < self.count:
+            raise OptionError("shard", expected="i/n with 0 <= i < n", got=f"{self.index}/{self.count}")
+
+    @classmethod
+    def parse(cls, text: str) -> Shard:
+        """``0/4`` is the first of four; :class:`OptionError` otherwise."""
+        try:
+            index, count = map(int, text.split("/"))
+        except ValueError:
+            raise OptionError("shard", expected="i/n such as 0/4", got=repr(text)) from None
+        return cls(index, count)
+
+    @classmethod
+    def of_torchrun(cls) -> Shard | None:
+        """This process's share where torchrun started several, else None."""
+        world = int(os.environ.get("WORLD_SIZE", "1"))
+        return None if world == 1 else cls(int(os.environ["RANK"]), world)
+
+
 def run_campaign(
     model: nn.Module,
     dataset: ImageDataset,
@@ -69,8 +89,10 @@ def run_campaign(
     block: int = 500,
     batch_size: int = 256,
     average: int = 1,
+    precision: Precision | str = "auto",
     stop_at: float | None = None,
     resume: bool = False,
+    shard: Shard | None = None,
     on_step: OnStep | None = None,
 ) -> Campaign:
     """Attack ``dataset`` block by block in an order drawn from ``seed``; each block is a Parquet part in ``folder``.
@@ -79,63 +101,112 @@ def run_campaign(
     method that broke it), ``steps``, ``distance`` (of the nearest image found; null without one), ``losses`` and
     ``right`` (after each step of the first method). ``stop_at`` ends the run when half the width of the 95 %
     confidence sequence of the robust accuracy is at most that. ``resume`` takes over the parts of a run that was
-    interrupted; the same record comes out, as a sample's random numbers are its own.
+    interrupted; the same record comes out, as a sample's random numbers are its own. A ``shard`` does its own blocks
+    only, in a folder of its own or one shared with the others.
 
     Raises :class:`OptionError` when ``folder`` holds parts and ``resume`` is not set, or parts of another campaign.
     """
     options = find_attack(attack) if isinstance(attack, str) else attack
     if stop_at is not None and not 0 < stop_at < 0.5:
         raise OptionError("stop_at", expected="a half-width between 0 and 0.5", got=stop_at)
+    if stop_at is not None and shard is not None:
+        raise OptionError("stop_at", expected="a run that is not shared out, as it needs every result", got=stop_at)
     threat = Threat(norm=norm, epsilon=epsilon, constrained=options.constrained)
-    _claim(make_folder(folder), _identity(dataset, options, threat, seed=seed, block=block), resume=resume)
-    order = torch.randperm(len(dataset), generator=generator(seed, 0xCA))
+    blocks = torch.split(torch.randperm(len(dataset), generator=generator(seed, 0xCA)), block)
+    mine = range(len(blocks))[slice(None) if shard is None else slice(shard.index, None, shard.count)]
+    if shard is not None and not mine:
+        raise OptionError("shard", expected=f"at most {len(blocks)}, one a block of {block} samples", got=shard.count)
+    identity = _identity(model, dataset, options, threat, seed=seed, block=block, precision=precision)
+    paths = None if shard is None else [_path(folder, number) for number in mine]
+    _claim(make_folder(folder), identity, resume=resume, paths=paths)
     parts: list[pa.Table] = []
-    for number, rows in enumerate(torch.split(order, block)):
-        path = folder / f"part-{number:05d}.parquet"
+    for number in mine:
+        path = _path(folder, number)
         if not path.is_file():
-            part = dataset.subset(rows)
-            outcome = _attack_block(
-                model, part, options, threat, seed=seed, batch_size=batch_size, average=average, on_step=on_step
+            part = dataset.subset(blocks[number])
+            outcome = run_attack(
+                model,
+                to_unit_range(part.images, dtype_of(model)),
+                part.labels,
+                attack=options,
+                norm=threat.norm,
+                epsilon=threat.epsilon,
+                seed=seed,
+                batch_size=batch_size,
+                ids=part.ids,
+                average=average,
+                precision=precision,
+                on_step=on_step,
             )
             rounded = count_right_after_rounding(model, part, outcome, batch_size=batch_size)
-            _write(path, part, outcome, rounded=rounded)
-        parts.append(pq.read_table(path))
-        low, high = _interval(parts)
-        if stop_at is not None and (high - low) / 2 <= stop_at:
+            write_part(path, part, outcome, right_after_rounding=rounded)
+        parts.append(read_part(path))
+        if stop_at is not None and _half_width(parts) <= stop_at:
             break
+    return _conclude(parts, options, threat, seed=seed, n=len(dataset))
+
+
+def merge_campaign(folders: Sequence[Path]) -> Campaign:
+    """The whole campaign from the parts of its shards, each sample exactly once.
+
+    Raises :class:`DataError` for parts of different campaigns, a sample that is there twice, or samples that are not.
+    """
+    identities = [_read_manifest(folder) for folder in folders]
+    for folder, identity in zip(folders, identities, strict=True):
+        different = sorted(key for key in identities[0] if identity.get(key) != identities[0][key])
+        if different:
+            key = different[0]
+            raise DataError(f"{folder / MANIFEST}: {key}", expected=identities[0][key], got=identity.get(key))
+    paths = [path for folder in folders for path in sorted(folder.glob("part-*.parquet"))]
+    parts = [read_part(path) for path in sorted(paths, key=lambda path: path.name)]
+    whole = identities[0]
+    ids = column(parts, "id")
+    if len(set(ids)) < len(ids):
+        twice = next(i for place, i in enumerate(sorted(ids)[1:]) if i == sorted(ids)[place])
+        raise DataError(f"sample {twice}", expected="in one part", got="in several")
+    if len(ids) != whole["n"] or sum(ids) != whole["ids"]:
+        raise DataError("parts", expected=f"{whole['n']} samples", got=f"{len(ids)}: a shard is missing or unfinished")
+    options = find_attack(whole["attack"], whole["options"])
+    threat = Threat(norm=whole["norm"], epsilon=whole["epsilon"], constrained=options.constrained)
+    return _conclude(parts, options, threat, seed=whole["seed"], n=whole["n"])
+
+
+def await_parts(folder: Path, *, seconds: float = 0.5) -> None:
+    """Wait until every block of the campaign in ``folder`` has its part; other processes are writing them."""
+    whole = _read_manifest(folder)
+    blocks = range(-(-whole["n"] // whole["block"]))
+    while not all(_path(folder, number).is_file() for number in blocks):
+        time.sleep(seconds)
+
+
+def _path(folder: Path, number: int) -> Path:
+    return folder / f"part-{number:05d}.parquet"
+
+
+def _conclude(parts: Sequence[pa.Table], options: Attack, threat: Threat, *, seed: int, n: int) -> Campaign:
     table = pa.concat_tables(parts)
-    assert len(set(table["id"].to_pylist())) == len(table)  # each sample exactly once
-    record = _summarize(parts, options, threat, seed=seed)
-    return Campaign(record=record, table=table, low=low, high=high, stopped=len(table) < len(dataset))
+    robust = column(parts, "robust")
+    low, high = confidence_sequence(sum(robust), len(robust))
+    record = summarize_parts(parts, options, threat, seed=seed)
+    return Campaign(record=record, table=table, low=low, high=high, stopped=len(table) < n)
 
 
-def _attack_block(
+def _half_width(parts: Sequence[pa.Table]) -> float:
+    robust = column(parts, "robust")
+    low, high = confidence_sequence(sum(robust), len(robust))
+    return (high - low) / 2
+
+
+def _identity(
     model: nn.Module,
-    part: ImageDataset,
+    dataset: ImageDataset,
     options: Attack,
     threat: Threat,
     *,
     seed: int,
-    batch_size: int,
-    average: int,
-    on_step: OnStep | None,
-) -> Outcome:
-    return attack(
-        model,
-        to_unit_range(part.images, dtype_of(model)),
-        part.labels,
-        attack=options,
-        norm=threat.norm,
-        epsilon=threat.epsilon,
-        seed=seed,
-        batch_size=batch_size,
-        ids=part.ids,
-        average=average,
-        on_step=on_step,
-    )
-
-
-def _identity(dataset: ImageDataset, options: Attack, threat: Threat, *, seed: int, block: int) -> dict[str, Any]:
+    block: int,
+    precision: str,
+) -> dict[str, Any]:
     """What two runs must share for one to go on with the other's parts."""
     return {
         "attack": options.name,
@@ -144,102 +215,43 @@ def _identity(dataset: ImageDataset, options: Attack, threat: Threat, *, seed: i
         "epsilon": threat.epsilon,
         "seed": seed,
         "block": block,
+        "precision": precision,
+        "model": _checksum(model),
         "data": dataset.name,
         "n": len(dataset),
         "ids": int(dataset.ids.sum()),
     }
 
 
-def _claim(folder: Path, identity: dict[str, Any], *, resume: bool) -> None:
-    manifest = folder / "campaign.json"
+def _checksum(model: nn.Module) -> int:
+    """CRC-32 of every parameter and buffer."""
+    total = 0
+    for tensor in model.state_dict().values():
+        if isinstance(tensor, torch.Tensor):
+            total = zlib.crc32(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy(), total)
+    return total
+
+
+def _claim(folder: Path, identity: dict[str, Any], *, resume: bool, paths: Sequence[Path] | None) -> None:
+    """Make ``folder`` this campaign's, or make sure that it is; ``paths`` are the parts of a shard."""
+    manifest = folder / MANIFEST
     if not manifest.is_file():
         write_atomically(manifest, json.dumps(identity, indent=1) + "\n")
         return
-    if not resume:
+    if not resume and (paths is None or any(path.is_file() for path in paths)):
         raise OptionError(str(folder), expected="an empty folder, or --resume", got="an earlier campaign")
-    found = json.loads(manifest.read_text())
+    found = _read_manifest(folder)
     different = sorted(key for key in identity if found.get(key) != identity[key])
     if different:
         key = different[0]
         raise OptionError(f"{manifest.name}: {key}", expected=f"{identity[key]} to resume", got=found.get(key))
 
 
-def _write(path: Path, part: ImageDataset, outcome: Outcome, *, rounded: int) -> None:
-    after, robust = predictions(outcome.logits), outcome.robust
-    trace = outcome.trace
-    unknown = [None] * len(part)
-    table = pa.table(
-        {
-            "id": part.ids.tolist(),
-            "label": part.labels.tolist(),
-            "clean_prediction": predictions(outcome.clean_logits).tolist(),
-            "prediction": after.tolist(),
-            "robust": robust.tolist(),
-            "attack": [outcome.methods[i] if i >= 0 else None for i in outcome.broken_by.tolist()],
-            "steps": [step if step >= 0 else None for step in outcome.steps.tolist()],
-            "distance": [d if d < float("inf") else None for d in outcome.distances.tolist()],
-            "losses": unknown if trace is None else trace.losses.float().cpu().tolist(),
-            "right": unknown if trace is None else trace.right.cpu().tolist(),
-        },
-        schema=_SCHEMA,
-    )
-    effort = outcome.effort
-    sums = (
-        effort.forwards,
-        effort.backwards,
-        effort.outside_ball,
-        effort.unconfirmed,
-        rounded,
-        outcome.seconds,
-    )
-    sink = pa.BufferOutputStream()
-    pq.write_table(table.replace_schema_metadata(dict(zip(_SUMS, map(str, sums), strict=True))), sink)
-    write_atomically(path, sink.getvalue().to_pybytes())
-
-
-def _interval(parts: list[pa.Table]) -> tuple[float, float]:
-    robust = [value for part in parts for value in part["robust"].to_pylist()]
-    return confidence_sequence(sum(robust), len(robust))
-
-
-def _rows(parts: list[pa.Table], column: str) -> Iterator[Any]:
-    for part in parts:
-        yield from part[column].to_pylist()
-
-
-def _mean_per_step(parts: list[pa.Table], column: str) -> tuple[float, ...]:
-    rows = [row for row in _rows(parts, column) if row is not None]
-    return tuple(torch.tensor(rows, dtype=torch.float64).mean(dim=0).tolist()) if rows else ()
-
-
-def _summarize(parts: list[pa.Table], options: Attack, threat: Threat, *, seed: int) -> RobustAccuracy:
-    sums = {key: sum(float(part.schema.metadata[key.encode()]) for part in parts) for key in _SUMS}
-    robust = list(_rows(parts, "robust"))
-    clean = [
-        label == found for label, found in zip(_rows(parts, "label"), _rows(parts, "clean_prediction"), strict=True)
-    ]
-    broken = [c and not r for c, r in zip(clean, robust, strict=True)]
-    distances = [d for d, b in zip(_rows(parts, "distance"), broken, strict=True) if b and d is not None]
-    steps, step_size, restarts = options.describe(threat)
-    n = len(robust)
-    return RobustAccuracy.of(
-        sum(robust),
-        n,
-        attack=options.name,
-        norm=threat.norm,
-        epsilon=threat.epsilon,
-        step_size=step_size,
-        steps=steps,
-        restarts=restarts,
-        seed=seed,
-        constrained=threat.constrained,
-        clean_correct=sum(clean),
-        loss_per_step=_mean_per_step(parts, "losses"),
-        accuracy_per_step=_mean_per_step(parts, "right"),
-        outside_ball=int(sums["outside_ball"]),
-        unconfirmed=int(sums["unconfirmed"]),
-        correct_after_rounding=int(sums["right_after_rounding"]),
-        mean_distance=sum(distances) / len(distances) if distances else 0.0,
-        forward_equivalents=(sums["forwards"] + sums["backwards"]) / n,
-        seconds=sums["seconds"],
-    )
+def _read_manifest(folder: Path) -> dict[str, Any]:
+    try:
+        found = json.loads((folder / MANIFEST).read_text())
+    except (OSError, ValueError) as error:
+        raise DataError(str(folder / MANIFEST), expected="the manifest of a campaign", got=str(error)) from None
+    if not isinstance(found, dict):
+        raise DataError(str(folder / MANIFEST), expected="the manifest of a campaign", got=type(found).__name__)
+    return found

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -22,12 +22,13 @@ from assay.attacks.patience import Patience
 from assay.attacks.plan import Attack, Plan, notes
 from assay.attacks.registry import find_attack
 from assay.attacks.threat import Threat
-from assay.records.attack import Norm
+from assay.records.attack import Norm, Precision
 from assay.runtime import device_of, dtype_of
 
 BLOCK = 64  # attempts between two looks at whether more are worthwhile
 LONGEST_TRACE = 500  # steps; a random search of thousands is told by its result alone
 WORTH_PROBING = 1 / 3  # below this share of successes a step, asking twice costs more than it spares
+WORTH_PROBING_ROUNDED = 1 / 2  # the same where the question costs float32 and what it spares bfloat16
 EXAMPLE = 32  # images on which the fast copy of the model must agree with the original
 OnStep = Callable[[str, int, int], None]  # method, rows still under attack or waiting, rows in all
 
@@ -41,6 +42,7 @@ class Outcome:
     ``broken_by`` int64 (N,) indexes ``methods``, −1 for none. ``steps`` int64 (N,): moves made, −1 for none.
     ``distances`` float64 (N,) in the threat's norm, infinite where nothing was found. ``clean_logits`` and
     ``logits`` float32 (N, K). ``trace`` holds loss and correctness after each step of the first method.
+    ``precision`` is what the search multiplied in.
     """
 
     threat: Threat
@@ -55,6 +57,7 @@ class Outcome:
     methods: tuple[str, ...]
     trace: Trace | None
     effort: Effort
+    precision: Literal["float32", "bfloat16"]
     notes: tuple[str, ...]
     seconds: float
 
@@ -84,6 +87,7 @@ def attack(
     clean_logits: Tensor | None = None,
     source: nn.Module | None = None,
     average: int = 1,
+    precision: Precision | str = "auto",
     compiled: bool = False,
     on_step: OnStep | None = None,
 ) -> Outcome:
@@ -92,8 +96,9 @@ def attack(
     ``attack`` is the name of a preset or an options object such as ``Pgd(steps=20)``. ``epsilon`` is one number, or
     one a sample (N,), in pixel units. ``ids`` int64 (N,) are what a sample's random numbers hang on (default 0..N−1).
     ``clean_logits`` (N, K) spare the pass over the clean images; ``source`` is the model to climb instead (a
-    transfer attack); ``average`` passes make one gradient (EOT, for randomised models); ``compiled`` attacks through
-    ``torch.compile``. The models are left as they were found.
+    transfer attack); ``average`` passes make one gradient (EOT, for randomised models); ``precision`` is that of the
+    search, ``auto`` for bfloat16 where :func:`assay.attacks.rounding.round_to_bfloat16` finds it quick and close, while
+    every success is judged in float32; ``compiled`` attacks through ``torch.compile``. The models are left as found.
 
     Raises :class:`DataError` for images outside the box, labels out of range or missing; :class:`OptionError` for an
     epsilon below 0 or an unknown attack; :class:`ModelError` for a model that cannot take the images.
@@ -105,7 +110,9 @@ def attack(
     threat = Threat(norm=norm, epsilon=float(bounds.max()), box=box, constrained=plan_of.constrained)
     images = images.to(device, dtype_of(model))
     started = time.perf_counter()
-    with opened(model, images[:EXAMPLE], source=source, compiled=compiled, average=average) as network:
+    with opened(
+        model, images[:EXAMPLE], source=source, compiled=compiled, average=average, precision=precision
+    ) as network:
         if clean_logits is None:
             clean_logits = torch.cat([network.judge(part) for part in torch.split(images, batch_size)])
         samples = Samples(
@@ -139,6 +146,7 @@ def attack(
         methods=tuple(ledger.methods),
         trace=trace,
         effort=network.effort,
+        precision=network.precision,
         notes=said,
         seconds=time.perf_counter() - started,
     )
@@ -212,12 +220,14 @@ class Engine:
         """Ask, write down, let go of what is finished, move the rest."""
         lanes.wants_gradient = lanes.wants_gradient & (lanes.step < method.steps)
         asked, started = len(lanes), bool((lanes.step > 0).all())
-        if method.keeps == "first" and started and self.yielding > WORTH_PROBING:
+        worth = WORTH_PROBING if self.network.rounded is None else WORTH_PROBING_ROUNDED
+        if method.keeps == "first" and started and self.yielding > worth:
             lanes = self._probe(lanes, trace)
             self.yielding = 1 - len(lanes) / asked
             if len(lanes) == 0:
                 return lanes
-        answer = self.network.ask(lanes, method.loss, self.threat)
+        # The nearest image lies on the boundary, and the last is shown with its loss: neither bears rounding.
+        answer = self.network.ask(lanes, method.loss, self.threat, exact=method.keeps != "first")
         if trace is not None:
             trace.note(lanes, answer.logits)
         misclassified = predictions(answer.logits) != lanes.labels
@@ -282,6 +292,7 @@ class Engine:
         if always:
             self.ledger.enter(lanes, logits=logits, distances=distances)
         else:
-            self.network.effort.unconfirmed += int((~confirmed).sum())
+            if self.network.rounded is None:  # which asks to be corrected as a matter of course
+                self.network.effort.unconfirmed += int((~confirmed).sum())
             self.ledger.enter(lanes.take(confirmed), logits=logits[confirmed], distances=distances[confirmed])
         return confirmed

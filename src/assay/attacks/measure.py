@@ -18,7 +18,7 @@ from assay.attacks.threat import Threat
 from assay.data.dataset import ImageDataset, to_unit_range
 from assay.errors import OptionError
 from assay.evaluate import Predictions, predict, preferred_layout
-from assay.records.attack import EpsilonCurve, EpsilonPoint, Norm, RobustAccuracy
+from assay.records.attack import EpsilonCurve, EpsilonPoint, Norm, Precision, RobustAccuracy
 from assay.runtime import device_of, dtype_of, preserved
 
 EPSILONS = tuple(k / 255 for k in (0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0))
@@ -42,13 +42,14 @@ def measure_robust_accuracy(
     seed: int = 0,
     batch_size: int = 256,
     average: int = 1,
+    precision: Precision | str = "auto",
     clean: Predictions | None = None,
     on_step: OnStep | None = None,
 ) -> RobustnessMeasurement:
     """Accuracy of ``model`` on ``dataset`` after ``attack``; samples wrong before it count as wrong.
 
     ``clean`` are the predictions on the untouched images where they are known already; ``average`` passes make one
-    gradient (for randomised models). The model is left as found.
+    gradient (for randomised models); ``precision`` is that of the search. The model is left as found.
     Raises what :func:`assay.attacks.engine.attack` raises.
     """
     options = find_attack(attack) if isinstance(attack, str) else attack
@@ -61,6 +62,7 @@ def measure_robust_accuracy(
         seed=seed,
         batch_size=batch_size,
         average=average,
+        precision=precision,
         clean=clean,
         on_step=on_step,
     )
@@ -82,6 +84,7 @@ def _attack_dataset(
     clean: Predictions | None,
     on_step: OnStep | None,
     average: int = 1,
+    precision: Precision | str = "auto",
 ) -> Outcome:
     known = predict(model, dataset, batch_size=batch_size) if clean is None else clean
     return attack(
@@ -96,6 +99,7 @@ def _attack_dataset(
         ids=dataset.ids,
         clean_logits=known.logits,
         average=average,
+        precision=precision,
         on_step=on_step,
     )
 
@@ -126,6 +130,7 @@ def summarize_attack(
         correct_after_rounding=correct_after_rounding,
         mean_distance=float(outcome.distances[outcome.broken].mean()) if bool(outcome.broken.any()) else 0.0,
         forward_equivalents=(outcome.effort.forwards + outcome.effort.backwards) / n,
+        precision=outcome.precision,
         seconds=outcome.seconds,
     )
 
@@ -159,6 +164,7 @@ def measure_epsilon_curve(
     steps: int | None = None,
     seed: int = 0,
     batch_size: int = 256,
+    precision: Precision | str = "auto",
     clean: Predictions | None = None,
 ) -> EpsilonCurve:
     """Accuracy at each epsilon, from small to large; a sample broken at one stays broken at every larger one.
@@ -176,7 +182,15 @@ def measure_epsilon_curve(
     known = predict(model, dataset, batch_size=batch_size) if clean is None else clean
     search = _search_nearest if isinstance(options, MinimumNorm) else _climb
     minimal = search(
-        model, dataset, known, options=options, epsilons=ordered, norm=norm, seed=seed, batch_size=batch_size
+        model,
+        dataset,
+        known,
+        options=options,
+        epsilons=ordered,
+        norm=norm,
+        seed=seed,
+        batch_size=batch_size,
+        precision=precision,
     )
     points = tuple(EpsilonPoint.of(int((minimal > e).sum()), len(dataset), epsilon=e) for e in ordered)
     return EpsilonCurve(
@@ -210,6 +224,7 @@ def _climb(
     norm: Norm,
     seed: int,
     batch_size: int,
+    precision: Precision | str,
 ) -> Tensor:
     """float64 (N,): the smallest of ``epsilons`` at which each sample broke, 0 for one wrong before, else infinite."""
     minimal = torch.where(known.correct, torch.inf, 0.0).double()
@@ -225,6 +240,7 @@ def _climb(
             epsilon=epsilon,
             seed=seed,
             batch_size=batch_size,
+            precision=precision,
             clean=Predictions(known.logits[rows], known.labels[rows], 0.0),
             on_step=None,
         )
@@ -242,6 +258,7 @@ def _search_nearest(
     norm: Norm,
     seed: int,
     batch_size: int,
+    precision: Precision | str,
 ) -> Tensor:
     """float64 (N,): the distance of the nearest adversarial image found, from one run for every epsilon."""
     outcome = _attack_dataset(
@@ -252,6 +269,7 @@ def _search_nearest(
         epsilon=epsilons[-1],
         seed=seed,
         batch_size=batch_size,
+        precision=precision,
         clean=known,
         on_step=None,
     )

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
-from typing import cast
+from dataclasses import dataclass, field, replace
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
 
 from assay.attacks.lanes import Answer, Lanes
-from assay.attacks.losses import Loss
+from assay.attacks.losses import Loss, margin
+from assay.attacks.rounding import Rounded, round_to_bfloat16
 from assay.attacks.surrogate import fold_batch_norm
 from assay.attacks.threat import Threat
 from assay.errors import ModelError
 from assay.evaluate import call, check_logits
+from assay.records.attack import Precision
 from assay.runtime import preserved
 
+Answering = Callable[[Tensor], Tensor]  # images (B, C, H, W) to logits (B, K)
 PADDED = 8  # images in a batch for a model that cannot take fewer
 
 
@@ -44,7 +47,8 @@ class Effort:
 class Network:
     """``fast`` answers the attack, ``model`` (the user's own, untouched) has the last word.
 
-    ``folded`` counts the BatchNorm layers that ``fast`` does without. ``average`` passes make one gradient: the
+    ``folded`` counts the BatchNorm layers that ``fast`` does without; ``rounded`` is ``fast`` in bfloat16, None where
+    float32 does the search. ``average`` passes make one gradient: the
     expectation over the randomness of a randomised model (EOT, Athalye et al. 2018). ``smallest`` is the batch below
     which rows are repeated, 1 until a model turns out to need more.
     """
@@ -54,6 +58,7 @@ class Network:
     classes: int
     layout: torch.memory_format = torch.contiguous_format
     folded: int = 0
+    rounded: Rounded | None = None
     average: int = 1
     smallest: int = 1
     effort: Effort = field(default_factory=Effort)
@@ -69,37 +74,52 @@ class Network:
         with torch.no_grad():
             return self._answer(self.model, images)
 
-    def ask(self, lanes: Lanes, method_loss: Loss, threat: Threat) -> Answer:
-        """Logits of every candidate, and the gradient of the loss where a row wants it."""
+    @property
+    def precision(self) -> Literal["float32", "bfloat16"]:
+        """What the search multiplies in."""
+        return "float32" if self.rounded is None else "bfloat16"
+
+    def ask(self, lanes: Lanes, method_loss: Loss, threat: Threat, *, exact: bool = True) -> Answer:
+        """Logits of every candidate, and the gradient of the loss where a row wants it.
+
+        Unless ``exact``, the copy in bfloat16 answers if there is one; what it cannot tell counts as broken, for the
+        untouched model to decide.
+        """
         n = len(lanes)
+        rounded = None if exact else self.rounded
+        answering = self.fast if rounded is None else rounded
         gradient = torch.zeros_like(lanes.candidate)
         wanted = lanes.wants_gradient
         if bool(wanted.all()):
-            logits, losses, gradient = self._differentiate(lanes, method_loss)
+            logits, losses, gradient = self._differentiate(answering, lanes, method_loss)
         elif not bool(wanted.any()):
-            logits, losses = self._evaluate(lanes, method_loss)
+            logits, losses = self._evaluate(answering, lanes, method_loss)
         else:
             logits = lanes.candidate.new_empty((n, self.classes))
             losses = lanes.candidate.new_empty(n)
-            logits[wanted], losses[wanted], gradient[wanted] = self._differentiate(lanes.take(wanted), method_loss)
-            logits[~wanted], losses[~wanted] = self._evaluate(lanes.take(~wanted), method_loss)
+            logits[wanted], losses[wanted], gradient[wanted] = self._differentiate(
+                answering, lanes.take(wanted), method_loss
+            )
+            logits[~wanted], losses[~wanted] = self._evaluate(answering, lanes.take(~wanted), method_loss)
         broken = predictions(logits) != lanes.labels
+        if rounded is not None:
+            broken |= margin(logits, lanes.labels, lanes.target) > -rounded.resolution
         if bool(broken.any()):
             rows = broken.nonzero()[:, 0]
             broken[rows] = threat.contains(lanes.candidate[rows], lanes.images[rows], lanes.epsilon[rows])
         return Answer(logits=logits, losses=losses, gradient=gradient, broken=broken)
 
-    def _evaluate(self, lanes: Lanes, method_loss: Loss) -> tuple[Tensor, Tensor]:
+    def _evaluate(self, answering: Answering, lanes: Lanes, method_loss: Loss) -> tuple[Tensor, Tensor]:
         self.effort.forwards += len(lanes)
         with torch.no_grad():
-            logits = self._logits(lanes.candidate)
+            logits = self._answer(answering, lanes.candidate)
             return logits, method_loss(logits, lanes.labels, lanes.target)
 
-    def _differentiate(self, lanes: Lanes, method_loss: Loss) -> tuple[Tensor, Tensor, Tensor]:
+    def _differentiate(self, answering: Answering, lanes: Lanes, method_loss: Loss) -> tuple[Tensor, Tensor, Tensor]:
         self.effort.forwards += self.average * len(lanes)
         self.effort.backwards += self.average * len(lanes)
         self.effort.gradients += len(lanes)
-        passes = [self._pass(lanes, method_loss) for _ in range(self.average)]
+        passes = [self._pass(answering, lanes, method_loss) for _ in range(self.average)]
         logits, losses, gradient = passes[0]
         if self.average > 1:
             logits, losses, gradient = (torch.stack(parts).mean(dim=0) for parts in zip(*passes, strict=True))
@@ -110,11 +130,11 @@ class Network:
         self.effort.zero_gradients += int((gradient.flatten(1).abs().amax(dim=1) == 0).sum())
         return logits, losses, gradient
 
-    def _pass(self, lanes: Lanes, method_loss: Loss) -> tuple[Tensor, Tensor, Tensor]:
+    def _pass(self, answering: Answering, lanes: Lanes, method_loss: Loss) -> tuple[Tensor, Tensor, Tensor]:
         """One forward and one backward pass."""
         candidate = lanes.candidate.detach().requires_grad_()
         with torch.enable_grad():
-            logits = self._logits(candidate)
+            logits = self._answer(answering, candidate)
             losses = method_loss(logits, lanes.labels, lanes.target)
         return logits.detach(), losses.detach(), self._gradient(losses, candidate)
 
@@ -129,10 +149,7 @@ class Network:
             return torch.zeros_like(candidate)
         return gradient
 
-    def _logits(self, images: Tensor) -> Tensor:
-        return self._answer(self.fast, images)
-
-    def _answer(self, network: nn.Module, images: Tensor) -> Tensor:
+    def _answer(self, network: Answering, images: Tensor) -> Tensor:
         """Logits (B, K) float32; a model that fails on a small batch is asked about a larger one of repeated rows."""
         n = len(images)
         batch = images if n >= self.smallest else images[torch.arange(self.smallest, device=images.device) % n]
@@ -161,12 +178,14 @@ def opened(
     fold: bool = True,
     compiled: bool = False,
     average: int = 1,
+    precision: Precision | str = "float32",
 ) -> Iterator[Network]:
     """A :class:`Network` around ``model`` for the length of a block; the model is left as it was found.
 
     ``example`` is a few images, on which the output is checked, and the folded copy (``fold``) against the original.
     ``source`` answers the attack in the place of ``model``, which keeps the last word: a transfer attack.
-    ``compiled`` passes the copy through ``torch.compile``: worth its minute for long attacks. Raises
+    ``compiled`` passes the copy through ``torch.compile``: worth its minute for long attacks. ``precision`` is what
+    :func:`assay.attacks.rounding.round_to_bfloat16` takes. Raises
     :class:`ModelError` when the model cannot take the images or does not return one row of logits a sample.
     """
     with ExitStack() as stack:
@@ -185,9 +204,14 @@ def opened(
         fast, folded = fold_batch_norm(answering, example.contiguous(memory_format=layout)) if fold else (answering, 0)
         if layout == torch.channels_last and folded:
             fast = fast.to(memory_format=torch.channels_last)
+        given = example.contiguous(memory_format=layout)
+        rounded = round_to_bfloat16(fast, given, precision=precision, classes=width)
         if compiled:
             fast = cast(nn.Module, torch.compile(fast))
-        yield Network(model=model, fast=fast, classes=width, layout=layout, folded=folded, average=average)
+            rounded = rounded and replace(rounded, model=cast(nn.Module, torch.compile(rounded.model)))
+        yield Network(
+            model=model, fast=fast, classes=width, layout=layout, folded=folded, rounded=rounded, average=average
+        )
 
 
 def _width(model: nn.Module, example: Tensor) -> int:

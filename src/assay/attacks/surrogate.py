@@ -16,7 +16,8 @@ from torch import Tensor, nn
 TOLERANCE = 1e-4  # of the range of the logits; float32 rounding alone is about 1.5e-5
 
 _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
-_LINEAR = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
+CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+_LINEAR = (*CONVOLUTIONS, nn.Linear)
 
 
 def fold_batch_norm(model: nn.Module, example: Tensor, *, tolerance: float = TOLERANCE) -> tuple[nn.Module, int]:

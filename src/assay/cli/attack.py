@@ -11,6 +11,7 @@ from assay.cli import arguments as arg
 from assay.errors import OptionError
 
 if TYPE_CHECKING:
+    from assay.attacks.campaign import Campaign, Shard
     from assay.records.attack import AttackSanity, EpsilonCurve, RobustAccuracy
 
 
@@ -48,6 +49,17 @@ def attack(
         typer.Option(help="With --out: end when the 95 % interval is ± this narrow, such as 0.01.", show_default=False),
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="With --out: go on with an interrupted run.")] = False,
+    block: Annotated[int, typer.Option(min=1, help="With --out: images a part.")] = 500,
+    shard: Annotated[
+        str | None,
+        typer.Option(
+            help="With --out: only every n-th part from the i-th on, as i/n with i from 0; then `assay merge`.",
+            show_default=False,
+        ),
+    ] = None,
+    precision: Annotated[
+        str, typer.Option(help="Of the search: float32, bfloat16, or auto. Successes are judged in float32.")
+    ] = "auto",
     json_file: Annotated[
         Path | None, typer.Option("--json", help="Write the records to this file.", show_default=False)
     ] = None,
@@ -61,24 +73,30 @@ def attack(
     """Attack a model and say what is left of its accuracy.
 
     Every success is clipped, checked against the ball in float64, and judged again by the untouched model.
+
+    Under torchrun, with --out, the processes share the images out and the first one puts the results together.
     """
     from rich.console import Console
 
     from assay.attacks import find_attack, measure_attack_sanity, measure_epsilon_curve, measure_robust_accuracy
-    from assay.attacks.campaign import run_campaign
+    from assay.attacks.campaign import Shard, await_parts, merge_campaign, run_campaign
     from assay.attacks.threat import Threat
     from assay.cli.attack_view import AttackProgress, print_attack, print_curve, print_sanity
     from assay.data.sources import load_dataset
     from assay.files import write_atomically
     from assay.models.loading import load_model
-    from assay.runtime import choose_device
+    from assay.runtime import choose_device, keep_freed_memory
 
     given: dict[str, Any] = {"steps": steps, "restarts": restarts, "loss": loss}
     given["step_size"] = None if step_size is None else parse_fraction(step_size, where="--step-size")
     options = find_attack(name, {key: value for key, value in given.items() if value is not None})
     threat = Threat(norm=norm, epsilon=parse_fraction(epsilon, where="--epsilon"))  # type: ignore[arg-type]
-    if out is None and (resume or stop_at is not None):
+    together = Shard.of_torchrun()
+    part = Shard.parse(shard) if shard is not None else together
+    if out is None and (resume or stop_at is not None or part is not None):
         raise OptionError("--out", expected="a folder to keep the results in", got="nothing")
+    leads = part is None or part.index == 0
+    keep_freed_memory()
     target = choose_device(device)
     dataset = load_dataset(data, split=split, data_dir=data_dir, limit=limit, max_bad=max_bad, image_size=image_size)
     network = load_model(
@@ -89,7 +107,7 @@ def attack(
         normalization=normalization,
     ).to(target)
     console = Console()
-    with AttackProgress(Console(stderr=True)) as progress:
+    with AttackProgress(Console(stderr=True, quiet=not leads)) as progress:
         if out is None:
             measured = measure_robust_accuracy(
                 network,
@@ -100,6 +118,7 @@ def attack(
                 seed=seed,
                 batch_size=batch_size,
                 average=average,
+                precision=precision,
                 on_step=progress.show,
             )
             notes = measured.outcome.notes
@@ -115,28 +134,50 @@ def attack(
                 seed=seed,
                 batch_size=batch_size,
                 average=average,
+                precision=precision,
+                block=block if part is None else min(block, -(-len(dataset) // part.count)),
                 stop_at=stop_at,
                 resume=resume,
+                shard=part,
                 on_step=progress.show,
             )
-            notes = (f"ended early: valid interval {100 * done.low:.2f} to {100 * done.high:.2f} %",) * done.stopped
-            record = done.record
+            if together is not None and shard is None:
+                if not leads:
+                    return
+                await_parts(out)
+                done = merge_campaign([out])
+            notes, record = _tell(done, part), done.record
     for note in notes:
         console.print(f"note: {note}", style="yellow", markup=False)
     print_attack(record, console)
     records: list[RobustAccuracy | EpsilonCurve | AttackSanity] = [record]
-    if curve:
+    if curve and leads:
         found = measure_epsilon_curve(
-            network, dataset, attack=options, norm=threat.norm, seed=seed, batch_size=batch_size
+            network,
+            dataset,
+            attack=options,
+            norm=threat.norm,
+            seed=seed,
+            batch_size=batch_size,
+            precision=precision,
         )
         print_curve(found, console)
         records.append(found)
-    if sanity:
+    if sanity and leads:
         trust = measure_attack_sanity(network, dataset, norm=threat.norm, epsilon=threat.epsilon, seed=seed)
         print_sanity(trust, console)
         records.append(trust)
     if json_file is not None:
         write_atomically(json_file, "[" + ",\n".join(record.model_dump_json(indent=1) for record in records) + "]\n")
+
+
+def _tell(done: Campaign, part: Shard | None) -> tuple[str, ...]:
+    """What has to be said about a campaign that is not, or not yet, about every image."""
+    if not done.stopped:
+        return ()
+    if part is None:
+        return (f"ended early: valid interval {100 * done.low:.2f} to {100 * done.high:.2f} %",)
+    return (f"shard {part.index}/{part.count}: {done.record.n:,} images; `assay merge` puts the shards together",)
 
 
 def parse_fraction(text: str, *, where: str) -> float:

@@ -29,7 +29,9 @@ def print_attack(record: RobustAccuracy, console: Console) -> None:
         rounded = record.correct_after_rounding / record.n
         table.add_row("rounded to 8 bits", f"{100 * rounded:.2f} %", "the same images as a file would store them")
     table.add_row("mean distance", f"{record.mean_distance:.4g}", f"{record.norm}, of the images that broke")
-    table.add_row("cost", f"{record.forward_equivalents:.1f}", f"passes an image, {record.seconds:.1f} s")
+    table.add_row(
+        "cost", f"{record.forward_equivalents:.1f}", f"passes an image in {record.precision}, {record.seconds:.1f} s"
+    )
     console.print(table)
     if record.outside_ball or record.unconfirmed:
         console.print(

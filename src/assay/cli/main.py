@@ -17,6 +17,7 @@ from assay.cli.compress import compress
 from assay.cli.explain import explain
 from assay.cli.factor import factor
 from assay.cli.groups import groups
+from assay.cli.merge import merge
 from assay.cli.report import report
 from assay.cli.trace import trace
 from assay.cli.train import train
@@ -59,6 +60,7 @@ app.command()(train)
 app.command()(augment)
 app.command()(anatomy)
 app.command()(attack)
+app.command()(merge)
 app.command()(trace)
 app.command()(groups)
 app.command()(factor)

@@ -8,6 +8,7 @@ from assay.records.accuracy import Proportion
 from assay.records.base import Frozen, Record
 
 Norm = Literal["linf", "l2", "l1"]
+Precision = Literal["auto", "float32", "bfloat16"]  # of convolutions and products in the search, as asked for
 
 
 class RobustAccuracy(Record, Proportion):
@@ -17,7 +18,8 @@ class RobustAccuracy(Record, Proportion):
     after step k; empty for attacks without steps. ``epsilon`` and ``step_size`` are in pixel units ([0, 1] scale).
     ``outside_ball`` counts adversarial candidates rejected by the float64 check of the ball or the box;
     ``unconfirmed`` those the untouched model, asked again, still got right. ``constrained`` is False for presets such
-    as ``signed-steps`` which do not project: their ``epsilon`` is the size of a step.
+    as ``signed-steps`` which do not project: their ``epsilon`` is the size of a step. ``precision`` is what the search
+    multiplied in; the verdicts are those of the model's own.
     """
 
     kind: Literal["robust_accuracy"] = "robust_accuracy"
@@ -37,6 +39,7 @@ class RobustAccuracy(Record, Proportion):
     correct_after_rounding: int | None = None
     mean_distance: float = 0.0
     forward_equivalents: float = 0.0
+    precision: Literal["float32", "bfloat16"] = "float32"
     seconds: float
 
 
