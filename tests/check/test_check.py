@@ -22,7 +22,7 @@ from assay.records.mode import ModeAudit
 from assay.verdict import RULES
 from assay.verdict.catalogue import ON_REQUEST
 
-SMALL = Budget(name="quick", clean=None, attacked=24, probed=16, steps=3, restarts=1, shown=3)
+SMALL = Budget(name="quick", clean=None, attacked=24, probed=16, steps=3, restarts=1, shown=3, doubted=8, queries=5)
 
 
 @pytest.fixture

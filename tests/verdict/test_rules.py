@@ -8,7 +8,7 @@ import pytest
 
 from assay.errors import InputError
 from assay.records.accuracy import CleanAccuracy
-from assay.records.attack import EpsilonCurve, EpsilonPoint, RobustAccuracy
+from assay.records.attack import AttackSanity, EpsilonCurve, EpsilonPoint, RobustAccuracy, SanityCheck
 from assay.records.base import Record
 from assay.records.finding import Verdict
 from assay.records.gradients import GradientFlow, InputGradients, LayerGradient
@@ -254,3 +254,24 @@ def test_verdicts_survive_json() -> None:
     for verdict in judge([clean()]):
         again = Verdict.model_validate_json(verdict.model_dump_json())
         assert again.model_dump(exclude={"value"}) == verdict.model_dump(exclude={"value"})
+
+
+def test_a_fault_that_two_rules_see_is_told_once() -> None:
+    checks = tuple(
+        SanityCheck(name=name, value=1.0, limit=0.0, detail="seen") for name in ("randomised", "zero gradients")
+    )
+    sanity = AttackSanity(norm="linf", epsilon=8 / 255, n=10, checks=checks, seconds=1.0)
+    alone = {verdict.rule: verdict.status for verdict in judge([sanity])}
+    assert alone["A212"] == alone["A214"] == "error"
+    beside = {verdict.rule: verdict.status for verdict in judge([sanity, audit(repeat_gap=0.5)])}
+    assert "A212" not in beside
+    assert beside["A502"] == beside["A214"] == "error"
+
+
+def test_rules_about_the_measurement_are_not_scored() -> None:
+    about_the_model = {"A201", "A202", "A203"}
+    robustness = {rule.id: rule.scored for rule in RULES if rule.category == "robustness"}
+    assert {rule for rule, scored in robustness.items() if scored} == about_the_model
+    assert all(rule.scored for rule in RULES if rule.category != "robustness")
+    verdicts = {verdict.rule: verdict.scored for verdict in judge([attacked("fgsm", 800)])}
+    assert (verdicts["A201"], verdicts["A206"]) == (True, False)

@@ -19,7 +19,7 @@ from assay.data.dataset import ImageDataset, to_unit_range
 from assay.records.attack import AttackSanity, Norm, SanityCheck
 from assay.runtime import device_of, dtype_of, preserved
 
-POINTS = 0.02  # accuracies closer than this are taken for equal
+POINTS = 0.02  # accuracies closer than this, or by one sample, are taken for equal
 ENSEMBLE_POINTS = 0.08  # how far PGD may lie above the ensemble
 ROUNDING = 1e-4  # of the range of the logits: what float32 and another kernel may change
 _PASSES = 4
@@ -67,6 +67,11 @@ class _Bench:
     @property
     def labels(self) -> Tensor:
         return self.data.labels.to(device_of(self.model))
+
+    @property
+    def equal(self) -> float:
+        """How far two accuracies may lie apart and be taken for equal."""
+        return max(POINTS, 1 / len(self.data))
 
     def run(self, options: Attack, *, epsilon: float | None = None) -> Outcome:
         return attack(
@@ -218,7 +223,7 @@ def _attacks(bench: _Bench) -> Iterator[SanityCheck]:
     yield SanityCheck(
         name="one step beats many",
         value=excess,
-        limit=POINTS,
+        limit=bench.equal,
         detail=f"one step leaves {_percent(_share(one.robust))}, {_STEPS} steps leave {_percent(_share(many.robust))}",
     )
     wider = bench.run(Pgd(steps=_STEPS), epsilon=2 * bench.epsilon)
@@ -226,7 +231,7 @@ def _attacks(bench: _Bench) -> Iterator[SanityCheck]:
     yield SanityCheck(
         name="rises with epsilon",
         value=rise,
-        limit=POINTS,
+        limit=bench.equal,
         detail=f"{_percent(_share(many.robust))} left at epsilon, {_percent(_share(wider.robust))} at twice epsilon",
     )
     huge = _share(bench.run(Pgd(steps=_STEPS), epsilon=_unbounded(bench)).robust)
@@ -241,7 +246,7 @@ def _attacks(bench: _Bench) -> Iterator[SanityCheck]:
     yield SanityCheck(
         name="more steps help",
         value=gained,
-        limit=2 * POINTS,
+        limit=2 * bench.equal,
         detail=f"twice the steps and restarts break another {_percent(gained)}",
     )
     blind = bench.run(SquareSearch(queries=bench.queries))
@@ -249,7 +254,7 @@ def _attacks(bench: _Bench) -> Iterator[SanityCheck]:
     yield SanityCheck(
         name="black box beats white box",
         value=missed,
-        limit=POINTS,
+        limit=bench.equal,
         detail=f"a search without gradients breaks {_percent(missed)} that {_STEPS} gradient steps do not",
     )
     strong = bench.run(ApgdT(steps=50, targets=3))

@@ -12,6 +12,8 @@ from torch import nn
 from assay.attacks.gallery import pick_gallery
 from assay.attacks.measure import RobustnessMeasurement, measure_epsilon_curve, measure_robust_accuracy
 from assay.attacks.presets import Attack, Fgsm, Pgd, RandomNoise, SignedSteps
+from assay.attacks.samples import pick_samples
+from assay.attacks.sanity import measure_attack_sanity
 from assay.check.budget import Budget
 from assay.data.dataset import ImageDataset
 from assay.diagnostics.batchnorm import audit_normalization
@@ -114,11 +116,23 @@ def _attacks(bench: Bench) -> Iterator[Record]:
         yield measurement.record
         if attack is patient:
             yield pick_gallery(measurement, bench.attacked, shown=bench.budget.shown)
+            yield pick_samples(measurement, bench.attacked, shown=bench.budget.pictured)
 
 
 def _attack(bench: Bench, attack: Attack) -> RobustnessMeasurement:
     return measure_robust_accuracy(
         bench.model, bench.attacked, attack=attack, epsilon=EPSILON, seed=bench.seed, clean=bench.known
+    )
+
+
+def _attack_sanity(bench: Bench) -> Iterator[Record]:
+    yield measure_attack_sanity(
+        bench.model,
+        bench.attacked,
+        epsilon=EPSILON,
+        seed=bench.seed,
+        n=bench.budget.doubted,
+        queries=bench.budget.queries,
     )
 
 
@@ -154,6 +168,7 @@ STAGES: tuple[CheckStage, ...] = (
     CheckStage("anatomy", _anatomy),
     CheckStage("clean accuracy", _accuracy, required=True),
     CheckStage("attacks", _attacks),
+    CheckStage("attack sanity", _attack_sanity),
     CheckStage("accuracy against epsilon", _epsilon_curve),
     CheckStage("invariance", _invariance),
     CheckStage("input gradients", _input_gradients),

@@ -22,7 +22,8 @@ class Verdict(Record):
     """One rule, judged: the claim, the number against its threshold, where, why it matters, and the fix.
 
     ``claim`` is a sentence that is true when the status is ``pass``. ``evidence`` lists the kinds of the records the
-    verdict rests on. ``value`` is NaN when nothing was measured.
+    verdict rests on. ``value`` is NaN when nothing was measured. ``scored`` is False for a rule that judges the
+    measurement, not the model: it says whether a number can be trusted, and no score rises for it.
     """
 
     kind: Literal["verdict"] = "verdict"
@@ -38,4 +39,5 @@ class Verdict(Record):
     fix: str
     reference: str
     evidence: tuple[str, ...]
+    scored: bool = True
     remedy: Remedy | None = None

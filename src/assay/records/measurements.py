@@ -17,6 +17,7 @@ from assay.records.mode import ModeAudit
 from assay.records.normalization import NormalizationAudit
 from assay.records.recurrence import TimeTrace
 from assay.records.remedies import RemedyComparison
+from assay.records.sample_gallery import SampleGallery
 from assay.records.sequence_accuracy import SequenceAccuracy
 from assay.records.spectrum import LayerSpectra
 from assay.records.training import DecayGroups, OptimizerAudit, TrainingRun
@@ -26,6 +27,7 @@ Measurement = Annotated[
     | RobustAccuracy
     | EpsilonCurve
     | AdversarialGallery
+    | SampleGallery
     | AttackSanity
     | AttackAnatomy
     | Invariance

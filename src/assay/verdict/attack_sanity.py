@@ -201,6 +201,7 @@ RULES = tuple(
         why=doubt.why,
         fix=doubt.fix,
         reference=doubt.reference,
+        scored=False,
     )
     for doubt in _DOUBTS
 )

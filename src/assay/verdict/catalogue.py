@@ -21,6 +21,8 @@ from assay.verdict import (
 from assay.verdict.rule import Evidence, Rule
 
 ON_REQUEST = (*attack_sanity.RULES, *traces.RULES)  # judged only where their records were taken
+# The first of each pair asks of a few samples what the second asks of more, and keeps silent where that was judged.
+TWINS = {"A211": "A501", "A212": "A502", "A213": "A504", "A217": "A204", "A223": "A503", "A225": "A206"}
 RULES: tuple[Rule, ...] = tuple(
     sorted(
         (
@@ -41,11 +43,14 @@ SEVERITY = {"error": 0, "warn": 1, "pass": 2, "not run": 3}
 def judge(records: Iterable[Record], *, rules: Iterable[Rule] = RULES) -> tuple[Verdict, ...]:
     """Hold the records against every rule: errors first, then warnings, passes, and what could not be judged.
 
-    Rules about traces and about an attack's own sanity are left out where no such record was taken.
+    Rules about traces and about an attack's own sanity are left out where no such record was taken, and those that
+    have a twin (:data:`TWINS`) where it was judged: one fault is told once.
     """
     evidence = Evidence(records)
     asked = (r for r in rules if r not in ON_REQUEST or all(evidence.first(need) for need in r.needs))
-    verdicts = [rule.verdict(evidence) for rule in asked]
+    every = [rule.verdict(evidence) for rule in asked]
+    judged = {verdict.rule for verdict in every if verdict.status != "not run"}
+    verdicts = [verdict for verdict in every if TWINS.get(verdict.rule) not in judged]
     return tuple(sorted(verdicts, key=lambda verdict: (SEVERITY[verdict.status], verdict.rule)))
 
 

@@ -139,6 +139,7 @@ RULES = (
         why="When a stronger attack does worse, gradients are masked and every robust accuracy flatters the model.",
         fix="Look for quantised, random or saturated layers; trust only attacks that do without gradients until then.",
         reference="Athalye et al. 2018, Obfuscated gradients give a false sense of security, arXiv:1802.00420",
+        scored=False,
     ),
     Rule(
         id="A205",
@@ -150,6 +151,7 @@ RULES = (
         why="The loss climbs when gradients point uphill; where not, attacks and adversarial training are blind.",
         fix="If the first step fails, look for zero or wrong gradients; if only later ones do, the steps overshoot.",
         reference="Goodfellow et al. 2015, arXiv:1412.6572",
+        scored=False,
     ),
     Rule(
         id="A206",
@@ -161,5 +163,6 @@ RULES = (
         why="An attack that cheats, or a model that changes its answer, makes robust accuracy meaningless.",
         fix="Rejected candidates were not counted; look for randomness or dependence on the batch.",
         reference="Carlini et al. 2019, arXiv:1902.06705, section 5",
+        scored=False,
     ),
 )

@@ -49,6 +49,7 @@ class Rule:
     ``why``        what goes wrong for the user when the claim is false
     ``fix``        what to do then
     ``reference``  where the reader can learn more
+    ``scored``     False when it judges the measurement, not the model
     """
 
     id: str
@@ -60,6 +61,7 @@ class Rule:
     why: str
     fix: str
     reference: str
+    scored: bool = True
 
     def verdict(self, evidence: Evidence) -> Verdict:
         """Judge, and put the outcome beside the claim."""
@@ -81,6 +83,7 @@ class Rule:
             fix=self.fix,
             reference=self.reference,
             evidence=tuple(kind_of(need) for need in self.needs),
+            scored=self.scored,
         )
 
 
