@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,25 +9,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from assay.cli import arguments as arg
-from assay.errors import InputError, OptionError
+from assay.cli.budget import BudgetName
+from assay.errors import OptionError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from rich.console import Console
-    from torch import nn
-
-    from assay.data.dataset import ImageDataset
     from assay.records.checkup import Checkup
-    from assay.records.training import TrainingRun
-
-
-class BudgetName(StrEnum):
-    """How much work a check may spend."""
-
-    QUICK = "quick"
-    STANDARD = "standard"
-    FULL = "full"
 
 
 class FailOn(StrEnum):
@@ -96,6 +83,7 @@ def check(
     from rich.console import Console
 
     from assay.check import BUDGETS, run_check
+    from assay.cli.preparing import prepare
     from assay.cli.progress import StageProgress
     from assay.files import make_folder
     from assay.report.text import print_summary
@@ -103,7 +91,7 @@ def check(
     errors = Console(stderr=True)
     if model is None and data not in {None, "digits"}:
         raise OptionError("MODEL", expected=f"a model to test on {data}", got="none (only the digits need none)")
-    dataset, network, history = _prepare(
+    dataset, network, history = prepare(
         model,
         weights=weights,
         data=data,
@@ -115,7 +103,6 @@ def check(
         seed=seed,
         device=device,
         console=errors,
-        out=out,
     )
     folder = make_folder(out)
     with StageProgress(errors) as progress:
@@ -139,79 +126,6 @@ def check(
         bad = {"error"} if fail_on is FailOn.ERROR else {"error", "warn"}
         if any(verdict.status in bad for verdict in checkup.verdicts):
             raise typer.Exit(1)
-
-
-def _prepare(
-    model: str | None,
-    *,
-    weights: Path | None,
-    data: str | None,
-    data_dir: Path | None,
-    split: str,
-    normalization: str | None,
-    image_size: int | None,
-    max_bad: int,
-    seed: int,
-    device: str,
-    console: Console,
-    out: Path,
-) -> tuple[ImageDataset, nn.Module, Sequence[TrainingRun]]:
-    from assay.data.sources import load_dataset
-    from assay.models.loading import open_model
-    from assay.runtime import choose_device
-
-    target = choose_device(device)
-    dataset = load_dataset(
-        data or _data_of(model), split=split, data_dir=data_dir, max_bad=max_bad, image_size=image_size
-    )
-    for line in dataset.skipped:
-        console.print(f"skipped: {line}", style="yellow", markup=False)
-    if model is None:
-        from assay.check.default import train_on_digits
-        from assay.cli.progress import TrainingProgress
-
-        with TrainingProgress(console) as progress:
-            network, run = train_on_digits(seed=seed, on_step=progress.step)
-        return dataset, network.to(target), (run,)
-    opened = open_model(
-        model,
-        weights=weights,
-        classes=len(dataset.classes),
-        image_shape=dataset.shape,
-        normalization=normalization,
-    )
-    for note in opened.notes:
-        console.print(f"note: {note}", style="yellow", markup=False)
-    return dataset, opened.model.to(target), _history_of(model)
-
-
-def _history_of(model: str) -> tuple[TrainingRun, ...]:
-    """How a run folder's model was trained; nothing for any other model."""
-    from pydantic import ValidationError
-
-    from assay.records.training import TrainingRun
-
-    record = Path(model) / "training.json"
-    if not record.is_file():
-        return ()
-    try:
-        return (TrainingRun.model_validate_json(record.read_bytes()),)
-    except ValidationError as error:
-        found = error.errors()[0]["msg"]
-        raise InputError(str(record), expected="the record of a training run", got=found) from None
-
-
-def _data_of(model: str | None) -> str:
-    """What a run folder was trained on; the digits when there is no model either."""
-    if model is None:
-        return "digits"
-    config = Path(model) / "config.json"
-    if config.is_file():
-        try:
-            return str(json.loads(config.read_text())["data"]["name"])
-        except (ValueError, KeyError, TypeError):
-            pass
-    raise OptionError("--data", expected="the images to test on, such as cifar10 or a folder", got="nothing")
 
 
 def _write(checkup: Checkup, folder: Path, *, formats: Sequence[Extra]) -> None:

@@ -6,6 +6,7 @@ from typing import Literal
 
 from assay.records.accuracy import Proportion
 from assay.records.base import Frozen, Record
+from assay.records.samples import SampleBits, SampleLevels
 
 Norm = Literal["linf", "l2", "l1"]
 
@@ -17,7 +18,8 @@ class RobustAccuracy(Record, Proportion):
     after step k; empty for attacks without steps. ``epsilon`` and ``step_size`` are in pixel units ([0, 1] scale).
     ``outside_ball`` counts adversarial candidates rejected by the float64 check of the ball or the box;
     ``unconfirmed`` those the untouched model, asked again, still got right. ``constrained`` is False for presets such
-    as ``signed-steps`` which do not project: their ``epsilon`` is the size of a step.
+    as ``signed-steps`` which do not project: their ``epsilon`` is the size of a step. ``per_sample`` tells which
+    samples were right before and after.
     """
 
     kind: Literal["robust_accuracy"] = "robust_accuracy"
@@ -38,6 +40,7 @@ class RobustAccuracy(Record, Proportion):
     mean_distance: float = 0.0
     forward_equivalents: float = 0.0
     seconds: float
+    per_sample: SampleBits | None = None
 
 
 class EpsilonPoint(Proportion):
@@ -50,6 +53,8 @@ class EpsilonCurve(Record):
     """Accuracy against epsilon under one attack, on the same samples; the first point is epsilon 0.
 
     ``median_epsilon`` is where the curve, straight between its points, falls to one half; None when it does not.
+    ``per_sample`` counts for each sample the points at which it was right: 0 when it was wrong before, k when point k
+    (from 0) was the first to break it; None beyond 255 points.
     """
 
     kind: Literal["epsilon_curve"] = "epsilon_curve"
@@ -59,6 +64,7 @@ class EpsilonCurve(Record):
     points: tuple[EpsilonPoint, ...]
     median_epsilon: float | None
     seconds: float
+    per_sample: SampleLevels | None = None
 
 
 class AdversarialExample(Frozen):

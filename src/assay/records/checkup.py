@@ -9,13 +9,17 @@ from assay.records.base import Frozen, Record
 from assay.records.environment import Environment
 from assay.records.finding import Verdict
 from assay.records.measurements import Measurement
+from assay.records.samples import SampleSet
 
 SCHEMA_VERSION: Literal[1] = 1
 R = TypeVar("R", bound=Record)
 
 
 class Subject(Frozen):
-    """What was put to the test: the model and the data as the user named them."""
+    """What was put to the test: the model and the data as the user named them.
+
+    ``samples`` identifies all the ``available`` ones, so that parts of one set can be paired with one another.
+    """
 
     model: str
     weights: str | None
@@ -25,6 +29,7 @@ class Subject(Frozen):
     available: int
     classes: tuple[str, ...]
     image_shape: tuple[int, int, int]
+    samples: SampleSet | None = None
 
 
 class Stage(Frozen):
