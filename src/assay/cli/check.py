@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -27,8 +28,9 @@ class FailOn(StrEnum):
 
 
 class Extra(StrEnum):
-    """Machine-readable files to write beside the report."""
+    """Machine-readable files to write beside the report; ``json`` is check.json, which is always written."""
 
+    JSON = "json"
     JUNIT = "junit"
     SARIF = "sarif"
 
@@ -66,6 +68,7 @@ def check(
         list[Extra] | None,
         typer.Option("--format", help="Write this too, beside the report; may be repeated.", show_default=False),
     ] = None,
+    baseline: arg.BaselineFile = None,
     normalization: arg.Normalization = None,
     image_size: arg.ImageSize = None,
     max_bad: arg.MaxBad = 0,
@@ -86,7 +89,9 @@ def check(
     from assay.cli.preparing import prepare
     from assay.cli.progress import StageProgress
     from assay.files import make_folder
+    from assay.report.reading import read_baseline
     from assay.report.text import print_summary
+    from assay.verdict.baseline import apply_baseline
 
     errors = Console(stderr=True)
     if model is None and data not in {None, "digits"}:
@@ -104,6 +109,7 @@ def check(
         device=device,
         console=errors,
     )
+    accepted = None if baseline is None else read_baseline(baseline)  # before any work is done
     folder = make_folder(out)
     with StageProgress(errors) as progress:
         checkup = run_check(
@@ -119,16 +125,16 @@ def check(
             resume=resume,
             on_stage=progress.show,
         )
-    _write(checkup, folder, formats=formats or ())
+    if accepted is not None:
+        checkup = apply_baseline(checkup, accepted, today=datetime.now(UTC).date())
+    _write(checkup, folder, formats=formats or (), fail_on=fail_on)
     print_summary(checkup, Console())
     typer.echo(f"Report: {folder / 'report.html'}")
-    if fail_on is not FailOn.NEVER:
-        bad = {"error"} if fail_on is FailOn.ERROR else {"error", "warn"}
-        if any(verdict.status in bad for verdict in checkup.verdicts):
-            raise typer.Exit(1)
+    if fail_on is not FailOn.NEVER and any(verdict.fails(fail_on.value) for verdict in checkup.verdicts):
+        raise typer.Exit(1)
 
 
-def _write(checkup: Checkup, folder: Path, *, formats: Sequence[Extra]) -> None:
+def _write(checkup: Checkup, folder: Path, *, formats: Sequence[Extra], fail_on: FailOn) -> None:
     from assay.files import write_atomically
 
     # First what cannot be had again: the pages can be drawn from it at any time.
@@ -139,6 +145,6 @@ def _write(checkup: Checkup, folder: Path, *, formats: Sequence[Extra]) -> None:
 
     write_atomically(folder / "report.html", render_page(checkup))
     if Extra.JUNIT in formats:
-        write_atomically(folder / "check.junit.xml", render_junit(checkup))
+        write_atomically(folder / "check.junit.xml", render_junit(checkup, fail_on=fail_on.value))
     if Extra.SARIF in formats:
         write_atomically(folder / "check.sarif", render_sarif(checkup))

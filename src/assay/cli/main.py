@@ -9,6 +9,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
+from assay.cli.accept import accept
 from assay.cli.anatomy import anatomy
 from assay.cli.attack import attack
 from assay.cli.augment import augment
@@ -65,6 +66,7 @@ app.command()(groups)
 app.command()(factor)
 app.command()(compress)
 app.command()(compare)
+app.command()(accept)
 app.command()(explain)
 app.command()(report)
 

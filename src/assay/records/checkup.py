@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Literal, TypeVar
 
 from assay.records.base import Frozen, Record
+from assay.records.baseline import Outdated
 from assay.records.environment import Environment
 from assay.records.finding import Verdict
 from assay.records.measurements import Measurement
@@ -41,7 +42,10 @@ class Stage(Frozen):
 
 
 class Checkup(Record):
-    """One check. ``schema_version`` rises when a reader of the older form would misread the newer."""
+    """One check. ``schema_version`` rises when a reader of the older form would misread the newer.
+
+    ``outdated`` are the entries of its baseline that accepted nothing.
+    """
 
     kind: Literal["checkup"] = "checkup"
     schema_version: Literal[1] = SCHEMA_VERSION
@@ -54,6 +58,7 @@ class Checkup(Record):
     stages: tuple[Stage, ...]
     records: tuple[Measurement, ...]
     verdicts: tuple[Verdict, ...]
+    outdated: tuple[Outdated, ...] = ()
 
     def each(self, kind: type[R]) -> Iterator[R]:
         """The records of one class, in the order they were measured."""

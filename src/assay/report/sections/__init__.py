@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from assay.records.checkup import Checkup
 from assay.report.parts import Section
+from assay.report.sections.accepted import accepted_section
 from assay.report.sections.accuracy import accuracy_section
 from assay.report.sections.anatomy import anatomy_section
 from assay.report.sections.configuration import decay_section, modes_section, optimizer_section
@@ -22,6 +23,7 @@ from assay.report.sections.spectra import spectra_section
 from assay.report.sections.training import training_section
 
 EVIDENCE = (
+    accepted_section,
     accuracy_section,
     robustness_section,
     gallery_section,
