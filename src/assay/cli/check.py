@@ -74,6 +74,16 @@ def check(
     max_bad: arg.MaxBad = 0,
     seed: arg.Seed = 0,
     device: arg.Device = "auto",
+    apply_fixes: Annotated[
+        bool,
+        typer.Option(
+            "--apply-fixes", help="Apply the fixes there are to copies of the model, measure again, keep the weights."
+        ),
+    ] = False,
+    fix_data: Annotated[
+        str | None,
+        typer.Option(help="Images to fix with; the training split of --data by default.", show_default=False),
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Take over what an interrupted check finished.")] = False,
 ) -> None:
     """Put a model to the test: accuracy, attacks, gradients, modes, spectra. Writes one page that says what holds.
@@ -86,7 +96,7 @@ def check(
     from rich.console import Console
 
     from assay.check import BUDGETS, run_check
-    from assay.cli.preparing import prepare
+    from assay.cli.preparing import data_of, prepare
     from assay.cli.progress import StageProgress
     from assay.files import make_folder
     from assay.report.reading import read_baseline
@@ -124,6 +134,23 @@ def check(
             folder=folder,
             resume=resume,
             on_stage=progress.show,
+        )
+    if apply_fixes:
+        from assay.cli.fixing import fix_and_measure_again
+
+        _write(checkup, folder, formats=(), fail_on=fail_on)  # what is measured is kept, whatever happens to the fixes
+        checkup = fix_and_measure_again(
+            network,
+            dataset,
+            checkup,
+            source=fix_data or data or ("digits" if model is None else data_of(model)),
+            data_dir=data_dir,
+            image_size=image_size,
+            budget=BUDGETS[budget.value],
+            limit=limit,
+            spec=model,
+            folder=folder,
+            console=errors,
         )
     if accepted is not None:
         checkup = apply_baseline(checkup, accepted, today=datetime.now(UTC).date())

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import numpy as np
+from numpy.typing import NDArray
 
 from assay.comparison.bootstrap import Resampled, p_of_zero, percentile_interval, resample_apart, resample_paired
 from assay.comparison.exact import fisher, mcnemar, newcombe, newcombe_paired
@@ -43,32 +44,38 @@ def find_differences(reference: Checkup, candidate: Checkup, *, seed: int) -> Fo
             continue
         left = np.array(share.bits.unpack(), dtype=bool)[match.reference]
         right = np.array(other.bits.unpack(), dtype=bool)[match.candidate]
-        both, lost, gained = (int(x.sum()) for x in (left & right, left & ~right, ~left & right))
-        low, high = newcombe_paired(both, lost, gained, len(left) - both - lost - gained)
-        found.differences.append(
-            Difference(
-                measure=share.name,
-                reference=float(left.mean()),
-                candidate=float(right.mean()),
-                difference=(gained - lost) / len(left),
-                low=low,
-                high=high,
-                test="McNemar's exact test",
-                paired=True,
-                n=len(left),
-                n_candidate=len(left),
-                lost=lost,
-                gained=gained,
-                p=mcnemar(lost, gained),
-                note=match.note,
-            )
-        )
+        found.differences.append(paired_difference(share.name, left, right, note=match.note))
     found.left_out += [
         f"{share.name}: not measured in the reference" for topic, share in shares.items() if topic not in topics
     ]
     _add_curves(reference, candidate, found, seed=seed)
     _add_invariance(reference, candidate, found, seed=seed)
     return found
+
+
+def paired_difference(
+    measure: str, before: NDArray[np.bool_], after: NDArray[np.bool_], *, note: str = ""
+) -> Difference:
+    """Two answers, right or wrong, to each of the same samples (N,): McNemar's test and Newcombe's paired interval."""
+    both, lost, gained = (int(x.sum()) for x in (before & after, before & ~after, ~before & after))
+    n = len(before)
+    low, high = newcombe_paired(both, lost, gained, n - both - lost - gained)
+    return Difference(
+        measure=measure,
+        reference=float(before.mean()),
+        candidate=float(after.mean()),
+        difference=(gained - lost) / n,
+        low=low,
+        high=high,
+        test="McNemar's exact test",
+        paired=True,
+        n=n,
+        n_candidate=n,
+        lost=lost,
+        gained=gained,
+        p=mcnemar(lost, gained),
+        note=note,
+    )
 
 
 def _comparable(one: Share | Grade, other: Share | Grade | None, found: Found) -> bool:

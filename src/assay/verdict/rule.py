@@ -49,6 +49,7 @@ class Rule:
     ``why``        what goes wrong for the user when the claim is false
     ``fix``        what to do then
     ``reference``  where the reader can learn more
+    ``remedy``     the name of the mechanical fix that ``assay check --apply-fixes`` applies, empty where there is none
     """
 
     id: str
@@ -60,6 +61,7 @@ class Rule:
     why: str
     fix: str
     reference: str
+    remedy: str = ""
 
     def verdict(self, evidence: Evidence) -> Verdict:
         """Judge, and put the outcome beside the claim."""

@@ -10,6 +10,7 @@ from assay.report.sections.anatomy import anatomy_section
 from assay.report.sections.configuration import decay_section, modes_section, optimizer_section
 from assay.report.sections.curvature import curvature_section
 from assay.report.sections.depth_trace import depth_trace_section
+from assay.report.sections.fixes import fixes_section
 from assay.report.sections.gradients import gradient_flow_section
 from assay.report.sections.invariance import invariance_section
 from assay.report.sections.measured import leftovers_section, measured_section
@@ -24,6 +25,7 @@ from assay.report.sections.training import training_section
 
 EVIDENCE = (
     accepted_section,
+    fixes_section,
     accuracy_section,
     robustness_section,
     gallery_section,
