@@ -11,9 +11,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from assay.data.dataset import Batch, ImageDataset, to_unit_range
+from assay.data.samples import keep_right
 from assay.data.sequences import TEST, SequenceTask
 from assay.errors import ModelError
 from assay.records.accuracy import CalibrationBin, ClassAccuracy, CleanAccuracy
+from assay.records.samples import SampleBits
 from assay.records.sequence_accuracy import SequenceAccuracy
 from assay.runtime import device_of, dtype_of, preserved
 
@@ -151,10 +153,13 @@ def check_logits(logits: object, *, n: int, classes: int) -> None:
 
 def measure_clean_accuracy(model: nn.Module, dataset: ImageDataset, *, batch_size: int = 250) -> CleanAccuracy:
     """Accuracy, loss, confusion, recall of each class and calibration on untouched images."""
-    return summarize(predict(model, dataset, batch_size=batch_size), classes=dataset.classes)
+    predictions = predict(model, dataset, batch_size=batch_size)
+    return summarize(predictions, classes=dataset.classes, per_sample=keep_right(dataset, predictions.correct))
 
 
-def summarize(predictions: Predictions, *, classes: tuple[str, ...]) -> CleanAccuracy:
+def summarize(
+    predictions: Predictions, *, classes: tuple[str, ...], per_sample: SampleBits | None = None
+) -> CleanAccuracy:
     """Count predictions into a :class:`CleanAccuracy`; samples with a non-finite logit are wrong, and counted."""
     labels, predicted, correct = predictions.labels, predictions.classes, predictions.correct
     k, n = len(classes), len(labels)
@@ -178,6 +183,7 @@ def summarize(predictions: Predictions, *, classes: tuple[str, ...]) -> CleanAcc
         top5_accuracy=int(top5.sum()) / n if k > 10 else None,
         non_finite=int((~finite).sum()),
         images_per_second=n / max(predictions.seconds, 1e-9),
+        per_sample=per_sample,
     )
 
 

@@ -16,9 +16,11 @@ from assay.attacks.plan import Attack
 from assay.attacks.registry import find_attack
 from assay.attacks.threat import Threat
 from assay.data.dataset import ImageDataset, to_unit_range
+from assay.data.samples import MOST_LEVELS, keep_levels, keep_right
 from assay.errors import OptionError
 from assay.evaluate import Predictions, predict, preferred_layout
 from assay.records.attack import EpsilonCurve, EpsilonPoint, Norm, Precision, RobustAccuracy
+from assay.records.samples import SampleBits
 from assay.runtime import device_of, dtype_of, preserved
 
 EPSILONS = tuple(k / 255 for k in (0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0))
@@ -68,7 +70,14 @@ def measure_robust_accuracy(
     )
     rounded = count_right_after_rounding(model, dataset, outcome, batch_size=batch_size)
     return RobustnessMeasurement(
-        summarize_attack(outcome, options=options, seed=seed, correct_after_rounding=rounded), outcome
+        summarize_attack(
+            outcome,
+            options=options,
+            seed=seed,
+            correct_after_rounding=rounded,
+            per_sample=keep_right(dataset, outcome.robust),
+        ),
+        outcome,
     )
 
 
@@ -105,7 +114,12 @@ def _attack_dataset(
 
 
 def summarize_attack(
-    outcome: Outcome, *, options: Attack, seed: int, correct_after_rounding: int | None = None
+    outcome: Outcome,
+    *,
+    options: Attack,
+    seed: int,
+    correct_after_rounding: int | None = None,
+    per_sample: SampleBits | None = None,
 ) -> RobustAccuracy:
     """Count an outcome into a :class:`RobustAccuracy`."""
     robust, n = outcome.robust, len(outcome.labels)
@@ -132,6 +146,7 @@ def summarize_attack(
         forward_equivalents=(outcome.effort.forwards + outcome.effort.backwards) / n,
         precision=outcome.precision,
         seconds=outcome.seconds,
+        per_sample=per_sample,
     )
 
 
@@ -193,6 +208,7 @@ def measure_epsilon_curve(
         precision=precision,
     )
     points = tuple(EpsilonPoint.of(int((minimal > e).sum()), len(dataset), epsilon=e) for e in ordered)
+    held = (minimal[:, None] > torch.tensor(ordered, dtype=torch.float64)).sum(dim=1)
     return EpsilonCurve(
         attack=options.name,
         norm=norm,
@@ -200,6 +216,7 @@ def measure_epsilon_curve(
         points=points,
         median_epsilon=crossing(points),
         seconds=time.perf_counter() - started,
+        per_sample=keep_levels(dataset, held) if len(ordered) <= MOST_LEVELS else None,
     )
 
 

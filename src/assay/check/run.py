@@ -13,6 +13,7 @@ from assay.check.budget import BUDGETS, Budget
 from assay.check.journal import FinishedStage, Journal, fingerprint
 from assay.check.stages import STAGES, Bench
 from assay.data.dataset import ImageDataset
+from assay.data.samples import identify_samples
 from assay.errors import AssayError, ModelError
 from assay.records.base import Record
 from assay.records.checkup import Checkup, Stage, Subject
@@ -108,4 +109,5 @@ def _describe_subject(bench: Bench, *, name: str, weights: str | None) -> Subjec
         available=len(data),
         classes=data.classes,
         image_shape=data.shape,
+        samples=identify_samples(data),
     )

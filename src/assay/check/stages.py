@@ -21,7 +21,7 @@ from assay.diagnostics.depth import measure_gradient_flow
 from assay.diagnostics.invariance import measure_invariance
 from assay.diagnostics.modes import audit_modes
 from assay.diagnostics.saliency import measure_input_gradients
-from assay.evaluate import Predictions, predict, summarize
+from assay.evaluate import Predictions, measure_clean_accuracy, predict
 from assay.lowrank.spectrum import measure_spectra
 from assay.models.anatomy import measure_anatomy
 from assay.records.base import Record
@@ -106,7 +106,7 @@ def _anatomy(bench: Bench) -> Iterator[Record]:
 
 
 def _accuracy(bench: Bench) -> Iterator[Record]:
-    yield summarize(predict(bench.model, bench.clean), classes=bench.clean.classes)
+    yield measure_clean_accuracy(bench.model, bench.clean)
 
 
 def _attacks(bench: Bench) -> Iterator[Record]:

@@ -51,3 +51,9 @@ Normalization = Annotated[
         show_default=False,
     ),
 ]
+BaselineFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--baseline", help="Accepted findings (see `assay accept`): shown, but they do not fail.", show_default=False
+    ),
+]

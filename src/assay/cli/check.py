@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,25 +10,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from assay.cli import arguments as arg
-from assay.errors import InputError, OptionError
+from assay.cli.budget import BudgetName
+from assay.errors import OptionError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from rich.console import Console
-    from torch import nn
-
-    from assay.data.dataset import ImageDataset
     from assay.records.checkup import Checkup
-    from assay.records.training import TrainingRun
-
-
-class BudgetName(StrEnum):
-    """How much work a check may spend."""
-
-    QUICK = "quick"
-    STANDARD = "standard"
-    FULL = "full"
 
 
 class FailOn(StrEnum):
@@ -40,8 +28,9 @@ class FailOn(StrEnum):
 
 
 class Extra(StrEnum):
-    """Machine-readable files to write beside the report."""
+    """Machine-readable files to write beside the report; ``json`` is check.json, which is always written."""
 
+    JSON = "json"
     JUNIT = "junit"
     SARIF = "sarif"
 
@@ -79,11 +68,22 @@ def check(
         list[Extra] | None,
         typer.Option("--format", help="Write this too, beside the report; may be repeated.", show_default=False),
     ] = None,
+    baseline: arg.BaselineFile = None,
     normalization: arg.Normalization = None,
     image_size: arg.ImageSize = None,
     max_bad: arg.MaxBad = 0,
     seed: arg.Seed = 0,
     device: arg.Device = "auto",
+    apply_fixes: Annotated[
+        bool,
+        typer.Option(
+            "--apply-fixes", help="Apply the fixes there are to copies of the model, measure again, keep the weights."
+        ),
+    ] = False,
+    fix_data: Annotated[
+        str | None,
+        typer.Option(help="Images to fix with; the training split of --data by default.", show_default=False),
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Take over what an interrupted check finished.")] = False,
 ) -> None:
     """Put a model to the test: accuracy, attacks, gradients, modes, spectra. Writes one page that says what holds.
@@ -96,14 +96,17 @@ def check(
     from rich.console import Console
 
     from assay.check import BUDGETS, run_check
+    from assay.cli.preparing import data_of, prepare
     from assay.cli.progress import StageProgress
     from assay.files import exclusive, make_folder
+    from assay.report.reading import read_baseline
     from assay.report.text import print_summary
+    from assay.verdict.baseline import apply_baseline
 
     errors = Console(stderr=True)
     if model is None and data not in {None, "digits"}:
         raise OptionError("MODEL", expected=f"a model to test on {data}", got="none (only the digits need none)")
-    dataset, network, history = _prepare(
+    dataset, network, history = prepare(
         model,
         weights=weights,
         data=data,
@@ -115,8 +118,8 @@ def check(
         seed=seed,
         device=device,
         console=errors,
-        out=out,
     )
+    accepted = None if baseline is None else read_baseline(baseline)  # before any work is done
     folder = make_folder(out)
     with exclusive(folder), StageProgress(errors) as progress:
         checkup = run_check(
@@ -132,89 +135,33 @@ def check(
             resume=resume,
             on_stage=progress.show,
         )
-    _write(checkup, folder, formats=formats or ())
+    if apply_fixes:
+        from assay.cli.fixing import fix_and_measure_again
+
+        _write(checkup, folder, formats=(), fail_on=fail_on)  # what is measured is kept, whatever happens to the fixes
+        checkup = fix_and_measure_again(
+            network,
+            dataset,
+            checkup,
+            source=fix_data or data or ("digits" if model is None else data_of(model)),
+            data_dir=data_dir,
+            image_size=image_size,
+            budget=BUDGETS[budget.value],
+            limit=limit,
+            spec=model,
+            folder=folder,
+            console=errors,
+        )
+    if accepted is not None:
+        checkup = apply_baseline(checkup, accepted, today=datetime.now(UTC).date())
+    _write(checkup, folder, formats=formats or (), fail_on=fail_on)
     print_summary(checkup, Console())
     typer.echo(f"Report: {folder / 'report.html'}")
-    if fail_on is not FailOn.NEVER:
-        bad = {"error"} if fail_on is FailOn.ERROR else {"error", "warn"}
-        if any(verdict.status in bad for verdict in checkup.verdicts):
-            raise typer.Exit(1)
+    if fail_on is not FailOn.NEVER and any(verdict.fails(fail_on.value) for verdict in checkup.verdicts):
+        raise typer.Exit(1)
 
 
-def _prepare(
-    model: str | None,
-    *,
-    weights: Path | None,
-    data: str | None,
-    data_dir: Path | None,
-    split: str,
-    normalization: str | None,
-    image_size: int | None,
-    max_bad: int,
-    seed: int,
-    device: str,
-    console: Console,
-    out: Path,
-) -> tuple[ImageDataset, nn.Module, Sequence[TrainingRun]]:
-    from assay.data.sources import load_dataset
-    from assay.models.loading import open_model
-    from assay.runtime import choose_device
-
-    target = choose_device(device)
-    dataset = load_dataset(
-        data or _data_of(model), split=split, data_dir=data_dir, max_bad=max_bad, image_size=image_size
-    )
-    for line in dataset.skipped:
-        console.print(f"skipped: {line}", style="yellow", markup=False)
-    if model is None:
-        from assay.check.default import train_on_digits
-        from assay.cli.progress import TrainingProgress
-
-        with TrainingProgress(console) as progress:
-            network, run = train_on_digits(seed=seed, on_step=progress.step)
-        return dataset, network.to(target), (run,)
-    opened = open_model(
-        model,
-        weights=weights,
-        classes=len(dataset.classes),
-        image_shape=dataset.shape,
-        normalization=normalization,
-    )
-    for note in opened.notes:
-        console.print(f"note: {note}", style="yellow", markup=False)
-    return dataset, opened.model.to(target), _history_of(model)
-
-
-def _history_of(model: str) -> tuple[TrainingRun, ...]:
-    """How a run folder's model was trained; nothing for any other model."""
-    from pydantic import ValidationError
-
-    from assay.records.training import TrainingRun
-
-    record = Path(model) / "training.json"
-    if not record.is_file():
-        return ()
-    try:
-        return (TrainingRun.model_validate_json(record.read_bytes()),)
-    except ValidationError as error:
-        found = error.errors()[0]["msg"]
-        raise InputError(str(record), expected="the record of a training run", got=found) from None
-
-
-def _data_of(model: str | None) -> str:
-    """What a run folder was trained on; the digits when there is no model either."""
-    if model is None:
-        return "digits"
-    config = Path(model) / "config.json"
-    if config.is_file():
-        try:
-            return str(json.loads(config.read_text())["data"]["name"])
-        except (ValueError, KeyError, TypeError):
-            pass
-    raise OptionError("--data", expected="the images to test on, such as cifar10 or a folder", got="nothing")
-
-
-def _write(checkup: Checkup, folder: Path, *, formats: Sequence[Extra]) -> None:
+def _write(checkup: Checkup, folder: Path, *, formats: Sequence[Extra], fail_on: FailOn) -> None:
     from assay.files import write_atomically
 
     # First what cannot be had again: the pages can be drawn from it at any time.
@@ -225,6 +172,6 @@ def _write(checkup: Checkup, folder: Path, *, formats: Sequence[Extra]) -> None:
 
     write_atomically(folder / "report.html", render_page(checkup))
     if Extra.JUNIT in formats:
-        write_atomically(folder / "check.junit.xml", render_junit(checkup))
+        write_atomically(folder / "check.junit.xml", render_junit(checkup, fail_on=fail_on.value))
     if Extra.SARIF in formats:
         write_atomically(folder / "check.sarif", render_sarif(checkup))

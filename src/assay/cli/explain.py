@@ -37,6 +37,7 @@ def explain(
         ("Passes when", found.threshold),
         ("Why", found.why),
         ("Fix", found.fix),
+        *((("Applied by", f"assay check --apply-fixes ({found.remedy})"),) if found.remedy else ()),
         ("Reference", found.reference),
         ("Judged from", ", ".join(need.__name__ for need in found.needs)),
     ):

@@ -9,10 +9,12 @@ from typing import Annotated, NoReturn
 
 import typer
 
+from assay.cli.accept import accept
 from assay.cli.anatomy import anatomy
 from assay.cli.attack import attack
 from assay.cli.augment import augment
 from assay.cli.check import check
+from assay.cli.compare import compare
 from assay.cli.compress import compress
 from assay.cli.explain import explain
 from assay.cli.factor import factor
@@ -65,6 +67,8 @@ app.command()(trace)
 app.command()(groups)
 app.command()(factor)
 app.command()(compress)
+app.command()(compare)
+app.command()(accept)
 app.command()(explain)
 app.command()(report)
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from enum import StrEnum
 from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from assay.cli import arguments as arg
 
 if TYPE_CHECKING:
     from assay.records.checkup import Checkup
@@ -37,13 +40,17 @@ def report(
         ),
     ] = None,
     form: Annotated[Form, typer.Option("--format", help="What to write.")] = Form.HTML,
+    baseline: arg.BaselineFile = None,
 ) -> None:
     """Draw a report from a check.json: one offline page, a text, JUnit XML or SARIF. Needs no model and no data."""
     from assay.files import write_atomically
-    from assay.report.reading import read_checkup
+    from assay.report.reading import read_baseline, read_checkup
+    from assay.verdict.baseline import apply_baseline
 
     path = document / "check.json" if document.is_dir() else document
     checkup = read_checkup(path)
+    if baseline is not None:
+        checkup = apply_baseline(checkup, read_baseline(baseline), today=datetime.now(UTC).date())
     if form is Form.TEXT and out is None:
         from rich.console import Console
 

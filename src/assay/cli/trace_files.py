@@ -47,7 +47,7 @@ def subject_of_sequences(records: Sequence[Record]) -> Subject:
         available=n,
         classes=(),
         image_shape=None,
-        samples="sequences",
+        modality="sequences",
     )
 
 

@@ -16,6 +16,7 @@ from assay.augment.operations import TWELVE, Operation, find_operation
 from assay.augment.plan import apply_operation
 from assay.augment.randomness import draw_integers
 from assay.data.dataset import Batch, ImageDataset
+from assay.data.samples import MOST_LEVELS, keep_levels
 from assay.evaluate import predict
 from assay.records.accuracy import Proportion
 from assay.records.augmentation import Invariance, OperationAccuracy, OperationPoint
@@ -49,11 +50,13 @@ def measure_invariance(
     compiled = kernels_ready() or work > _WORTH_COMPILING
     before = predict(model, dataset, batch_size=batch_size).correct
     measured = []
+    held = torch.zeros(len(dataset), dtype=torch.int64)
     for operation in chosen:
         points = []
         for level, (low, high) in enumerate(levels[operation.name], start=1):
             change = partial(_change, operation=operation, low=low, high=high, seed=seed, compiled=compiled)
             after = predict(model, dataset, batch_size=batch_size, transform=change).correct
+            held += after
             points.append(_count(before, after, level=level, low=low, high=high))
             if advance is not None:
                 advance()
@@ -70,6 +73,7 @@ def measure_invariance(
         worst_accuracy=worst.mean_accuracy,
         seed=seed,
         seconds=time.perf_counter() - started,
+        per_sample=keep_levels(dataset, held) if sum(map(len, levels.values())) <= MOST_LEVELS else None,
     )
 
 

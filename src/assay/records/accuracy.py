@@ -8,6 +8,7 @@ from typing import Any, Literal, Self
 from pydantic import model_validator
 
 from assay.records.base import Frozen, Record
+from assay.records.samples import SampleBits
 
 Z_95 = 1.959963984540054  # the 97.5 % quantile of the standard normal
 
@@ -76,7 +77,7 @@ class CleanAccuracy(Record, Proportion):
 
     ``confusion[i][j]`` counts samples of class i predicted as class j. ``expected_calibration_error`` is
     Σ_b (n_b/n)·|accuracy_b − confidence_b| over equal-width confidence bins (Guo et al. 2017, eq. 3).
-    ``loss`` is the mean cross-entropy in nats.
+    ``loss`` is the mean cross-entropy in nats. ``per_sample`` tells which samples were right.
     """
 
     kind: Literal["clean_accuracy"] = "clean_accuracy"
@@ -89,3 +90,4 @@ class CleanAccuracy(Record, Proportion):
     top5_accuracy: float | None = None
     non_finite: int = 0
     images_per_second: float
+    per_sample: SampleBits | None = None

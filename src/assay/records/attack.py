@@ -6,6 +6,7 @@ from typing import Literal
 
 from assay.records.accuracy import Proportion
 from assay.records.base import Frozen, Record
+from assay.records.samples import SampleBits, SampleLevels
 
 Norm = Literal["linf", "l2", "l1"]
 Precision = Literal["auto", "float32", "bfloat16"]  # of convolutions and products in the search, as asked for
@@ -19,7 +20,8 @@ class RobustAccuracy(Record, Proportion):
     ``outside_ball`` counts adversarial candidates rejected by the float64 check of the ball or the box;
     ``unconfirmed`` those the untouched model, asked again, still got right. ``constrained`` is False for presets such
     as ``signed-steps`` which do not project: their ``epsilon`` is the size of a step. ``precision`` is what the search
-    multiplied in; the verdicts are those of the model's own.
+    multiplied in; the verdicts are those of the model's own. ``per_sample`` tells which samples were right before and
+    after.
     """
 
     kind: Literal["robust_accuracy"] = "robust_accuracy"
@@ -41,6 +43,7 @@ class RobustAccuracy(Record, Proportion):
     forward_equivalents: float = 0.0
     precision: Literal["float32", "bfloat16"] = "float32"
     seconds: float
+    per_sample: SampleBits | None = None
 
 
 class EpsilonPoint(Proportion):
@@ -53,6 +56,8 @@ class EpsilonCurve(Record):
     """Accuracy against epsilon under one attack, on the same samples; the first point is epsilon 0.
 
     ``median_epsilon`` is where the curve, straight between its points, falls to one half; None when it does not.
+    ``per_sample`` counts for each sample the points at which it was right: 0 when it was wrong before, k when point k
+    (from 0) was the first to break it; None beyond 255 points.
     """
 
     kind: Literal["epsilon_curve"] = "epsilon_curve"
@@ -62,6 +67,7 @@ class EpsilonCurve(Record):
     points: tuple[EpsilonPoint, ...]
     median_epsilon: float | None
     seconds: float
+    per_sample: SampleLevels | None = None
 
 
 class AdversarialExample(Frozen):

@@ -6,6 +6,7 @@ from typing import Literal
 
 from assay.records.accuracy import Proportion
 from assay.records.base import Frozen, Record
+from assay.records.samples import SampleLevels
 
 
 class OperationPoint(Proportion):
@@ -36,6 +37,7 @@ class Invariance(Record):
     """Accuracy under each image operation, on the same samples as the ``clean`` one.
 
     ``mean_accuracy`` is the mean over operations of their means; ``worst_operation`` has the lowest of them.
+    ``per_sample`` counts for each sample the (operation, strength) pairs under which it was right.
     """
 
     kind: Literal["invariance"] = "invariance"
@@ -46,3 +48,4 @@ class Invariance(Record):
     worst_accuracy: float
     seed: int
     seconds: float
+    per_sample: SampleLevels | None = None

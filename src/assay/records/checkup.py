@@ -6,16 +6,21 @@ from collections.abc import Iterator
 from typing import Literal, TypeVar
 
 from assay.records.base import Frozen, Record
+from assay.records.baseline import Outdated
 from assay.records.environment import Environment
 from assay.records.finding import Verdict
 from assay.records.measurements import Measurement
+from assay.records.samples import SampleSet
 
 SCHEMA_VERSION: Literal[1] = 1
 R = TypeVar("R", bound=Record)
 
 
 class Subject(Frozen):
-    """What was put to the test: the model and the data as the user named them; sequences have no ``image_shape``."""
+    """What was put to the test: the model and the data as the user named them; sequences have no ``image_shape``.
+
+    ``samples`` identifies all the ``available`` ones, so that parts of one set can be paired with one another.
+    """
 
     model: str
     weights: str | None
@@ -25,7 +30,8 @@ class Subject(Frozen):
     available: int
     classes: tuple[str, ...]
     image_shape: tuple[int, int, int] | None
-    samples: Literal["images", "sequences"] = "images"
+    modality: Literal["images", "sequences"] = "images"
+    samples: SampleSet | None = None
 
 
 class Stage(Frozen):
@@ -37,7 +43,10 @@ class Stage(Frozen):
 
 
 class Checkup(Record):
-    """One check. ``schema_version`` rises when a reader of the older form would misread the newer."""
+    """One check. ``schema_version`` rises when a reader of the older form would misread the newer.
+
+    ``outdated`` are the entries of its baseline that accepted nothing.
+    """
 
     kind: Literal["checkup"] = "checkup"
     schema_version: Literal[1] = SCHEMA_VERSION
@@ -50,6 +59,7 @@ class Checkup(Record):
     stages: tuple[Stage, ...]
     records: tuple[Measurement, ...]
     verdicts: tuple[Verdict, ...]
+    outdated: tuple[Outdated, ...] = ()
 
     def each(self, kind: type[R]) -> Iterator[R]:
         """The records of one class, in the order they were measured."""

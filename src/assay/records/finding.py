@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import date
 from typing import Literal
 
 from assay.records.base import Frozen, Record
@@ -18,12 +19,28 @@ class Remedy(Frozen):
     value: float
 
 
+class Acceptance(Frozen):
+    """A finding that somebody decided to live with: the rule, how bad it may be, why, and until when.
+
+    ``status`` is the worst that is accepted; ``measured`` what the rule had measured then. ``expires`` is the last day
+    it holds, None for always.
+    """
+
+    rule: str
+    status: Literal["warn", "error"]
+    reason: str
+    accepted: date
+    expires: date | None = None
+    measured: str = ""
+
+
 class Verdict(Record):
     """One rule, judged: the claim, the number against its threshold, where, why it matters, and the fix.
 
     ``claim`` is a sentence that is true when the status is ``pass``. ``evidence`` lists the kinds of the records the
     verdict rests on. ``value`` is NaN when nothing was measured. ``scored`` is False for a rule that judges the
-    measurement, not the model: it says whether a number can be trusted, and no score rises for it.
+    measurement, not the model: it says whether a number can be trusted, and no score rises for it. An ``accepted``
+    finding is shown and does not fail.
     """
 
     kind: Literal["verdict"] = "verdict"
@@ -41,3 +58,8 @@ class Verdict(Record):
     evidence: tuple[str, ...]
     scored: bool = True
     remedy: Remedy | None = None
+    accepted: Acceptance | None = None
+
+    def fails(self, at: Literal["error", "warn"]) -> bool:
+        """Whether it is a finding at least as bad as ``at`` that nobody accepted."""
+        return self.accepted is None and (self.status in {"error", at})

@@ -12,6 +12,7 @@ from assay.records.attack import AdversarialGallery, AttackAnatomy, AttackSanity
 from assay.records.augmentation import Invariance
 from assay.records.curvature import Curvature
 from assay.records.depth_trace import DepthTrace
+from assay.records.fixes import AppliedFix
 from assay.records.gradients import GradientFlow, InputGradients
 from assay.records.mode import ModeAudit
 from assay.records.normalization import NormalizationAudit
@@ -44,6 +45,7 @@ Measurement = Annotated[
     | Anatomy
     | DecayGroups
     | OptimizerAudit
-    | TrainingRun,
+    | TrainingRun
+    | AppliedFix,
     Field(discriminator="kind"),
 ]

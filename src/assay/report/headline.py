@@ -45,7 +45,7 @@ def subject_line(checkup: Checkup) -> str:
     """What was put to the test, and on how many images of what."""
     subject = checkup.subject
     whole = "" if subject.n == subject.available else f" of {count(subject.available)}"
-    data = f"{subject.samples} of {clip(subject.data, 60)} ({subject.split})"
+    data = f"{subject.modality} of {clip(subject.data, 60)} ({subject.split})"
     return f"{clip(subject.model, 60)} · {count(subject.n)}{whole} {data}"
 
 

@@ -2,27 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from typing import Literal
 from xml.etree import ElementTree
 
 from assay.records.checkup import Checkup
-from assay.records.finding import Status, Verdict
+from assay.records.finding import Verdict
 from assay.report.headline import subject_line
 from assay.report.standing import CategoryState, states
 from assay.report.wording import inert
 
+FailOn = Literal["error", "warn", "never"]
 
-def render_junit(checkup: Checkup, *, fail_on: Literal["error", "warn"] = "error") -> str:
+
+def render_junit(checkup: Checkup, *, fail_on: FailOn = "error") -> str:
     """One ``<testcase>`` a rule: ``<failure>`` at or above ``fail_on``, ``<skipped>`` where it did not run.
 
-    A warning below ``fail_on`` passes and says its sentence in ``<system-out>``.
+    A warning below ``fail_on`` passes and says its sentence in ``<system-out>``; an accepted finding is skipped, with
+    the reason for which it was accepted. ``fail_on="never"`` writes no failure at all.
     """
-    failing: Collection[Status] = {"error"} if fail_on == "error" else {"error", "warn"}
     root = ElementTree.Element("testsuites", name=_text(f"assay: {subject_line(checkup)}"))
     for state in states(checkup.verdicts):
         if state.verdicts:
-            root.append(_suite(state, checkup, failing=failing))
+            root.append(_suite(state, checkup, fail_on=fail_on))
     totals = {key: sum(int(suite.get(key, "0")) for suite in root) for key in ("tests", "failures", "skipped")}
     root.attrib.update({**{key: str(total) for key, total in totals.items()}, "errors": "0"})
     root.set("time", f"{checkup.seconds:.3f}")
@@ -30,32 +31,40 @@ def render_junit(checkup: Checkup, *, fail_on: Literal["error", "warn"] = "error
     return '<?xml version="1.0" encoding="UTF-8"?>\n' + ElementTree.tostring(root, encoding="unicode") + "\n"
 
 
-def _suite(state: CategoryState, checkup: Checkup, *, failing: Collection[Status]) -> ElementTree.Element:
+def _suite(state: CategoryState, checkup: Checkup, *, fail_on: FailOn) -> ElementTree.Element:
     suite = ElementTree.Element("testsuite", name=f"assay.{state.category}", timestamp=_text(checkup.started))
     for verdict in state.verdicts:
-        suite.append(_case(verdict, failing=failing))
+        suite.append(_case(verdict, fail_on=fail_on))
     suite.attrib.update(
         tests=str(len(state.verdicts)),
-        failures=str(sum(verdict.status in failing for verdict in state.verdicts)),
-        skipped=str(sum(verdict.status == "not run" for verdict in state.verdicts)),
+        failures=str(sum(_fails(verdict, fail_on) for verdict in state.verdicts)),
+        skipped=str(sum(verdict.status == "not run" or verdict.accepted is not None for verdict in state.verdicts)),
         errors="0",
     )
     return suite
 
 
-def _case(verdict: Verdict, *, failing: Collection[Status]) -> ElementTree.Element:
+def _case(verdict: Verdict, *, fail_on: FailOn) -> ElementTree.Element:
     # time is part of the format; a rule takes none that is worth telling
     case = ElementTree.Element(
         "testcase", classname=f"assay.{verdict.category}", name=_text(f"{verdict.rule} {verdict.claim}"), time="0"
     )
-    if verdict.status in failing:
+    if _fails(verdict, fail_on):
         failure = ElementTree.SubElement(case, "failure", type=verdict.status, message=_text(_short(verdict)))
         failure.text = _text(_whole(verdict))
     elif verdict.status == "not run":
         ElementTree.SubElement(case, "skipped", message=_text(verdict.measured))
-    elif verdict.status == "warn":
+    elif verdict.accepted is not None:
+        until = "" if verdict.accepted.expires is None else f" until {verdict.accepted.expires}"
+        said = f"accepted{until}: {verdict.accepted.reason}; {verdict.status}: {_short(verdict)}"
+        ElementTree.SubElement(case, "skipped", message=_text(said))
+    elif verdict.status in {"warn", "error"}:
         ElementTree.SubElement(case, "system-out").text = _text(_whole(verdict))
     return case
+
+
+def _fails(verdict: Verdict, fail_on: FailOn) -> bool:
+    return fail_on != "never" and verdict.fails(fail_on)
 
 
 def _short(verdict: Verdict) -> str:

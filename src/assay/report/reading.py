@@ -1,14 +1,19 @@
-"""Opening ``check.json``: a document, or one line saying what is wrong with it."""
+"""Opening ``check.json`` and its like: a document, or one line saying what is wrong with it."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import TypeVar
 
 from pydantic import ValidationError
 
 from assay.errors import InputError
+from assay.records.base import Record
+from assay.records.baseline import BASELINE_VERSION, Baseline
 from assay.records.checkup import SCHEMA_VERSION, Checkup
+
+M = TypeVar("M", bound=Record)
 
 
 def read_checkup(path: Path) -> Checkup:
@@ -17,10 +22,19 @@ def read_checkup(path: Path) -> Checkup:
     Raises :class:`InputError` when the file is missing, is not JSON, is something else than a checkup, was written by
     a newer assay, or holds a field that does not fit; the message names the field.
     """
+    return _read(path, Checkup, kind="checkup", version=SCHEMA_VERSION, file="a check.json")
+
+
+def read_baseline(path: Path) -> Baseline:
+    """The accepted findings stored in ``path``. Raises :class:`InputError` as :func:`read_checkup` does."""
+    return _read(path, Baseline, kind="baseline", version=BASELINE_VERSION, file="a file of accepted findings")
+
+
+def _read(path: Path, model: type[M], *, kind: str, version: int, file: str) -> M:
     try:
         text = path.read_bytes().decode("utf-8-sig")
     except OSError as error:
-        raise InputError(str(path), expected="a check.json", got=(error.strerror or "an error").lower()) from None
+        raise InputError(str(path), expected=file, got=(error.strerror or "an error").lower()) from None
     except UnicodeDecodeError:
         raise InputError(str(path), expected="JSON text", got="bytes that are not UTF-8") from None
     try:
@@ -28,16 +42,16 @@ def read_checkup(path: Path) -> Checkup:
     except ValueError as error:
         raise InputError(str(path), expected="JSON", got=f"{error}" if text.strip() else "an empty file") from None
     except RecursionError:
-        raise InputError(str(path), expected="a checkup", got="JSON nested too deeply") from None
-    if not isinstance(document, dict) or document.get("kind") != "checkup":
-        raise InputError(f"{path}: kind", expected="checkup", got=_kind_of(document))
-    version = document.get("schema_version")
-    if version != SCHEMA_VERSION:
-        newer = isinstance(version, int) and version > SCHEMA_VERSION
+        raise InputError(str(path), expected=f"a {kind}", got="JSON nested too deeply") from None
+    if not isinstance(document, dict) or document.get("kind") != kind:
+        raise InputError(f"{path}: kind", expected=kind, got=_kind_of(document))
+    found = document.get("schema_version")
+    if found != version:
+        newer = isinstance(found, int) and found > version
         advice = " (written by a newer assay: upgrade to read it)" if newer else ""
-        raise InputError(f"{path}: schema_version", expected=str(SCHEMA_VERSION), got=f"{version!r}{advice}")
+        raise InputError(f"{path}: schema_version", expected=str(version), got=f"{found!r}{advice}")
     try:
-        return Checkup.model_validate(document)
+        return model.model_validate(document)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         field = ".".join(str(part) for part in first["loc"])

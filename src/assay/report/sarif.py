@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from urllib.parse import quote
 
 from assay.records.checkup import Checkup
 from assay.records.finding import Status, Verdict
@@ -26,7 +27,9 @@ def render_sarif(checkup: Checkup) -> str:
     """One run with a rule and a result per verdict.
 
     A model is no file, so results carry a logical location (section 3.33): the model as it was named, and inside it
-    the place a rule points at. ``partialFingerprints`` keep a finding the same from run to run.
+    the place a rule points at. Code-scanning pages ask for a file as well: the one that makes the model where its name
+    tells it, else ``check.json``. An accepted finding is suppressed, with its reason. ``partialFingerprints`` keep a
+    finding the same from run to run.
     """
     subject, environment = checkup.subject, checkup.environment
     rules = list({verdict.rule: verdict for verdict in checkup.verdicts}.values())
@@ -67,7 +70,7 @@ def _result(verdict: Verdict, checkup: Checkup, *, index: int) -> Json:
     model, where = inert(checkup.subject.model, keep=""), inert(verdict.where, keep="")
     fingerprint = "\n".join((verdict.rule, checkup.subject.model, checkup.subject.data))
     said = f"{verdict.claim}. Measured: {verdict.measured}. Asked for: {verdict.threshold}."
-    return {
+    result: Json = {
         "ruleId": inert(verdict.rule, keep=""),
         "ruleIndex": index,
         "level": level,
@@ -75,14 +78,26 @@ def _result(verdict: Verdict, checkup: Checkup, *, index: int) -> Json:
         "message": {"text": inert(said + (f" Where: {verdict.where}." if verdict.where else ""))},
         "locations": [
             {
+                "physicalLocation": {"artifactLocation": {"uri": _file_of(checkup.subject.model)}},
                 "logicalLocations": [
                     {
                         "name": where or model,
                         "fullyQualifiedName": f"{model}/{where}" if where else model,
                         "kind": "member" if where else "module",
                     }
-                ]
+                ],
             }
         ],
         "partialFingerprints": {"assay/v1": hashlib.sha256(fingerprint.encode(errors="replace")).hexdigest()},
     }
+    if verdict.accepted is not None:
+        reason = inert(verdict.accepted.reason)
+        result["suppressions"] = [{"kind": "external", "status": "accepted", "justification": reason}]
+    return result
+
+
+def _file_of(model: str) -> str:
+    """A relative URI: ``net.py`` of ``net.py:make_net``; ``check.json`` where a model's name tells no file."""
+    path, colon, _ = model.partition(":")
+    relative = colon and path.endswith(".py") and not path.startswith(("/", "\\")) and ".." not in path
+    return quote(path.replace("\\", "/").removeprefix("./"), errors="replace") if relative else "check.json"

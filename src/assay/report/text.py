@@ -27,6 +27,9 @@ def print_summary(checkup: Checkup, console: Console) -> None:
     for verdict in in_order(checkup.verdicts):
         if verdict.status in {"error", "warn"}:
             _print_verdict(verdict, page)
+    for each in checkup.outdated:
+        said = f"{each.entry.rule} is accepted in the baseline, but {each.because}"
+        page.line(Text(inert(said, keep=""), style="yellow"))
     page.line(Text(tally_sentence(checkup.verdicts), style="bold"))
     skipped = [f"{stage.name} ({stage.skipped})" for stage in checkup.stages if stage.skipped is not None]
     if skipped:
@@ -83,6 +86,9 @@ def _print_verdict(verdict: Verdict, page: _Page) -> None:
         ("why", verdict.why),
         ("fix", verdict.fix),
     ]
+    if verdict.accepted is not None:
+        until = "" if verdict.accepted.expires is None else f", until {verdict.accepted.expires}"
+        rows = [rows[0], ("accepted", f"{verdict.accepted.reason} ({verdict.accepted.accepted}{until})")]
     if verdict.remedy is not None:
         rows.append(("after fix", f"{verdict.remedy.measured} ({verdict.remedy.applied})"))
     details = Table.grid(padding=(0, 1))

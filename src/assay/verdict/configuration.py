@@ -64,6 +64,7 @@ RULES = (
         why="In training mode dropout is random and BatchNorm uses the batch: accuracy falls and numbers are noise.",
         fix="Call model.eval() before using it. (All numbers here were measured in evaluation mode.)",
         reference="Ioffe & Szegedy 2015, Batch normalization, arXiv:1502.03167",
+        remedy="evaluation mode",
     ),
     Rule(
         id="A502",
@@ -108,5 +109,6 @@ RULES = (
         why="Training scripts often exempt parameters from weight decay by name; what the name misses decays unseen.",
         fix="Group by module type: assay.training.param_groups.split_parameters(model).",
         reference="He et al. 2019, Bag of tricks for image classification, arXiv:1812.01187, section 3.1",
+        remedy="parameter groups",
     ),
 )

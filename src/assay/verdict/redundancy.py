@@ -52,6 +52,7 @@ RULES = (
         why="Layers of low rank can be factorised: the same answers with less time and memory.",
         fix="Factorise the layers named, and measure accuracy and latency again.",
         reference="Denil et al. 2013, Predicting parameters in deep learning, arXiv:1306.0543",
+        remedy="compression",
     ),
     Rule(
         id="A602",

@@ -50,6 +50,7 @@ class Rule:
     ``fix``        what to do then
     ``reference``  where the reader can learn more
     ``scored``     False when it judges the measurement, not the model
+    ``remedy``     the name of the mechanical fix that ``assay check --apply-fixes`` applies, empty where there is none
     """
 
     id: str
@@ -62,6 +63,7 @@ class Rule:
     fix: str
     reference: str
     scored: bool = True
+    remedy: str = ""
 
     def verdict(self, evidence: Evidence) -> Verdict:
         """Judge, and put the outcome beside the claim."""

@@ -233,6 +233,7 @@ RULES = (
         why="Stale statistics shift and scale every feature; accuracy falls though no weight is wrong.",
         fix="Run the training data through once in training mode with momentum=None, then switch to evaluation.",
         reference=IOFFE,
+        remedy="statistics",
     ),
     Rule(
         id="A512",

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from assay.records.checkup import Checkup
 from assay.report.parts import Section
+from assay.report.sections.accepted import accepted_section
 from assay.report.sections.accuracy import accuracy_section
 from assay.report.sections.anatomy import anatomy_section
 from assay.report.sections.configuration import decay_section, modes_section, optimizer_section
 from assay.report.sections.curvature import curvature_section
 from assay.report.sections.depth_trace import depth_trace_section
+from assay.report.sections.fixes import fixes_section
 from assay.report.sections.gradients import gradient_flow_section
 from assay.report.sections.invariance import invariance_section
 from assay.report.sections.measured import leftovers_section, measured_section
@@ -23,6 +25,8 @@ from assay.report.sections.spectra import spectra_section
 from assay.report.sections.training import training_section
 
 EVIDENCE = (
+    accepted_section,
+    fixes_section,
     accuracy_section,
     robustness_section,
     gallery_section,

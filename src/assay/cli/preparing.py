@@ -1,0 +1,139 @@
+"""From what the command line names to a model and its images, ready to be checked."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from assay.errors import InputError, OptionError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rich.console import Console
+    from torch import nn
+
+    from assay.data.dataset import ImageDataset
+    from assay.records.checkup import Checkup
+    from assay.records.training import TrainingRun
+
+
+def check_model(
+    model: str,
+    *,
+    data: str | None,
+    data_dir: Path | None,
+    split: str,
+    budget: str,
+    limit: int | None,
+    normalization: str | None,
+    image_size: int | None,
+    seed: int,
+    device: str,
+    console: Console,
+) -> Checkup:
+    """Load and check the model that ``model`` names, with the progress on ``console``."""
+    from assay.check import BUDGETS, run_check
+    from assay.cli.progress import StageProgress
+
+    dataset, network, history = prepare(
+        model,
+        weights=None,
+        data=data,
+        data_dir=data_dir,
+        split=split,
+        normalization=normalization,
+        image_size=image_size,
+        max_bad=0,
+        seed=seed,
+        device=device,
+        console=console,
+    )
+    with StageProgress(console) as progress:
+        return run_check(
+            network,
+            dataset,
+            name=model,
+            budget=BUDGETS[budget],
+            limit=limit,
+            seed=seed,
+            context=history,
+            on_stage=progress.show,
+        )
+
+
+def prepare(
+    model: str | None,
+    *,
+    weights: Path | None,
+    data: str | None,
+    data_dir: Path | None,
+    split: str,
+    normalization: str | None,
+    image_size: int | None,
+    max_bad: int,
+    seed: int,
+    device: str,
+    console: Console,
+) -> tuple[ImageDataset, nn.Module, Sequence[TrainingRun]]:
+    """The images, the model on its device, and how it was trained where that is known; notes go to ``console``.
+
+    Without a model, a small network is trained on the digits. Raises what loading either raises.
+    """
+    from assay.data.sources import load_dataset
+    from assay.models.loading import open_model
+    from assay.runtime import choose_device
+
+    target = choose_device(device)
+    dataset = load_dataset(
+        data or data_of(model), split=split, data_dir=data_dir, max_bad=max_bad, image_size=image_size
+    )
+    for line in dataset.skipped:
+        console.print(f"skipped: {line}", style="yellow", markup=False)
+    if model is None:
+        from assay.check.default import train_on_digits
+        from assay.cli.progress import TrainingProgress
+
+        with TrainingProgress(console) as progress:
+            network, run = train_on_digits(seed=seed, on_step=progress.step)
+        return dataset, network.to(target), (run,)
+    opened = open_model(
+        model,
+        weights=weights,
+        classes=len(dataset.classes),
+        image_shape=dataset.shape,
+        normalization=normalization,
+    )
+    for note in opened.notes:
+        console.print(f"note: {note}", style="yellow", markup=False)
+    return dataset, opened.model.to(target), _history_of(model)
+
+
+def _history_of(model: str) -> tuple[TrainingRun, ...]:
+    """How a run folder's model was trained; nothing for any other model."""
+    from pydantic import ValidationError
+
+    from assay.records.training import TrainingRun
+
+    record = Path(model) / "training.json"
+    if not record.is_file():
+        return ()
+    try:
+        return (TrainingRun.model_validate_json(record.read_bytes()),)
+    except ValidationError as error:
+        found = error.errors()[0]["msg"]
+        raise InputError(str(record), expected="the record of a training run", got=found) from None
+
+
+def data_of(model: str | None) -> str:
+    """What a run folder was trained on; the digits when there is no model either."""
+    if model is None:
+        return "digits"
+    config = Path(model) / "config.json"
+    if config.is_file():
+        try:
+            return str(json.loads(config.read_text())["data"]["name"])
+        except (ValueError, KeyError, TypeError):
+            pass
+    raise OptionError("--data", expected="the images to test on, such as cifar10 or a folder", got="nothing")

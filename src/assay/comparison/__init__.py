@@ -1,0 +1,5 @@
+"""Holding checks against one another: pairing, tests, intervals. Reads records only; needs no model and no torch."""
+
+from assay.comparison.compare import compare_checkups
+
+__all__ = ["compare_checkups"]

@@ -1,0 +1,137 @@
+"""Checks against a reference: every common measure tested, all tests corrected together, every verdict side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from assay.comparison.bootstrap import RESAMPLES
+from assay.comparison.differences import Found, find_differences
+from assay.comparison.exact import holm
+from assay.comparison.measures import list_quantities
+from assay.comparison.rules import compare_rules
+from assay.errors import InputError
+from assay.records.checkup import Checkup
+from assay.records.comparison import Change, Compared, Comparison, Difference, Quantity, Versus
+
+LEVEL = 0.05
+
+
+def compare_checkups(
+    checkups: Sequence[Checkup], *, names: Sequence[str] = (), level: float = LEVEL, seed: int = 0
+) -> Comparison:
+    """Hold every checkup after the first against the first.
+
+    Accuracies on the same samples are tested by McNemar's exact test with Newcombe's paired interval, on different
+    samples by Fisher's with Newcombe's independent one; the accuracy over ε and under image operations by a bootstrap
+    over samples. A measure is better or worse where its p after Holm's correction over all tests is below ``level``.
+
+    What is tested is these networks on images such as these; whether one recipe is better than another takes several
+    seeds of each. Raises :class:`InputError` for fewer than two checkups, and for tasks of different classes.
+    """
+    if len(checkups) < 2:
+        raise InputError("compare", expected="two checks or more", got=len(checkups))
+    labels = _distinct(names or [checkup.subject.model for checkup in checkups])
+    reference, *candidates = checkups
+    for label, candidate in zip(labels[1:], candidates, strict=True):
+        if candidate.subject.classes != reference.subject.classes:
+            raise InputError(
+                label,
+                expected=f"a check on the classes of {labels[0]} ({_brief(reference)})",
+                got=_brief(candidate),
+            )
+    found = [find_differences(reference, candidate, seed=seed) for candidate in candidates]
+    adjusted = holm([difference.p for each in found for difference in each.differences])
+    versus, place = [], 0
+    for label, candidate, each in zip(labels[1:], candidates, found, strict=True):
+        end = place + len(each.differences)
+        judged = [
+            _judge(difference, p, level=level)
+            for difference, p in zip(each.differences, adjusted[place:end], strict=True)
+        ]
+        versus.append(_put_together(label, reference, candidate, each, judged))
+        place = end
+    return Comparison(
+        level=level,
+        resamples=RESAMPLES,
+        seed=seed,
+        tests=len(adjusted),
+        reference=_describe(labels[0], reference),
+        candidates=tuple(_describe(label, each) for label, each in zip(labels[1:], candidates, strict=True)),
+        versus=tuple(versus),
+    )
+
+
+def _judge(difference: Difference, adjusted: float, *, level: float) -> Difference:
+    change: Change = "no change beyond noise"
+    if adjusted < level:
+        change = "better" if difference.difference > 0 else "worse"
+    return difference.model_copy(update={"adjusted": adjusted, "change": change})
+
+
+def _put_together(
+    label: str, reference: Checkup, candidate: Checkup, found: Found, differences: Sequence[Difference]
+) -> Versus:
+    rules = compare_rules(reference, candidate, {each.measure: each for each in differences})
+    worse = [
+        f"{each.measure}: {100 * each.reference:.1f} % to {100 * each.candidate:.1f} %, p = {each.adjusted:.2g}"
+        for each in differences
+        if each.change == "worse"
+    ]
+    worse += [
+        f"{each.rule} {each.claim}: {each.before} before, {each.after} now" for each in rules if each.change == "worse"
+    ]
+    worse += [
+        f"{each.rule} {each.claim}: judged before, did not run now" for each in rules if each.change == "not judged"
+    ]
+    return Versus(
+        candidate=label,
+        differences=tuple(differences),
+        curves=tuple(found.curves),
+        rules=rules,
+        quantities=_pair_quantities(reference, candidate),
+        left_out=tuple(found.left_out),
+        unpaired=tuple(found.unpaired),
+        regressions=tuple(worse),
+    )
+
+
+def _pair_quantities(reference: Checkup, candidate: Checkup) -> tuple[Quantity, ...]:
+    after = list_quantities(candidate)
+    return tuple(
+        quantity.model_copy(update={"candidate": after[name].candidate})
+        for name, quantity in list_quantities(reference).items()
+        if name in after
+    )
+
+
+def _describe(label: str, checkup: Checkup) -> Compared:
+    subject = checkup.subject
+    return Compared(
+        name=label,
+        model=subject.model,
+        weights=subject.weights,
+        data=subject.data,
+        split=subject.split,
+        n=subject.n,
+        available=subject.available,
+        budget=checkup.budget,
+        seed=checkup.seed,
+        started=checkup.started,
+        environment=checkup.environment,
+    )
+
+
+def _distinct(names: Sequence[str]) -> list[str]:
+    """Every name once; a repeated one is numbered."""
+    shown: list[str] = []
+    for name in names:
+        label, number = name, 2
+        while label in shown:
+            label, number = f"{name} ({number})", number + 1
+        shown.append(label)
+    return shown
+
+
+def _brief(checkup: Checkup) -> str:
+    classes = checkup.subject.classes
+    return f"{len(classes)}: {', '.join(classes[:3])}" + (", …" if len(classes) > 3 else "")

@@ -1,0 +1,70 @@
+"""What a fix is: a change to a copy of the model, and which stages of the check see it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from torch import nn
+
+from assay.check.stages import Bench
+from assay.data.dataset import ImageDataset
+from assay.models.factorized import LayerFactors
+from assay.records.comparison import Difference
+from assay.records.finding import Status
+from assay.records.fixes import Reading
+from assay.runtime import generator
+
+
+class RefusedError(Exception):
+    """A fix cannot be applied here; the message says why."""
+
+
+@dataclass(frozen=True, eq=False)
+class Workshop:
+    """``model`` as handed over (fixes work on copies), the samples it is measured on, and images to fix it with.
+
+    ``train`` holds none of the measured images; None where there are no others.
+    """
+
+    model: nn.Module
+    bench: Bench
+    train: ImageDataset | None
+    train_note: str
+
+    def training_images(self, n: int) -> ImageDataset:
+        """``n`` of the training images, drawn by the seed; refuses where there are none."""
+        if self.train is None:
+            raise RefusedError(self.train_note)
+        order = torch.randperm(len(self.train), generator=generator(self.bench.seed, 0xF1))
+        return self.train.subset(order[:n])
+
+
+@dataclass(frozen=True, eq=False)
+class Change:
+    """A fixed copy, what was done to it, and the numbers that the fix itself took.
+
+    ``model`` is None where only training would change. ``status`` and ``measured`` are the rule judged again where no
+    stage of the check can do it.
+    """
+
+    applied: str
+    model: nn.Module | None = None
+    factorization: tuple[LayerFactors, ...] = ()
+    effects: tuple[Difference, ...] = ()
+    readings: tuple[Reading, ...] = ()
+    status: Status | None = None
+    measured: str = ""
+    value: float = float("nan")
+
+
+@dataclass(frozen=True)
+class Fix:
+    """A named fix. ``stages`` of the check are run again on the copy, besides accuracy and attacks."""
+
+    name: str
+    changes: Literal["weights", "mode", "training"]
+    apply: Callable[[Workshop], Change]
+    stages: tuple[str, ...] = field(default=())

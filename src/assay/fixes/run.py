@@ -1,0 +1,178 @@
+"""Apply the fixes that the findings of a check declare, each to a copy of its own, and measure again."""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import nn
+
+from assay.check.budget import Budget
+from assay.check.stages import STAGES, Bench
+from assay.comparison import compare_checkups
+from assay.data.dataset import ImageDataset
+from assay.errors import AssayError
+from assay.fixes.compression import COMPRESSION
+from assay.fixes.evaluation_mode import EVALUATION_MODE
+from assay.fixes.fix import Change, Fix, RefusedError, Workshop
+from assay.fixes.parameter_groups import PARAMETER_GROUPS
+from assay.fixes.statistics import STATISTICS
+from assay.models.factorized import LayerFactors
+from assay.records.base import Record
+from assay.records.checkup import Checkup
+from assay.records.comparison import Difference
+from assay.records.finding import Remedy, Verdict
+from assay.records.fixes import AppliedFix
+from assay.verdict import find_rule, judge
+
+# in the order in which they are put together: statistics belong to the layers as they are, thin ones come after
+FIXES: dict[str, Fix] = {fix.name: fix for fix in (STATISTICS, COMPRESSION, EVALUATION_MODE, PARAMETER_GROUPS)}
+SIDE_EFFECTS = ("clean accuracy", "attacks")
+OnFix = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True, eq=False)
+class Fixed:
+    """The check with what became of each fix, and one copy of the model with all fixes of weights in it.
+
+    ``model`` is None where no fix changed any weight.
+    """
+
+    checkup: Checkup
+    model: nn.Module | None
+    factorization: tuple[LayerFactors, ...] = ()
+
+
+def apply_fixes(
+    model: nn.Module,
+    dataset: ImageDataset,
+    checkup: Checkup,
+    *,
+    train: ImageDataset | None,
+    train_note: str = "no training images are known: name them",
+    budget: Budget,
+    limit: int | None = None,
+    on_fix: OnFix | None = None,
+) -> Fixed:
+    """Apply the fix that each failing or warning rule of ``checkup`` declares, and measure again.
+
+    ``budget`` and ``limit`` are those of the check, so that the same samples are measured. Every fix works on a copy
+    of its own and is judged by its rule, by the accuracy and by the attacks, paired with those of the check.
+    ``train`` gives images to fix with; those that are also tested are left out first. ``model`` stays as it was found.
+    """
+    bench = Bench.of(model, dataset, budget=budget, limit=limit, seed=checkup.seed, name=checkup.subject.model)
+    apart, note = leave_out_tested(train, dataset, train_note)
+    shop = Workshop(model=model, bench=bench, train=apart, train_note=note)
+    wanted = _wanted(checkup)
+    done: list[tuple[AppliedFix, Change | None]] = []
+    verdicts = {verdict.rule: verdict for verdict in checkup.verdicts}
+    for place, (fix, verdict) in enumerate(wanted):
+        if on_fix is not None:
+            on_fix(fix.name, place, len(wanted))
+        record, change, remedy = _apply(fix, verdict, shop, checkup)
+        done.append((record, change))
+        if remedy is not None:
+            verdicts[verdict.rule] = verdict.model_copy(update={"remedy": remedy})
+    fixed = checkup.model_copy(
+        update={
+            "records": (*checkup.records, *(record for record, _ in done)),
+            "verdicts": tuple(verdicts[verdict.rule] for verdict in checkup.verdicts),
+        }
+    )
+    return _put_together(fixed, shop, [(FIXES[record.fix], change) for record, change in done if change is not None])
+
+
+def _wanted(checkup: Checkup) -> list[tuple[Fix, Verdict]]:
+    found = []
+    for verdict in checkup.verdicts:
+        if verdict.status in {"warn", "error"} and (name := find_rule(verdict.rule).remedy):
+            found.append((FIXES[name], verdict))
+    order = list(FIXES)
+    return sorted(found, key=lambda pair: order.index(pair[0].name))
+
+
+def _apply(
+    fix: Fix, verdict: Verdict, shop: Workshop, checkup: Checkup
+) -> tuple[AppliedFix, Change | None, Remedy | None]:
+    started = time.perf_counter()
+    base = {
+        "rule": verdict.rule,
+        "fix": fix.name,
+        "changes": fix.changes,
+        "before": verdict.status,
+        "measured_before": verdict.measured,
+    }
+    try:
+        change = fix.apply(shop)
+        effects, again = _measure_again(fix, change, verdict, shop, checkup)
+    except (RefusedError, AssayError, RuntimeError) as error:  # torch raises RuntimeError for what a copy cannot do
+        reason = " ".join(str(error).split())[:300]
+        unchanged = {"after": verdict.status, "measured_after": verdict.measured, "applied": "nothing"}
+        seconds = time.perf_counter() - started
+        return AppliedFix.model_validate({**base, **unchanged, "refused": reason, "seconds": seconds}), None, None
+    record = AppliedFix.model_validate(
+        {
+            **base,
+            "applied": change.applied,
+            "after": change.status or again.status,
+            "measured_after": change.measured or again.measured,
+            "effects": (*change.effects, *effects),
+            "readings": change.readings,
+            "seconds": time.perf_counter() - started,
+        }
+    )
+    value = change.value if change.status else again.value
+    return record, change, Remedy(applied=change.applied, measured=record.measured_after, value=value)
+
+
+def _measure_again(
+    fix: Fix, change: Change, verdict: Verdict, shop: Workshop, checkup: Checkup
+) -> tuple[tuple[Difference, ...], Verdict]:
+    """Run the stages that can see the fix on the copy; the paired differences, and the rule judged again."""
+    if change.model is None:
+        return (), verdict
+    bench = replace(shop.bench, model=change.model)
+    names = {*fix.stages, *(SIDE_EFFECTS if fix.changes == "weights" else ())}
+    records = [record for stage in STAGES if stage.name in names for record in stage.measure(bench)]
+    kinds = {type(record) for record in records}
+    rest = tuple(record for record in checkup.records if type(record) not in kinds)
+    judged = {each.rule: each for each in judge((*rest, *records))}
+    before = _only(checkup, [record for record in checkup.records if type(record) in kinds])
+    effects: tuple[Difference, ...] = ()
+    if fix.changes == "weights":
+        (versus,) = compare_checkups([before, _only(checkup, records)], seed=checkup.seed).versus
+        effects = versus.differences
+    return effects, judged[verdict.rule]
+
+
+def _only(checkup: Checkup, records: Sequence[Record]) -> Checkup:
+    return checkup.model_copy(update={"records": tuple(records), "verdicts": ()})
+
+
+def _put_together(checkup: Checkup, shop: Workshop, changes: Sequence[tuple[Fix, Change]]) -> Fixed:
+    """One copy with every fix of weights: that of the only one, or all of them applied one after the other."""
+    weighty = [(fix, change) for fix, change in changes if fix.changes == "weights" and change.model is not None]
+    if not weighty:
+        return Fixed(checkup, None)
+    if len(weighty) == 1:
+        change = weighty[0][1]
+        return Fixed(checkup, change.model, change.factorization)
+    model, factorization = copy.deepcopy(shop.model), ()
+    for fix, _ in weighty:
+        again = fix.apply(replace(shop, model=model))
+        model, factorization = again.model or model, again.factorization or factorization
+    return Fixed(checkup, model, factorization)
+
+
+def leave_out_tested(train: ImageDataset | None, tested: ImageDataset, note: str) -> tuple[ImageDataset | None, str]:
+    """``train`` without the images that are, pixel for pixel, also in ``tested``; None, and why, where none is left."""
+    if train is None:
+        return None, note
+    seen = {images.numpy().tobytes() for images in tested.images}
+    apart = torch.tensor([images.numpy().tobytes() not in seen for images in train.images])
+    if not bool(apart.any()):
+        return None, "every training image is also tested"
+    return (train if bool(apart.all()) else train.subset(apart)), ""

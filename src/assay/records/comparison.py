@@ -1,0 +1,142 @@
+"""Two or more checks side by side: what differs beyond noise, and what does not."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from assay.records.base import Frozen, Record
+from assay.records.environment import Environment
+from assay.records.finding import Category, Status
+
+Change = Literal["better", "worse", "no change beyond noise"]
+TestName = Literal["McNemar's exact test", "Fisher's exact test", "bootstrap"]
+
+
+class Compared(Frozen):
+    """One of the checks: what was tested, when, on what; ``name`` tells it apart from the others."""
+
+    name: str
+    model: str
+    weights: str | None
+    data: str
+    split: str
+    n: int
+    available: int
+    budget: str
+    seed: int
+    started: str
+    environment: Environment
+
+
+class Difference(Frozen):
+    """One measure of the candidate minus the reference's, with a 95 % interval and a test of "no difference".
+
+    ``p`` is two-sided, ``adjusted`` after Holm over every test of the comparison; ``change`` is judged by it alone.
+    When ``paired``, ``n`` samples were seen by both, of which ``lost`` were right in the reference only and ``gained``
+    in the candidate only (None for measures that are no counts of samples); else ``n`` and ``n_candidate`` samples.
+    """
+
+    measure: str
+    reference: float
+    candidate: float
+    difference: float
+    low: float
+    high: float
+    test: TestName
+    paired: bool
+    n: int
+    n_candidate: int
+    lost: int | None = None
+    gained: int | None = None
+    p: float
+    adjusted: float = 1.0
+    change: Change = "no change beyond noise"
+    note: str = ""
+
+
+class CurvePoint(Frozen):
+    """Both accuracies at one epsilon, and their difference with a pointwise 95 % bootstrap interval."""
+
+    epsilon: float
+    reference: float
+    candidate: float
+    difference: float
+    low: float
+    high: float
+
+
+class CurveDifference(Frozen):
+    """Two curves of accuracy against epsilon; ``area`` names the :class:`Difference` that judges them as a whole.
+
+    ``median_…`` are the epsilons at which half of the samples are broken, None beyond the last point.
+    """
+
+    attack: str
+    norm: Literal["linf", "l2", "l1"]
+    steps: int
+    area: str
+    points: tuple[CurvePoint, ...]
+    median_reference: float | None
+    median_candidate: float | None
+
+
+class RuleChange(Frozen):
+    """One rule in both checks. ``change`` says what became of its status.
+
+    ``within noise``: the status moved, but the number it rests on (``tested``) did not, beyond noise.
+    ``not judged`` any more, or ``newly judged``: the rule ran in one of the checks only.
+    """
+
+    rule: str
+    category: Category
+    claim: str
+    before: Status
+    after: Status
+    measured_before: str
+    measured_after: str
+    change: Literal["same", "better", "worse", "within noise", "not judged", "newly judged"]
+    tested: str = ""
+
+
+class Quantity(Frozen):
+    """A number that has no noise to test (parameters, operations) or no per-sample form: shown, not judged."""
+
+    name: str
+    reference: float
+    candidate: float
+    unit: Literal["", "share", "seconds", "epsilon"] = ""
+
+
+class Versus(Frozen):
+    """One candidate against the reference.
+
+    ``left_out`` says of each measure why it could not be compared; ``unpaired`` why samples could not be paired.
+    ``regressions`` are the sentences that make ``--fail-on regression`` fail.
+    """
+
+    candidate: str
+    differences: tuple[Difference, ...]
+    curves: tuple[CurveDifference, ...]
+    rules: tuple[RuleChange, ...]
+    quantities: tuple[Quantity, ...]
+    left_out: tuple[str, ...] = ()
+    unpaired: tuple[str, ...] = ()
+    regressions: tuple[str, ...] = ()
+
+
+class Comparison(Record):
+    """The first check is the reference, each further one is held against it.
+
+    ``tests`` is the size of the family that Holm's correction is over: all measures of all candidates together, at
+    ``level``; ``resamples`` bootstrap draws follow from ``seed``.
+    """
+
+    kind: Literal["comparison"] = "comparison"
+    schema_version: Literal[1] = 1
+    level: float
+    resamples: int
+    seed: int
+    tests: int
+    reference: Compared
+    candidates: tuple[Compared, ...]
+    versus: tuple[Versus, ...]

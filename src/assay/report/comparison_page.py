@@ -1,0 +1,316 @@
+"""The page of ``assay compare``: drawn from a :class:`Comparison` alone."""
+
+from __future__ import annotations
+
+import altair as alt
+
+from assay.records.comparison import Compared, Comparison, CurveDifference, Versus
+from assay.report import comparison_wording as say
+from assay.report.drawing import ACCENT, ALARM, SOFT, AnyChart, Row, colours, figure, shapes, shares, side, source, tip
+from assay.report.parts import NUMBER, Column, Facts, Figure, Part, Prose, Section, Table
+from assay.report.sheet import Fact, Sheet, render_sheet
+from assay.report.standing import LOOKS
+from assay.report.wording import NORMS, clip, count, distinct, epsilon, percent, plural
+
+_BETTER = "var(--pass)"
+_TONES = {"better": _BETTER, "worse": "var(--error)", "no change beyond noise": SOFT}
+
+
+def render_comparison(comparison: Comparison) -> str:
+    """The whole page as text: one offline file."""
+    names = [comparison.reference.name, *(each.name for each in comparison.candidates)]
+    sections = [_measures(comparison), _curves(comparison), _rules(comparison), _quantities(comparison)]
+    sections += [_left_out(comparison), _method(comparison)]
+    sheet = Sheet(
+        title=" against ".join(clip(name, 60) for name in reversed(names)),
+        subject=f"{' · '.join(clip(name, 60) for name in names[1:])}, held against {clip(names[0], 60)}",
+        headline=say.headline(comparison),
+        tally=say.tally(comparison),
+        tiles=_tiles(comparison),
+        sections=tuple(section for section in sections if section is not None),
+        version=comparison.reference.environment.assay,
+    )
+    return render_sheet(
+        sheet, footer="Made by assay from compare.json. This page is one file and asks nothing of the network."
+    )
+
+
+def _tiles(comparison: Comparison) -> tuple[Fact, ...]:
+    several = len(comparison.versus) > 1
+    tiles = []
+    for versus in comparison.versus:
+        for each in versus.differences:
+            name = say.short_name(each, versus.differences) + (f", {versus.candidate}" if several else "")
+            number = f"{say.ARROW[each.change]} {say.points(each.difference)}"
+            detail = f"{percent(each.reference)} to {percent(each.candidate)}"
+            tiles.append(Fact(name, number, detail, LOOKS[say.TONE[each.change]].name, "measures"))
+    return tuple(tiles[:12])
+
+
+def _measures(comparison: Comparison) -> Section | None:
+    figures = [figure for versus in comparison.versus if (figure := _forest(versus)) is not None]
+    if not figures:
+        return None
+    paired = all(each.paired for versus in comparison.versus for each in versus.differences)
+    summary = (
+        "Candidate minus reference, in percentage points, "
+        + ("on the same images" if paired else "on the same images where they could be paired")
+        + f". Better or worse: p below {comparison.level:g} after Holm's correction over all "
+        f"{plural(comparison.tests, 'test')}."
+    )
+    alone = "Compared without pairing, so only a larger difference stands out."
+    notes = tuple(
+        Prose(f"{versus.candidate}: {reason}. {alone}") for versus in comparison.versus for reason in versus.unpaired
+    )
+    return Section("measures", "What changed", summary, (*notes, *figures))
+
+
+def _forest(versus: Versus) -> Figure | None:
+    found = versus.differences
+    if not found:
+        return None
+    names = distinct([say.short_name(each, found) for each in found], length=44)
+    rows: list[Row] = [
+        {
+            "measure": name,
+            "difference": each.difference * 100,
+            "low": each.low * 100,
+            "high": each.high * 100,
+            "change": each.change,
+            "tip": f"{each.measure}: {say.interval_of(each)} points, {each.change}",
+        }
+        for name, each in zip(names, found, strict=True)
+    ]
+
+    def build(width: int) -> AnyChart:
+        room = side(names, width)
+        scale = alt.Scale(domain=list(_TONES), range=list(_TONES.values()))
+        shape = alt.Scale(domain=list(_TONES), range=["triangle-up", "triangle-down", "circle"])
+        base = alt.Chart(source(rows)).encode(
+            y=alt.Y("measure:N", sort=None, title=None, axis=alt.Axis(labelLimit=room, grid=False, ticks=False)),
+            color=alt.Color("change:N", scale=scale, legend=None),
+        )
+        title = "candidate minus reference (points)" if width > 400 else "difference (points)"
+        x = alt.X("difference:Q", title=title, axis=alt.Axis(tickCount=6), scale=alt.Scale(zero=True, nice=True))
+        zero = alt.Chart(source([{"at": 0.0}])).mark_rule(color=SOFT, strokeWidth=1.5).encode(x="at:Q")
+        return alt.layer(
+            zero,
+            base.mark_rule(strokeWidth=5, opacity=0.35, strokeCap="round").encode(
+                x=alt.X("low:Q"), x2="high:Q", description=tip()
+            ),
+            base.mark_point(filled=True, size=95, opacity=1).encode(
+                x=x, shape=alt.Shape("change:N", scale=shape, legend=None), description=tip()
+            ),
+        ).properties(width=width - room - 20, height=alt.Step(34))
+
+    columns = ("reference", "candidate", "difference (95 % interval)", "p", "p after Holm")
+    table = Table(
+        "Every measure",
+        (Column("measure"), *(Column(name, NUMBER) for name in columns), Column("test"), Column("change")),
+        tuple(
+            (
+                each.measure,
+                percent(each.reference),
+                percent(each.candidate),
+                say.interval_of(each),
+                say.p_value(each.p),
+                say.p_value(each.adjusted),
+                f"{each.test}, {say.basis(each)}" + (f"; {each.note}" if each.note else ""),
+                f"{say.ARROW[each.change]} {each.change}",
+            )
+            for each in found
+        ),
+    )
+    note = "Mark: the difference, on its 95 % interval. ▲ better, ▼ worse, ● no change beyond noise."
+    return figure(build, finding=say.headline_of(versus), note=note, table=table, full=True)
+
+
+def _curves(comparison: Comparison) -> Section | None:
+    parts: list[Part] = []
+    for versus in comparison.versus:
+        for curve in versus.curves:
+            parts += [_levels(curve, comparison.reference.name, versus), _gap(curve, versus)]
+    if not parts:
+        return None
+    summary = (
+        f"Bands are pointwise 95 % intervals of the difference from {count(comparison.resamples)} bootstrap draws over "
+        "samples. The curve as a whole is judged by one number, the mean accuracy over ε, not point by point."
+    )
+    return Section("curves", "Accuracy against ε", summary, tuple(parts))
+
+
+def _levels(curve: CurveDifference, reference: str, versus: Versus) -> Figure:
+    names = distinct([reference, versus.candidate], length=44)
+    unit = 255 if curve.norm == "linf" else 1
+    rows: list[Row] = [
+        {"series": name, "epsilon": point.epsilon * unit, "accuracy": value,
+         "tip": f"{name}, ε = {epsilon(point.epsilon, curve.norm)}: {percent(value)}"}
+        for point in curve.points
+        for name, value in zip(names, (point.reference, point.candidate), strict=True)
+    ]  # fmt: skip
+
+    def build(width: int) -> AnyChart:
+        base = alt.Chart(source(rows)).encode(
+            x=alt.X("epsilon:Q", title=_axis(curve), axis=alt.Axis(grid=False, tickCount=6)),
+            y=alt.Y("accuracy:Q", title="share right (%)", axis=shares(), scale=alt.Scale(domain=[0, 1])),
+            color=colours(names),
+        )
+        return alt.layer(
+            base.mark_line(strokeWidth=2.5),
+            base.mark_point(filled=True, size=55, opacity=1).encode(shape=shapes(names), description=tip()),
+        ).properties(width=width - 55, height=240)
+
+    halves = [
+        "more than the last ε" if half is None else f"{half * 255:.2g}/255" if curve.norm == "linf" else f"{half:.3g}"
+        for half in (curve.median_reference, curve.median_candidate)
+    ]
+    finding = f"Half of the images break at ε = {halves[1]}; in the reference at {halves[0]}"
+    note = f"{curve.attack}, {NORMS[curve.norm]}, {plural(curve.steps, 'step')}."
+    return figure(build, finding=finding, note=note, legend=names)
+
+
+def _gap(curve: CurveDifference, versus: Versus) -> Figure:
+    unit = 255 if curve.norm == "linf" else 1
+    rows: list[Row] = [
+        {"epsilon": point.epsilon * unit, "difference": point.difference * 100, "low": point.low * 100,
+         "high": point.high * 100,
+         "tip": f"ε = {epsilon(point.epsilon, curve.norm)}: {say.points(point.difference)} points "
+         f"({say.points(point.low)} to {say.points(point.high)})"}
+        for point in curve.points
+    ]  # fmt: skip
+
+    def build(width: int) -> AnyChart:
+        base = alt.Chart(source(rows)).encode(
+            x=alt.X("epsilon:Q", title=_axis(curve), axis=alt.Axis(grid=False, tickCount=6))
+        )
+        y = alt.Y("difference:Q", title="difference (points)", axis=alt.Axis(tickCount=5))
+        zero = alt.Chart(source([{"at": 0.0}])).mark_rule(color=SOFT, strokeWidth=1.5).encode(y="at:Q")
+        return alt.layer(
+            base.mark_area(color=ACCENT, opacity=0.18).encode(y=alt.Y("low:Q"), y2="high:Q"),
+            zero,
+            base.mark_line(color=ACCENT, strokeWidth=2).encode(y=y),
+            base.mark_point(color=ALARM, filled=True, size=55, opacity=1).encode(y=y, description=tip()),
+        ).properties(width=width - 55, height=240)
+
+    largest = max(curve.points, key=lambda point: abs(point.difference))
+    finding = (
+        f"{clip(versus.candidate, 40)} differs most at ε = {epsilon(largest.epsilon, curve.norm)}: "
+        f"{say.points(largest.difference)} points"
+    )
+    table = Table(
+        "Accuracy against ε, both",
+        tuple(Column(name, NUMBER) for name in ("ε", "reference", "candidate", "difference", "95 % interval")),
+        tuple(
+            (epsilon(p.epsilon, curve.norm), percent(p.reference), percent(p.candidate), say.points(p.difference),
+             f"{say.points(p.low)} to {say.points(p.high)}")
+            for p in curve.points
+        ),
+    )  # fmt: skip
+    return figure(build, finding=finding, note="Band: 95 % bootstrap interval.", table=table)
+
+
+def _axis(curve: CurveDifference) -> str:
+    return "ε (grey levels of 255)" if curve.norm == "linf" else "ε, the size of the change"
+
+
+def _rules(comparison: Comparison) -> Section | None:
+    parts: list[Part] = []
+    for versus in comparison.versus:
+        moved = [each for each in versus.rules if each.change != "same"]
+        still = [each for each in versus.rules if each.change == "same"]
+        for rules, title, folded in ((moved, "moved", False), (still, "stayed", True)):
+            if rules:
+                verb = f"{plural(len(rules), 'verdict')} {title}: {versus.candidate}"
+                parts.append(
+                    Table(
+                        verb,
+                        (Column("rule"), Column("claim"), Column("reference"), Column("candidate"), Column("so it is")),
+                        tuple(
+                            (
+                                each.rule,
+                                each.claim,
+                                f"{say.status_word(each.before)}: {each.measured_before}",
+                                f"{say.status_word(each.after)}: {each.measured_after}",
+                                say.rule_says(each),
+                            )
+                            for each in rules
+                        ),
+                        folded=folded,
+                    )
+                )
+    if not parts:
+        return None
+    summary = (
+        "A verdict can cross its threshold by noise: where its number was tested and did not move beyond noise, that "
+        "is said, and it counts neither way. Numbers without a test count as they stand."
+    )
+    return Section("verdicts", "Verdicts side by side", summary, tuple(parts))
+
+
+def _quantities(comparison: Comparison) -> Section | None:
+    parts = tuple(
+        Table(
+            f"Numbers: {versus.candidate}",
+            (Column("quantity"), Column("reference", NUMBER), Column("candidate", NUMBER)),
+            tuple(
+                (each.name, say.value_of(each, each.reference), say.value_of(each, each.candidate))
+                for each in versus.quantities
+            ),
+        )
+        for versus in comparison.versus
+        if versus.quantities
+    )  # fmt: skip
+    return (
+        Section("numbers", "Numbers without a test", "Shown side by side, judged by nobody.", parts) if parts else None
+    )
+
+
+def _left_out(comparison: Comparison) -> Section | None:
+    rows = tuple((versus.candidate, reason) for versus in comparison.versus for reason in versus.left_out)
+    if not rows:
+        return None
+    table = Table("Measures left out", (Column("candidate"), Column("why")), rows)
+    summary = "What one check lacks, or took under another setting: such numbers cannot be held against each other."
+    return Section("left-out", "Not compared", summary, (table,))
+
+
+def _method(comparison: Comparison) -> Section:
+    checks = (comparison.reference, *comparison.candidates)
+    table = Table(
+        "The checks",
+        tuple(Column(title) for title in ("name", "model", "data", "started", "budget, seed", "software and machine")),
+        tuple(_describe(each) for each in checks),
+    )
+    facts = Facts(
+        (
+            ("accuracies, same images", "McNemar's exact test; Newcombe's interval for paired proportions"),
+            ("accuracies, other images", "Fisher's exact test; Newcombe's interval for independent proportions"),
+            (
+                "curves and means",
+                f"bootstrap over samples, {count(comparison.resamples)} draws, seed {comparison.seed}",
+            ),
+            ("many tests", f"Holm's correction over {plural(comparison.tests, 'test')}, level {comparison.level:g}"),
+        )
+    )
+    prose = Prose(
+        "The tests ask whether these networks differ on images such as these. Whether one way of training is better "
+        "than another takes several seeds of each."
+    )
+    return Section(
+        "method",
+        "How this was compared",
+        "Intervals are 95 %, each on its own; the judgement is by the corrected p.",
+        (table, facts, prose),
+    )
+
+
+def _describe(check: Compared) -> tuple[str, ...]:
+    machine = check.environment
+    return (
+        check.name,
+        check.model + (f", weights {check.weights}" if check.weights else ""),
+        f"{check.data}, {check.split}: {count(check.n)} of {count(check.available)}",
+        check.started,
+        f"{check.budget}, {check.seed}",
+        f"assay {machine.assay}, torch {machine.torch}, {machine.device}, {machine.processor}",
+    )

@@ -1,0 +1,65 @@
+"""A comparison on the terminal."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from assay.records.comparison import Comparison, Versus
+from assay.report import comparison_wording as say
+from assay.report.wording import inert, percent
+
+_STYLES = {"better": "green", "worse": "bold red", "no change beyond noise": "dim"}
+_WIDEST = 110
+
+
+def print_comparison(comparison: Comparison, console: Console) -> None:
+    """The finding, a table of the measures of each candidate, and the verdicts that moved."""
+    _line(console, say.headline(comparison), "bold")
+    for versus in comparison.versus:
+        console.print()
+        _line(console, f"{versus.candidate} against {comparison.reference.name}")
+        for reason in versus.unpaired:
+            _line(console, f"not paired: {reason}", "yellow")
+        if versus.differences:
+            console.print(_measures(versus), width=_WIDEST, highlight=False)
+        moved = [each for each in versus.rules if each.change != "same"]
+        for each in moved:
+            style = {"worse": "bold red", "not judged": "bold red", "better": "green"}.get(each.change, "dim")
+            words = f"{say.status_word(each.before)} → {say.status_word(each.after)}"
+            _line(console, f"{each.rule} {each.claim}: {words} ({say.rule_says(each)})", style)
+        for reason in versus.left_out:
+            _line(console, f"not compared: {reason}", "dim")
+    console.print()
+    _line(
+        console,
+        f"Better or worse: p below {comparison.level:g} after Holm's correction over {comparison.tests} tests. "
+        f"Intervals are 95 %.",
+        "dim",
+    )
+
+
+def _measures(versus: Versus) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    table.add_column("")
+    table.add_column("measure", overflow="fold")
+    for title in ("before", "after", "points (95 % interval)", "p, Holm"):
+        table.add_column(title, justify="right", no_wrap=True)
+    table.add_column("lost, gained", style="dim", justify="right")
+    for each in versus.differences:
+        style = _STYLES[each.change]
+        table.add_row(
+            Text(say.ARROW[each.change], style=style),
+            Text(inert(say.short_name(each, versus.differences), keep="")),
+            percent(each.reference),
+            percent(each.candidate),
+            Text(say.interval_of(each), style=style),
+            say.p_value(each.adjusted),
+            say.flips(each),
+        )
+    return table
+
+
+def _line(console: Console, text: str, style: str = "") -> None:
+    console.print(Text(inert(text, keep=""), style=style), width=_WIDEST, highlight=False)

@@ -1,0 +1,123 @@
+"""What mechanical fixes did, measured again on the same samples."""
+
+from __future__ import annotations
+
+import altair as alt
+
+from assay.records.checkup import Checkup
+from assay.records.fixes import AppliedFix
+from assay.report.comparison_wording import ARROW, flips, interval_of, p_value, status_word
+from assay.report.drawing import ACCENT, ALARM, SOFT, AnyChart, Row, figure, shares, side, source, tip
+from assay.report.parts import NUMBER, Column, Figure, Part, Prose, Section, Table
+from assay.report.wording import count, distinct, number, percent, seconds
+
+
+def fixes_section(checkup: Checkup) -> Section | None:
+    """Each fix that the findings declare: what was done, the rule judged again, and what else moved."""
+    fixes = list(checkup.each(AppliedFix))
+    if not fixes:
+        return None
+    applied = [fix for fix in fixes if not fix.refused]
+    parts: list[Part] = [_judged(fixes)]
+    parts += filter(None, (_effects(applied), _readings(applied)))
+    weights = next((fix.weights for fix in applied if fix.weights), "")
+    if weights:
+        parts.append(Prose(f"The copy with every fix of weights is in `{weights}`; it loads as `--weights`."))
+    summary = (
+        f"Applied {count(len(applied))} of {count(len(fixes))} mechanical fixes, each to a copy of its own, and "
+        "measured again on the same samples; the model itself was not touched."
+    )
+    return Section("fixes", "Fixed and measured again", summary, tuple(parts), records=tuple(fixes))
+
+
+def _judged(fixes: list[AppliedFix]) -> Table:
+    columns = ("rule", "fix", "what was done", "before", "after", "time")
+    return Table(
+        "Rules judged again",
+        tuple(Column(name) for name in columns),
+        tuple(
+            (
+                fix.rule,
+                fix.fix,
+                f"not applied: {fix.refused}" if fix.refused else fix.applied,
+                f"{status_word(fix.before)}: {fix.measured_before}",
+                "–" if fix.refused else f"{status_word(fix.after)}: {fix.measured_after}",
+                seconds(fix.seconds),
+            )
+            for fix in fixes
+        ),
+    )
+
+
+def _effects(fixes: list[AppliedFix]) -> Figure | None:
+    found = [(fix, effect) for fix in fixes for effect in fix.effects]
+    if not found:
+        return None
+    names = distinct([f"{fix.rule}: {effect.measure.partition(',')[0]}" for fix, effect in found], length=44)
+    rows: list[Row] = [
+        {
+            "name": name,
+            "before": effect.reference,
+            "after": effect.candidate,
+            "tip": f"{effect.measure}: {percent(effect.reference)} before, {percent(effect.candidate)} after {fix.fix}",
+        }
+        for name, (fix, effect) in zip(names, found, strict=True)
+    ]
+
+    def build(width: int) -> AnyChart:
+        room = side(names, width)
+        base = alt.Chart(source(rows)).encode(
+            y=alt.Y("name:N", sort=None, title=None, axis=alt.Axis(labelLimit=room, grid=False, ticks=False))
+        )
+        x = alt.X("after:Q", title="share right (%)", axis=shares(), scale=alt.Scale(domain=[0, 1]))
+        return alt.layer(
+            base.mark_rule(color=SOFT, strokeWidth=2).encode(x=alt.X("before:Q"), x2="after:Q"),
+            base.mark_point(color=ACCENT, filled=False, size=85, strokeWidth=2, opacity=1).encode(
+                x="before:Q", description=tip()
+            ),
+            base.mark_point(color=ALARM, filled=True, size=95, shape="diamond", opacity=1).encode(
+                x=x, description=tip()
+            ),
+        ).properties(width=width - room - 20, height=alt.Step(32))
+
+    largest_fix, largest = max(found, key=lambda pair: abs(pair[1].difference))
+    finding = (
+        f"{largest_fix.fix.capitalize()}: {largest.measure.partition(',')[0]} {percent(largest.reference)} before, "
+        f"{percent(largest.candidate)} after"
+    )
+    columns = ("before", "after", "points (95 % interval)", "p, Holm", "lost, gained")
+    table = Table(
+        "Every number measured again",
+        (Column("fix"), Column("measure"), *(Column(name, NUMBER) for name in columns), Column("change")),
+        tuple(
+            (
+                f"{fix.rule} {fix.fix}",
+                effect.measure,
+                percent(effect.reference),
+                percent(effect.candidate),
+                interval_of(effect),
+                p_value(effect.adjusted),
+                flips(effect),
+                f"{ARROW[effect.change]} {effect.change}",
+            )
+            for fix, effect in found
+        ),
+    )
+    note = "Ring: before. Diamond: after the fix, on the same images."
+    return figure(build, finding=finding, note=note, table=table, full=True)
+
+
+def _readings(fixes: list[AppliedFix]) -> Table | None:
+    rows = tuple(
+        (f"{fix.rule} {fix.fix}", each.name, _say(each.before, each.unit), _say(each.after, each.unit))
+        for fix in fixes
+        for each in fix.readings
+    )
+    columns = (Column("fix"), Column("quantity"), Column("before", NUMBER), Column("after", NUMBER))
+    return Table("Other numbers", columns, rows) if rows else None
+
+
+def _say(value: float, unit: str) -> str:
+    if unit == "share":
+        return percent(value)
+    return count(int(value)) if value == int(value) else number(value)

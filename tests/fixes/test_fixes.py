@@ -1,0 +1,168 @@
+"""Fixes work on copies, are measured again on the same samples, and refuse what they cannot do honestly."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+from assay.check import Budget, run_check
+from assay.compress.save import save_compressed
+from assay.data.dataset import ImageDataset
+from assay.evaluate import measure_clean_accuracy
+from assay.fixes import Fixed, apply_fixes
+from assay.fixes.run import FIXES, leave_out_tested
+from assay.records.checkup import Checkup
+from assay.records.fixes import AppliedFix
+from assay.records.training import DecayGroups
+from assay.report.page import render_page
+from assay.training.optimizer_audit import audit_optimizer
+from assay.verdict import RULES
+
+SMALL = Budget(name="quick", clean=None, attacked=24, probed=48, steps=2, restarts=1, shown=2)
+
+
+def stripes(n: int, *, seed: int, split: str) -> ImageDataset:
+    """Pictures of three classes: a bright stripe at the top, in the middle or at the bottom, in noise."""
+    random = torch.Generator().manual_seed(seed)
+    labels = torch.arange(n) % 3
+    images = torch.randint(0, 90, (n, 1, 12, 12), dtype=torch.uint8, generator=random)
+    for i, label in enumerate(labels.tolist()):
+        images[i, 0, 4 * label : 4 * label + 4] += 70
+    return ImageDataset(images, labels, ("top", "middle", "bottom"), name="stripes", split=split)
+
+
+TRAIN, TEST = stripes(240, seed=1, split="train"), stripes(90, seed=2, split="test")
+
+
+@pytest.fixture(scope="module")
+def good() -> nn.Module:
+    torch.manual_seed(0)
+    net = nn.Sequential(
+        nn.Conv2d(1, 6, 3), nn.BatchNorm2d(6), nn.ReLU(), nn.Flatten(), nn.Dropout(0.5), nn.Linear(600, 3)
+    )
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.05)
+    for _ in range(60):
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(net(TRAIN.images.float() / 255), TRAIN.labels).backward()
+        optimizer.step()
+    return net.eval()
+
+
+@pytest.fixture(scope="module")
+def stale(good: nn.Module) -> nn.Module:
+    """Statistics of other data, and handed over in training mode."""
+    broken = copy.deepcopy(good)
+    broken[1].running_mean += torch.linspace(-3, 3, 6)
+    broken[1].running_var *= 9
+    return broken.train()
+
+
+@pytest.fixture(scope="module")
+def checkup(stale: nn.Module) -> Checkup:
+    return run_check(stale, TEST, budget=SMALL, name="stale")
+
+
+@pytest.fixture(scope="module")
+def fixed(stale: nn.Module, checkup: Checkup) -> Fixed:
+    before = copy.deepcopy(stale.state_dict())
+    found = apply_fixes(stale, TEST, checkup, train=TRAIN, budget=SMALL)
+    assert stale.training
+    assert all(torch.equal(before[key], value) for key, value in stale.state_dict().items())
+    return found
+
+
+@pytest.fixture(scope="module")
+def fixes(fixed: Fixed) -> dict[str, AppliedFix]:
+    return {record.rule: record for record in fixed.checkup.each(AppliedFix)}
+
+
+def test_every_declared_remedy_is_a_fix_and_every_fix_is_declared() -> None:
+    assert {rule.remedy for rule in RULES if rule.remedy} == set(FIXES)
+
+
+def test_stale_statistics_are_measured_anew_and_the_accuracy_comes_back(
+    fixes: dict[str, AppliedFix], good: nn.Module, checkup: Checkup
+) -> None:
+    fix = fixes["A511"]
+    assert (fix.before, fix.after, fix.refused) == ("error", "pass", "")
+    assert "240 images of stripes, train, none of them tested" in fix.applied
+    clean = next(effect for effect in fix.effects if effect.measure == "clean accuracy")
+    was = next(v for v in checkup.records if v.kind == "clean_accuracy")
+    assert clean.reference == was.accuracy
+    assert clean.candidate == pytest.approx(measure_clean_accuracy(good, TEST).accuracy, abs=0.05)
+    assert clean.change == "better"
+    assert clean.paired
+    assert any(effect.measure.startswith("after pgd") for effect in fix.effects)
+
+
+def test_evaluation_mode_is_judged_by_the_answers_as_handed_over(fixes: dict[str, AppliedFix]) -> None:
+    fix = fixes["A501"]
+    assert (fix.before, fix.after, fix.changes) == ("warn", "pass", "mode")
+    (effect,) = fix.effects
+    assert effect.measure == "accuracy as handed over"
+    assert effect.paired
+
+
+def test_groups_are_audited_and_nothing_is_trained(fixes: dict[str, AppliedFix], stale: nn.Module) -> None:
+    fix = fixes["A505"]  # no parameter here has "bn" in its name
+    assert fix.after == "pass"
+    assert fix.changes == "training"
+    decayed, faults = fix.readings
+    assert (decayed.before, decayed.after) == (1, 0)  # the scale; the shift is called a bias
+    assert faults.after == 0
+    by_name = [p for n, p in stale.named_parameters() if "bn" not in n and "bias" not in n]
+    held = [{"params": by_name, "weight_decay": 1e-3}]
+    assert audit_optimizer(stale, torch.optim.SGD(held, lr=0.1)).decayed_norms == ("1.weight",)
+    assert not fix.effects
+
+
+def test_the_fixed_copy_holds_the_fixes_of_weights_and_loads(fixed: Fixed, good: nn.Module, tmp_path: Path) -> None:
+    assert fixed.model is not None
+    save_compressed(
+        tmp_path, fixed.model, fixed.factorization, spec="net.py:make", classes=TEST.classes, image_shape=TEST.shape
+    )
+    again = copy.deepcopy(good)
+    again.load_state_dict(load_file(tmp_path / "model.safetensors"))
+    assert measure_clean_accuracy(again, TEST).correct == measure_clean_accuracy(fixed.model, TEST).correct
+    verdict = next(v for v in fixed.checkup.verdicts if v.rule == "A511")
+    assert verdict.remedy is not None
+    assert verdict.status == "error"  # the model was not touched: its verdict stands
+    text = fixed.checkup.model_dump_json()
+    assert Checkup.model_validate_json(text).model_dump_json() == text
+    page = render_page(fixed.checkup)
+    assert "Fixed and measured again" in page
+    assert "measured again after the fix" in page
+
+
+def test_without_training_images_statistics_are_left_alone(stale: nn.Module, checkup: Checkup) -> None:
+    fixed = apply_fixes(stale, TEST, checkup, train=None, train_note="no training split", budget=SMALL)
+    fix = next(record for record in fixed.checkup.each(AppliedFix) if record.rule == "A511")
+    assert (fix.refused, fix.after, fix.applied) == ("no training split", fix.before, "nothing")
+    assert fixed.model is None
+    assert all(v.remedy is None for v in fixed.checkup.verdicts if v.rule == "A511")
+
+
+def test_tested_images_are_never_used_to_fix() -> None:
+    both = ImageDataset(
+        torch.cat([TRAIN.images, TEST.images[:7]]), torch.cat([TRAIN.labels, TEST.labels[:7]]), TRAIN.classes
+    )
+    apart, _ = leave_out_tested(both, TEST, "")
+    assert apart is not None
+    assert torch.equal(apart.images, TRAIN.images)
+    assert leave_out_tested(TEST, TEST, "") == (None, "every training image is also tested")
+
+
+def test_a_model_without_findings_gets_no_fix(good: nn.Module) -> None:
+    found = run_check(good, TEST, budget=SMALL)
+    healthy = found.model_copy(
+        update={"verdicts": tuple(v.model_copy(update={"status": "pass"}) for v in found.verdicts)}
+    )
+    assert found.first(DecayGroups) is not None
+    fixed = apply_fixes(good, TEST, healthy, train=TRAIN, budget=SMALL)
+    assert fixed.checkup == healthy
+    assert fixed.model is None

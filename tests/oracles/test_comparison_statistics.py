@@ -1,0 +1,112 @@
+"""Tests and intervals of two proportions against scipy, statsmodels and published examples."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+from statsmodels.stats.contingency_tables import mcnemar as mcnemar_of_statsmodels
+from statsmodels.stats.multitest import multipletests
+from statsmodels.stats.proportion import confint_proportions_2indep
+
+from assay.comparison.bootstrap import p_of_zero, percentile_interval, resample_apart, resample_paired
+from assay.comparison.exact import fisher, holm, mcnemar, newcombe, newcombe_paired
+
+
+@given(st.integers(0, 300), st.integers(0, 300))
+def test_mcnemar_is_the_exact_binomial_test(lost: int, gained: int) -> None:
+    expected = stats.binomtest(lost, lost + gained).pvalue if lost + gained else 1.0
+    assert mcnemar(lost, gained) == pytest.approx(expected, rel=1e-9)
+    assert mcnemar(lost, gained) == pytest.approx(
+        mcnemar_of_statsmodels([[5, lost], [gained, 7]], exact=True).pvalue, rel=1e-9
+    )
+
+
+def test_mcnemar_of_thousands_of_flips_stays_exact() -> None:
+    assert mcnemar(4_900, 5_100) == pytest.approx(stats.binomtest(4_900, 10_000).pvalue, rel=1e-9)
+
+
+@given(st.integers(1, 200), st.integers(1, 200), st.data())
+def test_fisher_is_scipys(n_a: int, n_b: int, data: st.DataObject) -> None:
+    a, b = data.draw(st.integers(0, n_a)), data.draw(st.integers(0, n_b))
+    expected = stats.fisher_exact([[a, n_a - a], [b, n_b - b]]).pvalue
+    assert fisher(a, n_a, b, n_b) == pytest.approx(expected, rel=1e-6, abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    "p_values", [[0.01, 0.02, 0.03, 0.04], [0.5], [0.04, 0.001, 0.9, 0.04, 0.2, 1.0], [0.0, 1e-9, 0.6]]
+)
+def test_holm_is_that_of_statsmodels(p_values: list[float]) -> None:
+    assert holm(p_values) == pytest.approx(list(multipletests(p_values, method="holm")[1]), abs=1e-12)
+
+
+@given(st.integers(1, 300), st.integers(1, 300), st.data())
+def test_newcombes_independent_interval_is_that_of_statsmodels(n_a: int, n_b: int, data: st.DataObject) -> None:
+    a, b = data.draw(st.integers(0, n_a)), data.draw(st.integers(0, n_b))
+    expected = confint_proportions_2indep(b, n_b, a, n_a, method="newcomb", compare="diff", alpha=0.05)
+    assert newcombe(a, n_a, b, n_b) == pytest.approx(expected, abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("cells", "low", "high"),
+    [((36, 12, 2, 0), 0.0569, 0.3404), ((36, 14, 0, 0), 0.1528, 0.4167)],
+)
+def test_newcombes_paired_interval_is_the_published_one(
+    cells: tuple[int, int, int, int], low: float, high: float
+) -> None:
+    found_low, found_high = newcombe_paired(*cells)  # the paper subtracts the other way round
+    assert -found_high == pytest.approx(low, abs=6e-5)
+    assert -found_low == pytest.approx(high, abs=6e-5)
+
+
+def test_newcombes_paired_interval_covers_the_truth() -> None:
+    random = np.random.default_rng(0)
+    shares = np.array([0.55, 0.08, 0.05, 0.32])
+    truth = shares[2] - shares[1]
+    intervals = [newcombe_paired(*map(int, random.multinomial(150, shares))) for _ in range(2_000)]
+    covered = np.mean([low <= truth <= high for low, high in intervals])
+    assert 0.935 <= covered <= 0.98
+
+
+def levels_of_two_models(n: int = 400) -> tuple[np.ndarray, np.ndarray]:
+    random = np.random.default_rng(1)
+    one = random.integers(0, 5, n)
+    return one, np.clip(one + random.integers(-1, 2, n) + (random.random(n) < 0.1), 0, 4)
+
+
+def test_drawing_the_joint_table_is_drawing_the_samples() -> None:
+    one, other = levels_of_two_models()
+    worth = np.array([0.0, 0.1, 0.4, 0.7, 1.0])
+    drawn = resample_paired(one, other, levels=5, seed=0)
+    difference, draws = drawn.difference(worth)
+    assert difference == pytest.approx(worth[other].mean() - worth[one].mean())
+    expected = stats.bootstrap(
+        (worth[one], worth[other]),
+        lambda a, b, axis: b.mean(axis) - a.mean(axis),
+        paired=True,
+        vectorized=True,
+        n_resamples=4_000,
+        method="percentile",
+        rng=np.random.default_rng(2),
+    )
+    assert percentile_interval(draws) == pytest.approx(tuple(expected.confidence_interval), abs=0.002)
+    assert draws.std() == pytest.approx(expected.standard_error, rel=0.05)
+
+
+def test_apart_the_variances_add() -> None:
+    one, other = levels_of_two_models()
+    worth = np.arange(5.0)
+    drawn = resample_apart(np.bincount(one, minlength=5), np.bincount(other, minlength=5), seed=0)
+    _, draws = drawn.difference(worth)
+    assert draws.std() == pytest.approx(np.sqrt((one.var() + other.var()) / len(one)), rel=0.05)
+    _, paired = resample_paired(one, other, levels=5, seed=0).difference(worth)
+    assert paired.std() < 0.7 * draws.std()
+
+
+def test_the_p_of_the_bootstrap_is_never_zero_and_one_where_nothing_moves() -> None:
+    assert p_of_zero(np.ones(999)) == pytest.approx(0.002)
+    assert p_of_zero(np.zeros(999)) == 1.0
+    random = np.random.default_rng(3)
+    assert p_of_zero(random.normal(1.96, 1, 100_000)) == pytest.approx(0.05, abs=0.005)

