@@ -162,7 +162,7 @@ def _prepare(
 
     target = choose_device(device)
     dataset = load_dataset(
-        data or _data_of(model), split=split, data_dir=data_dir, max_bad=max_bad, image_size=image_size
+        data or data_of(model), split=split, data_dir=data_dir, max_bad=max_bad, image_size=image_size
     )
     for line in dataset.skipped:
         console.print(f"skipped: {line}", style="yellow", markup=False)
@@ -201,7 +201,7 @@ def _history_of(model: str) -> tuple[TrainingRun, ...]:
         raise InputError(str(record), expected="the record of a training run", got=found) from None
 
 
-def _data_of(model: str | None) -> str:
+def data_of(model: str | None) -> str:
     """What a run folder was trained on; the digits when there is no model either."""
     if model is None:
         return "digits"

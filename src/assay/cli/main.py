@@ -10,6 +10,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from assay.cli.anatomy import anatomy
+from assay.cli.app import app as open_app
 from assay.cli.attack import attack
 from assay.cli.augment import augment
 from assay.cli.check import check
@@ -17,6 +18,7 @@ from assay.cli.compress import compress
 from assay.cli.explain import explain
 from assay.cli.factor import factor
 from assay.cli.groups import groups
+from assay.cli.look import look
 from assay.cli.report import report
 from assay.cli.trace import trace
 from assay.cli.train import train
@@ -59,12 +61,14 @@ app.command()(train)
 app.command()(augment)
 app.command()(anatomy)
 app.command()(attack)
+app.command()(look)
 app.command()(trace)
 app.command()(groups)
 app.command()(factor)
 app.command()(compress)
 app.command()(explain)
 app.command()(report)
+app.command("app")(open_app)
 
 
 def main() -> None:

@@ -61,6 +61,12 @@ def trace(
         int | None, typer.Option(min=2, help="Shrink images to this side first.", show_default=False)
     ] = None,
     hidden: Annotated[int, typer.Option(min=1, help="Width of the sequence models.")] = 64,
+    radius: Annotated[
+        float | None, typer.Option(help="With --norm: a recurrent matrix of this spectral radius.", show_default=False)
+    ] = None,
+    norm: Annotated[
+        float | None, typer.Option(help="With --radius: and of this norm, at least the radius.", show_default=False)
+    ] = None,
     batch: Annotated[int, typer.Option(min=1, help="Sequences to trace.")] = 32,
     remedies: Annotated[bool, typer.Option("--remedies", help="Measure what helps, on --task adding.")] = False,
     curvature: Annotated[bool, typer.Option("--curvature", help="Also the largest Hessian eigenvalues.")] = False,
@@ -88,7 +94,8 @@ def trace(
         if remedies:
             records: list[Record] = [_remedies(made, hidden, 400 if steps is None else steps, seed, console)]
         else:
-            records = [*_over_time(model or CELLS, made, hidden, steps or 0, batch, seed)]
+            shape = _shape_of(radius, norm)
+            records = [*_over_time(model or CELLS, made, hidden, steps or 0, batch, seed, shape)]
     else:
         from assay.data.sources import load_dataset
         from assay.models.loading import load_model
@@ -178,11 +185,30 @@ def _train_a_copy(
     return watching.record()
 
 
-def _over_time(names: str, task: SequenceTask, hidden: int, steps: int, batch: int, seed: int) -> Sequence[Record]:
+def _shape_of(radius: float | None, norm: float | None) -> tuple[float, float] | None:
+    """Spectral radius and norm of the recurrent matrix, both or neither."""
+    if radius is None and norm is None:
+        return None
+    if radius is None or norm is None:
+        got = "only --norm" if radius is None else "only --radius"
+        raise OptionError("--radius", expected="--radius and --norm together", got=got)
+    return radius, norm
+
+
+def _over_time(
+    names: str,
+    task: SequenceTask,
+    hidden: int,
+    steps: int,
+    batch: int,
+    seed: int,
+    shape: tuple[float, float] | None,
+) -> Sequence[Record]:
     from assay.data.sequences import TEST
     from assay.diagnostics.time import measure_time_trace
     from assay.models.factories import import_factory
-    from assay.models.sequence import build_sequence_model
+    from assay.models.recurrent_matrix import make_recurrent_matrix
+    from assay.models.sequence import build_sequence_model, shape_recurrence
     from assay.remedies import Remedy, train_on
 
     inputs, targets = task.draw(batch, TEST, 0)
@@ -201,6 +227,9 @@ def _over_time(names: str, task: SequenceTask, hidden: int, steps: int, batch: i
                 seed=seed,
             )
         )
+        if shape is not None:
+            radius, norm = shape
+            shape_recurrence(model, make_recurrent_matrix(hidden, radius=radius, norm=norm, seed=seed))
         if steps:
             plain = Remedy(name, ())
             train_on(model, task, plain, steps=steps, batch_size=batch, learning_rate=3e-3)
