@@ -30,7 +30,7 @@ def pick_gallery(measurement: RobustnessMeasurement, dataset: ImageDataset, *, s
     for row in worst.tolist():
         image = to_unit_range(dataset.images[row])
         delta = outcome.adversarial[row] - image
-        magnified = _magnification(delta)
+        magnified = magnification(delta)
         was, now = int(before[row].argmax()), int(after[row].argmax())
         examples.append(
             AdversarialExample(
@@ -50,7 +50,8 @@ def pick_gallery(measurement: RobustnessMeasurement, dataset: ImageDataset, *, s
     return AdversarialGallery(attack=record.attack, norm=record.norm, epsilon=record.epsilon, examples=tuple(examples))
 
 
-def _magnification(delta: Tensor) -> float:
+def magnification(delta: Tensor) -> float:
+    """The largest power of two, at least 1, by which ``delta`` may be multiplied and stay within ±0.5."""
     largest = float(delta.abs().amax())
     if largest == 0 or not math.isfinite(largest):
         return 1.0

@@ -109,7 +109,7 @@ def _draw(
     return draw_policy(pictures, ids, names, policy=parsed, title=policy, seed=seed, draws=draws)
 
 
-def parse_magnitudes(texts: list[str]) -> dict[str, float]:
+def parse_magnitudes(texts: list[str], *, where: str = "--magnitude") -> dict[str, float]:
     """``["rotate=45"]`` to ``{"Rotate": 45.0}``. Raises :class:`OptionError` naming the text that is wrong."""
     from assay.augment.operations import check_magnitude, find_operation
 
@@ -120,9 +120,9 @@ def parse_magnitudes(texts: list[str]) -> dict[str, float]:
         try:
             value = float(number) if equals else 0.0
         except ValueError:
-            raise OptionError("--magnitude", expected="NAME=VALUE, as in rotate=45", got=text) from None
+            raise OptionError(where, expected="NAME=VALUE, as in rotate=45", got=text) from None
         if operation.takes_magnitude and not equals:
-            raise OptionError("--magnitude", expected=f"{name}=VALUE ({operation.unit})", got=text)
+            raise OptionError(where, expected=f"{name}=VALUE ({operation.unit})", got=text)
         check_magnitude(operation, value)
         found[operation.name] = value
     return found

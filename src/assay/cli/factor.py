@@ -11,6 +11,10 @@ from assay.cli import arguments as arg
 from assay.errors import OptionError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch import Tensor
+
     from assay.lowrank.factors import Factorization
     from assay.records.factorization import FactorizationReport
 
@@ -20,11 +24,15 @@ DEFAULT_ENERGY = 0.9
 
 def factor(
     matrix: Annotated[
-        Path,
+        Path | None,
         typer.Argument(
             metavar="X", help=".npy, .parquet, .npz, .csv, .mtx, .pt, .safetensors, or a picture.", show_default=False
         ),
-    ],
+    ] = None,
+    data: Annotated[
+        str | None, typer.Option(help="With --sample: a picture of this data set instead of X.", show_default=False)
+    ] = None,
+    sample: Annotated[str | None, typer.Option(help="With --data: its id or name.", show_default=False)] = None,
     rank: Annotated[
         str | None, typer.Option(help="A number, or gavish-donoho. [default: 90 % of the energy]", show_default=False)
     ] = None,
@@ -47,6 +55,16 @@ def factor(
     ] = None,
     report: Annotated[Path | None, typer.Option(help="The page. [default: X.factor.html]", show_default=False)] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the record instead of the summary.")] = False,
+    scale: Annotated[
+        list[float] | None,
+        typer.Option(help="Also look at the pair (cA, B/c) for this c; may be repeated.", show_default=False),
+    ] = None,
+    longest: Annotated[
+        int | None, typer.Option(min=1, help="Shrink the longer side of a picture to this first.", show_default=False)
+    ] = None,
+    data_dir: arg.DataDir = None,
+    split: arg.Split = "test",
+    image_size: arg.ImageSize = None,
     seed: arg.Seed = 0,
 ) -> None:
     """Factorise X ≈ AB with the least error, prove how good it is, and draw the page.
@@ -56,16 +74,16 @@ def factor(
     from assay.files import write_atomically
     from assay.lowrank.factorize import factorize
     from assay.lowrank.landscape import landscape
-    from assay.lowrank.pictures import read_luma, rebuild_picture
+    from assay.lowrank.pictures import RANKS, luma, rebuild_picture
     from assay.lowrank.sources import open_matrix
-    from assay.lowrank.summary import describe_factorization
+    from assay.lowrank.summary import SCALES, describe_factorization
     from assay.report.factor_page import render_factor_page
 
     _check_places(out, report)
-    if not matrix.is_file():
-        open_matrix(matrix)  # raises, saying what is wrong
-    is_picture = matrix.suffix.lower() in PICTURES
-    x = read_luma(matrix) if is_picture else open_matrix(matrix)
+    name, picture = _open_picture(
+        matrix, data, sample, data_dir=data_dir, split=split, image_size=image_size, longest=longest
+    )
+    x = open_matrix(matrix) if picture is None else luma(picture)
     wanted = _rank(rank)
     if wanted is None and tolerance is None and energy is None:
         energy = DEFAULT_ENERGY
@@ -75,17 +93,50 @@ def factor(
     )  # fmt: skip
     flat = float(found.spectrum[0]) == 0
     surface = None if flat or ridge else landscape(x, found.rank, seed=seed)
-    record = describe_factorization(found, x, source=matrix.name, landscape=surface)
-    if is_picture:
-        record = record.model_copy(update={"pictures": rebuild_picture(matrix, extra=found.rank)})
+    record = describe_factorization(found, x, source=name, landscape=surface, scales={*SCALES, *(scale or ())})
+    if picture is not None:
+        record = record.model_copy(update={"pictures": rebuild_picture(picture, ranks=(*RANKS, found.rank))})
     if out is not None:
         _write_factors(out, found)
-    page = report or matrix.with_name(f"{matrix.stem}.factor.html")
+    page = report or (
+        Path(f"{data}-{sample}.factor.html".replace("/", "-"))
+        if matrix is None
+        else matrix.with_name(f"{matrix.stem}.factor.html")
+    )
     write_atomically(page, render_factor_page(record))
     if as_json:
         typer.echo(record.model_dump_json())
     else:
-        _print_summary(record, out=out, page=page)
+        _print_summary(record, out=out, page=page, scales=scale or ())
+
+
+def _open_picture(
+    matrix: Path | None,
+    data: str | None,
+    sample: str | None,
+    *,
+    data_dir: Path | None,
+    split: str,
+    image_size: int | None,
+    longest: int | None,
+) -> tuple[str, Tensor | None]:
+    """What to call it, and its channels where it is a picture, of a file or of a data set."""
+    if (matrix is None) == (data is None) or (data is None) != (sample is None):
+        got = " ".join(str(word) for word in (matrix, data, sample) if word is not None)
+        raise OptionError("X", expected="a file, or --data and --sample", got=got or "neither")
+    if data is not None and sample is not None:
+        from assay.app.picture import pick_sample
+        from assay.data.dataset import to_unit_range
+        from assay.data.sources import load_dataset
+
+        chosen = pick_sample(load_dataset(data, split=split, data_dir=data_dir, image_size=image_size), sample)
+        return chosen.name, to_unit_range(chosen.image).double()
+    assert matrix is not None
+    if matrix.suffix.lower() not in PICTURES or not matrix.is_file():
+        return matrix.name, None  # opening it says what is wrong
+    from assay.lowrank.pictures import read_channels
+
+    return matrix.name, read_channels(matrix, longest=longest)
 
 
 def _rank(text: str | None) -> int | str | None:
@@ -118,7 +169,7 @@ def _write_factors(path: Path, found: Factorization) -> None:
     write_atomically(path, buffer.getvalue())
 
 
-def _print_summary(record: FactorizationReport, *, out: Path | None, page: Path) -> None:
+def _print_summary(record: FactorizationReport, *, out: Path | None, page: Path, scales: Sequence[float]) -> None:
     from rich.console import Console
 
     from assay.report.factor_page import headline, state_proof
@@ -144,6 +195,13 @@ def _print_summary(record: FactorizationReport, *, out: Path | None, page: Path)
             f"rank {picture.rank:>3}   {picture.psnr:5.1f} dB   {100 * picture.energy_kept:.4g} % of the energy",
             markup=False,
         )
+    for point in record.gauge:
+        if point.scale in scales:
+            console.print(
+                f"c = {point.scale:g}    loss {point.loss:.8g}, sharpness {point.sharpness:.4g}, "
+                f"steps below {2 / point.sharpness:.3g}",
+                markup=False,
+            )
     if out is not None:
         console.print(f"factors    {out}", markup=False)
     console.print(f"page       {page}", markup=False)

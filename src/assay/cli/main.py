@@ -11,6 +11,7 @@ import typer
 
 from assay.cli.accept import accept
 from assay.cli.anatomy import anatomy
+from assay.cli.app import app as open_app
 from assay.cli.attack import attack
 from assay.cli.augment import augment
 from assay.cli.check import check
@@ -19,6 +20,7 @@ from assay.cli.compress import compress
 from assay.cli.explain import explain
 from assay.cli.factor import factor
 from assay.cli.groups import groups
+from assay.cli.look import look
 from assay.cli.merge import merge
 from assay.cli.report import report
 from assay.cli.trace import trace
@@ -63,6 +65,7 @@ app.command()(augment)
 app.command()(anatomy)
 app.command()(attack)
 app.command()(merge)
+app.command()(look)
 app.command()(trace)
 app.command()(groups)
 app.command()(factor)
@@ -71,6 +74,7 @@ app.command()(compare)
 app.command()(accept)
 app.command()(explain)
 app.command()(report)
+app.command("app")(open_app)
 
 
 def main() -> None:

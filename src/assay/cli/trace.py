@@ -70,6 +70,12 @@ def trace(
         int | None, typer.Option(min=2, help="Shrink images to this side first.", show_default=False)
     ] = None,
     hidden: Annotated[int, typer.Option(min=1, help="Width of the sequence models.")] = 64,
+    radius: Annotated[
+        float | None, typer.Option(help="With --norm: a recurrent matrix of this spectral radius.", show_default=False)
+    ] = None,
+    norm: Annotated[
+        float | None, typer.Option(help="With --radius: and of this norm, at least the radius.", show_default=False)
+    ] = None,
     batch: Annotated[int, typer.Option(min=1, help="Sequences to trace, and of a training step.")] = 32,
     cells: Annotated[
         list[str] | None,
@@ -115,6 +121,7 @@ def trace(
                 batch=batch,
                 learning_rate=learning_rate or 3e-3,
                 cells=cells or (),
+                shape=_shape_of(radius, norm),
                 seed=seed,
             )
         subject = subject_of_sequences(records)
@@ -212,6 +219,16 @@ def _train_a_copy(
     with watch(twin, every=every, label=name) as watching:
         fit(twin, dataset, recipe=recipe, seed=seed, on_step=lambda _: watching.step())
     return watching.record()
+
+
+def _shape_of(radius: float | None, norm: float | None) -> tuple[float, float] | None:
+    """Spectral radius and norm of the recurrent matrix, both or neither."""
+    if radius is None and norm is None:
+        return None
+    if radius is None or norm is None:
+        got = "only --norm" if radius is None else "only --radius"
+        raise OptionError("--radius", expected="--radius and --norm together", got=got)
+    return radius, norm
 
 
 def _remedies(task: SequenceTask, hidden: int, steps: int, learning_rate: float, seed: int) -> Record:

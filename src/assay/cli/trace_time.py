@@ -33,11 +33,13 @@ def trace_over_time(
     batch: int,
     learning_rate: float,
     cells: Sequence[str],
+    shape: tuple[float, float] | None,
     seed: int,
 ) -> list[Record]:
     """Trace each of the models ``names``; with ``steps``, a run of training first, and a test after it.
 
     A name is a cell of ours, ``file.py:factory``, or the folder of a run, whose task stands in where there is none.
+    ``shape`` gives recurrent matrices a spectral radius and a norm first.
     Raises :class:`ModelError` for a run on another task.
     """
     from rich.console import Console
@@ -46,6 +48,8 @@ def trace_over_time(
     from assay.data.sequences import TEST
     from assay.diagnostics.time import measure_time_trace
     from assay.evaluate import measure_sequence_accuracy
+    from assay.models.recurrent_matrix import make_recurrent_matrix
+    from assay.models.sequence import shape_recurrence
     from assay.training.loop import fit
 
     spelled = [names] if ":" in names else [name.strip() for name in names.split(",")]
@@ -56,6 +60,9 @@ def trace_over_time(
         if own.name != task.name or own.shape != task.shape:
             got = f"one on {own.name}, {own.length} steps"
             raise ModelError(name, expected=f"a run on {task.name}, {task.length} steps", got=got)
+        if shape is not None:
+            radius, norm = shape
+            shape_recurrence(model, make_recurrent_matrix(hidden, radius=radius, norm=norm, seed=seed))
         if steps:
             with TrainingProgress(Console(stderr=True)) as progress:
                 recipe = _recipe(name, steps, batch, learning_rate)

@@ -214,7 +214,7 @@ def _print_run(run: TrainingRun, console: Console) -> None:
     from rich.table import Table
 
     table = Table(box=None, header_style="dim", pad_edge=False)
-    speed = _PER_SECOND[run.samples]
+    speed = _PER_SECOND[run.modality]
     headings = ("epoch", "loss", "accuracy", "validation", "learning rate", "gradient", speed, "seconds")
     for heading in headings:
         table.add_column(heading, justify="right")
@@ -232,7 +232,7 @@ def _print_run(run: TrainingRun, console: Console) -> None:
         )
     console.print(table)
     console.print(
-        f"Trained {run.model} on {run.n:,} {run.samples} of {run.data} in {run.seconds:.1f} s ({run.precision}).",
+        f"Trained {run.model} on {run.n:,} {run.modality} of {run.data} in {run.seconds:.1f} s ({run.precision}).",
         highlight=False,
     )
     if run.time_split is not None:

@@ -136,8 +136,13 @@ def _decode_chunk(chunk: list[Encoded], image_size: int | None) -> list[Pixels |
     return [decode(sample.content, image_size=image_size) for sample in chunk]
 
 
-def decode(content: bytes | Path | None, *, image_size: int | None = None) -> Pixels | Broken:
-    """One picture file to bytes (H, W) or (H, W, 3), or the reason why not."""
+def decode(
+    content: bytes | Path | None, *, image_size: int | None = None, most_pixels: int | None = None
+) -> Pixels | Broken:
+    """One picture file to bytes (H, W) or (H, W, 3), or the reason why not.
+
+    A picture of more than ``most_pixels`` (default: PIL's bomb guard) is never decoded.
+    """
     if content is None:
         return Broken("there are no bytes of a picture")
     try:
@@ -145,9 +150,10 @@ def decode(content: bytes | Path | None, *, image_size: int | None = None) -> Pi
         if not encoded:
             return Broken("the file is empty")
         with Image.open(io.BytesIO(encoded), formats=FORMATS) as image:
-            limit = Image.MAX_IMAGE_PIXELS
+            limit = Image.MAX_IMAGE_PIXELS if most_pixels is None else most_pixels
             if limit is not None and image.width * image.height > limit:
-                return Broken(f"{image.width}x{image.height} pixels exceed the limit of {limit:,} (PIL's bomb guard)")
+                whose = " (PIL's bomb guard)" if most_pixels is None else ""
+                return Broken(f"{image.width}x{image.height} pixels exceed the limit of {limit:,}{whose}")
             picture = eight_bits(ImageOps.exif_transpose(image) if "exif" in image.info else image)
             if image_size is not None:
                 picture = resize(picture, image_size)

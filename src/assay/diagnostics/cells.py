@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from assay.diagnostics.unroll import Track, gru_step, lstm_step
 from assay.errors import OptionError
+from assay.models.sequence import LinearCell
 
 
 @contextmanager
@@ -65,3 +66,14 @@ def _gates(module: nn.Module, args: tuple[Tensor, ...]) -> dict[str, Tensor]:
         h, c = (zeros, zeros) if state is None else state
         return lstm_step(args[0], h, c, weights)[2]
     return gru_step(args[0], zeros if state is None else state, weights)[1]
+
+
+def plain_cells(model: nn.Module, tracks: Sequence[Track]) -> Iterator[tuple[str, Tensor]]:
+    """Name and W of every followed cell with one recurrent matrix: ``nn.RNNCell``, and the linear cell of our own."""
+    modules = dict(model.named_modules())
+    for track in tracks:
+        cell = modules.get(track.name)
+        if isinstance(cell, nn.RNNCell):
+            yield track.name, cell.weight_hh
+        elif isinstance(cell, LinearCell):
+            yield track.name, cell.recurrent.weight

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 from assay.diagnostics.attention import Attended, describe_attention, watched_attention
 from assay.diagnostics.batches import backward, require_gradients
-from assay.diagnostics.cells import watched_cells
+from assay.diagnostics.cells import plain_cells, watched_cells
 from assay.diagnostics.decay import fit_decay
 from assay.diagnostics.gates import describe_gates, time_constants
-from assay.diagnostics.recurrence import jacobian_product, recurrent_matrices
+from assay.diagnostics.recurrence import analyse_matrix, jacobian_product, recurrent_matrices
 from assay.diagnostics.unroll import Track, Unrolled, layer_step, unrolled
 from assay.errors import DataError, ModelError
 from assay.records.recurrence import JacobianProduct, StateGradients, TimeTrace
@@ -89,10 +89,13 @@ def measure_time_trace(
         states=tuple(states),
         fused_gap=max((call.gap for call in calls), default=None),
         parameter_gap=gap,
-        matrices=tuple(
-            m
-            for call in _distinct(calls)
-            for m in recurrent_matrices(call.module, name=call.name, steps=powers or length)
+        matrices=(
+            *(
+                m
+                for call in _distinct(calls)
+                for m in recurrent_matrices(call.module, name=call.name, steps=powers or length)
+            ),
+            *(analyse_matrix(W, steps=powers or length, name=name) for name, W in plain_cells(model, tracks)),
         ),
         jacobians=tuple(products),
         gates=tuple(g for track in found for g in describe_gates(track)),

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor
 
+from assay.errors import OptionError
 from assay.lowrank.factors import Factorization
 from assay.lowrank.gauge import condition_of_scaling, sharpness_of_scaling
 from assay.lowrank.matrix import Matrix
@@ -16,9 +18,14 @@ SCALES = (0.25, 0.35, 0.5, 0.7, 1.0, 1.4, 2.0, 2.8, 4.0)
 
 
 def describe_factorization(
-    found: Factorization, matrix: Matrix, *, source: str, landscape: Landscape | None = None
+    found: Factorization,
+    matrix: Matrix,
+    *,
+    source: str,
+    landscape: Landscape | None = None,
+    scales: Iterable[float] = SCALES,
 ) -> FactorizationReport:
-    """Gather what was found about ``matrix`` under the name ``source``."""
+    """Gather what was found about ``matrix`` under the name ``source``; ``scales`` c are those of (cA, B/c)."""
     energy = found.certificate.energy
     squares = found.spectrum.double().square()
     relative = math.sqrt(max(0.0, _squared_error(found)) / energy) if energy else 0.0
@@ -38,7 +45,7 @@ def describe_factorization(
         relative_error=relative,
         certificate=found.certificate,
         curve=error_curve(squares, energy),
-        gauge=gauge_points(found),
+        gauge=gauge_points(found, scales=scales),
         landscape=landscape,
     )
 
@@ -51,8 +58,15 @@ def error_curve(squares: Tensor, energy: float) -> tuple[RankPoint, ...]:
     return tuple(RankPoint(rank=r, relative_error=math.sqrt(value)) for r, value in enumerate(left.tolist()))
 
 
-def gauge_points(found: Factorization) -> tuple[GaugePoint, ...]:
-    """Loss, sharpness and conditioning along (cA, B/c); none for a product of zero or one with a ridge."""
+def gauge_points(found: Factorization, *, scales: Iterable[float] = SCALES) -> tuple[GaugePoint, ...]:
+    """Loss, sharpness and conditioning along (cA, B/c); none for a product of zero or one with a ridge.
+
+    Raises :class:`OptionError` for a scale that is not above zero and finite.
+    """
+    wanted = sorted(set(scales))
+    for c in wanted:
+        if not 0 < c < math.inf:
+            raise OptionError("scale", expected="a finite number above 0", got=c)
     sigma = found.singular_values
     if found.certificate.ridge or float(sigma[-1]) <= 0:
         return ()
@@ -65,7 +79,7 @@ def gauge_points(found: Factorization) -> tuple[GaugePoint, ...]:
             sharpness=sharpness_of_scaling(first, c),
             condition=condition_of_scaling(first, last, following, c),
         )
-        for c in SCALES
+        for c in wanted
     )
 
 

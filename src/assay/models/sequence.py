@@ -181,6 +181,24 @@ def set_recurrent(rnn: nn.RNN, to: Literal["identity", "orthogonal"]) -> None:
             nn.init.zeros_(parameter)
 
 
+def shape_recurrence(model: nn.Module, W: Tensor) -> None:
+    """Give the plain recurrence of a :class:`Recurrent` this matrix (H, H), and zero biases, in place.
+
+    Raises :class:`OptionError` for models with gates, with attention, or of several layers: they have no one W.
+    """
+    body = model.body if isinstance(model, Recurrent) else model
+    with torch.no_grad():
+        if isinstance(body, LinearRecurrence):
+            body.cell.recurrent.weight.copy_(W)
+            body.cell.inward.bias.zero_()
+        elif isinstance(body, nn.RNN) and body.num_layers == 1 and not body.bidirectional:
+            body.weight_hh_l0.copy_(W)
+            body.bias_ih_l0.zero_()
+            body.bias_hh_l0.zero_()
+        else:
+            raise OptionError("cell", expected="a plain recurrence of one layer", got=type(body).__name__)
+
+
 @torch.no_grad()
 def set_forget_bias(lstm: nn.LSTM, bias: float | Tensor) -> None:
     """Make the forget bias ``bias`` exactly (torch adds two biases: the second becomes 0), in place.

@@ -107,5 +107,5 @@ class TrainingRun(Record):
     groups: DecayGroups | None = None
     time_split: TimeSplit | None = None
     precision: str = "float32"
-    samples: Literal["images", "sequences"] = "images"
+    modality: Literal["images", "sequences"] = "images"
     loss_unit: str = "nats"

@@ -149,7 +149,7 @@ def fit(
         epochs=tuple(state.epochs),
         seconds=state.seconds,
         n=curriculum.n,
-        samples=curriculum.samples,
+        modality=curriculum.samples,
         loss_unit=curriculum.loss_unit,
         groups=measure_decay_groups(model, weight_decay=recipe.optimizer.weight_decay),
         time_split=state.clock.split(training=state.seconds),

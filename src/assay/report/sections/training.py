@@ -21,7 +21,7 @@ def training_section(checkup: Checkup) -> Section | None:
         if run.time_split is not None:
             parts.append(_time(run.time_split))
     summary = " ".join(
-        f"{run.model} on {count(run.n)} {run.samples} of {run.data} with the recipe {run.recipe}, seed {run.seed}: "
+        f"{run.model} on {count(run.n)} {run.modality} of {run.data} with the recipe {run.recipe}, seed {run.seed}: "
         f"{plural(len(run.epochs), 'epoch')} in {seconds(run.seconds)}, convolutions in {run.precision}."
         for run in runs
     )

@@ -1,0 +1,120 @@
+"""What stands between the network and the app: it answers this machine only, fetches nothing, and tells browsers so."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+Application = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
+
+LARGEST_REQUEST = 1_000_000  # bytes of JSON; uploads go their own way and have their own limit
+_LOCAL = re.compile(r"(127\.0\.0\.1|localhost|\[::1\])(:\d+)?")
+_OUTSIDE = re.compile(r"\s*[a-z][a-z0-9+.-]*:", re.IGNORECASE)
+HEADERS = (
+    (
+        b"content-security-policy",
+        b"default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; style-src 'self' 'unsafe-inline'; "
+        b"img-src 'self' data: blob:; font-src 'self' data:; connect-src 'self' data: blob:; worker-src 'self' blob:; "
+        b"object-src 'none'; base-uri 'self'; form-action 'self'; frame-ancestors 'self'",
+    ),
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+)
+
+
+class Guard:
+    """An ASGI middleware.
+
+    - A request whose ``Host`` is not this machine is refused: a page from elsewhere that has its name resolve to
+      127.0.0.1 (DNS rebinding) cannot talk to the app.
+    - A request that names a file by an address is refused: the server would fetch it, and it fetches nothing.
+    - Every answer carries a policy under which a browser loads nothing from anywhere else.
+    """
+
+    def __init__(self, app: Application) -> None:
+        self._app = app
+
+    async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+        """Refuse, or pass on and add the policy to the answer."""
+        if scope["type"] not in {"http", "websocket"}:
+            await self._app(scope, receive, send)
+            return
+        headers = dict(scope["headers"])
+        if not _LOCAL.fullmatch(headers.get(b"host", b"").decode("latin-1")):
+            await _refuse(scope, send, 421, "this app answers 127.0.0.1 and localhost only")
+            return
+        if scope["type"] == "http" and b"application/json" in headers.get(b"content-type", b""):
+            body = await _read(receive)
+            if body is None:
+                await _refuse(scope, send, 413, f"a request of more than {LARGEST_REQUEST:,} bytes")
+                return
+            if _names_the_outside(body):
+                await _refuse(scope, send, 400, "files are uploaded, not fetched from an address")
+                return
+            receive = _again(body, receive)
+
+        async def send_with_policy(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message = {**message, "headers": [*message.get("headers", ()), *HEADERS]}
+            await send(message)
+
+        await self._app(scope, receive, send_with_policy)
+
+
+async def _read(receive: Receive) -> bytes | None:
+    body = b""
+    while True:
+        message = await receive()
+        body += message.get("body", b"")
+        if len(body) > LARGEST_REQUEST:
+            return None
+        if not message.get("more_body", False):
+            return body
+
+
+def _again(body: bytes, receive: Receive) -> Receive:
+    """The body once more, then whatever comes after it (that the visitor has left)."""
+    given = False
+
+    async def replay() -> Message:
+        nonlocal given
+        if given:
+            return await receive()
+        given = True
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return replay
+
+
+def _names_the_outside(body: bytes) -> bool:
+    """Whether any file in a request is given by an address with a scheme, rather than by the path of an upload."""
+    try:
+        waiting = [json.loads(body)]
+    except (ValueError, RecursionError):
+        return False
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, dict):
+            path = value.get("path")
+            if isinstance(path, str) and _OUTSIDE.match(path):
+                return True
+            url = value.get("url")
+            if isinstance(url, str) and "path" not in value and _OUTSIDE.match(url):
+                return True
+            waiting.extend(value.values())
+        elif isinstance(value, list):
+            waiting.extend(value)
+    return False
+
+
+async def _refuse(scope: MutableMapping[str, Any], send: Send, status: int, reason: str) -> None:
+    if scope["type"] == "websocket":
+        await send({"type": "websocket.close", "code": 1008})
+        return
+    await send({"type": "http.response.start", "status": status, "headers": [(b"content-type", b"text/plain")]})
+    await send({"type": "http.response.body", "body": reason.encode()})
