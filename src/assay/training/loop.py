@@ -29,7 +29,7 @@ from assay.training.overfitting import GuardedAdversary
 from assay.training.param_groups import measure_decay_groups
 from assay.training.recipes import Recipe
 from assay.training.schedule import build_schedule
-from assay.training.step import Objective, Perturb, accumulate_gradient
+from assay.training.step import Loss, Objective, Perturb, accumulate_gradient
 from assay.training.stopwatch import Stopwatch
 
 STEP_STREAM = 0x57E
@@ -44,6 +44,7 @@ def fit(
     seed: int = 0,
     out: Path | None = None,
     perturb: Perturb | None = None,
+    loss: Loss | None = None,
     on_step: OnStep | None = None,
     resume: bool = False,
     checkpoint_seconds: float = 30.0,
@@ -54,6 +55,8 @@ def fit(
 
     ``perturb``   (model, images in [0, 1], labels) -> images: what every micro-batch goes through, such as an attack;
                   None: the recipe's own adversary, if it has one
+    ``loss``      (images as trained on, logits, labels or shares of classes) -> sum of the losses, such as a
+                  :class:`~assay.training.distillation.Distillation`; None: cross-entropy as the recipe says
     ``on_step``   called with a :class:`StepMetrics` after every step
     ``out``       the run folder; a checkpoint goes there every ``checkpoint_seconds`` and at the end
     ``resume``    go on from the folder's last checkpoint; the end is that of an uninterrupted run, to the bit
@@ -100,7 +103,7 @@ def fit(
             losses, rights = accumulate_gradient(
                 model,
                 pieces,
-                objective=Objective(len(train.classes), recipe.label_smoothing, attack, mix, autocast),
+                objective=Objective(len(train.classes), recipe.label_smoothing, attack, mix, autocast, loss),
                 prepare=state.clock.timed("images", curriculum.view(step)),
                 layout=layout,
                 batch_size=curriculum.batch_size,
@@ -108,9 +111,11 @@ def fit(
             )
             processes.sum_gradients(model)
             loss_sum, hits, stop = processes.sum_numbers(losses, rights, interrupts.pending is not None)
-            norm, loss = float(clip()), loss_sum / curriculum.batch_size
-            if not is_sane(loss, norm, classes=len(train.classes)):
-                raise explain_divergence(model, pieces, step=step + 1, loss=loss, gradient_norm=norm, kept=journal.kept)
+            norm, reached = float(clip()), loss_sum / curriculum.batch_size
+            if not is_sane(reached, norm, classes=len(train.classes)):
+                raise explain_divergence(
+                    model, pieces, step=step + 1, loss=reached, gradient_norm=norm, kept=journal.kept
+                )
             with state.clock.part("update"), torch.autocast(device.type, dtype=autocast, enabled=autocast is not None):
                 update(optimizers)
             _settle(model, average, processes, step=step + 1, clock=state.clock)
@@ -119,7 +124,7 @@ def fit(
                 step=step + 1,
                 steps=curriculum.steps,
                 epoch=epoch,
-                loss=loss,
+                loss=reached,
                 accuracy=hits / curriculum.batch_size,
                 learning_rate=recipe.optimizer.lr * factor(step),
                 gradient_norm=norm,
