@@ -171,7 +171,8 @@ def test_sites_are_the_layers_in_running_order_with_their_flops(model: nn.Module
     assert [site.name for site in sites] == ["first", "second", "head"]
     assert sites[1].flops == 2 * 64 * 16 * 12 * 9 and sites[1].inputs == (12, 8, 8)
     assert sites[2].flops == 2 * 16 * 4 + 4
-    assert all(site.pressure > 0 for site in sites)
+    assert all(bool((torch.linalg.eigvalsh(site.metric) > -1e-9).all()) for site in sites)
+    assert [len(site.metric) for site in sites] == [12, 16, 4]
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 

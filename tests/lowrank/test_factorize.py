@@ -11,9 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from assay.errors import DataError, OptionError
+from assay.lowrank.certificate import largest_tangent, random_ceilings
 from assay.lowrank.certify import certify
 from assay.lowrank.factorize import factorize
+from assay.lowrank.krylov import orthonormalize
 from assay.lowrank.ranks import marchenko_pastur_median, optimal_threshold
+from assay.lowrank.sources import as_matrix
 
 DIRECT = ["exact", "gram", "krylov"]
 
@@ -94,6 +97,33 @@ def test_probable_bounds_hold_where_a_gram_matrix_is_too_dear() -> None:
     assert strict.guarantee == "deterministic" and strict.certified
     none = factorize(x, 5, method="krylov", assurance="none").certificate
     assert not none.certified and none.guarantee == "none" and math.isinf(none.relative_gap)
+
+
+@pytest.mark.parametrize("decay", [lambda i: 0.99**i, lambda i: i**-0.5], ids=["fast", "slow"])
+def test_a_ceiling_from_random_probes_holds_at_every_step_and_comes_down(decay: object) -> None:
+    n, k = 400, 10
+    sigma = decay(torch.arange(1, n + 1, dtype=torch.float64))
+    x, basis = as_matrix(torch.diag(sigma)), torch.eye(n, dtype=torch.float64)[:, :k]
+    true, energy = float(sigma[k] ** 2), float(sigma.square().sum())
+    for seed in range(20):
+        drawn = matrix(n, 16, seed)
+        start = orthonormalize(drawn - basis @ (basis.T @ drawn))
+        found = random_ceilings(
+            x, basis, start, x.apply_gram(start), energy=energy, failure_probability=1e-9, steps=6
+        )  # fmt: skip
+        values = [ceiling.value for ceiling in found]
+        assert len(values) == 6 and all(value >= true for value in values)
+        assert values[-1] <= 1.35 * true < values[0]
+
+
+def test_the_angle_to_random_probes_exceeds_its_bound_as_rarely_as_stated() -> None:
+    n, b, doubt = 60, 4, 0.2
+    draws = torch.randn(4000, n, b, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    leading = draws[:, 0]
+    x = (draws @ leading[:, :, None])[:, :, 0]  # the combination of the probes along their first coordinates
+    tangent = torch.linalg.vector_norm(x[:, 1:], dim=1) / x[:, 0].abs()
+    bound = largest_tangent(n, b, failure_probability=doubt)
+    assert 0.02 * doubt <= float((tangent > bound).double().mean()) <= doubt
 
 
 def test_a_slow_decay_that_was_not_iterated_enough_is_not_certified() -> None:

@@ -28,7 +28,7 @@ def compress(
         typer.Option(help="Instead: the fewest FLOPs that lose at most so many points.", show_default=False),
     ] = None,
     epochs: Annotated[float, typer.Option(min=0, help="Epochs of fine-tuning afterwards; 0.5 is half of one.")] = 0.0,
-    lr: Annotated[float, typer.Option(help="Learning rate of the fine-tuning.")] = 0.01,
+    lr: Annotated[float, typer.Option(min=0, help="Learning rate of the fine-tuning.")] = 0.05,
     kinds: Annotated[str, typer.Option(help="Forms a layer may take.")] = "linear,channel,spatial,tucker",
     calibration: Annotated[int, typer.Option(min=8, help="Training images that layers are fitted on.")] = 256,
     batch: Annotated[int, typer.Option(min=1, help="Images in a batch when latency is measured.")] = 64,
@@ -56,6 +56,7 @@ def compress(
     from assay.data.sources import load_dataset
     from assay.files import make_folder, write_atomically
     from assay.models.loading import open_model
+    from assay.report.compression_page import render_compression_page
 
     if (out / "model.safetensors").exists() and not overwrite:
         raise OptionError("--out", expected="a new folder, or --overwrite", got=f"{out}, which holds a model")
@@ -82,6 +83,7 @@ def compress(
     done = run(loaded.model, train, test, plan, name=model, say=lambda line: console.print(line, markup=False))
     save_compressed(out, done.model, done.factorization, spec=model, classes=test.classes, image_shape=test.shape)
     write_atomically(out / "compression.json", done.report.model_dump_json(indent=2) + "\n")
+    write_atomically(out / "compression.html", render_compression_page(done.report))
     if as_json:
         typer.echo(json.dumps(done.report.model_dump(mode="json")))
         return
@@ -121,7 +123,10 @@ def _print_report(report: CompressionReport, out: Path) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    console = Console(highlight=False)
+    from assay.report.compression_page import compression_headline
+
+    console = Console(highlight=False, soft_wrap=True)
+    console.print(f"[bold]{compression_headline(report)}[/bold]")
     before, after = report.before, report.after
     table = Table("", "before", "after", "", box=None)
 
@@ -146,14 +151,15 @@ def _print_report(report: CompressionReport, out: Path) -> None:
             "" if kept else f"{layer.rank} of {layer.full_rank}",
             "" if kept else f"{layer.flops_after / layer.flops_before:.2f}x",
             "" if kept else f"{layer.latency_after / layer.latency_before:.2f}x",
-            f"{layer.condition_before:.3g}"
-            + ("" if kept or layer.condition_after is None else f" → {layer.condition_after:.3g}"),
+            f"{layer.condition_before:.3g}" + ("" if kept else f" → {layer.condition_after:.3g}"),
             "" if kept else f"{100 * layer.relative_error:.2g} %",
         )
     console.print(layers)
     for point in report.curve:
         console.print(f"{point.method:>10} at {100 * point.share:.0f} % of the rank: {100 * point.accuracy:.2f} %")
-    console.print(
-        f"{report.fine_tuning_seconds:.0f} s of fine-tuning; before it {100 * report.compressed.accuracy:.2f} %"
-    )
-    console.print(f"written to {out}: assay check {out}", markup=False)
+    if report.fine_tuning_epochs:
+        console.print(
+            f"{report.fine_tuning_seconds:.0f} s of fine-tuning; before it {100 * report.compressed.accuracy:.2f} %"
+        )
+    console.print(f"page       {out / 'compression.html'}", markup=False)
+    console.print(f"network    {out}: assay check {out}", markup=False)

@@ -23,7 +23,10 @@ GAIN = 0.95  # a replacement must take at most this share of the time of what it
 
 @dataclass(frozen=True)
 class Candidate:
-    """One chain for one layer; ``factors`` is None for the layer as it is. Latencies in seconds for one batch."""
+    """One chain for one layer; ``factors`` is None for the layer as it is.
+
+    ``error`` is that of its output in the site's metric. Latencies in seconds for one batch.
+    """
 
     site: Site
     factors: LayerFactors | None
@@ -34,8 +37,8 @@ class Candidate:
 
     @property
     def harm(self) -> float:
-        """The expected rise of the loss of an image: half the pressure times the squared error of the output."""
-        return 0.5 * self.site.pressure * self.error
+        """The expected divergence of the network's output, to second order."""
+        return 0.5 * self.error
 
 
 @dataclass(frozen=True)
@@ -66,7 +69,7 @@ def weigh(
     timed = timings[geometry]
     original = timed[0]
     traffic = Traffic(traffic.x[:WEIGHED], traffic.y[:WEIGHED])
-    curve = rank_curve(layer, traffic)
+    curve = rank_curve(layer, traffic, site.metric)
     kept = [Candidate(site, None, site.flops, 0.0, original, original)]
     slower = 0
     for place, latency in zip(cheaper, timed[1:], strict=True):
@@ -77,9 +80,9 @@ def weigh(
         if factors.kind in {"linear", "channel"}:
             error = float(curve.errors[min(factors.rank, len(curve.errors) - 1)])
         else:
-            error = fit_chain(layer, factors, traffic)[1]
+            error = fit_chain(layer, factors, traffic, site.metric)[1]
         kept.append(Candidate(site, factors, costs[place], error, latency, original))
-    return Weighed(site, tuple(kept), slower, curve.moments.variance_y)
+    return Weighed(site, tuple(kept), slower, curve.total)
 
 
 def describe(layer: nn.Module, site: Site, *, kinds: Sequence[Kind]) -> Iterator[LayerFactors]:

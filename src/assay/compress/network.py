@@ -60,13 +60,20 @@ def choose(weighed: Sequence[Weighed], *, total_flops: int, share: float) -> tup
 
 
 def compress_network(
-    model: nn.Module, chosen: Sequence[LayerFactors], calibration: ImageDataset, *, use_data: bool = True
+    model: nn.Module,
+    chosen: Sequence[LayerFactors],
+    calibration: ImageDataset,
+    *,
+    sites: Sequence[Site] = (),
+    use_data: bool = True,
 ) -> Fitted:
     """Replace the chosen layers of a copy, in the order they run, each fitted to the outputs of the original network.
 
     The inputs of a layer are those it gets from the layers replaced before it, so it makes good what it can of their
-    errors (Zhang et al. 2015, section 3.3, without the non-linearity). ``use_data=False`` truncates the weights alone.
+    errors (Zhang et al. 2015, section 3.3, without the non-linearity); errors count by the metrics of the ``sites``.
+    ``use_data=False`` truncates the weights alone.
     """
+    metrics = {site.name: site.metric for site in sites}
     copied = copy.deepcopy(model)
     errors: dict[str, float] = {}
     for factors in chosen:
@@ -77,7 +84,7 @@ def compress_network(
             continue
         _, wanted = capture(model, [factors.layer], calibration)[factors.layer]
         reached, _ = capture(copied, [factors.layer], calibration)[factors.layer]
-        chain, errors[factors.layer] = fit_chain(layer, factors, Traffic(reached, wanted))
+        chain, errors[factors.layer] = fit_chain(layer, factors, Traffic(reached, wanted), metrics.get(factors.layer))
         setattr(parent, name, chain)
     for chain_name in (factors.layer for factors in chosen):
         copied.get_submodule(chain_name).train(model.get_submodule(chain_name).training)

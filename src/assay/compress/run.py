@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,6 +12,8 @@ from torch import nn
 
 from assay.attacks.measure import measure_robust_accuracy
 from assay.compress.candidates import Candidate, Weighed
+from assay.compress.description import describe_layer
+from assay.compress.fine_tuning import fine_tune
 from assay.compress.network import (
     KINDS,
     Fitted,
@@ -23,18 +24,16 @@ from assay.compress.network import (
     uniform,
     weigh_network,
 )
-from assay.compress.traffic import Site, find_sites
+from assay.compress.traffic import SEEN, Site, find_sites
 from assay.data.dataset import ImageDataset, to_unit_range
 from assay.data.split import stratified_split
 from assay.errors import OptionError
 from assay.evaluate import measure_clean_accuracy, predict
 from assay.lowrank.latency import Latency, measure_latencies
 from assay.models.anatomy import measure_anatomy
-from assay.models.factorized import Kind, LayerFactors, chain_for
-from assay.records.compression import CompressionPoint, CompressionReport, LayerCompression, Standing
+from assay.models.factorized import Kind, LayerFactors
+from assay.records.compression import CompressionPoint, CompressionReport, Standing
 from assay.runtime import device_of, dtype_of, generator
-from assay.training.loop import fit
-from assay.training.recipes import Recipe
 
 SHARES = (0.95, 0.9, 0.85, 0.8, 0.75, 0.7, 0.65, 0.6, 0.55, 0.5, 0.45, 0.4, 0.35, 0.3, 0.25, 0.2)
 CURVE = (0.25, 0.5, 0.75)
@@ -46,7 +45,8 @@ class Plan:
     """What to aim for and how much to spend.
 
     Either ``share`` of the FLOPs, or ``max_drop``: the fewest FLOPs that cost at most so many points of accuracy on
-    images held out of the training set, before fine-tuning. ``epochs`` of fine-tuning (0: none) at ``lr``.
+    images held out of the training set, before fine-tuning. ``epochs`` of fine-tuning (0: none) at ``lr``, on the
+    original network's answers.
     """
 
     share: float | None = None
@@ -55,7 +55,7 @@ class Plan:
     calibration: int = 256
     validation: int = 2000
     epochs: float = 0.0
-    lr: float = 0.01
+    lr: float = 0.05
     batch: int = 64
     attack: str | None = "pgd"
     epsilon: float = 8 / 255
@@ -102,14 +102,19 @@ def compress(
     order = torch.randperm(len(kept), generator=generator(plan.seed, 0x90))
     calibration = kept.subset(order[: plan.calibration])
     total = measure_anatomy(model, image_shape=train.shape).flops
-    sites = find_sites(model, calibration)
+    sites = find_sites(model, kept.subset(order[:SEEN]))
     check_sites(sites, name)
     say(f"weighing {len(sites)} layers")
     weighed = weigh_network(model, sites, calibration, kinds=plan.kinds, batch=plan.batch)
-    chosen, fitted = _reach(model, weighed, calibration, validation, plan, total=total, say=say)
+    chosen, fitted = _reach(model, sites, weighed, calibration, validation, plan, total=total, say=say)
     curve = _sweep(model, sites, calibration, validation, plan, say=say)
     untuned = measure_clean_accuracy(fitted.model, test)
-    smaller, seconds = _fine_tune(fitted.model, kept, plan, say=say)
+    smaller, seconds = fitted.model, 0.0
+    if plan.epochs:
+        say(f"fine-tuning for {plan.epochs:g} epochs")
+        began = time.perf_counter()
+        fine_tune(smaller, model, train, epochs=plan.epochs, lr=plan.lr, seed=plan.seed)
+        seconds = time.perf_counter() - began
     say("measuring before and after")
     latencies, ratio = _time_both(model, smaller, test, batch=plan.batch)
     report = CompressionReport(
@@ -124,14 +129,16 @@ def compress(
         compressed=untuned,
         after=_stand(smaller, test, plan, latencies[1]),
         latency_ratio=ratio,
-        layers=tuple(_describe(model, w, c, fitted) for w, c in zip(weighed, chosen, strict=True)),
+        layers=tuple(describe_layer(model, smaller, w, c, fitted) for w, c in zip(weighed, chosen, strict=True)),
         curve=curve,
+        curve_top=_accuracy(model, validation),
     )
     return Compressed(smaller, fitted.factorization, report)
 
 
 def _reach(
     model: nn.Module,
+    sites: Sequence[Site],
     weighed: Sequence[Weighed],
     calibration: ImageDataset,
     validation: ImageDataset,
@@ -144,7 +151,7 @@ def _reach(
     if plan.share is not None:
         chosen = choose(weighed, total_flops=total, share=plan.share)
         say(f"fitting {len(factors_of(chosen))} layers")
-        return chosen, compress_network(model, factors_of(chosen), calibration)
+        return chosen, compress_network(model, factors_of(chosen), calibration, sites=sites)
     assert plan.max_drop is not None
     base = _accuracy(model, validation)
     nothing = tuple(layer.candidates[0] for layer in weighed)
@@ -157,7 +164,7 @@ def _reach(
         except OptionError:
             high = middle - 1
             continue
-        fitted = compress_network(model, factors_of(chosen), calibration)
+        fitted = compress_network(model, factors_of(chosen), calibration, sites=sites)
         drop = 100 * (base - _accuracy(fitted.model, validation))
         say(f"{SHARES[middle]:g}x of the FLOPs: {drop:.2f} points lost on held-out training images")
         if drop <= plan.max_drop:
@@ -181,7 +188,9 @@ def _sweep(
     for share in plan.curve:
         say(f"all layers at {100 * share:.0f} % of their rank")
         for use_data in (True, False):
-            fitted = compress_network(model, uniform(model, sites, share=share), calibration, use_data=use_data)
+            fitted = compress_network(
+                model, uniform(model, sites, share=share), calibration, sites=sites, use_data=use_data
+            )
             points.append(
                 CompressionPoint(
                     method="data-aware" if use_data else "weight SVD",
@@ -192,26 +201,6 @@ def _sweep(
                 )
             )
     return tuple(points)
-
-
-def _fine_tune(model: nn.Module, train: ImageDataset, plan: Plan, *, say: Say) -> tuple[nn.Module, float]:
-    if plan.epochs == 0:
-        return model, 0.0
-    say(f"fine-tuning for {plan.epochs:g} epochs")
-    recipe = Recipe.parse(
-        {
-            "name": "fine-tuning",
-            "epochs": plan.epochs,
-            "batch_size": 128,
-            "optimizer": {"name": "sgd", "lr": plan.lr, "momentum": 0.9, "weight_decay": 1e-4},
-            "schedule": {"name": "cosine", "warmup": 0.05},
-            "augment": {"name": "flip-crop", "padding": max(1, train.shape[1] // 8), "flip": train.shape[0] == 3},
-        },
-        where="fine-tuning",
-    )
-    started = time.perf_counter()
-    fit(model, train, recipe=recipe, seed=plan.seed)
-    return model.eval(), time.perf_counter() - started
 
 
 def _time_both(
@@ -241,49 +230,6 @@ def _stand(model: nn.Module, test: ImageDataset, plan: Plan, latency: Latency) -
         clean=measure_clean_accuracy(model, test),
         robust=robust,
     )
-
-
-def _describe(model: nn.Module, weighed: Weighed, chosen: Candidate, fitted: Fitted) -> LayerCompression:
-    layer = model.get_submodule(weighed.site.name)
-    weight = layer.weight
-    assert isinstance(weight, torch.Tensor)
-    matrix = weight.detach().double().flatten(1)
-    factors = chosen.factors
-    before = sum(p.numel() for p in layer.parameters())
-    whole = _condition(matrix, min(matrix.shape))
-    after = before
-    condition: float | None = whole
-    if factors is not None:
-        after = sum(p.numel() for p in chain_for(layer, factors).parameters())
-        # The cores of the other forms are no truncation of this matrix, so its κ says nothing about them.
-        condition = _condition(matrix, factors.rank) if factors.kind in {"linear", "channel"} else None
-    reason = ""
-    if factors is None:
-        kept = len(weighed.candidates) > 1
-        reason = "the budget needs no more" if kept else f"none of {weighed.slower} cheaper forms was faster"
-    return LayerCompression(
-        name=weighed.site.name,
-        kind="kept" if factors is None else factors.kind,
-        rank=min(matrix.shape) if factors is None else factors.rank,
-        inner=None if factors is None else factors.inner,
-        full_rank=min(matrix.shape),
-        flops_before=weighed.site.flops,
-        flops_after=chosen.flops,
-        parameters_before=before,
-        parameters_after=after,
-        latency_before=chosen.original_latency.fastest,
-        latency_after=chosen.latency.fastest,
-        condition_before=whole,
-        condition_after=condition,
-        relative_error=fitted.errors.get(weighed.site.name, 0.0) / weighed.variance if weighed.variance else 0.0,
-        reason=reason,
-    )
-
-
-def _condition(matrix: torch.Tensor, rank: int) -> float:
-    sigma = torch.linalg.svdvals(matrix)
-    smallest = float(sigma[rank - 1])
-    return float(sigma[0]) / smallest if smallest > 0 else math.inf
 
 
 def _accuracy(model: nn.Module, dataset: ImageDataset) -> float:

@@ -11,33 +11,37 @@ from torch.nn import functional as F
 
 from assay.data.dataset import ImageDataset, to_unit_range
 from assay.lowrank.layers import can_factorize
-from assay.runtime import device_of, dtype_of, preserved
+from assay.runtime import device_of, dtype_of, generator, preserved
 
+TEMPERATURE = 4.0  # at 1 a network is so sure of its training images that hardly any of them would count
+SEEN = 512  # images that the metrics are estimated on
 LIMIT = 96_000_000  # numbers kept of one layer's inputs and outputs; fewer images are used where they are larger
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Site:
     """A layer that may be replaced: its path, the shapes (without the batch) at both ends, and its FLOPs an image.
 
-    ``pressure`` is Σ over positions of E‖∂loss/∂y‖² for a channel of its output: half of it, times the squared error
-    of y, is the expected rise of the loss to second order (the Fisher approximation).
+    ``metric`` F (out, out) is Σ over positions of E[ggᵀ], g = ∂ ln p(c)/∂y with c drawn from the network's own softened
+    output p: eᵀFe/2 is the divergence of p that an error e of y causes, to second order (the Fisher information, with
+    errors taken as independent of g and of one another, as in K-FAC: Martens & Grosse 2015).
     """
 
     name: str
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
     flops: int
-    pressure: float
+    metric: Tensor
 
 
 def find_sites(model: nn.Module, calibration: ImageDataset, *, batch_size: int = 64) -> tuple[Site, ...]:
-    """The layers that run exactly once a pass, in the order they run, with the pressure of the loss on each."""
+    """The layers that run exactly once a pass, in the order they run, with what errors in each of them would cost."""
     layers = {name: module for name, module in model.named_modules() if can_factorize(module)}
     weights = [id(layer.weight) for layer in layers.values()]
     order: list[str] = []
     shapes: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {}
-    pressures = dict.fromkeys(layers, 0.0)
+    metrics: dict[str, Tensor] = {}
+    draw = generator(0x5A)
     outputs: dict[str, Tensor] = {}
 
     def note(name: str) -> object:
@@ -54,24 +58,26 @@ def find_sites(model: nn.Module, calibration: ImageDataset, *, batch_size: int =
             for number, batch in enumerate(calibration.batches(batch_size)):
                 order.clear()
                 images = to_unit_range(batch.images.to(device_of(model)), dtype_of(model)).requires_grad_()
-                loss = F.cross_entropy(model(images), batch.labels.to(images.device), reduction="sum")
+                logits = model(images) / TEMPERATURE
+                classes = torch.multinomial(logits.detach().cpu().softmax(1), 1, generator=draw)[:, 0]
+                loss = F.cross_entropy(logits, classes.to(images.device), reduction="sum")
                 once = [name for name in order if order.count(name) == 1]
                 if not once:
                     break
                 gradients = torch.autograd.grad(loss, [outputs[name] for name in once], allow_unused=True)
                 for name, gradient in zip(once, gradients, strict=True):
                     if gradient is not None:
-                        channels = gradient.shape[1] if gradient.ndim == 4 else gradient.shape[-1]
-                        pressures[name] += float(gradient.double().square().sum()) / channels
-                if (number + 1) * batch_size >= 256:
+                        g = (gradient.movedim(1, -1) if gradient.ndim == 4 else gradient).flatten(0, -2).cpu()
+                        metrics[name] = metrics.get(name, 0) + (g.T @ g).double()
+                if (number + 1) * batch_size >= SEEN:
                     break
             seen = min(len(calibration), (number + 1) * batch_size)
         finally:
             for handle in handles:
                 handle.remove()
-    single = [name for name in order if order.count(name) == 1 and weights.count(id(layers[name].weight)) == 1]
+    single = [name for name in metrics if weights.count(id(layers[name].weight)) == 1]
     return tuple(
-        Site(name, *shapes[name], flops=_flops(layers[name], shapes[name][1]), pressure=pressures[name] / seen)
+        Site(name, *shapes[name], flops=_flops(layers[name], shapes[name][1]), metric=metrics[name] / seen)
         for name in single
     )
 

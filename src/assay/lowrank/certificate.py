@@ -12,6 +12,7 @@ G V is bounded by the usual γ_k ‖X‖²_F (Higham, *Accuracy and Stability of
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -106,38 +107,54 @@ def gram_ceiling(basis: Tensor, gram: Tensor, *, energy: float, terms: int) -> C
     return Ceiling(energy, "deterministic")
 
 
-def random_ceiling(
-    matrix: Matrix, basis: Tensor, *, energy: float, failure_probability: float, steps: int, probes: int, seed: int
-) -> Ceiling:
-    """κ by block Lanczos on PGP from fresh random probes, P = I − VVᵀ: it holds with the stated probability.
+def random_ceilings(
+    matrix: Matrix,
+    basis: Tensor,
+    start: Tensor,
+    image: Tensor,
+    *,
+    energy: float,
+    failure_probability: float,
+    steps: int,
+) -> Iterator[Ceiling]:
+    """κ by block Lanczos on S = PGP, P = I − VVᵀ, after 1, 2, … ``steps`` steps; all of them hold together.
 
-    After q steps from one probe, uniform on the sphere, P[λ̂ < (1−ε)λ] ≤ 1.648·√n·exp(−√ε(2q−1)) (Kuczyński &
-    Woźniakowski, SIAM J. Matrix Anal. Appl. 13 (1992), Theorem 4.2); b independent probes multiply their failures.
+    ``start`` is PΩ with Ω Gaussian (n, b) and fresh, orthonormalised, and ``image`` is G times it. Let u be the leading
+    eigenvector of S, x = PΩc the combination of the probes along Ωᵀu, and θ the angle between x and u: tan²θ is
+    χ²_{n−1} over an independent χ²_b, bounded but for ``failure_probability``. The largest Ritz value λ̂ after q steps
+    is at least the Rayleigh quotient of p(S)x for each polynomial p of degree q − 1. With the one for which
+    √(1−ε−t)·p(t) is an odd Chebyshev polynomial of degree 2q − 1, λ̂ < (1−ε)λ would need sinh((2q−1)·arsinh η) < tan θ
+    with η² = ε/(1−ε). So λ ≤ (1 + η²)·λ̂, η = sinh(arsinh(tan θ)/(2q−1)), whichever q is looked at.
+
+    Reference: the argument of Kuczyński & Woźniakowski, SIAM J. Matrix Anal. Appl. 13 (1992), for a block of probes.
     """
     from assay.lowrank.krylov import orthonormalize
-    from assay.runtime import generator
 
     n = matrix.shape[1]
-    start = torch.randn(n, min(probes, n), generator=generator(seed, 0x20), dtype=torch.float64)
-    fresh = orthonormalize(start - basis @ (basis.T @ start))
-    span, images = fresh[:, :0], fresh[:, :0]
-    used = 0
-    for used in range(1, steps + 1):  # noqa: B007
-        image = matrix.apply_gram(fresh)
-        image -= basis @ (basis.T @ image)
-        span, images = torch.cat([span, fresh], 1), torch.cat([images, image], 1)
-        fresh = orthonormalize(image, span)[:, : max(0, n - basis.shape[1] - span.shape[1])]
-        if fresh.shape[1] == 0:
-            break
-    if span.shape[1] == 0:
-        return Ceiling(rounding_slack(basis, energy=energy, terms=matrix.rounding_terms), "deterministic")
-    small = span.T @ images
-    top = float(torch.linalg.eigvalsh((small + small.T) / 2)[-1])
-    doubt = (math.log(1.648 * math.sqrt(n)) - math.log(failure_probability) / probes) / (2 * used - 1)
-    if doubt >= 1:
-        return Ceiling(energy, "deterministic")
     slack = rounding_slack(basis, energy=energy, terms=matrix.rounding_terms)
-    return Ceiling((max(0.0, top) + slack) / (1 - doubt * doubt) + slack, "probabilistic", failure_probability)
+    angle = math.asinh(largest_tangent(n, start.shape[1], failure_probability=failure_probability))
+    span, images, fresh = start[:, :0], start[:, :0], start
+    for step in range(1, steps + 1):
+        image = image - basis @ (basis.T @ image)
+        span, images = torch.cat([span, fresh], 1), torch.cat([images, image], 1)
+        small = span.T @ images
+        top = max(0.0, float(torch.linalg.eigvalsh((small + small.T) / 2)[-1]))
+        growth = 1 + math.sinh(angle / (2 * step - 1)) ** 2
+        fresh = orthonormalize(image, span)[:, : max(0, n - basis.shape[1] - span.shape[1])]
+        if fresh.shape[1] == 0:  # the probes have seen all there is
+            growth = 1.0
+        yield Ceiling((top + slack) * growth + slack, "probabilistic", failure_probability)
+        if fresh.shape[1] == 0 or step == steps:
+            return
+        image = matrix.apply_gram(fresh)
+
+
+def largest_tangent(n: int, probes: int, *, failure_probability: float) -> float:
+    """t with P[√(χ²_{n−1}/χ²_b) > t] at most ``failure_probability``, half of it for each of the two."""
+    from scipy.stats import chi2
+
+    share = failure_probability / 2
+    return math.sqrt(float(chi2.isf(share, max(1, n - 1))) / float(chi2.ppf(share, probes)))
 
 
 def write_certificate(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -20,19 +20,21 @@ from assay.lowrank.certificate import (
     bound_spectrum,
     frobenius_ceiling,
     gram_ceiling,
-    random_ceiling,
+    random_ceilings,
     write_certificate,
 )
-from assay.lowrank.krylov import RitzSpace, block_krylov
-from assay.lowrank.matrix import BLOCK_BYTES, Matrix, Residuals, Scaled, block_rows
-from assay.lowrank.plan import GRAM_LIMIT
+from assay.lowrank.krylov import RitzSpace, block_krylov, orthonormalize
+from assay.lowrank.matrix import BLOCK_BYTES, Matrix, Scaled, block_rows
+from assay.lowrank.plan import CHEAP_GRAM, GRAM_LIMIT
 from assay.lowrank.ranks import RankRule
 from assay.lowrank.sources import as_matrix, measure_energy
 from assay.records.factorization import Certificate
+from assay.runtime import generator
 
 Assurance = Literal["auto", "strict", "none"]
 ASSURANCES = ("auto", "strict", "none")
-CHEAP_GRAM = 600  # columns up to which a float64 Gram matrix costs no more than a few readings of X
+PROBES = 32
+PATIENCE = 3  # ceilings after which σ_r and σ_{r+1} may stay untold apart
 
 
 def certify(
@@ -83,60 +85,100 @@ def certify_factors(
 ) -> Certificate:
     """The same for checked factors, reusing the space and the Gram matrix of a solver."""
     rank = A.shape[1]
+    # The rows of B come first, so that ⟨X, AB⟩ needs no reading of its own; they span a solver's leading directions.
+    known = 0 if space is None or ridge else rank
     if space is None:
         rule = RankRule(rank=rank)
         space = block_krylov(matrix, rule, energy=energy, accuracy=TOLERANCE / 10, seed=seed + 1)
     n = matrix.shape[1]
-    basis = torch.linalg.qr(space.basis[:, : min(n, 2 * rank + 8, space.basis.shape[1])]).Q
-    seen = matrix.measure_residuals(A, B, basis)
+    basis = torch.linalg.qr(torch.cat([B.double().T, space.basis[:, known : 2 * rank + 8]], 1)).Q
+    if gram is None and n <= 3 * basis.shape[1]:
+        gram = matrix.gram()
+    seen = _look(matrix, A, B, basis, gram, energy=energy, seed=seed)
     measured = measure_objective(matrix, A, B, seen, ridge=ridge)
     count = min(rank + 1, *matrix.shape)
     terms = matrix.rounding_terms
     best: Certificate | None = None
-    for ceiling in _ceilings(matrix, basis, seen, gram, assurance=assurance, seed=seed):
-        bounds = bound_spectrum(basis, seen.gram_v, ceiling, energy=seen.energy, terms=terms, count=count)
+    for place, ceiling in enumerate(_ceilings(matrix, seen, gram, assurance=assurance)):
+        bounds = bound_spectrum(basis, seen.gram_v, ceiling, energy=energy, terms=terms, count=count)
         certificate = write_certificate(
-            _with_summation_error(bounds, seen.energy, matrix), measured, rank=rank, ridge=ridge, energy=seen.energy
+            _with_summation_error(bounds, energy, matrix), measured, rank=rank, ridge=ridge, energy=energy
         )
         if best is None or certificate.gap_high < best.gap_high:
             best = certificate
-        if certificate.certified and certificate.uniqueness != "undecided":
+        if certificate.certified and (certificate.uniqueness != "undecided" or place >= PATIENCE):
             break
     assert best is not None
     return best
 
 
-def measure_objective(matrix: Matrix, A: Tensor, B: Tensor, seen: Residuals, *, ridge: float) -> Measured:
+@dataclass(frozen=True, eq=False)
+class _Seen:
+    """What one reading of X in float64 tells: XᵀXV, ‖X − AB‖², and XᵀX times random probes where they may be needed."""
+
+    basis: Tensor
+    energy: float
+    gram_v: Tensor
+    error: float
+    entrywise: bool
+    probes: Tensor
+    image: Tensor
+
+
+def _look(
+    matrix: Matrix, A: Tensor, B: Tensor, basis: Tensor, gram: Tensor | None, *, energy: float, seed: int
+) -> _Seen:
+    none = basis[:, :0]
+    if gram is not None:
+        error = matrix.squared_error(A, B)
+        return _Seen(basis, energy, gram @ basis, error, matrix.residual_is_entrywise, none, none)
+    n, ell = basis.shape
+    drawn = torch.randn(n, max(0, min(PROBES, n - ell)), generator=generator(seed, 0x20), dtype=torch.float64)
+    probes = orthonormalize(drawn - basis @ (basis.T @ drawn), basis)
+    image, cross = matrix.apply_gram_across(torch.cat([basis, probes], 1), A)
+    rows = basis.T @ B.double().T  # B in the basis, (ℓ, r)
+    size = float(matrix.sum_over_processes(A.double().T @ A.double()).mul(B.double() @ B.double().T).sum())
+    error = max(0.0, energy - 2 * float((rows * cross[:ell]).sum()) + size)
+    # What is left of X after a good fit would drown in the rounding of this difference.
+    entrywise = matrix.residual_is_entrywise and error <= 1e-3 * energy
+    if entrywise:
+        error = matrix.squared_error(A, B)
+    return _Seen(basis, energy, image[:, :ell], error, entrywise, probes, image[:, ell:])
+
+
+def measure_objective(matrix: Matrix, A: Tensor, B: Tensor, seen: _Seen, *, ridge: float) -> Measured:
     """f with its rounding: each entry of X − AB is off by at most (r+2)u(|X| + |A||B|), and sums by γ_k."""
     size_a = math.sqrt(float(matrix.sum_over_processes(A.double().square().sum())))
     size_b = float(torch.linalg.matrix_norm(B.double()))
     reach = math.sqrt(seen.energy) + size_a * size_b
     value = seen.error + ridge * (size_a**2 + size_b**2)
-    if matrix.residual_is_entrywise:
+    if seen.entrywise:
         entry = (A.shape[1] + 4) * UNIT * reach
         doubt = 2 * math.sqrt(seen.error) * entry + entry**2
     else:
-        doubt = (matrix.rounding_terms + matrix.shape[1] + 8) * UNIT * reach**2
+        outside = B.double().T - seen.basis @ (seen.basis.T @ B.double().T)  # rounding of the basis, measured
+        doubt = (matrix.rounding_terms + 4 * matrix.shape[1] + 8) * UNIT * reach**2
+        doubt += 2 * math.sqrt(seen.energy) * size_a * float(torch.linalg.matrix_norm(outside))
     doubt += _summation(matrix) * value
     return Measured(value, max(0.0, value - doubt), value + doubt)
 
 
-def _ceilings(
-    matrix: Matrix, basis: Tensor, seen: Residuals, gram: Tensor | None, *, assurance: Assurance, seed: int
-) -> Iterator[Ceiling]:
+def _ceilings(matrix: Matrix, seen: _Seen, gram: Tensor | None, *, assurance: Assurance) -> Iterator[Ceiling]:
     """Ceilings from cheap to dear; the caller stops at the first that is low enough."""
-    n = matrix.shape[1]
+    n, ell = seen.basis.shape
     terms = matrix.rounding_terms
-    if basis.shape[1] >= n:
+    if ell >= n:
         yield Ceiling(0.0, "deterministic")
         return
-    yield frobenius_ceiling(basis, seen.gram_v, energy=seen.energy, terms=terms)
+    yield frobenius_ceiling(seen.basis, seen.gram_v, energy=seen.energy, terms=terms)
     if gram is None and (n <= CHEAP_GRAM or (assurance == "strict" and n <= GRAM_LIMIT)):
         gram = matrix.gram()
     if gram is not None:
-        yield gram_ceiling(basis, gram, energy=seen.energy, terms=terms)
+        yield gram_ceiling(seen.basis, gram, energy=seen.energy, terms=terms)
     elif assurance == "auto":
-        yield random_ceiling(matrix, basis, energy=seen.energy, failure_probability=1e-9, steps=7, probes=16, seed=seed)
+        yield from random_ceilings(
+            matrix, seen.basis, seen.probes, seen.image, energy=seen.energy, failure_probability=1e-9, steps=8
+        )
 
 
 def _summation(matrix: Matrix) -> float:

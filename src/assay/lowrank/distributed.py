@@ -9,7 +9,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from assay.errors import DataError
-from assay.lowrank.matrix import Matrix, Residuals
+from assay.lowrank.matrix import Matrix
 
 
 class SharedRows(Matrix):
@@ -66,8 +66,12 @@ class SharedRows(Matrix):
         """‖X‖²_F over all rows."""
         return float(self.sum_over_processes(torch.tensor(self.local.squared_norm(), dtype=torch.float64)))
 
-    def measure_residuals(self, left: Tensor, right: Tensor, basis: Tensor) -> Residuals:
-        """The sums of all processes."""
-        mine = self.local.measure_residuals(left, right, basis)
-        scalars = self.sum_over_processes(torch.tensor([mine.energy, mine.error], dtype=torch.float64))
-        return Residuals(float(scalars[0]), float(scalars[1]), self.sum_over_processes(mine.gram_v))
+    def apply_gram_across(self, right: Tensor, left: Tensor) -> tuple[Tensor, Tensor]:
+        """XᵀXV and (XV)ᵀA over all rows, A given for the rows of this process."""
+        image, cross = self.local.apply_gram_across(right, left)
+        return self.sum_over_processes(image), self.sum_over_processes(cross)
+
+    def squared_error(self, left: Tensor, right: Tensor) -> float:
+        """‖X − AB‖²_F over all rows, A given for the rows of this process."""
+        mine = torch.tensor(self.local.squared_error(left, right), dtype=torch.float64)
+        return float(self.sum_over_processes(mine))

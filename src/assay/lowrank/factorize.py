@@ -70,7 +70,9 @@ def factorize(
     chosen = next(iter(costs)) if method in {"auto", "fastest"} else method
     if rule.needs_whole_spectrum and chosen == "krylov":
         chosen = for_whole_spectrum(costs)
-    task = Task(rule, energy=total, ridge=ridge * scale, accuracy=accuracy, steps=steps, seed=seed)
+    task = Task(
+        rule, energy=total, ridge=ridge * scale, accuracy=accuracy, steps=steps, seed=seed, certify=assurance != "none"
+    )
     found = SOLVERS[chosen](matrix, task)
     if assurance == "none":
         estimate = max(0.0, total - float(found.sigma.square().sum())) if found.space else found.history[-1]

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from assay.lowrank.moments import Moments, MomentSum, RankCurve, best_maps
-from assay.models.factorized import LayerFactors, chain_for
+from assay.lowrank.moments import Moments, MomentSum, RankCurve, best_maps, root_of
+from assay.models.factorized import Kind, LayerFactors, chain_for
 
 CHUNK = 4_000_000  # numbers in one batch of patches
 
@@ -33,13 +33,20 @@ def can_factorize(layer: nn.Module) -> bool:
     return (odd or layer.padding != "same") and min(layer.in_channels, layer.out_channels) > 2
 
 
-def rank_curve(layer: nn.Module, traffic: Traffic) -> RankCurve:
-    """The best maps of every rank from patches of x to y: kinds ``linear`` and ``channel``."""
-    return best_maps(measure_moments(layer, traffic))
+def rank_curve(layer: nn.Module, traffic: Traffic, metric: Tensor | None = None, *, trained: bool = True) -> RankCurve:
+    """The best maps of every rank from patches of x to y: kinds ``linear`` and ``channel``.
+
+    ``trained`` tells that the layer's weight is the map to start from; else only its geometry is used.
+    """
+    weight = layer.weight
+    assert isinstance(weight, Tensor)
+    return best_maps(measure_moments(layer, traffic), metric, weight.detach().flatten(1) if trained else None)
 
 
-def fit_chain(layer: nn.Module, factors: LayerFactors, traffic: Traffic) -> tuple[nn.Sequential, float]:
-    """The chain with weights, and its E‖y − y′‖² per position on ``traffic``.
+def fit_chain(
+    layer: nn.Module, factors: LayerFactors, traffic: Traffic, metric: Tensor | None = None
+) -> tuple[nn.Sequential, float]:
+    """The chain with weights, and its E‖y − y′‖² per position on ``traffic``, in ``metric`` (out, out) or plain.
 
     The last maps are least-squares fits to y given what reaches them, so errors of earlier layers, and of the first
     factor, are partly made good.
@@ -47,16 +54,16 @@ def fit_chain(layer: nn.Module, factors: LayerFactors, traffic: Traffic) -> tupl
     chain = chain_for(layer, factors)
     with torch.no_grad():
         if factors.kind in {"linear", "channel"}:
-            curve = rank_curve(layer, traffic)
+            curve = rank_curve(layer, traffic, metric)
             _set_pair(chain[0], chain[1], curve, factors.rank)
             error = float(curve.errors[min(factors.rank, len(curve.errors) - 1)])
         else:
             assert isinstance(layer, nn.Conv2d)
             first = chain[0]
             assert isinstance(first, nn.Conv2d)
-            _set_projection(first, layer, traffic.x, vertical=factors.kind == "spatial")
+            _set_projection(first, layer, traffic.x, metric, vertical=factors.kind == "spatial")
             reached = Traffic(_in_parts(first, traffic.x), traffic.y)
-            curve = rank_curve(chain[1], reached)
+            curve = rank_curve(chain[1], reached, metric, trained=False)
             if factors.kind == "tucker":
                 _set_pair(chain[1], chain[2], curve, factors.rank)
                 error = float(curve.errors[min(factors.rank, len(curve.errors) - 1)])
@@ -78,6 +85,19 @@ def truncate_weights(layer: nn.Module, factors: LayerFactors) -> nn.Sequential:
         bias = layer.bias if layer.bias is not None else torch.zeros(len(weight))
         _fill(second, left[:, : factors.rank] * root, bias.detach().double())  # type: ignore[operator]
     return chain.eval()
+
+
+def compose(chain: nn.Sequential, kind: Kind) -> Tensor:
+    """The one weight that does what a chain does away from the borders, as a matrix (out, in·kh·kw), float64."""
+    weights = [layer.weight.detach().double() for layer in chain]  # type: ignore[operator]
+    if kind == "linear":
+        return weights[1] @ weights[0]
+    if kind == "channel":
+        return torch.einsum("or,rchw->ochw", weights[1].flatten(1), weights[0]).flatten(1)
+    if kind == "spatial":
+        return torch.einsum("orw,rch->ochw", weights[1].squeeze(2), weights[0].squeeze(3)).flatten(1)
+    inner, core, outer = weights
+    return torch.einsum("or,rshw,sc->ochw", outer.flatten(1), core, inner.flatten(1)).flatten(1)
 
 
 def measure_moments(layer: nn.Module, traffic: Traffic) -> Moments:
@@ -112,13 +132,15 @@ def int_padding(layer: nn.Conv2d) -> tuple[int, int]:
     return (layer.padding[0], layer.padding[1])
 
 
-def _set_projection(first: nn.Conv2d, layer: nn.Conv2d, x: Tensor, *, vertical: bool) -> None:
+def _set_projection(first: nn.Conv2d, layer: nn.Conv2d, x: Tensor, metric: Tensor | None, *, vertical: bool) -> None:
     """The r combinations of a column of inputs (of the channels at a pixel) that the layer's taps need most.
 
     With A the taps side by side, A = [W_1; W_2; …], and C the covariance of what they read: the leading directions of
     A C Aᵀ, taken through the small side: W₁ = wᵀLᵀAᵀA, C = LLᵀ, w the leading eigenvectors of LᵀAᵀAL.
     """
     weight = layer.weight.detach().double()  # (O, C, kh, kw)
+    if metric is not None:
+        weight = (root_of(metric) @ weight.flatten(1)).reshape(weight.shape)
     if vertical:
         taps = weight.permute(3, 0, 1, 2).reshape(-1, weight.shape[1] * weight.shape[2])  # (kw·O, C·kh)
         columns = F.unfold(x, (weight.shape[2], 1), first.dilation, int_padding(first), first.stride)

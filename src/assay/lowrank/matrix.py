@@ -4,20 +4,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 BLOCK_BYTES = 32 << 20  # of float64: stays in the last-level cache between the two halves of XᵀXV
-
-
-class Residuals(NamedTuple):
-    """What one pass in float64 measures: ‖X‖²_F, ‖X − AB‖²_F and XᵀXV (n, ℓ)."""
-
-    energy: float
-    error: float
-    gram_v: Tensor
+WIDE_BYTES = 4 << 20  # of one buffer that float32 rows are widened into again and again
 
 
 class Matrix(ABC):
@@ -59,8 +51,7 @@ class Matrix(ABC):
     @property
     def rounding_terms(self) -> int:
         """How many numbers at most are added one after another in an entry of XᵀX, for rounding bounds."""
-        rows = block_rows(self.shape[1])
-        return min(rows, self.shape[0]) + self.shape[0] // rows + 2
+        return min(block_rows(self.shape[1]), self.shape[0]) + self.shape[0] // wide_rows(self.shape[1]) + 2
 
     def times(self, right: Tensor) -> Tensor:
         """X V in V's dtype; V (n, k) -> (rows, k)."""
@@ -79,39 +70,58 @@ class Matrix(ABC):
     def apply_gram(self, right: Tensor) -> Tensor:
         """XᵀX V, reading X once; V (n, k) -> float64 (n, k)."""
         total = torch.zeros(right.shape, dtype=torch.float64)
-        for block in self.blocks():
-            wide = block.to(right.dtype)
-            total += wide.T @ (wide @ right)
+        for block in self._blocks_in(right.dtype):
+            total += block.T @ (block @ right)
         return total
+
+    def apply_gram_across(self, right: Tensor, left: Tensor) -> tuple[Tensor, Tensor]:
+        """XᵀXV and (XV)ᵀA in float64, reading X once; V (n, k), A (rows, r) -> (n, k), (k, r)."""
+        total = torch.zeros(right.shape, dtype=torch.float64)
+        cross = torch.zeros(right.shape[1], left.shape[1], dtype=torch.float64)
+        for wide, part in self._with_rows(left, self._blocks_in(torch.float64)):
+            image = wide @ right
+            total.addmm_(wide.T, image)
+            cross.addmm_(image.T, part.double())
+        return total, cross
 
     def gram(self, dtype: torch.dtype = torch.float64) -> Tensor:
         """XᵀX, float64 (n, n): products in ``dtype``, summed over blocks in float64."""
         n = self.shape[1]
         total = torch.zeros(n, n, dtype=torch.float64)
-        for block in self.blocks():
-            wide = block.to(dtype)
-            total += wide.T @ wide
+        for block in self._blocks_in(dtype):
+            total += block.T @ block
         return total
 
     def squared_norm(self) -> float:
         """‖X‖²_F, summed in float64."""
-        return sum(squared_norm(block) for block in self.blocks())
+        return sum(squared_norm(block) for block in self._blocks_in(torch.float64))
 
-    def measure_residuals(self, left: Tensor, right: Tensor, basis: Tensor) -> Residuals:
-        """One pass: ‖X‖², ‖X − AB‖² entry by entry (no cancellation), and XᵀXV; A (rows, r), B (r, n), V (n, ℓ)."""
-        energy = error = 0.0
-        gram_v = torch.zeros(basis.shape, dtype=torch.float64)
+    def squared_error(self, left: Tensor, right: Tensor) -> float:
+        """‖X − AB‖²_F entry by entry, without cancellation; A (rows, r), B (r, n)."""
         right = right.double()
-        for block, part in self._with_rows(left):
-            wide = block.double()
-            energy += squared_norm(wide)
-            gram_v += wide.T @ (wide @ basis)
-            error += squared_norm(torch.addmm(wide, part.double(), right, alpha=-1))
-        return Residuals(energy, error, gram_v)
+        rest = torch.empty(wide_rows(self.shape[1]), self.shape[1], dtype=torch.float64)
+        error = 0.0
+        for block, rows in self._with_rows(left, self._blocks_in(torch.float64)):
+            for wide, part in zip(torch.split(block, len(rest)), torch.split(rows, len(rest)), strict=True):
+                error += squared_norm(torch.addmm(wide, part.double(), right, alpha=-1, out=rest[: len(wide)]))
+        return error
 
-    def _with_rows(self, left: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-        start = 0
+    def _blocks_in(self, dtype: torch.dtype) -> Iterator[Tensor]:
+        """Row blocks in ``dtype``; those that must be widened come in one buffer, which the next overwrites.
+
+        A fresh block of float64 for every block of float32 would cost ten times as much as the conversion.
+        """
+        if dtype == self.dtype:
+            yield from self.blocks()
+            return
+        buffer = torch.empty(wide_rows(self.shape[1]), self.shape[1], dtype=dtype)
         for block in self.blocks():
+            for part in torch.split(block, len(buffer)):
+                yield buffer[: len(part)].copy_(part)
+
+    def _with_rows(self, left: Tensor, blocks: Iterator[Tensor] | None = None) -> Iterator[tuple[Tensor, Tensor]]:
+        start = 0
+        for block in self.blocks() if blocks is None else blocks:
             yield block, left[start : start + len(block)]
             start += len(block)
 
@@ -159,6 +169,11 @@ class Scaled(Matrix):
 def block_rows(columns: int) -> int:
     """Rows of a block of about :data:`BLOCK_BYTES` in float64."""
     return max(64, BLOCK_BYTES // (8 * max(1, columns)))
+
+
+def wide_rows(columns: int) -> int:
+    """Rows of a block of about :data:`WIDE_BYTES` in float64."""
+    return max(64, WIDE_BYTES // (8 * max(1, columns)))
 
 
 def squared_norm(block: Tensor) -> float:

@@ -7,18 +7,20 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+DAMPING = 0.03  # of the mean of a metric's diagonal: it is estimated from few images
+DOUBT = 0.01  # of d/n: how far few samples may draw a map away from what it was
 RIDGE = 1e-6  # of the mean variance: inputs that never vary say nothing about their weights
 
 
 @dataclass(frozen=True, eq=False)
 class Moments:
-    """Over n samples of x (d,) and y (o,): means, C = cov(x) (d, d), S = cov(y, x) (o, d), and E‖y − ȳ‖²; float64."""
+    """Over n samples of x (d,), y (o,): means, C = cov(x) (d, d), S = cov(y, x) (o, d), cov(y) (o, o); float64."""
 
     mean_x: Tensor
     mean_y: Tensor
     cov_x: Tensor
     cov_yx: Tensor
-    variance_y: float
+    cov_y: Tensor
     n: int
 
 
@@ -40,7 +42,7 @@ class MomentSum:
             y.double().sum(0),
             (x.T @ x).double(),
             (y.T @ x).double(),
-            y.double().square().sum(),
+            (y.T @ y).double(),
         ]
         self.sums = parts if not self.sums else [total + part for total, part in zip(self.sums, parts, strict=True)]
         self.n += len(x)
@@ -53,45 +55,65 @@ class MomentSum:
             mean_y=my + self.about_y.double(),
             cov_x=xx - torch.outer(mx, mx),
             cov_yx=yx - torch.outer(my, mx),
-            variance_y=max(0.0, float(yy) - float(my @ my)),
+            cov_y=yy - torch.outer(my, my),
             n=self.n,
         )
 
 
 @dataclass(frozen=True, eq=False)
 class RankCurve:
-    """All ranks at once: y ≈ U_r U_rᵀ M (x − x̄) + ȳ, with what each leaves unexplained.
+    """All ranks at once: y ≈ P_r Q_r M (x − x̄) + ȳ, with what each leaves unexplained.
 
-    ``directions`` U (o, o), ``map`` M (o, d), ``errors[r]`` = E‖y − y′‖² at rank r, for r = 0 … o.
+    ``outer`` P (o, o) and ``inner`` Q (o, o) = P⁻¹, of which rank r takes r columns and rows; ``map`` M (o, d);
+    ``errors[r]`` = E‖y − y′‖²_F at rank r, for r = 0 … o; ``total`` = E‖y − ȳ‖²_F.
     """
 
-    directions: Tensor
+    outer: Tensor
+    inner: Tensor
     map: Tensor
     errors: Tensor
+    total: float
     moments: Moments
 
     def factors(self, rank: int) -> tuple[Tensor, Tensor, Tensor]:
         """W₁ (r, d), W₂ (o, r) and the bias (o,) of y ≈ W₂W₁x + b; the scale is shared evenly between W₁ and W₂."""
-        top = self.directions[:, :rank]
-        inner = top.T @ self.map
-        bias = self.moments.mean_y - top @ (inner @ self.moments.mean_x)
-        scale = torch.linalg.vector_norm(inner, dim=1).clamp_min(1e-12).sqrt()
-        return inner / scale[:, None], top * scale, bias
+        outer, inner = self.outer[:, :rank], self.inner[:rank] @ self.map
+        bias = self.moments.mean_y - outer @ (inner @ self.moments.mean_x)
+        sizes = torch.linalg.vector_norm(inner, dim=1) / torch.linalg.vector_norm(outer, dim=0).clamp_min(1e-12)
+        scale = sizes.clamp_min(1e-12).sqrt()
+        return inner / scale[:, None], outer * scale, bias
 
 
-def best_maps(moments: Moments) -> RankCurve:
-    """Minimise E‖y − W′x − b‖² over W′ of each rank r: W′ = U_rU_rᵀM, M = S C⁻¹, U_r leading eigenvectors of M C Mᵀ.
+def best_maps(moments: Moments, metric: Tensor | None = None, prior: Tensor | None = None) -> RankCurve:
+    """Minimise E‖y − W′x − b‖²_F over W′ of each rank r: W′ = R⁻¹U_rU_rᵀRM, M = S C⁻¹, where ‖e‖²_F = eᵀFe, F = RᵀR.
 
-    Where y = Wx this is W′ = U_rU_rᵀW with U_r from W C Wᵀ, and its error is the sum of the eigenvalues left out.
+    ``prior`` P (o, d) is a map that is nearly right: then M = P + (S − PC)(C + λI)⁻¹, which stays near P where the n
+    samples say little about the d inputs. U_r are the leading eigenvectors of R M C Mᵀ Rᵀ. ``metric`` F (o, o) tells
+    how much an error of y matters in each direction; None: all alike. Where y = Wx and F = I this is W′ = U_rU_rᵀW with
+    U_r from W C Wᵀ, and its error is the sum of the eigenvalues left out.
     Reference: reduced-rank regression, Izenman (1975); for layers Zhang et al., *Accelerating very deep convolutional
     networks* (2015), section 3.1.
     """
-    d = len(moments.mean_x)
+    o, d = moments.cov_yx.shape
     mean_variance = float(moments.cov_x.diagonal().mean()) or 1.0
-    damped = moments.cov_x + RIDGE * mean_variance * torch.eye(d, dtype=torch.float64)
-    full = torch.linalg.solve(damped, moments.cov_yx.T).T
-    explained = moments.cov_yx @ full.T
+    ridge = RIDGE if prior is None else max(RIDGE, DOUBT * d / moments.n)
+    damped = moments.cov_x + ridge * mean_variance * torch.eye(d, dtype=torch.float64)
+    start = torch.zeros(o, d, dtype=torch.float64) if prior is None else prior.double()
+    full = start + torch.linalg.solve(damped, (moments.cov_yx - start @ moments.cov_x).T).T
+    root = torch.eye(o, dtype=torch.float64) if metric is None else root_of(metric)
+    explained = root @ full @ moments.cov_x @ full.T @ root.T
     values, vectors = torch.linalg.eigh((explained + explained.T) / 2)
     values, vectors = values.flip(0).clamp_min(0), vectors.flip(1)
-    kept = torch.cat([torch.zeros(1, dtype=torch.float64), values.cumsum(0)])
-    return RankCurve(vectors, full, (moments.variance_y - kept).clamp_min(0), moments)
+    total = max(0.0, float(((root @ moments.cov_y) * root).sum()))
+    # E‖y − QMx‖² = E‖y‖² − 2⟨Q, MSᵀ⟩ + ⟨Q, MCMᵀ⟩ for the projections Q of M's outputs
+    gained = 2 * ((vectors.T @ root @ moments.cov_yx) * (vectors.T @ root @ full)).sum(1) - values
+    kept = torch.cat([torch.zeros(1, dtype=torch.float64), gained.cumsum(0)])
+    outer = torch.linalg.solve_triangular(root, vectors, upper=True)
+    return RankCurve(outer, vectors.T @ root, full, (total - kept).clamp_min(0), total, moments)
+
+
+def root_of(metric: Tensor) -> Tensor:
+    """R (o, o), upper triangular, with RᵀR = F + δI: directions that seem not to matter still matter a little."""
+    metric = metric.double()
+    floor = DAMPING * float(metric.diagonal().mean()) + 1e-30
+    return torch.linalg.cholesky(metric + floor * torch.eye(len(metric), dtype=torch.float64), upper=True)

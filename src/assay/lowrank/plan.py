@@ -13,6 +13,7 @@ from assay.lowrank.sparse import Sparse
 from assay.runtime import generator
 
 GRAM_LIMIT = 12_000  # columns: a float64 Gram matrix of 1.2 GB
+CHEAP_GRAM = 600  # columns up to which a float64 Gram matrix costs no more than a few readings of X
 EXACT_LIMIT = 4_000  # the smaller side of an SVD
 
 

@@ -13,13 +13,16 @@ from assay.lowrank.alternating import Iterated, alternating_least_squares, gradi
 from assay.lowrank.factors import factors_from_basis, split
 from assay.lowrank.krylov import RitzSpace, block_krylov
 from assay.lowrank.matrix import Matrix
-from assay.lowrank.plan import EXACT_LIMIT, GRAM_LIMIT
+from assay.lowrank.plan import CHEAP_GRAM, EXACT_LIMIT, GRAM_LIMIT
 from assay.lowrank.ranks import RankRule
 
 
 @dataclass(frozen=True)
 class Task:
-    """What to solve: the rule for the rank, ‖X‖²_F, the ridge λ, and how far to iterate."""
+    """What to solve: the rule for the rank, ‖X‖²_F, the ridge λ, and how far to iterate.
+
+    ``certify`` tells that a certificate will be asked for, which a Gram matrix in float64 serves as well.
+    """
 
     rule: RankRule
     energy: float
@@ -27,6 +30,7 @@ class Task:
     accuracy: float
     steps: int
     seed: int
+    certify: bool = True
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,7 +68,7 @@ def solve_by_gram(matrix: Matrix, task: Task) -> Found:
     n = matrix.shape[1]
     if n > GRAM_LIMIT:
         raise OptionError("method", expected=f"at most {GRAM_LIMIT} columns for 'gram'", got=n)
-    exact = matrix.dtype == torch.float64 or task.accuracy < 1e-8
+    exact = matrix.dtype == torch.float64 or task.accuracy < 1e-8 or (task.certify and n <= CHEAP_GRAM)
     gram = matrix.gram(torch.float64 if exact else torch.float32)
     squares, vectors = torch.linalg.eigh(gram)
     squares, vectors = squares.flip(0).clamp_min(0), vectors.flip(1)

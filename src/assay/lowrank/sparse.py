@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from assay.errors import DataError
-from assay.lowrank.matrix import Matrix, Residuals, block_rows, squared_norm
+from assay.lowrank.matrix import Matrix, block_rows, squared_norm
 
 
 class Sparse(Matrix):
@@ -90,13 +90,16 @@ class Sparse(Matrix):
         """Σ of the squares of the stored entries."""
         return squared_norm(self.values)
 
-    def measure_residuals(self, left: Tensor, right: Tensor, basis: Tensor) -> Residuals:
-        """As for dense matrices, with ‖X − AB‖² = ‖X‖² − 2⟨XBᵀ, A⟩ + ⟨AᵀA, BBᵀ⟩: the residual itself is dense."""
+    def apply_gram_across(self, right: Tensor, left: Tensor) -> tuple[Tensor, Tensor]:
+        """XᵀXV and (XV)ᵀA."""
+        image = self.times(right)
+        return self.transposed_times(image), image.T @ left.double()
+
+    def squared_error(self, left: Tensor, right: Tensor) -> float:
+        """‖X‖² − 2⟨XBᵀ, A⟩ + ⟨AᵀA, BBᵀ⟩: the residual itself is dense."""
         left, right = left.double(), right.double()
-        energy = self.squared_norm()
         cross = float((self.times(right.T) * left).sum())
-        factors = float(((left.T @ left) * (right @ right.T)).sum())
-        return Residuals(energy, max(0.0, energy - 2 * cross + factors), self.apply_gram(basis))
+        return max(0.0, self.squared_norm() - 2 * cross + float(((left.T @ left) * (right @ right.T)).sum()))
 
     @cached_property
     def _single(self) -> Tensor:

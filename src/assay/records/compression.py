@@ -12,10 +12,11 @@ from assay.records.base import Frozen, Record
 class LayerCompression(Frozen):
     """One layer: how it was replaced, or why it was left.
 
-    ``relative_error`` is E‖y − y′‖²/E‖y − ȳ‖² of its output on the calibration images, with the inputs it gets in the
-    compressed network. ``latency_before`` and ``latency_after`` are seconds for one batch. ``condition_before`` and
-    ``condition_after`` are κ of the layer's matrix (the product of its factors has rank r: κ = σ₁/σ_r; None for forms
-    that do not truncate this matrix).
+    ``relative_error`` is E‖y − y′‖²/E‖y − ȳ‖² of its output on the calibration images before fine-tuning, with the
+    inputs it gets in the compressed network; errors weigh as much as they move the network's output.
+    ``latency_before`` and ``latency_after`` are seconds for one batch. ``condition_before`` and ``condition_after`` are
+    κ = σ₁/σ_r of the layer as a matrix (out, in·k²): the weight as it was, and the product of the factors as they are
+    in the end, r their rank. ``spectrum`` holds the singular values before.
     """
 
     name: str
@@ -30,13 +31,14 @@ class LayerCompression(Frozen):
     latency_before: float
     latency_after: float
     condition_before: float
-    condition_after: float | None
+    condition_after: float
     relative_error: float
+    spectrum: tuple[float, ...] = ()
     reason: str = ""
 
 
 class CompressionPoint(Frozen):
-    """The network at one share of its FLOPs: accuracy on held-out images, without fine-tuning."""
+    """The network with every layer at one ``share`` of its full rank: accuracy on held-out images, not fine-tuned."""
 
     method: Literal["data-aware", "weight SVD"]
     share: float
@@ -66,7 +68,8 @@ class CompressionReport(Record):
     """A network before and after.
 
     ``curve`` compares uniform rank fractions with and without knowledge of the data, on images held out of the
-    training set. ``latency_ratio`` is after/before.
+    training set, where the whole network has ``curve_top``. ``latency_ratio`` is after/before. ``compressed`` is the
+    accuracy of the compressed network before its fine-tuning.
     """
 
     kind: Literal["compression_report"] = "compression_report"
@@ -83,3 +86,4 @@ class CompressionReport(Record):
     latency_ratio: float
     layers: tuple[LayerCompression, ...]
     curve: tuple[CompressionPoint, ...]
+    curve_top: float

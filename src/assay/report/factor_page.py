@@ -2,72 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
-
 from assay.records.factorization import Certificate, FactorizationReport, Landscape, PictureRank
-from assay.report.drawing import ACCENT, ALARM, SERIES, SOFT, AnyChart, to_svg
+from assay.report.drawing import ACCENT, ALARM, SERIES, SOFT
 from assay.report.factor_charts import draw_energy, draw_gauge, draw_hessian, draw_saddle, draw_spectrum
-from assay.report.theme import custom_properties
-
-
-@dataclass(frozen=True)
-class Drawn:
-    """A chart, what it shows, and the names of its colours."""
-
-    finding: str
-    drawing: Markup
-    note: str = ""
-    legend: tuple[tuple[str, str], ...] = ()
-
-
-@dataclass(frozen=True)
-class Grid:
-    """A table of text."""
-
-    columns: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-
-
-@dataclass(frozen=True)
-class Shown:
-    """A picture under its rank."""
-
-    title: str
-    note: str
-    png: str
-
-
-@dataclass(frozen=True)
-class Part:
-    """One section of the page."""
-
-    title: str
-    text: str
-    figures: tuple[Drawn, ...] = ()
-    table: Grid | None = None
-    pictures: tuple[Shown, ...] = ()
+from assay.report.leaflet import Grid, Part, Shown, drawn, render_leaflet
 
 
 def render_factor_page(report: FactorizationReport) -> str:
     """The whole page as text; every name is escaped, nothing is fetched."""
-    environment = Environment(
-        loader=PackageLoader("assay.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
-    )
     c = report.certificate
-    return environment.get_template("factor.html").render(
+    return render_leaflet(
         title=f"{report.source}, rank {report.rank}",
         headline=headline(report),
         subject=f"{report.source}: {report.rows:,} × {report.columns:,}, by {report.method} in {report.seconds:.2g} s",
-        certified=c.certified,
+        good=c.certified,
         stamp="Certified optimal" if c.certified else "Not certified",
-        proof=state_proof(c),
+        text=state_proof(c),
         tiles=_tiles(report),
         sections=_sections(report),
-        light=Markup(custom_properties(dark=False)),  # noqa: S704 - our own colours
-        dark=Markup(custom_properties(dark=True)),  # noqa: S704 - our own colours
     )
 
 
@@ -106,7 +58,7 @@ def _sections(report: FactorizationReport) -> tuple[Part, ...]:
     figures = []
     if sum(value > 0 for value in report.singular_values) > 1:
         figures.append(
-            _drawn(
+            drawn(
                 draw_spectrum(report),
                 f"The first {min(report.rank, len(report.singular_values))} singular values are kept",
                 legend=(("kept", ACCENT), ("left out", SOFT)),
@@ -114,7 +66,7 @@ def _sections(report: FactorizationReport) -> tuple[Part, ...]:
         )
     if len(report.curve) > 1:
         figures.append(
-            _drawn(
+            drawn(
                 draw_energy(report),
                 f"The best of rank {report.rank} misses {100 * report.relative_error:.3g} %",
                 note="The line is the optimum for every rank (Eckart and Young 1936); nothing lies below it.",
@@ -152,7 +104,7 @@ def _gauge(report: FactorizationReport) -> Part:
         "(cA, B/c) has the same product for every c: one loss, many pairs. What changes is how sharp the valley is, "
         "and with it the longest step that gradient descent survives. The balanced pair, c = 1, is the flattest."
     )
-    drawing = _drawn(draw_gauge(report.gauge), f"Sharpness is lowest, {flat.sharpness:.4g}, at c = {flat.scale:.3g}")
+    drawing = drawn(draw_gauge(report.gauge), f"Sharpness is lowest, {flat.sharpness:.4g}, at c = {flat.scale:.3g}")
     return Part("Not unique", text, (drawing,), Grid(("c", "loss", "sharpness λmax", "condition number"), rows))
 
 
@@ -167,7 +119,7 @@ def _landscape(found: Landscape) -> Part:
     names = [path.method for path in found.paths]
     colours = (SERIES[0], SERIES[1], SERIES[3])
     figures = [
-        _drawn(
+        drawn(
             draw_saddle(found),
             "Three ways from one start to a minimum",
             note="Contours of the loss over A = a·u₁, B = b·v₁ᵀ; the cross is the saddle at the origin.",
@@ -176,7 +128,7 @@ def _landscape(found: Landscape) -> Part:
     ]
     if found.computed and found.predicted:
         figures.append(
-            _drawn(
+            drawn(
                 draw_hessian(found),
                 f"The Hessian has the spectrum that theory predicts, to {found.largest_difference:.0e}",
                 legend=(("predicted", ALARM), ("computed", ACCENT)),
@@ -204,7 +156,3 @@ def _methods(report: FactorizationReport) -> Part:
     text = f"{report.passes} readings of the matrix, {report.entries:,} stored entries."
     table = Grid(("method", "predicted", ""), rows) if rows else None
     return Part("How it was found", text, table=table)
-
-
-def _drawn(chart: AnyChart, finding: str, *, note: str = "", legend: tuple[tuple[str, str], ...] = ()) -> Drawn:
-    return Drawn(finding, to_svg(chart, label=finding), note, legend)

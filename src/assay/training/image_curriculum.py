@@ -18,7 +18,7 @@ from assay.training.batchnorm import refresh_batchnorm
 from assay.training.curriculum import Curriculum
 from assay.training.distributed import Processes
 from assay.training.mixing import build_mix
-from assay.training.objective import Objective, Perturb, learn_images
+from assay.training.objective import Loss, Objective, Perturb, learn_images
 from assay.training.overfitting import GuardedAdversary
 from assay.training.recipes import Recipe
 from assay.training.sampling import Sampler, micro_batches
@@ -47,6 +47,7 @@ class ImageCurriculum(Curriculum):
         seed: int,
         processes: Processes,
         perturb: Perturb | None,
+        loss: Loss | None,
     ) -> None:
         super().__init__(Sampler(len(train), recipe.batch_size, seed), epochs=recipe.epochs)
         self.name = train.name
@@ -55,7 +56,7 @@ class ImageCurriculum(Curriculum):
         self._train, self._recipe, self._seed, self._processes = train, recipe, seed, processes
         self._augment = build_augmentation(recipe.augment)
         self._adversary = GuardedAdversary(recipe.adversary, train, seed=seed, own=perturb)
-        self._mix = build_mix(recipe.mix)
+        self._mix, self._loss = build_mix(recipe.mix), loss
         with preserved(model, training=False):
             self._layout = preferred_layout(model, train)
         model.to(memory_format=self._layout)
@@ -73,7 +74,12 @@ class ImageCurriculum(Curriculum):
             )
         attack = self._adversary.perturb(fallen_back=state.fallen_back, clock=state.clock)
         objective = Objective(
-            len(self._train.classes), recipe.label_smoothing, attack, self._mix, autocast_dtype(recipe.precision)
+            len(self._train.classes),
+            recipe.label_smoothing,
+            attack,
+            self._mix,
+            autocast_dtype(recipe.precision),
+            self._loss,
         )
         side = choose_side(recipe.resolution, progress=step / self.steps)
         view = View(self._augment, side, self._seed, self.epoch(step), recipe.shrink)

@@ -23,7 +23,7 @@ from assay.training.image_curriculum import ImageCurriculum
 from assay.training.interruption import deferred_interrupts
 from assay.training.journal import Journal
 from assay.training.metrics import OnStep, StepMetrics
-from assay.training.objective import Perturb
+from assay.training.objective import Loss, Perturb
 from assay.training.optimizers import build_optimizers, set_learning_rate, update
 from assay.training.param_groups import measure_decay_groups
 from assay.training.recipes import Recipe
@@ -45,6 +45,7 @@ def fit(
     out: Path | None = None,
     perturb: Perturb | None = None,
     around: Around = nothing_around,
+    loss: Loss | None = None,
     on_step: OnStep | None = None,
     resume: bool = False,
     checkpoint_seconds: float = 30.0,
@@ -57,6 +58,8 @@ def fit(
                   None: the recipe's own adversary, if it has one
     ``around``    (model) -> context manager: entered for the forward and backward pass of every micro-batch; what it
                   adds to the gradients, such as a regulariser's, belongs to the step
+    ``loss``      (images as trained on, logits, labels or shares of classes) -> sum of the losses, such as a
+                  :class:`~assay.training.distillation.Distillation`; None: cross-entropy as the recipe says
     ``on_step``   called with a :class:`StepMetrics` after every step
     ``out``       the run folder; a checkpoint goes there every ``checkpoint_seconds`` and at the end
     ``resume``    go on from the folder's last checkpoint; the end is that of an uninterrupted run, to the bit
@@ -70,7 +73,7 @@ def fit(
     device = device_of(model)
     recipe = recipe.settled(fast_bfloat16=has_fast_bfloat16(device))
     processes.share_weights(model)
-    curriculum = _plan(model, train, recipe, seed=seed, processes=processes, perturb=perturb)
+    curriculum = _plan(model, train, recipe, seed=seed, processes=processes, perturb=perturb, loss=loss)
     factor = build_schedule(recipe.schedule, steps=curriculum.steps)
     autocast = autocast_dtype(recipe.precision)
     optimizers = build_optimizers(model, recipe.optimizer)
@@ -101,10 +104,10 @@ def fit(
             )
             processes.sum_gradients(model)
             loss_sum, hits, stop = processes.sum_numbers(losses, rights, interrupts.pending is not None)
-            norm, loss = float(clip()), loss_sum / curriculum.batch_size
-            if not is_sane(loss, norm, ceiling=curriculum.ceiling):
+            norm, reached = float(clip()), loss_sum / curriculum.batch_size
+            if not is_sane(reached, norm, ceiling=curriculum.ceiling):
                 raise explain_divergence(
-                    model, lessons, step=step + 1, loss=loss, gradient_norm=norm, kept=journal.kept
+                    model, lessons, step=step + 1, loss=reached, gradient_norm=norm, kept=journal.kept
                 )
             with state.clock.part("update"), torch.autocast(device.type, dtype=autocast, enabled=autocast is not None):
                 update(optimizers)
@@ -114,7 +117,7 @@ def fit(
                 step=step + 1,
                 steps=curriculum.steps,
                 epoch=epoch,
-                loss=loss,
+                loss=reached,
                 accuracy=hits / curriculum.batch_size,
                 learning_rate=recipe.optimizer.lr * factor(step),
                 gradient_norm=norm,
@@ -165,12 +168,14 @@ def _plan(
     seed: int,
     processes: Processes,
     perturb: Perturb | None,
+    loss: Loss | None,
 ) -> Curriculum:
     """What there is to learn from ``train``."""
     if isinstance(train, ImageDataset):
-        return ImageCurriculum(model, train, recipe, seed=seed, processes=processes, perturb=perturb)
-    if perturb is not None:
-        raise OptionError("perturb", expected=f"None: {train.name} has no images to perturb", got=perturb)
+        return ImageCurriculum(model, train, recipe, seed=seed, processes=processes, perturb=perturb, loss=loss)
+    for name, given in (("perturb", perturb), ("loss", loss)):
+        if given is not None:
+            raise OptionError(name, expected=f"None: {train.name} is no set of images and has its own loss", got=given)
     return SequenceCurriculum(train, recipe, seed=seed, processes=processes)
 
 

@@ -15,13 +15,15 @@ from assay.runtime import device_of, dtype_of
 Perturb = Callable[[nn.Module, Tensor, Tensor], Tensor]  # (model, images in [0, 1], labels) -> images in [0, 1]
 Prepare = Callable[[Batch], Tensor]  # bytes of one micro-batch to augmented bytes
 Mix = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]  # (images, one-hot targets) -> the same, mixed
+Loss = Callable[[Tensor, Tensor, Tensor], Tensor]  # (images, logits, targets) -> sum of the losses of the samples
 
 
 @dataclass(frozen=True)
 class Objective:
     """How a micro-batch becomes a loss: cross-entropy with ``label_smoothing`` on perturbed and mixed images.
 
-    ``autocast`` is the precision of convolutions and products, in the network and in ``perturb``.
+    ``autocast`` is the precision of convolutions and products, in the network, in ``perturb`` and in ``loss``, which
+    takes the place of cross-entropy where it is given.
     """
 
     classes: int
@@ -29,6 +31,7 @@ class Objective:
     perturb: Perturb | None = None
     mix: Mix | None = None
     autocast: torch.dtype | None = None
+    loss: Loss | None = None
 
     def __call__(self, model: nn.Module, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Sum of the losses over the micro-batch, and how many samples were right (0-dimensional tensors)."""
@@ -39,7 +42,10 @@ class Objective:
             if self.perturb is not None:
                 images = self.perturb(model, images, labels)
             logits = model(images)
-        losses = F.cross_entropy(logits.float(), targets, label_smoothing=self.label_smoothing, reduction="sum")
+            if self.loss is not None:
+                losses = self.loss(images, logits.float(), targets)
+        if self.loss is None:
+            losses = F.cross_entropy(logits.float(), targets, label_smoothing=self.label_smoothing, reduction="sum")
         hits = logits.detach().argmax(dim=1) == (targets if targets.ndim == 1 else targets.argmax(dim=1))
         return losses, hits.sum()
 

@@ -1,0 +1,148 @@
+"""The page of ``assay compress``: one offline file drawn from a :class:`CompressionReport`."""
+
+from __future__ import annotations
+
+from assay.records.compression import CompressionPoint, CompressionReport, LayerCompression
+from assay.report.compression_charts import draw_accuracy, draw_flops, draw_spectra
+from assay.report.drawing import ACCENT, ALARM, SOFT
+from assay.report.leaflet import Drawn, Grid, Part, drawn, render_leaflet
+
+
+def render_compression_page(report: CompressionReport) -> str:
+    """The whole page as text; every name is escaped, nothing is fetched."""
+    before, after = report.before, report.after
+    lost = 100 * (before.clean.accuracy - after.clean.accuracy)
+    return render_leaflet(
+        title=f"{report.model}, compressed",
+        headline=compression_headline(report),
+        subject=f"{report.model} on {report.data}, asked for {report.target}",
+        good=report.latency_ratio < 1,
+        stamp=f"{1 / report.latency_ratio:.2f} times as fast" if report.latency_ratio < 1 else "Not faster",
+        text=(
+            f"One batch of {before.batch} images took {1e3 * before.latency:.2f} ms before and "
+            f"{1e3 * after.latency:.2f} ms after, as the fastest of interleaved runs. "
+            f"On {after.clean.n:,} test images the accuracy is {_points(-lost)} points."
+        ),
+        tiles=(
+            ("FLOPs", f"{after.flops / before.flops:.2f}×"),
+            ("parameters", f"{after.parameters / before.parameters:.2f}×"),
+            ("latency", f"{report.latency_ratio:.2f}×"),
+            ("accuracy", f"{100 * after.clean.accuracy:.2f} %"),
+            ("fine-tuning", f"{report.fine_tuning_seconds:.0f} s" if report.fine_tuning_epochs else "none"),
+        ),
+        sections=tuple(part for part in (_standing(report), _curve(report), _layers(report)) if part is not None),
+    )
+
+
+def compression_headline(report: CompressionReport) -> str:
+    """The finding in one sentence."""
+    before, after = report.before, report.after
+    saved = 100 * (1 - after.flops / before.flops)
+    change = 100 * (after.clean.accuracy - before.clean.accuracy)
+    return f"{saved:.0f} % fewer FLOPs for {_points(change)} points of accuracy"
+
+
+def find_wins(curve: tuple[CompressionPoint, ...]) -> tuple[int, int]:
+    """At how many of how many ranks knowing the data was better than the weights alone."""
+    aware = {point.share: point.accuracy for point in curve if point.method == "data-aware"}
+    plain = {point.share: point.accuracy for point in curve if point.method == "weight SVD"}
+    shared = aware.keys() & plain.keys()
+    return sum(aware[share] > plain[share] for share in shared), len(shared)
+
+
+def _standing(report: CompressionReport) -> Part:
+    before, after = report.before, report.after
+    rows = [
+        ("parameters", f"{before.parameters:,}", f"{after.parameters:,}"),
+        ("FLOPs an image", f"{before.flops:,}", f"{after.flops:,}"),
+        (f"ms for {before.batch} images, fastest", f"{1e3 * before.latency:.2f}", f"{1e3 * after.latency:.2f}"),
+        (
+            "and its quartiles",
+            f"{1e3 * before.latency_low:.2f}–{1e3 * before.latency_high:.2f}",
+            f"{1e3 * after.latency_low:.2f}–{1e3 * after.latency_high:.2f}",
+        ),
+        (
+            f"accuracy, n = {before.clean.n:,}",
+            f"{100 * before.clean.accuracy:.2f} %",
+            f"{100 * after.clean.accuracy:.2f} %",
+        ),
+    ]
+    if before.robust is not None and after.robust is not None:
+        rows.append(
+            (
+                f"under {before.robust.attack}, n = {before.robust.n:,}",
+                f"{100 * before.robust.accuracy:.1f} %",
+                f"{100 * after.robust.accuracy:.1f} %",
+            )
+        )
+    text = f"Before fine-tuning the compressed network has {100 * report.compressed.accuracy:.2f} % on the test images."
+    return Part("Before and after", text, table=Grid(("", "before", "after"), tuple(rows)))
+
+
+def _curve(report: CompressionReport) -> Part | None:
+    if not report.curve:
+        return None
+    won, of = find_wins(report.curve)
+    n = report.curve[0].n
+    figure = drawn(
+        draw_accuracy(report.curve, report.curve_top),
+        f"Fitted to data, the factors are better at {won} of {of} ranks",
+        note="Every layer at the same share of its full rank, without fine-tuning; the line is the whole network.",
+        legend=(("fitted to data", ACCENT), ("weight SVD", ALARM)),
+    )
+    rows = tuple(
+        (p.method, f"{100 * p.share:.3g} %", f"{p.flops / report.before.flops:.2f}×", f"{100 * p.accuracy:.2f} %")
+        for p in report.curve
+    )
+    text = f"On {n:,} images held out of the training set."
+    return Part("Accuracy against rank", text, (figure,), Grid(("method", "rank", "FLOPs", "accuracy"), rows))
+
+
+def _layers(report: CompressionReport) -> Part:
+    changed = [layer for layer in report.layers if layer.kind != "kept"]
+    figures: list[Drawn] = []
+    if changed:
+        saved = sum(layer.flops_before - layer.flops_after for layer in changed)
+        most = max(changed, key=lambda layer: layer.flops_before - layer.flops_after)
+        share = 100 * (most.flops_before - most.flops_after) / saved if saved else 0.0
+        finding = (
+            f"{len(changed)} of {len(report.layers)} layers are replaced; {most.name} saves the most, {share:.0f} %"
+        )
+        figures.append(drawn(draw_flops(report.layers), finding, legend=(("before", SOFT), ("after", ACCENT))))
+    if any(layer.spectrum for layer in report.layers):
+        worst = max(report.layers, key=lambda layer: layer.condition_before)
+        figures.append(
+            drawn(
+                draw_spectra(report.layers),
+                f"Singular values of every layer; the widest spread is {worst.condition_before:.3g}, of {worst.name}",
+                legend=(("replaced", ACCENT), ("kept", SOFT)),
+            )
+        )
+    rows = tuple(_row(layer) for layer in report.layers)
+    columns = ("layer", "form", "rank", "FLOPs", "latency", "κ before", "κ after", "error")
+    text = (
+        "A form is a candidate only where it is measured to be faster than the layer. The error is the share of the "
+        "output's variance that is missed, each direction counted by how much it moves the answer."
+    )
+    return Part("Layer by layer", text, tuple(figures), Grid(columns, rows))
+
+
+def _row(layer: LayerCompression) -> tuple[str, ...]:
+    if layer.kind == "kept":
+        return (layer.name, layer.reason or "kept", "", "", "", f"{layer.condition_before:.3g}", "", "")
+    rank = f"{layer.rank}" if layer.inner is None else f"{layer.inner}, {layer.rank}"
+    return (
+        layer.name,
+        layer.kind,
+        f"{rank} of {layer.full_rank}",
+        f"{layer.flops_after / layer.flops_before:.2f}×",
+        f"{layer.latency_after / layer.latency_before:.2f}×",
+        f"{layer.condition_before:.3g}",
+        f"{layer.condition_after:.3g}",
+        f"{100 * layer.relative_error:.2g} %",
+    )
+
+
+def _points(change: float) -> str:
+    """A change of accuracy with its sign, the sign of a number that is not nought."""
+    return f"{change:+.2f}".replace("-", "−")
