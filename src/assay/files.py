@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from assay.errors import OutputError
@@ -48,3 +50,23 @@ def make_folder(path: Path) -> Path:
     except OSError as error:
         raise OutputError(f"{path}: not a folder that can be written to ({error.strerror or error})") from None
     return path
+
+
+@contextmanager
+def locked(path: Path, *, wait: bool) -> Iterator[None]:
+    """Hold ``path`` for this process alone until the block ends, or the process does, however it dies.
+
+    The file stays: removing it would let a third process lock another file of the same name. Without ``wait``
+    :class:`OutputError` is raised when another process holds it. Systems without ``fcntl`` have no such lock.
+    """
+    try:
+        import fcntl
+    except ImportError:
+        yield
+        return
+    with path.open("ab") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            raise OutputError(f"{path.parent}: another run is writing there") from None
+        yield

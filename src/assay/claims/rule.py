@@ -20,6 +20,7 @@ from collections.abc import Sequence
 
 from assay.errors import OptionError
 from assay.records.claims import Effect, Evidence, Outcome, Sample
+from assay.report import wording
 
 CONFIDENCE = 0.95
 
@@ -121,13 +122,8 @@ def describe(effect: Effect) -> str:
 
 
 def number(value: float) -> str:
-    """Three significant digits, a true minus sign, ∞."""
-    if math.isinf(value):
-        return "∞" if value > 0 else "−∞"
-    size = abs(value)
-    digits = 0 if size >= 100 else 1 if size >= 10 else 2
-    text = f"{value:.{digits}f}" if size == 0 or 0.1 <= size < 1e5 else f"{value:.2g}"
-    return text.replace("-", "−")
+    """Three significant digits and a true minus sign."""
+    return wording.number(value).replace("-", "−")
 
 
 def _exp(value: float) -> float:
