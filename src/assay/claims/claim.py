@@ -41,13 +41,13 @@ class Settings:
         """``n`` seeds, from ``seed`` on."""
         return tuple(range(self.seed, self.seed + n))
 
-    def train(self) -> ImageDataset:
-        """The training split."""
-        return load_dataset(self.data, split="train", data_dir=self.data_dir)
+    def train(self, *, side: int | None = None) -> ImageDataset:
+        """The training split; ``side``: brought to that many pixels a side."""
+        return load_dataset(self.data, split="train", data_dir=self.data_dir, image_size=side)
 
-    def test(self) -> ImageDataset:
+    def test(self, *, side: int | None = None) -> ImageDataset:
         """The test split."""
-        return load_dataset(self.data, split="test", data_dir=self.data_dir)
+        return load_dataset(self.data, split="test", data_dir=self.data_dir, image_size=side)
 
 
 @dataclass(frozen=True)

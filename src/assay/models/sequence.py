@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Literal
 
@@ -28,12 +28,23 @@ CELLS: Mapping[str, str] = MappingProxyType(
 )
 
 
-class LinearRecurrence(nn.Module):
-    """z_t = W z_{t−1} + U x_t + b: the recurrence theory speaks of, one call of ``cell`` a step."""
+Activation = Callable[[Tensor], Tensor]
 
-    def __init__(self, features: int, hidden: int) -> None:
+
+def identity(z: Tensor) -> Tensor:
+    """The activation of a linear recurrence."""
+    return z
+
+
+class PlainRecurrence(nn.Module):
+    """z_t = φ(W z_{t−1} + U x_t + b): the recurrence theory speaks of, one call of ``cell`` a step; linear by default.
+
+    ``activation`` is φ, such as ``torch.sigmoid``, which torch's own recurrences do not have. W starts orthogonal.
+    """
+
+    def __init__(self, features: int, hidden: int, *, activation: Activation = identity) -> None:
         super().__init__()
-        self.cell = LinearCell(features, hidden)
+        self.cell = PlainCell(features, hidden, activation=activation)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """(N, T, F) -> (N, T, H) and the last state (1, N, H)."""
@@ -45,19 +56,19 @@ class LinearRecurrence(nn.Module):
         return torch.stack(states, dim=1), z[None]
 
 
-class LinearCell(nn.RNNCellBase):
-    """One step: W z + U x + b."""
+class PlainCell(nn.RNNCellBase):
+    """One step: φ(W z + U x + b)."""
 
-    def __init__(self, features: int, hidden: int) -> None:
+    def __init__(self, features: int, hidden: int, *, activation: Activation = identity) -> None:
         nn.Module.__init__(self)
+        self.activation = activation
         self.inward = nn.Linear(features, hidden)
         self.recurrent = nn.Linear(hidden, hidden, bias=False)
         nn.init.orthogonal_(self.recurrent.weight)
 
     def forward(self, x: Tensor, z: Tensor) -> Tensor:
         """(N, F), (N, H) -> (N, H)."""
-        out: Tensor = self.inward(x) + self.recurrent(z)
-        return out
+        return self.activation(self.inward(x) + self.recurrent(z))
 
 
 class Recurrent(nn.Module):
@@ -144,7 +155,7 @@ def build_sequence_model(
 
 def _body(name: str, features: int, hidden: int, layers: int, *, length: int, forget_bias: float) -> nn.Module:
     if name == "rnn-linear":
-        return LinearRecurrence(features, hidden)
+        return PlainRecurrence(features, hidden)
     if name == "gru":
         return nn.GRU(features, hidden, layers, batch_first=True)
     if name in {"lstm", "lstm-chrono"}:
