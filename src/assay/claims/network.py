@@ -41,8 +41,12 @@ def trained_network(settings: Settings) -> Network:
     if settings.folder is None:
         return Network(train_classifier(settings.train(), recipe=recipe, seed=settings.seed).model, name, test)
     folder = make_folder(settings.folder / "networks" / f"{recipe.name}-seed{settings.seed}")
+    train = settings.train()
     with locked(folder / ".lock", wait=True):
-        trained = train_classifier(settings.train(), recipe=recipe, seed=settings.seed, out=folder, resume=True)
+        try:
+            trained = train_classifier(train, recipe=recipe, seed=settings.seed, out=folder, resume=True)
+        except OptionError:  # what is there was trained by another version of the recipe, or is damaged
+            trained = train_classifier(train, recipe=recipe, seed=settings.seed, out=folder)
     return Network(trained.model, name, test)
 
 
