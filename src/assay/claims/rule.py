@@ -23,6 +23,7 @@ from assay.records.claims import Effect, Evidence, Outcome, Sample
 from assay.report import wording
 
 CONFIDENCE = 0.95
+SAID = 2  # parts named in the sentence that says why
 
 
 def weigh(evidence: Evidence) -> tuple[Effect, ...]:
@@ -106,11 +107,12 @@ def conclude(evidence: Evidence, effects: Sequence[Effect]) -> tuple[Outcome, st
         for f in evidence.facts
         if f.decides
     ]
-    for outcome in ("refuted", "undecided"):
-        found = [said for status, said in parts if status == outcome]
-        if found:
-            return outcome, "; ".join(found)
-    return ("supported", "; ".join(said for _, said in parts)) if parts else ("undecided", "nothing was measured")
+    outcomes: tuple[Outcome, ...] = ("refuted", "undecided", "supported")
+    for outcome in outcomes:
+        if found := [said for status, said in parts if status == outcome]:
+            more = f"; and {len(found) - SAID} more" if len(found) > SAID else ""
+            return outcome, "; ".join(found[:SAID]) + more
+    return "undecided", "nothing was measured"
 
 
 def describe(effect: Effect) -> str:

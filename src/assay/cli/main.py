@@ -13,6 +13,7 @@ from assay.cli.anatomy import anatomy
 from assay.cli.attack import attack
 from assay.cli.augment import augment
 from assay.cli.check import check
+from assay.cli.claims import claims
 from assay.cli.compress import compress
 from assay.cli.explain import explain
 from assay.cli.factor import factor
@@ -63,6 +64,7 @@ app.command()(trace)
 app.command()(groups)
 app.command()(factor)
 app.command()(compress)
+app.command()(claims)
 app.command()(explain)
 app.command()(report)
 

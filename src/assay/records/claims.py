@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
-
 from assay.records.base import Frozen, Record
+from assay.records.environment import Environment
 
 Outcome = Literal["supported", "refuted", "undecided"]
 Expectation = Literal["increase", "decrease", "same", "no decrease", "no increase"]
@@ -94,7 +93,7 @@ class Evidence(Frozen):
     """What one claim's experiment gives back: numbers, not a verdict.
 
     ``how`` tells in one or two sentences what was measured, on what, with the numbers of this run in it.
-    ``notes`` are what a reader should know beside the verdict. ``ungrounded`` says why nothing could be decided.
+    ``notes`` are what a reader should know beside the verdict.
     """
 
     how: str
@@ -155,14 +154,19 @@ class FailedClaim(Frozen):
 
 
 class ClaimsReport(Record):
-    """All the claims of one run, in the order of the registry; what ``claims.json`` holds."""
+    """All the claims of one run, in the order they were asked for; what ``claims.json`` holds.
+
+    ``model`` is the user's own, where one was handed in for the claims about trained networks.
+    """
 
     kind: Literal["claims_report"] = "claims_report"
-    schema_version: int = Field(default=1)
-    created: str
+    schema_version: Literal[1] = 1
+    started: str
     budget: BudgetName
     data: str
+    model: str | None = None
     seed: int
+    environment: Environment
     results: tuple[ClaimResult, ...]
     failed: tuple[FailedClaim, ...] = ()
     seconds: float

@@ -34,9 +34,9 @@ def render_page(checkup: Checkup) -> str:
     Every name from the document is escaped and made inert; the script is named by its hash in the content security
     policy, so nothing that a document might smuggle in can run.
     """
-    environment = _environment()
+    environment = page_environment()
     sections = build_sections(checkup)
-    script = _read(environment, "page.js")
+    script = page_script(environment)
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
     return environment.get_template("page.html").render(
         checkup=checkup,
@@ -50,13 +50,14 @@ def render_page(checkup: Checkup) -> str:
         signs=SIGNS,
         sections=sections,
         titles={kind: section.title for section in sections for kind in section.kinds},
-        style=Markup(_style(environment)),  # noqa: S704 - our own file
+        style=Markup(page_style(environment)),  # noqa: S704 - our own file
         script=Markup(script),  # noqa: S704 - our own file
         script_digest=digest,
     )
 
 
-def _environment() -> Environment:
+def page_environment() -> Environment:
+    """The templates, with every expression escaped and made inert."""
     environment = Environment(
         loader=PackageLoader("assay.report"),
         autoescape=True,
@@ -74,7 +75,13 @@ def _read(environment: Environment, name: str) -> str:
     return environment.loader.get_source(environment, name)[0]
 
 
-def _style(environment: Environment) -> str:
+def page_script(environment: Environment) -> str:
+    """The script of every page."""
+    return _read(environment, "page.js")
+
+
+def page_style(environment: Environment) -> str:
+    """The style sheet of every page, both sets of colours in it."""
     style = _read(environment, "page.css")
     for theme, dark in (("light", False), ("dark", True)):
         style = style.replace(f"/* {theme} */", custom_properties(dark=dark))
