@@ -54,26 +54,49 @@ def make_folder(path: Path) -> Path:
 
 @contextmanager
 def exclusive(folder: Path) -> Iterator[None]:
-    """Keep every other process out of ``folder`` for as long as this one works there.
+    """Keep every other process out of ``folder`` for as long as this one works there, however it ends.
 
-    The lock is on the open folder itself, so it leaves no file behind and ends with the process, however that ends.
-    What a killed process left half-written there is removed.
-    Systems without ``flock`` (Windows) take no lock. Raises :class:`OutputError` when another process is at work.
+    The lock is on the open folder itself and leaves no file behind; what a killed process left half-written there is
+    removed. Raises :class:`OutputError` when another process is at work. Windows has no such lock.
     """
+    if os.name == "nt":  # folders cannot be opened there
+        yield
+        return
+    with _opened(folder, os.O_RDONLY) as handle:
+        if not _lock(handle, wait=False):
+            raise OutputError(f"{folder}: another process is at work in this folder; wait for it, or take another")
+        remove_leftovers(folder)  # whoever left them is dead, or would hold the lock
+        yield
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Wait for ``path``, then hold it for this process alone until the block ends, or the process does.
+
+    The file stays: removing it would let a third process lock another file of the same name. Windows has no such lock.
+    """
+    with _opened(path, os.O_RDWR | os.O_CREAT) as handle:
+        _lock(handle, wait=True)
+        yield
+
+
+@contextmanager
+def _opened(path: Path, flags: int) -> Iterator[int]:
+    handle = os.open(path, flags, 0o666)
+    try:
+        yield handle
+    finally:
+        os.close(handle)
+
+
+def _lock(handle: int, *, wait: bool) -> bool:
+    """Whether the lock is ours."""
     try:
         import fcntl
     except ImportError:
-        yield
-        return
-    handle = os.open(folder, os.O_RDONLY)
+        return True
     try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise OutputError(
-                f"{folder}: another process is at work in this folder; wait for it, or take another"
-            ) from None
-        remove_leftovers(folder)  # whoever left them is dead, or would hold the lock
-        yield
-    finally:
-        os.close(handle)
+        fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except BlockingIOError:
+        return False
+    return True

@@ -228,3 +228,22 @@ def test_wrong_options_name_themselves(options: dict[str, object], message: str)
     with pytest.raises(OptionError) as caught:
         make("resnet20", **options)
     assert str(caught.value) == message
+
+
+def test_bottlenecks_of_a_small_resnet_have_the_parameters_of_the_closed_form() -> None:
+    total, before = 1 * 16 * 9 + 32 + 256 * 10 + 10, 16
+    for width in (16, 32, 64):
+        for _ in range(2):
+            total += before * width + 9 * width * width + width * 4 * width + 2 * (width + width + 4 * width)
+            total += before * 4 * width + 8 * width if before != 4 * width else 0
+            before = 4 * width
+    model = make("resnet20", (1, 8, 8), block="bottleneck", shortcut="B")
+    assert count(model) == total
+    assert model(torch.rand(2, 1, 8, 8)).shape == (2, 10)
+
+
+def test_a_depth_that_bottlenecks_do_not_add_up_to_is_refused() -> None:
+    with pytest.raises(OptionError, match="resnet32: block: expected a depth of 9n \\+ 2 for bottleneck, got 32"):
+        make("resnet32", block="bottleneck")
+    with pytest.raises(OptionError, match="resnet18: block: expected no option of this name"):
+        make("resnet18", block="bottleneck")

@@ -8,7 +8,7 @@ from torch import nn
 
 from assay.errors import OptionError
 from assay.models.architectures import build
-from assay.models.sequence import CELLS, build_sequence_model, set_forget_bias, set_recurrent
+from assay.models.sequence import CELLS, PlainRecurrence, build_sequence_model, set_forget_bias, set_recurrent
 
 
 @pytest.mark.parametrize("reads", ["last", "every"])
@@ -92,3 +92,15 @@ def test_bad_options_are_one_line() -> None:
         build_sequence_model("transformer", hidden=6, **sizes)
     with pytest.raises(OptionError, match=r"model_options: by"):
         build("lstm", classes=4, image_shape=(3, 8, 8), options={"by": "diagonal"})
+
+
+def test_a_plain_recurrence_with_an_activation_is_the_textbook_formula() -> None:
+    torch.manual_seed(0)
+    net = PlainRecurrence(3, 5, activation=torch.sigmoid)
+    x = torch.rand(2, 4, 3)
+    states, last = net(x)
+    z = torch.zeros(2, 5)
+    for t in range(4):
+        z = torch.sigmoid(x[:, t] @ net.cell.inward.weight.T + net.cell.inward.bias + z @ net.cell.recurrent.weight.T)
+        torch.testing.assert_close(states[:, t], z)
+    assert torch.equal(last[0], states[:, -1])

@@ -109,6 +109,16 @@ def test_the_factor_on_norms_leaves_their_decay_as_it_was() -> None:
     assert decays == pytest.approx(dict.fromkeys(decays, 0.0005))
 
 
+@pytest.mark.parametrize("roles", [("weight",), ("weight", "norm"), ("bias",), ()])
+@pytest.mark.parametrize("name", ["sgd", "adamw", "muon"])
+def test_decay_reaches_the_roles_that_are_asked_for(name: str, roles: tuple[str, ...]) -> None:
+    options = OptimizerOptions.parse({"name": name, "decay_roles": roles, "weight_decay": 0.01})
+    groups = [group for optimizer in build_optimizers(network(), options) for group in optimizer.param_groups]
+    assert {(group["role"], group["weight_decay"]) for group in groups} == {
+        (role, 0.01 if role in roles else 0.0) for role in ("norm", "bias", "weight")
+    }
+
+
 def test_a_model_without_trainable_parameters_is_refused() -> None:
     with pytest.raises(ModelError, match="model: expected at least one trainable parameter, got none"):
         build_optimizers(nn.Flatten(), OptimizerOptions())

@@ -15,6 +15,7 @@ from assay.cli.app import app as open_app
 from assay.cli.attack import attack
 from assay.cli.augment import augment
 from assay.cli.check import check
+from assay.cli.claims import claims
 from assay.cli.compare import compare
 from assay.cli.compress import compress
 from assay.cli.explain import explain
@@ -72,6 +73,7 @@ app.command()(factor)
 app.command()(compress)
 app.command()(compare)
 app.command()(accept)
+app.command()(claims)
 app.command()(explain)
 app.command()(report)
 app.command("app")(open_app)

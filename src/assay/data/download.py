@@ -13,10 +13,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
 
 from assay.errors import DataError
-from assay.files import make_folder
+from assay.files import locked, make_folder
 
 PIECE = 1 << 18
 TIMEOUT = 30.0  # seconds without a byte
@@ -43,7 +42,7 @@ def fetch(file: RemoteFile, folder: Path, *, attempts: int = ATTEMPTS, timeout: 
     """
     target = make_folder(folder) / file.name
     part = target.with_name(f"{target.name}.part")
-    with _alone(part):
+    with locked(part.with_name(f".{part.name}.lock")):
         if target.is_file():
             return target
         resumed = part.is_file() and part.stat().st_size > 0
@@ -116,23 +115,6 @@ def _starts_at(content_range: str, place: int) -> bool:
 def _digest(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-@contextmanager
-def _alone(part: Path) -> Iterator[None]:
-    """Hold a lock beside ``part``, so that two processes that want one file do not write it together."""
-    lock = part.with_name(f".{part.name}.lock")
-    with lock.open("wb") as handle:
-        _lock(handle)
-        yield  # the lock's file stays: removing it would let a third process lock another file of the same name
-
-
-def _lock(handle: BinaryIO) -> None:
-    try:
-        import fcntl
-    except ImportError:  # a system without it: two downloads at once then both write, and the checksum tells
-        return
-    fcntl.flock(handle, fcntl.LOCK_EX)
 
 
 @contextmanager

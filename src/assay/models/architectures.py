@@ -39,7 +39,7 @@ class Builder(Protocol):
 
 ARCHITECTURES: Mapping[str, Builder] = MappingProxyType(
     {
-        **{f"resnet{depth}": partial(build_cifar_resnet, depth=depth) for depth in (20, 32, 44, 56, 110)},
+        **{f"resnet{depth}": partial(build_cifar_resnet, depth=depth) for depth in (8, 14, 20, 32, 44, 56, 110)},
         "resnet18": partial(build_resnet, name="resnet18", block=BasicBlock, blocks=(2, 2, 2, 2)),
         "resnet34": partial(build_resnet, name="resnet34", block=BasicBlock, blocks=(3, 4, 6, 3)),
         "resnet50": partial(build_resnet, name="resnet50", block=BottleneckBlock, blocks=(3, 4, 6, 3)),

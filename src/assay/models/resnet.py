@@ -10,6 +10,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from assay.errors import OptionError
 from assay.models.normalize import Normalize
 from assay.options import Options
 
@@ -35,6 +36,16 @@ class ResNetOptions(Options):
     skips: bool = True
     width: float = Field(1.0, gt=0, le=64)
     stem: Literal["auto", "cifar", "imagenet"] = "auto"
+
+
+class CifarResNetOptions(ResNetOptions):
+    """``block`` too: ``basic``, two 3×3 convolutions, or ``bottleneck``, 1×1 down, 3×3, 1×1 up to four times the width.
+
+    A depth d has (d − 2)/6 basic blocks a stage, or (d − 2)/9 bottlenecks (He et al. 2016, appendix); 20, 38 and 56
+    have both.
+    """
+
+    block: Literal["basic", "bottleneck"] = "basic"
 
 
 class PadShortcut(nn.Module):
@@ -226,14 +237,18 @@ def build_cifar_resnet(
 ) -> ResNet:
     """The ResNets for CIFAR-10 of He et al. 2015, section 4.2: 6n + 2 layers, widths 16, 32 and 64.
 
-    Option A shortcuts and the small stem unless ``options`` (see :class:`ResNetOptions`) say otherwise.
+    Option A shortcuts and the small stem unless ``options`` (see :class:`CifarResNetOptions`) say otherwise.
+    Raises :class:`OptionError` for a depth that bottlenecks do not add up to.
     """
-    chosen = ResNetOptions.parse({"shortcut": "A", "stem": "cifar", **options}, where=f"resnet{depth}")
+    chosen = CifarResNetOptions.parse({"shortcut": "A", "stem": "cifar", **options}, where=f"resnet{depth}")
     if chosen.stem == "auto":
         chosen = chosen.model_copy(update={"stem": "cifar"})
+    block, layers = (BottleneckBlock, 9) if chosen.block == "bottleneck" else (BasicBlock, 6)
+    if (depth - 2) % layers:
+        raise OptionError(f"resnet{depth}: block", expected=f"a depth of {layers}n + 2 for {chosen.block}", got=depth)
     return ResNet(
-        BasicBlock,
-        ((depth - 2) // 6,) * 3,
+        block,
+        ((depth - 2) // layers,) * 3,
         base_width=16,
         classes=classes,
         in_channels=image_shape[0],

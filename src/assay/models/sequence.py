@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Literal
 
@@ -30,6 +30,9 @@ CELLS: Mapping[str, str] = MappingProxyType(
 )
 
 
+Activation = Callable[[Tensor], Tensor]
+
+
 class SequenceModelOptions(Options):
     """The size of a sequence model; ``forget_bias`` is an LSTM's, ``layers`` of a transformer are at least two."""
 
@@ -38,12 +41,20 @@ class SequenceModelOptions(Options):
     forget_bias: float = 1.0
 
 
-class LinearRecurrence(nn.Module):
-    """z_t = W z_{t−1} + U x_t + b: the recurrence theory speaks of, one call of ``cell`` a step."""
+def identity(z: Tensor) -> Tensor:
+    """The activation of a linear recurrence."""
+    return z
 
-    def __init__(self, features: int, hidden: int) -> None:
+
+class PlainRecurrence(nn.Module):
+    """z_t = φ(W z_{t−1} + U x_t + b): the recurrence theory speaks of, one call of ``cell`` a step; linear by default.
+
+    ``activation`` is φ, such as ``torch.sigmoid``, which torch's own recurrences do not have. W starts orthogonal.
+    """
+
+    def __init__(self, features: int, hidden: int, *, activation: Activation = identity) -> None:
         super().__init__()
-        self.cell = LinearCell(features, hidden)
+        self.cell = PlainCell(features, hidden, activation=activation)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """(N, T, F) -> (N, T, H) and the last state (1, N, H)."""
@@ -55,19 +66,19 @@ class LinearRecurrence(nn.Module):
         return torch.stack(states, dim=1), z[None]
 
 
-class LinearCell(nn.RNNCellBase):
-    """One step: W z + U x + b."""
+class PlainCell(nn.RNNCellBase):
+    """One step: φ(W z + U x + b)."""
 
-    def __init__(self, features: int, hidden: int) -> None:
+    def __init__(self, features: int, hidden: int, *, activation: Activation = identity) -> None:
         nn.Module.__init__(self)
+        self.activation = activation
         self.inward = nn.Linear(features, hidden)
         self.recurrent = nn.Linear(hidden, hidden, bias=False)
         nn.init.orthogonal_(self.recurrent.weight)
 
     def forward(self, x: Tensor, z: Tensor) -> Tensor:
         """(N, F), (N, H) -> (N, H)."""
-        out: Tensor = self.inward(x) + self.recurrent(z)
-        return out
+        return self.activation(self.inward(x) + self.recurrent(z))
 
 
 class Recurrent(nn.Module):
@@ -154,7 +165,7 @@ def build_sequence_model(
 
 def _body(name: str, features: int, hidden: int, layers: int, *, length: int, forget_bias: float) -> nn.Module:
     if name == "rnn-linear":
-        return LinearRecurrence(features, hidden)
+        return PlainRecurrence(features, hidden)
     if name == "gru":
         return nn.GRU(features, hidden, layers, batch_first=True)
     if name in {"lstm", "lstm-chrono"}:
@@ -188,7 +199,7 @@ def shape_recurrence(model: nn.Module, W: Tensor) -> None:
     """
     body = model.body if isinstance(model, Recurrent) else model
     with torch.no_grad():
-        if isinstance(body, LinearRecurrence):
+        if isinstance(body, PlainRecurrence):
             body.cell.recurrent.weight.copy_(W)
             body.cell.inward.bias.zero_()
         elif isinstance(body, nn.RNN) and body.num_layers == 1 and not body.bidirectional:

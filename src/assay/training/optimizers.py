@@ -37,7 +37,7 @@ def build_optimizers(model: nn.Module, options: OptimizerOptions) -> tuple[Optim
     optimizers: list[Optimizer] = []
     if matrices:
         group = {"params": matrices, "lr": options.lr, "peak_lr": options.lr, "role": "weight"}
-        decay = 0.0 if options.unit_norm else options.weight_decay
+        decay = 0.0 if options.unit_norm else _decay("weight", options)
         optimizers.append(
             Muon(
                 [group],
@@ -82,7 +82,7 @@ def update(optimizers: tuple[Optimizer, ...]) -> None:
 
 def _group(role: Role, parameters: list[nn.Parameter], options: OptimizerOptions, *, rate: float) -> dict[str, Any]:
     factor = options.norm_lr_factor if role == "norm" else 1.0
-    decay = options.weight_decay if role == "weight" or options.decay_all else 0.0
+    decay = _decay(role, options)
     return {
         "params": parameters,
         "lr": rate * factor,
@@ -90,3 +90,7 @@ def _group(role: Role, parameters: list[nn.Parameter], options: OptimizerOptions
         "weight_decay": decay / factor,  # a step shrinks by lr · decay, which the factor on lr shall not change
         "role": role,
     }
+
+
+def _decay(role: Role, options: OptimizerOptions) -> float:
+    return options.weight_decay if options.decay_all or role in options.decay_roles else 0.0

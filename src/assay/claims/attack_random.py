@@ -1,0 +1,99 @@
+"""Does random noise do far less than a gradient step of the same size?"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from assay.attacks.measure import measure_robust_accuracy
+from assay.attacks.plan import Attack
+from assay.attacks.presets import RandomNoise, SignedSteps
+from assay.claims.claim import Claim, Settings
+from assay.claims.network import Network, trained_network
+from assay.claims.rule import interval
+from assay.data.dataset import ImageDataset
+from assay.diagnostics.batches import spread
+from assay.records.claims import Axis, Chart, Evidence, Point, Sample
+
+EPSILONS = (2, 4, 8, 16)  # in 255ths
+DECIDING = 8
+DRAWS = 20
+GRADIENT, NOISE = "one gradient step", f"worst of {DRAWS} noises"
+
+
+def measure(settings: Settings) -> Evidence:
+    """Loss and answers of each image after one signed step, and after the worst of 20 random points of its ball."""
+    network = trained_network(settings)
+    images = spread(network.test, settings.pick(tiny=40, quick=300, full=2000))
+    attacks: dict[str, Attack] = {GRADIENT: SignedSteps(steps=1), NOISE: RandomNoise(draws=DRAWS)}
+    losses, wrong, points = {}, {}, []
+    for size in EPSILONS:
+        for name, attack in attacks.items():
+            rise, fooled = _after(network, images, attack, epsilon=size / 255, seed=settings.seed)
+            losses[name, size], wrong[name, size] = rise, fooled
+            mean, low, high = interval((100 * fooled).tolist())
+            points.append(Point(series=name, x=size, y=mean, low=max(0.0, low), high=min(100.0, high)))
+    gradient, noise = (GRADIENT, DECIDING), (NOISE, DECIDING)
+    return Evidence(
+        how=f"{len(images)} test images of {settings.data}, {network.name}, one by one: a step of ε along the sign "
+        f"of the gradient against the worst of {DRAWS} random points of the ball of radius ε, half of them on its "
+        "border.",
+        samples=(
+            Sample(
+                name="images broken at 8/255, gradient minus noise",
+                unit="points",
+                values=tuple((100 * (wrong[gradient] - wrong[noise])).tolist()),
+                over="images",
+                expects="increase",
+                margin=5.0,
+            ),
+            Sample(
+                name="rise of the loss at 8/255, gradient minus noise",
+                unit="nats",
+                values=tuple((losses[gradient] - losses[noise]).tolist()),
+                over="images",
+                expects="increase",
+                margin=0.1,
+            ),
+        ),
+        charts=(
+            Chart(
+                finding=f"At 8/255 one gradient step breaks {100 * float(wrong[gradient].mean()):.0f} % of the images, "
+                f"noise {100 * float(wrong[noise].mean()):.0f} %",
+                mark="line",
+                x=Axis(title="ε, in 255ths of the pixel range", scale="log"),
+                y=Axis(title="images broken, %"),
+                points=tuple(points),
+                note="Of all images, those right before and wrong after. Band: 95 % interval.",
+            ),
+        ),
+        notes=(
+            "In a ball of many dimensions almost every direction is nearly orthogonal to the gradient: noise moves the "
+            "linearised loss by about ε‖g‖₂, the sign step by ε‖g‖₁, which is up to √(number of pixels) times as much.",
+        ),
+    )
+
+
+def _after(
+    network: Network, images: ImageDataset, attack: Attack, *, epsilon: float, seed: int
+) -> tuple[Tensor, Tensor]:
+    """float64 (N,) each: by how much the loss rose at its worst step, and whether the image was broken."""
+    outcome = measure_robust_accuracy(network.model, images, attack=attack, epsilon=epsilon, seed=seed).outcome
+    assert outcome.trace is not None
+    rise = outcome.trace.losses.amax(dim=1) - outcome.trace.losses[:, 0]
+    return rise.double(), (outcome.clean_right & ~outcome.robust).double()
+
+
+ATTACK_RANDOM = Claim(
+    id="attack-random",
+    sentence="Random noise of the same size does far less than a gradient step.",
+    decides="Example by example at 8/255: the share of images broken by one signed step minus that broken by the worst "
+    "of 20 random points, more than 5 points; and the rise of the loss, more than 0.1 nats.",
+    would_change="A network trained with noise or against an adversary; a size so large that noise alone hides the "
+    "picture, or so small that neither does anything.",
+    references=(
+        "Fawzi, Moosavi-Dezfooli and Frossard 2016, Robustness of classifiers: from adversarial to random noise, "
+        "arXiv:1608.08967",
+        "Goodfellow, Shlens and Szegedy 2015, Explaining and harnessing adversarial examples, arXiv:1412.6572",
+    ),
+    measure=measure,
+)

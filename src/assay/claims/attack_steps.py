@@ -1,0 +1,94 @@
+"""Does each signed gradient step raise the loss?"""
+
+from __future__ import annotations
+
+from assay.attacks.measure import measure_robust_accuracy
+from assay.attacks.presets import SignedSteps
+from assay.claims.claim import Claim, Settings
+from assay.claims.network import trained_network
+from assay.claims.rule import interval
+from assay.diagnostics.batches import spread
+from assay.records.claims import Axis, Chart, Evidence, Fact, Point, Sample
+
+EPSILON, STEPS = 8 / 255, 5
+
+
+def measure(settings: Settings) -> Evidence:
+    """Cross-entropy of every image after 0 to 5 steps x ← x + ε·sign ∇ₓℓ of ε = 8/255, without projection."""
+    network = trained_network(settings)
+    images = spread(network.test, settings.pick(tiny=40, quick=100, full=1000))
+    found = measure_robust_accuracy(
+        network.model, images, attack=SignedSteps(steps=STEPS), epsilon=EPSILON, seed=settings.seed
+    )
+    trace = found.outcome.trace
+    assert trace is not None
+    losses = trace.losses.double()  # (N, steps + 1)
+    rises = losses.diff(dim=1)
+    monotone = (rises > 0).all(dim=1)
+    every_rise = (rises > 0).double().mean(dim=0)
+    points = []
+    for step in range(STEPS + 1):
+        mean, low, high = interval(losses[:, step].tolist())
+        points.append(Point(x=step, y=mean, low=low, high=high))
+    share = float(monotone.double().mean())
+    return Evidence(
+        how=f"{len(images)} test images of {settings.data}, {network.name}, {STEPS} signed steps of 8/255 a pixel "
+        "without projection; the cross-entropy of each image after each step.",
+        samples=(
+            *(
+                Sample(
+                    name=f"loss, step {step} minus step {step - 1}",
+                    unit="nats",
+                    values=tuple(rises[:, step - 1].tolist()),
+                    over="images",
+                    expects="increase",
+                    margin=0.0,
+                )
+                for step in range(1, STEPS + 1)
+            ),
+        ),
+        facts=(
+            Fact(
+                name="images whose loss rises at every one of the steps",
+                expected=f"{len(images)} of {len(images)}",
+                got=f"{int(monotone.sum())} of {len(images)}",
+                holds=bool(monotone.all()),
+                decides=False,
+            ),
+        ),
+        charts=(
+            Chart(
+                finding=f"The mean loss climbs from {points[0].y:.2f} to {points[-1].y:.2f} nats in five steps",
+                mark="line",
+                x=Axis(title="steps of 8/255"),
+                y=Axis(title="mean cross-entropy, nats"),
+                points=tuple(points),
+                note="Band: 95 % interval over the images.",
+            ),
+            Chart(
+                finding=f"It climbs at every step for {share:.0%} of the images",
+                mark="bars",
+                x=Axis(title="step", scale="names"),
+                y=Axis(title="images whose loss rises, %"),
+                points=tuple(Point(x=str(step), y=100 * float(every_rise[step - 1])) for step in range(1, STEPS + 1)),
+            ),
+        ),
+        notes=(
+            "The sentence is about the mean. For a single image a step along the sign is a step along the steepest "
+            "direction of the linearised loss only; where the surface curves, it can overshoot.",
+        ),
+    )
+
+
+ATTACK_STEPS = Claim(
+    id="attack-steps",
+    sentence="Each signed gradient step raises the loss.",
+    decides="The mean loss over the images after each of five signed steps of 8/255 against that before; margin 0.",
+    would_change="A larger step, which leaves the region where the loss is nearly linear, or a network whose loss is "
+    "so saturated that its gradients underflow.",
+    references=(
+        "Goodfellow, Shlens and Szegedy 2015, Explaining and harnessing adversarial examples, arXiv:1412.6572",
+        "Kurakin, Goodfellow and Bengio 2017, Adversarial examples in the physical world, arXiv:1607.02533",
+    ),
+    measure=measure,
+)

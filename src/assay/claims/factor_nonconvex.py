@@ -1,0 +1,108 @@
+"""Is the least-squares factorisation a convex problem?"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from assay.claims.claim import Claim, Settings
+from assay.claims.matrix import picture_matrix
+from assay.claims.rule import number
+from assay.lowrank.gauge import Factors
+from assay.lowrank.hessian import Hessian, predict_spectrum
+from assay.lowrank.landscape import find_witness, landscape
+from assay.records.claims import Axis, Chart, Evidence, Fact, Point
+
+RANK = 2
+
+
+def measure(settings: Settings) -> Evidence:
+    """A witness on x = 1 and on a matrix of pictures, and the Hessian at the origin and at the minimum."""
+    X = picture_matrix(settings, rows=settings.pick(tiny=12, quick=40, full=100))
+    found = landscape(X, RANK, seed=settings.seed)
+    sigma = torch.linalg.svdvals(X)
+    one = torch.ones(1, 1, dtype=torch.float64)
+    scalar = find_witness(one, Factors(one, one))
+    origin = next(point for point in found.critical_points if not point.chosen)
+    return Evidence(
+        how=f"f(A, B) = ‖X − AB‖² of rank {RANK} for X = {len(X)} pictures of {settings.data} as rows of "
+        f"{X.shape[1]} pixels, and for the number X = 1: f at two minimisers and half-way between, and the eigenvalues "
+        "of the Hessian.",
+        facts=(
+            _witness("f(1, 1), f(−1, −1) and f(0, 0) for X = 1", scalar),
+            _witness("f(A, B), f(−A, −B) and f(0, 0) for the pictures", found.witness),
+            Fact(
+                name="the smallest eigenvalue of the Hessian at the origin",
+                expected="below 0",
+                got=f"{number(origin.computed)}, as −2σ₁ = {number(-2 * float(sigma[0]))} says",
+                holds=origin.computed < 0,
+            ),
+        ),
+        charts=(_hill(sigma), _spectra(X, sigma)),
+        notes=(
+            "A function is convex only if it lies below its chords and no Hessian has a negative eigenvalue. "
+            "One counterexample of either kind is a proof, so no seed and no interval is needed.",
+            f"In A alone, or in B alone, f is convex. Gradient descent settles at the minimum below a step of "
+            f"{number(found.safe_step)} = 1/(2σ₁).",
+        ),
+    )
+
+
+def _witness(name: str, values: tuple[float, float, float]) -> Fact:
+    first, second, middle = values
+    return Fact(
+        name=name,
+        expected="the last higher than the mean of the others",
+        got=", ".join(number(value) for value in values),
+        holds=middle > 0.5 * (first + second),
+    )
+
+
+def _hill(sigma: Tensor) -> Chart:
+    """f(tA, tB) = Σ_{i≤r} (1 − t²)²σ_i² + Σ_{i>r} σ_i², from one minimiser to its mirror image."""
+    kept, rest = float(sigma[:RANK].square().sum()), float(sigma[RANK:].square().sum())
+    shares = [t / 20 for t in range(-24, 25)]
+    way = [Point(series="f on the way", x=t, y=((1 - t * t) ** 2 * kept + rest) / (kept + rest)) for t in shares]
+    chord = [Point(series="the chord", x=float(t), y=rest / (kept + rest)) for t in (-1, 1)]
+    return Chart(
+        finding="Half-way between two minimisers lies a hill",
+        mark="line",
+        x=Axis(title="t, on the way (tA, tB)"),
+        y=Axis(title="f / ‖X‖²"),
+        points=(*way, *chord),
+        note="A convex function would lie below its chord.",
+    )
+
+
+def _spectra(X: Tensor, sigma: Tensor) -> Chart:
+    """All r(m + n) eigenvalues, computed, in units of σ₁."""
+    zero = Hessian(X, torch.zeros(len(X), RANK).double(), torch.zeros(RANK, X.shape[1]).double())
+    origin = torch.linalg.eigvalsh(zero.matrix()) / sigma[0]
+    minimum = predict_spectrum(sigma, shape=(len(X), X.shape[1]), rank=RANK, chosen=range(RANK)) / sigma[0]
+    negative = int((origin < -1e-9).sum())
+    return Chart(
+        finding=f"At the origin {negative} directions lead downhill, at the minimum none",
+        mark="points",
+        x=Axis(title="eigenvalue of the Hessian, in rising order"),
+        y=Axis(title="value, in units of σ₁"),
+        points=tuple(
+            Point(series=name, x=i, y=float(value))
+            for name, values in (("at the origin", origin), ("at the minimum", minimum))
+            for i, value in enumerate(values, 1)
+        ),
+    )
+
+
+FACTOR_NONCONVEX = Claim(
+    id="factor-nonconvex",
+    sentence="The factorisation problem min ‖X − AB‖² is not convex.",
+    decides="A witness (two minimisers with a higher point half-way) and a negative eigenvalue of the Hessian: either "
+    "proves it.",
+    would_change="Nothing that is measured: it is a theorem for every X other than 0. With A fixed, or with a nuclear "
+    "norm of AB in place of the rank, the problem is convex.",
+    references=(
+        "Baldi and Hornik 1989, Neural networks and principal component analysis, Neural Networks 2(1)",
+        "Eckart and Young 1936, Psychometrika 1(3)",
+    ),
+    measure=measure,
+)

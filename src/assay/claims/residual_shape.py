@@ -1,0 +1,81 @@
+"""Does a block's skip change dimensions only where the block downsamples?"""
+
+from __future__ import annotations
+
+from assay.claims.claim import Claim, Settings
+from assay.models.anatomy import measure_anatomy
+from assay.models.loading import load_model
+from assay.records.claims import Axis, Chart, Evidence, Fact, Grid, Point
+
+SMALL, LARGE = (3, 32, 32), (3, 224, 224)
+BASIC = {
+    "ResNet-20, option A": ("resnet20,shortcut=A", SMALL),
+    "ResNet-20, option B": ("resnet20,shortcut=B", SMALL),
+    "ResNet-56, option A": ("resnet56,shortcut=A", SMALL),
+    "ResNet-56, option B": ("resnet56,shortcut=B", SMALL),
+    "ResNet-18, option B": ("resnet18", LARGE),
+}
+BOTTLENECK = {"ResNet-50, option B": ("resnet50", LARGE)}
+
+
+def measure(settings: Settings) -> Evidence:
+    """The blocks of each network, found by what is added to what in one forward pass, and what their skips do."""
+    facts, rows, points = [], [], []
+    for name, (spec, shape) in {**BASIC, **BOTTLENECK}.items():
+        anatomy = measure_anatomy(load_model(spec, image_shape=shape, classes=10), image_shape=shape, name=name)
+        changes = [block for block in anatomy.blocks if block.skip not in {"identity", "none"}]
+        stray = [block.name for block in anatomy.blocks if (block in changes) != block.downsamples]
+        facts.append(
+            Fact(
+                name=f"exceptions in {name}",
+                expected="none",
+                got=", ".join(stray) or "none",
+                holds=not stray,
+                decides=name in BASIC,
+            )
+        )
+        how = " and ".join(sorted({block.skip for block in changes}))
+        downsampling = sum(block.downsamples for block in anatomy.blocks)
+        points.append(Point(series="blocks that downsample", x=name, y=downsampling))
+        points.append(Point(series="skips that change dimensions", x=name, y=len(changes)))
+        rows.append((name, len(anatomy.blocks), downsampling, len(changes), how, ", ".join(stray) or "none"))
+    return Evidence(
+        how=f"The anatomy of {len(rows)} residual networks, from one forward pass each: a block is an addition of two "
+        "ways from one fork, its skip the way without the weights of the body.",
+        facts=tuple(facts),
+        charts=(
+            Chart(
+                finding="Skips change dimensions where blocks downsample, and in a ResNet-50 once more",
+                mark="bars",
+                x=Axis(title="network", scale="names"),
+                y=Axis(title="residual blocks"),
+                points=tuple(points),
+            ),
+        ),
+        tables=(
+            Grid(
+                caption="Residual blocks and their skips",
+                columns=("network", "blocks", "downsample", "skip changes dimensions", "by", "exceptions"),
+                rows=tuple(rows),
+            ),
+        ),
+        notes=(
+            "The sentence is true of blocks of two 3×3 convolutions, of which it is taught. It is not true of "
+            "bottleneck blocks: the first stage of a ResNet-50 widens 64 channels to 256 at full resolution, so its "
+            "first skip is a projection that downsamples nothing.",
+            "Option A subsamples and pads with zero channels, without parameters; option B projects by a 1×1 "
+            "convolution. Both change the dimensions in the same blocks.",
+        ),
+    )
+
+
+RESIDUAL_SHAPE = Claim(
+    id="residual-shape",
+    sentence="A block's skip changes dimensions only where it downsamples.",
+    decides="The residual blocks of ResNet-20, 56 and 18 with shortcuts of option A and B, counted: every skip that "
+    "is not the identity belongs to a block that downsamples, and the reverse.",
+    would_change="Bottleneck blocks, whose first stage widens without downsampling, and wide networks, whose first "
+    "block does.",
+    references=("He, Zhang, Ren and Sun 2016, Deep residual learning, sections 3.3 and 4.2, arXiv:1512.03385",),
+    measure=measure,
+)

@@ -1,0 +1,167 @@
+"""Does clipping prevent exploding gradients?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import nn
+
+from assay.claims.claim import Claim, Settings
+from assay.claims.rule import number
+from assay.claims.side_by_side import Outcome, mean_curve, paired, train_side_by_side, training_loss
+from assay.models.sequence import set_recurrent
+from assay.records.claims import Axis, Chart, Evidence, Fact, Grid, Point, Reference, Sample
+from assay.training.recipes import AugmentOptions, ClipOptions, OptimizerOptions, Recipe, ScheduleOptions
+
+GAIN, LIMIT = 2.0, 1.0
+PLAIN, CLIPPED = "without clipping", "clipped at 1"
+LOSS_MARGIN = 0.05  # nats
+
+
+def measure(settings: Settings) -> Evidence:
+    """SGD on a tanh RNN that reads pictures row by row, its orthogonal W times 2, with and without clipping."""
+    train, test = settings.train(), settings.test()
+    seeds = settings.seeds(settings.pick(tiny=2, quick=8, full=10))
+    found = train_side_by_side(_recipes(settings), train, test, seeds=seeds, prepare=explode)
+    clipped, plain = found[CLIPPED], found[PLAIN]
+    most = max(min(step.gradient_norm, LIMIT) for one in clipped for step in one.steps)
+    return Evidence(
+        how=f"A tanh RNN that reads {train.name} row by row, W orthogonal times {GAIN:g}, SGD for "
+        f"{len(plain[0].steps)} steps, {len(seeds)} seeds, the same batches with and without clipping the global norm "
+        f"at {LIMIT:g}: the norm of the gradient before clipping, that of what reaches the weights, and the loss.",
+        facts=(
+            Fact(
+                name="largest norm that reaches the weights with clipping",
+                expected=f"at most {LIMIT:g}",
+                got=number(most),
+                holds=most <= LIMIT,
+            ),
+        ),
+        samples=(
+            Sample(
+                name="training loss, clipped minus not",
+                unit="nats",
+                values=paired(clipped, plain, training_loss),
+                expects="decrease",
+                margin=LOSS_MARGIN,
+            ),
+            Sample(
+                name="largest step, without clipping over with it",
+                unit="",
+                values=tuple(max(_norms(b)) / min(LIMIT, max(_norms(a))) for a, b in zip(clipped, plain, strict=True)),
+                expects="increase",
+                margin=2.0,
+                scale="ratio",
+            ),
+            Sample(
+                name="largest gradient before clipping, over the limit",
+                unit="",
+                values=tuple(max(_norms(one)) / LIMIT for one in clipped),
+                expects="no increase",
+                margin=2.0,
+                scale="ratio",
+                decides=False,
+            ),
+        ),
+        charts=(_losses(found), _gradients(found)),
+        tables=(
+            Grid(
+                caption="Means over the seeds",
+                columns=("run", "training loss, nats", "accuracy, %", "largest gradient", "diverged"),
+                rows=tuple(
+                    (
+                        name,
+                        sum(one.training_loss for one in each) / len(each),
+                        sum(one.accuracy for one in each) / len(each),
+                        sum(max(_norms(one)) for one in each) / len(each),
+                        sum(one.diverged for one in each),
+                    )
+                    for name, each in found.items()
+                ),
+            ),
+        ),
+        notes=(
+            "Clipping bounds the step, not the gradient: what backpropagation computes explodes as before, and is then "
+            "scaled down. The direction stays that of the exploded gradient.",
+            "An optimizer that divides by the gradient's own size, such as Adam, bounds the step without clipping.",
+        ),
+    )
+
+
+@torch.no_grad()
+def explode(model: nn.Module) -> None:
+    """Every recurrent matrix becomes orthogonal times 2: it doubles whatever tanh does not hold down."""
+    for module in model.modules():
+        if isinstance(module, nn.RNN):
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(round(1e6 * float(module.weight_hh_l0.abs().sum())))  # follows from the model's seed
+                set_recurrent(module, "orthogonal")
+            module.weight_hh_l0.mul_(GAIN)
+
+
+def _recipes(settings: Settings) -> Mapping[str, Recipe]:
+    recipe = Recipe(
+        name="clipping",
+        data=settings.data,
+        model="rnn",
+        model_options={"by": "row", "hidden": settings.pick(tiny=16, quick=64, full=128)},
+        epochs=settings.pick(tiny=0.5, quick=6, full=2),
+        batch_size=64,
+        optimizer=OptimizerOptions(lr=0.1, weight_decay=0.0),
+        schedule=ScheduleOptions(name="constant"),
+        augment=AugmentOptions(name="none"),
+    )
+    clip = ClipOptions(name="norm", limit=LIMIT)
+    return {PLAIN: recipe, CLIPPED: recipe.model_copy(update={"clip": clip})}
+
+
+def _norms(outcome: Outcome) -> list[float]:
+    return [step.gradient_norm for step in outcome.steps]
+
+
+def _losses(found: Mapping[str, Sequence[Outcome]]) -> Chart:
+    final = {name: sum(one.training_loss for one in each) / len(each) for name, each in found.items()}
+    return Chart(
+        finding=f"After as many steps the loss is {final[CLIPPED]:.2f} with clipping and {final[PLAIN]:.2f} without",
+        mark="line",
+        x=Axis(title="step"),
+        y=Axis(title="training loss, nats"),
+        points=tuple(
+            point for name, each in found.items() for point in mean_curve(each, lambda step: step.loss, series=name)
+        ),
+        note="Band: 95 % interval over the seeds.",
+    )
+
+
+def _gradients(found: Mapping[str, Sequence[Outcome]]) -> Chart:
+    most = max(max(_norms(one)) for one in found[CLIPPED])
+    points = [
+        Point(series=f"{name}, before" if name == CLIPPED else name, x=step.step, y=step.gradient_norm)
+        for name, each in found.items()
+        for step in each[0].steps[:: max(1, len(each[0].steps) // 80)]
+    ]
+    return Chart(
+        finding=f"Before it is clipped the gradient still reaches {number(most)}",
+        mark="line",
+        x=Axis(title="step"),
+        y=Axis(title="global norm of the gradient", scale="log"),
+        points=tuple(points),
+        references=(Reference(y=LIMIT, name="the limit"),),
+        note="The first of the seeds; with clipping, the norm that reaches the weights is never above the limit.",
+    )
+
+
+RNN_CLIP = Claim(
+    id="rnn-clip",
+    sentence="Clipping prevents exploding gradients.",
+    decides="The same SGD with and without clipping at norm 1: no step above the limit, steps without clipping more "
+    "than twice as long, and a training loss that is lower by more than 0.05 nats with clipping.",
+    would_change="Reading it of the gradient itself: clipping scales what has already exploded, so before clipping it "
+    "is as large as ever. Adam, whose steps are bounded anyway, or a smaller learning rate.",
+    references=(
+        "Pascanu, Mikolov and Bengio 2013, On the difficulty of training recurrent neural networks, arXiv:1211.5063",
+        "Zhang, He, Sra and Jadbabaie 2020, Why gradient clipping accelerates training, arXiv:1905.11881",
+    ),
+    measure=measure,
+)

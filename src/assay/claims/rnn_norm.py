@@ -1,0 +1,195 @@
+"""Does the norm of the recurrent matrix decide between vanishing and exploding?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from assay.claims.claim import Claim, Settings
+from assay.claims.rule import number
+from assay.diagnostics.recurrence import analyse_matrix
+from assay.diagnostics.time import measure_time_trace
+from assay.models.sequence import PlainRecurrence, Recurrent, build_sequence_model
+from assay.records.claims import Axis, Chart, Evidence, Fact, Grid, Point, Reference
+from assay.records.recurrence import RecurrentMatrix
+from assay.runtime import generator
+
+VANISHED, EXPLODED = 1e-3, 1e3  # of the gradient at the last step, at the greatest distance
+JORDAN = "[[0.9, 10], [0, 0.9]]"
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One matrix in theory, and ‖∂ℓ/∂z‖ at distance 0, 1, … from the loss relative to distance 0."""
+
+    theory: RecurrentMatrix
+    gradients: tuple[float, ...]
+
+
+def measure(settings: Settings) -> Evidence:
+    """ρ(W), ‖W‖₂, ‖W^k‖₂ and measured gradients of z_t = W z_{t−1} + U x_t for normal and non-normal W."""
+    hidden = settings.pick(tiny=8, quick=32, full=128)
+    distance = settings.pick(tiny=200, quick=400, full=1000)
+    found = {
+        name: Measured(
+            analyse_matrix(W, steps=distance, name=name), measure_gradients(W, distance=distance, seed=settings.seed)
+        )
+        for name, W in draw_matrices(hidden, seed=settings.seed).items()
+    }
+    below = [one for one in found.values() if one.theory.norm < 1]
+    above = [one for one in found.values() if one.theory.norm > 1]
+    vanish = sum(_vanishes(one) for one in below)
+    explode = sum(_explodes(one) for one in above)
+    by_radius = sum((one.theory.spectral_radius < 1) == _vanishes(one) for one in found.values())
+    within = max(_excess(one) for one in found.values())
+    return Evidence(
+        how=f"Linear recurrences z_t = W z_(t−1) + U x_t with {len(found)} matrices W ({hidden} units, and one of 2): "
+        f"the largest singular value of W^k and the gradient of a loss on the last state, up to k = {distance} steps.",
+        facts=(
+            Fact(
+                name=f"matrices with ‖W‖ < 1 whose gradient falls below {VANISHED:g} of its size",
+                expected=f"{len(below)} of {len(below)}",
+                got=f"{vanish} of {len(below)}",
+                holds=vanish == len(below),
+            ),
+            Fact(
+                name=f"matrices with ‖W‖ > 1 whose gradient grows beyond {EXPLODED:g} times",
+                expected=f"{len(above)} of {len(above)}",
+                got=f"{explode} of {len(above)}",
+                holds=explode == len(above),
+            ),
+            Fact(
+                name="matrices for which ρ(W) < 1 tells vanishing from not vanishing",
+                expected=f"{len(found)} of {len(found)}",
+                got=f"{by_radius} of {len(found)}",
+                holds=by_radius == len(found),
+                decides=False,
+            ),
+            Fact(
+                name="largest measured gradient over its bound ‖W^k‖",
+                expected="at most 1",
+                got=number(within),
+                holds=within <= 1 + 1e-6,
+                decides=False,
+            ),
+        ),
+        charts=(_powers({name: one.theory for name, one in found.items()}), _gradients(found)),
+        tables=(
+            Grid(
+                caption="What the norm says, what the radius says, and what happens",
+                columns=("W", "‖W‖", "ρ(W)", "largest ‖W^k‖", "at k", f"gradient after {distance} steps"),
+                rows=tuple(
+                    (
+                        name,
+                        one.theory.norm,
+                        one.theory.spectral_radius,
+                        one.theory.peak,
+                        one.theory.peak_at,
+                        one.gradients[-1],
+                    )
+                    for name, one in found.items()
+                ),
+            ),
+        ),
+        notes=(
+            "The first half is a theorem: ‖W^k‖ ≤ ‖W‖^k. The second is not: ‖W‖ > 1 is necessary for exploding and not "
+            "sufficient. What decides is ρ(W), for ρ^k ≤ ‖W^k‖ and W^k → 0 exactly when ρ < 1.",
+            "Where ρ < 1 < ‖W‖, which takes a non-normal W, gradients first grow and then vanish.",
+        ),
+    )
+
+
+def draw_matrices(hidden: int, *, seed: int) -> Mapping[str, Tensor]:
+    """Normal and non-normal W (H, H) float64 on both sides of ‖W‖ = 1, and the 2×2 Jordan block."""
+    draws = generator(seed, 0x20)
+    orthogonal = torch.linalg.qr(torch.randn(hidden, hidden, generator=draws, dtype=torch.float64)).Q
+    gaussian = torch.randn(hidden, hidden, generator=draws, dtype=torch.float64)
+    norm = torch.linalg.matrix_norm(gaussian, 2)
+    radius = torch.linalg.eigvals(gaussian).abs().max()
+    own = build_sequence_model("rnn", features=1, outputs=1, length=1, hidden=hidden, seed=seed)
+    return {
+        "orthogonal × 0.9": 0.9 * orthogonal,
+        "Gaussian, ‖W‖ = 0.9": 0.9 * gaussian / norm,
+        "orthogonal × 1.1": 1.1 * orthogonal,
+        "Gaussian, ρ = 0.9": 0.9 * gaussian / radius,
+        JORDAN: torch.tensor([[0.9, 10.0], [0.0, 0.9]], dtype=torch.float64),
+        "PyTorch's own start": own.get_parameter("body.weight_hh_l0").detach().double(),
+    }
+
+
+def measure_gradients(W: Tensor, *, distance: int, seed: int) -> tuple[float, ...]:
+    """‖∂ℓ/∂z‖ at distance 0 … ``distance`` from the loss over that at distance 0, on random inputs, in float64."""
+    hidden = len(W)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        body = PlainRecurrence(1, hidden)
+        model = Recurrent(body, hidden=hidden, outputs=1, reads="last").double()
+    body.cell.recurrent.weight = nn.Parameter(W.clone())
+    inputs = torch.rand(4, distance + 1, 1, generator=generator(seed, 0x21), dtype=torch.float64)
+    norms = measure_time_trace(model, inputs, Tensor.mean).states[0].norms[::-1]
+    return tuple(norm / norms[0] for norm in norms)
+
+
+def _vanishes(one: Measured) -> bool:
+    return one.gradients[-1] < VANISHED
+
+
+def _explodes(one: Measured) -> bool:
+    return one.gradients[-1] > EXPLODED
+
+
+def _excess(one: Measured) -> float:
+    bounds = dict(zip(one.theory.k, one.theory.log_power, strict=True))
+    return max(one.gradients[k] / float(torch.tensor(log, dtype=torch.float64).exp()) for k, log in bounds.items())
+
+
+def _powers(found: Mapping[str, RecurrentMatrix]) -> Chart:
+    jordan = found[JORDAN]
+    return Chart(
+        finding=f"‖W‖ = {jordan.norm:.1f}, yet ‖W^k‖ peaks at {jordan.peak:.1f} after {jordan.peak_at} steps and "
+        "vanishes: ρ decides",
+        mark="line",
+        x=Axis(title="power k, steps"),
+        y=Axis(title="‖W^k‖₂", scale="log"),
+        points=tuple(
+            Point(series=name, x=k, y=float(torch.tensor(log, dtype=torch.float64).exp()))
+            for name, one in found.items()
+            for k, log in zip(one.k, one.log_power, strict=True)
+            if k <= 150
+        ),
+        references=(Reference(y=1.0, name="neither"),),
+    )
+
+
+def _gradients(found: Mapping[str, Measured]) -> Chart:
+    wrong = [name for name, one in found.items() if one.theory.norm > 1 and _vanishes(one)]
+    return Chart(
+        finding=f"The gradients of {len(wrong)} matrices with ‖W‖ > 1 vanish",
+        mark="line",
+        x=Axis(title="distance from the loss, steps"),
+        y=Axis(title="‖∂ℓ/∂z‖ over its value at the last step", scale="log"),
+        points=tuple(
+            Point(series=name, x=k, y=one.gradients[k])
+            for name, one in found.items()
+            for k in range(0, min(151, len(one.gradients)), 3)
+        ),
+        references=(Reference(y=1.0, name="neither"),),
+    )
+
+
+RNN_NORM = Claim(
+    id="rnn-norm",
+    sentence="In a recurrence, ‖W‖ < 1 vanishes and ‖W‖ > 1 explodes.",
+    decides="Linear recurrences with normal and non-normal W: every one with ‖W‖ < 1 must lose its gradient (to below "
+    "a thousandth), every one with ‖W‖ > 1 must have it explode (beyond a thousandfold).",
+    would_change="Reading the norm as the spectral radius ρ(W), or allowing only normal matrices, for which ρ = ‖W‖: "
+    "then both halves hold. With tanh the second half fails even so, for its slopes are below 1.",
+    references=(
+        "Pascanu, Mikolov and Bengio 2013, On the difficulty of training recurrent neural networks, arXiv:1211.5063",
+        "Trefethen and Embree 2005, Spectra and pseudospectra, Princeton University Press",
+    ),
+    measure=measure,
+)

@@ -1,0 +1,108 @@
+"""Recipes side by side: trained from the same seeds, on the same samples in the same order, for as many steps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from torch import nn
+
+from assay.claims.rule import interval
+from assay.data.dataset import ImageDataset
+from assay.errors import DivergedError
+from assay.evaluate import predict
+from assay.records.claims import Point
+from assay.training.classifier import build_for
+from assay.training.loop import fit
+from assay.training.metrics import StepMetrics
+from assay.training.recipes import Recipe
+
+LAST = 10  # steps that the final training loss is the mean of
+
+Prepare = Callable[[nn.Module], None]
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """One trained ``model``: its ``steps``, and on the test set its ``accuracy`` in per cent and its loss in nats."""
+
+    model: nn.Module
+    steps: tuple[StepMetrics, ...]
+    accuracy: float
+    test_loss: float
+    diverged: bool
+
+    @property
+    def training_loss(self) -> float:
+        """Mean cross-entropy of the last ten batches, in nats; those of a run that diverged: the last before."""
+        last = [step.loss for step in self.steps[-LAST:]]
+        return sum(last) / len(last)
+
+
+def train_one(
+    recipe: Recipe, train: ImageDataset, test: ImageDataset, *, seed: int, prepare: Prepare | None = None
+) -> Outcome:
+    """Build, ``prepare``, fit and examine one network; a run that diverges is an outcome as well."""
+    model = build_for(recipe, train, seed=seed)
+    if prepare is not None:
+        prepare(model)
+    steps: list[StepMetrics] = []
+    diverged = False
+    try:
+        fit(model, train, recipe=recipe, seed=seed, on_step=steps.append)
+    except DivergedError:
+        diverged = True
+    found = predict(model, test)
+    accuracy = 100 * float(found.correct.double().mean())
+    return Outcome(model.eval(), tuple(steps), accuracy, float(found.losses.double().mean()), diverged)
+
+
+def train_side_by_side(
+    recipes: Mapping[str, Recipe],
+    train: ImageDataset,
+    test: ImageDataset,
+    *,
+    seeds: Sequence[int],
+    prepare: Prepare | None = None,
+) -> dict[str, tuple[Outcome, ...]]:
+    """Every recipe from every seed; outcomes at one place of two tuples have their seed in common."""
+    return {
+        name: tuple(train_one(recipe, train, test, seed=seed, prepare=prepare) for seed in seeds)
+        for name, recipe in recipes.items()
+    }
+
+
+def paired(of: Sequence[Outcome], against: Sequence[Outcome], value: Callable[[Outcome], float]) -> tuple[float, ...]:
+    """``value`` of each outcome less that of the other with the same seed."""
+    return tuple(value(one) - value(other) for one, other in zip(of, against, strict=True))
+
+
+def accuracy(outcome: Outcome) -> float:
+    """Test accuracy, %."""
+    return outcome.accuracy
+
+
+def training_loss(outcome: Outcome) -> float:
+    """Final training loss, nats."""
+    return outcome.training_loss
+
+
+def mean_point(
+    outcomes: Sequence[Outcome], value: Callable[[Outcome], float], *, x: float | str, series: str = ""
+) -> Point:
+    """The mean of ``value`` over the seeds, with its 95 % interval."""
+    mean, low, high = interval([value(one) for one in outcomes])
+    return Point(series=series, x=x, y=mean, low=low, high=high)
+
+
+def mean_curve(
+    outcomes: Sequence[Outcome], value: Callable[[StepMetrics], float], *, series: str, most: int = 60
+) -> list[Point]:
+    """The mean of ``value`` over the seeds at up to ``most`` of the steps that all of them reached."""
+    length = min(len(one.steps) for one in outcomes)
+    shown = sorted({round(i * (length - 1) / max(1, most - 1)) for i in range(most)}) if length else []
+    points = []
+    for i in shown:
+        mean, low, high = interval([value(one.steps[i]) for one in outcomes])
+        points.append(Point(series=series, x=i + 1, y=mean, low=low, high=high))
+    return points
