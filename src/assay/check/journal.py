@@ -18,6 +18,7 @@ from assay.records.checkup import Stage
 from assay.records.measurements import Measurement
 
 FILE = "check.partial.json"
+OTHERS = "check.partial.*.json"  # of the second process, the third, …
 
 
 class FinishedStage(Frozen):
@@ -34,23 +35,27 @@ class Journal:
     """Finished stages on disk, valid for one fingerprint of model, data, budget and seed only.
 
     ``folder=None`` keeps nothing. Every addition rewrites the file atomically, so a check that is killed at any
-    moment leaves the journal of the last finished stage.
+    moment leaves the journal of the last finished stage. Of several processes each has a file of its own, and reads
+    everybody's.
     """
 
-    def __init__(self, folder: Path | None, *, fingerprint: str, resume: bool) -> None:
-        self._path = None if folder is None else folder / FILE
+    def __init__(self, folder: Path | None, *, fingerprint: str, resume: bool, rank: int = 0) -> None:
+        self._path = None if folder is None else folder / (OTHERS.replace("*", str(rank)) if rank else FILE)
         self._fingerprint = fingerprint
-        self._finished = self._read() if resume else ()
+        self._finished = tuple(page for path in self._paths() for page in self._read(path)) if resume else ()
 
-    def _read(self) -> tuple[FinishedStage, ...]:
-        if self._path is None or not self._path.is_file():
-            return ()
+    def _paths(self) -> list[Path]:
+        if self._path is None:
+            return []
+        return [path for pattern in (FILE, OTHERS) for path in sorted(self._path.parent.glob(pattern))]
+
+    def _read(self, path: Path) -> tuple[FinishedStage, ...]:
         try:
-            content = json.loads(self._path.read_text())
+            content = json.loads(path.read_text())
             if content["fingerprint"] != self._fingerprint:
                 return ()
             return _PAGES.validate_python(content["finished"])
-        except (ValueError, KeyError, TypeError, ValidationError):
+        except (OSError, ValueError, KeyError, TypeError, ValidationError):
             return ()  # a journal of another version is worth nothing, and loses nothing but time
 
     def find(self, name: str) -> FinishedStage | None:
@@ -65,9 +70,10 @@ class Journal:
             write_atomically(self._path, json.dumps(content))
 
     def close(self) -> None:
-        """Remove the file: the report has taken its place."""
+        """Remove all files: the report has taken their place."""
+        for path in self._paths():
+            path.unlink(missing_ok=True)
         if self._path is not None:
-            self._path.unlink(missing_ok=True)
             remove_leftovers(self._path.parent)
 
 

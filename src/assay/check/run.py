@@ -19,6 +19,7 @@ from assay.records.base import Record
 from assay.records.checkup import Checkup, Stage, Subject
 from assay.records.mode import ModeAudit
 from assay.runtime import describe_environment, device_of
+from assay.training.distributed import ALONE, Processes
 from assay.verdict import judge
 
 OnStage = Callable[[str, int, int], None]  # (name, its number from 0, how many there are)
@@ -37,12 +38,14 @@ def run_check(
     folder: Path | None = None,
     resume: bool = False,
     on_stage: OnStage | None = None,
+    processes: Processes = ALONE,
 ) -> Checkup:
     """Put ``model`` to the test on ``dataset`` and judge it. The model is left as it was found.
 
     ``limit`` bounds the samples of every stage but the clean accuracy, which is cheap and uses all that the budget
     allows. ``context`` are records that came with the model (its training run). ``folder`` keeps finished stages;
-    with ``resume`` those of an interrupted check of the same model, data, budget and seed are taken over.
+    with ``resume`` those of an interrupted check of the same model, data, budget and seed are taken over. Several
+    ``processes`` share the stages out among them, and all get the whole checkup.
 
     Raises :class:`ModelError` when the model cannot take the images, returns no logits of the right width, or holds
     weights that are not finite. A later stage that cannot run is recorded as skipped, with its reason.
@@ -53,16 +56,21 @@ def run_check(
         folder,
         fingerprint=fingerprint(model, dataset, budget=budget.model_dump(), limit=limit, seed=seed) if folder else "",
         resume=resume,
+        rank=processes.rank,
     )
-    pages = []
+    done: dict[str, FinishedStage] = {}
     for number, stage in enumerate(STAGES):
+        if not stage.required and number % processes.world != processes.rank:
+            continue  # a required one is everybody's: where it fails, nobody need begin
         if on_stage is not None:
             on_stage(stage.name, number, len(STAGES))
         page = journal.find(stage.name)
         if page is None:
             page = _run_stage(stage.name, stage.measure, bench, required=stage.required)
             journal.add(page)
-        pages.append(page)
+        done[stage.name] = page
+    everybodys = {name: page for theirs in reversed(processes.gather(done)) for name, page in theirs.items()}
+    pages = [everybodys[stage.name] for stage in STAGES]
     records = (*context, *(record for page in pages for record in page.records))
     checkup = Checkup(
         subject=_describe_subject(bench, name=name, weights=weights),
@@ -75,7 +83,8 @@ def run_check(
         records=records,
         verdicts=judge(records),
     )
-    journal.close()
+    if processes.leads:
+        journal.close()
     return checkup
 
 

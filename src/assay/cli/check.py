@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
@@ -101,64 +102,73 @@ def check(
     from assay.files import exclusive, make_folder
     from assay.report.reading import read_baseline
     from assay.report.text import print_summary
+    from assay.training.distributed import joined_processes
     from assay.verdict.baseline import apply_baseline
 
-    errors = Console(stderr=True)
     if model is None and data not in {None, "digits"}:
         raise OptionError("MODEL", expected=f"a model to test on {data}", got="none (only the digits need none)")
-    dataset, network, history = prepare(
-        model,
-        weights=weights,
-        data=data,
-        data_dir=data_dir,
-        split=split,
-        normalization=normalization,
-        image_size=image_size,
-        max_bad=max_bad,
-        seed=seed,
-        device=device,
-        console=errors,
-    )
     accepted = None if baseline is None else read_baseline(baseline)  # before any work is done
-    folder = make_folder(out)
-    with exclusive(folder), StageProgress(errors) as progress:
-        checkup = run_check(
-            network,
-            dataset,
-            name=model or "speednet trained on digits",
-            weights=None if weights is None else weights.name,
-            budget=BUDGETS[budget.value],
-            limit=limit,
-            seed=seed,
-            context=history,
-            folder=folder,
-            resume=resume,
-            on_stage=progress.show,
-        )
-    if apply_fixes:
-        from assay.cli.fixing import fix_and_measure_again
-
-        _write(checkup, folder, formats=(), fail_on=fail_on)  # what is measured is kept, whatever happens to the fixes
-        checkup = fix_and_measure_again(
-            network,
-            dataset,
-            checkup,
-            source=fix_data or data or ("digits" if model is None else data_of(model)),
+    with joined_processes() as processes, ExitStack() as held:
+        errors = Console(stderr=True, quiet=not processes.leads)
+        dataset, network, history = prepare(
+            model,
+            weights=weights,
+            data=data,
             data_dir=data_dir,
+            split=split,
+            normalization=normalization,
             image_size=image_size,
-            budget=BUDGETS[budget.value],
-            limit=limit,
-            spec=model,
-            folder=folder,
+            max_bad=max_bad,
+            seed=seed,
+            device=device,
             console=errors,
         )
-    if accepted is not None:
-        checkup = apply_baseline(checkup, accepted, today=datetime.now(UTC).date())
-    _write(checkup, folder, formats=formats or (), fail_on=fail_on)
-    print_summary(checkup, Console())
-    typer.echo(f"Report: {folder / 'report.html'}")
-    if fail_on is not FailOn.NEVER and any(verdict.fails(fail_on.value) for verdict in checkup.verdicts):
-        raise typer.Exit(1)
+        folder = make_folder(out)
+        if processes.leads:
+            held.enter_context(exclusive(folder))
+        processes.gather(None)  # nobody writes there before it is ours
+        with StageProgress(errors) as progress:
+            checkup = run_check(
+                network,
+                dataset,
+                name=model or "speednet trained on digits",
+                weights=None if weights is None else weights.name,
+                budget=BUDGETS[budget.value],
+                limit=limit,
+                seed=seed,
+                context=history,
+                folder=folder,
+                resume=resume,
+                on_stage=progress.show,
+                processes=processes,
+            )
+        if not processes.leads:
+            return
+        if apply_fixes:
+            from assay.cli.fixing import fix_and_measure_again
+
+            # What is measured is kept, whatever happens to the fixes.
+            _write(checkup, folder, formats=(), fail_on=fail_on)
+            checkup = fix_and_measure_again(
+                network,
+                dataset,
+                checkup,
+                source=fix_data or data or ("digits" if model is None else data_of(model)),
+                data_dir=data_dir,
+                image_size=image_size,
+                budget=BUDGETS[budget.value],
+                limit=limit,
+                spec=model,
+                folder=folder,
+                console=errors,
+            )
+        if accepted is not None:
+            checkup = apply_baseline(checkup, accepted, today=datetime.now(UTC).date())
+        _write(checkup, folder, formats=formats or (), fail_on=fail_on)
+        print_summary(checkup, Console())
+        typer.echo(f"Report: {folder / 'report.html'}")
+        if fail_on is not FailOn.NEVER and any(verdict.fails(fail_on.value) for verdict in checkup.verdicts):
+            raise typer.Exit(1)
 
 
 def _write(checkup: Checkup, folder: Path, *, formats: Sequence[Extra], fail_on: FailOn) -> None:

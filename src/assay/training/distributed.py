@@ -12,6 +12,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +20,8 @@ from torch import distributed as dist
 
 from assay.data.dataset import ImageDataset
 from assay.evaluate import Predictions, predict
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -76,15 +79,21 @@ class Processes:
             dist.all_reduce(tensor)
         return tuple(tensor.tolist())
 
+    def gather(self, value: T) -> list[T]:
+        """Everybody's ``value``, by rank; nobody goes on before all have come here."""
+        if self.world == 1:
+            return [value]
+        values: list[T | None] = [None] * self.world
+        dist.all_gather_object(values, value)
+        return values  # type: ignore[return-value]
+
     def predict(self, model: nn.Module, dataset: ImageDataset) -> Predictions:
         """Every sample of ``dataset`` predicted once, by the process whose turn it is; all get all the logits."""
         if self.world == 1:
             return predict(model, dataset)
         mine = torch.arange(self.rank, len(dataset), self.world)
         part = predict(model, dataset.subset(mine)) if len(mine) else None
-        parts: list[tuple[Tensor, Tensor, float] | None] = [None] * self.world
-        message = None if part is None else (mine, part.logits, part.seconds)
-        dist.all_gather_object(parts, message)
+        parts = self.gather(None if part is None else (mine, part.logits, part.seconds))
         logits = torch.full((len(dataset), len(dataset.classes)), float("nan"))
         for found in parts:
             if found is not None:

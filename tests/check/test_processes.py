@@ -1,0 +1,81 @@
+"""Several processes share a check out and end in the records of one; a killed one leaves one to be resumed."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+NET = """
+import torch
+from torch import nn
+
+def net():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Flatten(), nn.Linear(1024, 10)).eval()
+"""
+TIMINGS = {"seconds", "images_per_second", "started", "environment", "stages"}
+
+
+def command(folder: Path, out: str, *, processes: int, port: int) -> list[str]:
+    launcher = ["-m", "torch.distributed.run", "--nproc-per-node", str(processes), "--master-port", str(port)]
+    check = ["-m", "assay", "check", f"{folder}/net.py:net", "--data", "digits", "--budget", "quick", "--limit", "20"]
+    start = [sys.executable, *launcher] if processes > 1 else [sys.executable]
+    return [*start, *check, "--fail-on", "never", "--out", str(folder / out), "--resume"]
+
+
+def environment() -> dict[str, str]:
+    return {**os.environ, "OMP_NUM_THREADS": "1"}
+
+
+def timeless(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: timeless(item) for key, item in value.items() if key not in TIMINGS}
+    return [timeless(item) for item in value] if isinstance(value, list) else value
+
+
+def measured(folder: Path, out: str) -> Any:
+    return timeless(json.loads((folder / out / "check.json").read_text()))
+
+
+@pytest.mark.parametrize("processes", [2, pytest.param(4, marks=pytest.mark.full)])
+def test_a_check_by_several_processes_has_the_records_of_one(tmp_path: Path, processes: int) -> None:
+    (tmp_path / "net.py").write_text(NET)
+    for out, count in (("alone", 1), ("together", processes)):
+        done = subprocess.run(
+            command(tmp_path, out, processes=count, port=29641 + count),
+            capture_output=True,
+            text=True,
+            env=environment(),
+            check=False,
+        )
+        assert (tmp_path / out / "report.html").is_file(), done.stderr[-2000:]
+    assert measured(tmp_path, "together") == measured(tmp_path, "alone")
+    assert sorted(path.name for path in (tmp_path / "together").iterdir()) == ["check.json", "report.html"]
+
+
+@pytest.mark.full
+def test_a_killed_process_ends_the_job_and_another_takes_over_what_it_did(tmp_path: Path) -> None:
+    (tmp_path / "net.py").write_text(NET)
+    job = subprocess.Popen(
+        command(tmp_path, "killed", processes=2, port=29651), stderr=subprocess.PIPE, text=True, env=environment()
+    )
+    deadline = time.monotonic() + 120
+    while not list((tmp_path / "killed").glob("check.partial*")) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    workers = subprocess.run(["pgrep", "-P", str(job.pid)], capture_output=True, text=True, check=True)
+    os.kill(int(workers.stdout.split()[-1]), signal.SIGKILL)
+    _, errors = job.communicate(timeout=120)
+    assert job.returncode != 0
+    assert "SIGKILL" in errors or "Signal 9" in errors or "exitcode  : -9" in errors
+    assert not (tmp_path / "killed" / "check.json").exists()
+    for out in ("killed", "alone"):
+        subprocess.run(command(tmp_path, out, processes=1, port=0), check=True, env=environment(), capture_output=True)
+    assert measured(tmp_path, "killed") == measured(tmp_path, "alone")
