@@ -33,7 +33,7 @@ def test_what_is_no_number_has_a_colour_of_its_own_and_is_explained() -> None:
     layers = (layer("a", (1e-3, 10.0), 0), layer("b", (0.0, 0.0), 1), layer("c", (1.0, math.nan), 2))
     trace = DepthTrace(label="m", total=2, steps=(1, 2), layers=layers, non_finite=1, first_non_finite="c at step 2")
     chart = layers_by_steps(trace).to_dict()
-    rows = chart["data"]["values"]
+    (rows,) = chart["datasets"].values()
     assert [row["kind"] for row in rows] == ["finite", "finite", "zero", "zero", "finite", "not finite"]
     assert [row["y"] for row in rows[:2]] == [-3.0, 1.0]
     assert chart["title"]["subtitle"] == "grey: no gradient reaches it; black: not finite"
