@@ -55,6 +55,7 @@ def test_samples_the_first_step_and_every_nth_and_leaves_no_hook() -> None:
     with trace(model, optimizer=optimizer, every=4) as t:
         for x, y in batches(10):
             counts.append(sum(len(m._forward_hooks) for m in model.modules()))
+            assert t.sampling == (counts[-1] > 0)
             F.cross_entropy(model(x), y).backward()
             optimizer.step()
     record = t.record()

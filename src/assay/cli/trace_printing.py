@@ -193,7 +193,7 @@ def steps(horizon: float) -> str:
 
 
 def _change(values: Sequence[float]) -> str:
-    return f"{values[0]:.2e} → {values[-1]:.2e}" if values else ""
+    return f"{values[0]:.2g}→{values[-1]:.2g}" if values else ""
 
 
 def _table(*titles: str) -> Table:

@@ -30,6 +30,7 @@ _CONFIG: dict[str, Any] = {
     "legend": {"labelFontSize": 12, "labelColor": _INK, "title": None, "symbolStrokeWidth": 2.5, "labelLimit": 260},
     "title": {"anchor": "start", "fontSize": 15, "color": _INK, "subtitleColor": _SOFT, "subtitleFontSize": 12},
 }
+_WITHOUT_A_NUMBER = {"zero": _GRID, "not finite": "#000000"}
 _FLOOR = -45.0  # powers of ten; below lies underflow
 _Chart = alt.Chart | alt.LayerChart | alt.FacetChart | alt.VConcatChart | alt.HConcatChart
 
@@ -83,23 +84,36 @@ def gradients_over_time(traces: Sequence[TimeTrace], *, bounds: bool = True) -> 
 
 
 def layers_by_steps(trace: DepthTrace) -> _Chart:
-    """The gradient norm of every layer at every sampled step, as a heat map; what is not finite is black."""
+    """The gradient norm of every layer at every sampled step, as a heat map; black: not finite, grey: exactly zero."""
     rows = [
-        {"layer": layer.name, "step": str(step), "order": layer.depth, "y": _log10(value) if _shown(value) else None}
+        {"layer": layer.name, "step": str(step), "y": _log10(value) if _shown(value) else 0.0, "kind": _kind(value)}
         for layer in trace.layers
         for step, value in zip(trace.steps, layer.gradient, strict=True)
     ]
     order = [layer.name for layer in trace.layers]
-    base = alt.Chart(alt.InlineData(values=rows)).mark_rect()
+    steps = alt.Axis(labelOverlap=True, labelAngle=0)
+    place = {
+        "x": alt.X("step:O", sort=[str(step) for step in trace.steps], title="training step", axis=steps),
+        "y": alt.Y("layer:N", sort=order, title=None, axis=alt.Axis(labelLimit=240)),
+    }
+    found = {str(row["kind"]) for row in rows}
+    base = alt.Chart(alt.InlineData(values=rows)).encode(**place)
     colour = alt.Color("y:Q", title="power of ten", scale=alt.Scale(scheme="viridis"))
-    chart: alt.Chart = base.encode(
-        x=alt.X(
-            "step:O", sort=[str(step) for step in trace.steps], title="training step", axis=alt.Axis(labelOverlap=True)
-        ),
-        y=alt.Y("layer:N", sort=order, title=None),
-        color=alt.condition("datum.y === null", alt.value("#000000"), colour),
-    ).properties(width=WIDTH, height=max(120, 14 * len(order)), title="Gradient of each layer's output over training")
+    layers = [base.transform_filter("datum.kind === 'finite'").mark_rect().encode(color=colour)]
+    layers += [
+        base.transform_filter(f"datum.kind === '{kind}'").mark_rect(color=fill)
+        for kind, fill in _WITHOUT_A_NUMBER.items()
+        if kind in found
+    ]
+    names = {"zero": "grey: no gradient reaches it", "not finite": "black: not finite"}
+    subtitle = "; ".join(said for kind, said in names.items() if kind in found)
+    title = alt.TitleParams("Gradient of each layer's output over training", subtitle=subtitle)
+    chart: alt.LayerChart = alt.layer(*layers).properties(width=WIDTH, height=max(120, 14 * len(order)), title=title)
     return chart
+
+
+def _kind(value: float) -> str:
+    return "finite" if _shown(value) else "zero" if value == 0 else "not finite"
 
 
 def forget_time_constants(traces: Sequence[TimeTrace]) -> _Chart:
@@ -112,13 +126,22 @@ def forget_time_constants(traces: Sequence[TimeTrace]) -> _Chart:
         if math.isfinite(tau)
     ]
     names = list(dict.fromkeys(str(row["series"]) for row in rows))
-    base = alt.Chart(alt.InlineData(values=rows)).mark_line(interpolate="step", strokeWidth=2.2)
-    chart: alt.Chart = base.encode(
-        x=alt.X("tau:Q", scale=alt.Scale(type="log"), title="time constant of a unit, steps"),
-        y=alt.Y("share:Q", title="share of units at or below", axis=alt.Axis(format="%")),
-        color=alt.Color("series:N", sort=None, scale=alt.Scale(domain=names, range=SERIES)),
-    ).properties(width=WIDTH, height=HEIGHT, title="How long the gates hold")
-    return chart
+    length = max((trace.length for trace in traces), default=1)
+    taus = [float(row["tau"]) for row in rows] + [float(length)]
+    scale = alt.Scale(type="log", domain=[0.8 * min(taus), 1.25 * max(taus)], nice=False)
+    x = alt.X("tau:Q", scale=scale, title="time constant of a unit, steps")
+    curves = alt.Chart(alt.InlineData(values=rows)).mark_line(interpolate="step", strokeWidth=2.2)
+    end = alt.Chart(alt.InlineData(values=[{"tau": length}])).mark_rule(strokeDash=[4, 4], color=_SOFT)
+    chart: alt.LayerChart = alt.layer(
+        curves.encode(
+            x=x,
+            y=alt.Y("share:Q", title="share of units at or below", axis=alt.Axis(format="%")),
+            color=alt.Color("series:N", sort=None, scale=alt.Scale(domain=names, range=SERIES)),
+        ),
+        end.encode(x=x),
+    )
+    title = alt.TitleParams("How long the gates hold", subtitle=f"dashed: the {length} steps of the sequence")
+    return chart.properties(width=WIDTH, height=HEIGHT, title=title)
 
 
 def remedies_side_by_side(comparison: RemedyComparison) -> _Chart:
@@ -171,7 +194,7 @@ def input_gradient_maps(found: InputGradients) -> _Chart:
     )
     colours = alt.condition("datum.right", alt.value(COLOURS["pass"][0]), alt.value(COLOURS["error"][0]))
     labels = words.encode(x=x, y=alt.Y("kind:N", sort=["image", "gradient"]), text="said:N", color=colours)
-    title = alt.TitleParams("What the loss looks at", subtitle="green: answered rightly; red: wrongly", offset=44)
+    title = alt.TitleParams("What the loss looks at", subtitle="green: answered rightly; red: wrongly", offset=14)
     return alt.layer(pictures, labels).properties(width=size * n, height=2 * size, title=title)
 
 

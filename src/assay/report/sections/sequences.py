@@ -5,7 +5,7 @@ from __future__ import annotations
 from assay.records.checkup import Checkup
 from assay.records.sequence_accuracy import SequenceAccuracy
 from assay.report.parts import NAME, NUMBER, Column, Section, Table
-from assay.report.wording import count, interval, number, percent
+from assay.report.wording import count, interval, number, percent, plural
 
 
 def sequences_section(checkup: Checkup) -> Section | None:
@@ -16,7 +16,7 @@ def sequences_section(checkup: Checkup) -> Section | None:
     columns = ("length", "test loss", "without memory", "right", "95 % interval")
     table = Table(
         "Every model on its task",
-        (Column("model", NAME), Column("task"), *(Column(title, NUMBER) for title in columns), Column("right is")),
+        (Column("model", NAME), Column("task"), *(Column(title, NUMBER) for title in columns)),
         tuple(
             (
                 one.label,
@@ -26,14 +26,14 @@ def sequences_section(checkup: Checkup) -> Section | None:
                 number(one.baseline),
                 percent(one.accuracy),
                 interval(one),
-                one.right_is,
             )
             for one in found
         ),
     )
+    tasks = {(one.task, one.length): one for one in found}.values()
     summary = " ".join(
-        f"{one.label} loses {number(one.loss)} on {one.task} ({one.loss_unit}); {number(one.baseline)} needs no memory "
-        f"({one.baseline_is})."
-        for one in found
+        f"{one.task} over {plural(one.length, 'step')}: without memory the best answer loses {number(one.baseline)} "
+        f"({one.loss_unit}; {one.baseline_is}). Right is: {one.right_is}."
+        for one in tasks
     )
     return Section("sequences", "Tasks of sequences", summary, (table,), records=tuple(found))
