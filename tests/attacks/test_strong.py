@@ -11,10 +11,13 @@ from scipy.optimize import linprog
 from torch import nn
 
 from assay.attacks.apgd import Apgd
+from assay.attacks.apgd_l1 import ApgdL1, _sparse
 from assay.attacks.engine import attack
 from assay.attacks.ensemble import ApgdCe, ApgdT, FabT, MinimumNorm, SquareSearch, Standard
 from assay.attacks.lanes import Answer, Samples
 from assay.attacks.measure import measure_epsilon_curve, measure_robust_accuracy
+from assay.attacks.presets import Pgd, RandomNoise
+from assay.attacks.square_lp import SquareLp
 from assay.attacks.threat import GEOMETRIES, Threat
 
 
@@ -43,7 +46,7 @@ def test_minimal_epsilons_of_a_linear_model(linear, near_grey, norm):
     assert float((outcome.distances / distances).median()) < 1.01
 
 
-@pytest.mark.parametrize("norm", ["linf", "l2"])
+@pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
 @pytest.mark.parametrize("options", [ApgdCe(steps=20), ApgdT(steps=20)], ids=["ce", "t"])
 def test_apgd_breaks_a_linear_model_exactly_within_its_distance(linear, near_grey, norm, options):
     images, labels = near_grey
@@ -56,14 +59,55 @@ def test_apgd_breaks_a_linear_model_exactly_within_its_distance(linear, near_gre
     assert bool(outcome.notes) == (options.name == "apgd-t")
 
 
-def test_square_breaks_what_lies_well_within_reach(linear, near_grey):
+@pytest.mark.parametrize(("norm", "within"), [("linf", 0.85), ("l2", 0.45)])
+def test_square_breaks_what_lies_well_within_reach(linear, near_grey, norm, within):
     images, labels = near_grey
-    distances = boundary_distances(linear, images, "linf")
-    epsilon = float(distances.median())
-    outcome = attack(linear, images, labels, attack=SquareSearch(queries=800), epsilon=epsilon)
-    assert outcome.broken[distances < 0.85 * epsilon].all()
+    distances = boundary_distances(linear, images, norm)
+    epsilon = float(distances.quantile(0.7))
+    outcome = attack(linear, images, labels, attack=SquareSearch(queries=300), norm=norm, epsilon=epsilon)
+    assert int((distances < within * epsilon).sum()) > 10
+    assert outcome.broken[distances < within * epsilon].all()
     assert not outcome.broken[distances > 1.0001 * epsilon].any()
     assert outcome.effort.backwards == 0
+
+
+def test_the_phases_of_sparse_steps_are_those_of_the_paper():
+    assert ApgdL1(name="apgd", steps=100)._ends == (30, 60, 100)
+    assert ApgdL1(name="apgd", steps=1)._ends == (1, 1, 1)
+    share = torch.tensor([0.5, 0.0])
+    gradient = torch.tensor([[1.0, -4.0, 0.5, 3.0], [1.0, -4.0, 0.5, 3.0]]).reshape(2, 1, 2, 2)
+    steps = _sparse(gradient, share).flatten(1)
+    assert steps.tolist() == [[0.0, -0.5, 0.0, 0.5], [0.0, -1.0, 0.0, 0.0]]
+
+
+def test_squares_find_more_than_noise_under_l1(conv_net, small_set):
+    images, labels = small_set.images.float() / 255, small_set.labels
+    squares, noise = (
+        attack(conv_net, images, labels, attack=options, norm="l1", epsilon=8.0).broken
+        for options in (SquareSearch(queries=150), RandomNoise(draws=150))
+    )
+    assert int(squares.sum()) > int(noise.sum()) + 3
+
+
+@pytest.mark.parametrize(("norm", "epsilon"), [("l2", 0.3), ("l1", 2.0)])
+def test_squares_of_a_length_stay_in_ball_and_box_and_spend_it(norm, epsilon):
+    images = torch.rand(5, 3, 9, 12, generator=torch.Generator().manual_seed(2))
+    n = torch.arange(5)
+    samples = Samples(
+        index=n, ids=n, images=images, labels=0 * n, epsilon=torch.full((5,), epsilon), logits=torch.zeros(5, 2)
+    )
+    method, threat = SquareLp(steps=50), Threat(norm=norm, epsilon=epsilon)
+    lanes = method.begin(samples, threat)
+    answer = Answer(torch.zeros(5, 2), torch.zeros(5), torch.zeros_like(images), torch.zeros(5, dtype=torch.bool))
+    seen = []
+    for step in range(40):
+        assert threat.contains(lanes.candidate, images, samples.epsilon).all()
+        assert (threat.distance(lanes.candidate, images) > 0.6 * epsilon).all()
+        seen.append(lanes.candidate)
+        answer.losses = torch.full((5,), float(step))  # everything is an improvement
+        lanes = method.advance(lanes, answer, threat)
+    changed = (seen[-1] != seen[-2]).any(dim=1).flatten(1).sum(dim=1)
+    assert (changed > 0).all()
 
 
 def test_checkpoints_are_those_of_the_paper():
@@ -174,6 +218,21 @@ def test_the_ensemble_contains_its_members(conv_net, small_set):
     assert whole.methods == ("apgd-ce",) + ("apgd-t",) * 3 + ("fab-t",) * 3 + ("square",)
     assert set(whole.broken_by[whole.broken].tolist()) <= set(range(8))
     assert (whole.broken_by[~whole.broken] == -1).all()
+
+
+def test_sparse_steps_find_far_more_than_projected_ones_under_l1(conv_net, small_set):
+    images, labels = small_set.images.float() / 255, small_set.labels
+    found = {
+        options.name: int(attack(conv_net, images, labels, attack=options, norm="l1", epsilon=4.0).broken.sum())
+        for options in (ApgdCe(steps=30), Pgd(steps=30))
+    }
+    assert found["apgd-ce"] > found["pgd"] + 10
+
+
+def test_under_l1_the_ensemble_has_its_own_budget(conv_net, small_set):
+    options = Standard(steps=4, queries=5)
+    outcome = measure_robust_accuracy(conv_net, small_set, attack=options, norm="l1", epsilon=0.5).outcome
+    assert outcome.methods == ("apgd-ce",) * 5 + ("apgd-t",) * 3 + ("fab-t",) * 3 + ("square",)
 
 
 def test_fab_wanders_outside_the_ball_without_being_blamed(conv_net, small_set):

@@ -105,3 +105,33 @@ def test_each_sample_has_its_own_epsilon():
 def test_a_bad_threat_is_one_clear_line(options, message):
     with pytest.raises(OptionError, match=f"^{message}$"):
         Threat(**options)
+
+
+@given(seed=st.integers(0, 2**31), epsilon=st.floats(0, 4), scale=st.sampled_from([0.01, 0.3, 5.0]))
+@settings(max_examples=60, deadline=None)
+def test_under_l1_the_nearest_point_of_ball_and_box_together_is_found(seed, epsilon, scale):
+    """Its optimality conditions: what moves freely is |δ| − λ, what is at a wall wants to go further by λ at least."""
+    generator = torch.Generator().manual_seed(seed)
+    images = torch.rand(3, 1, 4, 5, generator=generator, dtype=torch.float64)
+    wanted = scale * torch.randn(images.shape, generator=generator, dtype=torch.float64)
+    radius = torch.full((3,), epsilon, dtype=torch.float64)
+    threat = Threat(norm="l1", epsilon=epsilon)
+    found = threat.project(images + wanted, images, radius) - images
+    length = threat.geometry.distance(found)
+    assert (length <= radius + 1e-9).all()
+    assert ((images + found >= 0) & (images + found <= 1)).all()
+    assert (found * wanted >= 0).all()
+    room = torch.where(wanted > 0, 1 - images, images)
+    cut = wanted.abs() - found.abs()  # by the ball where the pixel is free, by at least as much where it is at a wall
+    free = (found.abs() > 1e-9) & (found.abs() < room - 1e-9)
+    for row in range(3):
+        if length[row] < epsilon - 1e-6:  # the ball does not bind
+            assert torch.allclose(found[row], torch.minimum(wanted[row].abs(), room[row]) * wanted[row].sign())
+        elif bool(free[row].any()):
+            threshold = cut[row][free[row]]
+            assert float(threshold.max() - threshold.min()) < 1e-6
+            at_wall = (found[row].abs() >= room[row] - 1e-9) & (room[row] > 1e-9)
+            assert (cut[row][at_wall] >= threshold.min() - 1e-6).all()
+            assert (wanted[row].abs()[found[row].abs() <= 1e-9] <= threshold.max() + 1e-6).all() or bool(
+                (room[row] <= 1e-9).any()
+            )

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from assay.attacks.engine import attack
 from assay.attacks.ensemble import ApgdCe, ApgdT, FabT, SquareSearch, Standard
 from assay.attacks.plan import Attack
+from assay.attacks.square_lp import _bump
 
 torchattacks = pytest.importorskip("torchattacks")
 
@@ -66,20 +67,29 @@ def test_each_gradient_part_breaks_what_theirs_breaks(network, samples, name, no
     assert int((theirs & ~ours).sum()) <= 1
 
 
-def test_square_finds_as_many(network, samples):
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_square_finds_as_many(network, samples, norm):
     images, labels = samples
     with torch.no_grad():
-        theirs = network(their_part("square", network, "linf")(images, labels)).argmax(dim=1) != labels
-    ours = attack(network, images, labels, attack=OURS["square"], epsilon=EPSILONS["linf"]).broken
+        theirs = network(their_part("square", network, norm)(images, labels)).argmax(dim=1) != labels
+    ours = attack(network, images, labels, attack=OURS["square"], norm=norm, epsilon=EPSILONS[norm]).broken
     assert int(theirs.sum()) >= 1
     assert int(ours.sum()) >= int(theirs.sum()) - 1
 
 
-def test_the_ensemble_is_never_weaker(network, samples):
+@pytest.mark.parametrize("side", [2, 3, 5, 6, 11])
+def test_the_bumps_are_theirs(network, side):
+    reference = torchattacks.Square(network).eta(side)
+    ours = _bump(side)
+    assert torch.allclose(ours, reference, atol=1e-6) or torch.allclose(ours.T, reference, atol=1e-6)
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_the_ensemble_is_never_weaker(network, samples, norm):
     images, labels = samples
-    together = torchattacks.MultiAttack([their_part(name, network, "linf") for name in OURS])
+    together = torchattacks.MultiAttack([their_part(name, network, norm) for name in OURS])
     with torch.no_grad():
         theirs = network(together(images, labels)).argmax(dim=1) != labels
     options = Standard(steps=STEPS, queries=QUERIES)
-    ours = attack(network, images, labels, attack=options, epsilon=EPSILONS["linf"]).broken
+    ours = attack(network, images, labels, attack=options, norm=norm, epsilon=EPSILONS[norm]).broken
     assert int((theirs & ~ours).sum()) == 0

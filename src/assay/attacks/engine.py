@@ -17,7 +17,9 @@ from torch import Tensor, nn
 from assay.attacks.inputs import check_epsilons, check_images, check_labels
 from assay.attacks.lanes import Answer, Lanes, Method, Samples
 from assay.attacks.ledger import Ledger, Trace
+from assay.attacks.losses import margin
 from assay.attacks.network import Effort, Network, opened, predictions
+from assay.attacks.pace import Pace
 from assay.attacks.patience import Patience
 from assay.attacks.plan import Attack, Plan, notes
 from assay.attacks.registry import find_attack
@@ -162,11 +164,14 @@ class Engine:
     batch_size: int
     on_step: OnStep | None = None
     yielding: float = 1.0  # the share of rows that the last step broke; hopeful before the first
+    gives_up: bool = False
+    pace: Pace | None = None  # of the search that runs, if it may give up
 
     def run(self, plan: Plan, samples: Samples) -> Trace | None:
         """Run each method over the samples that withstood the ones before; return the trace of the first."""
         right = predictions(samples.logits) == samples.labels
         first: Trace | None = None
+        self.gives_up = plan.gives_up
         patience = None if plan.tolerance is None else Patience(plan.tolerance, n=len(samples))
         for position, method in enumerate(plan.methods):
             self.ledger.methods.append(method.name)
@@ -202,6 +207,8 @@ class Engine:
     def _run_one(self, method: Method[Any], samples: Samples, trace: Trace | None) -> None:
         lanes: Lanes | None = None
         self.yielding = 1.0
+        watched = self.gives_up and method.keeps == "first" and method.stays_inside
+        self.pace = Pace.open(self.ledger.closest, steps=method.steps) if watched else None
         waiting, n = 0, len(samples)
         while waiting < n or (lanes is not None and len(lanes) > 0):
             free = self.batch_size - (0 if lanes is None else len(lanes))
@@ -231,13 +238,16 @@ class Engine:
         if trace is not None:
             trace.note(lanes, answer.logits)
         misclassified = predictions(answer.logits) != lanes.labels
+        reached = margin(answer.logits, lanes.labels, lanes.target)
         if method.stays_inside:
-            self.ledger.note_margin(lanes, answer)
+            self.ledger.note_margin(lanes, reached)
             outside = int((misclassified & ~answer.broken).sum())
             self.network.effort.outside_ball += outside if self.threat.constrained else 0
         if started and len(lanes) == asked:
             self.yielding = int(answer.broken.sum()) / asked
         finished = self._settle(method, lanes, answer)
+        if self.pace is not None:
+            finished = finished | self.pace.hopeless(lanes.index, lanes.step, reached)
         if bool(finished.any()):
             staying = (~finished).nonzero()[:, 0]
             lanes, answer = lanes.take(staying), answer.take(staying)

@@ -7,12 +7,16 @@ from typing import ClassVar
 from pydantic import Field
 
 from assay.attacks.apgd import Apgd
+from assay.attacks.apgd_l1 import ApgdL1
 from assay.attacks.fab import Fab
 from assay.attacks.losses import find_loss, fit_to_classes, targeted_dlr
 from assay.attacks.minimal import FastMinimumNorm
 from assay.attacks.plan import Attack, LossName, Plan, notes
 from assay.attacks.square import Square
+from assay.attacks.square_lp import SquareLp
 from assay.attacks.threat import Threat
+
+_L1_RESTARTS, _L1_TARGETS = 5, 5  # of the published ensemble
 
 
 class ApgdCe(Attack):
@@ -26,9 +30,10 @@ class ApgdCe(Attack):
     def plan(self, threat: Threat, *, classes: int, seed: int) -> Plan:
         """One method a restart."""
         loss, note = fit_to_classes(find_loss(self.loss), classes)
+        method = ApgdL1 if threat.norm == "l1" else Apgd
         return Plan(
             tuple(
-                Apgd(name=self.name, steps=self.steps, loss=loss, seed=seed, stream=restart)
+                method(name=self.name, steps=self.steps, loss=loss, seed=seed, stream=restart)
                 for restart in range(self.restarts)
             ),
             notes(note),
@@ -45,9 +50,10 @@ class ApgdT(Attack):
     def plan(self, threat: Threat, *, classes: int, seed: int) -> Plan:
         """One method a target."""
         loss, note = fit_to_classes(targeted_dlr, classes)
+        method = ApgdL1 if threat.norm == "l1" else Apgd
         return Plan(
             tuple(
-                Apgd(name=self.name, steps=self.steps, loss=loss, rank=rank, seed=seed, stream=1)
+                method(name=self.name, steps=self.steps, loss=loss, rank=rank, seed=seed, stream=1)
                 for rank in range(2, 2 + min(self.targets, classes - 1))
             ),
             notes(note),
@@ -77,7 +83,8 @@ class SquareSearch(Attack):
     def plan(self, threat: Threat, *, classes: int, seed: int) -> Plan:
         """One method a restart."""
         restarts = range(self.restarts)
-        return Plan(tuple(Square(steps=self.queries - 1, seed=seed, stream=restart) for restart in restarts))
+        method = Square if threat.norm == "linf" else SquareLp
+        return Plan(tuple(method(steps=self.queries - 1, seed=seed, stream=restart) for restart in restarts))
 
     def describe(self, threat: Threat) -> tuple[int, float | None, int]:
         """(queries, no step size, restarts)."""
@@ -88,6 +95,7 @@ class Standard(Attack):
     """The AutoAttack ensemble: APGD-CE, APGD-T, FAB-T and Square, each on what withstood the ones before.
 
     Croce & Hein 2020, with the published budgets: 100 steps, twice 100 towards each of 9 targets, 5,000 queries.
+    Under L1 (Croce & Hein 2021) APGD-CE runs from five starts and APGD-T towards five targets.
     """
 
     name: ClassVar[str] = "standard"
@@ -98,8 +106,8 @@ class Standard(Attack):
     def plan(self, threat: Threat, *, classes: int, seed: int) -> Plan:
         """The four, in the published order."""
         members = (
-            ApgdCe(steps=self.steps),
-            ApgdT(steps=self.steps, targets=self.targets),
+            ApgdCe(steps=self.steps, restarts=_L1_RESTARTS if threat.norm == "l1" else 1),
+            ApgdT(steps=self.steps, targets=min(self.targets, _L1_TARGETS) if threat.norm == "l1" else self.targets),
             FabT(steps=self.steps, targets=self.targets),
             SquareSearch(queries=self.queries),
         )
@@ -112,15 +120,17 @@ class Adaptive(Attack):
     """The algorithms of :class:`Standard` under a budget that goes where samples still break.
 
     One round of each always runs on all that stand: APGD-CE, APGD-T and FAB-T towards the likeliest wrong class, and a
-    short Square search, which alone sees through masked gradients. The other targets follow, APGD-T and FAB-T in turn,
-    then the long Square search; each attacks the samples nearest to the boundary first, and all end when
+    short Square search, which alone sees through masked gradients. The other targets follow, then the long Square
+    search; each attacks the samples nearest to the boundary first, and all end when
     :class:`assay.attacks.patience.Patience` says so: when one more method is expected, with 95 % confidence, to break
-    at most ``tolerance`` of all samples.
+    at most ``tolerance`` of all samples. A search inside the ball leaves a sample when
+    :class:`assay.attacks.pace.Pace` says that it will not reach the boundary in time.
     """
 
     name: ClassVar[str] = "adaptive"
     steps: int = Field(default=100, ge=1)
     targets: int = Field(default=9, ge=1)
+    boundary_steps: int = Field(default=30, ge=1)
     queries: int = Field(default=5000, ge=1)
     short_queries: int = Field(default=300, ge=1)
     tolerance: float = Field(default=0.002, gt=0, lt=1)
@@ -129,17 +139,16 @@ class Adaptive(Attack):
         """One round of each, then the rest while it is worthwhile."""
         untargeted = ApgdCe(steps=self.steps).plan(threat, classes=classes, seed=seed)
         targeted = ApgdT(steps=self.steps, targets=self.targets).plan(threat, classes=classes, seed=seed)
-        boundary = FabT(steps=self.steps, targets=self.targets).plan(threat, classes=classes, seed=seed)
+        boundary = FabT(steps=self.boundary_steps, targets=1).plan(threat, classes=classes, seed=seed)
         short = SquareSearch(queries=self.short_queries).plan(threat, classes=classes, seed=seed)
         long = SquareSearch(queries=self.queries).plan(threat, classes=classes, seed=seed)
-        first = (*untargeted.methods, targeted.methods[0], *short.methods, boundary.methods[0])
-        pairs = zip(targeted.methods[1:], boundary.methods[1:], strict=True)
-        rest = tuple(method for pair in pairs for method in pair)
+        first = (*untargeted.methods, targeted.methods[0], *short.methods, *boundary.methods)
         return Plan(
-            (*first, *rest, *long.methods),
+            (*first, *targeted.methods[1:], *long.methods),
             notes(*untargeted.notes, *targeted.notes),
             tolerance=self.tolerance,
             optional_from=len(first),
+            gives_up=True,
         )
 
 

@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from assay.attacks.lanes import Answer, Lanes
-from assay.attacks.losses import margin
+from assay.attacks.lanes import Lanes
 from assay.attacks.network import predictions
 
 
@@ -58,9 +57,8 @@ class Ledger:
         self.broken_by[rows] = len(self.methods) - 1
         self.steps[rows] = found.step
 
-    def note_margin(self, lanes: Lanes, answer: Answer) -> None:
-        """Remember how near to the boundary each row has come."""
-        reached = margin(answer.logits, lanes.labels, lanes.target)
+    def note_margin(self, lanes: Lanes, reached: Tensor) -> None:
+        """Remember how near to the boundary each row has come: margins (B,)."""
         self.closest[lanes.index] = torch.maximum(self.closest[lanes.index], reached)
 
     def forget(self, rows: Tensor, images: Tensor, clean_logits: Tensor) -> None:

@@ -19,13 +19,14 @@ class Plan:
     """Methods in the order they run, each on the samples that withstood the ones before; notes to be said aloud.
 
     With a ``tolerance`` the methods from ``optional_from`` on run only until :class:`Patience` says that one more of
-    them would hardly change the result.
+    them would hardly change the result. ``gives_up`` lets a search leave a sample that :class:`Pace` calls hopeless.
     """
 
     methods: tuple[Method[Any], ...]
     notes: tuple[str, ...] = ()
     tolerance: float | None = None
     optional_from: int = 0
+    gives_up: bool = False
 
 
 class Attack(Options):

@@ -70,7 +70,7 @@ class Square:
     def _square(self, lanes: SquareLanes) -> tuple[Tensor, Tensor]:
         """bool (B, 1, H, W) inside the square, and ±1 (B, C, 1, 1)."""
         _, channels, height, width = lanes.images.shape
-        side = self._sides(lanes.step, height, width)
+        side = square_sides(lanes.step, self.steps, height, width)
         place = draws.uniform(lanes.ids, self.seed, 0x52, self.stream, lanes.step, size=2)
         top = (place[:, 0] * (height - side + 1)).long()
         left = (place[:, 1] * (width - side + 1)).long()
@@ -81,9 +81,10 @@ class Square:
         wide = (columns >= left[:, None]) & (columns < (left + side)[:, None])
         return (tall[:, :, None] & wide[:, None, :])[:, None], signs.to(lanes.images)[:, :, None, None]
 
-    def _sides(self, step: Tensor, height: int, width: int) -> Tensor:
-        """The side of each row's square, int64 (B,)."""
-        passed = torch.div(step * 10_000, self.steps + 1, rounding_mode="floor")
-        halved = (passed[:, None] > torch.tensor(_HALVINGS, device=step.device)).sum(dim=1)
-        share = _INITIAL_SHARE * 0.5 ** halved.double()
-        return (share * height * width).sqrt().round().long().clamp(1, min(height, width))
+
+def square_sides(step: Tensor, steps: int, height: int, width: int, *, smallest: int = 1) -> Tensor:
+    """The side of each row's square after ``step`` (B,) of ``steps`` queries, int64 (B,)."""
+    passed = torch.div(step * 10_000, steps + 1, rounding_mode="floor")
+    halved = (passed[:, None] > torch.tensor(_HALVINGS, device=step.device)).sum(dim=1)
+    share = _INITIAL_SHARE * 0.5 ** halved.double()
+    return (share * height * width).sqrt().round().long().clamp_min(smallest).clamp_max(min(height, width))

@@ -17,6 +17,7 @@ from assay.attacks import draws
 from assay.errors import OptionError
 from assay.records.attack import Norm
 
+_BISECTIONS = 40  # to the last bit of float32
 _ROUNDING = 2.0**-24  # float32 spacing just below 1: what storing x + δ in float32 may add to one pixel
 
 
@@ -39,6 +40,9 @@ class Geometry(Protocol):
     def project(self, delta: Tensor, epsilon: Tensor) -> Tensor:
         """The nearest point (in L2) of the ball of radius ε."""
 
+    def confine(self, delta: Tensor, epsilon: Tensor, low: Tensor, high: Tensor) -> Tensor:
+        """Into the ball and between ``low`` ≤ 0 and ``high`` ≥ 0: the nearest such point (in L2) for L∞ and L1."""
+
     def steepest(self, gradient: Tensor) -> Tensor:
         """The direction of norm 1 that climbs fastest: argmax ⟨g, d⟩ over ‖d‖ = 1; zero where the gradient is zero."""
 
@@ -60,6 +64,9 @@ class _Linf:
         bound = column(epsilon)
         return torch.clamp(delta, -bound, bound)
 
+    def confine(self, delta: Tensor, epsilon: Tensor, low: Tensor, high: Tensor) -> Tensor:
+        return self.project(delta, epsilon).clamp(low, high)
+
     def steepest(self, gradient: Tensor) -> Tensor:
         return gradient.sign()
 
@@ -80,6 +87,9 @@ class _L2:
     def project(self, delta: Tensor, epsilon: Tensor) -> Tensor:
         length = self.distance(delta).clamp_min(torch.finfo(delta.dtype).tiny)
         return delta * column((epsilon / length).clamp_max(1.0))
+
+    def confine(self, delta: Tensor, epsilon: Tensor, low: Tensor, high: Tensor) -> Tensor:
+        return self.project(delta, epsilon).clamp(low, high)  # not the nearest, but what the published attacks do
 
     def steepest(self, gradient: Tensor) -> Tensor:
         # Scaled by the largest entry first: squares of gradients near 1e-25 would underflow to a zero length.
@@ -121,6 +131,21 @@ class _L1:
         kept = (ordered > thresholds).sum(dim=1, keepdim=True).clamp_min(1)
         threshold = thresholds.gather(1, kept - 1).clamp_min(0.0)
         return (delta.flatten(1).sign() * (magnitude - threshold).clamp_min(0.0)).reshape(delta.shape)
+
+    def confine(self, delta: Tensor, epsilon: Tensor, low: Tensor, high: Tensor) -> Tensor:
+        """|d| = min((|δ| − λ)₊, room to the wall), the smallest λ ≥ 0 that fits ε, by bisection (Croce & Hein 2021)."""
+        magnitude = delta.flatten(1).abs()
+        room = torch.where(delta > 0, high, -low).flatten(1)
+        fits, tight = torch.zeros_like(epsilon), magnitude.amax(dim=1)  # λ = 0 may be too little, the largest never is
+        whole = torch.minimum(magnitude, room).sum(dim=1) <= epsilon
+        for _ in range(_BISECTIONS):
+            middle = 0.5 * (fits + tight)
+            small = torch.minimum((magnitude - middle[:, None]).clamp_min(0.0), room).sum(dim=1) <= epsilon
+            tight = torch.where(small, middle, tight)
+            fits = torch.where(small, fits, middle)
+        chosen = torch.where(whole, 0.0, tight)[:, None]
+        length = torch.minimum((magnitude - chosen).clamp_min(0.0), room)
+        return (delta.flatten(1).sign() * length).reshape(delta.shape)
 
     def steepest(self, gradient: Tensor) -> Tensor:
         flat = gradient.flatten(1)
@@ -177,8 +202,9 @@ class Threat:
         return images.clamp(*self.box)
 
     def project(self, candidates: Tensor, images: Tensor, epsilon: Tensor) -> Tensor:
-        """Into the ball, then into the box; the second never leaves the first, as ``images`` lie in the box."""
-        return self.clip(images + self.geometry.project(candidates - images, epsilon))
+        """Into ball and box, as ``images`` lie in the box."""
+        low, high = self.box[0] - images, self.box[1] - images
+        return self.clip(images + self.geometry.confine(candidates - images, epsilon, low, high))
 
     def distance(self, candidates: Tensor, images: Tensor) -> Tensor:
         """‖x′ − x‖ of each sample in float64, (B,)."""
