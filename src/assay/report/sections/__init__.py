@@ -17,6 +17,7 @@ from assay.report.sections.pictures import gallery_section, input_gradients_sect
 from assay.report.sections.recurrence import recurrence_section
 from assay.report.sections.remedies import remedies_section
 from assay.report.sections.robustness import robustness_section
+from assay.report.sections.samples import samples_section
 from assay.report.sections.sanity import sanity_section
 from assay.report.sections.spectra import spectra_section
 from assay.report.sections.training import training_section
@@ -25,6 +26,7 @@ EVIDENCE = (
     accuracy_section,
     robustness_section,
     gallery_section,
+    samples_section,
     sanity_section,
     invariance_section,
     input_gradients_section,
