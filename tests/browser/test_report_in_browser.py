@@ -228,7 +228,7 @@ def test_samples_are_filtered_by_fate_and_by_pair_of_classes(open_report: Callab
     assert {tile.get_attribute("data-fate") for tile in samples_of(page).all()} == {"broken"}
     box.get_by_label("class", exact=True).select_option(label="bird (9)")
     assert samples_of(page).count() == 3
-    box.get_by_label("taken for").select_option(label="cat (6)")
+    box.get_by_label("taken for", exact=True).select_option(label="cat (6)")
     assert samples_of(page).count() == 3
     box.get_by_role("group", name="before the attack").get_by_label("wrong").check()
     assert box.get_by_role("status").inner_text() == "No sample is like that."
