@@ -5,6 +5,7 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
+from axe_playwright_python.sync_playwright import Axe
 
 from assay.report.theme import COLOURS, contrast
 
@@ -34,7 +35,7 @@ TEXTS = """() => {
   }
   return [...found.values()];
 }"""
-INTERACTIVE = 'a[href], button, summary, [tabindex="0"]'
+INTERACTIVE = 'a[href], button, summary, select, input:checked, [tabindex="0"]'
 
 
 def hex_of(channels: list[float]) -> str:
@@ -128,7 +129,7 @@ def test_a_link_to_a_folded_verdict_opens_it(open_report: Callable[..., Any]) ->
     page.wait_for_timeout(100)
     assert page.locator("#A101").is_visible()
     page = open_report().page
-    page.locator('.rules a[href="#A401"]').click()
+    page.locator('.telling a[href="#A401"]').click()
     page.wait_for_timeout(100)
     assert page.locator("#A401").is_visible()
 
@@ -200,3 +201,106 @@ def test_print_shows_every_verdict_and_no_controls(open_report: Callable[..., An
     assert not page.locator(".contents").is_visible()
     ink = page.evaluate("getComputedStyle(document.body).color.match(/\\d+/g).map(Number)")
     assert hex_of(ink) == COLOURS["ink"][0]
+
+
+@pytest.mark.parametrize(("name", "scheme"), [("ordinary", "light"), ("ordinary", "dark"), ("hostile", "light")])
+def test_axe_finds_no_fault(name: str, scheme: str, open_report: Callable[..., Any]) -> None:
+    page = open_report(name, scheme=scheme).page
+    page.evaluate("document.querySelectorAll('details').forEach((fold) => { fold.open = true; })")
+    faults = Axe().run(page).response["violations"]
+    assert [(fault["id"], fault["impact"], fault["nodes"][0]["html"][:200]) for fault in faults] == []
+
+
+def samples_of(page: Any) -> Any:
+    return page.locator(".tiles-of-samples li:visible")
+
+
+def test_samples_are_filtered_by_fate_and_by_pair_of_classes(open_report: Callable[..., Any]) -> None:
+    visit = open_report()
+    page = visit.page
+    box = page.locator(".samples")
+    assert samples_of(page).count() == 60
+    assert box.get_by_role("status").inner_text() == "90 samples, the first 60 shown"
+    box.get_by_role("button", name="Show 30 more").click()
+    assert samples_of(page).count() == 90
+    box.get_by_role("group", name="under attack").get_by_label("broken").check()
+    assert samples_of(page).count() == 30
+    assert {tile.get_attribute("data-fate") for tile in samples_of(page).all()} == {"broken"}
+    box.get_by_label("class", exact=True).select_option(label="bird (9)")
+    assert samples_of(page).count() == 3
+    box.get_by_label("taken for", exact=True).select_option(label="cat (6)")
+    assert samples_of(page).count() == 3
+    box.get_by_role("group", name="before the attack").get_by_label("wrong").check()
+    assert box.get_by_role("status").inner_text() == "No sample is like that."
+    box.get_by_role("button", name="Show all").click()
+    assert box.get_by_role("status").inner_text() == "90 samples, the first 60 shown"
+    assert visit.complaints == []
+
+
+def test_filters_are_moved_by_keyboard(open_report: Callable[..., Any]) -> None:
+    page = open_report().page
+    page.locator(".samples input[data-filter=before]").first.focus()
+    page.keyboard.press("ArrowRight")
+    assert {tile.get_attribute("data-before") for tile in samples_of(page).all()} == {"right"}
+
+
+def test_a_sample_shows_its_own_part_of_the_sheet(open_report: Callable[..., Any]) -> None:
+    page = open_report().page
+    picture = page.locator(".tiles-of-samples .picture").nth(21)
+    assert picture.bounding_box()["width"] == 64
+    look = picture.evaluate("e => { const s = getComputedStyle(e); return [s.backgroundPosition, s.backgroundSize]; }")
+    assert look == ["-64px -64px", "1280px auto"]
+    assert picture.evaluate("e => getComputedStyle(e).backgroundImage.startsWith('url(\"data:image/png')")
+
+
+def test_arrow_keys_read_the_values_of_a_chart(open_report: Callable[..., Any]) -> None:
+    page = open_report().page
+    chart = page.locator("figure", has_text="is hardest").locator(".wide")
+    chart.focus()
+    page.keyboard.press("ArrowRight")
+    tip = page.get_by_role("tooltip")
+    first = tip.inner_text()
+    assert first.startswith("all classes")
+    page.keyboard.press("ArrowRight")
+    second = tip.inner_text()
+    assert second != first
+    assert page.locator("#said").inner_text() == second
+    page.keyboard.press("ArrowLeft")
+    assert tip.inner_text() == first
+    page.keyboard.press("Tab")
+    assert not tip.is_visible()
+
+
+def test_the_command_that_explains_a_rule_is_copied(open_report: Callable[..., Any]) -> None:
+    page = open_report().page
+    page.evaluate("navigator.clipboard.writeText = (text) => { window.copied = text; return Promise.resolve(); }")
+    page.get_by_role("button", name="Copy the command assay explain A202").click()
+    page.wait_for_function("window.copied === 'assay explain A202'")
+    assert page.locator("#said").inner_text() == "Copied: assay explain A202"
+    page.get_by_role("button", name="Copy a link to rule A202").click()
+    page.wait_for_function("window.copied.endsWith('ordinary.html#A202')")
+
+
+def test_a_link_to_a_rule_takes_the_focus_there(open_report: Callable[..., Any]) -> None:
+    page = open_report(anchor="#A202").page
+    page.wait_for_function("document.activeElement.id === 'A202'")
+    assert page.locator("#A202").is_visible()
+    page.locator("#A202").get_by_role("link", name="Evidence: Attacks").click()
+    assert page.evaluate("location.hash") == "#robust_accuracy"
+
+
+def test_a_score_opens_all_its_audits(open_report: Callable[..., Any]) -> None:
+    page = open_report().page
+    card = page.locator("#category-robustness")
+    card.locator("summary").click()
+    assert card.locator(".audits a:visible").count() == 6
+    card.locator('.audits a[href="#A206"]').click()
+    page.wait_for_function("document.activeElement.id === 'A206'")
+
+
+def test_print_holds_every_sample(open_report: Callable[..., Any]) -> None:
+    page = open_report().page
+    page.emulate_media(media="print")
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    assert samples_of(page).count() == 90
+    assert not page.locator(".filters").is_visible()

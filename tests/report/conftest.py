@@ -77,6 +77,7 @@ def build_checkup(
         *SAMPLE["attacks"](),
         SAMPLE["curve"](),
         SAMPLE["gallery"](classes),
+        SAMPLE["sample_gallery"](classes),
         SAMPLE["input_gradients"](classes),
         SAMPLE["flow"](),
         DecayGroups(

@@ -14,6 +14,7 @@ from assay.records.accuracy import CalibrationBin, ClassAccuracy, CleanAccuracy
 from assay.records.anatomy import Anatomy, BlockAnatomy, LayerAnatomy
 from assay.records.attack import AdversarialExample, AdversarialGallery, EpsilonCurve, EpsilonPoint, RobustAccuracy
 from assay.records.gradients import GradientFlow, InputGradients, InputGradientSample, LayerGradient
+from assay.records.sample_gallery import PicturedSample, SampleGallery
 from assay.records.spectrum import LayerSpectra, LayerSpectrum
 from assay.records.training import EpochSummary, TimeSplit, TrainingRun
 
@@ -297,4 +298,42 @@ def training() -> TrainingRun:
         seconds=406,
         n=50_000,
         time_split=TimeSplit(images=12.1, network=361.4, update=32.5, validation=8.3, saving=0.9),
+    )
+
+
+def sample_gallery(classes: Sequence[str]) -> SampleGallery:
+    """Ninety samples of three fates in turn: every third wrong before, every third broken, every third held."""
+    k, columns, n = len(classes), 20, 90
+    sheet = Image.new("RGB", (columns * 32, -(-n // columns) * 32))
+    pictures = [Image.open(io.BytesIO(base64.b64decode(png(200 + i)))) for i in range(9)]
+    samples = []
+    for i in range(n):
+        sheet.paste(pictures[i % 9], (i % columns * 32, i // columns * 32))
+        label, fate = i % k, i % 3
+        samples.append(
+            PicturedSample(
+                sample_id=f"test/{i}",
+                label=label,
+                before=(label + 1) % k if fate == 0 else label,
+                confidence_before=0.6 + i / 300,
+                after=label if fate == 2 else (label + 1) % k,
+                confidence_after=0.9,
+                steps=3 if fate == 1 else None,
+            )
+        )
+    buffer = io.BytesIO()
+    sheet.save(buffer, format="PNG")
+    return SampleGallery(
+        attack="pgd",
+        norm="linf",
+        epsilon=8 / 255,
+        n=1000,
+        wrong=83,
+        broken=817,
+        held=100,
+        classes=tuple(classes),
+        tile=(32, 32),
+        columns=columns,
+        sheet=base64.b64encode(buffer.getvalue()).decode(),
+        samples=tuple(samples),
     )

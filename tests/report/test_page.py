@@ -98,6 +98,37 @@ def test_every_record_kind_has_an_anchor_and_every_link_a_target(page: Page, che
     assert inner <= set(ids)
 
 
+def test_scores_stand_on_top_with_their_formula_and_every_audit(page: Page, checkup: Checkup) -> None:
+    text = " ".join(page.text.split())
+    assert "score 17 of 100 Robustness" in text
+    assert "score – none Invariance" in text
+    assert "Score = 100 × (holds + ½ × warnings) ÷ audits that ran" in text
+    assert text.index("score 17 of 100") < text.index("asked for")
+    links = page.values("href")
+    assert all(links.count(f"#{verdict.rule}") >= 2 for verdict in checkup.verdicts if verdict.rule != "A999")
+
+
+def test_every_rule_can_be_taken_along(page: Page, checkup: Checkup) -> None:
+    copies = page.values("data-copy")
+    for verdict in checkup.verdicts:
+        assert {f"#{verdict.rule}", f"assay explain {verdict.rule}"} <= set(copies)
+
+
+def test_evidence_leads_back_to_what_was_judged_from_it(page: Page) -> None:
+    attacks = page.source[page.source.index('<section id="robustness"') :]
+    head = attacks[: attacks.index('<div class="parts">')]
+    assert set(re.findall(r'href="#(A\d+)"', head)) == {f"A20{i}" for i in range(1, 7)}
+
+
+def test_what_was_not_measured_is_said(page: Page) -> None:
+    text = " ".join(page.text.split())
+    told = text[text.index("What was not measured") :]
+    assert "Invariance: needs the budget standard" in told
+    assert "A999 did not run" in told
+    assert "9,000 of 10,000 samples" in told
+    assert "attacks within L2 and L1 balls" in told
+
+
 def test_evidence_that_was_not_measured_is_said_not_linked(page: Page) -> None:
     assert "Weather: not measured" in page.text
 
@@ -107,7 +138,7 @@ def test_nothing_is_fetched(page: Page) -> None:
     links = [attributes for tag, attributes in page.elements if tag == "link"]
     assert [attributes["href"] for attributes in links] == ["data:,"]
     assert "@import" not in page.source
-    assert "url(" not in page.source
+    assert set(re.findall(r"url\((.{22})", page.source)) == {"data:image/png;base64,"}
 
 
 def test_policy_allows_only_the_one_script_by_its_hash(page: Page) -> None:

@@ -56,3 +56,40 @@ def test_every_verdict_is_counted_once(checkup: Checkup) -> None:
 def test_tally(statuses: tuple[str, ...], sentence: str, make: Callable[..., Verdict]) -> None:
     assert set(statuses) <= set(SEVERITY)
     assert tally_sentence([make(f"A{i}", status) for i, status in enumerate(statuses)]) == sentence
+
+
+@pytest.mark.parametrize(
+    ("statuses", "score"),
+    [
+        (("pass", "pass"), 100),
+        (("pass", "warn"), 75),
+        (("pass", "error", "not run"), 50),
+        (("error", "error"), 0),
+        (("pass",) * 250 + ("warn",), 99),  # nothing that is not whole is called whole
+        (("error",) * 250 + ("warn",), 1),
+        (("not run",), None),
+        ((), None),
+    ],
+)
+def test_a_score_is_the_mean_credit_of_what_ran(
+    statuses: tuple[str, ...], score: int | None, make: Callable[..., Verdict]
+) -> None:
+    (state,) = (s for s in states([make(f"A{i}", x) for i, x in enumerate(statuses)]) if s.category == "accuracy")
+    assert state.score == score
+
+
+def test_a_rule_about_the_measurement_raises_no_score_and_casts_doubt(make: Callable[..., Verdict]) -> None:
+    about = {"scored": False}
+    fails, holds = make("A1", "error"), make("A2", "pass").model_copy(update=about)
+    assert states([fails, holds])[0].score == 0
+    assert states([fails, holds])[0].doubts == ()
+    broken = make("A3", "error").model_copy(update=about)
+    assert states([make("A1", "pass"), broken])[0].score == 100
+    assert states([make("A1", "pass"), broken])[0].doubts == (broken,)
+    assert states([make("A1", "pass"), broken])[0].status == "error"
+
+
+def test_a_category_shows_all_that_call_for_something_and_no_less_than_three(make: Callable[..., Verdict]) -> None:
+    bad = [make(f"A{i}", "warn") for i in range(5)]
+    assert len(states([*bad, make("A9", "pass")])[0].foremost) == 5
+    assert len(states([bad[0], *(make(f"A{i}", "pass") for i in range(5, 9))])[0].foremost) == 3

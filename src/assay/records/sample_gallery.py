@@ -25,7 +25,7 @@ class PicturedSample(Frozen):
 
 
 class SampleGallery(Record):
-    """Some of the ``n`` samples of one attack: ``wrong`` were wrong before it, ``broken`` fell, ``held`` stood.
+    """Some of the ``n`` samples of one attack: ``wrong`` before it, ``broken`` by it, or ``held``.
 
     ``sheet`` is one PNG file in base64: the untouched pictures in rows of ``columns``, each ``tile`` (height, width)
     pixels, in the order of ``samples``. Pictures larger than a tile were made smaller; others are lossless.

@@ -12,9 +12,9 @@ from markupsafe import Markup, escape
 from assay.records.checkup import Checkup
 from assay.report.headline import headline, subject_line, tiles
 from assay.report.sections import build_sections
-from assay.report.standing import LOOKS, SEVERITY, in_order, states, tally_sentence
+from assay.report.standing import FORMULA, LOOKS, SEVERITY, in_order, states, tally_sentence
 from assay.report.theme import custom_properties
-from assay.report.wording import clip, inert, kind_title
+from assay.report.wording import clip, inert, kind_title, seconds
 
 # the signs of drawing.SHAPES, in a box from −6 to 6
 SIGNS = (
@@ -25,6 +25,7 @@ SIGNS = (
     "M-2,-6h4v4h4v4h-4v4h-4v-4h-4v-4h4z",
     "M0,5.5L5.5,-4.5h-11z",
 )
+SCRIPTS = ("page.js", "tip.js", "samples.js", "copy.js")
 _LINK = re.compile(r"https?://[^\s<>\"'`⟨]+[^\s<>\"'`⟨.,;:)\]]|arXiv:\d{4}\.\d{4,5}")
 
 
@@ -45,10 +46,16 @@ def render_page(checkup: Checkup) -> str:
         tally=tally_sentence(checkup.verdicts),
         tiles=tiles(checkup),
         categories=states(checkup.verdicts),
+        formula=FORMULA,
+        took=seconds(checkup.seconds),
         verdicts={status: [v for v in in_order(checkup.verdicts) if v.status == status] for status in SEVERITY},
         looks=LOOKS,
         signs=SIGNS,
         sections=sections,
+        judged={
+            section.id: [v for v in in_order(checkup.verdicts) if not set(section.kinds).isdisjoint(v.evidence)]
+            for section in sections
+        },
         titles={kind: section.title for section in sections for kind in section.kinds},
         style=Markup(page_style(environment)),  # noqa: S704 - our own file
         script=Markup(script),  # noqa: S704 - our own file
@@ -76,8 +83,8 @@ def _read(environment: Environment, name: str) -> str:
 
 
 def page_script(environment: Environment) -> str:
-    """The script of every page."""
-    return _read(environment, "page.js")
+    """The script of every page; what a page has no elements for does nothing there."""
+    return "\n".join(_read(environment, name) for name in SCRIPTS)
 
 
 def page_style(environment: Environment) -> str:

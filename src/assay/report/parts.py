@@ -119,6 +119,67 @@ class Gallery:
 
 
 @dataclass(frozen=True)
+class Tile:
+    """One sample of a grid: where its picture lies on the sheet, its fate, and what is said about it.
+
+    ``fate`` is ``wrong`` (before the attack), ``broken`` or ``held``; ``taken`` is the class it was wrongly taken for,
+    None where it held. ``label`` and ``taken`` are places in the names of the grid.
+    """
+
+    x: int
+    y: int
+    fate: str
+    label: int
+    taken: int | None
+    lines: tuple[str, ...]
+    tip: str
+
+
+@dataclass(frozen=True)
+class SampleGrid:
+    """Samples with filters: the sheet of their pictures, and how large a tile and the sheet are on the screen.
+
+    ``labels`` and ``takens`` are the choices of the class filters: place, name, and how many of the tiles.
+    """
+
+    template: ClassVar[str] = "samples.html"
+    id: str
+    finding: str
+    note: str
+    sheet: Picture | None
+    sheet_width: int
+    width: int
+    height: int
+    sharp: bool
+    tiles: tuple[Tile, ...]
+    labels: tuple[tuple[int, str, int], ...]
+    takens: tuple[tuple[int, str, int], ...]
+
+    def count(self, *fates: str) -> int:
+        """How many tiles have one of these fates."""
+        return sum(tile.fate in fates for tile in self.tiles)
+
+
+@dataclass(frozen=True)
+class Bars:
+    """Names with lengths relative to the longest, and each length in words."""
+
+    template: ClassVar[str] = "bars.html"
+    title: str
+    columns: tuple[str, str]
+    rows: tuple[tuple[str, float, str], ...]
+
+
+@dataclass(frozen=True)
+class Listing:
+    """Short statements under a title, each with the anchor of what it speaks of, or none."""
+
+    template: ClassVar[str] = "listing.html"
+    title: str
+    items: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
 class Source:
     """A record as it stands in ``check.json``."""
 
@@ -127,7 +188,7 @@ class Source:
     text: str
 
 
-Part = Table | Figure | Facts | Prose | Gallery | Source
+Part = Table | Figure | Facts | Prose | Gallery | SampleGrid | Bars | Listing | Source
 
 
 @dataclass(frozen=True)

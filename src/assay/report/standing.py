@@ -25,6 +25,19 @@ LOOKS: dict[Status, Look] = {
     "not run": Look("Did not run", "–", "skipped"),
 }
 SEVERITY: tuple[Status, ...] = ("error", "warn", "not run", "pass")
+CREDIT: dict[Status, float] = {"pass": 1.0, "warn": 0.5, "error": 0.0}
+TITLES: dict[Category, str] = {
+    "accuracy": "Accuracy",
+    "robustness": "Robustness",
+    "invariance": "Invariance",
+    "optimisation": "Optimisation health",
+    "configuration": "Configuration",
+    "redundancy": "Redundancy",
+}
+FORMULA = (
+    "Score = 100 × (holds + ½ × warnings) ÷ audits that ran and judge the model. Audits marked ◇ judge the measurement "
+    "itself: they never raise a score, and put it in doubt when they do not hold."
+)
 
 
 @dataclass(frozen=True)
@@ -34,6 +47,38 @@ class CategoryState:
     category: Category
     status: Status
     verdicts: tuple[Verdict, ...]
+
+    @property
+    def title(self) -> str:
+        """The category's name as a heading."""
+        return TITLES[self.category]
+
+    @property
+    def score(self) -> int | None:
+        """100 × (passes + ½ × warnings) / rules that ran and judge the model, rounded; None when none did.
+
+        Rounding never makes a whole of what is none: 100 means that everything passed, 0 that nothing did.
+        """
+        credits = [CREDIT[verdict.status] for verdict in self.verdicts if verdict.scored and verdict.status in CREDIT]
+        if not credits:
+            return None
+        exact = 100 * sum(credits) / len(credits)
+        return int(exact) if exact in {0, 100} else min(99, max(1, round(exact)))
+
+    @property
+    def doubts(self) -> tuple[Verdict, ...]:
+        """Verdicts on the measurement that do not hold: the score is no better than they are."""
+        return tuple(verdict for verdict in self.telling if not verdict.scored)
+
+    @property
+    def telling(self) -> tuple[Verdict, ...]:
+        """The verdicts that call for something."""
+        return tuple(verdict for verdict in self.verdicts if verdict.status in {"error", "warn"})
+
+    @property
+    def foremost(self) -> tuple[Verdict, ...]:
+        """All that call for something, and at least three where there are as many."""
+        return self.verdicts[: max(3, len(self.telling))]
 
     @property
     def summary(self) -> str:

@@ -64,7 +64,8 @@ def _categories(checkup: Checkup) -> Table:
         look = LOOKS[state.status]
         table.add_row(
             Text(f"{look.sign} {look.word}", style=_STYLES[state.status]),
-            Text(state.category),
+            Text("–" if state.score is None else str(state.score), justify="right"),
+            Text(state.title.lower()),
             Text(state.summary, style="dim"),
         )
     return table

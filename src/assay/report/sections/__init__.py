@@ -19,6 +19,7 @@ from assay.report.sections.pictures import gallery_section, input_gradients_sect
 from assay.report.sections.recurrence import recurrence_section
 from assay.report.sections.remedies import remedies_section
 from assay.report.sections.robustness import robustness_section
+from assay.report.sections.samples import samples_section
 from assay.report.sections.sanity import sanity_section
 from assay.report.sections.sequences import sequences_section
 from assay.report.sections.spectra import spectra_section
@@ -30,6 +31,7 @@ EVIDENCE = (
     accuracy_section,
     robustness_section,
     gallery_section,
+    samples_section,
     sanity_section,
     invariance_section,
     input_gradients_section,

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from assay.records.attack import AttackSanity, RobustAccuracy
 from assay.records.base import Record
 from assay.records.checkup import Checkup, Subject
-from assay.report.parts import NUMBER, Column, Facts, Section, Source, Table
-from assay.report.wording import clip, count, kind_title, listed, plural, seconds
+from assay.records.depth_trace import DepthTrace
+from assay.records.recurrence import TimeTrace
+from assay.records.training import OptimizerAudit
+from assay.report.parts import Bars, Facts, Listing, Section, Source
+from assay.report.wording import NORMS, clip, count, kind_title, listed, plural, seconds
 
 MOST_CHARACTERS = 60_000
+ENSEMBLES = {"standard", "adaptive"}
 
 
 def measured_section(checkup: Checkup) -> Section:
@@ -27,20 +32,49 @@ def measured_section(checkup: Checkup) -> Section:
          f"{plural(machine.threads, 'thread')}, {machine.memory_gib:.3g} GiB, device {machine.device}"),
         ("software", f"assay {machine.assay}, Python {machine.python}, torch {machine.torch}, numpy {machine.numpy}"),
     )  # fmt: skip
-    stages = Table(
-        "Stages",
-        (Column("stage"), Column("time", NUMBER), Column("note")),
-        tuple(
-            (stage.name, "–" if stage.skipped is not None else seconds(stage.seconds),
-             f"did not run: {stage.skipped}" if stage.skipped is not None else "")
-            for stage in checkup.stages
-        ),
-    )  # fmt: skip
+    ran = [stage for stage in checkup.stages if stage.skipped is None]
+    longest = max((stage.seconds for stage in ran), default=0.0)
+    bars = Bars(
+        "Time of each stage",
+        ("stage", "time"),
+        tuple((stage.name, stage.seconds / longest if longest > 0 else 0.0, seconds(stage.seconds)) for stage in ran),
+    )
     skipped = [stage.name for stage in checkup.stages if stage.skipped is not None]
     summary = (
         f"{listed(skipped).capitalize()} did not run." if skipped else "Every stage of this budget ran."
     ) + " Intervals are 95 % Wilson intervals. The same seed on the same machine gives the same numbers."
-    return Section("measured", "How this was measured", summary, (Facts(facts), stages))
+    return Section("measured", "How this was measured", summary, (Facts(facts), bars, _not_measured(checkup)))
+
+
+def _not_measured(checkup: Checkup) -> Listing:
+    """What a reader might take for granted and must not: stages, rules, samples, threats and attacks left out."""
+    items = [
+        (f"{stage.name.capitalize()}: {stage.skipped}", "") for stage in checkup.stages if stage.skipped is not None
+    ]
+    items += [
+        (f"{verdict.rule} did not run: {verdict.measured}", verdict.rule)
+        for verdict in checkup.verdicts
+        if verdict.status == "not run"
+    ]
+    subject, attacks = checkup.subject, list(checkup.each(RobustAccuracy))
+    if subject.n < subject.available:
+        items.append((f"{count(subject.available - subject.n)} of {count(subject.available)} samples", ""))
+    attacked = max((attack.n for attack in attacks), default=0)
+    if 0 < attacked < subject.n:
+        items.append((f"attacks on {count(subject.n - attacked)} of the {count(subject.n)} samples", "robust_accuracy"))
+    norms = {attack.norm for attack in attacks}
+    if norms:
+        others = [sign for norm, sign in NORMS.items() if norm not in norms]
+        items += [(f"attacks within {listed(others)} balls: `assay attack --norm`", "")] if others else []
+        if not {attack.attack for attack in attacks} & ENSEMBLES:
+            items.append(("the ensemble of attacks: `assay attack --attack standard`", ""))
+        if checkup.first(AttackSanity) is None:
+            items.append(("whether the attacks themselves can be trusted", ""))
+        items.append(("a proof: an attack that fails shows no more than that it failed", ""))
+    traced = (DepthTrace, TimeTrace, OptimizerAudit)
+    if not any(checkup.first(kind) is not None for kind in traced):
+        items.append(("gradients in training, over time, and the optimizer: `assay trace`", ""))
+    return Listing("What was not measured", tuple(items))
 
 
 def _images(subject: Subject) -> tuple[tuple[str, str], ...]:

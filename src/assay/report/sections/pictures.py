@@ -14,7 +14,7 @@ from assay.report.parts import NUMBER, Card, Column, Facts, Figure, Gallery, Par
 from assay.report.wording import NORMS, clip, count, distance, epsilon, number, percent
 
 # of the three megabytes a report may have
-GALLERY_BYTES, GRADIENT_BYTES = 1_100_000, 500_000
+GALLERY_BYTES, GRADIENT_BYTES = 800_000, 450_000
 _NAME = 40
 
 

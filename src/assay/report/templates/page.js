@@ -29,26 +29,10 @@
     for (let node = target; node; node = node.parentElement) if (node.tagName === "DETAILS" && !node.open) folds.push(node);
     folds.forEach((fold) => { fold.open = true; });
     if (folds.length) target.scrollIntoView();
+    if (target.tabIndex === -1 && target.hasAttribute("tabindex")) target.focus({ preventScroll: true });
   };
   addEventListener("hashchange", reveal);
   reveal();
-
-  // Values of marks, under the pointer or the finger.
-  const tip = document.getElementById("tip");
-  const show = (event) => {
-    const mark = event.target.closest?.("[data-tip]");
-    tip.hidden = !mark;
-    if (!mark) return;
-    if (tip.textContent !== mark.dataset.tip) tip.textContent = mark.dataset.tip;
-    const box = tip.getBoundingClientRect();
-    const left = Math.min(Math.max(8, event.clientX - box.width / 2), innerWidth - box.width - 8);
-    const above = event.clientY - box.height - 14;
-    tip.style.translate = `${left}px ${above > 8 ? above : event.clientY + 18}px`;
-  };
-  addEventListener("pointermove", show, { passive: true });
-  addEventListener("pointerdown", show, { passive: true });
-  addEventListener("scroll", () => { tip.hidden = true; }, { passive: true });
-  addEventListener("keydown", (event) => { if (event.key === "Escape") tip.hidden = true; });
 
   // The contents name the section that is being read.
   const links = new Map([...document.querySelectorAll(".contents a")].map((link) => [link.hash.slice(1), link]));
@@ -63,7 +47,7 @@
   // Paper has no folds.
   let opened = [];
   addEventListener("beforeprint", () => {
-    opened = [...document.querySelectorAll(".verdicts details:not([open])")];
+    opened = [...document.querySelectorAll(".verdicts details:not([open]), .categories details:not([open])")];
     opened.forEach((fold) => { fold.open = true; });
   });
   addEventListener("afterprint", () => opened.forEach((fold) => { fold.open = false; }));

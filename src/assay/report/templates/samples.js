@@ -1,0 +1,32 @@
+// Samples that pass every filter, a page of them at a time.
+for (const box of document.querySelectorAll(".samples")) {
+  const tiles = [...box.querySelectorAll("li[data-fate]")];
+  const controls = [...box.querySelectorAll("[data-filter]")];
+  const more = box.querySelector("[data-more]");
+  if (!more) continue;
+  const PAGE = innerWidth < 700 ? 24 : 60; // a telephone shows three in a row
+  let most = PAGE;
+  const draw = () => {
+    const wanted = {};
+    for (const control of controls) if (control.value && (control.type !== "radio" || control.checked)) wanted[control.dataset.filter] = control.value;
+    const passing = new Set(tiles.filter((tile) => Object.entries(wanted).every(([name, value]) => tile.dataset[name] === value)));
+    let shown = 0;
+    for (const tile of tiles) tile.hidden = !passing.has(tile) || shown++ >= most;
+    const left = passing.size - Math.min(most, passing.size);
+    more.hidden = left === 0;
+    more.textContent = `Show ${Math.min(PAGE, left)} more`;
+    const all = passing.size === 1 ? "1 sample" : `${passing.size} samples`;
+    box.querySelector("[data-shown]").textContent = passing.size === 0 ? "No sample is like that." : left ? `${all}, the first ${most} shown` : all;
+  };
+  box.querySelector(".filters").hidden = false;
+  box.addEventListener("change", () => { most = PAGE; draw(); });
+  more.addEventListener("click", () => { most += PAGE; draw(); });
+  box.querySelector("[data-reset]").addEventListener("click", () => {
+    for (const control of controls) if (control.type === "radio") control.checked = control.value === ""; else control.value = "";
+    most = PAGE;
+    draw();
+  });
+  addEventListener("beforeprint", () => { for (const tile of tiles) tile.hidden = false; });
+  addEventListener("afterprint", draw);
+  draw();
+}
