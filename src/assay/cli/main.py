@@ -19,6 +19,7 @@ from assay.cli.compress import compress
 from assay.cli.explain import explain
 from assay.cli.factor import factor
 from assay.cli.groups import groups
+from assay.cli.history import history
 from assay.cli.report import report
 from assay.cli.trace import trace
 from assay.cli.train import train
@@ -66,6 +67,7 @@ app.command()(groups)
 app.command()(factor)
 app.command()(compress)
 app.command()(compare)
+app.command()(history)
 app.command()(accept)
 app.command()(explain)
 app.command()(report)
