@@ -51,7 +51,8 @@ def test_pairs_decide_where_the_two_accuracies_alone_could_not(make_checkup: Mak
     assert (paired.lost, paired.gained, paired.paired) == (0, 10, True)
     assert paired.p == pytest.approx(stats.binomtest(0, 10).pvalue)
     assert paired.change == "better"
-    assert 0 < paired.low < paired.difference == pytest.approx(10 / 400) < paired.high
+    assert paired.difference == pytest.approx(10 / 400)
+    assert 0 < paired.low < paired.difference < paired.high
     apart = find(compare_checkups([make_checkup(RIGHT), make_checkup(after, of="e")]), "clean")
     assert not apart.paired
     assert apart.p == pytest.approx(stats.fisher_exact([[360, 40], [370, 30]]).pvalue)

@@ -59,9 +59,9 @@ def _effects(fixes: list[AppliedFix]) -> Figure | None:
             "name": name,
             "before": effect.reference,
             "after": effect.candidate,
-            "tip": f"{inert(effect.measure)}: {percent(effect.reference)} before, {percent(effect.candidate)} after {inert(fix.fix)}",
+            "tip": f"{inert(effect.measure)}: {percent(effect.reference)} before, {percent(effect.candidate)} after",
         }
-        for name, (fix, effect) in zip(names, found, strict=True)
+        for name, (_, effect) in zip(names, found, strict=True)
     ]
 
     def build(width: int) -> AnyChart:
