@@ -11,11 +11,16 @@ from safetensors.torch import load_file
 from torch import nn
 
 from assay.check import Budget, run_check
+from assay.check.stages import Bench
+from assay.compress.run import Compressed, Plan
 from assay.compress.save import save_compressed
 from assay.data.dataset import ImageDataset
-from assay.evaluate import measure_clean_accuracy
+from assay.evaluate import measure_clean_accuracy, predict
 from assay.fixes import Fixed, apply_fixes
+from assay.fixes.compression import COMPRESSION
+from assay.fixes.fix import RefusedError, Workshop
 from assay.fixes.run import FIXES, leave_out_tested
+from assay.fixes.temperature import TEMPERATURE, fit_temperature
 from assay.records.checkup import Checkup
 from assay.records.fixes import AppliedFix
 from assay.records.training import DecayGroups
@@ -143,7 +148,6 @@ def test_without_training_images_statistics_are_left_alone(stale: nn.Module, che
     fixed = apply_fixes(stale, TEST, checkup, train=None, train_note="no training split", budget=SMALL)
     fix = next(record for record in fixed.checkup.each(AppliedFix) if record.rule == "A511")
     assert (fix.refused, fix.after, fix.applied) == ("no training split", fix.before, "nothing")
-    assert fixed.model is None
     assert all(v.remedy is None for v in fixed.checkup.verdicts if v.rule == "A511")
 
 
@@ -166,3 +170,59 @@ def test_a_model_without_findings_gets_no_fix(good: nn.Module) -> None:
     fixed = apply_fixes(good, TEST, healthy, train=TRAIN, budget=SMALL)
     assert fixed.checkup == healthy
     assert fixed.model is None
+
+
+def test_a_temperature_is_folded_in_and_changes_no_answer(good: nn.Module) -> None:
+    sure = copy.deepcopy(good)
+    with torch.no_grad():
+        sure[5].weight.mul_(40)
+        sure[5].bias.mul_(40)
+    clear = stripes(600, seed=5, split="test")
+    wrong = torch.where(torch.arange(600) % 7 == 0, (clear.labels + 1) % 3, clear.labels)
+    shop = workshop(sure, ImageDataset(clear.images, wrong, clear.classes))
+    change = TEMPERATURE.apply(shop)
+    assert change.model is not None
+    logits, cooled = predict(sure, shop.bench.clean).logits, predict(change.model, shop.bench.clean).logits
+    assert torch.equal(logits.argmax(dim=1), cooled.argmax(dim=1))
+    ratio = (logits / cooled).median()
+    assert f"divided by {ratio:.2f}" in change.applied
+    assert change.readings[1].after < 0.5 * change.readings[1].before
+    half, labels = logits[0::2].double(), shop.bench.clean.labels[0::2]
+    grid = torch.linspace(-3, 3, 2001).exp()
+    losses = torch.stack([nn.functional.cross_entropy(half / t, labels) for t in grid])
+    assert fit_temperature(half, labels) == pytest.approx(float(grid[losses.argmin()]), rel=0.01)
+
+
+def test_a_temperature_that_cannot_be_folded_in_is_refused(good: nn.Module) -> None:
+    class Bounded(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = copy.deepcopy(good)
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return self.inner(images).tanh()
+
+    with pytest.raises(RefusedError, match="does not scale the logits"):
+        TEMPERATURE.apply(workshop(Bounded(), TEST))
+
+
+def test_layers_are_compressed_on_images_that_are_not_tested(good: nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[ImageDataset] = []
+
+    def nothing_is_faster(
+        model: nn.Module, train: ImageDataset, test: ImageDataset, plan: Plan, *, name: str
+    ) -> object:
+        assert (plan.max_drop, plan.epochs) == (1.0, 0.0)
+        seen.extend((train, test))
+        return Compressed(model, (), report=None)
+
+    monkeypatch.setattr("assay.fixes.compression.compress", nothing_is_faster)
+    with pytest.raises(RefusedError, match="no layer became both thinner and faster"):
+        COMPRESSION.apply(workshop(good, TEST))
+    assert leave_out_tested(seen[0], TEST, "")[0] is seen[0]
+    assert seen[1].split == "test"
+
+
+def workshop(model: nn.Module, data: ImageDataset) -> Workshop:
+    bench = Bench.of(model, data, budget=SMALL, limit=None, seed=0, name="net")
+    return Workshop(model=model, bench=bench, train=TRAIN, train_note="")

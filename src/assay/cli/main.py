@@ -21,6 +21,7 @@ from assay.cli.compress import compress
 from assay.cli.explain import explain
 from assay.cli.factor import factor
 from assay.cli.groups import groups
+from assay.cli.history import history
 from assay.cli.look import look
 from assay.cli.merge import merge
 from assay.cli.report import report
@@ -72,6 +73,7 @@ app.command()(groups)
 app.command()(factor)
 app.command()(compress)
 app.command()(compare)
+app.command()(history)
 app.command()(accept)
 app.command()(claims)
 app.command()(explain)

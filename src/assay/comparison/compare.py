@@ -40,25 +40,26 @@ def compare_checkups(
                 got=_brief(candidate),
             )
     found = [find_differences(reference, candidate, seed=seed) for candidate in candidates]
-    adjusted = holm([difference.p for each in found for difference in each.differences])
-    versus, place = [], 0
-    for label, candidate, each in zip(labels[1:], candidates, found, strict=True):
-        end = place + len(each.differences)
-        judged = [
-            _judge(difference, p, level=level)
-            for difference, p in zip(each.differences, adjusted[place:end], strict=True)
-        ]
-        versus.append(_put_together(label, reference, candidate, each, judged))
-        place = end
+    judged = judge_together([each.differences for each in found], level=level)
+    versus = tuple(
+        _put_together(label, reference, candidate, each, differences)
+        for label, candidate, each, differences in zip(labels[1:], candidates, found, judged, strict=True)
+    )
     return Comparison(
         level=level,
         resamples=RESAMPLES,
         seed=seed,
-        tests=len(adjusted),
+        tests=sum(map(len, judged)),
         reference=_describe(labels[0], reference),
         candidates=tuple(_describe(label, each) for label, each in zip(labels[1:], candidates, strict=True)),
-        versus=tuple(versus),
+        versus=versus,
     )
+
+
+def judge_together(found: Sequence[Sequence[Difference]], *, level: float) -> list[tuple[Difference, ...]]:
+    """Correct all the differences together by Holm, and say of each whether it is beyond noise."""
+    adjusted = iter(holm([difference.p for each in found for difference in each]))
+    return [tuple(_judge(difference, next(adjusted), level=level) for difference in each) for each in found]
 
 
 def _judge(difference: Difference, adjusted: float, *, level: float) -> Difference:

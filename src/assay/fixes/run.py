@@ -20,6 +20,7 @@ from assay.fixes.evaluation_mode import EVALUATION_MODE
 from assay.fixes.fix import Change, Fix, RefusedError, Workshop
 from assay.fixes.parameter_groups import PARAMETER_GROUPS
 from assay.fixes.statistics import STATISTICS
+from assay.fixes.temperature import TEMPERATURE
 from assay.models.factorized import LayerFactors
 from assay.records.base import Record
 from assay.records.checkup import Checkup
@@ -29,7 +30,9 @@ from assay.records.fixes import AppliedFix
 from assay.verdict import find_rule, judge
 
 # in the order in which they are put together: statistics belong to the layers as they are, thin ones come after
-FIXES: dict[str, Fix] = {fix.name: fix for fix in (STATISTICS, COMPRESSION, EVALUATION_MODE, PARAMETER_GROUPS)}
+FIXES: dict[str, Fix] = {
+    fix.name: fix for fix in (STATISTICS, COMPRESSION, TEMPERATURE, EVALUATION_MODE, PARAMETER_GROUPS)
+}
 SIDE_EFFECTS = ("clean accuracy", "attacks")
 OnFix = Callable[[str, int, int], None]
 

@@ -7,6 +7,7 @@ import altair as alt
 from assay.records.comparison import Compared, Comparison, CurveDifference, Versus
 from assay.report import comparison_wording as say
 from assay.report.drawing import ACCENT, ALARM, SOFT, AnyChart, Row, colours, figure, shapes, shares, side, source, tip
+from assay.report.inertness import made_inert
 from assay.report.parts import NUMBER, Column, Facts, Figure, Part, Prose, Section, Table
 from assay.report.sheet import Fact, Sheet, render_sheet
 from assay.report.standing import LOOKS
@@ -18,6 +19,7 @@ _TONES = {"better": _BETTER, "worse": "var(--error)", "no change beyond noise": 
 
 def render_comparison(comparison: Comparison) -> str:
     """The whole page as text: one offline file."""
+    comparison = made_inert(comparison)
     names = [comparison.reference.name, *(each.name for each in comparison.candidates)]
     sections = [_measures(comparison), _curves(comparison), _rules(comparison), _quantities(comparison)]
     sections += [_left_out(comparison), _method(comparison)]
@@ -42,7 +44,7 @@ def _tiles(comparison: Comparison) -> tuple[Fact, ...]:
         for each in versus.differences:
             name = say.short_name(each, versus.differences) + (f", {versus.candidate}" if several else "")
             number = f"{say.ARROW[each.change]} {say.points(each.difference)}"
-            detail = f"{percent(each.reference)} to {percent(each.candidate)}"
+            detail = f"points: {percent(each.reference)} to {percent(each.candidate)}"
             tiles.append(Fact(name, number, detail, LOOKS[say.TONE[each.change]].name, "measures"))
     return tuple(tiles[:12])
 

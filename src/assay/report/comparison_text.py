@@ -8,7 +8,8 @@ from rich.text import Text
 
 from assay.records.comparison import Comparison, Versus
 from assay.report import comparison_wording as say
-from assay.report.wording import inert, percent
+from assay.report.inertness import made_inert
+from assay.report.wording import percent
 
 _STYLES = {"better": "green", "worse": "bold red", "no change beyond noise": "dim"}
 _WIDEST = 110
@@ -16,6 +17,7 @@ _WIDEST = 110
 
 def print_comparison(comparison: Comparison, console: Console) -> None:
     """The finding, a table of the measures of each candidate, and the verdicts that moved."""
+    comparison = made_inert(comparison)
     _line(console, say.headline(comparison), "bold")
     for versus in comparison.versus:
         console.print()
@@ -51,7 +53,7 @@ def _measures(versus: Versus) -> Table:
         style = _STYLES[each.change]
         table.add_row(
             Text(say.ARROW[each.change], style=style),
-            Text(inert(say.short_name(each, versus.differences), keep="")),
+            Text(say.short_name(each, versus.differences)),
             percent(each.reference),
             percent(each.candidate),
             Text(say.interval_of(each), style=style),
@@ -62,4 +64,4 @@ def _measures(versus: Versus) -> Table:
 
 
 def _line(console: Console, text: str, style: str = "") -> None:
-    console.print(Text(inert(text, keep=""), style=style), width=_WIDEST, highlight=False)
+    console.print(Text(text, style=style), width=_WIDEST, highlight=False)

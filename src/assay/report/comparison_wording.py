@@ -25,7 +25,7 @@ def headline_of(versus: Versus) -> str:
         return f"{versus.candidate} has no measure in common with the reference"
     if not better and not worse:
         return f"{versus.candidate} does not differ beyond noise on any of {plural(len(versus.differences), 'measure')}"
-    parts = [f"{verb} on {listed(names)}" for verb, names in (("worse", worse), ("better", better)) if names]
+    parts = [f"{verb} in {listed(names)}" for verb, names in (("worse", worse), ("better", better)) if names]
     return f"{versus.candidate} is {', '.join(parts)}"
 
 
@@ -42,9 +42,10 @@ def tally(comparison: Comparison) -> str:
         said = listed([f"{n} {change}" for change, n in counts.items() if n]) or "none"
         worse = sum(each.change in {"worse", "not judged"} for each in versus.rules)
         better = sum(each.change == "better" for each in versus.rules)
+        name = f"{versus.candidate}: " if len(comparison.versus) > 1 else ""
         sentences.append(
-            f"{versus.candidate}: of {plural(len(versus.differences), 'measure')} {said}; "
-            f"of {plural(len(versus.rules), 'rule')} {better} better, {worse} worse."
+            f"{name}{plural(len(versus.differences), 'measure')}, {said}; "
+            f"{plural(len(versus.rules), 'verdict')}, {better} better and {worse} worse."
         )
     return " ".join(sentences)
 
@@ -107,6 +108,8 @@ def rule_says(change: RuleChange) -> str:
 
 def value_of(quantity: Quantity, value: float) -> str:
     """The number in its unit."""
+    if value == int(value) and abs(value) >= 1000:
+        return count(int(value))
     if quantity.unit == "share":
         return percent(value)
     return f"{value * 255:.2g}/255" if quantity.unit == "epsilon" else number(value)

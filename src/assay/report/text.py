@@ -8,6 +8,7 @@ from rich.text import Text
 
 from assay.records.checkup import Checkup
 from assay.records.finding import Verdict
+from assay.report.fixes_text import tell_fixes
 from assay.report.headline import headline, subject_line
 from assay.report.standing import LOOKS, in_order, states, tally_sentence
 from assay.report.wording import inert, seconds
@@ -27,6 +28,8 @@ def print_summary(checkup: Checkup, console: Console) -> None:
     for verdict in in_order(checkup.verdicts):
         if verdict.status in {"error", "warn"}:
             _print_verdict(verdict, page)
+    for style, line in tell_fixes(checkup):
+        page.line(Text(inert(line, keep=""), style=style))
     for each in checkup.outdated:
         said = f"{each.entry.rule} is accepted in the baseline, but {each.because}"
         page.line(Text(inert(said, keep=""), style="yellow"))

@@ -97,6 +97,7 @@ RULES = (
         why="Whoever thresholds, ranks or abstains by confidence relies on 90 % sure being right nine times in ten.",
         fix="Fit one temperature on held-out data and divide the logits by it; it changes no prediction.",
         reference="Guo et al. 2017, On calibration of modern neural networks, arXiv:1706.04599",
+        remedy="temperature",
     ),
     Rule(
         id="A104",

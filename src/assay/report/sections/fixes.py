@@ -9,7 +9,7 @@ from assay.records.fixes import AppliedFix
 from assay.report.comparison_wording import ARROW, flips, interval_of, p_value, status_word
 from assay.report.drawing import ACCENT, ALARM, SOFT, AnyChart, Row, figure, shares, side, source, tip
 from assay.report.parts import NUMBER, Column, Figure, Part, Prose, Section, Table
-from assay.report.wording import count, distinct, number, percent, seconds
+from assay.report.wording import count, distinct, inert, number, percent, seconds
 
 
 def fixes_section(checkup: Checkup) -> Section | None:
@@ -59,9 +59,9 @@ def _effects(fixes: list[AppliedFix]) -> Figure | None:
             "name": name,
             "before": effect.reference,
             "after": effect.candidate,
-            "tip": f"{effect.measure}: {percent(effect.reference)} before, {percent(effect.candidate)} after {fix.fix}",
+            "tip": f"{inert(effect.measure)}: {percent(effect.reference)} before, {percent(effect.candidate)} after",
         }
-        for name, (fix, effect) in zip(names, found, strict=True)
+        for name, (_, effect) in zip(names, found, strict=True)
     ]
 
     def build(width: int) -> AnyChart:
@@ -81,8 +81,9 @@ def _effects(fixes: list[AppliedFix]) -> Figure | None:
         ).properties(width=width - room - 20, height=alt.Step(32))
 
     largest_fix, largest = max(found, key=lambda pair: abs(pair[1].difference))
+    topic = inert(largest.measure.partition(",")[0])
     finding = (
-        f"{largest_fix.fix.capitalize()}: {largest.measure.partition(',')[0]} {percent(largest.reference)} before, "
+        f"{inert(largest_fix.fix).capitalize()}: {topic} {percent(largest.reference)} before, "
         f"{percent(largest.candidate)} after"
     )
     columns = ("before", "after", "points (95 % interval)", "p, Holm", "lost, gained")

@@ -1,0 +1,92 @@
+"""Checks as a trend: ordered by the time recorded in them, each held against the one before."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from itertools import pairwise
+
+from assay.comparison.compare import LEVEL, judge_together
+from assay.comparison.differences import find_differences
+from assay.comparison.measures import list_shares
+from assay.errors import InputError
+from assay.records.attack import EpsilonCurve
+from assay.records.checkup import Checkup
+from assay.records.comparison import Difference
+from assay.records.history import History, HistoryEntry, MeasuredShare, Track
+
+
+def trace_history(
+    checkups: Mapping[str, Checkup], *, folder: str, skipped: Sequence[str] = (), level: float = LEVEL, seed: int = 0
+) -> History:
+    """The checks of a folder (by their names in it) as tracks, one for each data set and its classes.
+
+    Order is that of ``Checkup.started``, never of file names or times; ties keep the order of names. A check that is
+    equal to another is counted once, one whose time cannot be read is skipped; both are named. Each check is tested
+    against the one before it on the same samples, Holm's correction being over all tests of the history.
+    Raises :class:`InputError` where no check is left.
+    """
+    left_out = list(skipped)
+    dated = _date(checkups, left_out)
+    if not dated:
+        reason = f"; {left_out[0]}" if left_out else ""
+        raise InputError(folder, expected="at least one check", got=f"none{reason}")
+    groups: dict[tuple[str, str, tuple[str, ...]], list[tuple[str, datetime, Checkup]]] = {}
+    for name, moment, checkup in dated:
+        subject = checkup.subject
+        groups.setdefault((subject.data, subject.split, subject.classes), []).append((name, moment, checkup))
+    pairs = [pair for group in groups.values() for pair in pairwise(group)]
+    found = [find_differences(before[2], after[2], seed=seed).differences for before, after in pairs]
+    changes = {after[0]: judged for (_, after), judged in zip(pairs, judge_together(found, level=level), strict=True)}
+    return History(
+        folder=folder,
+        tracks=tuple(
+            Track(
+                data=data,
+                split=split,
+                entries=tuple(_enter(name, moment, each, changes.get(name, ())) for name, moment, each in group),
+            )
+            for (data, split, _), group in sorted(groups.items(), key=lambda item: -len(item[1]))
+        ),
+        level=level,
+        tests=sum(map(len, found)),
+        claims=tuple(sorted({verdict.rule: verdict.claim for _, _, c in dated for verdict in c.verdicts}.items())),
+        skipped=tuple(left_out),
+    )
+
+
+def _date(checkups: Mapping[str, Checkup], left_out: list[str]) -> list[tuple[str, datetime, Checkup]]:
+    dated, seen = [], {}
+    for name, checkup in sorted(checkups.items()):
+        try:
+            moment = datetime.fromisoformat(checkup.started)
+        except ValueError:
+            left_out.append(f"{name}: started: expected a time, got {checkup.started!r:.40}")
+            continue
+        text = checkup.model_dump_json()
+        if text in seen:
+            left_out.append(f"{name}: the same check as {seen[text]}")
+            continue
+        seen[text] = name
+        dated.append((name, moment if moment.tzinfo else moment.replace(tzinfo=UTC), checkup))
+    return sorted(dated, key=lambda each: each[1])
+
+
+def _enter(name: str, moment: datetime, checkup: Checkup, changes: Sequence[Difference]) -> HistoryEntry:
+    curve = checkup.first(EpsilonCurve)
+    return HistoryEntry(
+        name=name,
+        started=moment.astimezone(UTC).isoformat(timespec="seconds"),
+        model=checkup.subject.model,
+        weights=checkup.subject.weights,
+        budget=checkup.budget,
+        assay=checkup.environment.assay,
+        shares=tuple(
+            MeasuredShare.of(share.proportion.correct, share.proportion.n, measure=share.name)
+            for share in list_shares(checkup)
+        ),
+        median_epsilon=None if curve is None else curve.median_epsilon,
+        statuses=tuple(sorted((verdict.rule, verdict.status) for verdict in checkup.verdicts)),
+        accepted=sum(verdict.accepted is not None for verdict in checkup.verdicts),
+        changes=tuple(changes),
+    )

@@ -1,0 +1,242 @@
+"""Checks against a reference: what is paired, what is beyond noise, what is left out and why."""
+
+from __future__ import annotations
+
+import random
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rich.console import Console
+from scipy import stats
+from typer.testing import CliRunner
+
+from assay.cli.main import app
+from assay.comparison import compare_checkups
+from assay.errors import InputError
+from assay.records.checkup import Checkup
+from assay.records.comparison import Comparison, Difference
+from assay.report.comparison_page import render_comparison
+from assay.report.comparison_text import print_comparison
+
+Make = Callable[..., Checkup]
+
+
+def flip(values: list[bool], *places: int) -> list[bool]:
+    return [value ^ (place in places) for place, value in enumerate(values)]
+
+
+def find(comparison: Comparison, measure: str) -> Difference:
+    return next(each for each in comparison.versus[0].differences if each.measure.startswith(measure))
+
+
+RIGHT = [place % 10 != 0 for place in range(400)]
+
+
+def test_a_model_against_itself_does_not_differ(make_checkup: Make) -> None:
+    one = make_checkup(RIGHT, RIGHT, [3] * 400)
+    comparison = compare_checkups([one, one])
+    assert {each.change for each in comparison.versus[0].differences} == {"no change beyond noise"}
+    assert {each.p for each in comparison.versus[0].differences} == {1.0}
+    assert not comparison.versus[0].regressions
+    assert [each.name for each in (comparison.reference, *comparison.candidates)] == ["net", "net (2)"]
+
+
+def test_pairs_decide_where_the_two_accuracies_alone_could_not(make_checkup: Make) -> None:
+    after = flip(RIGHT, *range(0, 100, 10))  # ten wrong ones put right, none lost
+    paired = find(compare_checkups([make_checkup(RIGHT), make_checkup(after)]), "clean")
+    assert (paired.lost, paired.gained, paired.paired) == (0, 10, True)
+    assert paired.p == pytest.approx(stats.binomtest(0, 10).pvalue)
+    assert paired.change == "better"
+    assert paired.difference == pytest.approx(10 / 400)
+    assert 0 < paired.low < paired.difference < paired.high
+    apart = find(compare_checkups([make_checkup(RIGHT), make_checkup(after, of="e")]), "clean")
+    assert not apart.paired
+    assert apart.p == pytest.approx(stats.fisher_exact([[360, 40], [370, 30]]).pvalue)
+    assert apart.change == "no change beyond noise"
+
+
+def test_every_p_is_corrected_for_the_number_of_tests(make_checkup: Make) -> None:
+    before, after = make_checkup(RIGHT, RIGHT), make_checkup(flip(RIGHT, 0, 10, 20, 30, 40, 50), RIGHT)
+    one = find(compare_checkups([before, after]), "clean")
+    assert one.p == pytest.approx(2 / 2**6)
+    assert one.adjusted == pytest.approx(2 * one.p)
+    assert one.change == "no change beyond noise"  # 0.031 alone, 0.063 as one of two
+    several = compare_checkups([before, after, after])
+    assert several.tests == 4
+    assert find(several, "clean").adjusted == pytest.approx(4 * one.p)
+
+
+def test_samples_out_of_order_and_parts_of_one_set_are_paired_by_id(make_checkup: Make) -> None:
+    half = make_checkup(flip(RIGHT[:100], 0), ids=range(100))
+    found = find(compare_checkups([make_checkup(RIGHT), half]), "clean")
+    assert (found.n, found.lost, found.gained) == (100, 0, 1)
+    assert found.note == "paired on the 100 samples that both saw, of 400"
+    spread = make_checkup(RIGHT[:50], ids=range(0, 500, 10))
+    assert find(compare_checkups([make_checkup(RIGHT), spread]), "clean").n == 40
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"of": "e"}, "other samples (400 of d, test against 400 of e, test)"),
+        ({"keeps": False}, "did not keep the samples"),
+        ({"ids": range(500, 900)}, "no sample in common"),
+    ],
+    ids=["other data", "an older document", "another part"],
+)
+def test_other_samples_are_not_paired_and_that_is_said(
+    make_checkup: Make, changes: dict[str, object], said: str
+) -> None:
+    comparison = compare_checkups([make_checkup(RIGHT), make_checkup(RIGHT, **changes)])
+    (versus,) = comparison.versus
+    assert len(versus.unpaired) == 1
+    assert said in versus.unpaired[0]
+    assert versus.differences[0].test == "Fisher's exact test"
+    assert said in render_comparison(comparison)
+    console = Console(record=True, width=200)
+    print_comparison(comparison, console)
+    assert said in console.export_text()
+
+
+def test_the_same_ids_with_other_pixels_are_other_samples(make_checkup: Make) -> None:
+    one, two = make_checkup(RIGHT), make_checkup(RIGHT)
+    clean = two.records[0]
+    known = clean.per_sample.samples
+    other = clean.per_sample.model_copy(update={"samples": known.model_copy(update={"pixels": "x"})})
+    changed = two.model_copy(update={"records": (clean.model_copy(update={"per_sample": other}),)})
+    assert "other pixels" in compare_checkups([one, changed]).versus[0].unpaired[0]
+    larger = changed.model_copy(update={"subject": changed.subject.model_copy(update={"image_shape": (1, 16, 16)})})
+    found = find(compare_checkups([one, larger]), "clean")
+    assert found.paired
+    assert "another size (8 × 8 against 16 × 16)" in found.note
+
+
+def test_attacks_of_other_strength_are_not_compared(make_checkup: Make) -> None:
+    comparison = compare_checkups([make_checkup(RIGHT, RIGHT), make_checkup(RIGHT, RIGHT, steps=10)])
+    (versus,) = comparison.versus
+    assert [each.measure for each in versus.differences] == ["clean accuracy"]
+    assert versus.left_out == (
+        "after pgd: measured differently (L∞ 8/255, 20 steps, of 0.00784 against L∞ 8/255, 10 steps, of 0.00784)",
+    )
+    without = compare_checkups([make_checkup(RIGHT, RIGHT), make_checkup(RIGHT)]).versus[0]
+    assert without.left_out[0].endswith("not measured in the candidate")
+    assert any("did not run now" in sentence for sentence in without.regressions)
+
+
+def test_the_area_under_the_curve_is_its_mean_accuracy(make_checkup: Make) -> None:
+    source = random.Random(0)
+    before = [source.randint(0, 4) for _ in range(400)]
+    after = [min(4, level + (source.random() < 0.3)) for level in before]
+    comparison = compare_checkups([make_checkup(RIGHT, None, before), make_checkup(RIGHT, None, after)])
+    area = find(comparison, "mean accuracy over ε")
+    epsilons = np.array([0, 1, 2, 4]) / 4
+    for levels, value in ((before, area.reference), (after, area.candidate)):
+        accuracies = [np.mean([level > k for level in levels]) for k in range(4)]
+        assert value == pytest.approx(np.trapezoid(accuracies, epsilons))
+    assert (area.test, area.paired, area.change) == ("bootstrap", True, "better")
+    assert area.low < area.difference < area.high
+    (curve,) = comparison.versus[0].curves
+    for k, point in enumerate(curve.points):
+        assert point.candidate == pytest.approx(np.mean([level > k for level in after]))
+        assert point.low <= point.difference <= point.high
+    apart = compare_checkups(
+        [make_checkup(RIGHT, None, before, keeps=False), make_checkup(RIGHT, None, after, keeps=False)]
+    )
+    loose = find(apart, "mean accuracy over ε")
+    assert not loose.paired
+    assert loose.difference == pytest.approx(area.difference)
+    assert loose.high - loose.low > area.high - area.low
+
+
+def test_a_verdict_that_moved_by_noise_is_no_regression(make_checkup: Make) -> None:
+    before = [place < 303 for place in range(400)]  # 75.75 % kept: the upper end of the interval passes either way
+    robust_before = [place < 214 for place in range(400)]
+    robust_after = [place < 201 for place in range(400)]
+    one = make_checkup(before, robust_before)
+    statuses = []
+    for lost in range(40):
+        two = make_checkup(before, [right and place >= lost for place, right in enumerate(robust_before)])
+        comparison = compare_checkups([one, two])
+        rule = next(each for each in comparison.versus[0].rules if each.rule == "A202")
+        statuses.append((rule.before, rule.after, rule.change))
+    changes = {change for _, _, change in statuses}
+    assert {"same", "worse"} <= changes
+    assert sum(robust_after) < sum(robust_before)
+    for was, now, change in statuses:
+        assert (change == "same") == (was == now)
+
+
+def test_other_classes_are_another_task(make_checkup: Make) -> None:
+    other = make_checkup(RIGHT)
+    other = other.model_copy(update={"subject": other.subject.model_copy(update={"classes": ("x", "y", "z", "w")})})
+    with pytest.raises(InputError, match=r"expected a check on the classes of net \(2: a, b\), got 4: x, y, z, …"):
+        compare_checkups([make_checkup(RIGHT), other])
+    with pytest.raises(InputError, match="two checks or more"):
+        compare_checkups([other])
+
+
+def test_a_comparison_survives_json_and_is_the_same_again(make_checkup: Make) -> None:
+    checks = [make_checkup(RIGHT, RIGHT, [2] * 400), make_checkup(flip(RIGHT, 3, 4), RIGHT, [3] * 400)]
+    comparison = compare_checkups(checks, seed=4)
+    assert Comparison.model_validate_json(comparison.model_dump_json()) == comparison
+    assert compare_checkups(checks, seed=4) == comparison
+
+
+def test_hostile_names_stay_text(make_checkup: Make) -> None:
+    name = '"><script>alert(1)</script>\x1b[2J'
+    comparison = compare_checkups([make_checkup(RIGHT), make_checkup(RIGHT, model=name)])
+    page = render_comparison(comparison)
+    assert "<script>alert" not in page
+    assert "\x1b" not in page
+    console = Console(record=True, width=100)
+    print_comparison(comparison, console)
+    assert "\x1b" not in console.export_text()
+
+
+@pytest.fixture
+def folder(make_checkup: Make, tmp_path: Path) -> Path:
+    for name, places in (("a", ()), ("worse", range(1, 60)), ("same", (1,))):
+        (tmp_path / name).mkdir()
+        check = make_checkup(flip(RIGHT, *places))
+        (tmp_path / name / "check.json").write_text(check.model_dump_json())
+    return tmp_path
+
+
+def run(*arguments: object) -> tuple[int, str]:
+    result = CliRunner().invoke(app, ["compare", *map(str, arguments)])
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result.exit_code, result.output
+
+
+def test_the_exit_code_tells_a_regression(folder: Path) -> None:
+    out = folder / "out"
+    assert run(folder / "a", folder / "same", "--out", out, "--fail-on", "regression")[0] == 0
+    assert run(folder / "a", folder / "worse", "--out", out)[0] == 0
+    code, said = run(
+        folder / "a", folder / "worse" / "check.json", folder / "same", "--out", out, "--fail-on", "regression"
+    )
+    assert code == 1
+    assert "regression: clean accuracy: 90.0 % to" in said
+    assert Comparison.model_validate_json((out / "compare.json").read_text()).tests == 2
+    assert (out / "compare.html").read_text().startswith("<!doctype html>")
+    assert (out / "compare.html").stat().st_size < 3_000_000
+
+
+def test_one_check_is_not_enough_and_a_broken_one_is_one_line(folder: Path) -> None:
+    with pytest.raises(InputError, match="compare: expected two checks"):
+        run(folder / "a", "--out", folder / "out")
+    (folder / "b.json").write_text("{")
+    with pytest.raises(InputError, match=r"b\.json: expected JSON"):
+        run(folder / "a", folder / "b.json", "--out", folder / "out")
+    assert not (folder / "out" / "compare.json").exists()
+
+
+def test_comparing_needs_no_torch() -> None:
+    modules = "assay.comparison, assay.report.comparison_page, assay.report.history_page, assay.cli.compare"
+    code = f"import sys, {modules}; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
