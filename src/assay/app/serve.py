@@ -60,7 +60,7 @@ def served(subject: Subject, *, port: int | None = None, limits: Limits = LIMITS
                 mcp_server=False,
                 footer_links=[],
                 theme=make_theme(gr),
-                css=style(),
+                head=f"<style>{style()}</style>",  # as `css` every rule would be confined to a part of the page
                 app_kwargs={"middleware": [Middleware(Guard)]},
             )
         except OSError as error:
