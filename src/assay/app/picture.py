@@ -20,7 +20,7 @@ from assay.errors import DataError
 
 @dataclass(frozen=True, eq=False)
 class Picture:
-    """``image`` uint8 (C, H, W); ``label`` None where nobody said what it shows; ``words`` name it on a command line."""
+    """``image`` uint8 (C, H, W); ``label`` None where nobody said what it is; ``words`` name it on a command line."""
 
     image: Tensor
     label: int | None
