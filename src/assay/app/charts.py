@@ -93,7 +93,7 @@ def draw_recurrence(recurrence: Recurrence, *, finding: str) -> Markup:
     )
     if len(values) == 1:
         chart = chart.mark_point(color=SOFT)
-    return to_svg(chart.properties(width=WIDTH + 120, height=280), label=finding)
+    return to_svg(chart.properties(width=WIDTH, height=230), label=finding)
 
 
 LEGEND = tuple(zip(("the gradient", "‖W‖ᵏ", "‖Wᵏ‖", "ρᵏ"), SERIES, strict=False))

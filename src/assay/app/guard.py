@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Awaitable, Callable, MutableMapping
+from pathlib import Path
 from typing import Any
 
 Message = MutableMapping[str, Any]
@@ -14,7 +15,7 @@ Application = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None
 
 LARGEST_REQUEST = 1_000_000  # bytes of JSON; uploads go their own way and have their own limit
 _LOCAL = re.compile(r"(127\.0\.0\.1|localhost|\[::1\])(:\d+)?")
-_OUTSIDE = re.compile(r"\s*[a-z][a-z0-9+.-]*:", re.IGNORECASE)
+_HERE = re.compile(r"(https?://(127\.0\.0\.1|localhost|\[::1\])(:\d+)?)?/[^/].*", re.IGNORECASE)
 HEADERS = (
     (
         b"content-security-policy",
@@ -32,12 +33,13 @@ class Guard:
 
     - A request whose ``Host`` is not this machine is refused: a page from elsewhere that has its name resolve to
       127.0.0.1 (DNS rebinding) cannot talk to the app.
-    - A request that names a file by an address is refused: the server would fetch it, and it fetches nothing.
+    - A request that names a file which is no upload is refused: neither is an address fetched, nor is any other file
+      of this machine opened. (Gradio looks at those only that carry its own mark.)
     - Every answer carries a policy under which a browser loads nothing from anywhere else.
     """
 
-    def __init__(self, app: Application) -> None:
-        self._app = app
+    def __init__(self, app: Application, *, uploads: Path) -> None:
+        self._app, self._uploads = app, uploads.resolve()
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         """Refuse, or pass on and add the policy to the answer."""
@@ -53,8 +55,8 @@ class Guard:
             if body is None:
                 await _refuse(scope, send, 413, f"a request of more than {LARGEST_REQUEST:,} bytes")
                 return
-            if _names_the_outside(body):
-                await _refuse(scope, send, 400, "files are uploaded, not fetched from an address")
+            if _strays(body, self._uploads):
+                await _refuse(scope, send, 400, "a file that was not uploaded")
                 return
             receive = _again(body, receive)
 
@@ -91,8 +93,8 @@ def _again(body: bytes, receive: Receive) -> Receive:
     return replay
 
 
-def _names_the_outside(body: bytes) -> bool:
-    """Whether any file in a request is given by an address with a scheme, rather than by the path of an upload."""
+def _strays(body: bytes, uploads: Path) -> bool:
+    """Whether any file in a request is another than one in the folder of uploads."""
     try:
         waiting = [json.loads(body)]
     except (ValueError, RecursionError):
@@ -100,16 +102,22 @@ def _names_the_outside(body: bytes) -> bool:
     while waiting:
         value = waiting.pop()
         if isinstance(value, dict):
-            path = value.get("path")
-            if isinstance(path, str) and _OUTSIDE.match(path):
+            path, url = value.get("path"), value.get("url")
+            if path is not None and not _is_within(path, uploads):
                 return True
-            url = value.get("url")
-            if isinstance(url, str) and "path" not in value and _OUTSIDE.match(url):
+            if url is not None and not (path is not None and isinstance(url, str) and _HERE.fullmatch(url)):
                 return True
             waiting.extend(value.values())
         elif isinstance(value, list):
             waiting.extend(value)
     return False
+
+
+def _is_within(path: object, folder: Path) -> bool:
+    try:
+        return isinstance(path, str) and Path(path).is_absolute() and Path(path).resolve().is_relative_to(folder)
+    except (OSError, ValueError):  # a name that no file system takes
+        return False
 
 
 async def _refuse(scope: MutableMapping[str, Any], send: Send, status: int, reason: str) -> None:

@@ -82,7 +82,7 @@ def _build_look(subject: Subject, limits: Limits) -> None:
                 operations = [_ask_for_magnitude(name, subject) for name in TWELVE]
                 reset = gr.Button("Undo all", size="sm")
         with gr.Column(scale=5, min_width=300):
-            seen = gr.HTML(show(0, None, AS_IT_IS, *(each.value for each in operations)))
+            seen = gr.HTML(apply_default_css=False, value=show(0, None, AS_IT_IS, *(each.value for each in operations)))
     gr.Markdown("## Break it")
     with gr.Row():
         with gr.Column(scale=2, min_width=280):
@@ -93,7 +93,7 @@ def _build_look(subject: Subject, limits: Limits) -> None:
             go = gr.Button("Attack", variant="primary")
             least = gr.Button("Find the smallest ε that breaks it")
         with gr.Column(scale=5, min_width=300):
-            broken = gr.HTML(_HINT)
+            broken = gr.HTML(_HINT, apply_default_css=False)
     inputs = [place, upload, label, *operations]
     shown = gr.on([each.change for each in inputs], show, inputs, seen, api_name="look", **_ALONE, **_LIVE)
     shown.then(lambda: _HINT, None, broken, api_visibility="private", show_progress="hidden", queue=False)
@@ -127,7 +127,7 @@ def _build_factors(subject: Subject, limits: Limits) -> None:
             rank = gr.Slider(1, largest, value=min(4, largest), step=1, label="Rank r")
             scale = gr.Slider(0.25, 4, value=1, step=0.05, label="Gauge: scale c of (cA, B/c)")
         with gr.Column(scale=5, min_width=300):
-            seen = gr.HTML(show(0, None, min(4, largest), 1.0))
+            seen = gr.HTML(apply_default_css=False, value=show(0, None, min(4, largest), 1.0))
     inputs = [place, upload, rank, scale]
     upload.change(most, upload, rank, api_visibility="private", queue=False)
     gr.on([each.change for each in inputs], show, inputs, seen, api_name="factor", **_LIVE)
@@ -148,7 +148,9 @@ def _build_recurrence(limits: Limits) -> None:
             length = gr.Slider(2, limits.length, value=start.length, step=1, label="Steps of the sequence")
             cell = gr.Radio(list(CELLS), value=start.cell, label="Cell: linear, tanh or relu")
         with gr.Column(scale=5, min_width=300):
-            seen = gr.HTML(show(start.radius, start.norm, start.hidden, start.length, start.cell))
+            seen = gr.HTML(
+                apply_default_css=False, value=show(start.radius, start.norm, start.hidden, start.length, start.cell)
+            )
     inputs = [radius, norm, hidden, length, cell]
     gr.on([each.change for each in inputs], show, inputs, seen, api_name="recurrence", **_LIVE)
 
@@ -172,9 +174,9 @@ def _ask_for_picture(subject: Subject) -> tuple[gr.Slider, gr.Image]:
     upload = gr.Image(
         type="filepath",
         image_mode=None,
-        sources=["upload", "clipboard"],
+        sources=["upload"],
         label="Or a picture of your own",
-        height=170,
+        height=180,
         buttons=[],
     )
     return place, upload

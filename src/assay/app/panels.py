@@ -17,7 +17,7 @@ from assay.app.recurring import Recurrence
 from assay.app.subject import Subject
 from assay.data.pictures import png_base64, to_bytes
 from assay.report.theme import custom_properties
-from assay.report.wording import NORMS, inert
+from assay.report.wording import NORMS, inert, percent
 
 SHOWN = 10  # classes with a bar
 
@@ -73,8 +73,10 @@ def describe_breakage(found: Breakage) -> str:
         return f"Already wrong: it says {found.classes[was]}, not {name}. There is nothing to break."
     if not found.broken:
         reach = "" if found.epsilon is None else f" within {NORMS[found.norm]} {as_fraction(found.epsilon)}"
-        return f"It holds: still {found.classes[now]} ({found.after[now]:.1%}) after {found.attack}{reach}."
-    turned = f"{found.classes[was]} ({found.before[was]:.1%}) became {found.classes[now]} ({found.after[now]:.1%})"
+        return f"It holds: still {found.classes[now]} ({percent(found.after[now])}) after {found.attack}{reach}."
+    turned = (
+        f"{found.classes[was]} ({percent(found.before[was])}) became {found.classes[now]} ({percent(found.after[now])})"
+    )
     assert found.distance is not None
     if found.epsilon is None:
         return f"The smallest change found is {NORMS[found.norm]} {_size(found)}: {turned}."

@@ -9,10 +9,12 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from assay.app.guard import Guard
 from assay.app.limits import LIMITS, Limits
 from assay.app.subject import Subject
+from assay.augment.engine import prepare_kernels
 from assay.errors import DependencyError, OptionError
 
 ADDRESS = "127.0.0.1"
@@ -41,6 +43,7 @@ def served(subject: Subject, *, port: int | None = None, limits: Limits = LIMITS
 
         logging.getLogger("httpx").setLevel(logging.WARNING)
         page = build_app(subject, limits=limits)
+        threading.Thread(target=prepare_kernels, daemon=True).start()  # before the first attack by image operations
         try:
             _, address, _ = page.launch(
                 server_name=ADDRESS,
@@ -60,8 +63,8 @@ def served(subject: Subject, *, port: int | None = None, limits: Limits = LIMITS
                 mcp_server=False,
                 footer_links=[],
                 theme=make_theme(gr),
-                css=style(),
-                app_kwargs={"middleware": [Middleware(Guard)]},
+                head=f"<style>{style()}</style>",  # as `css` every rule would be confined to a part of the page
+                app_kwargs={"middleware": [Middleware(Guard, uploads=Path(folder))]},
             )
         except OSError as error:
             raise OptionError("--port", expected="a free port", got=f"{chosen} ({error})") from None

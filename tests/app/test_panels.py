@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+import re
+import shlex
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import pytest
+import torch
+
+from assay.app.breaking import AttackChoice, break_picture, find_smallest
+from assay.app.factoring import factor_picture
+from assay.app.looking import look
+from assay.app.panels import show_breakage, show_error, show_factored, show_look, show_recurrence, style
+from assay.app.picture import alter, sample_at
+from assay.app.recurring import RecurrenceChoice, measure_recurrence
+from assay.report.theme import COLOURS
+
+HOSTILE = '"><img src=x onerror=alert(1)>\u202e'
+
+
+def command_of(html: str) -> list[str]:
+    """The words of the printed command, as a shell would split them."""
+
+    class Reader(HTMLParser):
+        inside, text = False, ""
+
+        def handle_starttag(self, tag, attrs):
+            self.inside = tag == "code"
+
+        def handle_endtag(self, tag):
+            self.inside = False
+
+        def handle_data(self, data):
+            self.text += data if self.inside else ""
+
+    reader = Reader()
+    reader.feed(html)
+    return shlex.split(reader.text)
+
+
+def test_a_look_shows_picture_gradient_probabilities_and_its_command(network):
+    picture = alter(sample_at(network.dataset, 2), {"Rotate": 15.0})
+    html = show_look(network, look(network, picture))
+    assert html.count("data:image/png;base64,") == 2
+    assert len(re.findall(r"<i style=\"width:[\d.]+%\"></i>", html)) == 4
+    assert command_of(html) == [
+        "assay",
+        "look",
+        "net.py:build",
+        "--data",
+        "x",
+        "--sample",
+        "11",
+        "--apply",
+        "rotate=15",
+    ]
+
+
+def test_a_breakage_shows_three_pictures_and_the_loss(network):
+    picture = sample_at(network.dataset, 2)
+    html = show_breakage(network, break_picture(network, picture, AttackChoice(steps=4, epsilon=0.1)))
+    assert html.count("data:image/png;base64,") == 3
+    assert html.count("<svg") == 1
+    assert command_of(html)[-8:] == ["--attack", "pgd", "--norm", "linf", "--epsilon", "25.5/255", "--steps", "4"]
+    html = show_breakage(network, find_smallest(network, picture, norm="l2"))
+    assert "The smallest change found is L2" in html
+    assert command_of(html)[-3:] == ["--smallest", "--norm", "l2"]
+
+
+@pytest.mark.parametrize("quiet", [True, False])
+def test_names_from_outside_are_text(network, quiet):
+    classes = tuple(HOSTILE + str(i) for i in range(4))
+    hostile = replace(network, dataset=replace(network.dataset, classes=classes))
+    picture = replace(sample_at(hostile.dataset, 0), name=HOSTILE, words=("--image", HOSTILE))
+    html = show_look(hostile, look(hostile, picture))
+    html += show_breakage(hostile, break_picture(hostile, picture, AttackChoice(epsilon=0.0 if quiet else 0.2)))
+    html += show_factored(factor_picture(torch.rand(1, 5, 5), name=HOSTILE, rank=2, words=(HOSTILE,)))
+    html += show_error(HOSTILE)
+    assert "<img src=x" not in html
+    assert "onerror=alert(1)&gt;" in html
+    assert "\u202e" not in html
+
+
+def test_factors_and_recurrences_print_their_commands():
+    html = show_factored(factor_picture(torch.rand(3, 9, 8), name="p", rank=2, scale=2, words=("p q.png",)))
+    assert command_of(html) == ["assay", "factor", "p q.png", "--rank", "2", "--scale", "2"]
+    assert html.count("<svg") == 2
+    html = show_recurrence(measure_recurrence(RecurrenceChoice(radius=1.1, norm=4, hidden=4, length=150)))
+    assert command_of(html)[:3] == ["assay", "trace", "rnn-linear"]
+    assert "grows to" in html
+    assert "necessary for exploding, not sufficient" in html
+
+
+@pytest.mark.parametrize("values", [{"radius": 0, "norm": 0}, {"radius": 0, "norm": 3}, {"radius": 1.5, "norm": 5}])
+def test_recurrences_at_the_ends_are_drawn(values):
+    assert "<svg" in show_recurrence(measure_recurrence(RecurrenceChoice(hidden=4, length=80, **values)))
+
+
+def test_the_style_sheet_wears_the_colours_of_the_report_and_fetches_nothing():
+    sheet = style()
+    assert all(colour in sheet for pair in COLOURS.values() for colour in pair)
+    assert "url(" not in sheet
+    assert "@import" not in sheet
+    assert "<" not in sheet
