@@ -15,7 +15,8 @@ from assay.data.dataset import ImageDataset
 from assay.errors import ModelError, OptionError
 from assay.lowrank.allocate import Choice, allocate
 from assay.lowrank.latency import Latency, measure_latencies
-from assay.lowrank.layers import Traffic, fit_chain, rank_curve, truncate_weights
+from assay.lowrank.layers import Traffic, compose, fit_chain, rank_curve, truncate_weights
+from assay.lowrank.moments import DAMPING
 from assay.models.factorized import LayerFactors, install, read_structure
 from assay.models.loading import load_model
 
@@ -87,6 +88,46 @@ def test_knowing_the_data_beats_the_truncated_weight_at_every_rank(rank: int) ->
     assert torch.allclose(product, (u[:, :rank] * s[:rank]) @ v[:rank], atol=1e-5)
     chain, _ = fit_chain(layer, factors, traffic_of(layer, x))
     assert missed(layer, chain, x) < missed(layer, plain, x)
+
+
+def test_errors_count_by_the_metric() -> None:
+    layer, x = nn.Conv2d(6, 8, 3, padding=1), correlated(24, 6, 12)
+    root = torch.diag(torch.logspace(-1, 1, 8)) @ torch.linalg.qr(draw(8, 8, seed=7)).Q
+    metric = (root.T @ root).double()
+    damped = metric + DAMPING * metric.diagonal().mean() * torch.eye(8)
+
+    def weighed(chain: nn.Module) -> float:
+        with torch.no_grad():
+            gap = (layer(x) - chain(x)).movedim(1, -1).reshape(-1, 8).double()
+        return float(((gap @ damped) * gap).sum() / len(gap))
+
+    for kind in KINDS:
+        factors = LayerFactors(layer="x", kind=kind, rank=4, inner=5 if kind == "tucker" else None)
+        plain, _ = fit_chain(layer, factors, traffic_of(layer, x))
+        chain, error = fit_chain(layer, factors, traffic_of(layer, x), metric)
+        assert weighed(chain) < 0.7 * weighed(plain)
+        assert error == pytest.approx(weighed(chain), rel=2e-2)
+
+
+def test_few_samples_do_not_draw_a_layer_far_from_what_it_was() -> None:
+    layer, x, fresh = nn.Linear(64, 24), draw(60, 64, seed=1), draw(500, 64, seed=2)
+    with torch.no_grad():
+        wanted = layer(x)
+        disturbed = Traffic(x + 0.1 * draw(60, 64, seed=3), wanted)
+        chain, _ = fit_chain(layer, LayerFactors(layer="x", kind="linear", rank=20), disturbed)
+        assert float((chain(fresh) - layer(fresh)).square().mean()) < 0.3 * float(layer(fresh).var())
+
+
+def test_the_product_of_a_chain_as_one_weight() -> None:
+    layer, x = nn.Conv2d(5, 7, 3, padding=1), correlated(4, 5, 9)
+    for kind in KINDS:
+        factors = LayerFactors(layer="x", kind=kind, rank=3, inner=2 if kind == "tucker" else None)
+        chain = fit_chain(layer, factors, traffic_of(layer, x))[0]
+        whole = nn.Conv2d(5, 7, 3, padding=1)
+        with torch.no_grad():
+            whole.weight.copy_(compose(chain, kind).reshape(whole.weight.shape))
+            whole.bias.copy_(chain[-1].bias)
+            assert torch.allclose(whole(x), chain(x), atol=1e-4)
 
 
 def test_a_layer_is_fitted_to_the_inputs_it_really_gets() -> None:

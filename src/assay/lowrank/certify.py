@@ -23,6 +23,7 @@ from assay.lowrank.certificate import (
     random_ceilings,
     write_certificate,
 )
+from assay.lowrank.factors import gram_of
 from assay.lowrank.krylov import RitzSpace, block_krylov, orthonormalize
 from assay.lowrank.matrix import BLOCK_BYTES, Matrix, Scaled, block_rows
 from assay.lowrank.plan import CHEAP_GRAM, GRAM_LIMIT
@@ -137,7 +138,7 @@ def _look(
     probes = orthonormalize(drawn - basis @ (basis.T @ drawn), basis)
     image, cross = matrix.apply_gram_across(torch.cat([basis, probes], 1), A)
     rows = basis.T @ B.double().T  # B in the basis, (ℓ, r)
-    size = float(matrix.sum_over_processes(A.double().T @ A.double()).mul(B.double() @ B.double().T).sum())
+    size = float((gram_of(A, matrix) * (B.double() @ B.double().T)).sum())
     error = max(0.0, energy - 2 * float((rows * cross[:ell]).sum()) + size)
     # What is left of X after a good fit would drown in the rounding of this difference.
     entrywise = matrix.residual_is_entrywise and error <= 1e-3 * energy
@@ -148,7 +149,7 @@ def _look(
 
 def measure_objective(matrix: Matrix, A: Tensor, B: Tensor, seen: _Seen, *, ridge: float) -> Measured:
     """f with its rounding: each entry of X − AB is off by at most (r+2)u(|X| + |A||B|), and sums by γ_k."""
-    size_a = math.sqrt(float(matrix.sum_over_processes(A.double().square().sum())))
+    size_a = math.sqrt(float(gram_of(A, matrix).trace()))
     size_b = float(torch.linalg.matrix_norm(B.double()))
     reach = math.sqrt(seen.energy) + size_a * size_b
     value = seen.error + ridge * (size_a**2 + size_b**2)

@@ -57,7 +57,7 @@ def factors_from_basis(matrix: Matrix, basis: Tensor) -> tuple[Tensor, Tensor, T
     1e-8 σ₁ and is cheap; below 1e-3 σ₁ a Householder QR of XV takes over.
     """
     image = matrix.times(basis.to(matrix.dtype))
-    small = _gram(image, matrix)
+    small = gram_of(image, matrix)
     squares, turn = torch.linalg.eigh(small)
     sigma = squares.flip(0).clamp_min(0).sqrt()
     turn = turn.flip(1)
@@ -78,7 +78,8 @@ def split(left: Tensor, sigma: Tensor, right: Tensor, *, ridge: float, dtype: to
     return (left * root.to(left.dtype)).to(dtype), (root[:, None] * right.T).to(dtype)
 
 
-def _gram(image: Tensor, matrix: Matrix) -> Tensor:
+def gram_of(image: Tensor, matrix: Matrix) -> Tensor:
+    """UᵀU in float64 over the rows of all processes; U (rows, k), widened a part at a time."""
     total = torch.zeros(image.shape[1], image.shape[1], dtype=torch.float64)
     for part in torch.split(image, 1 << 16):
         wide = part.double()

@@ -54,7 +54,9 @@ def draw_flops(layers: Sequence[LayerCompression]) -> AnyChart:
         for layer in layers
     ]
     order = [layer.name for layer in layers]
-    y = alt.Y("layer:N", title=None, sort=order, axis=alt.Axis(ticks=False, domain=False, labelLimit=140))
+    extent = 8 * max(len(name) for name in order)  # the page's letters are wider than those that Vega measures with
+    axis = alt.Axis(ticks=False, domain=False, labelLimit=170, minExtent=min(170, extent))
+    y = alt.Y("layer:N", title=None, sort=order, axis=axis)
     x_axis = alt.Axis(tickCount=5, format="~s")
     base = alt.Chart(source(rows)).encode(y=y, description="tip:N")
     title = "million FLOPs an image"

@@ -21,7 +21,7 @@ def render_compression_page(report: CompressionReport) -> str:
         text=(
             f"One batch of {before.batch} images took {1e3 * before.latency:.2f} ms before and "
             f"{1e3 * after.latency:.2f} ms after, as the fastest of interleaved runs. "
-            f"On {after.clean.n:,} test images the accuracy is {_points(-lost)} points."
+            f"On {after.clean.n:,} test images the accuracy changes by {_points(-lost)} points."
         ),
         tiles=(
             ("FLOPs", f"{after.flops / before.flops:.2f}×"),
@@ -144,5 +144,5 @@ def _row(layer: LayerCompression) -> tuple[str, ...]:
 
 
 def _points(change: float) -> str:
-    """A change of accuracy with its sign, the sign of a number that is not nought."""
-    return f"{change:+.2f}".replace("-", "−")
+    """A change of accuracy with its sign; nought has none."""
+    return "0.00" if abs(change) < 0.005 else f"{change:+.2f}".replace("-", "−")
