@@ -26,7 +26,7 @@ from assay.training.recipes import AugmentOptions, OptimizerOptions, Recipe
 
 BASIC, SAME_CHANNELS, SAME_FLOPS = "basic", "bottleneck, equal channels", "bottleneck, equal FLOPs"
 MODEL = "resnet20"  # 20 = 6·3 + 2 = 9·2 + 2: nine basic blocks or six bottlenecks
-WIDTHS = tuple(width / 16 for width in range(4, 33))
+WIDTHS = tuple(width / 16 for width in range(12, 29))
 MARGIN = 1.0  # points of accuracy
 
 
