@@ -9,13 +9,13 @@ from assay.records.claims import Axis, Chart, Evidence, Fact, Grid, Point
 
 SMALL, LARGE = (3, 32, 32), (3, 224, 224)
 BASIC = {
-    "ResNet-20, option A": ("resnet20,shortcut=A", SMALL),
-    "ResNet-20, option B": ("resnet20,shortcut=B", SMALL),
-    "ResNet-56, option A": ("resnet56,shortcut=A", SMALL),
-    "ResNet-56, option B": ("resnet56,shortcut=B", SMALL),
-    "ResNet-18, option B": ("resnet18", LARGE),
+    "ResNet-20, A": ("resnet20,shortcut=A", SMALL),
+    "ResNet-20, B": ("resnet20,shortcut=B", SMALL),
+    "ResNet-56, A": ("resnet56,shortcut=A", SMALL),
+    "ResNet-56, B": ("resnet56,shortcut=B", SMALL),
+    "ResNet-18, B": ("resnet18", LARGE),
 }
-BOTTLENECK = {"ResNet-50, option B": ("resnet50", LARGE)}
+BOTTLENECK = {"ResNet-50, B": ("resnet50", LARGE)}
 
 
 def measure(settings: Settings) -> Evidence:
@@ -27,7 +27,7 @@ def measure(settings: Settings) -> Evidence:
         stray = [block.name for block in anatomy.blocks if (block in changes) != block.downsamples]
         facts.append(
             Fact(
-                name=f"exceptions in {name}",
+                name=f"exceptions in {name.replace(', ', ' with option ')}",
                 expected="none",
                 got=", ".join(stray) or "none",
                 holds=not stray,

@@ -127,11 +127,12 @@ def _curves(found: Mapping[float, Sequence[RemedyRun]]) -> Chart:
     points = []
     for amount, runs in found.items():
         norms = runs[0].norms_after[::-1]
-        points += [
-            Point(series=f"decay {amount:g}", x=t, y=norm / norms[0]) for t, norm in enumerate(norms) if norms[0] > 0
-        ]
+        points += [Point(series=f"decay {amount:g}", x=t, y=norm / norms[0]) for t, norm in enumerate(norms)]
+    most = len(points) // len(found) - 1
+    last = {point.series: point for point in points}
     return Chart(
-        finding="The gradient after training, step by step back from the loss",
+        finding=f"{most} steps back the gradient is {number(last['decay 0'].y)} of its size without decay, "
+        f"{number(last[f'decay {DECAYS[-1]:g}'].y)} with a decay of {DECAYS[-1]:g}",
         mark="line",
         x=Axis(title="distance from the loss, steps"),
         y=Axis(title="‖∂ℓ/∂h‖ over its value at the last step", scale="log"),

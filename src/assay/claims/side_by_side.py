@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from assay.claims.claim import Settings
 from assay.claims.rule import interval
 from assay.data.dataset import ImageDataset
 from assay.errors import DivergedError
@@ -106,3 +107,10 @@ def mean_curve(
         mean, low, high = interval([value(one.steps[i]) for one in outcomes])
         points.append(Point(series=series, x=i + 1, y=mean, low=low, high=high))
     return points
+
+
+def picture_side(settings: Settings) -> int | None:
+    """Pixels a side for networks that are trained many times: 8 for the digits, which were drawn on 8×8."""
+    if settings.data == "digits":
+        return 8
+    return settings.pick(tiny=8, quick=16, full=None)

@@ -17,7 +17,6 @@ from assay.report.drawing import (
     decades,
     figure,
     shapes,
-    side,
     source,
     tip,
 )
@@ -28,8 +27,8 @@ MOST_SIGNS = 30  # points of one series up to which each gets its sign
 ROW = 17  # pixels of height for one bar
 
 
-def draw_chart(chart: Chart) -> Figure | None:
-    """The figure, with its numbers below it; None when no point has a place on the axes."""
+def draw_chart(chart: Chart, *, full: bool = False) -> Figure | None:
+    """The figure, with its numbers below it; ``full`` as wide as the page. None when nothing fits the axes."""
     points = [point for point in chart.points if _fits(point.y, chart.y) and _fits(point.x, chart.x)]
     names = list(dict.fromkeys(point.series for point in points))[: len(SERIES)]
     points = [point for point in points if point.series in names]
@@ -39,12 +38,12 @@ def draw_chart(chart: Chart) -> Figure | None:
 
     def build(width: int) -> AnyChart:
         layers = _bars(chart, points, names, width) if sideways else _curves(chart, points, names)
-        room = side([str(point.x) for point in points], width) if sideways else 46
+        room = _room(points, width) if sideways else 46
         height = max(90, ROW * len(points) + 26 * len({p.x for p in points})) if sideways else 240
         return alt.layer(*layers).properties(width=width - room - 14, height=height)
 
     legend = names if len(names) > 1 or any(names) else ()
-    return figure(build, finding=chart.finding, note=_note(chart), table=_table(chart), legend=legend)
+    return figure(build, finding=chart.finding, note=_note(chart), table=_table(chart), full=full, legend=legend)
 
 
 def _curves(chart: Chart, points: Sequence[Point], names: Sequence[str]) -> list[alt.Chart]:
@@ -79,7 +78,7 @@ def _bars(chart: Chart, points: Sequence[Point], names: Sequence[str], width: in
     rows = [_row(point, chart) for point in points]
     values = [v for p in points for v in (p.y, p.low, p.high) if v is not None and _fits(v, chart.y)]
     order = list(dict.fromkeys(str(point.x) for point in points))
-    room = side(order, width)
+    room = _room(points, width)
     y = alt.Y("x:N", title=None, sort=order, axis=alt.Axis(labelLimit=room, ticks=False, domain=False, grid=False))
     offset = alt.YOffset("series:N", sort=list(names))
     zero = chart.mark == "bars" and chart.y.scale == "linear"
@@ -97,6 +96,11 @@ def _bars(chart: Chart, points: Sequence[Point], names: Sequence[str], width: in
             whisker.encode(x=alt.X("low:Q"), x2="high:Q", y=y, yOffset=offset, description=tip()),
         )
     return [*layers, *_levels(chart, y_axis=False)]
+
+
+def _room(points: Sequence[Point], width: int) -> int:
+    """What the longest name takes, at most two fifths of the width."""
+    return min(2 * width // 5, 7 * max(len(str(point.x)) for point in points) + 12)
 
 
 def _levels(chart: Chart, *, y_axis: bool) -> list[alt.Chart]:

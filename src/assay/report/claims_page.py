@@ -82,12 +82,14 @@ def render_claims(report: ClaimsReport) -> str:
 
 
 def _section(result: ClaimResult) -> ClaimSection:
-    figures = tuple(drawn for chart in result.evidence.charts if (drawn := draw_chart(chart)) is not None)
+    charts = result.evidence.charts
+    # two stand side by side; an odd one out takes the whole width
+    drawn = (draw_chart(chart, full=i == 0 and len(charts) % 2 == 1) for i, chart in enumerate(charts))
     return ClaimSection(
         result=result,
         effects=tuple(_effect(effect) for effect in result.effects),
         facts=result.evidence.facts,
-        figures=figures,
+        figures=tuple(figure for figure in drawn if figure is not None),
         tables=tuple(_table(grid) for grid in result.evidence.tables),
         work=seconds(result.seconds),
     )
@@ -116,11 +118,11 @@ def _strip(effect: Effect) -> Strip | None:
     room = 0.12 * (last - first) or 1.0
     first, last = first - room, last + room
     floor, ceiling = {
-        "increase": (margin, last),
-        "decrease": (first, -margin),
+        "increase": (margin, last + room),  # what is open has no border to be seen
+        "decrease": (first - room, -margin),
         "same": (-margin, margin),
-        "no decrease": (-margin, last),
-        "no increase": (first, margin),
+        "no decrease": (-margin, last + room),
+        "no increase": (first - room, margin),
     }[effect.expects]
     start, end, left, right, at, zero = (
         100 * (value - first) / (last - first) for value in (floor, ceiling, low, high, mean, 0.0)

@@ -21,7 +21,11 @@ LOOKS: Mapping[Outcome, Look] = MappingProxyType(
 def headline(report: ClaimsReport) -> str:
     """``Of 20 textbook statements, 11 hold, 6 do not and 3 stay undecided``."""
     counts = {outcome: sum(result.verdict == outcome for result in report.results) for outcome in LOOKS}
-    words = {"supported": ("holds", "hold"), "refuted": ("does not", "do not"), "undecided": ("stays undecided",) * 2}
+    words = {
+        "supported": ("holds", "hold"),
+        "refuted": ("does not", "do not"),
+        "undecided": ("stays undecided", "stay undecided"),
+    }
     parts = [f"{n} {words[outcome][n != 1]}" for outcome, n in counts.items() if n]
     if report.failed:
         parts.append(f"{len(report.failed)} could not be measured")

@@ -1,0 +1,178 @@
+"""Does a bottleneck block keep capacity at less compute?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+
+from assay.claims.claim import Claim, Settings
+from assay.claims.side_by_side import (
+    Outcome,
+    accuracy,
+    mean_point,
+    paired,
+    picture_side,
+    train_side_by_side,
+    training_loss,
+)
+from assay.data.dataset import ImageDataset, to_unit_range
+from assay.lowrank.latency import measure_latencies
+from assay.models.anatomy import measure_anatomy
+from assay.models.loading import load_model
+from assay.records.anatomy import Anatomy
+from assay.records.claims import Axis, Chart, Evidence, Fact, Grid, Reference, Sample
+from assay.training.recipes import AugmentOptions, OptimizerOptions, Recipe
+
+BASIC, SAME_CHANNELS, SAME_FLOPS = "basic", "bottleneck, equal channels", "bottleneck, equal FLOPs"
+MODEL = "resnet20"  # 20 = 6·3 + 2 = 9·2 + 2: nine basic blocks or six bottlenecks
+WIDTHS = tuple(width / 16 for width in range(12, 29))
+MARGIN = 1.0  # points of accuracy
+
+
+def measure(settings: Settings) -> Evidence:
+    """ResNet-20 of basic blocks, of bottlenecks with as many channels between blocks, and with as many FLOPs."""
+    side = picture_side(settings)
+    train, test = settings.train(side=side), settings.test(side=side)
+    seeds = settings.seeds(settings.pick(tiny=2, quick=8, full=8))
+    options = choose_networks(train)
+    anatomies = {name: _anatomy(chosen, train) for name, chosen in options.items()}
+    recipes = {name: _recipe(settings, chosen) for name, chosen in options.items()}
+    found = train_side_by_side(recipes, train, test, seeds=seeds)
+    models = [each[0].model for each in found.values()]
+    batch = to_unit_range(test.images[:64]).contiguous(memory_format=torch.channels_last)
+    latencies = dict(zip(found, measure_latencies(models, batch, budget=1.0), strict=True))
+    basic, same = anatomies[BASIC], anatomies[SAME_CHANNELS]
+    return Evidence(
+        how=f"Networks of depth {basic.depth} on {train.name} at {train.shape[1]}×{train.shape[2]} pixels: basic "
+        "blocks, bottlenecks whose blocks hand on as many channels (a quarter of them inside), and bottlenecks so wide "
+        f"that the FLOPs are equal; {len(found[BASIC][0].steps)} steps of SGD, {len(seeds)} seeds, the same batches.",
+        facts=(
+            Fact(
+                name="parameters at equal depth and channels, bottleneck over basic",
+                expected="below 1",
+                got=f"{same.parameters / basic.parameters:.2f}",
+                holds=same.parameters < basic.parameters,
+            ),
+            Fact(
+                name="FLOPs at equal depth and channels, bottleneck over basic",
+                expected="below 1",
+                got=f"{same.flops / basic.flops:.2f}",
+                holds=same.flops < basic.flops,
+            ),
+        ),
+        samples=(
+            _accuracy(found, SAME_CHANNELS),
+            _accuracy(found, SAME_FLOPS),
+            Sample(
+                name=f"training loss, {SAME_CHANNELS} minus basic",
+                unit="nats",
+                values=paired(found[SAME_CHANNELS], found[BASIC], training_loss),
+                expects="no increase",
+                margin=0.02,
+                decides=False,
+            ),
+        ),
+        charts=(_costs(found, anatomies),),
+        tables=(
+            Grid(
+                caption=f"What each costs and what it gives; latency of {len(batch)} pictures",
+                columns=(
+                    "blocks",
+                    "parameters",
+                    "MFLOPs a picture",
+                    "fastest pass, ms",
+                    "accuracy, %",
+                    "training loss, nats",
+                ),
+                rows=tuple(
+                    (
+                        name,
+                        anatomies[name].parameters,
+                        anatomies[name].flops / 1e6,
+                        1e3 * latencies[name].fastest,
+                        sum(map(accuracy, each)) / len(each),
+                        sum(map(training_loss, each)) / len(each),
+                    )
+                    for name, each in found.items()
+                ),
+            ),
+        ),
+        notes=(
+            "Fewer FLOPs are not as much less time: 1×1 convolutions and norms on many channels move memory more than "
+            "they compute. The table has both.",
+        ),
+    )
+
+
+def choose_networks(data: ImageDataset) -> Mapping[str, Mapping[str, object]]:
+    """The three networks' options; of sixteenths of a width, the one whose FLOPs come nearest to the basic blocks'."""
+    basic: Mapping[str, object] = {"shortcut": "B"}
+    bottleneck = {"shortcut": "B", "block": "bottleneck"}
+    wanted = _anatomy(basic, data).flops
+    nearest = min(WIDTHS, key=lambda width: abs(_anatomy({**bottleneck, "width": width}, data).flops - wanted))
+    return {
+        BASIC: basic,
+        SAME_CHANNELS: {**bottleneck, "width": 0.25},
+        SAME_FLOPS: {**bottleneck, "width": nearest},
+    }
+
+
+def _anatomy(options: Mapping[str, object], data: ImageDataset) -> Anatomy:
+    chosen = ",".join(f"{key}={value}" for key, value in options.items())
+    return measure_anatomy(load_model(f"{MODEL},{chosen}", image_shape=data.shape, classes=10), image_shape=data.shape)
+
+
+def _recipe(settings: Settings, options: Mapping[str, object]) -> Recipe:
+    return Recipe(
+        name="bottleneck",
+        data=settings.data,
+        model=MODEL,
+        model_options=dict(options),
+        epochs=settings.pick(tiny=0.1, quick=5 if settings.data == "digits" else 0.3, full=5),
+        batch_size=64,
+        refresh_batchnorm=1000,
+        optimizer=OptimizerOptions(lr=0.1),
+        augment=AugmentOptions(name="none"),
+    )
+
+
+def _accuracy(found: Mapping[str, Sequence[Outcome]], name: str) -> Sample:
+    return Sample(
+        name=f"accuracy, {name} minus basic",
+        unit="points",
+        values=paired(found[name], found[BASIC], accuracy),
+        expects="no decrease",
+        margin=MARGIN,
+    )
+
+
+def _costs(found: Mapping[str, Sequence[Outcome]], anatomies: Mapping[str, Anatomy]) -> Chart:
+    points = [mean_point(each, accuracy, x=anatomies[name].flops / 1e6, series=name) for name, each in found.items()]
+    means = {point.series: point.y for point in points}
+    share = anatomies[SAME_CHANNELS].flops / anatomies[BASIC].flops
+    return Chart(
+        finding=f"With {share:.0%} of the FLOPs bottlenecks reach {means[SAME_CHANNELS]:.1f} %, with as many "
+        f"{means[SAME_FLOPS]:.1f} %; basic blocks {means[BASIC]:.1f} %",
+        mark="points",
+        x=Axis(title="MFLOPs a picture", scale="log"),
+        y=Axis(title="test accuracy, %"),
+        points=tuple(points),
+        references=(Reference(y=means[BASIC] - MARGIN, name="basic less the margin"),),
+        note="Interval: 95 % over the seeds.",
+    )
+
+
+BOTTLENECK = Claim(
+    id="bottleneck",
+    sentence="A 1×1–3×3–1×1 block keeps capacity at less compute.",
+    decides="Against basic blocks of equal depth: with equal channels fewer parameters and FLOPs and an accuracy at "
+    "most 1 point lower, and with equal FLOPs an accuracy at most 1 point lower.",
+    would_change="Depth and width: the design was made for networks of 50 layers and more with 256 channels between "
+    "blocks, where a quarter of them is still 64.",
+    references=(
+        "He, Zhang, Ren and Sun 2016, Deep residual learning, section 4.1 and figure 5, arXiv:1512.03385",
+        "Zagoruyko and Komodakis 2016, Wide residual networks, arXiv:1605.07146",
+    ),
+    measure=measure,
+)

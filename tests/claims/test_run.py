@@ -1,0 +1,153 @@
+"""Running claims: side by side, resumable, one run a folder, and no claim takes another with it."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from assay.claims import Claim, Settings, find_claims, run_claims
+from assay.claims.journal import Journal, fingerprint
+from assay.errors import OptionError, OutputError
+from assay.files import locked
+from assay.records.claims import ClaimResult, ClaimsReport, Evidence, Sample
+
+TINY = Settings(budget="tiny")
+CHEAP, QUICKEST = "factor-gauge", "group-by-name"
+
+
+ODD = """
+import os
+
+def fails(settings):
+    raise ValueError("no such\\nthing")
+
+def dies(settings):
+    os._exit(7)
+"""
+
+
+def odd(name: str) -> Claim:
+    """A claim whose experiment is a function of the module ``odd_experiments``."""
+    return replace(find_claims([CHEAP])[0], id=name, measure=getattr(importlib.import_module("odd_experiments"), name))
+
+
+def result_of(name: str, settings: Settings = TINY) -> ClaimResult:
+    claim = find_claims([name])[0]
+    return ClaimResult(
+        id=claim.id,
+        sentence=claim.sentence,
+        decides=claim.decides,
+        would_change=claim.would_change,
+        references=claim.references,
+        budget=settings.budget,
+        data=settings.data,
+        seed=settings.seed,
+        evidence=Evidence(
+            how="so", samples=(Sample(name="x", unit="", values=(float("nan"),), expects="same", margin=1),)
+        ),
+        effects=(),
+        verdict="undecided",
+        because="kept",
+        seconds=1.0,
+    )
+
+
+def test_claims_that_fail_or_die_leave_the_others_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "odd_experiments.py").write_text(ODD)
+    monkeypatch.syspath_prepend(tmp_path)
+    seen: list[str] = []
+    report = run_claims(
+        [odd("fails"), odd("dies"), *find_claims([CHEAP])],
+        folder=tmp_path / "out",
+        settings=TINY,
+        processes=2,
+        on_outcome=lambda outcome: seen.append(outcome.id),
+    )
+    assert [result.id for result in report.results] == [CHEAP]
+    errors = {failed.id: failed.error for failed in report.failed}
+    assert errors["fails"] == "ValueError: no such thing"
+    assert "its process ended with code 7" in errors["dies"]
+    assert sorted(seen) == ["dies", CHEAP, "fails"]
+    assert [path.name for path in (tmp_path / "out" / "results").iterdir()] == [f"{CHEAP}.json"]
+
+
+def test_one_seed_gives_one_result_in_any_process(tmp_path: Path, examined) -> None:
+    report = run_claims(find_claims([CHEAP]), folder=tmp_path, settings=TINY, processes=1)
+    here = examined(CHEAP)
+    assert report.results[0].model_copy(update={"seconds": 0.0}) == here.model_copy(update={"seconds": 0.0})
+    assert ClaimsReport.model_validate_json(report.model_dump_json()) == report
+
+
+def test_a_second_run_on_one_folder_is_refused(tmp_path: Path) -> None:
+    with locked(tmp_path / ".lock", wait=False), pytest.raises(OutputError, match="another run is writing there"):
+        run_claims(find_claims([CHEAP]), folder=tmp_path, settings=TINY)
+
+
+def test_results_are_taken_over_only_with_resume_and_only_of_the_same_settings(tmp_path: Path) -> None:
+    Journal(tmp_path, TINY, resume=False).add(result_of(CHEAP))
+    assert Journal(tmp_path, TINY, resume=False).find(CHEAP) is None
+    assert Journal(tmp_path, replace(TINY, seed=1), resume=True).find(CHEAP) is None
+    kept = Journal(tmp_path, TINY, resume=True).find(CHEAP)
+    assert kept is not None
+    assert kept.because == "kept"
+    report = run_claims(find_claims([CHEAP]), folder=tmp_path, settings=TINY, resume=True)
+    assert report.results[0].because == "kept"
+    (tmp_path / "results" / f"{CHEAP}.json").write_text('{"fingerprint": ')
+    assert Journal(tmp_path, TINY, resume=True).find(CHEAP) is None
+
+
+def test_the_fingerprint_knows_the_weights(tmp_path: Path) -> None:
+    weights = tmp_path / "w.pt"
+    weights.write_bytes(b"one")
+    settings = replace(TINY, model="resnet20", weights=weights)
+    before = fingerprint(settings)
+    weights.write_bytes(b"two")
+    assert len({before, fingerprint(settings), fingerprint(TINY)}) == 3
+
+
+def test_claims_are_found_by_id_in_the_order_of_the_registry() -> None:
+    every = [claim.id for claim in find_claims([])]
+    assert len(set(every)) == len(every)
+    assert [claim.id for claim in find_claims(["factor-svd", "residual-shape", "factor-svd"])] == [
+        name for name in every if name in {"factor-svd", "residual-shape"}
+    ]
+    with pytest.raises(OptionError, match="did you mean factor-svd"):
+        find_claims(["factor-sdv"])
+
+
+@pytest.mark.parametrize(
+    ("how", "code"),
+    [(signal.SIGINT, 3), (signal.SIGKILL, -signal.SIGKILL)],
+    ids=["Ctrl-C", "kill -9"],
+)
+def test_a_stopped_run_goes_on_where_it_was(tmp_path: Path, how: signal.Signals, code: int) -> None:
+    command = [sys.executable, "-m", "assay", "claims", QUICKEST, "factor-svd", "--processes", "1"]
+    process = subprocess.Popen(
+        [*command, "--out", str(tmp_path)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    finished = tmp_path / "results" / f"{QUICKEST}.json"
+    deadline = time.monotonic() + 120
+    while not finished.is_file() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+    os.killpg(process.pid, how) if how is signal.SIGINT else process.send_signal(how)  # as a terminal does
+    _, errors = process.communicate(timeout=60)  # returns only once the measuring process has ended too
+    assert process.returncode == code, errors
+    assert "Traceback" not in errors
+    assert not (tmp_path / "claims.json").exists()
+
+    kept = ClaimResult.model_validate(json.loads(finished.read_text())["result"])
+    report = run_claims(find_claims([QUICKEST]), folder=tmp_path, settings=Settings(), resume=True)
+    assert report.results == (kept,)
