@@ -88,7 +88,7 @@ def measure_sequence_accuracy(
 ) -> SequenceAccuracy:
     """Loss and right answers on ``n`` sequences of the task's test stream, beside the loss that needs no memory."""
     inputs, targets = task.draw(n, TEST, 0)
-    outputs = run_over(model, inputs.to(device_of(model)).split(batch_size))
+    outputs = run_over(model, torch.split(inputs.to(device_of(model)), batch_size))
     return SequenceAccuracy.of(
         int(task.right(outputs, targets).sum()),
         n,

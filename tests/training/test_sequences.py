@@ -183,6 +183,13 @@ def test_the_command_trains_tests_and_its_folder_can_be_opened_again(
     assert not (tmp_path / "other").exists()
 
 
+def test_another_sequence_model_keeps_the_way_of_reading(run: Callable[..., tuple[int, str, str]]) -> None:
+    shown = run("train", "--recipe", "digits-pixels-lstm", "--model", "gru", "--show")[1]
+    assert 'model = "gru"' in shown
+    assert 'by = "pixel"' in shown
+    assert 'by = "pixel"' not in run("train", "--recipe", "digits-pixels-lstm", "--model", "mlp", "--show")[1]
+
+
 def test_a_folder_that_is_no_such_run_is_named(tmp_path: Path) -> None:
     with pytest.raises(AssayError, match=r"config\.json: expected the configuration of a run"):
         load_sequence_run(tmp_path)

@@ -69,7 +69,7 @@ def write_trace(
         seconds=(datetime.now(UTC) - started).total_seconds(),
         environment=describe_environment(choose_device(device)),
         stages=(),
-        records=tuple(records),  # type: ignore[arg-type]  # pydantic tells the kinds apart
+        records=tuple(records),
         verdicts=judge(records),
     )
     write_atomically(out / "trace.json", checkup.model_dump_json(indent=1) + "\n")

@@ -184,7 +184,10 @@ def _choose_recipe(
     else:
         recipe = load_recipe(name or _RECIPES.get(data or "digits", "default"), overrides=sets)
     if model is not None and model != recipe.model:
-        recipe = recipe.model_copy(update={"model": model, "model_options": {}})
+        from assay.models.sequence import CELLS
+
+        alike = {model, recipe.model} <= CELLS.keys()  # all sequence models take the same options
+        recipe = recipe.model_copy(update={"model": model, "model_options": recipe.model_options if alike else {}})
     return recipe
 
 

@@ -92,12 +92,10 @@ def layers_by_steps(trace: DepthTrace) -> _Chart:
     ]
     order = [layer.name for layer in trace.layers]
     steps = alt.Axis(labelOverlap=True, labelAngle=0)
-    place = {
-        "x": alt.X("step:O", sort=[str(step) for step in trace.steps], title="training step", axis=steps),
-        "y": alt.Y("layer:N", sort=order, title=None, axis=alt.Axis(labelLimit=240)),
-    }
+    x = alt.X("step:O", sort=[str(step) for step in trace.steps], title="training step", axis=steps)
+    y = alt.Y("layer:N", sort=order, title=None, axis=alt.Axis(labelLimit=240))
     found = {str(row["kind"]) for row in rows}
-    base = alt.Chart(alt.InlineData(values=rows)).encode(**place)
+    base = alt.Chart(alt.InlineData(values=rows)).encode(x=x, y=y)
     colour = alt.Color("y:Q", title="power of ten", scale=alt.Scale(scheme="viridis"))
     layers = [base.transform_filter("datum.kind === 'finite'").mark_rect().encode(color=colour)]
     layers += [
@@ -108,8 +106,7 @@ def layers_by_steps(trace: DepthTrace) -> _Chart:
     names = {"zero": "grey: no gradient reaches it", "not finite": "black: not finite"}
     subtitle = "; ".join(said for kind, said in names.items() if kind in found)
     title = alt.TitleParams("Gradient of each layer's output over training", subtitle=subtitle)
-    chart: alt.LayerChart = alt.layer(*layers).properties(width=WIDTH, height=max(120, 14 * len(order)), title=title)
-    return chart
+    return alt.layer(*layers).properties(width=WIDTH, height=max(120, 14 * len(order)), title=title)
 
 
 def _kind(value: float) -> str:
@@ -127,12 +124,13 @@ def forget_time_constants(traces: Sequence[TimeTrace]) -> _Chart:
     ]
     names = list(dict.fromkeys(str(row["series"]) for row in rows))
     length = max((trace.length for trace in traces), default=1)
-    taus = [float(row["tau"]) for row in rows] + [float(length)]
+    taus = [length, *(max(tau, 1e-2) for trace in traces for one in trace.time_constants for tau in one.steps)]
+    taus = [tau for tau in taus if math.isfinite(tau)]
     scale = alt.Scale(type="log", domain=[0.8 * min(taus), 1.25 * max(taus)], nice=False)
     x = alt.X("tau:Q", scale=scale, title="time constant of a unit, steps")
     curves = alt.Chart(alt.InlineData(values=rows)).mark_line(interpolate="step", strokeWidth=2.2)
     end = alt.Chart(alt.InlineData(values=[{"tau": length}])).mark_rule(strokeDash=[4, 4], color=_SOFT)
-    chart: alt.LayerChart = alt.layer(
+    chart = alt.layer(
         curves.encode(
             x=x,
             y=alt.Y("share:Q", title="share of units at or below", axis=alt.Axis(format="%")),

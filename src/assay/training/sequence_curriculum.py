@@ -45,7 +45,7 @@ class SequenceCurriculum(Curriculum):
         with state.clock.part("images"):
             inputs, targets = self._task.draw(self.batch_size, TRAIN, step)
         size = self._micro_batch or self.batch_size
-        pieces = list(zip(inputs.split(size), targets.split(size), strict=True))
+        pieces = list(zip(torch.split(inputs, size), torch.split(targets, size), strict=True))
         mine = range(self._processes.rank, len(pieces), self._processes.world)
         return [(number, partial(self._learn, inputs=pieces[number][0], targets=pieces[number][1])) for number in mine]
 
