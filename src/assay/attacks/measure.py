@@ -10,8 +10,9 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from assay.attacks.engine import OnStep, Outcome, attack
+from assay.attacks.engine import OnStep, attack
 from assay.attacks.ensemble import MinimumNorm
+from assay.attacks.outcome import Outcome
 from assay.attacks.plan import Attack
 from assay.attacks.registry import find_attack
 from assay.attacks.threat import Threat

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from assay.attacks.lanes import Answer, Lanes
-from assay.attacks.losses import Loss, margin
+from assay.attacks.losses import Loss
 from assay.attacks.rounding import Rounded, round_to_bfloat16
+from assay.attacks.success import nearness, succeeds
 from assay.attacks.surrogate import fold_batch_norm
 from assay.attacks.threat import Threat
 from assay.errors import ModelError
@@ -101,9 +102,9 @@ class Network:
                 answering, lanes.take(wanted), method_loss
             )
             logits[~wanted], losses[~wanted] = self._evaluate(answering, lanes.take(~wanted), method_loss)
-        broken = predictions(logits) != lanes.labels
+        broken = succeeds(logits, lanes)
         if rounded is not None:
-            broken |= margin(logits, lanes.labels, lanes.target) > -rounded.resolution
+            broken |= nearness(logits, lanes) > -rounded.resolution
         if bool(broken.any()):
             rows = broken.nonzero()[:, 0]
             broken[rows] = threat.contains(lanes.candidate[rows], lanes.images[rows], lanes.epsilon[rows])
@@ -162,11 +163,6 @@ class Network:
             self.smallest = PADDED
             return self._answer(network, images)
         return logits[:n].float()
-
-
-def predictions(logits: Tensor) -> Tensor:
-    """int64 (B,): the class of the largest logit; −1 where a logit is not finite, which is never right."""
-    return torch.where(logits.isfinite().all(dim=1), logits.argmax(dim=1), -1)
 
 
 @contextmanager
