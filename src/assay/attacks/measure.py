@@ -44,13 +44,16 @@ def measure_robust_accuracy(
     batch_size: int = 256,
     average: int = 1,
     precision: Precision | str = "auto",
+    target: int | None = None,
     clean: Predictions | None = None,
     on_step: OnStep | None = None,
 ) -> RobustnessMeasurement:
     """Accuracy of ``model`` on ``dataset`` after ``attack``; samples wrong before it count as wrong.
 
     ``clean`` are the predictions on the untouched images where they are known already; ``average`` passes make one
-    gradient (for randomised models); ``precision`` is that of the search. The model is left as found.
+    gradient (for randomised models); ``precision`` is that of the search. With a
+    ``target`` only images turned into that class count as broken, and none of ``dataset`` may be of it. The model is
+    left as found.
     Raises what :func:`assay.attacks.engine.attack` raises.
     """
     options = find_attack(attack) if isinstance(attack, str) else attack
@@ -64,13 +67,14 @@ def measure_robust_accuracy(
         batch_size=batch_size,
         average=average,
         precision=precision,
+        target=target,
         clean=clean,
         on_step=on_step,
     )
-    rounded = count_right_after_rounding(model, dataset, outcome, batch_size=batch_size)
-    return RobustnessMeasurement(
-        summarize_attack(outcome, options=options, seed=seed, correct_after_rounding=rounded), outcome
-    )
+    rounded = count_right_after_rounding(model, dataset, outcome, batch_size=batch_size) if target is None else None
+    record = summarize_attack(outcome, options=options, seed=seed, correct_after_rounding=rounded)
+    named = None if target is None else dataset.classes[target]
+    return RobustnessMeasurement(record.model_copy(update={"target": named}), outcome)
 
 
 def _attack_dataset(
@@ -86,6 +90,7 @@ def _attack_dataset(
     on_step: OnStep | None,
     average: int = 1,
     precision: Precision | str = "auto",
+    target: int | None = None,
 ) -> Outcome:
     known = predict(model, dataset, batch_size=batch_size) if clean is None else clean
     return attack(
@@ -99,6 +104,7 @@ def _attack_dataset(
         batch_size=batch_size,
         ids=dataset.ids,
         clean_logits=known.logits,
+        targets=None if target is None else torch.full_like(dataset.labels, target),
         average=average,
         precision=precision,
         on_step=on_step,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,6 +13,7 @@ from assay.errors import OptionError
 
 if TYPE_CHECKING:
     from assay.attacks.campaign import Campaign, Shard
+    from assay.data.dataset import ImageDataset
     from assay.records.attack import AttackSanity, EpsilonCurve, RobustAccuracy
 
 
@@ -34,6 +36,14 @@ def attack(
     ] = None,
     loss: Annotated[
         str | None, typer.Option(help="What to climb: ce, margin, dlr or probability-margin.", show_default=False)
+    ] = None,
+    target_class: Annotated[
+        str | None,
+        typer.Option(
+            "--target",
+            help="A class, by name or number: only images turned into it count, and its own are left out.",
+            show_default=False,
+        ),
     ] = None,
     average: Annotated[int, typer.Option(min=1, help="Passes that make one gradient, for a randomised model.")] = 1,
     curve: Annotated[bool, typer.Option("--curve", help="Also measure accuracy against epsilon.")] = False,
@@ -99,6 +109,7 @@ def attack(
     keep_freed_memory()
     target = choose_device(device)
     dataset = load_dataset(data, split=split, data_dir=data_dir, limit=limit, max_bad=max_bad, image_size=image_size)
+    dataset, aim = _take_aim(dataset, target_class, alone=out is None and not curve)
     network = load_model(
         model,
         weights=weights,
@@ -119,6 +130,7 @@ def attack(
                 batch_size=batch_size,
                 average=average,
                 precision=precision,
+                target=aim,
                 on_step=progress.show,
             )
             notes = measured.outcome.notes
@@ -178,6 +190,25 @@ def _tell(done: Campaign, part: Shard | None) -> tuple[str, ...]:
     if part is None:
         return (f"ended early: valid interval {100 * done.low:.2f} to {100 * done.high:.2f} %",)
     return (f"shard {part.index}/{part.count}: {done.record.n:,} images; `assay merge` puts the shards together",)
+
+
+def _take_aim(dataset: ImageDataset, target_class: str | None, *, alone: bool) -> tuple[ImageDataset, int | None]:
+    """The images that can be turned into the class, and its number."""
+    if target_class is None:
+        return dataset, None
+    if not alone:
+        raise OptionError("--target", expected="a run without --out and --curve", got=repr(target_class))
+    aim = find_class(target_class, dataset.classes)
+    return dataset.subset((dataset.labels != aim).nonzero()[:, 0]), aim
+
+
+def find_class(text: str, classes: Sequence[str]) -> int:
+    """A class by its name or its number; :class:`OptionError` otherwise."""
+    if text in classes:
+        return classes.index(text)
+    if text.isdigit() and int(text) < len(classes):
+        return int(text)
+    raise OptionError("--target", expected=f"one of {', '.join(classes)}", got=repr(text))
 
 
 def parse_fraction(text: str, *, where: str) -> float:

@@ -12,12 +12,15 @@ if TYPE_CHECKING:
 
 def print_attack(record: RobustAccuracy, console: Console) -> None:
     """What was attacked, what is left, and the loss after each step."""
+    from rich.markup import escape
     from rich.table import Table
 
     clean = record.clean_correct / record.n
     size = _as_fraction(record.epsilon)
     ball = f"within {record.norm} {size}" if record.constrained else f"{record.norm} steps of {size}, no projection"
-    console.print(f"[bold]{record.attack}[/bold]  {ball}, seed {record.seed}, n = {record.n:,}")
+    if record.target is not None:
+        ball += f", into {record.target}"
+    console.print(f"[bold]{escape(record.attack)}[/bold]  {escape(ball)}, seed {record.seed}, n = {record.n:,}")
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     table.add_row("clean accuracy", f"{100 * clean:.2f} %", f"{record.clean_correct:,} of {record.n:,}")
     table.add_row(
