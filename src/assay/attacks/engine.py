@@ -71,7 +71,7 @@ def attack(
     :class:`OptionError` for an epsilon below 0 or an unknown attack; :class:`ModelError` for a model that cannot take
     the images.
     """
-    plan_of = find_attack(attack) if isinstance(attack, str) else attack
+    plan_of = find_attack(attack)
     device = device_of(model)
     check_images(images, labels, box, batch_size=batch_size, average=average)
     bounds = check_epsilons(epsilon, n=len(images))

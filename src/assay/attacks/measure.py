@@ -56,7 +56,7 @@ def measure_robust_accuracy(
     left as found.
     Raises what :func:`assay.attacks.engine.attack` raises.
     """
-    options = find_attack(attack) if isinstance(attack, str) else attack
+    options = find_attack(attack)
     outcome = _attack_dataset(
         model,
         dataset,
@@ -181,7 +181,7 @@ def measure_epsilon_curve(
     one run for all of them. ``steps`` sets the option of that name of a preset given by name. A 0 is
     added in front when ``epsilons`` has none.
     """
-    options = _with_steps(attack, steps)
+    options = find_attack(attack, {} if steps is None else {"steps": steps})
     ordered = sorted({0.0, *epsilons})
     if any(not 0 <= value < float("inf") for value in ordered):
         raise OptionError("epsilons", expected="finite numbers of at least 0", got=list(epsilons))
@@ -282,9 +282,3 @@ def _search_nearest(
     )
     slack = Threat(norm=norm).geometry.slack(dataset.images[0].numel())
     return torch.where(known.correct, (outcome.distances - slack).clamp_min(0.0), 0.0)
-
-
-def _with_steps(attack: str | Attack, steps: int | None) -> Attack:
-    if isinstance(attack, Attack):
-        return attack
-    return find_attack(attack, {} if steps is None else {"steps": steps})

@@ -190,12 +190,12 @@ def opened(
                 stack.enter_context(preserved(opened_model, training=False))
                 for parameter in opened_model.parameters():
                     parameter.requires_grad_(False)
-        width = _width(model, example[:2])
+        width = _width(model, example[:PADDED])
         answering = model if source is None else source
-        if _width(answering, example[:2]) != width:
+        if _width(answering, example[:PADDED]) != width:
             raise ModelError("source", expected=f"logits (N, {width}) as the model has", got="another width")
-        layout = _layout(answering, example[:2])
-        if layout != _layout(model, example[:2]):
+        layout = _layout(answering, example[:PADDED])
+        if layout != _layout(model, example[:PADDED]):
             layout = torch.contiguous_format
         fast, folded = fold_batch_norm(answering, example.contiguous(memory_format=layout)) if fold else (answering, 0)
         if layout == torch.channels_last and folded:
@@ -211,7 +211,7 @@ def opened(
 
 
 def _width(model: nn.Module, example: Tensor) -> int:
-    """The number of classes, proved by two images."""
+    """The number of classes, proved by a few images."""
     with torch.no_grad():
         logits = call(model, example)
     if not isinstance(logits, Tensor) or logits.ndim != 2:
