@@ -12,9 +12,12 @@ from assay.cli import arguments as arg
 from assay.errors import OptionError
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from assay.attacks.campaign import Campaign, Shard
+    from assay.attacks.measure import RobustnessMeasurement
     from assay.data.dataset import ImageDataset
-    from assay.records.attack import AttackSanity, EpsilonCurve, RobustAccuracy
+    from assay.records.attack import AttackAnatomy, AttackSanity, EpsilonCurve, RobustAccuracy
 
 
 def attack(
@@ -88,7 +91,12 @@ def attack(
     """
     from rich.console import Console
 
-    from assay.attacks import find_attack, measure_attack_sanity, measure_epsilon_curve, measure_robust_accuracy
+    from assay.attacks import (
+        find_attack,
+        measure_attack_sanity,
+        measure_epsilon_curve,
+        measure_robust_accuracy,
+    )
     from assay.attacks.campaign import Shard, await_parts, merge_campaign, run_campaign
     from assay.attacks.threat import Threat
     from assay.cli.attack_view import AttackProgress, print_attack, print_curve, print_sanity
@@ -133,8 +141,7 @@ def attack(
                 target=aim,
                 on_step=progress.show,
             )
-            notes = measured.outcome.notes
-            record = measured.record
+            notes, record = measured.outcome.notes, measured.record
         else:
             done = run_campaign(
                 network,
@@ -159,10 +166,10 @@ def attack(
                 await_parts(out)
                 done = merge_campaign([out])
             notes, record = _tell(done, part), done.record
-    for note in notes:
-        console.print(f"note: {note}", style="yellow", markup=False)
-    print_attack(record, console)
-    records: list[RobustAccuracy | EpsilonCurve | AttackSanity] = [record]
+    print_attack(record, console, notes=notes)
+    records: list[RobustAccuracy | AttackAnatomy | EpsilonCurve | AttackSanity] = [record]
+    if out is None:
+        records += _take_apart(measured, dataset, console)
     if curve and leads:
         found = measure_epsilon_curve(
             network,
@@ -200,6 +207,18 @@ def _take_aim(dataset: ImageDataset, target_class: str | None, *, alone: bool) -
         raise OptionError("--target", expected="a run without --out and --curve", got=repr(target_class))
     aim = find_class(target_class, dataset.classes)
     return dataset.subset((dataset.labels != aim).nonzero()[:, 0]), aim
+
+
+def _take_apart(measured: RobustnessMeasurement, dataset: ImageDataset, console: Console) -> list[AttackAnatomy]:
+    """What the attack did beyond how much it broke, printed; nothing where it broke nothing."""
+    from assay.attacks import describe_attack
+    from assay.cli.attack_view import print_anatomy
+
+    if not bool(measured.outcome.broken.any()):
+        return []
+    anatomy = describe_attack(measured, dataset)
+    print_anatomy(anatomy, console)
+    return [anatomy]
 
 
 def find_class(text: str, classes: Sequence[str]) -> int:

@@ -6,6 +6,7 @@ from assay.records.checkup import Checkup
 from assay.report.parts import Section
 from assay.report.sections.accuracy import accuracy_section
 from assay.report.sections.anatomy import anatomy_section
+from assay.report.sections.attack_anatomy import attack_anatomy_section
 from assay.report.sections.configuration import decay_section, modes_section, optimizer_section
 from assay.report.sections.curvature import curvature_section
 from assay.report.sections.depth_trace import depth_trace_section
@@ -24,6 +25,7 @@ from assay.report.sections.training import training_section
 EVIDENCE = (
     accuracy_section,
     robustness_section,
+    attack_anatomy_section,
     gallery_section,
     sanity_section,
     invariance_section,
