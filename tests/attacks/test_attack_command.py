@@ -45,13 +45,15 @@ def test_it_prints_the_result_and_writes_the_records(words, tmp_path):
     file = tmp_path / "records.json"
     printed = run(*words, "--attack", "pgd", "--steps", "3", "--epsilon", "4/255", "--curve", "--json", str(file))
     records = {record["kind"]: record for record in json.loads(file.read_text())}
-    assert set(records) == {"robust_accuracy", "epsilon_curve", "attack_sanity"}
+    assert set(records) == {"robust_accuracy", "attack_anatomy", "epsilon_curve", "attack_sanity"}
     robust = records["robust_accuracy"]
     assert robust["epsilon"] == pytest.approx(4 / 255)
     assert robust["steps"] == 3
     assert f"{100 * robust['accuracy']:.2f} %" in printed
     assert "within linf 4/255" in printed
     assert "mean loss" in printed
+    assert "turned into: " in printed
+    assert "structural similarity 0." in printed
     assert "checks of the attack itself" in printed
 
 
@@ -63,6 +65,16 @@ def test_kept_results_are_resumed(words, tmp_path):
     assert first == again
 
 
+def test_a_target_leaves_its_own_images_out_and_is_named(words, tmp_path):
+    file = tmp_path / "records.json"
+    printed = run(*words, "--epsilon", "0.5", "--target", "2", "--no-sanity", "--json", str(file))
+    record = json.loads(file.read_text())[0]
+    assert record["n"] == 30
+    assert record["target"] == "2"
+    assert record["correct_after_rounding"] is None
+    assert ", into 2" in printed
+
+
 @pytest.mark.parametrize(
     ("extra", "message"),
     [
@@ -72,6 +84,11 @@ def test_kept_results_are_resumed(words, tmp_path):
         (["--attack", "magic"], "attack: expected one of fgsm, pgd"),
         (["--attack", "fgsm", "--steps", "3"], "fgsm: steps: expected no option of this name, got 3"),
         (["--step-size", "0"], "pgd: step_size: expected greater than 0, got 0.0"),
+        (["--target", "frog"], "--target: expected one of 0, 1, 2, 3, got 'frog'"),
+        (["--target", "1", "--curve"], "--target: expected a run without --out and --curve"),
+        (["--shard", "0/2"], "--out: expected a folder to keep the results in, got nothing"),
+        (["--shard", "2/2", "--out", "x"], "shard: expected i/n with 0 <= i < n, got 2/2"),
+        (["--precision", "fp8"], "precision: expected auto, float32 or bfloat16, got 'fp8'"),
         (["--resume"], "--out: expected a folder to keep the results in, got nothing"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",

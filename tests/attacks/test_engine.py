@@ -315,3 +315,11 @@ def test_parameters_are_frozen_while_the_attack_runs(conv_net, small_set):
     assert seen
     assert not any(seen)
     assert all(p.requires_grad for p in conv_net.parameters())
+
+
+def test_a_class_in_the_place_of_options_is_one_clear_line(conv_net):
+    images, labels = torch.rand(2, 3, 8, 8), torch.tensor([0, 1])
+    with pytest.raises(
+        OptionError, match=r"attack: expected a name, or options such as Pgd\(steps=20\), got the class Pgd"
+    ):
+        attack(conv_net, images, labels, attack=Pgd)

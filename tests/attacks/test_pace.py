@@ -49,6 +49,5 @@ def test_giving_up_spares_most_of_the_cost_and_hardly_any_success(conv_net, smal
     patient = engine.attack(conv_net, images, labels, attack=options, epsilon=0.02)
     assert 5 < int(whole.broken.sum()) < 40
     assert int((whole.broken & ~quick.broken).sum()) <= 1
-    print(quick.effort.forwards, patient.effort.forwards, whole.effort.forwards)
     assert quick.effort.forwards < 0.7 * patient.effort.forwards
     assert quick.effort.forwards < 0.5 * whole.effort.forwards

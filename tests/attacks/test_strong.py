@@ -94,7 +94,13 @@ def test_squares_of_a_length_stay_in_ball_and_box_and_spend_it(norm, epsilon):
     images = torch.rand(5, 3, 9, 12, generator=torch.Generator().manual_seed(2))
     n = torch.arange(5)
     samples = Samples(
-        index=n, ids=n, images=images, labels=0 * n, epsilon=torch.full((5,), epsilon), logits=torch.zeros(5, 2)
+        index=n,
+        ids=n,
+        images=images,
+        labels=0 * n,
+        epsilon=torch.full((5,), epsilon),
+        logits=torch.zeros(5, 2),
+        goal=0 * n - 1,
     )
     method, threat = SquareLp(steps=50), Threat(norm=norm, epsilon=epsilon)
     lanes = method.begin(samples, threat)
@@ -125,6 +131,7 @@ def test_a_checkpoint_without_progress_halves_the_step_and_returns_to_the_best()
         labels=torch.zeros(3, dtype=torch.int64),
         epsilon=torch.full((3,), 0.1),
         logits=torch.zeros(3, 2),
+        goal=torch.full((3,), -1),
     )
     lanes = method.begin(samples, threat)
     assert torch.allclose((lanes.candidate - images).abs().amax(dim=(1, 2, 3)), torch.tensor(0.1))

@@ -1,11 +1,12 @@
 """Threats, steps, attacks, and the engine that judges them."""
 
 from assay.attacks.describe import describe_attack
-from assay.attacks.engine import Outcome, attack
+from assay.attacks.engine import attack
 from assay.attacks.ensemble import Adaptive, ApgdCe, ApgdT, FabT, MinimumNorm, SquareSearch, Standard
 from assay.attacks.external import External, Transfer
 from assay.attacks.gallery import pick_gallery
 from assay.attacks.measure import RobustnessMeasurement, measure_epsilon_curve, measure_robust_accuracy
+from assay.attacks.outcome import Outcome
 from assay.attacks.plan import Attack
 from assay.attacks.presets import Fgsm, Pgd, RandomNoise, SignedSteps, Transforms
 from assay.attacks.registry import PRESETS, find_attack

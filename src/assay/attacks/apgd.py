@@ -74,9 +74,7 @@ class Apgd:
         moved = samples.images + column(samples.epsilon / size) * noise
         candidate = threat.project(moved, samples.images, samples.epsilon)
         unseen = torch.full_like(samples.epsilon, -torch.inf)
-        fields = lane_fields(samples, candidate=candidate)
-        if self.rank is not None:
-            fields["target"] = samples.logits.argsort(dim=1, descending=True)[:, self.rank - 1]
+        fields = lane_fields(samples, candidate=candidate, rank=self.rank)
         return ApgdLanes(
             **fields,
             previous=candidate,

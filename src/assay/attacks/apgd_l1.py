@@ -70,9 +70,7 @@ class ApgdL1:
         noise = draws.normal(samples.ids, self.seed, 0xA1, self.stream, self.rank or 0, size=images[0].numel())
         moved = images + noise.to(images).reshape(images.shape)
         candidate = threat.project(moved, images, _RADII[0] * samples.epsilon)
-        fields = lane_fields(samples, candidate=candidate)
-        if self.rank is not None:
-            fields["target"] = samples.logits.argsort(dim=1, descending=True)[:, self.rank - 1]
+        fields = lane_fields(samples, candidate=candidate, rank=self.rank)
         return ApgdL1Lanes(
             **fields,
             phase=torch.zeros_like(samples.index),

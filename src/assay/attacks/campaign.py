@@ -106,7 +106,7 @@ def run_campaign(
 
     Raises :class:`OptionError` when ``folder`` holds parts and ``resume`` is not set, or parts of another campaign.
     """
-    options = find_attack(attack) if isinstance(attack, str) else attack
+    options = find_attack(attack)
     if stop_at is not None and not 0 < stop_at < 0.5:
         raise OptionError("stop_at", expected="a half-width between 0 and 0.5", got=stop_at)
     if stop_at is not None and shard is not None:

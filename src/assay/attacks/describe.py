@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from assay.attacks.measure import RobustnessMeasurement
-from assay.attacks.network import predictions
+from assay.attacks.success import predictions
 from assay.data.dataset import ImageDataset, to_unit_range
 from assay.records.attack import AttackAnatomy, Transition
 

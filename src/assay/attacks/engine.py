@@ -9,20 +9,22 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from assay.attacks.inputs import check_epsilons, check_images, check_labels
+from assay.attacks.aim import aim
+from assay.attacks.inputs import check_epsilons, check_images, check_labels, check_targets
 from assay.attacks.lanes import Answer, Lanes, Method, Samples
 from assay.attacks.ledger import Ledger, Trace
-from assay.attacks.losses import margin
-from assay.attacks.network import Effort, Network, opened, predictions
+from assay.attacks.network import Network, opened
+from assay.attacks.outcome import Outcome
 from assay.attacks.pace import Pace
 from assay.attacks.patience import Patience
 from assay.attacks.plan import Attack, Plan, notes
 from assay.attacks.registry import find_attack
+from assay.attacks.success import nearness, predictions, succeeds
 from assay.attacks.threat import Threat
 from assay.records.attack import Norm, Precision
 from assay.runtime import device_of, dtype_of
@@ -33,45 +35,6 @@ WORTH_PROBING = 1 / 3  # below this share of successes a step, asking twice cost
 WORTH_PROBING_ROUNDED = 1 / 2  # the same where the question costs float32 and what it spares bfloat16
 EXAMPLE = 32  # images on which the fast copy of the model must agree with the original
 OnStep = Callable[[str, int, int], None]  # method, rows still under attack or waiting, rows in all
-
-
-@dataclass(frozen=True, eq=False)
-class Outcome:
-    """What an attack achieved, sample by sample; tensors are on the CPU.
-
-    ``adversarial`` float32 (N, C, H, W): the adversarial image of a broken sample, else the clean one (for attacks
-    that keep their last step, that step's image). ``broken`` bool (N,): right before and wrong after, confirmed.
-    ``broken_by`` int64 (N,) indexes ``methods``, −1 for none. ``steps`` int64 (N,): moves made, −1 for none.
-    ``distances`` float64 (N,) in the threat's norm, infinite where nothing was found. ``clean_logits`` and
-    ``logits`` float32 (N, K). ``trace`` holds loss and correctness after each step of the first method.
-    ``precision`` is what the search multiplied in.
-    """
-
-    threat: Threat
-    labels: Tensor
-    adversarial: Tensor
-    broken: Tensor
-    broken_by: Tensor
-    steps: Tensor
-    distances: Tensor
-    clean_logits: Tensor
-    logits: Tensor
-    methods: tuple[str, ...]
-    trace: Trace | None
-    effort: Effort
-    precision: Literal["float32", "bfloat16"]
-    notes: tuple[str, ...]
-    seconds: float
-
-    @property
-    def clean_right(self) -> Tensor:
-        """bool (N,): right before the attack."""
-        return predictions(self.clean_logits) == self.labels
-
-    @property
-    def robust(self) -> Tensor:
-        """bool (N,): right before the attack and after."""
-        return predictions(self.logits) == self.labels
 
 
 def attack(
@@ -87,6 +50,7 @@ def attack(
     batch_size: int = 256,
     ids: Tensor | None = None,
     clean_logits: Tensor | None = None,
+    targets: Tensor | None = None,
     source: nn.Module | None = None,
     average: int = 1,
     precision: Precision | str = "auto",
@@ -97,15 +61,17 @@ def attack(
 
     ``attack`` is the name of a preset or an options object such as ``Pgd(steps=20)``. ``epsilon`` is one number, or
     one a sample (N,), in pixel units. ``ids`` int64 (N,) are what a sample's random numbers hang on (default 0..N−1).
-    ``clean_logits`` (N, K) spare the pass over the clean images; ``source`` is the model to climb instead (a
-    transfer attack); ``average`` passes make one gradient (EOT, for randomised models); ``precision`` is that of the
-    search, ``auto`` for bfloat16 where :func:`assay.attacks.rounding.round_to_bfloat16` finds it quick and close, while
-    every success is judged in float32; ``compiled`` attacks through ``torch.compile``. The models are left as found.
+    ``clean_logits`` (N, K) spare the pass over the clean images. ``targets`` int64 (N,) are classes to be reached, the
+    only success that then counts. ``source`` is the model to climb instead (a transfer attack). ``average`` passes make
+    one gradient (EOT, for randomised models). ``precision`` is that of the search, ``auto`` for bfloat16 where
+    :func:`assay.attacks.rounding.round_to_bfloat16` finds it quick and close, while every success is judged in float32.
+    ``compiled`` attacks through ``torch.compile``. The models are left as found.
 
-    Raises :class:`DataError` for images outside the box, labels out of range or missing; :class:`OptionError` for an
-    epsilon below 0 or an unknown attack; :class:`ModelError` for a model that cannot take the images.
+    Raises :class:`DataError` for images outside the box, labels or targets out of range or missing;
+    :class:`OptionError` for an epsilon below 0 or an unknown attack; :class:`ModelError` for a model that cannot take
+    the images.
     """
-    plan_of = find_attack(attack) if isinstance(attack, str) else attack
+    plan_of = find_attack(attack)
     device = device_of(model)
     check_images(images, labels, box, batch_size=batch_size, average=average)
     bounds = check_epsilons(epsilon, n=len(images))
@@ -124,8 +90,10 @@ def attack(
             labels=check_labels(labels, network.classes).to(device),
             epsilon=bounds.to(images),
             logits=clean_logits.to(device),
+            goal=check_targets(targets, labels, network.classes).to(device),
         )
         plan = plan_of.plan(threat, classes=network.classes, seed=seed)
+        plan = plan if targets is None else aim(plan)
         engine = Engine(network, threat, Ledger.open(images, samples.logits), batch_size, on_step)
         trace = engine.run(plan, samples)
         trace = trace if source is None else None  # its losses are the other model's
@@ -133,13 +101,13 @@ def attack(
         if threat.constrained:  # a search for the nearest image finds some that are too far to count
             reach = bounds.to(device) + threat.geometry.slack(images[0].numel())
             ledger.forget(ledger.distances > reach, images, samples.logits)
-        wrong = predictions(ledger.logits) != samples.labels
+        right = predictions(samples.logits) == samples.labels
         said = notes(*plan.notes, network.note)
     return Outcome(
         threat=threat,
         labels=labels.cpu(),
         adversarial=ledger.adversarial.float().cpu(),
-        broken=((predictions(samples.logits) == samples.labels) & wrong).cpu(),
+        broken=(right & succeeds(ledger.logits, samples)).cpu(),
         broken_by=ledger.broken_by.cpu(),
         steps=ledger.steps.cpu(),
         distances=ledger.distances.cpu(),
@@ -147,6 +115,7 @@ def attack(
         logits=ledger.logits.float().cpu(),
         methods=tuple(ledger.methods),
         trace=trace,
+        targets=None if targets is None else targets.cpu(),
         effort=network.effort,
         precision=network.precision,
         notes=said,
@@ -237,8 +206,8 @@ class Engine:
         answer = self.network.ask(lanes, method.loss, self.threat, exact=method.keeps != "first")
         if trace is not None:
             trace.note(lanes, answer.logits)
-        misclassified = predictions(answer.logits) != lanes.labels
-        reached = margin(answer.logits, lanes.labels, lanes.target)
+        misclassified = succeeds(answer.logits, lanes)
+        reached = nearness(answer.logits, lanes)
         if method.stays_inside:
             self.ledger.note_margin(lanes, reached)
             outside = int((misclassified & ~answer.broken).sum())
@@ -263,7 +232,7 @@ class Engine:
         """
         lanes.candidate = self.threat.clip(lanes.candidate) if self.threat.constrained else lanes.candidate
         logits = self.network.judge(lanes.candidate)
-        wrong = (predictions(logits) != lanes.labels).nonzero()[:, 0]
+        wrong = succeeds(logits, lanes).nonzero()[:, 0]
         inside = self.threat.contains(lanes.candidate[wrong], lanes.images[wrong], lanes.epsilon[wrong])
         broken = torch.zeros_like(lanes.done)
         broken[wrong[inside]] = True
@@ -298,7 +267,7 @@ class Engine:
         lanes.candidate = self.threat.clip(lanes.candidate)
         distances = self.threat.distance(lanes.candidate, lanes.images)
         logits = self.network.judge(lanes.candidate)
-        confirmed = predictions(logits) != lanes.labels
+        confirmed = succeeds(logits, lanes)
         if always:
             self.ledger.enter(lanes, logits=logits, distances=distances)
         else:

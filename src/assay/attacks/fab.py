@@ -9,8 +9,8 @@ from torch import Tensor
 
 from assay.attacks.hyperplane import reach
 from assay.attacks.lanes import Answer, Keeps, Lanes, Samples, lane_fields
-from assay.attacks.losses import Loss, margin, targeted_margin
-from assay.attacks.network import predictions
+from assay.attacks.losses import Loss, margin, target_lead, targeted_margin
+from assay.attacks.success import succeeds
 from assay.attacks.threat import Threat, column
 
 _PULL = 0.1  # α_max: how strongly the original pulls
@@ -42,25 +42,26 @@ class Fab:
     name: str
     steps: int = 100
     rank: int | None = None
+    aimed: bool = False
     keeps: Keeps = "first"
     stays_inside: bool = False
 
     @property
     def loss(self) -> Loss:
-        """z_t − z_y."""
+        """z_t − z_y; z_t − max_{k≠t} z_k where t is a goal, for no other class will do."""
+        if self.aimed:
+            return target_lead
         return margin if self.rank is None else targeted_margin
 
     def begin(self, samples: Samples, threat: Threat) -> FabLanes:
         """The original itself."""
-        fields = lane_fields(samples, candidate=samples.images)
-        if self.rank is not None:
-            fields["target"] = samples.logits.argsort(dim=1, descending=True)[:, self.rank - 1]
+        fields = lane_fields(samples, candidate=samples.images, rank=self.rank)
         no = torch.zeros_like(samples.index, dtype=torch.bool)
         return FabLanes(**fields, fresh=no, crossed=no)
 
     def advance(self, lanes: FabLanes, answer: Answer, threat: Threat) -> FabLanes:
         """Pull back what crossed, ask for a gradient where one is missing, and move the rest."""
-        crossed = lanes.fresh & (predictions(answer.logits) != lanes.labels)
+        crossed = lanes.fresh & succeeds(answer.logits, lanes)
         moves = ~crossed & lanes.wants_gradient
         lanes.crossed = torch.where(lanes.fresh, crossed, lanes.crossed)
         pulled = lanes.images + _BACKWARD * (lanes.candidate - lanes.images)

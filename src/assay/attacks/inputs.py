@@ -48,3 +48,17 @@ def check_labels(labels: Tensor, classes: int) -> Tensor:
         first = int(wrong.nonzero()[0])
         raise DataError(f"labels[{first}]", expected=f"0..{classes - 1}", got=int(labels[first]))
     return labels
+
+
+def check_targets(targets: Tensor | None, labels: Tensor, classes: int) -> Tensor:
+    """int64 (N,): the targets, −1 for none; :class:`DataError` for one that is no class, or the label itself."""
+    if targets is None:
+        return torch.full_like(labels, -1)
+    if targets.shape != labels.shape or targets.dtype != torch.int64:
+        raise DataError("targets", expected=f"int64 ({len(labels)},)", got=f"{targets.dtype} {tuple(targets.shape)}")
+    wrong = (targets < 0) | (targets >= classes) | (targets == labels)
+    if bool(wrong.any()):
+        first = int(wrong.nonzero()[0])
+        expected = f"a class of 0..{classes - 1} other than the label {int(labels[first])}"
+        raise DataError(f"targets[{first}]", expected=expected, got=int(targets[first]))
+    return targets

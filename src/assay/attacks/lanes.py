@@ -34,6 +34,7 @@ class Samples(Rows):
 
     ``index`` int64 (B,): its place in the problem. ``ids`` int64 (B,): what its random numbers hang on. ``images``
     float (B, C, H, W), ``labels`` int64 (B,), ``epsilon`` float (B,), ``logits`` float (B, K) on the clean image.
+    ``goal`` int64 (B,): the class to be reached, −1 where any but the label will do.
     """
 
     index: Tensor
@@ -42,6 +43,7 @@ class Samples(Rows):
     labels: Tensor
     epsilon: Tensor
     logits: Tensor
+    goal: Tensor
 
     def __len__(self) -> int:
         return len(self.index)
@@ -77,16 +79,25 @@ class Answer(Rows):
     broken: Tensor
 
 
-def lane_fields(samples: Samples, *, candidate: Tensor, gradient: bool = True) -> dict[str, Tensor]:
-    """The fields of fresh :class:`Lanes` at step 0, for the constructor of a method's own kind of lanes."""
+def lane_fields(
+    samples: Samples, *, candidate: Tensor, gradient: bool = True, rank: int | None = None
+) -> dict[str, Tensor]:
+    """The fields of fresh :class:`Lanes` at step 0, for the constructor of a method's own kind of lanes.
+
+    ``rank`` n ≥ 2 makes the class that is n-th most likely on the clean image the target of samples without a goal.
+    """
     return {
         **{field.name: getattr(samples, field.name) for field in fields(Samples)},
         "candidate": candidate,
         "step": torch.zeros_like(samples.index),
-        "target": samples.labels,
+        "target": torch.where(samples.goal >= 0, samples.goal, samples.labels if rank is None else _nth(samples, rank)),
         "wants_gradient": torch.full_like(samples.index, gradient, dtype=torch.bool),
         "done": torch.zeros_like(samples.index, dtype=torch.bool),
     }
+
+
+def _nth(samples: Samples, rank: int) -> Tensor:
+    return samples.logits.argsort(dim=1, descending=True)[:, rank - 1]
 
 
 Keeps = Literal["first", "nearest", "last"]

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from assay.attacks.lanes import Lanes
-from assay.attacks.network import predictions
+from assay.attacks.success import predictions
 
 
 @dataclass(eq=False)

@@ -55,6 +55,11 @@ def targeted_margin(logits: Tensor, labels: Tensor, targets: Tensor) -> Tensor:
     return _of(logits, targets) - _of(logits, labels)
 
 
+def target_lead(logits: Tensor, labels: Tensor, targets: Tensor) -> Tensor:
+    """z_t − max_{k≠t} z_k: positive exactly when the target is predicted."""
+    return -margin(logits, targets, targets)
+
+
 def targeted_cross_entropy(logits: Tensor, labels: Tensor, targets: Tensor) -> Tensor:
     """log softmax(z)_t: climbs as the model becomes sure of the target."""
     return -F.cross_entropy(logits, targets, reduction="none")
@@ -76,6 +81,7 @@ LOSSES: Mapping[str, Loss] = MappingProxyType(
         "probability-margin": probability_margin,
         "targeted-ce": targeted_cross_entropy,
         "targeted-margin": targeted_margin,
+        "target-lead": target_lead,
         "targeted-dlr": targeted_dlr,
     }
 )

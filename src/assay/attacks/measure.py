@@ -10,8 +10,9 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from assay.attacks.engine import OnStep, Outcome, attack
+from assay.attacks.engine import OnStep, attack
 from assay.attacks.ensemble import MinimumNorm
+from assay.attacks.outcome import Outcome
 from assay.attacks.plan import Attack
 from assay.attacks.registry import find_attack
 from assay.attacks.threat import Threat
@@ -45,16 +46,19 @@ def measure_robust_accuracy(
     batch_size: int = 256,
     average: int = 1,
     precision: Precision | str = "auto",
+    target: int | None = None,
     clean: Predictions | None = None,
     on_step: OnStep | None = None,
 ) -> RobustnessMeasurement:
     """Accuracy of ``model`` on ``dataset`` after ``attack``; samples wrong before it count as wrong.
 
     ``clean`` are the predictions on the untouched images where they are known already; ``average`` passes make one
-    gradient (for randomised models); ``precision`` is that of the search. The model is left as found.
+    gradient (for randomised models); ``precision`` is that of the search. With a
+    ``target`` only images turned into that class count as broken, and none of ``dataset`` may be of it. The model is
+    left as found.
     Raises what :func:`assay.attacks.engine.attack` raises.
     """
-    options = find_attack(attack) if isinstance(attack, str) else attack
+    options = find_attack(attack)
     outcome = _attack_dataset(
         model,
         dataset,
@@ -65,20 +69,20 @@ def measure_robust_accuracy(
         batch_size=batch_size,
         average=average,
         precision=precision,
+        target=target,
         clean=clean,
         on_step=on_step,
     )
-    rounded = count_right_after_rounding(model, dataset, outcome, batch_size=batch_size)
-    return RobustnessMeasurement(
-        summarize_attack(
-            outcome,
-            options=options,
-            seed=seed,
-            correct_after_rounding=rounded,
-            per_sample=keep_right(dataset, outcome.robust),
-        ),
+    rounded = count_right_after_rounding(model, dataset, outcome, batch_size=batch_size) if target is None else None
+    record = summarize_attack(
         outcome,
+        options=options,
+        seed=seed,
+        correct_after_rounding=rounded,
+        per_sample=keep_right(dataset, outcome.robust),
     )
+    named = None if target is None else dataset.classes[target]
+    return RobustnessMeasurement(record.model_copy(update={"target": named}), outcome)
 
 
 def _attack_dataset(
@@ -94,6 +98,7 @@ def _attack_dataset(
     on_step: OnStep | None,
     average: int = 1,
     precision: Precision | str = "auto",
+    target: int | None = None,
 ) -> Outcome:
     known = predict(model, dataset, batch_size=batch_size) if clean is None else clean
     return attack(
@@ -107,6 +112,7 @@ def _attack_dataset(
         batch_size=batch_size,
         ids=dataset.ids,
         clean_logits=known.logits,
+        targets=None if target is None else torch.full_like(dataset.labels, target),
         average=average,
         precision=precision,
         on_step=on_step,
@@ -189,7 +195,7 @@ def measure_epsilon_curve(
     one run for all of them. ``steps`` sets the option of that name of a preset given by name. A 0 is
     added in front when ``epsilons`` has none.
     """
-    options = _with_steps(attack, steps)
+    options = find_attack(attack, {} if steps is None else {"steps": steps})
     ordered = sorted({0.0, *epsilons})
     if any(not 0 <= value < float("inf") for value in ordered):
         raise OptionError("epsilons", expected="finite numbers of at least 0", got=list(epsilons))
@@ -292,9 +298,3 @@ def _search_nearest(
     )
     slack = Threat(norm=norm).geometry.slack(dataset.images[0].numel())
     return torch.where(known.correct, (outcome.distances - slack).clamp_min(0.0), 0.0)
-
-
-def _with_steps(attack: str | Attack, steps: int | None) -> Attack:
-    if isinstance(attack, Attack):
-        return attack
-    return find_attack(attack, {} if steps is None else {"steps": steps})

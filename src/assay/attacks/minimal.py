@@ -10,7 +10,7 @@ from torch import Tensor
 
 from assay.attacks.lanes import Answer, Keeps, Lanes, Samples, lane_fields
 from assay.attacks.losses import Loss, margin
-from assay.attacks.network import predictions
+from assay.attacks.success import succeeds
 from assay.attacks.threat import Threat, column
 
 _OVERSHOOT = 1.02  # beyond the boundary as the linearisation sees it
@@ -56,7 +56,7 @@ class FastMinimumNorm:
         geometry = threat.geometry
         delta = lanes.candidate - lanes.images
         length = geometry.distance(delta)
-        crossed = predictions(answer.logits) != lanes.labels
+        crossed = succeeds(answer.logits, lanes)
         lanes.nearest = torch.where(crossed, torch.minimum(lanes.nearest, length), lanes.nearest)
         gamma = _anneal(lanes.step, self.steps, _FIRST_GAMMA, _LAST_GAMMA)
         tiny = torch.finfo(length.dtype).tiny

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from assay.attacks.lanes import Answer, Lanes
-from assay.attacks.losses import Loss, margin
+from assay.attacks.losses import Loss
 from assay.attacks.rounding import Rounded, round_to_bfloat16
+from assay.attacks.success import nearness, succeeds
 from assay.attacks.surrogate import fold_batch_norm
 from assay.attacks.threat import Threat
 from assay.errors import ModelError
@@ -101,9 +102,9 @@ class Network:
                 answering, lanes.take(wanted), method_loss
             )
             logits[~wanted], losses[~wanted] = self._evaluate(answering, lanes.take(~wanted), method_loss)
-        broken = predictions(logits) != lanes.labels
+        broken = succeeds(logits, lanes)
         if rounded is not None:
-            broken |= margin(logits, lanes.labels, lanes.target) > -rounded.resolution
+            broken |= nearness(logits, lanes) > -rounded.resolution
         if bool(broken.any()):
             rows = broken.nonzero()[:, 0]
             broken[rows] = threat.contains(lanes.candidate[rows], lanes.images[rows], lanes.epsilon[rows])
@@ -164,11 +165,6 @@ class Network:
         return logits[:n].float()
 
 
-def predictions(logits: Tensor) -> Tensor:
-    """int64 (B,): the class of the largest logit; −1 where a logit is not finite, which is never right."""
-    return torch.where(logits.isfinite().all(dim=1), logits.argmax(dim=1), -1)
-
-
 @contextmanager
 def opened(
     model: nn.Module,
@@ -194,12 +190,12 @@ def opened(
                 stack.enter_context(preserved(opened_model, training=False))
                 for parameter in opened_model.parameters():
                     parameter.requires_grad_(False)
-        width = _width(model, example[:2])
+        width = _width(model, example[:PADDED])
         answering = model if source is None else source
-        if _width(answering, example[:2]) != width:
+        if _width(answering, example[:PADDED]) != width:
             raise ModelError("source", expected=f"logits (N, {width}) as the model has", got="another width")
-        layout = _layout(answering, example[:2])
-        if layout != _layout(model, example[:2]):
+        layout = _layout(answering, example[:PADDED])
+        if layout != _layout(model, example[:PADDED]):
             layout = torch.contiguous_format
         fast, folded = fold_batch_norm(answering, example.contiguous(memory_format=layout)) if fold else (answering, 0)
         if layout == torch.channels_last and folded:
@@ -215,7 +211,7 @@ def opened(
 
 
 def _width(model: nn.Module, example: Tensor) -> int:
-    """The number of classes, proved by two images."""
+    """The number of classes, proved by a few images."""
     with torch.no_grad():
         logits = call(model, example)
     if not isinstance(logits, Tensor) or logits.ndim != 2:

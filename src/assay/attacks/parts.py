@@ -10,9 +10,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from assay.attacks.engine import Outcome
-from assay.attacks.network import predictions
+from assay.attacks.outcome import Outcome
 from assay.attacks.plan import Attack
+from assay.attacks.success import predictions
 from assay.attacks.threat import Threat
 from assay.data.dataset import ImageDataset
 from assay.errors import DataError

@@ -34,8 +34,16 @@ PRESETS: Mapping[str, type[Attack]] = MappingProxyType(
 )
 
 
-def find_attack(name: str, options: Mapping[str, Any] | None = None) -> Attack:
-    """The preset of that name with ``options`` set; :class:`OptionError` names what there is, or the wrong option."""
+def find_attack(name: str | Attack, options: Mapping[str, Any] | None = None) -> Attack:
+    """The preset of that name with ``options`` set; :class:`OptionError` names what there is, or the wrong option.
+
+    Options that were made already are handed back.
+    """
+    if isinstance(name, Attack):
+        return name
+    if not isinstance(name, str):
+        got = f"the class {name.__name__}" if isinstance(name, type) else type(name).__name__
+        raise OptionError("attack", expected="a name, or options such as Pgd(steps=20)", got=got)
     if name not in PRESETS:
         raise OptionError("attack", expected=f"one of {', '.join(PRESETS)}", got=repr(name))
     return PRESETS[name].parse(dict(options or {}), where=name)

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from assay.attacks.engine import Outcome, attack
+from assay.attacks.engine import attack
 from assay.attacks.ensemble import ApgdT, SquareSearch
 from assay.attacks.network import opened
+from assay.attacks.outcome import Outcome
 from assay.attacks.plan import Attack
 from assay.attacks.presets import Fgsm, Pgd
 from assay.data.dataset import ImageDataset, to_unit_range

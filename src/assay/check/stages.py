@@ -9,6 +9,7 @@ from functools import cached_property
 import torch
 from torch import nn
 
+from assay.attacks.describe import describe_attack
 from assay.attacks.gallery import pick_gallery
 from assay.attacks.measure import RobustnessMeasurement, measure_epsilon_curve, measure_robust_accuracy
 from assay.attacks.presets import Attack, Fgsm, Pgd, RandomNoise, SignedSteps
@@ -115,6 +116,7 @@ def _attacks(bench: Bench) -> Iterator[Record]:
         measurement = _attack(bench, attack)
         yield measurement.record
         if attack is patient:
+            yield describe_attack(measurement, bench.attacked)
             yield pick_gallery(measurement, bench.attacked, shown=bench.budget.shown)
             yield pick_samples(measurement, bench.attacked, shown=bench.budget.pictured)
 

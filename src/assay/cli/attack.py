@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,8 +12,12 @@ from assay.cli import arguments as arg
 from assay.errors import OptionError
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from assay.attacks.campaign import Campaign, Shard
-    from assay.records.attack import AttackSanity, EpsilonCurve, RobustAccuracy
+    from assay.attacks.measure import RobustnessMeasurement
+    from assay.data.dataset import ImageDataset
+    from assay.records.attack import AttackAnatomy, AttackSanity, EpsilonCurve, RobustAccuracy
 
 
 def attack(
@@ -34,6 +39,14 @@ def attack(
     ] = None,
     loss: Annotated[
         str | None, typer.Option(help="What to climb: ce, margin, dlr or probability-margin.", show_default=False)
+    ] = None,
+    target_class: Annotated[
+        str | None,
+        typer.Option(
+            "--target",
+            help="A class, by name or number: only images turned into it count, and its own are left out.",
+            show_default=False,
+        ),
     ] = None,
     average: Annotated[int, typer.Option(min=1, help="Passes that make one gradient, for a randomised model.")] = 1,
     curve: Annotated[bool, typer.Option("--curve", help="Also measure accuracy against epsilon.")] = False,
@@ -78,7 +91,12 @@ def attack(
     """
     from rich.console import Console
 
-    from assay.attacks import find_attack, measure_attack_sanity, measure_epsilon_curve, measure_robust_accuracy
+    from assay.attacks import (
+        find_attack,
+        measure_attack_sanity,
+        measure_epsilon_curve,
+        measure_robust_accuracy,
+    )
     from assay.attacks.campaign import Shard, await_parts, merge_campaign, run_campaign
     from assay.attacks.threat import Threat
     from assay.cli.attack_view import AttackProgress, print_attack, print_curve, print_sanity
@@ -99,6 +117,7 @@ def attack(
     keep_freed_memory()
     target = choose_device(device)
     dataset = load_dataset(data, split=split, data_dir=data_dir, limit=limit, max_bad=max_bad, image_size=image_size)
+    dataset, aim = _take_aim(dataset, target_class, alone=out is None and not curve)
     network = load_model(
         model,
         weights=weights,
@@ -119,10 +138,10 @@ def attack(
                 batch_size=batch_size,
                 average=average,
                 precision=precision,
+                target=aim,
                 on_step=progress.show,
             )
-            notes = measured.outcome.notes
-            record = measured.record
+            notes, record = measured.outcome.notes, measured.record
         else:
             done = run_campaign(
                 network,
@@ -147,10 +166,10 @@ def attack(
                 await_parts(out)
                 done = merge_campaign([out])
             notes, record = _tell(done, part), done.record
-    for note in notes:
-        console.print(f"note: {note}", style="yellow", markup=False)
-    print_attack(record, console)
-    records: list[RobustAccuracy | EpsilonCurve | AttackSanity] = [record]
+    print_attack(record, console, notes=notes)
+    records: list[RobustAccuracy | AttackAnatomy | EpsilonCurve | AttackSanity] = [record]
+    if out is None:
+        records += _take_apart(measured, dataset, console)
     if curve and leads:
         found = measure_epsilon_curve(
             network,
@@ -178,6 +197,37 @@ def _tell(done: Campaign, part: Shard | None) -> tuple[str, ...]:
     if part is None:
         return (f"ended early: valid interval {100 * done.low:.2f} to {100 * done.high:.2f} %",)
     return (f"shard {part.index}/{part.count}: {done.record.n:,} images; `assay merge` puts the shards together",)
+
+
+def _take_aim(dataset: ImageDataset, target_class: str | None, *, alone: bool) -> tuple[ImageDataset, int | None]:
+    """The images that can be turned into the class, and its number."""
+    if target_class is None:
+        return dataset, None
+    if not alone:
+        raise OptionError("--target", expected="a run without --out and --curve", got=repr(target_class))
+    aim = find_class(target_class, dataset.classes)
+    return dataset.subset((dataset.labels != aim).nonzero()[:, 0]), aim
+
+
+def _take_apart(measured: RobustnessMeasurement, dataset: ImageDataset, console: Console) -> list[AttackAnatomy]:
+    """What the attack did beyond how much it broke, printed; nothing where it broke nothing."""
+    from assay.attacks import describe_attack
+    from assay.cli.attack_view import print_anatomy
+
+    if not bool(measured.outcome.broken.any()):
+        return []
+    anatomy = describe_attack(measured, dataset)
+    print_anatomy(anatomy, console)
+    return [anatomy]
+
+
+def find_class(text: str, classes: Sequence[str]) -> int:
+    """A class by its name or its number; :class:`OptionError` otherwise."""
+    if text in classes:
+        return classes.index(text)
+    if text.isdigit() and int(text) < len(classes):
+        return int(text)
+    raise OptionError("--target", expected=f"one of {', '.join(classes)}", got=repr(text))
 
 
 def parse_fraction(text: str, *, where: str) -> float:

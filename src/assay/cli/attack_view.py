@@ -5,19 +5,26 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from rich.console import Console
 
-    from assay.records.attack import AttackSanity, EpsilonCurve, RobustAccuracy
+    from assay.records.attack import AttackAnatomy, AttackSanity, EpsilonCurve, RobustAccuracy
 
 
-def print_attack(record: RobustAccuracy, console: Console) -> None:
-    """What was attacked, what is left, and the loss after each step."""
+def print_attack(record: RobustAccuracy, console: Console, *, notes: Sequence[str] = ()) -> None:
+    """What has to be said first, what was attacked, what is left, and the loss after each step."""
+    from rich.markup import escape
     from rich.table import Table
 
+    for note in notes:
+        console.print(f"note: {note}", style="yellow", markup=False)
     clean = record.clean_correct / record.n
     size = _as_fraction(record.epsilon)
     ball = f"within {record.norm} {size}" if record.constrained else f"{record.norm} steps of {size}, no projection"
-    console.print(f"[bold]{record.attack}[/bold]  {ball}, seed {record.seed}, n = {record.n:,}")
+    if record.target is not None:
+        ball += f", into {record.target}"
+    console.print(f"[bold]{escape(record.attack)}[/bold]  {escape(ball)}, seed {record.seed}, n = {record.n:,}")
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     table.add_row("clean accuracy", f"{100 * clean:.2f} %", f"{record.clean_correct:,} of {record.n:,}")
     table.add_row(
@@ -56,6 +63,16 @@ def _print_steps(record: RobustAccuracy, console: Console, *, rows: int = 12) ->
         bar = "█" * max(0, round(30 * loss / most))
         table.add_row(str(k), f"{loss:.3f}", f"{100 * record.accuracy_per_step[k]:.1f} %", f"[red]{bar}[/red]")
     console.print(table)
+
+
+def print_anatomy(anatomy: AttackAnatomy, console: Console, *, pairs: int = 5) -> None:
+    """What the broken images turned into, and how visible the change is."""
+    turned = ", ".join(f"{t.before} → {t.after} {t.count}" for t in anatomy.transitions[:pairs])
+    rest = sum(t.count for t in anatomy.transitions[pairs:])
+    console.print(f"turned into: {turned}" + (f", others {rest}" if rest else ""), markup=False, highlight=False)
+    if anatomy.median_psnr is not None and anatomy.median_ssim is not None:
+        seen = f"{anatomy.median_psnr:.1f} dB, structural similarity {anatomy.median_ssim:.3f}"
+        console.print(f"how visible: peak signal-to-noise ratio {seen} (medians)", highlight=False)
 
 
 def print_curve(curve: EpsilonCurve, console: Console) -> None:

@@ -21,7 +21,7 @@ class RobustAccuracy(Record, Proportion):
     ``unconfirmed`` those the untouched model, asked again, still got right. ``constrained`` is False for presets such
     as ``signed-steps`` which do not project: their ``epsilon`` is the size of a step. ``precision`` is what the search
     multiplied in; the verdicts are those of the model's own. ``per_sample`` tells which samples were right before and
-    after.
+    after. With a ``target`` only images turned into that class count as broken.
     """
 
     kind: Literal["robust_accuracy"] = "robust_accuracy"
@@ -33,6 +33,7 @@ class RobustAccuracy(Record, Proportion):
     restarts: int
     seed: int
     constrained: bool = True
+    target: str | None = None
     clean_correct: int
     loss_per_step: tuple[float, ...] = ()
     accuracy_per_step: tuple[float, ...] = ()

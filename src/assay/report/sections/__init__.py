@@ -7,6 +7,7 @@ from assay.report.parts import Section
 from assay.report.sections.accepted import accepted_section
 from assay.report.sections.accuracy import accuracy_section
 from assay.report.sections.anatomy import anatomy_section
+from assay.report.sections.attack_anatomy import attack_anatomy_section
 from assay.report.sections.configuration import decay_section, modes_section, optimizer_section
 from assay.report.sections.curvature import curvature_section
 from assay.report.sections.depth_trace import depth_trace_section
@@ -30,6 +31,7 @@ EVIDENCE = (
     fixes_section,
     accuracy_section,
     robustness_section,
+    attack_anatomy_section,
     gallery_section,
     samples_section,
     sanity_section,
