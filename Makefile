@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: check test test-full lint mutants lock clean
+.PHONY: check test test-full lint docs mutants lock clean
 
 check: .venv/installed  ## train a small network on the built-in digits, put it to the test, write the report
 	$(BIN)/assay check --out assay-report --fail-on never
@@ -43,5 +43,14 @@ lock: .venv/bin/python  ## pin the development environment, and list what it is 
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[lint]"
 	@touch $@
 
+docs: .venv-docs/installed  ## the documentation site, in site/; ends when a link leads nowhere or a page would fetch anything
+	NO_MKDOCS_2_WARNING=1 PYTHONPATH=src .venv-docs/bin/mkdocs build --strict --quiet
+
+# An environment of its own: the site needs neither torch nor what the tests need.
+.venv-docs/installed: pyproject.toml
+	$(PYTHON) -m venv .venv-docs
+	.venv-docs/bin/python -m pip install --quiet --disable-pip-version-check "mkdocs-material>=9.5" "pydantic>=2.8"
+	@touch $@
+
 clean:
-	rm -rf .venv assay-report
+	rm -rf .venv .venv-docs assay-report site

@@ -15,10 +15,11 @@ from assay.check.stages import STAGES, first_mixed
 from assay.data.dataset import ImageDataset
 from assay.errors import ModelError
 from assay.records.accuracy import CleanAccuracy
-from assay.records.attack import AdversarialGallery, EpsilonCurve, RobustAccuracy
+from assay.records.attack import AdversarialGallery, AttackSanity, EpsilonCurve, RobustAccuracy
 from assay.records.checkup import Checkup
 from assay.records.gradients import GradientFlow, InputGradients
 from assay.records.mode import ModeAudit
+from assay.records.sample_gallery import SampleGallery
 from assay.verdict import RULES
 from assay.verdict.catalogue import ON_REQUEST
 
@@ -62,10 +63,20 @@ def without_times(checkup: Checkup) -> str:
 def test_a_check_measures_everything_and_judges_every_rule(model: nn.Module, data: ImageDataset) -> None:
     checkup = run_check(model, data, budget=SMALL, name="stripes net")
     assert [stage.skipped for stage in checkup.stages] == [None] * len(STAGES)
-    for kind in (ModeAudit, CleanAccuracy, EpsilonCurve, AdversarialGallery, GradientFlow, InputGradients):
+    kinds = (ModeAudit, CleanAccuracy, EpsilonCurve, AdversarialGallery, SampleGallery, AttackSanity, GradientFlow)
+    for kind in (*kinds, InputGradients):
         assert checkup.first(kind) is not None, kind
     assert [attack.attack for attack in checkup.each(RobustAccuracy)] == ["fgsm", "pgd", "signed-steps", "noise"]
     assert {verdict.rule for verdict in checkup.verdicts} >= {rule.id for rule in RULES if rule not in ON_REQUEST}
+    sanity, samples = checkup.first(AttackSanity), checkup.first(SampleGallery)
+    assert sanity is not None
+    assert samples is not None
+    assert (sanity.n, samples.n) == (8, 24)
+    # the gallery tells of the same attack as its record
+    pgd = next(attack for attack in checkup.each(RobustAccuracy) if attack.attack == "pgd")
+    assert samples.held == pgd.correct
+    assert samples.wrong == pgd.n - pgd.clean_correct
+    assert "A214" in {verdict.rule for verdict in checkup.verdicts}
     clean = checkup.first(CleanAccuracy)
     assert clean is not None
     with torch.no_grad():

@@ -9,10 +9,13 @@ from html.parser import HTMLParser
 
 import pytest
 
+from assay.records.attack import AdversarialGallery
 from assay.records.checkup import Checkup
 from assay.records.gradients import InputGradients
+from assay.records.sample_gallery import SampleGallery
 from assay.records.spectrum import LayerSpectra
 from assay.report.page import render_page
+from assay.report.sections.samples import SHEET_BYTES
 
 VOID = {"meta", "link", "img", "br", "input"}
 
@@ -241,3 +244,30 @@ def test_a_damaged_picture_does_not_reach_the_page(checkup: Checkup) -> None:
 
 def test_same_checkup_gives_the_same_page(checkup: Checkup, page: Page) -> None:
     assert render_page(checkup) == page.source
+
+
+def test_a_page_full_of_pictures_stays_below_three_megabytes(checkup: Checkup) -> None:
+    def weighing(picture: str, size: int) -> str:
+        return base64.b64encode(base64.b64decode(picture) + bytes(size)).decode()
+
+    records = []
+    for record in checkup.records:
+        if isinstance(record, AdversarialGallery):
+            fields = ("image", "perturbation", "adversarial")
+            examples = tuple(
+                each.model_copy(update={name: weighing(each.image, 60_000) for name in fields})
+                for each in record.examples * 4
+            )
+            record = record.model_copy(update={"examples": examples})
+        elif isinstance(record, InputGradients):
+            samples = tuple(
+                each.model_copy(update={"image": weighing(each.image, 60_000)}) for each in record.samples * 4
+            )
+            record = record.model_copy(update={"samples": samples})
+        elif isinstance(record, SampleGallery):
+            most = SHEET_BYTES * 3 // 4 - len(base64.b64decode(record.sheet)) - 10
+            record = record.model_copy(update={"sheet": weighing(record.sheet, most), "samples": record.samples * 4})
+        records.append(record)
+    source = render_page(checkup.model_copy(update={"records": tuple(records)}))
+    assert 2_000_000 < len(source.encode()) < 3_000_000
+    assert "further pictures are in check.json" in source

@@ -54,3 +54,9 @@ def test_nothing_measured_is_said(bare: Checkup) -> None:
     text = printed(bare)
     assert "not measured" in text
     assert "No rule was judged." in text
+
+
+def test_each_category_has_its_score(checkup: Checkup) -> None:
+    lines = [" ".join(line.split()) for line in printed(checkup).splitlines()]
+    assert "✕ Fails 17 robustness 2 fail · 1 warn · 3 hold" in lines
+    assert "– Did not run – invariance 4 not run" in lines

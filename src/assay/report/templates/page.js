@@ -47,7 +47,7 @@
   // Paper has no folds.
   let opened = [];
   addEventListener("beforeprint", () => {
-    opened = [...document.querySelectorAll(".verdicts details:not([open]), .categories details:not([open])")];
+    opened = [...document.querySelectorAll(".verdicts details:not([open])")];
     opened.forEach((fold) => { fold.open = true; });
   });
   addEventListener("afterprint", () => opened.forEach((fold) => { fold.open = false; }));

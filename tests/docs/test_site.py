@@ -1,0 +1,67 @@
+"""What the documentation site makes of the code, without the tool that builds it."""
+
+from __future__ import annotations
+
+import re
+import runpy
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from assay.verdict import RULES
+
+DOCS = Path(__file__).parents[2] / "docs"
+LINK = re.compile(r"\]\((?!https?:)([^)#\s]+)(?:#([^)\s]+))?\)")
+FENCE = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
+
+
+@pytest.fixture(scope="module")
+def hooks() -> dict[str, Any]:
+    return runpy.run_path(str(DOCS / "site_hooks.py"))
+
+
+def test_the_catalogue_tells_every_rule_whole(hooks: dict[str, Any]) -> None:
+    page = hooks["catalogue"]()
+    for rule in RULES:
+        assert page.count(f"{{ #{rule.id} }}") == 1
+        entry = page[page.index(f"{{ #{rule.id} }}") :].split("\n### ")[0]
+        plain = entry.replace("\\", "")
+        assert all(text in plain for text in (rule.threshold, rule.why, rule.fix))
+        assert f"`{rule.needs[0].model_fields['kind'].default}`" in entry
+
+
+def test_what_would_act_in_markdown_is_escaped(hooks: dict[str, Any]) -> None:
+    assert hooks["_text"]("a*b <c> `d_e*` [f] | g") == r"a\*b \<c\> `d_e*` \[f\] \| g"
+    assert hooks["_text"]("ends in `code`") == "ends in `code`"
+
+
+def test_pages_that_are_not_written_are_passed_over(hooks: dict[str, Any], tmp_path: Path) -> None:
+    (tmp_path / "index.md").touch()
+    nav = [{"Start": ["index.md", {"Later": "later.md"}]}, {"Empty": [{"Later": "later.md"}]}, {"Rules": "rules.md"}]
+    config = hooks["on_config"](SimpleNamespace(docs_dir=str(tmp_path), nav=nav))
+    assert config.nav == [{"Start": ["index.md"]}, {"Rules": "rules.md"}]
+
+
+@pytest.mark.parametrize(
+    ("page", "found"),
+    [
+        ('<script src="https://a.org/x.js"></script>', ["https://a.org/x.js"]),
+        ('<link rel="stylesheet" href="//b.org/y.css">', ["//b.org/y.css"]),
+        ('<img src="http://c.org/z.png">', ["http://c.org/z.png"]),
+        ('<a href="https://d.org">d</a><link rel="canonical" href="https://e.org"><img src="f.png">', []),
+    ],
+)
+def test_a_page_that_would_fetch_from_elsewhere_is_found(page: str, found: list[str], hooks: dict[str, Any]) -> None:
+    assert hooks["fetched"](page) == found
+
+
+@pytest.mark.parametrize("page", sorted(DOCS.glob("*.md")), ids=lambda page: page.name)
+def test_every_link_of_a_page_leads_somewhere(page: Path, hooks: dict[str, Any]) -> None:
+    anchors = {rule.id for rule in RULES}
+    for target, anchor in LINK.findall(FENCE.sub("", page.read_text())):
+        if target == "rules.md":
+            assert not anchor or anchor in anchors
+        else:
+            assert (page.parent / target).exists(), f"{page.name} links to {target}"
