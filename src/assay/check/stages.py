@@ -13,6 +13,7 @@ from assay.attacks.gallery import pick_gallery
 from assay.attacks.measure import RobustnessMeasurement, measure_epsilon_curve, measure_robust_accuracy
 from assay.attacks.presets import Attack, Fgsm, Pgd, RandomNoise, SignedSteps
 from assay.check.budget import Budget
+from assay.check.over_time import is_recurrent, measure_gradients_over_time
 from assay.data.dataset import ImageDataset
 from assay.diagnostics.batchnorm import audit_normalization
 from assay.diagnostics.depth import measure_gradient_flow
@@ -140,6 +141,11 @@ def _gradient_flow(bench: Bench) -> Iterator[Record]:
     yield measure_gradient_flow(bench.model, bench.probed, n=len(bench.probed))
 
 
+def _over_time(bench: Bench) -> Iterator[Record]:
+    if is_recurrent(bench.model):
+        yield measure_gradients_over_time(bench.model, bench.probed, name=bench.name)
+
+
 def _decay_groups(bench: Bench) -> Iterator[Record]:
     yield measure_decay_groups(bench.model)
 
@@ -158,6 +164,7 @@ STAGES: tuple[CheckStage, ...] = (
     CheckStage("invariance", _invariance),
     CheckStage("input gradients", _input_gradients),
     CheckStage("gradient flow", _gradient_flow),
+    CheckStage("gradients over time", _over_time),
     CheckStage("weight-decay groups", _decay_groups),
     CheckStage("singular spectra", _spectra),
 )
