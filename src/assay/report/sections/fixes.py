@@ -53,7 +53,10 @@ def _effects(fixes: list[AppliedFix]) -> Figure | None:
     found = [(fix, effect) for fix in fixes for effect in fix.effects]
     if not found:
         return None
-    names = distinct([f"{fix.rule}: {effect.measure.partition(',')[0]}" for fix, effect in found], length=44)
+    several = len({fix.rule for fix, _ in found}) > 1
+    names = distinct(
+        [(f"{fix.rule}: " if several else "") + effect.measure.partition(",")[0] for fix, effect in found], length=44
+    )
     rows: list[Row] = [
         {
             "name": name,
