@@ -23,8 +23,10 @@ from assay.fixes.recurrent import CLIPPING, FORGET_BIAS
 from assay.fixes.run import FIXES, leave_out_tested
 from assay.fixes.temperature import TEMPERATURE, fit_temperature
 from assay.models.image_reader import ImageReader, ReaderOptions
+from assay.models.loading import open_model
 from assay.models.normalize import Normalize, choose_normalization
 from assay.models.sequence import build_sequence_model
+from assay.models.speednet import build_speednet
 from assay.records.checkup import Checkup
 from assay.records.fixes import AppliedFix
 from assay.records.recurrence import TimeTrace
@@ -252,6 +254,22 @@ def test_a_forget_bias_and_clipping_are_shown_by_two_short_trainings(monkeypatch
     assert found.first(TimeTrace) is not None
     with pytest.raises(RefusedError, match="no LSTM"):
         FORGET_BIAS.apply(workshop(nn.Sequential(nn.Flatten(), nn.Linear(144, 3)), TEST))
+
+
+def test_the_fixed_copy_of_a_named_architecture_loads_by_its_folder(tmp_path: Path) -> None:
+    options = {"widths": [4, 4, 4]}
+    torch.manual_seed(0)
+    net = build_speednet(
+        classes=3,
+        image_shape=(1, 32, 32),
+        normalize=Normalize(choose_normalization("none", channels=1)),
+        options=options,
+    )
+    save_compressed(tmp_path, net, (), spec="speednet", classes=TEST.classes, image_shape=(1, 32, 32), options=options)
+    images = torch.rand(4, 1, 32, 32)
+    opened = open_model(str(tmp_path), classes=3, image_shape=(1, 32, 32)).model
+    with torch.no_grad():
+        assert torch.equal(opened.eval()(images), net.eval()(images))
 
 
 def workshop(model: nn.Module, data: ImageDataset) -> Workshop:
