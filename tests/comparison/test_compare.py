@@ -120,7 +120,7 @@ def test_attacks_of_other_strength_are_not_compared(make_checkup: Make) -> None:
     (versus,) = comparison.versus
     assert [each.measure for each in versus.differences] == ["clean accuracy"]
     assert versus.left_out == (
-        "after pgd: measured differently (L∞ 8/255, 20 steps, of 0.00784 against L∞ 8/255, 10 steps, of 0.00784)",
+        "after pgd: measured differently (L∞ 8/255, 20 steps, of 2/255 against L∞ 8/255, 10 steps, of 2/255)",
     )
     without = compare_checkups([make_checkup(RIGHT, RIGHT), make_checkup(RIGHT)]).versus[0]
     assert without.left_out[0].endswith("not measured in the candidate")

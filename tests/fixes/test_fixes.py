@@ -19,10 +19,17 @@ from assay.evaluate import measure_clean_accuracy, predict
 from assay.fixes import Fixed, apply_fixes
 from assay.fixes.compression import COMPRESSION
 from assay.fixes.fix import RefusedError, Workshop
+from assay.fixes.recurrent import CLIPPING, FORGET_BIAS
 from assay.fixes.run import FIXES, leave_out_tested
 from assay.fixes.temperature import TEMPERATURE, fit_temperature
+from assay.models.image_reader import ImageReader, ReaderOptions
+from assay.models.loading import open_model
+from assay.models.normalize import Normalize, choose_normalization
+from assay.models.sequence import build_sequence_model
+from assay.models.speednet import build_speednet
 from assay.records.checkup import Checkup
 from assay.records.fixes import AppliedFix
+from assay.records.recurrence import TimeTrace
 from assay.records.training import DecayGroups
 from assay.report.page import render_page
 from assay.training.optimizer_audit import audit_optimizer
@@ -221,6 +228,48 @@ def test_layers_are_compressed_on_images_that_are_not_tested(good: nn.Module, mo
         COMPRESSION.apply(workshop(good, TEST))
     assert leave_out_tested(seen[0], TEST, "")[0] is seen[0]
     assert seen[1].split == "test"
+
+
+def test_a_forget_bias_and_clipping_are_shown_by_two_short_trainings(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("assay.fixes.recurrent.STEPS", 8)
+    options = ReaderOptions(hidden=12)
+    torch.manual_seed(3)
+    reader = ImageReader(
+        build_sequence_model("lstm", features=12, outputs=3, length=12, hidden=12),
+        normalize=Normalize(choose_normalization("none", channels=1)),
+        options=options,
+    ).eval()
+    before = copy.deepcopy(reader.state_dict())
+    shop = workshop(reader, TEST)
+    change = FORGET_BIAS.apply(shop)
+    assert "forget bias of 2.40 = ln(T − 1) at T = 12 steps" in change.applied
+    horizon = change.readings[0]
+    assert horizon.after > horizon.before
+    assert change.model is None
+    reaching = CLIPPING.apply(shop).readings[0]
+    assert reaching.after <= 1.0
+    assert reaching.after <= reaching.before
+    assert all(torch.equal(before[key], value) for key, value in reader.state_dict().items())
+    found = run_check(reader, TEST, budget=SMALL)
+    assert found.first(TimeTrace) is not None
+    with pytest.raises(RefusedError, match="no LSTM"):
+        FORGET_BIAS.apply(workshop(nn.Sequential(nn.Flatten(), nn.Linear(144, 3)), TEST))
+
+
+def test_the_fixed_copy_of_a_named_architecture_loads_by_its_folder(tmp_path: Path) -> None:
+    options = {"widths": [4, 4, 4]}
+    torch.manual_seed(0)
+    net = build_speednet(
+        classes=3,
+        image_shape=(1, 32, 32),
+        normalize=Normalize(choose_normalization("none", channels=1)),
+        options=options,
+    )
+    save_compressed(tmp_path, net, (), spec="speednet", classes=TEST.classes, image_shape=(1, 32, 32), options=options)
+    images = torch.rand(4, 1, 32, 32)
+    opened = open_model(str(tmp_path), classes=3, image_shape=(1, 32, 32)).model
+    with torch.no_grad():
+        assert torch.equal(opened.eval()(images), net.eval()(images))
 
 
 def workshop(model: nn.Module, data: ImageDataset) -> Workshop:

@@ -20,6 +20,7 @@ from assay.report.junit import render_junit
 from assay.report.page import render_page
 from assay.report.reading import read_baseline
 from assay.report.sarif import render_sarif
+from assay.verdict import RULES
 from assay.verdict.baseline import accept_findings, apply_baseline
 
 TODAY = date(2026, 6, 1)
@@ -166,3 +167,15 @@ def test_a_broken_baseline_is_one_line(folder: Path, text: str) -> None:
     (folder / "accepted.json").write_text(text)
     with pytest.raises(InputError, match="accepted.json"):
         run("report", folder, "--format", "text", "--baseline", folder / "accepted.json")
+
+
+RELEASED = (
+    "A101 A102 A103 A104 A105 A201 A202 A203 A204 A205 A206 A301 A302 A303 A401 A402 A403 A404 A411 A412 A413 A414 "
+    "A415 A416 A501 A502 A503 A504 A505 A511 A512 A513 A601 A602"
+)
+
+
+def test_rule_ids_are_kept_for_ever() -> None:
+    ids = [rule.id for rule in RULES]
+    assert len(set(ids)) == len(ids)
+    assert set(RELEASED.split()) <= set(ids)

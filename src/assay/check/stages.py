@@ -16,6 +16,7 @@ from assay.attacks.presets import Attack, Fgsm, Pgd, RandomNoise, SignedSteps
 from assay.attacks.samples import pick_samples
 from assay.attacks.sanity import measure_attack_sanity
 from assay.check.budget import Budget
+from assay.check.over_time import is_recurrent, measure_gradients_over_time
 from assay.data.dataset import ImageDataset
 from assay.diagnostics.batchnorm import audit_normalization
 from assay.diagnostics.depth import measure_gradient_flow
@@ -156,6 +157,11 @@ def _gradient_flow(bench: Bench) -> Iterator[Record]:
     yield measure_gradient_flow(bench.model, bench.probed, n=len(bench.probed))
 
 
+def _over_time(bench: Bench) -> Iterator[Record]:
+    if is_recurrent(bench.model):
+        yield measure_gradients_over_time(bench.model, bench.probed, name=bench.name)
+
+
 def _decay_groups(bench: Bench) -> Iterator[Record]:
     yield measure_decay_groups(bench.model)
 
@@ -175,6 +181,7 @@ STAGES: tuple[CheckStage, ...] = (
     CheckStage("invariance", _invariance),
     CheckStage("input gradients", _input_gradients),
     CheckStage("gradient flow", _gradient_flow),
+    CheckStage("gradients over time", _over_time),
     CheckStage("weight-decay groups", _decay_groups),
     CheckStage("singular spectra", _spectra),
 )

@@ -37,6 +37,7 @@ def fix_and_measure_again(
     from assay.compress.save import save_compressed
     from assay.files import make_folder
     from assay.fixes import apply_fixes
+    from assay.training.recipes import load_recipe
 
     train, note = _training_images(source, dataset, data_dir=data_dir, image_size=image_size)
     with StageProgress(console) as progress:
@@ -52,13 +53,15 @@ def fix_and_measure_again(
         )
     if fixed.model is None:
         return fixed.checkup
+    own = load_recipe("digits")  # what a check trains for itself when it is given no model
     save_compressed(
         make_folder(folder / FOLDER),
         fixed.model,
         fixed.factorization,
-        spec=spec or "speednet",
+        spec=spec or own.model,
         classes=dataset.classes,
         image_shape=dataset.shape,
+        options=None if spec else own.model_options,
     )
     return name_weights(fixed.checkup)
 

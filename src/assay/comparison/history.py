@@ -57,7 +57,8 @@ def trace_history(
 
 def _date(checkups: Mapping[str, Checkup], left_out: list[str]) -> list[tuple[str, datetime, Checkup]]:
     dated, seen = [], {}
-    for name, checkup in sorted(checkups.items()):
+    # a copy is told from its original by its name: a check writes check.json
+    for name, checkup in sorted(checkups.items(), key=lambda item: (not item[0].endswith("check.json"), item[0])):
         try:
             moment = datetime.fromisoformat(checkup.started)
         except ValueError:
@@ -69,7 +70,7 @@ def _date(checkups: Mapping[str, Checkup], left_out: list[str]) -> list[tuple[st
             continue
         seen[text] = name
         dated.append((name, moment if moment.tzinfo else moment.replace(tzinfo=UTC), checkup))
-    return sorted(dated, key=lambda each: each[1])
+    return sorted(dated, key=lambda each: (each[1], each[0]))
 
 
 def _enter(name: str, moment: datetime, checkup: Checkup, changes: Sequence[Difference]) -> HistoryEntry:

@@ -64,7 +64,7 @@ def list_shares(checkup: Checkup) -> list[Share]:
 def _setting(attack: RobustAccuracy) -> str:
     parts = [f"{_NORMS[attack.norm]} {_epsilon(attack.epsilon)}", _plural(attack.steps, "step")]
     parts += [_plural(attack.restarts, "restart")] if attack.restarts > 1 else []
-    parts += [f"of {attack.step_size:.3g}"] if attack.step_size is not None and attack.steps > 1 else []
+    parts += [f"of {_epsilon(attack.step_size)}"] if attack.step_size is not None and attack.steps > 1 else []
     return ", ".join(parts)
 
 

@@ -19,6 +19,7 @@ from assay.fixes.compression import COMPRESSION
 from assay.fixes.evaluation_mode import EVALUATION_MODE
 from assay.fixes.fix import Change, Fix, RefusedError, Workshop
 from assay.fixes.parameter_groups import PARAMETER_GROUPS
+from assay.fixes.recurrent import CLIPPING, FORGET_BIAS
 from assay.fixes.statistics import STATISTICS
 from assay.fixes.temperature import TEMPERATURE
 from assay.models.factorized import LayerFactors
@@ -30,9 +31,8 @@ from assay.records.fixes import AppliedFix
 from assay.verdict import find_rule, judge
 
 # in the order in which they are put together: statistics belong to the layers as they are, thin ones come after
-FIXES: dict[str, Fix] = {
-    fix.name: fix for fix in (STATISTICS, COMPRESSION, TEMPERATURE, EVALUATION_MODE, PARAMETER_GROUPS)
-}
+_KNOWN = (STATISTICS, COMPRESSION, TEMPERATURE, EVALUATION_MODE, PARAMETER_GROUPS, FORGET_BIAS, CLIPPING)
+FIXES: dict[str, Fix] = {fix.name: fix for fix in _KNOWN}
 SIDE_EFFECTS = ("clean accuracy", "attacks")
 OnFix = Callable[[str, int, int], None]
 

@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from assay.records.comparison import Comparison, Versus
+from assay.records.comparison import Comparison, Difference, Versus
 from assay.report import comparison_wording as say
 from assay.report.inertness import made_inert
 from assay.report.wording import percent
@@ -46,7 +46,7 @@ def _measures(versus: Versus) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
     table.add_column("")
     table.add_column("measure", overflow="fold")
-    for title in ("before", "after", "points (95 % interval)", "p, Holm"):
+    for title in ("before", "after", "points (95 %)", "p, Holm"):
         table.add_column(title, justify="right", no_wrap=True)
     table.add_column("lost, gained", style="dim", justify="right")
     for each in versus.differences:
@@ -58,9 +58,15 @@ def _measures(versus: Versus) -> Table:
             percent(each.candidate),
             Text(say.interval_of(each), style=style),
             say.p_value(each.adjusted),
-            say.flips(each),
+            _pairs(each),
         )
     return table
+
+
+def _pairs(each: Difference) -> str:
+    if not each.paired:
+        return "not paired"
+    return "" if each.lost is None else f"{each.lost:,}, {each.gained:,}"
 
 
 def _line(console: Console, text: str, style: str = "") -> None:

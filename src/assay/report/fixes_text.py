@@ -18,7 +18,8 @@ def tell_fixes(checkup: Checkup) -> Iterator[tuple[str, str]]:
             yield "yellow", f"{fix.rule} not fixed ({fix.fix}): {fix.refused}"
             continue
         yield "bold", f"{fix.rule} fixed ({fix.fix}): {fix.applied}"
-        yield "", f"  {fix.measured_before}, then {fix.measured_after}"
+        yield "", f"  before: {fix.measured_before}"
+        yield "", f"  after: {fix.measured_after}"
         for effect in fix.effects:
             moved = "" if effect.change == "no change beyond noise" else f" {ARROW[effect.change]}"
             values = f"{percent(effect.reference)} → {percent(effect.candidate)}{moved}"

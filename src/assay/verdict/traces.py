@@ -156,6 +156,7 @@ RULES = (
         why="What lies further back than the horizon has e times less say with every horizon more: it is not learned.",
         fix="An LSTM or GRU with forget bias 1 or more, an orthogonal recurrent matrix, or attention.",
         reference="Bengio, Simard & Frasconi 1994, Learning long-term dependencies with gradient descent is difficult",
+        remedy="forget bias",
     ),
     Rule(
         id="A412",
@@ -167,6 +168,7 @@ RULES = (
         why="One long sequence then throws the weights far away, and the loss jumps or becomes NaN.",
         fix="Clip the gradient by its norm; start from an orthogonal recurrent matrix; decay its weights.",
         reference=PASCANU,
+        remedy="clipping",
     ),
     Rule(
         id="A413",

@@ -22,7 +22,13 @@ def fixes_section(checkup: Checkup) -> Section | None:
     parts += filter(None, (_effects(applied), _readings(applied)))
     weights = next((fix.weights for fix in applied if fix.weights), "")
     if weights:
-        parts.append(Prose(f"The copy with every fix of weights is in `{weights}`; it loads as `--weights`."))
+        folder = weights.rpartition("/")[0]
+        parts.append(
+            Prose(
+                f"The copy with every fix of weights is in `{weights}`, beside this report: hand over the folder "
+                f"`{folder}`, or a factory of yours with `--weights {weights}`."
+            )
+        )
     summary = (
         f"Applied {count(len(applied))} of {count(len(fixes))} mechanical fixes, each to a copy of its own, and "
         "measured again on the same samples; the model itself was not touched."
@@ -53,7 +59,10 @@ def _effects(fixes: list[AppliedFix]) -> Figure | None:
     found = [(fix, effect) for fix in fixes for effect in fix.effects]
     if not found:
         return None
-    names = distinct([f"{fix.rule}: {effect.measure.partition(',')[0]}" for fix, effect in found], length=44)
+    several = len({fix.rule for fix, _ in found}) > 1
+    names = distinct(
+        [(f"{fix.rule}: " if several else "") + effect.measure.partition(",")[0] for fix, effect in found], length=44
+    )
     rows: list[Row] = [
         {
             "name": name,

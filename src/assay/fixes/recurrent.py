@@ -1,0 +1,121 @@
+"""Fixes that only show in training, a forget bias and clipping: two short trainings from one start."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from assay.check.over_time import measure_gradients_over_time
+from assay.comparison.differences import paired_difference
+from assay.evaluate import predict
+from assay.fixes.fix import Change, Fix, RefusedError, Workshop
+from assay.models.sequence import set_forget_bias
+from assay.records.fixes import Reading
+from assay.records.recurrence import TimeTrace
+from assay.training.loop import fit
+from assay.training.metrics import StepMetrics
+from assay.training.recipes import ClipOptions, Recipe
+from assay.verdict import judge
+
+IMAGES, STEPS, BATCH = 2_000, 60, 64
+LIMIT = 1.0
+
+
+@dataclass(frozen=True, eq=False)
+class _Outcome:
+    """One short training: which tested images it ends right on, its gradients over time, and its gradient norms."""
+
+    right: torch.Tensor
+    trace: TimeTrace
+    loss: float
+    largest: float
+
+    @property
+    def horizon(self) -> float:
+        return self.trace.state(self.trace.head).decay.horizon
+
+
+def _raise_forget_bias(shop: Workshop) -> Change:
+    layers = [module for module in shop.model.modules() if isinstance(module, nn.LSTM)]
+    if not layers:
+        raise RefusedError("no LSTM, hence no forget bias; another cell or another start is no mechanical change")
+    length = measure_gradients_over_time(shop.model, shop.bench.probed).length
+    # A gate σ(b) remembers about 1/(1 − σ(b)) = 1 + exp(b) steps; Tallec & Ollivier 2018, arXiv:1804.11188
+    bias = max(1.0, float(torch.tensor(length - 1.0).clamp_min(1).log()))
+
+    def prepare(model: nn.Module) -> None:
+        for module in model.modules():
+            if isinstance(module, nn.LSTM):
+                set_forget_bias(module, bias)
+
+    before, after = _train(shop, lambda model: None, ClipOptions()), _train(shop, prepare, ClipOptions())
+    verdict = next(each for each in judge([after.trace]) if each.rule == "A411")
+    return Change(
+        f"{_story(shop)} with a forget bias of {bias:.2f} = ln(T − 1) at T = {length} steps, and without it",
+        effects=(paired_difference("accuracy after it", before.right.numpy(), after.right.numpy()),),
+        readings=(
+            Reading(name="horizon after it (steps)", before=before.horizon, after=after.horizon),
+            Reading(name="last loss (nats)", before=before.loss, after=after.loss),
+        ),
+        status=verdict.status,
+        measured=verdict.measured,
+        value=verdict.value,
+    )
+
+
+def _clip(shop: Workshop) -> Change:
+    clip = ClipOptions(name="norm", limit=LIMIT)
+    before, after = _train(shop, lambda model: None, ClipOptions()), _train(shop, lambda model: None, clip)
+    reaches = min(after.largest, LIMIT)
+    return Change(
+        f"{_story(shop)} with gradients clipped to norm {LIMIT:g}, and without",
+        effects=(paired_difference("accuracy after it", before.right.numpy(), after.right.numpy()),),
+        readings=(
+            Reading(name="largest gradient that reaches the optimizer", before=before.largest, after=reaches),
+            Reading(name="last loss (nats)", before=before.loss, after=after.loss),
+        ),
+        measured=f"it grows as before; at most {reaches:.3g} of it reaches the optimizer, {before.largest:.3g} before",
+    )
+
+
+def _story(shop: Workshop) -> str:
+    return f"copies started anew and trained for {STEPS} steps on images of {shop.train.name if shop.train else '?'}"
+
+
+def _train(shop: Workshop, prepare: Callable[[nn.Module], None], clip: ClipOptions) -> _Outcome:
+    images = shop.training_images(IMAGES)
+    batch = min(BATCH, len(images))
+    recipe = Recipe.parse(
+        {
+            "name": "short",
+            "epochs": STEPS * batch / len(images),
+            "batch_size": batch,
+            "optimizer": {"name": "adamw", "lr": 3e-3},
+            "clip": clip.model_dump(),
+            "augment": {"name": "none"},
+        },
+        where="fix",
+    )
+    model = copy.deepcopy(shop.model)
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(shop.bench.seed)
+        for module in model.modules():
+            if hasattr(module, "reset_parameters"):
+                module.reset_parameters()
+        prepare(model)
+    steps: list[StepMetrics] = []
+    fit(model, images, recipe=recipe, seed=shop.bench.seed, on_step=steps.append)
+    return _Outcome(
+        right=predict(model, shop.bench.clean).correct,
+        trace=measure_gradients_over_time(model, shop.bench.probed),
+        loss=steps[-1].loss,
+        largest=max(step.gradient_norm for step in steps),
+    )
+
+
+FORGET_BIAS = Fix("forget bias", "training", _raise_forget_bias)
+CLIPPING = Fix("clipping", "training", _clip)
