@@ -16,7 +16,7 @@ from assay.app.subject import Subject
 from assay.attacks.gallery import magnification
 from assay.attacks.measure import measure_robust_accuracy
 from assay.attacks.plan import Attack
-from assay.attacks.registry import PRESETS, find_attack
+from assay.attacks.registry import find_attack
 from assay.data.dataset import to_unit_range
 from assay.errors import OptionError
 from assay.options import Options
@@ -58,8 +58,8 @@ class AttackChoice(Options):
     @property
     def words(self) -> tuple[str, ...]:
         """The options of a command line that ask for the same."""
-        size = ("--norm", self.norm, "--epsilon", as_fraction(self.epsilon))
-        if not PRESETS[self.attack].constrained and self.attack == "transforms":
+        size: tuple[str, ...] = ("--norm", self.norm, "--epsilon", as_fraction(self.epsilon))
+        if self.attack == "transforms":  # keeps to no ball and takes no steps of that size
             size = ()
         count = () if OFFERED[self.attack] is None else ("--steps", str(self.steps))
         seed = ("--seed", str(self.seed)) if self.seed else ()

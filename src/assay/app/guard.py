@@ -76,7 +76,7 @@ async def _read(receive: Receive) -> bytes | None:
         if len(body) > LARGEST_REQUEST:
             return None
         if not message.get("more_body", False):
-            return body
+            return bytes(body)
 
 
 def _again(body: bytes, receive: Receive) -> Receive:

@@ -76,7 +76,10 @@ def _build_look(subject: Subject, limits: Limits) -> None:
         with gr.Column(scale=2, min_width=280):
             place, upload = _ask_for_picture(subject)
             label = gr.Dropdown(
-                [AS_IT_IS, *subject.classes], value=AS_IT_IS, label="Label", info="What the loss is taken of."
+                [AS_IT_IS, *subject.classes],
+                value=AS_IT_IS,
+                label="Label",
+                info="As it is: the sample's own, or what the model says.",
             )
             with gr.Accordion("Twelve image operations", open=False):
                 operations = [_ask_for_magnitude(name, subject) for name in TWELVE]

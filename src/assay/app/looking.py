@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
-
 from assay.app.picture import Picture
 from assay.app.subject import Subject
 from assay.data.dataset import ImageDataset
@@ -64,5 +62,5 @@ def target_of(subject: Subject, picture: Picture) -> ImageDataset:
     asked = picture.as_dataset(subject.classes, label=picture.label or 0)
     if picture.label is None:
         said = predict(subject.model, asked).classes.clamp_min(0)
-        asked = picture.as_dataset(subject.classes, label=int(torch.atleast_1d(said)[0]))
+        asked = picture.as_dataset(subject.classes, label=int(said[0]))
     return asked

@@ -46,7 +46,8 @@ def show_look(subject: Subject, seen: Look) -> str:
 def show_breakage(subject: Subject, found: Breakage) -> str:
     """Before, perturbation, after; probabilities; loss per step."""
     headline = describe_breakage(found)
-    chart = charts.draw_losses(found.losses, finding="Loss after each step") if len(found.losses) > 1 else None
+    told = len(found.losses) > 1 and not found.already_wrong
+    chart = charts.draw_losses(found.losses, finding="Loss after each step") if told else None
     return _render(
         "break.html",
         found=found,

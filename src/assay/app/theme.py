@@ -49,7 +49,7 @@ def make_theme(gr: Any) -> Any:
     """A theme of Gradio's, wearing :data:`assay.report.theme.COLOURS`."""
     fonts = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "Liberation Sans", "sans-serif"]
     mono = ["ui-monospace", "DejaVu Sans Mono", "Menlo", "Consolas", "monospace"]
-    colours = {}
+    colours = {"button_border_width": "1px"}
     for part, name in _PARTS.items():
         colours[part], colours[f"{part}_dark"] = COLOURS[name]
     return gr.themes.Base(font=fonts, font_mono=mono, primary_hue="blue", neutral_hue="stone").set(**colours)

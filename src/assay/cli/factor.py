@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from assay.lowrank.factors import Factorization
+    from assay.lowrank.matrix import Matrix
     from assay.records.factorization import FactorizationReport
 
 PICTURES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif"})
@@ -74,16 +75,14 @@ def factor(
     from assay.files import write_atomically
     from assay.lowrank.factorize import factorize
     from assay.lowrank.landscape import landscape
-    from assay.lowrank.pictures import RANKS, luma, rebuild_picture
-    from assay.lowrank.sources import open_matrix
+    from assay.lowrank.pictures import RANKS, rebuild_picture
     from assay.lowrank.summary import SCALES, describe_factorization
     from assay.report.factor_page import render_factor_page
 
     _check_places(out, report)
-    name, picture = _open_picture(
+    name, x, picture = _open(
         matrix, data, sample, data_dir=data_dir, split=split, image_size=image_size, longest=longest
     )
-    x = open_matrix(matrix) if picture is None else luma(picture)
     wanted = _rank(rank)
     if wanted is None and tolerance is None and energy is None:
         energy = DEFAULT_ENERGY
@@ -98,11 +97,7 @@ def factor(
         record = record.model_copy(update={"pictures": rebuild_picture(picture, ranks=(*RANKS, found.rank))})
     if out is not None:
         _write_factors(out, found)
-    page = report or (
-        Path(f"{data}-{sample}.factor.html".replace("/", "-"))
-        if matrix is None
-        else matrix.with_name(f"{matrix.stem}.factor.html")
-    )
+    page = report or (matrix or Path(name.replace("/", "-"))).with_suffix(".factor.html")
     write_atomically(page, render_factor_page(record))
     if as_json:
         typer.echo(record.model_dump_json())
@@ -110,7 +105,7 @@ def factor(
         _print_summary(record, out=out, page=page, scales=scale or ())
 
 
-def _open_picture(
+def _open(
     matrix: Path | None,
     data: str | None,
     sample: str | None,
@@ -119,24 +114,27 @@ def _open_picture(
     split: str,
     image_size: int | None,
     longest: int | None,
-) -> tuple[str, Tensor | None]:
-    """What to call it, and its channels where it is a picture, of a file or of a data set."""
+) -> tuple[str, Matrix, Tensor | None]:
+    """What to call it, the matrix, and the channels where it is a picture: of a file, or of a data set."""
+    from assay.lowrank.pictures import luma, read_channels
+    from assay.lowrank.sources import open_matrix
+
     if (matrix is None) == (data is None) or (data is None) != (sample is None):
         got = " ".join(str(word) for word in (matrix, data, sample) if word is not None)
         raise OptionError("X", expected="a file, or --data and --sample", got=got or "neither")
-    if data is not None and sample is not None:
+    if matrix is None:
         from assay.app.picture import pick_sample
         from assay.data.dataset import to_unit_range
         from assay.data.sources import load_dataset
 
-        chosen = pick_sample(load_dataset(data, split=split, data_dir=data_dir, image_size=image_size), sample)
-        return chosen.name, to_unit_range(chosen.image).double()
-    assert matrix is not None
+        dataset = load_dataset(data or "", split=split, data_dir=data_dir, image_size=image_size)
+        chosen = pick_sample(dataset, sample or "")
+        channels = to_unit_range(chosen.image).double()
+        return chosen.name, luma(channels), channels
     if matrix.suffix.lower() not in PICTURES or not matrix.is_file():
-        return matrix.name, None  # opening it says what is wrong
-    from assay.lowrank.pictures import read_channels
-
-    return matrix.name, read_channels(matrix, longest=longest)
+        return matrix.name, open_matrix(matrix), None
+    channels = read_channels(matrix, longest=longest)
+    return matrix.name, luma(channels), channels
 
 
 def _rank(text: str | None) -> int | str | None:

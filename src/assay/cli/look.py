@@ -191,7 +191,7 @@ def _print_breakage(found: Breakage, console: Console) -> None:
     if found.distance is not None:
         rounded = "still breaks it" if found.survives_rounding else "no longer breaks it"
         console.print(f"distance {found.distance:.6g} ({found.norm}); as an 8-bit file it {rounded}", markup=False)
-    if len(found.losses) > 1:
+    if len(found.losses) > 1 and not found.already_wrong:
         table = Table(box=None, padding=(0, 2, 0, 0))
         table.add_column("step", justify="right")
         table.add_column("loss", justify="right")

@@ -36,4 +36,5 @@ def make_recurrent_matrix(size: int, *, radius: float, norm: float, seed: int = 
     pairs = torch.arange(0, size - 1, 2)
     W[pairs, pairs + 1] = norm - radius**2 / norm if norm > 0 else 0.0
     Q, _ = torch.linalg.qr(torch.randn(size, size, generator=generator(seed, _STREAM), dtype=torch.float64))
-    return Q @ W @ Q.T
+    shaped: Tensor = Q @ W @ Q.T
+    return shaped

@@ -203,9 +203,11 @@ def shape_recurrence(model: nn.Module, W: Tensor) -> None:
             body.cell.recurrent.weight.copy_(W)
             body.cell.inward.bias.zero_()
         elif isinstance(body, nn.RNN) and body.num_layers == 1 and not body.bidirectional:
-            body.weight_hh_l0.copy_(W)
-            body.bias_ih_l0.zero_()
-            body.bias_hh_l0.zero_()
+            for key, parameter in body.named_parameters():
+                if key.startswith("weight_hh"):
+                    parameter.copy_(W)
+                elif key.startswith("bias"):
+                    parameter.zero_()
         else:
             raise OptionError("cell", expected="a plain recurrence of one layer", got=type(body).__name__)
 
