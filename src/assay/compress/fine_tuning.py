@@ -17,7 +17,7 @@ TEMPERATURE = 4.0
 def fine_tune(
     model: nn.Module, original: nn.Module, train: ImageDataset, *, epochs: float, lr: float, seed: int
 ) -> None:
-    """Train ``model``, in place, to answer as ``original`` does to pictures moved and mirrored; labels are not looked at.
+    """Train ``model``, in place, to answer as ``original`` does to pictures moved and mirrored, whatever their labels.
 
     Softened, the answers tell more than the labels do: which wrong classes a picture resembles, and how much.
     """
