@@ -17,10 +17,9 @@ TEMPERATURE = 4.0
 def fine_tune(
     model: nn.Module, original: nn.Module, train: ImageDataset, *, epochs: float, lr: float, seed: int
 ) -> None:
-    """Train ``model``, in place, to answer as ``original`` does to pictures moved, mirrored and mixed.
+    """Train ``model``, in place, to answer as ``original`` does to pictures moved and mirrored, whatever their labels.
 
-    Labels are not looked at. On its training images a network is so sure that its answers say no more than the labels;
-    on mixtures of two of them they tell how it generalises.
+    Softened, the answers tell more than the labels do: which wrong classes a picture resembles, and how much.
     """
     recipe = Recipe.parse(
         {
@@ -32,7 +31,6 @@ def fine_tune(
             "optimizer": {"name": "sgd", "lr": lr, "momentum": 0.9, "weight_decay": 1e-4},
             "schedule": {"name": "triangular", "peak": 0.15, "start": 0.2},
             "augment": {"name": "flip-crop", "padding": max(1, train.shape[1] // 8), "flip": train.shape[0] == 3},
-            "mix": {"name": "mixup", "alpha": 1.0},
         },
         where="fine-tuning",
     )
