@@ -17,6 +17,7 @@ from assay.runtime import generator
 
 CELLS: Mapping[str, str] = MappingProxyType({"RNN": "rnn", "LSTM": "lstm", "attention": "transformer"})
 FEATURES, BATCH = 8, 16
+FLOOR = 1e-20  # of what is drawn, so that the rest can be told apart
 Profiles = Mapping[str, Mapping[int, Sequence[tuple[float, ...]]]]
 
 
@@ -103,6 +104,7 @@ def _by_length(shares: Mapping[str, Mapping[int, Sequence[float]]]) -> Chart:
             logs = torch.tensor(values, dtype=torch.float64).log().tolist()
             mean, low, high = torch.tensor(interval(logs), dtype=torch.float64).exp().tolist()
             points.append(Point(series=name, x=length, y=mean, low=low, high=high))
+    shown = tuple(point for point in points if point.y > FLOOR)
     last = {point.series: point.y for point in points}
     longest = max(shares["attention"])
     return Chart(
@@ -111,9 +113,9 @@ def _by_length(shares: Mapping[str, Mapping[int, Sequence[float]]]) -> Chart:
         mark="line",
         x=Axis(title="length of the sequence, steps", scale="log"),
         y=Axis(title="gradient of the first input over the mean", scale="log"),
-        points=tuple(points),
+        points=shown,
         references=(Reference(y=1.0, name="distance makes no difference"),),
-        note="Geometric means; band: 95 % interval over the seeds.",
+        note=f"Geometric means; band: 95 % interval over the seeds. What is below {FLOOR:g} is not shown.",
     )
 
 
@@ -131,8 +133,9 @@ def _by_distance(profiles: Profiles, length: int) -> Chart:
             Point(series=name, x=length - 1 - t, y=curve[t] / _mean(curve))
             for name, curve in curves.items()
             for t in range(0, length, step)
+            if curve[t] > FLOOR * _mean(curve)
         ),
-        note="The first of the seeds.",
+        note=f"The first of the seeds. What is below {FLOOR:g} is not shown.",
     )
 
 

@@ -12,6 +12,7 @@ from assay.claims.side_by_side import (
     mean_point,
     paired,
     picture_side,
+    short_recipe,
     train_side_by_side,
     training_loss,
 )
@@ -19,7 +20,7 @@ from assay.data.dataset import ImageDataset
 from assay.models.loading import load_model
 from assay.records.claims import Axis, Chart, Evidence, Grid, Point, Sample
 from assay.training.param_groups import ROLES, Role, split_parameters
-from assay.training.recipes import AugmentOptions, OptimizerOptions, Recipe
+from assay.training.recipes import Recipe
 
 NETWORKS = {"ResNet-8": "resnet8", "perceptron": "mlp"}
 MLP_OPTIONS = {"depth": 4, "width": 128}
@@ -76,16 +77,13 @@ def measure(settings: Settings) -> Evidence:
 
 
 def _recipes(settings: Settings, model: str, data: ImageDataset) -> Mapping[frozenset[Role], Recipe]:
-    recipe = Recipe(
+    recipe = short_recipe(
+        data,
         name="decay-bias",
-        data=settings.data,
         model=model,
-        model_options=MLP_OPTIONS if model == "mlp" else {},
-        epochs=settings.pick(tiny=0.2, quick=4 if settings.data == "digits" else 0.3, full=5),
-        batch_size=64,
-        refresh_batchnorm=1000,
-        optimizer=OptimizerOptions(lr=0.1 if model != "mlp" else 0.05),
-        augment=AugmentOptions(name="none"),
+        options=MLP_OPTIONS if model == "mlp" else {},
+        steps=settings.pick(tiny=4, quick=88, full=800),
+        learning_rate=0.05 if model == "mlp" else 0.1,
     )
     split = split_parameters(load_model(model, image_shape=data.shape, classes=len(data.classes)))
     present = [role for role in ROLES if split.of(role)]

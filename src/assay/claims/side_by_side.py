@@ -16,8 +16,9 @@ from assay.records.claims import Point
 from assay.training.classifier import build_for
 from assay.training.loop import fit
 from assay.training.metrics import StepMetrics
-from assay.training.recipes import Recipe
+from assay.training.recipes import AugmentOptions, OptimizerOptions, Recipe
 
+BATCH = 64
 LAST = 10  # steps that the final training loss is the mean of
 
 Prepare = Callable[[nn.Module], None]
@@ -38,6 +39,29 @@ class Outcome:
         """Mean cross-entropy of the last ten batches, in nats; those of a run that diverged: the last before."""
         last = [step.loss for step in self.steps[-LAST:]]
         return sum(last) / len(last)
+
+
+def short_recipe(
+    data: ImageDataset,
+    *,
+    name: str,
+    model: str,
+    steps: int,
+    options: Mapping[str, object] | None = None,
+    learning_rate: float = 0.1,
+) -> Recipe:
+    """SGD with momentum and a cosine schedule for ``steps`` batches of 64, without augmentation."""
+    return Recipe(
+        name=name,
+        data=data.name,
+        model=model,
+        model_options=dict(options or {}),
+        epochs=steps / max(1, len(data) // BATCH),
+        batch_size=BATCH,
+        refresh_batchnorm=1000,
+        optimizer=OptimizerOptions(lr=learning_rate),
+        augment=AugmentOptions(name="none"),
+    )
 
 
 def train_one(
