@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from statistics import fmean
 from types import MappingProxyType
 
 import torch
@@ -69,7 +70,7 @@ def measure(settings: Settings) -> Evidence:
             Grid(
                 caption="Gradient of the first input over the mean of all but the last; means of the seeds",
                 columns=("length", *CELLS),
-                rows=tuple((length, *(sum(shares[name][length]) / len(seeds) for name in CELLS)) for length in lengths),
+                rows=tuple((length, *(fmean(shares[name][length]) for name in CELLS)) for length in lengths),
             ),
         ),
         notes=(
@@ -94,7 +95,7 @@ def _first_share(norms: Sequence[float]) -> float:
 
 
 def _mean(norms: Sequence[float]) -> float:
-    return sum(norms[:-1]) / (len(norms) - 1)
+    return fmean(norms[:-1])
 
 
 def _by_length(shares: Mapping[str, Mapping[int, Sequence[float]]]) -> Chart:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from statistics import fmean
 
 import torch
 
@@ -95,8 +96,8 @@ def measure(settings: Settings) -> Evidence:
                         anatomies[name].parameters,
                         anatomies[name].flops / 1e6,
                         1e3 * latencies[name].fastest,
-                        sum(map(accuracy, each)) / len(each),
-                        sum(map(training_loss, each)) / len(each),
+                        fmean(map(accuracy, each)),
+                        fmean(map(training_loss, each)),
                     )
                     for name, each in found.items()
                 ),

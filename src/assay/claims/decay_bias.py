@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import product
+from statistics import fmean
 
 from assay.claims.claim import Claim, Settings
 from assay.claims.side_by_side import (
@@ -35,7 +36,7 @@ def measure(settings: Settings) -> Evidence:
     train, test = settings.train(side=side), settings.test(side=side)
     seeds = settings.seeds(settings.pick(tiny=2, quick=8, full=8))
     found = {
-        name: train_side_by_side(_recipes(settings, model, train), train, test, seeds=seeds)  # type: ignore[arg-type]
+        name: train_side_by_side(_recipes(settings, model, train), train, test, seeds=seeds)
         for name, model in NETWORKS.items()
     }
     everything = {name: max(arms, key=len) for name, arms in found.items()}
@@ -124,9 +125,9 @@ def _table(name: str, arms: Found) -> Grid:
         rows=tuple(
             (
                 _name(roles),
-                sum(map(accuracy, each)) / len(each),
-                sum(one.test_loss for one in each) / len(each),
-                sum(map(training_loss, each)) / len(each),
+                fmean(map(accuracy, each)),
+                fmean(one.test_loss for one in each),
+                fmean(map(training_loss, each)),
             )
             for roles, each in arms.items()
         ),

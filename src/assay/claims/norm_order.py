@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from statistics import fmean
 
 from assay.claims.claim import Claim, Settings
 from assay.claims.side_by_side import (
@@ -124,10 +125,10 @@ def _statistics(
         rows.append(
             (
                 name,
-                sum(map(accuracy, each)) / len(each),
-                sum(map(training_loss, each)) / len(each),
-                sum(layer.activation for layer in layers) / len(layers),
-                sum(layer.activation_gradient for layer in layers) / len(layers),
+                fmean(map(accuracy, each)),
+                fmean(map(training_loss, each)),
+                fmean(layer.activation for layer in layers),
+                fmean(layer.activation_gradient for layer in layers),
             )
         )
     return Grid(

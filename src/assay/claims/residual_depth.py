@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from statistics import fmean
 
 from assay.claims.claim import Claim, Settings
 from assay.claims.rule import number
-from assay.claims.side_by_side import Outcome, mean_point, paired, picture_side, short_recipe, train_one, training_loss
+from assay.claims.side_by_side import (
+    Outcome,
+    mean_point,
+    paired,
+    picture_side,
+    short_recipe,
+    train_side_by_side,
+    training_loss,
+)
 from assay.data.dataset import ImageDataset
 from assay.diagnostics.depth import measure_gradient_flow
 from assay.records.claims import Axis, Chart, Evidence, Grid, Point, Sample
@@ -27,7 +36,7 @@ def measure(settings: Settings) -> Evidence:
     depths = settings.pick(tiny=(8, 14), quick=(8, 20, 32, 56), full=(8, 14, 20, 32, 44, 56))
     seeds = settings.seeds(settings.pick(tiny=2, quick=5, full=5))
     recipes = {(kind, depth): _recipe(settings, train, kind, depth) for depth in depths for kind in (PLAIN, RESIDUAL)}
-    runs = {key: [train_one(recipe, train, test, seed=seed) for seed in seeds] for key, recipe in recipes.items()}
+    runs = train_side_by_side(recipes, train, test, seeds=seeds)
     flows = {key: [flow_at_start(recipe, train, seed=seed) for seed in seeds] for key, recipe in recipes.items()}
     first, last = depths[0], depths[-1]
     steps = len(runs[PLAIN, first][0].steps)
@@ -81,9 +90,9 @@ def measure(settings: Settings) -> Evidence:
                     (
                         depth,
                         kind,
-                        sum(map(training_loss, each)) / len(each),
-                        sum(one.accuracy for one in each) / len(each),
-                        sum(map(growth, flows[kind, depth])) / len(each),
+                        fmean(map(training_loss, each)),
+                        fmean(one.accuracy for one in each),
+                        fmean(map(growth, flows[kind, depth])),
                     )
                     for (kind, depth), each in runs.items()
                 ),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from statistics import fmean
 
 import torch
 from torch import nn
@@ -73,9 +74,9 @@ def measure(settings: Settings) -> Evidence:
                 rows=tuple(
                     (
                         name,
-                        sum(one.training_loss for one in each) / len(each),
-                        sum(one.accuracy for one in each) / len(each),
-                        sum(max(_norms(one)) for one in each) / len(each),
+                        fmean(one.training_loss for one in each),
+                        fmean(one.accuracy for one in each),
+                        fmean(max(_norms(one)) for one in each),
                         sum(one.diverged for one in each),
                     )
                     for name, each in found.items()
@@ -119,7 +120,7 @@ def _norms(outcome: Outcome) -> list[float]:
 
 
 def _losses(found: Mapping[str, Sequence[Outcome]]) -> Chart:
-    final = {name: sum(one.training_loss for one in each) / len(each) for name, each in found.items()}
+    final = {name: fmean(one.training_loss for one in each) for name, each in found.items()}
     return Chart(
         finding=f"After as many steps the loss is {final[CLIPPED]:.2f} with clipping and {final[PLAIN]:.2f} without",
         mark="line",

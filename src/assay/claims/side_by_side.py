@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean
+from typing import TypeVar
 
 from torch import nn
 
@@ -22,6 +25,7 @@ BATCH = 64
 LAST = 10  # steps that the final training loss is the mean of
 
 Prepare = Callable[[nn.Module], None]
+K = TypeVar("K")  # what tells the recipes apart
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,7 +42,7 @@ class Outcome:
     def training_loss(self) -> float:
         """Mean cross-entropy of the last ten batches, in nats; those of a run that diverged: the last before."""
         last = [step.loss for step in self.steps[-LAST:]]
-        return sum(last) / len(last)
+        return fmean(last) if last else math.inf
 
 
 def short_recipe(
@@ -83,13 +87,13 @@ def train_one(
 
 
 def train_side_by_side(
-    recipes: Mapping[str, Recipe],
+    recipes: Mapping[K, Recipe],
     train: ImageDataset,
     test: ImageDataset,
     *,
     seeds: Sequence[int],
     prepare: Prepare | None = None,
-) -> dict[str, tuple[Outcome, ...]]:
+) -> dict[K, tuple[Outcome, ...]]:
     """Every recipe from every seed; outcomes at one place of two tuples have their seed in common."""
     return {
         name: tuple(train_one(recipe, train, test, seed=seed, prepare=prepare) for seed in seeds)
