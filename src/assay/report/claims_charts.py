@@ -143,7 +143,7 @@ def _axis(axis: Axis, values: Sequence[float], *, grid: bool = True) -> alt.Axis
 
 
 def _scale(axis: Axis, *, zero: bool = False) -> alt.Scale:
-    return alt.Scale(type="log") if axis.scale == "log" else alt.Scale(zero=zero, nice=True)
+    return alt.Scale(type="log", nice=False, padding=6) if axis.scale == "log" else alt.Scale(zero=zero, nice=True)
 
 
 def _fits(value: float | str, axis: Axis) -> bool:
