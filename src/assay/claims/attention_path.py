@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from statistics import fmean
 from types import MappingProxyType
 
 import torch
@@ -17,6 +18,7 @@ from assay.runtime import generator
 
 CELLS: Mapping[str, str] = MappingProxyType({"RNN": "rnn", "LSTM": "lstm", "attention": "transformer"})
 FEATURES, BATCH = 8, 16
+FLOOR = 1e-20  # of what is drawn, so that the rest can be told apart
 Profiles = Mapping[str, Mapping[int, Sequence[tuple[float, ...]]]]
 
 
@@ -68,7 +70,7 @@ def measure(settings: Settings) -> Evidence:
             Grid(
                 caption="Gradient of the first input over the mean of all but the last; means of the seeds",
                 columns=("length", *CELLS),
-                rows=tuple((length, *(sum(shares[name][length]) / len(seeds) for name in CELLS)) for length in lengths),
+                rows=tuple((length, *(fmean(shares[name][length]) for name in CELLS)) for length in lengths),
             ),
         ),
         notes=(
@@ -93,7 +95,7 @@ def _first_share(norms: Sequence[float]) -> float:
 
 
 def _mean(norms: Sequence[float]) -> float:
-    return sum(norms[:-1]) / (len(norms) - 1)
+    return fmean(norms[:-1])
 
 
 def _by_length(shares: Mapping[str, Mapping[int, Sequence[float]]]) -> Chart:
@@ -103,6 +105,7 @@ def _by_length(shares: Mapping[str, Mapping[int, Sequence[float]]]) -> Chart:
             logs = torch.tensor(values, dtype=torch.float64).log().tolist()
             mean, low, high = torch.tensor(interval(logs), dtype=torch.float64).exp().tolist()
             points.append(Point(series=name, x=length, y=mean, low=low, high=high))
+    shown = tuple(point for point in points if point.y > FLOOR)
     last = {point.series: point.y for point in points}
     longest = max(shares["attention"])
     return Chart(
@@ -111,9 +114,9 @@ def _by_length(shares: Mapping[str, Mapping[int, Sequence[float]]]) -> Chart:
         mark="line",
         x=Axis(title="length of the sequence, steps", scale="log"),
         y=Axis(title="gradient of the first input over the mean", scale="log"),
-        points=tuple(points),
+        points=shown,
         references=(Reference(y=1.0, name="distance makes no difference"),),
-        note="Geometric means; band: 95 % interval over the seeds.",
+        note=f"Geometric means; band: 95 % interval over the seeds. What is below {FLOOR:g} is not shown.",
     )
 
 
@@ -131,8 +134,9 @@ def _by_distance(profiles: Profiles, length: int) -> Chart:
             Point(series=name, x=length - 1 - t, y=curve[t] / _mean(curve))
             for name, curve in curves.items()
             for t in range(0, length, step)
+            if curve[t] > FLOOR * _mean(curve)
         ),
-        note="The first of the seeds.",
+        note=f"The first of the seeds. What is below {FLOOR:g} is not shown.",
     )
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from assay.augment.levels import levels_of
 from assay.augment.operations import TWELVE, find_operation
 from assay.claims.claim import Claim, Settings
-from assay.claims.side_by_side import Outcome, accuracy, mean_point, paired, train_side_by_side
+from assay.claims.side_by_side import Outcome, accuracy, mean_point, paired, short_recipe, train_side_by_side
 from assay.data.dataset import ImageDataset
 from assay.diagnostics.batches import spread
 from assay.diagnostics.invariance import measure_invariance
@@ -30,7 +30,7 @@ def measure(settings: Settings) -> Evidence:
     seeds = settings.seeds(settings.pick(tiny=2, quick=5, full=5))
     policies = {NOTHING: "", **{name: _alone(name, train) for name in names}}
     policies |= {policy: policy for policy in POLICIES[: settings.pick(tiny=1, quick=3, full=3)]}
-    recipes = {name: _recipe(settings, policy) for name, policy in policies.items()}
+    recipes = {name: _recipe(settings, train, policy) for name, policy in policies.items()}
     found = train_side_by_side(recipes, train, test, seeds=seeds)
     shown = spread(test, settings.pick(tiny=20, quick=100, full=1000))
     under = {name: measure_invariance(each[0].model, shown, operations=names) for name, each in found.items()}
@@ -86,20 +86,17 @@ def _alone(name: str, data: ImageDataset) -> str:
     return f"{name.lower()}({low:g}, {high:g}, p={SHARE})"
 
 
-def _recipe(settings: Settings, policy: str) -> Recipe:
+def _recipe(settings: Settings, data: ImageDataset, policy: str) -> Recipe:
     widths = settings.pick(tiny=(4, 8, 8), quick=(16, 32, 32), full=(32, 64, 64))
-    return Recipe(
-        name="augment-helps",
-        data=settings.data,
-        model="speednet",
-        model_options={"widths": widths},
-        epochs=settings.pick(tiny=0.2, quick=4 if settings.data == "digits" else 0.3, full=4),
-        batch_size=64,
-        refresh_batchnorm=1000,
-        optimizer=OptimizerOptions(lr=0.3, weight_decay=1e-3),
-        schedule=ScheduleOptions(name="triangular"),
-        augment=AugmentOptions(name="policy", policy=policy) if policy else AugmentOptions(name="none"),
-    )
+    steps = settings.pick(tiny=4, quick=88, full=1600)
+    recipe = short_recipe(data, name="augment-helps", model="speednet", options={"widths": widths}, steps=steps)
+    changes: dict[str, object] = {
+        "optimizer": OptimizerOptions(lr=0.3, weight_decay=1e-3),
+        "schedule": ScheduleOptions(name="triangular"),
+    }
+    if policy:
+        changes["augment"] = AugmentOptions(name="policy", policy=policy)
+    return recipe.model_copy(update=changes)
 
 
 def _gains(found: Mapping[str, Sequence[Outcome]]) -> Chart:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from statistics import fmean
 
 import torch
 
@@ -13,6 +14,7 @@ from assay.claims.side_by_side import (
     mean_point,
     paired,
     picture_side,
+    short_recipe,
     train_side_by_side,
     training_loss,
 )
@@ -22,7 +24,6 @@ from assay.models.anatomy import measure_anatomy
 from assay.models.loading import load_model
 from assay.records.anatomy import Anatomy
 from assay.records.claims import Axis, Chart, Evidence, Fact, Grid, Reference, Sample
-from assay.training.recipes import AugmentOptions, OptimizerOptions, Recipe
 
 BASIC, SAME_CHANNELS, SAME_FLOPS = "basic", "bottleneck, equal channels", "bottleneck, equal FLOPs"
 MODEL = "resnet20"  # 20 = 6·3 + 2 = 9·2 + 2: nine basic blocks or six bottlenecks
@@ -37,7 +38,11 @@ def measure(settings: Settings) -> Evidence:
     seeds = settings.seeds(settings.pick(tiny=2, quick=8, full=8))
     options = choose_networks(train)
     anatomies = {name: _anatomy(chosen, train) for name, chosen in options.items()}
-    recipes = {name: _recipe(settings, chosen) for name, chosen in options.items()}
+    steps = settings.pick(tiny=2, quick=110, full=800)
+    recipes = {
+        name: short_recipe(train, name="bottleneck", model=MODEL, options=chosen, steps=steps)
+        for name, chosen in options.items()
+    }
     found = train_side_by_side(recipes, train, test, seeds=seeds)
     models = [each[0].model for each in found.values()]
     batch = to_unit_range(test.images[:64]).contiguous(memory_format=torch.channels_last)
@@ -91,8 +96,8 @@ def measure(settings: Settings) -> Evidence:
                         anatomies[name].parameters,
                         anatomies[name].flops / 1e6,
                         1e3 * latencies[name].fastest,
-                        sum(map(accuracy, each)) / len(each),
-                        sum(map(training_loss, each)) / len(each),
+                        fmean(map(accuracy, each)),
+                        fmean(map(training_loss, each)),
                     )
                     for name, each in found.items()
                 ),
@@ -121,20 +126,6 @@ def choose_networks(data: ImageDataset) -> Mapping[str, Mapping[str, object]]:
 def _anatomy(options: Mapping[str, object], data: ImageDataset) -> Anatomy:
     chosen = ",".join(f"{key}={value}" for key, value in options.items())
     return measure_anatomy(load_model(f"{MODEL},{chosen}", image_shape=data.shape, classes=10), image_shape=data.shape)
-
-
-def _recipe(settings: Settings, options: Mapping[str, object]) -> Recipe:
-    return Recipe(
-        name="bottleneck",
-        data=settings.data,
-        model=MODEL,
-        model_options=dict(options),
-        epochs=settings.pick(tiny=0.1, quick=5 if settings.data == "digits" else 0.3, full=5),
-        batch_size=64,
-        refresh_batchnorm=1000,
-        optimizer=OptimizerOptions(lr=0.1),
-        augment=AugmentOptions(name="none"),
-    )
 
 
 def _accuracy(found: Mapping[str, Sequence[Outcome]], name: str) -> Sample:

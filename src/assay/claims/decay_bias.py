@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import product
+from statistics import fmean
 
 from assay.claims.claim import Claim, Settings
 from assay.claims.side_by_side import (
@@ -12,6 +13,7 @@ from assay.claims.side_by_side import (
     mean_point,
     paired,
     picture_side,
+    short_recipe,
     train_side_by_side,
     training_loss,
 )
@@ -19,7 +21,7 @@ from assay.data.dataset import ImageDataset
 from assay.models.loading import load_model
 from assay.records.claims import Axis, Chart, Evidence, Grid, Point, Sample
 from assay.training.param_groups import ROLES, Role, split_parameters
-from assay.training.recipes import AugmentOptions, OptimizerOptions, Recipe
+from assay.training.recipes import Recipe
 
 NETWORKS = {"ResNet-8": "resnet8", "perceptron": "mlp"}
 MLP_OPTIONS = {"depth": 4, "width": 128}
@@ -34,7 +36,7 @@ def measure(settings: Settings) -> Evidence:
     train, test = settings.train(side=side), settings.test(side=side)
     seeds = settings.seeds(settings.pick(tiny=2, quick=8, full=8))
     found = {
-        name: train_side_by_side(_recipes(settings, model, train), train, test, seeds=seeds)  # type: ignore[arg-type]
+        name: train_side_by_side(_recipes(settings, model, train), train, test, seeds=seeds)
         for name, model in NETWORKS.items()
     }
     everything = {name: max(arms, key=len) for name, arms in found.items()}
@@ -76,16 +78,13 @@ def measure(settings: Settings) -> Evidence:
 
 
 def _recipes(settings: Settings, model: str, data: ImageDataset) -> Mapping[frozenset[Role], Recipe]:
-    recipe = Recipe(
+    recipe = short_recipe(
+        data,
         name="decay-bias",
-        data=settings.data,
         model=model,
-        model_options=MLP_OPTIONS if model == "mlp" else {},
-        epochs=settings.pick(tiny=0.2, quick=4 if settings.data == "digits" else 0.3, full=5),
-        batch_size=64,
-        refresh_batchnorm=1000,
-        optimizer=OptimizerOptions(lr=0.1 if model != "mlp" else 0.05),
-        augment=AugmentOptions(name="none"),
+        options=MLP_OPTIONS if model == "mlp" else {},
+        steps=settings.pick(tiny=4, quick=88, full=800),
+        learning_rate=0.05 if model == "mlp" else 0.1,
     )
     split = split_parameters(load_model(model, image_shape=data.shape, classes=len(data.classes)))
     present = [role for role in ROLES if split.of(role)]
@@ -126,9 +125,9 @@ def _table(name: str, arms: Found) -> Grid:
         rows=tuple(
             (
                 _name(roles),
-                sum(map(accuracy, each)) / len(each),
-                sum(one.test_loss for one in each) / len(each),
-                sum(map(training_loss, each)) / len(each),
+                fmean(map(accuracy, each)),
+                fmean(one.test_loss for one in each),
+                fmean(map(training_loss, each)),
             )
             for roles, each in arms.items()
         ),

@@ -72,7 +72,7 @@ def measure(settings: Settings) -> Evidence:
                 values=tuple(_sharpness(X, point) / flat for point in turned),
                 over="rotations",
                 expects="same",
-                margin=1.001,
+                margin=1.01,
                 scale="ratio",
                 decides=False,
             ),
@@ -110,7 +110,7 @@ def _scalings(X: Tensor, start: Factors, *, sigma: float, loss: float) -> Chart:
         mark="line",
         x=Axis(title="c of (cA, B/c)", scale="log"),
         y=Axis(title="loss, and sharpness λmax", scale="log"),
-        points=(*measured, *theory, *same),
+        points=(*theory, *measured, *same),
     )
 
 

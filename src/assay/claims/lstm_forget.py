@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from statistics import fmean
 from types import MappingProxyType
 from typing import Any
 
@@ -80,7 +81,7 @@ def measure(settings: Settings) -> Evidence:
             Grid(
                 caption="Horizons, in steps",
                 columns=("network", "mean horizon", "least", "most"),
-                rows=tuple((name, sum(v) / len(v), min(v), max(v)) for name, v in horizons.items()),
+                rows=tuple((name, fmean(v), min(v), max(v)) for name, v in horizons.items()),
             ),
         ),
         notes=(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from statistics import fmean
 
 from assay.claims.claim import Claim, Settings
 from assay.claims.side_by_side import (
@@ -11,6 +12,7 @@ from assay.claims.side_by_side import (
     mean_point,
     paired,
     picture_side,
+    short_recipe,
     train_side_by_side,
     training_loss,
 )
@@ -18,7 +20,7 @@ from assay.data.dataset import ImageDataset
 from assay.diagnostics.depth import measure_gradient_flow
 from assay.records.claims import Axis, Chart, Evidence, Grid, Point, Sample
 from assay.records.gradients import GradientFlow, LayerGradient
-from assay.training.recipes import AugmentOptions, OptimizerOptions, Recipe
+from assay.training.recipes import Recipe
 
 BEFORE, AFTER = "BatchNorm, then ReLU", "ReLU, then BatchNorm"
 MARGIN = 0.5  # points of accuracy
@@ -29,7 +31,7 @@ def measure(settings: Settings) -> Evidence:
     side = picture_side(settings)
     train, test = settings.train(side=side), settings.test(side=side)
     seeds = settings.seeds(settings.pick(tiny=2, quick=8, full=8))
-    found = train_side_by_side(_recipes(settings), train, test, seeds=seeds)
+    found = train_side_by_side(_recipes(settings, train), train, test, seeds=seeds)
     before, after = found[BEFORE], found[AFTER]
     flows = {name: [measure_gradient_flow(one.model, test, n=64) for one in each] for name, each in found.items()}
     return Evidence(
@@ -67,17 +69,9 @@ def _network(settings: Settings) -> str:
     return settings.pick(tiny="resnet8", quick="resnet20", full="resnet20")
 
 
-def _recipes(settings: Settings) -> Mapping[str, Recipe]:
-    recipe = Recipe(
-        name="norm-order",
-        data=settings.data,
-        model=_network(settings),
-        epochs=settings.pick(tiny=0.2, quick=5 if settings.data == "digits" else 0.3, full=5),
-        batch_size=64,
-        refresh_batchnorm=1000,
-        optimizer=OptimizerOptions(lr=0.1),
-        augment=AugmentOptions(name="none"),
-    )
+def _recipes(settings: Settings, data: ImageDataset) -> Mapping[str, Recipe]:
+    steps = settings.pick(tiny=4, quick=110, full=800)
+    recipe = short_recipe(data, name="norm-order", model=_network(settings), steps=steps)
     orders = {BEFORE: "bn-relu", AFTER: "relu-bn"}
     return {name: recipe.model_copy(update={"model_options": {"norm_order": order}}) for name, order in orders.items()}
 
@@ -131,10 +125,10 @@ def _statistics(
         rows.append(
             (
                 name,
-                sum(map(accuracy, each)) / len(each),
-                sum(map(training_loss, each)) / len(each),
-                sum(layer.activation for layer in layers) / len(layers),
-                sum(layer.activation_gradient for layer in layers) / len(layers),
+                fmean(map(accuracy, each)),
+                fmean(map(training_loss, each)),
+                fmean(layer.activation for layer in layers),
+                fmean(layer.activation_gradient for layer in layers),
             )
         )
     return Grid(

@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from statistics import fmean
 
 from assay.claims.claim import Claim, Settings
 from assay.claims.rule import number
-from assay.claims.side_by_side import Outcome, mean_point, paired, picture_side, train_one, training_loss
+from assay.claims.side_by_side import (
+    Outcome,
+    mean_point,
+    paired,
+    picture_side,
+    short_recipe,
+    train_side_by_side,
+    training_loss,
+)
 from assay.data.dataset import ImageDataset
 from assay.diagnostics.depth import measure_gradient_flow
 from assay.records.claims import Axis, Chart, Evidence, Grid, Point, Sample
 from assay.records.gradients import GradientFlow
 from assay.training.batchnorm import refresh_batchnorm
 from assay.training.classifier import build_for
-from assay.training.recipes import AugmentOptions, OptimizerOptions, Recipe
+from assay.training.recipes import Recipe
 
 PLAIN, RESIDUAL = "plain", "residual"
 MARGIN = 0.05  # nats
@@ -26,8 +35,8 @@ def measure(settings: Settings) -> Evidence:
     train, test = settings.train(side=side), settings.test(side=side)
     depths = settings.pick(tiny=(8, 14), quick=(8, 20, 32, 56), full=(8, 14, 20, 32, 44, 56))
     seeds = settings.seeds(settings.pick(tiny=2, quick=5, full=5))
-    recipes = {(kind, depth): _recipe(settings, kind, depth) for depth in depths for kind in (PLAIN, RESIDUAL)}
-    runs = {key: [train_one(recipe, train, test, seed=seed) for seed in seeds] for key, recipe in recipes.items()}
+    recipes = {(kind, depth): _recipe(settings, train, kind, depth) for depth in depths for kind in (PLAIN, RESIDUAL)}
+    runs = train_side_by_side(recipes, train, test, seeds=seeds)
     flows = {key: [flow_at_start(recipe, train, seed=seed) for seed in seeds] for key, recipe in recipes.items()}
     first, last = depths[0], depths[-1]
     steps = len(runs[PLAIN, first][0].steps)
@@ -81,9 +90,9 @@ def measure(settings: Settings) -> Evidence:
                     (
                         depth,
                         kind,
-                        sum(map(training_loss, each)) / len(each),
-                        sum(one.accuracy for one in each) / len(each),
-                        sum(map(growth, flows[kind, depth])) / len(each),
+                        fmean(map(training_loss, each)),
+                        fmean(one.accuracy for one in each),
+                        fmean(map(growth, flows[kind, depth])),
                     )
                     for (kind, depth), each in runs.items()
                 ),
@@ -114,17 +123,13 @@ def _convolutions(flow: GradientFlow) -> list[float]:
     return [layer.gradient_per_sample for layer in flow.layers if layer.type == "Conv2d"]
 
 
-def _recipe(settings: Settings, kind: str, depth: int) -> Recipe:
-    return Recipe(
+def _recipe(settings: Settings, data: ImageDataset, kind: str, depth: int) -> Recipe:
+    return short_recipe(
+        data,
         name=f"{kind}-{depth}",
-        data=settings.data,
         model=f"resnet{depth}",
-        model_options={"skips": kind == RESIDUAL, "width": settings.pick(tiny=0.5, quick=1.0, full=1.0)},
-        epochs=settings.pick(tiny=0.2, quick=2 if settings.data == "digits" else 0.1, full=2),
-        batch_size=64,
-        refresh_batchnorm=1000,
-        optimizer=OptimizerOptions(lr=0.1),
-        augment=AugmentOptions(name="none"),
+        options={"skips": kind == RESIDUAL, "width": settings.pick(tiny=0.5, quick=1.0, full=1.0)},
+        steps=settings.pick(tiny=4, quick=44, full=400),
     )
 
 

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from statistics import fmean
 
 import torch
 from torch import nn
 
 from assay.claims.claim import Claim, Settings
 from assay.claims.rule import number
-from assay.claims.side_by_side import Outcome, mean_curve, paired, train_side_by_side, training_loss
+from assay.claims.side_by_side import Outcome, mean_curve, paired, short_recipe, train_side_by_side, training_loss
+from assay.data.dataset import ImageDataset
 from assay.models.sequence import set_recurrent
 from assay.records.claims import Axis, Chart, Evidence, Fact, Grid, Point, Reference, Sample
-from assay.training.recipes import AugmentOptions, ClipOptions, OptimizerOptions, Recipe, ScheduleOptions
+from assay.training.recipes import ClipOptions, Recipe, ScheduleOptions
 
 GAIN, LIMIT = 2.0, 1.0
 PLAIN, CLIPPED = "without clipping", "clipped at 1"
@@ -23,7 +25,7 @@ def measure(settings: Settings) -> Evidence:
     """SGD on a tanh RNN that reads pictures row by row, its orthogonal W times 2, with and without clipping."""
     train, test = settings.train(), settings.test()
     seeds = settings.seeds(settings.pick(tiny=2, quick=8, full=10))
-    found = train_side_by_side(_recipes(settings), train, test, seeds=seeds, prepare=explode)
+    found = train_side_by_side(_recipes(settings, train), train, test, seeds=seeds, prepare=explode)
     clipped, plain = found[CLIPPED], found[PLAIN]
     most = max(min(step.gradient_norm, LIMIT) for one in clipped for step in one.steps)
     return Evidence(
@@ -72,9 +74,9 @@ def measure(settings: Settings) -> Evidence:
                 rows=tuple(
                     (
                         name,
-                        sum(one.training_loss for one in each) / len(each),
-                        sum(one.accuracy for one in each) / len(each),
-                        sum(max(_norms(one)) for one in each) / len(each),
+                        fmean(one.training_loss for one in each),
+                        fmean(one.accuracy for one in each),
+                        fmean(max(_norms(one)) for one in each),
                         sum(one.diverged for one in each),
                     )
                     for name, each in found.items()
@@ -100,19 +102,16 @@ def explode(model: nn.Module) -> None:
             module.weight_hh_l0.mul_(GAIN)
 
 
-def _recipes(settings: Settings) -> Mapping[str, Recipe]:
-    recipe = Recipe(
+def _recipes(settings: Settings, data: ImageDataset) -> Mapping[str, Recipe]:
+    recipe = short_recipe(
+        data,
         name="clipping",
-        data=settings.data,
         model="rnn",
-        model_options={"by": "row", "hidden": settings.pick(tiny=16, quick=64, full=128)},
-        epochs=settings.pick(tiny=0.5, quick=6, full=2),
-        batch_size=64,
-        optimizer=OptimizerOptions(lr=0.1, weight_decay=0.0),
-        schedule=ScheduleOptions(name="constant"),
-        augment=AugmentOptions(name="none"),
+        options={"by": "row", "hidden": settings.pick(tiny=16, quick=64, full=128)},
+        steps=settings.pick(tiny=11, quick=132, full=800),
     )
     clip = ClipOptions(name="norm", limit=LIMIT)
+    recipe = recipe.model_copy(update={"schedule": ScheduleOptions(name="constant")})
     return {PLAIN: recipe, CLIPPED: recipe.model_copy(update={"clip": clip})}
 
 
@@ -121,7 +120,7 @@ def _norms(outcome: Outcome) -> list[float]:
 
 
 def _losses(found: Mapping[str, Sequence[Outcome]]) -> Chart:
-    final = {name: sum(one.training_loss for one in each) / len(each) for name, each in found.items()}
+    final = {name: fmean(one.training_loss for one in each) for name, each in found.items()}
     return Chart(
         finding=f"After as many steps the loss is {final[CLIPPED]:.2f} with clipping and {final[PLAIN]:.2f} without",
         mark="line",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from statistics import fmean
 
 import torch
 
@@ -75,10 +76,10 @@ def measure(settings: Settings) -> Evidence:
                 rows=tuple(
                     (
                         f"{amount:g}",
-                        _mean(run.rate_before for run in runs),
-                        _mean(run.rate_after for run in runs),
-                        _mean(run.horizon_after for run in runs),
-                        _mean(run.loss for run in runs),
+                        fmean(run.rate_before for run in runs),
+                        fmean(run.rate_after for run in runs),
+                        fmean(run.horizon_after for run in runs),
+                        fmean(run.loss for run in runs),
                     )
                     for amount, runs in found.items()
                 ),
@@ -100,11 +101,6 @@ def shrink(hidden: int, *, seed: int) -> tuple[float, float]:
 
 def _decay(amount: float) -> Remedy:
     return replace(REMEDIES[0], name=f"weight decay {amount:g}", against=("vanishing",), weight_decay=amount)
-
-
-def _mean(values: object) -> float:
-    listed = list(values)  # type: ignore[call-overload]
-    return float(sum(listed) / len(listed))
 
 
 def _horizons(found: Mapping[float, Sequence[RemedyRun]]) -> Chart:

@@ -19,6 +19,7 @@ from assay.errors import InterruptedRunError, OptionError
 from assay.files import exclusive, make_folder
 from assay.records.claims import ClaimResult, ClaimsReport, FailedClaim
 from assay.runtime import describe_environment
+from assay.training.interruption import deferred_interrupts
 
 OnProgress = Callable[[tuple[str, ...], int, int], None]  # claims being measured, how many are done, of how many
 OnOutcome = Callable[[ClaimResult | FailedClaim], None]
@@ -40,7 +41,7 @@ def run_claims(
     experiment fails is reported as failed, and the others go on.
 
     Raises :class:`OutputError` when the folder cannot be written to or another run holds it, and
-    :class:`InterruptedRunError` on Ctrl-C.
+    :class:`InterruptedRunError` on SIGINT or SIGTERM.
     """
     if not claims:
         raise OptionError("claims", expected="at least one", got="none")
@@ -52,18 +53,20 @@ def run_claims(
         kept = {claim.id: result for claim in claims if (result := journal.find(claim.id)) is not None}
         found.update(kept)
         todo = [claim for claim in claims if claim.id not in kept]
-        try:
-            with Workers(settings, processes=processes or count_cores()) as workers:
-                for outcome in workers.outcomes(todo):
-                    if outcome is not None:
-                        found[outcome.id] = outcome
-                        if isinstance(outcome, ClaimResult):
-                            journal.add(outcome)
-                        on_outcome(outcome)
-                    on_progress(workers.running, len(found), len(claims))
-        except KeyboardInterrupt:
-            done = f"{len(found)} of {len(claims)} claims are done"
-            raise InterruptedRunError(f"interrupted; {done}; go on with --resume") from None
+        with (
+            deferred_interrupts(enabled=True) as interrupts,
+            Workers(settings, processes=processes or count_cores()) as workers,
+        ):
+            for outcome in workers.outcomes(todo):
+                if outcome is not None:
+                    found[outcome.id] = outcome
+                    if isinstance(outcome, ClaimResult):
+                        journal.add(outcome)
+                    on_outcome(outcome)
+                on_progress(workers.running, len(found), len(claims))
+                if interrupts.pending is not None:
+                    done = f"{len(found)} of {len(claims)} claims are done"
+                    raise InterruptedRunError(f"interrupted; {done}; go on with --resume")
     outcomes = [found[claim.id] for claim in claims]
     return ClaimsReport(
         started=started.strftime("%Y-%m-%dT%H:%M:%SZ"),

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean
+from typing import TypeVar
 
 from torch import nn
 
@@ -16,11 +19,13 @@ from assay.records.claims import Point
 from assay.training.classifier import build_for
 from assay.training.loop import fit
 from assay.training.metrics import StepMetrics
-from assay.training.recipes import Recipe
+from assay.training.recipes import AugmentOptions, OptimizerOptions, Recipe
 
+BATCH = 64
 LAST = 10  # steps that the final training loss is the mean of
 
 Prepare = Callable[[nn.Module], None]
+K = TypeVar("K")  # what tells the recipes apart
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,7 +42,30 @@ class Outcome:
     def training_loss(self) -> float:
         """Mean cross-entropy of the last ten batches, in nats; those of a run that diverged: the last before."""
         last = [step.loss for step in self.steps[-LAST:]]
-        return sum(last) / len(last)
+        return fmean(last) if last else math.inf
+
+
+def short_recipe(
+    data: ImageDataset,
+    *,
+    name: str,
+    model: str,
+    steps: int,
+    options: Mapping[str, object] | None = None,
+    learning_rate: float = 0.1,
+) -> Recipe:
+    """SGD with momentum and a cosine schedule for ``steps`` batches of 64, without augmentation."""
+    return Recipe(
+        name=name,
+        data=data.name,
+        model=model,
+        model_options=dict(options or {}),
+        epochs=steps / max(1, len(data) // BATCH),
+        batch_size=BATCH,
+        refresh_batchnorm=1000,
+        optimizer=OptimizerOptions(lr=learning_rate),
+        augment=AugmentOptions(name="none"),
+    )
 
 
 def train_one(
@@ -59,13 +87,13 @@ def train_one(
 
 
 def train_side_by_side(
-    recipes: Mapping[str, Recipe],
+    recipes: Mapping[K, Recipe],
     train: ImageDataset,
     test: ImageDataset,
     *,
     seeds: Sequence[int],
     prepare: Prepare | None = None,
-) -> dict[str, tuple[Outcome, ...]]:
+) -> dict[K, tuple[Outcome, ...]]:
     """Every recipe from every seed; outcomes at one place of two tuples have their seed in common."""
     return {
         name: tuple(train_one(recipe, train, test, seed=seed, prepare=prepare) for seed in seeds)

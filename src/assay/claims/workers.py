@@ -19,6 +19,7 @@ from assay.claims.rule import conclude, weigh
 from assay.errors import AssayError
 from assay.records.claims import ClaimResult, FailedClaim
 
+PATIENCE = 0.2  # seconds between two looks at whether the run is to be stopped
 Outcome = ClaimResult | FailedClaim
 
 
@@ -73,15 +74,16 @@ class Workers:
         return tuple(claim.id for claim, _ in self._running.values())
 
     def outcomes(self, claims: Sequence[Claim]) -> Iterator[Outcome | None]:
-        """Each outcome as it comes, and None whenever another claim has begun."""
+        """Each outcome as it comes; None when another claim has begun, and several times a second."""
         waiting = list(claims)
         while waiting or self._running:
             while waiting and len(self._running) < self._processes:
                 self._start(waiting.pop(0))
                 yield None
-            for ready in wait(list(self._running)):
+            for ready in wait(list(self._running), timeout=PATIENCE):
                 assert isinstance(ready, Connection)
                 yield self._receive(ready)
+            yield None
 
     def _start(self, claim: Claim) -> None:
         ours, theirs = self._context.Pipe(duplex=False)
@@ -108,13 +110,21 @@ def _context() -> BaseContext:
     """Processes that start from a clean one in which torch is loaded already; elsewhere from nothing."""
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
+    from multiprocessing import forkserver  # which not every system has
+
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["assay.claims"])
+    if threading.current_thread() is threading.main_thread():
+        former = signal.signal(signal.SIGINT, signal.SIG_IGN)  # processes inherit it: Ctrl-C is for the parent alone
+        try:
+            forkserver.ensure_running()
+        finally:
+            signal.signal(signal.SIGINT, former)
     return context
 
 
 def _work(connection: Connection, claim: Claim, settings: Settings) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent alone decides
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(1)
     outcome: Outcome

@@ -20,7 +20,7 @@ from assay.report.drawing import (
     source,
     tip,
 )
-from assay.report.parts import NUMBER, Column, Figure, Table
+from assay.report.parts import MOST_ROWS, NUMBER, Column, Figure, Table
 from assay.report.wording import number
 
 MOST_SIGNS = 30  # points of one series up to which each gets its sign
@@ -143,7 +143,7 @@ def _axis(axis: Axis, values: Sequence[float], *, grid: bool = True) -> alt.Axis
 
 
 def _scale(axis: Axis, *, zero: bool = False) -> alt.Scale:
-    return alt.Scale(type="log") if axis.scale == "log" else alt.Scale(zero=zero, nice=True)
+    return alt.Scale(type="log", nice=False, padding=6) if axis.scale == "log" else alt.Scale(zero=zero, nice=True)
 
 
 def _fits(value: float | str, axis: Axis) -> bool:
@@ -162,7 +162,10 @@ def _merged(references: Sequence[Reference]) -> list[Reference]:
     return list({(reference.name, reference.y): reference for reference in references}.values())
 
 
-def _table(chart: Chart) -> Table:
+def _table(chart: Chart) -> Table | None:
+    """The points in numbers; None where they are too many to be read."""
+    if len(chart.points) > MOST_ROWS:
+        return None
     bounded = any(point.low is not None for point in chart.points)
     several = any(point.series for point in chart.points)
     columns = [
