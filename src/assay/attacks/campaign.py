@@ -228,7 +228,7 @@ def _checksum(model: nn.Module) -> int:
     total = 0
     for tensor in model.state_dict().values():
         if isinstance(tensor, torch.Tensor):
-            total = zlib.crc32(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy(), total)
+            total = zlib.crc32(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data, total)
     return total
 
 
