@@ -120,10 +120,10 @@ def preferred_layout(model: nn.Module, dataset: ImageDataset) -> torch.memory_fo
     return torch.channels_last
 
 
-def call(model: nn.Module, images: Tensor) -> Tensor:
+def call(model: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
     """``model(images)``; whatever it raises becomes one :class:`ModelError` naming the shape it was given."""
     try:
-        return model(images)  # type: ignore[no-any-return]  # nn.Module.__call__ is untyped
+        return model(images)
     except (
         RuntimeError,
         ValueError,

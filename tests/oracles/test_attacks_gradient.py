@@ -43,7 +43,7 @@ def test_one_step_equals_torchattacks(resnet, images):
     torchattacks = pytest.importorskip("torchattacks")
     x, y = images.images.float() / 255, images.labels
     theirs = torchattacks.FGSM(resnet, eps=8 / 255)(x, y)
-    ours = attack(resnet, x, y, attack=Fgsm(), epsilon=8 / 255)
+    ours = attack(resnet, x, y, precision="float32", attack=Fgsm(), epsilon=8 / 255)
     same = ours.broken
     assert same.sum() > 30
     # A gradient of nearly zero may take either sign; all the other pixels agree.
@@ -64,7 +64,15 @@ def test_many_steps_agree_with_torchattacks(resnet, images, norm):
         epsilon, step = 0.1, 0.03
         peer = torchattacks.PGDL2(resnet, eps=epsilon, alpha=step, steps=5, random_start=False)
     theirs = peer(x, y)
-    ours = attack(resnet, x, y, attack=Pgd(steps=5, step_size=step, random_start=False), norm=norm, epsilon=epsilon)
+    ours = attack(
+        resnet,
+        x,
+        y,
+        precision="float32",
+        attack=Pgd(steps=5, step_size=step, random_start=False),
+        norm=norm,
+        epsilon=epsilon,
+    )
     with torch.no_grad():
         right = resnet(theirs).argmax(dim=1) == y
     assert 5 < int(right.sum()) < 60
@@ -88,5 +96,7 @@ def test_broken_samples_leave_without_weakening_the_attack(resnet, images):
     naive = naive_pgd(resnet, x, y, epsilon=2 / 255, step=0.5 / 255, steps=8)
     with torch.no_grad():
         right = resnet(naive).argmax(dim=1) == y
-    ours = attack(resnet, x, y, attack=Pgd(steps=8, step_size=0.5 / 255, random_start=False), epsilon=2 / 255)
+    ours = attack(
+        resnet, x, y, precision="float32", attack=Pgd(steps=8, step_size=0.5 / 255, random_start=False), epsilon=2 / 255
+    )
     assert int((ours.robust & ~right).sum()) == 0

@@ -74,7 +74,7 @@ class Shard:
     def of_torchrun(cls) -> Shard | None:
         """This process's share where torchrun started several, else None."""
         world = int(os.environ.get("WORLD_SIZE", "1"))
-        return None if world == 1 else cls(int(os.environ["RANK"]), world)
+        return None if world == 1 or "RANK" not in os.environ else cls(int(os.environ["RANK"]), world)
 
 
 def run_campaign(
@@ -228,7 +228,7 @@ def _checksum(model: nn.Module) -> int:
     total = 0
     for tensor in model.state_dict().values():
         if isinstance(tensor, torch.Tensor):
-            total = zlib.crc32(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy(), total)
+            total = zlib.crc32(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data, total)
     return total
 
 

@@ -20,7 +20,7 @@ from assay.files import write_atomically
 from assay.records.attack import RobustAccuracy
 
 _SUMS = ("forwards", "backwards", "outside_ball", "unconfirmed", "right_after_rounding", "seconds")
-_PRECISION = b"precision"
+_PRECISION = "precision"
 _SCHEMA = pa.schema(
     [
         ("id", pa.int64()),
@@ -84,7 +84,7 @@ def column(parts: Sequence[pa.Table], name: str) -> list[Any]:
 def summarize_parts(parts: Sequence[pa.Table], options: Attack, threat: Threat, *, seed: int) -> RobustAccuracy:
     """Count the parts into the record that one run over all of their samples makes."""
     sums = {key: sum(float(part.schema.metadata[key.encode()]) for part in parts) for key in _SUMS}
-    rounded = any(part.schema.metadata.get(_PRECISION) == b"bfloat16" for part in parts)
+    rounded = any(part.schema.metadata.get(_PRECISION.encode()) == b"bfloat16" for part in parts)
     robust = column(parts, "robust")
     clean = [
         label == found for label, found in zip(column(parts, "label"), column(parts, "clean_prediction"), strict=True)

@@ -7,9 +7,9 @@ import altair as alt
 from assay.records.attack import AttackAnatomy
 from assay.records.checkup import Checkup
 from assay.report.curves import Axes, Series, draw_curves
-from assay.report.drawing import ALARM, AnyChart, Row, figure, side, source, tip
+from assay.report.drawing import ALARM, AnyChart, Row, figure, source, tip
 from assay.report.parts import NUMBER, Column, Facts, Figure, Part, Section, Table
-from assay.report.wording import NORMS, clip, count, distinct, epsilon, number, percent, plural
+from assay.report.wording import NORMS, clip, count, distinct, epsilon, number, plural
 
 _MOST_PAIRS = 12
 
@@ -32,7 +32,7 @@ def _losses(record: AttackAnatomy) -> Figure | None:
     steps = range(len(record.loss_quantiles))
     if len(steps) < 2:
         return None
-    names = ["median" if level == 0.5 else f"{percent(level)} lie below" for level in record.quantile_levels]
+    names = ["median" if level == 0.5 else f"{100 * level:.0f} % lie below" for level in record.quantile_levels]
     curves = [
         Series(name, [float(step) for step in steps], [found[place] for found in record.loss_quantiles])
         for place, name in enumerate(names)
@@ -65,7 +65,7 @@ def _transitions(record: AttackAnatomy) -> Figure | None:
     ]
 
     def build(width: int) -> AnyChart:
-        room = side(shown, width)
+        room = min(width // 2, 7 * max(map(len, shown)) + 16)  # two names and an arrow take more than most
         axis = alt.Axis(grid=False, ticks=False, domain=False, labelLimit=room)
         chart: alt.Chart = (
             alt.Chart(source(rows))
