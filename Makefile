@@ -44,7 +44,7 @@ lock: .venv/bin/python  ## pin the development environment, and list what it is 
 	@touch $@
 
 docs: .venv-docs/installed  ## the documentation site, in site/; ends when a link leads nowhere or a page would fetch anything
-	NO_MKDOCS_2_WARNING=1 PYTHONPATH=src .venv-docs/bin/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 PYTHONPATH=src .venv-docs/bin/mkdocs build --strict
 
 # An environment of its own: the site needs neither torch nor what the tests need.
 .venv-docs/installed: pyproject.toml
