@@ -240,3 +240,14 @@ def test_comparing_needs_no_torch() -> None:
     modules = "assay.comparison, assay.report.comparison_page, assay.report.history_page, assay.cli.compare"
     code = f"import sys, {modules}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_two_settings_of_one_attack_are_each_held_against_their_own(make_checkup: Make) -> None:
+    one = make_checkup(RIGHT, RIGHT)
+    weak, strong = RIGHT, flip(RIGHT, *range(1, 80))
+    long = make_checkup(RIGHT, strong, steps=100)
+    both = one.model_copy(update={"records": (*one.records, long.records[1])})
+    found = compare_checkups([both, both]).versus[0].differences
+    assert [each.reference for each in found if each.measure.startswith("after pgd")] == [
+        pytest.approx(sum(values) / 400) for values in (weak, strong)
+    ]
