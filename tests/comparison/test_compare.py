@@ -153,21 +153,19 @@ def test_the_area_under_the_curve_is_its_mean_accuracy(make_checkup: Make) -> No
 
 
 def test_a_verdict_that_moved_by_noise_is_no_regression(make_checkup: Make) -> None:
-    before = [place < 303 for place in range(400)]  # 75.75 % kept: the upper end of the interval passes either way
-    robust_before = [place < 214 for place in range(400)]
-    robust_after = [place < 201 for place in range(400)]
-    one = make_checkup(before, robust_before)
-    statuses = []
-    for lost in range(40):
-        two = make_checkup(before, [right and place >= lost for place, right in enumerate(robust_before)])
-        comparison = compare_checkups([one, two])
-        rule = next(each for each in comparison.versus[0].rules if each.rule == "A202")
-        statuses.append((rule.before, rule.after, rule.change))
-    changes = {change for _, _, change in statuses}
-    assert {"same", "worse"} <= changes
-    assert sum(robust_after) < sum(robust_before)
-    for was, now, change in statuses:
-        assert (change == "same") == (was == now)
+    def status(checkup: Checkup) -> str:
+        return next(verdict.status for verdict in checkup.verdicts if verdict.rule == "A202")
+
+    checks = [make_checkup([True] * 400, [place < held for place in range(400)]) for held in range(330, 150, -1)]
+    holds = next(place for place, check in enumerate(checks) if status(check) != "pass") - 1
+    comparison = compare_checkups(checks[holds : holds + 2])  # one image apart, on either side of the threshold
+    rule = next(each for each in comparison.versus[0].rules if each.rule == "A202")
+    assert (rule.before, rule.after, rule.change) == ("pass", "warn", "within noise")
+    assert not comparison.versus[0].regressions
+    assert "moved, but after pgd did not beyond noise" in render_comparison(comparison)
+    worse = compare_checkups([checks[holds], checks[-1]]).versus[0]
+    assert next(each.change for each in worse.rules if each.rule == "A202") == "worse"
+    assert any("A202" in sentence for sentence in worse.regressions)
 
 
 def test_other_classes_are_another_task(make_checkup: Make) -> None:
@@ -240,3 +238,14 @@ def test_comparing_needs_no_torch() -> None:
     modules = "assay.comparison, assay.report.comparison_page, assay.report.history_page, assay.cli.compare"
     code = f"import sys, {modules}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_two_settings_of_one_attack_are_each_held_against_their_own(make_checkup: Make) -> None:
+    one = make_checkup(RIGHT, RIGHT)
+    weak, strong = RIGHT, flip(RIGHT, *range(1, 80))
+    long = make_checkup(RIGHT, strong, steps=100)
+    both = one.model_copy(update={"records": (*one.records, long.records[1])})
+    found = compare_checkups([both, both]).versus[0].differences
+    assert [each.reference for each in found if each.measure.startswith("after pgd")] == [
+        pytest.approx(sum(values) / 400) for values in (weak, strong)
+    ]

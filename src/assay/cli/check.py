@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from assay.records.checkup import Checkup
+    from assay.records.finding import FailAt
 
 
 class FailOn(StrEnum):
@@ -26,6 +27,9 @@ class FailOn(StrEnum):
     WARN = "warn"
     ERROR = "error"
     NEVER = "never"
+
+
+_LEVELS: dict[FailOn, FailAt] = {FailOn.WARN: "warn", FailOn.ERROR: "error", FailOn.NEVER: "never"}
 
 
 class Extra(StrEnum):
@@ -167,7 +171,7 @@ def check(
         _write(checkup, folder, formats=formats or (), fail_on=fail_on)
         print_summary(checkup, Console())
         typer.echo(f"Report: {folder / 'report.html'}")
-        if fail_on is not FailOn.NEVER and any(verdict.fails(fail_on.value) for verdict in checkup.verdicts):
+        if any(verdict.fails(_LEVELS[fail_on]) for verdict in checkup.verdicts):
             raise typer.Exit(1)
 
 
@@ -182,6 +186,6 @@ def _write(checkup: Checkup, folder: Path, *, formats: Sequence[Extra], fail_on:
 
     write_atomically(folder / "report.html", render_page(checkup))
     if Extra.JUNIT in formats:
-        write_atomically(folder / "check.junit.xml", render_junit(checkup, fail_on=fail_on.value))
+        write_atomically(folder / "check.junit.xml", render_junit(checkup, fail_on=_LEVELS[fail_on]))
     if Extra.SARIF in formats:
         write_atomically(folder / "check.sarif", render_sarif(checkup))

@@ -30,11 +30,12 @@ class Found:
 def find_differences(reference: Checkup, candidate: Checkup, *, seed: int) -> Found:
     """Every measure that both checks took under the same setting; for every other, why it was left out."""
     found, subjects = Found(), (reference.subject, candidate.subject)
-    shares = {share.topic: share for share in list_shares(candidate)}
-    topics = set()
-    for share in list_shares(reference):
-        topics.add(share.topic)
-        other = shares.get(share.topic)
+    others = list_shares(candidate)
+    shares = list_shares(reference)
+    for share in shares:
+        alike = [other for other in others if other.topic == share.topic]
+        same = [other for other in alike if other.setting == share.setting]
+        other = (same or alike or [None])[0]
         if not _comparable(share, other, found) or other is None:
             continue
         match = match_samples(share.bits and share.bits.samples, other.bits and other.bits.samples, subjects=subjects)
@@ -45,9 +46,8 @@ def find_differences(reference: Checkup, candidate: Checkup, *, seed: int) -> Fo
         left = np.array(share.bits.unpack(), dtype=bool)[match.reference]
         right = np.array(other.bits.unpack(), dtype=bool)[match.candidate]
         found.differences.append(paired_difference(share.name, left, right, note=match.note))
-    found.left_out += [
-        f"{share.name}: not measured in the reference" for topic, share in shares.items() if topic not in topics
-    ]
+    topics = {share.topic for share in shares}
+    found.left_out += [f"{other.name}: not measured in the reference" for other in others if other.topic not in topics]
     _add_curves(reference, candidate, found, seed=seed)
     _add_invariance(reference, candidate, found, seed=seed)
     return found

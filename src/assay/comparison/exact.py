@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from assay.records.accuracy import wilson_interval
 
@@ -35,7 +36,7 @@ def fisher(right_a: int, n_a: int, right_b: int, n_b: int) -> float:
     right, n = right_a + right_b, n_a + n_b
     log_factorial = np.concatenate([[0.0], np.cumsum(np.log(np.arange(1, n + 1)))])
 
-    def choose(total: int, part: np.ndarray) -> np.ndarray:
+    def choose(total: int, part: NDArray[np.int64]) -> NDArray[np.float64]:
         return np.asarray(log_factorial[total] - log_factorial[part] - log_factorial[total - part])
 
     seen = np.arange(max(0, right - n_b), min(right, n_a) + 1)

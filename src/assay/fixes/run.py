@@ -163,7 +163,8 @@ def _put_together(checkup: Checkup, shop: Workshop, changes: Sequence[tuple[Fix,
     if len(weighty) == 1:
         change = weighty[0][1]
         return Fixed(checkup, change.model, change.factorization)
-    model, factorization = copy.deepcopy(shop.model), ()
+    model = copy.deepcopy(shop.model)
+    factorization: tuple[LayerFactors, ...] = ()
     for fix, _ in weighty:
         again = fix.apply(replace(shop, model=model))
         model, factorization = again.model or model, again.factorization or factorization

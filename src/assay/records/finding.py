@@ -9,6 +9,7 @@ from assay.records.base import Frozen, Record
 
 Category = Literal["accuracy", "robustness", "invariance", "optimisation", "configuration", "redundancy"]
 Status = Literal["pass", "warn", "error", "not run"]
+FailAt = Literal["warn", "error", "never"]
 
 
 class Remedy(Frozen):
@@ -60,6 +61,6 @@ class Verdict(Record):
     remedy: Remedy | None = None
     accepted: Acceptance | None = None
 
-    def fails(self, at: Literal["error", "warn"]) -> bool:
-        """Whether it is a finding at least as bad as ``at`` that nobody accepted."""
-        return self.accepted is None and (self.status in {"error", at})
+    def fails(self, at: FailAt) -> bool:
+        """Whether it is a finding at least as bad as ``at`` that nobody accepted; at "never" nothing is."""
+        return at != "never" and self.accepted is None and self.status in {"error", at}

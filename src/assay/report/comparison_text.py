@@ -9,7 +9,7 @@ from rich.text import Text
 from assay.records.comparison import Comparison, Difference, Versus
 from assay.report import comparison_wording as say
 from assay.report.inertness import made_inert
-from assay.report.wording import percent
+from assay.report.wording import percent, plural
 
 _STYLES = {"better": "green", "worse": "bold red", "no change beyond noise": "dim"}
 _WIDEST = 110
@@ -36,7 +36,8 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
     console.print()
     _line(
         console,
-        f"Better or worse: p below {comparison.level:g} after Holm's correction over {comparison.tests} tests. "
+        f"Better or worse: p below {comparison.level:g} after Holm's correction over "
+        f"{plural(comparison.tests, 'test')}. "
         f"Intervals are 95 %.",
         "dim",
     )

@@ -103,7 +103,7 @@ def rule_says(change: RuleChange) -> str:
     """What became of a rule, and why a move may mean nothing."""
     if change.change == "within noise":
         return f"moved, but {change.tested.partition(',')[0]} did not beyond noise"
-    return change.change
+    return "judged before, not now" if change.change == "not judged" else change.change
 
 
 def value_of(quantity: Quantity, value: float) -> str:

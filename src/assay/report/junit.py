@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Literal
 from xml.etree import ElementTree
 
 from assay.records.checkup import Checkup
-from assay.records.finding import Verdict
+from assay.records.finding import FailAt, Verdict
 from assay.report.headline import subject_line
 from assay.report.standing import CategoryState, states
 from assay.report.wording import inert
 
-FailOn = Literal["error", "warn", "never"]
 
-
-def render_junit(checkup: Checkup, *, fail_on: FailOn = "error") -> str:
+def render_junit(checkup: Checkup, *, fail_on: FailAt = "error") -> str:
     """One ``<testcase>`` a rule: ``<failure>`` at or above ``fail_on``, ``<skipped>`` where it did not run.
 
     A warning below ``fail_on`` passes and says its sentence in ``<system-out>``; an accepted finding is skipped, with
@@ -31,25 +28,25 @@ def render_junit(checkup: Checkup, *, fail_on: FailOn = "error") -> str:
     return '<?xml version="1.0" encoding="UTF-8"?>\n' + ElementTree.tostring(root, encoding="unicode") + "\n"
 
 
-def _suite(state: CategoryState, checkup: Checkup, *, fail_on: FailOn) -> ElementTree.Element:
+def _suite(state: CategoryState, checkup: Checkup, *, fail_on: FailAt) -> ElementTree.Element:
     suite = ElementTree.Element("testsuite", name=f"assay.{state.category}", timestamp=_text(checkup.started))
     for verdict in state.verdicts:
         suite.append(_case(verdict, fail_on=fail_on))
     suite.attrib.update(
         tests=str(len(state.verdicts)),
-        failures=str(sum(_fails(verdict, fail_on) for verdict in state.verdicts)),
+        failures=str(sum(verdict.fails(fail_on) for verdict in state.verdicts)),
         skipped=str(sum(verdict.status == "not run" or verdict.accepted is not None for verdict in state.verdicts)),
         errors="0",
     )
     return suite
 
 
-def _case(verdict: Verdict, *, fail_on: FailOn) -> ElementTree.Element:
+def _case(verdict: Verdict, *, fail_on: FailAt) -> ElementTree.Element:
     # time is part of the format; a rule takes none that is worth telling
     case = ElementTree.Element(
         "testcase", classname=f"assay.{verdict.category}", name=_text(f"{verdict.rule} {verdict.claim}"), time="0"
     )
-    if _fails(verdict, fail_on):
+    if verdict.fails(fail_on):
         failure = ElementTree.SubElement(case, "failure", type=verdict.status, message=_text(_short(verdict)))
         failure.text = _text(_whole(verdict))
     elif verdict.status == "not run":
@@ -61,10 +58,6 @@ def _case(verdict: Verdict, *, fail_on: FailOn) -> ElementTree.Element:
     elif verdict.status in {"warn", "error"}:
         ElementTree.SubElement(case, "system-out").text = _text(_whole(verdict))
     return case
-
-
-def _fails(verdict: Verdict, fail_on: FailOn) -> bool:
-    return fail_on != "never" and verdict.fails(fail_on)
 
 
 def _short(verdict: Verdict) -> str:
