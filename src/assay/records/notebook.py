@@ -13,7 +13,7 @@ from html import escape
 from pydantic import BaseModel
 
 ROWS = 12  # of a table of parts; the rest is counted
-COLUMNS = 8
+COLUMNS = 12
 LONGEST = 200  # characters of a text
 DEPTH = 3  # parts within parts that are opened
 _PNG = re.compile(r"iVBORw0KGgo[A-Za-z0-9+/]+={0,2}")  # the first bytes of a PNG file in base64
@@ -69,6 +69,9 @@ def _several(values: Sequence[object], *, depth: int) -> str:
     if parts and len(parts) == len(values):
         count = f"{len(parts)} × {_words(type(parts[0]).__name__)}"
         return _folded(count, _grid(parts, depth=depth)) if depth < DEPTH else escape(count)
+    rows = [value for value in values if isinstance(value, Sequence) and not isinstance(value, str)]
+    if rows and len(rows) == len(values):
+        return escape(f"{len(rows)} × {max(map(len, rows))} values")
     numbers = [float(value) for value in values if isinstance(value, int | float)]
     if len(numbers) == len(values) and len(numbers) > 6:
         ends = f"{_text(numbers[0])} … {_text(numbers[-1])}"
