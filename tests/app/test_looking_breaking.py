@@ -57,6 +57,11 @@ def test_the_smallest_change_is_the_distance_to_a_linear_boundary(linear, norm, 
         assert found.words == ("--smallest", "--norm", norm)
 
 
+def test_the_smallest_change_is_not_looked_for_under_l1(linear):
+    with pytest.raises(OptionError, match="norm: expected one of linf, l2, for the smallest change, got l1"):
+        find_smallest(linear, sample_at(linear.dataset, 0), norm="l1")
+
+
 def test_an_attack_breaks_just_beyond_that_distance_and_holds_just_before(linear):
     picture = sample_at(linear.dataset, 0)
     distance = find_smallest(linear, picture).distance

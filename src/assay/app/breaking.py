@@ -37,6 +37,7 @@ OFFERED: Mapping[str, str | None] = MappingProxyType(
     }
 )
 SEARCH_STEPS = 60
+SEARCHED: tuple[Norm, ...] = ("linf", "l2")
 
 
 class AttackChoice(Options):
@@ -119,9 +120,12 @@ def find_smallest(
     """The nearest image that the model gets wrong, as the minimum-norm search finds it: an upper bound of the least ε.
 
     The search is free to leave any ball; what it finds is judged again by the untouched model.
-    Reference: Pintor et al. 2021, *Fast minimum-norm adversarial attacks*.
+    Reference: Pintor et al. 2021, *Fast minimum-norm adversarial attacks*. Raises :class:`OptionError` for L1, whose
+    steps the bounds of the pixels cut short: the search would end far from the least ε.
     """
     at_most(steps, limits.steps, where="steps")
+    if norm not in SEARCHED:
+        raise OptionError("norm", expected=f"one of {', '.join(SEARCHED)}, for the smallest change", got=norm)
     return _run(
         subject,
         picture,

@@ -24,10 +24,10 @@ LARGEST = 40_000_000  # pixels
 
 
 def luma(channels: Tensor) -> Matrix:
-    """The luma (H, W) of a picture (3, H, W): 0.299 R + 0.587 G + 0.114 B; one channel is its own."""
-    if len(channels) == 1:
+    """The luma (H, W) of a picture (C, H, W): 0.299 R + 0.587 G + 0.114 B; with fewer channels, the first."""
+    if len(channels) < 3:
         return Dense(channels[0])
-    red, green, blue = channels
+    red, green, blue = channels[:3]
     return Dense(0.299 * red + 0.587 * green + 0.114 * blue)
 
 

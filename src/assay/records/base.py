@@ -14,6 +14,12 @@ class Frozen(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings", allow_inf_nan=True)
 
+    def _repr_html_(self) -> str:
+        """What a notebook shows; see :mod:`assay.records.notebook`."""
+        from assay.records.notebook import render_record
+
+        return render_record(self)
+
 
 class Record(Frozen):
     """One measurement. Each subclass declares ``kind``, the snake-case name of its class, as a literal default."""
