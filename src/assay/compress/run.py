@@ -55,7 +55,7 @@ class Plan:
     calibration: int = 256
     validation: int = 2000
     epochs: float = 0.0
-    lr: float = 0.05
+    lr: float = 0.002
     batch: int = 64
     attack: str | None = "pgd"
     epsilon: float = 8 / 255
