@@ -65,7 +65,7 @@ def test_a_folder_with_a_network_that_loads_its_record_and_its_page(
         (("--kinds", "cp"), "--kinds: expected some of linear, channel, spatial, tucker, got cp"),
         (("--curve", "0.5,2"), "--curve: expected shares in (0, 1]"),
         (("--target", "0.001x"), "target: expected at least"),
-        (("--attack", "magic"), "attack"),
+        (("--attack", "magic"), "got 'magic'"),
     ],
     ids=str,
 )
@@ -74,6 +74,7 @@ def test_bad_input_is_one_line_and_leaves_no_network(
 ) -> None:
     ended = assay("compress", "mlp", *QUICK, "--curve", "none", *options, "--out", tmp_path / "x")
     assert ended.code == 2 and message in ended.err and "Traceback" not in ended.err
+    assert "weighing" not in ended.err or options == ("--target", "0.001x")
     assert not (tmp_path / "x" / "model.safetensors").exists()
 
 

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from assay.attacks.measure import measure_robust_accuracy
+from assay.attacks.registry import find_attack
 from assay.compress.candidates import Candidate, Weighed
 from assay.compress.description import describe_layer
 from assay.compress.fine_tuning import fine_tune
@@ -55,7 +56,7 @@ class Plan:
     calibration: int = 256
     validation: int = 2000
     epochs: float = 0.0
-    lr: float = 0.05
+    lr: float = 0.002
     batch: int = 64
     attack: str | None = "pgd"
     epsilon: float = 8 / 255
@@ -70,6 +71,8 @@ class Plan:
             raise OptionError("target", expected="a share of the FLOPs between 0 and 1, such as 0.5x", got=self.share)
         if self.max_drop is not None and not 0 <= self.max_drop < 100:
             raise OptionError("max_drop", expected="points of accuracy, 0 to 100", got=self.max_drop)
+        if self.attack is not None:
+            find_attack(self.attack)  # a wrong name shall not be found out after the fine-tuning
 
 
 @dataclass(frozen=True, eq=False)
