@@ -35,10 +35,10 @@ def measure(settings: Settings) -> Evidence:
     """ResNet-20 of basic blocks, of bottlenecks with as many channels between blocks, and with as many FLOPs."""
     side = picture_side(settings)
     train, test = settings.train(side=side), settings.test(side=side)
-    seeds = settings.seeds(settings.pick(tiny=2, quick=8, full=8))
+    seeds = settings.seeds(settings.pick(tiny=2, quick=6, full=8))
     options = choose_networks(train)
     anatomies = {name: _anatomy(chosen, train) for name, chosen in options.items()}
-    steps = settings.pick(tiny=2, quick=110, full=800)
+    steps = settings.pick(tiny=2, quick=88, full=800)
     recipes = {
         name: short_recipe(train, name="bottleneck", model=MODEL, options=chosen, steps=steps)
         for name, chosen in options.items()

@@ -83,7 +83,7 @@ def _recipes(settings: Settings, model: str, data: ImageDataset) -> Mapping[froz
         name="decay-bias",
         model=model,
         options=MLP_OPTIONS if model == "mlp" else {},
-        steps=settings.pick(tiny=4, quick=88, full=800),
+        steps=settings.pick(tiny=4, quick=66, full=800),
         learning_rate=0.05 if model == "mlp" else 0.1,
     )
     split = split_parameters(load_model(model, image_shape=data.shape, classes=len(data.classes)))

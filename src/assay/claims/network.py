@@ -30,12 +30,14 @@ def trained_network(settings: Settings) -> Network:
     """The network of the settings; else one trained by the data's own recipe and kept in the run's folder.
 
     Claims that run side by side wait for the one that trains. Raises :class:`ModelError` for a model that does not
-    fit the data.
+    fit the data, and :class:`OptionError` for data that there is no recipe for.
     """
     test = settings.test()
     if settings.model is not None:
         opened = open_model(settings.model, weights=settings.weights, classes=len(test.classes), image_shape=test.shape)
         return Network(opened.model.eval(), settings.model, test)
+    if settings.data not in RECIPES:
+        raise OptionError("data", expected=f"one of {', '.join(RECIPES)}, or a model", got=repr(settings.data))
     recipe = load_recipe(RECIPES[settings.data])
     name = f"{recipe.model} trained on {settings.data}"
     if settings.folder is None:
@@ -48,10 +50,3 @@ def trained_network(settings: Settings) -> Network:
         except OptionError:  # what is there was trained by another version of the recipe, or is damaged
             trained = train_classifier(train, recipe=recipe, seed=settings.seed, out=folder)
     return Network(trained.model, name, test)
-
-
-def check_data(name: str) -> str:
-    """``name``, if claims can be measured on it; else :class:`OptionError`."""
-    if name not in RECIPES:
-        raise OptionError("--data", expected=f"one of {', '.join(RECIPES)}", got=repr(name))
-    return name

@@ -30,7 +30,7 @@ def measure(settings: Settings) -> Evidence:
     """One ResNet in both orders: test accuracy, and what the two feed their convolutions after training."""
     side = picture_side(settings)
     train, test = settings.train(side=side), settings.test(side=side)
-    seeds = settings.seeds(settings.pick(tiny=2, quick=8, full=8))
+    seeds = settings.seeds(settings.pick(tiny=2, quick=16, full=10))
     found = train_side_by_side(_recipes(settings, train), train, test, seeds=seeds)
     before, after = found[BEFORE], found[AFTER]
     flows = {name: [measure_gradient_flow(one.model, test, n=64) for one in each] for name, each in found.items()}
@@ -66,11 +66,11 @@ def measure(settings: Settings) -> Evidence:
 
 
 def _network(settings: Settings) -> str:
-    return settings.pick(tiny="resnet8", quick="resnet20", full="resnet20")
+    return settings.pick(tiny="resnet8", quick="resnet14", full="resnet20")
 
 
 def _recipes(settings: Settings, data: ImageDataset) -> Mapping[str, Recipe]:
-    steps = settings.pick(tiny=4, quick=110, full=800)
+    steps = settings.pick(tiny=4, quick=88, full=800)
     recipe = short_recipe(data, name="norm-order", model=_network(settings), steps=steps)
     orders = {BEFORE: "bn-relu", AFTER: "relu-bn"}
     return {name: recipe.model_copy(update={"model_options": {"norm_order": order}}) for name, order in orders.items()}

@@ -109,6 +109,7 @@ def _recipes(settings: Settings, data: ImageDataset) -> Mapping[str, Recipe]:
         model="rnn",
         options={"by": "row", "hidden": settings.pick(tiny=16, quick=64, full=128)},
         steps=settings.pick(tiny=11, quick=132, full=800),
+        learning_rate=0.1,
     )
     clip = ClipOptions(name="norm", limit=LIMIT)
     recipe = recipe.model_copy(update={"schedule": ScheduleOptions(name="constant")})
