@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from assay.attacks.measure import RobustnessMeasurement
-from assay.attacks.network import predictions
+from assay.attacks.success import predictions
 from assay.data.dataset import ImageDataset
 from assay.data.pictures import png_base64, to_bytes
 from assay.errors import DataError

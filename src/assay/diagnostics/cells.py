@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from assay.diagnostics.unroll import Track, gru_step, lstm_step
 from assay.errors import OptionError
-from assay.models.sequence import LinearCell
+from assay.models.sequence import PlainCell
 
 
 @contextmanager
@@ -69,11 +69,11 @@ def _gates(module: nn.Module, args: tuple[Tensor, ...]) -> dict[str, Tensor]:
 
 
 def plain_cells(model: nn.Module, tracks: Sequence[Track]) -> Iterator[tuple[str, Tensor]]:
-    """Name and W of every followed cell with one recurrent matrix: ``nn.RNNCell``, and the linear cell of our own."""
+    """Name and W of every followed cell with one recurrent matrix: ``nn.RNNCell``, and the plain cell of our own."""
     modules = dict(model.named_modules())
     for track in tracks:
         cell = modules.get(track.name)
         if isinstance(cell, nn.RNNCell):
             yield track.name, cell.weight_hh
-        elif isinstance(cell, LinearCell):
+        elif isinstance(cell, PlainCell):
             yield track.name, cell.recurrent.weight
