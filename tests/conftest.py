@@ -84,4 +84,4 @@ def app_address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         process.send_signal(signal.SIGTERM)
         assert process.wait(timeout=60) == 0
     assert list((folder / "temporary").glob("assay-app-*")) == []  # uploads are gone
-    assert "Traceback" not in (folder / "log").read_text()
+    assert "assay/app/" not in (folder / "log").read_text()  # no view failed; Gradio logs what it refuses itself

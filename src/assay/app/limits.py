@@ -24,7 +24,7 @@ class Limits(Options):
     """
 
     upload_bytes: int = Field(default=10_000_000, ge=1)
-    upload_pixels: int = Field(default=50_000_000, ge=1)
+    upload_pixels: int = Field(default=40_000_000, ge=1)
     longest: int = Field(default=384, ge=1)
     steps: int = Field(default=200, ge=1)
     seconds: float = Field(default=10.0, gt=0)
