@@ -271,3 +271,11 @@ def test_a_page_full_of_pictures_stays_below_three_megabytes(checkup: Checkup) -
     source = render_page(checkup.model_copy(update={"records": tuple(records)}))
     assert 2_000_000 < len(source.encode()) < 3_000_000
     assert "further pictures are in check.json" in source
+
+
+def test_a_score_that_cannot_be_trusted_says_why(checkup: Checkup) -> None:
+    doubt = next(verdict for verdict in checkup.verdicts if verdict.rule == "A204")
+    failed = doubt.model_copy(update={"status": "error"})
+    others = tuple(verdict for verdict in checkup.verdicts if verdict.rule != "A204")
+    text = Page(render_page(checkup.model_copy(update={"verdicts": (*others, failed), "records": ()}))).text
+    assert "In doubt while A204 does not hold: it judges the measurement." in " ".join(text.split())

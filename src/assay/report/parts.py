@@ -18,7 +18,8 @@ _PNG = b"\x89PNG\r\n\x1a\n"
 
 @dataclass(frozen=True)
 class Column:
-    """A column of a table; numbers are aligned to the right, names are set in the fixed-width face."""
+    """A column of a table; numbers are aligned to the right, names are set in the fixed-width face,
+    text has room."""
 
     title: str
     style: str = ""
@@ -26,6 +27,7 @@ class Column:
 
 NUMBER = "number"
 NAME = "name"
+TEXT = "text"
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from assay.records.attack import AttackSanity
 from assay.records.checkup import Checkup
-from assay.report.parts import NUMBER, Column, Section, Table
+from assay.report.parts import NUMBER, TEXT, Column, Section, Table
 from assay.report.wording import NORMS, epsilon, listed, number, plural
 
 
@@ -28,7 +28,7 @@ def _checks(record: AttackSanity) -> Table:
     order = sorted(record.checks, key=lambda check: (not check.raised, check.value is None))
     return Table(
         f"{NORMS[record.norm]} {epsilon(record.epsilon, record.norm)}, {plural(record.n, 'sample')}",
-        (Column("doubt"), Column(""), Column("value", NUMBER), Column("limit", NUMBER), Column("what was seen")),
+        (Column("doubt"), Column(""), Column("value", NUMBER), Column("limit", NUMBER), Column("what was seen", TEXT)),
         tuple(
             (
                 check.name,
