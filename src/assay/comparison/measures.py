@@ -110,7 +110,7 @@ def held_under_operations(invariance: Invariance) -> Grade:
     operations = ", ".join(dict.fromkeys(name for name, _ in pairs))
     total = sum(point.correct for each in invariance.operations for point in each.points)
     return Grade(
-        topic="mean accuracy under image operations",
+        topic="under image operations",
         setting=f"{operations} at {most} strengths in all",
         worth=tuple(k / most for k in range(most + 1)),
         counts=None if counts is None else tuple(counts),

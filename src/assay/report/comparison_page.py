@@ -44,7 +44,7 @@ def _tiles(comparison: Comparison) -> tuple[Fact, ...]:
     for versus in comparison.versus:
         for each in versus.differences:
             name = say.short_name(each, versus.differences) + (f", {versus.candidate}" if several else "")
-            number = f"{say.ARROW[each.change]} {say.points(each.difference)}"
+            number = f"{say.ARROW[each.change]} {say.points(each.difference, digits=1)}"
             detail = f"points: {percent(each.reference)} to {percent(each.candidate)}"
             tiles.append(Fact(name, number, detail, LOOKS[say.TONE[each.change]].name, "measures"))
     return tuple(tiles[:12])

@@ -57,11 +57,9 @@ def short_name(difference: Difference, among: Sequence[Difference]) -> str:
     return topic if alone else difference.measure
 
 
-def points(share: float, *, sign: bool = True) -> str:
+def points(share: float, *, digits: int = 2) -> str:
     """A difference of shares in percentage points: ``+1.25``, ``−0.40``."""
-    text = f"{abs(share) * 100:.2f}"
-    if not sign:
-        return text
+    text = f"{abs(share) * 100:.{digits}f}"
     return ("±" if float(text) == 0 else "+" if share > 0 else "−") + text
 
 
