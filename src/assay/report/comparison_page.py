@@ -94,7 +94,9 @@ def _forest(versus: Versus) -> Figure | None:
             color=alt.Color("change:N", scale=scale, legend=None),
         )
         title = "candidate minus reference (points)" if width > 400 else "difference (points)"
-        x = alt.X("difference:Q", title=title, axis=alt.Axis(tickCount=6), scale=alt.Scale(zero=True, nice=True))
+        x = alt.X(
+            "difference:Q", title=title, axis=alt.Axis(tickCount=6 if width > 400 else 4), scale=alt.Scale(zero=True)
+        )
         zero = alt.Chart(source([{"at": 0.0}])).mark_rule(color=SOFT, strokeWidth=1.5).encode(x="at:Q")
         return alt.layer(
             zero,
