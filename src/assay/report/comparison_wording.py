@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from assay.records.comparison import Change, Comparison, Difference, Quantity, RuleChange, Versus
@@ -59,6 +60,8 @@ def short_name(difference: Difference, among: Sequence[Difference]) -> str:
 
 def points(share: float, *, digits: int = 2) -> str:
     """A difference of shares in percentage points: ``+1.25``, ``−0.40``."""
+    if not math.isfinite(share):
+        return number(share)
     text = f"{abs(share) * 100:.{digits}f}"
     return ("±" if float(text) == 0 else "+" if share > 0 else "−") + text
 
@@ -106,7 +109,7 @@ def rule_says(change: RuleChange) -> str:
 
 def value_of(quantity: Quantity, value: float) -> str:
     """The number in its unit."""
-    if value == int(value) and abs(value) >= 1000:
+    if value.is_integer() and abs(value) >= 1000:
         return count(int(value))
     if quantity.unit == "share":
         return percent(value)
