@@ -13,6 +13,7 @@ from pydantic import BaseModel
 from assay.records.base import Record
 from assay.records.checkup import Checkup
 from assay.records.measurements import Measurement
+from assay.records.samples import SampleBits, SampleLevels, SampleSet
 from assay.report.parts import Figure
 from assay.report.sections import build_sections
 
@@ -26,6 +27,8 @@ FILLS: dict[str, dict[type, Any]] = {
     "not a number": {int: 1, float: math.nan, str: "x", bool: True, tuple: 2},
     "infinite": {int: 1, float: math.inf, str: "x", bool: True, tuple: 2},
 }
+TWO = SampleSet(n=2, ids="0..1", labels="l", pixels="p")
+SHAPED = {SampleBits: SampleBits.of(TWO, [True, False]), SampleLevels: SampleLevels.of(TWO, [0, 1])}
 
 
 def fill(annotation: Any, values: dict[type, Any]) -> Any:
@@ -43,6 +46,8 @@ def fill(annotation: Any, values: dict[type, Any]) -> Any:
         return tuple(
             fill(arguments[0], values) for _ in range(min(values[tuple], 8 if is_record(arguments[0]) else 70))
         )
+    if annotation in SHAPED:
+        return SHAPED[annotation]
     if is_record(annotation):
         return annotation(
             **{

@@ -15,6 +15,7 @@ from assay.records.attack import EpsilonCurve
 from assay.records.augmentation import Invariance
 from assay.records.checkup import Checkup
 from assay.records.comparison import CurveDifference, CurvePoint, Difference
+from assay.records.samples import SampleBits, SampleLevels, SampleSet
 
 
 @dataclass
@@ -35,10 +36,10 @@ def find_differences(reference: Checkup, candidate: Checkup, *, seed: int) -> Fo
     for share in shares:
         alike = [other for other in others if other.topic == share.topic]
         same = [other for other in alike if other.setting == share.setting]
-        other = (same or alike or [None])[0]
+        other = next(iter((*same, *alike)), None)
         if not _comparable(share, other, found) or other is None:
             continue
-        match = match_samples(share.bits and share.bits.samples, other.bits and other.bits.samples, subjects=subjects)
+        match = match_samples(_samples_of(share.bits), _samples_of(other.bits), subjects=subjects)
         if isinstance(match, str) or share.bits is None or other.bits is None:
             found.unpaired.append(f"{share.name}: {match}")
             found.differences.append(_compare_apart(share, other))
@@ -76,6 +77,10 @@ def paired_difference(
         p=mcnemar(lost, gained),
         note=note,
     )
+
+
+def _samples_of(kept: SampleBits | SampleLevels | None) -> SampleSet | None:
+    return None if kept is None else kept.samples
 
 
 def _comparable(one: Share | Grade, other: Share | Grade | None, found: Found) -> bool:
@@ -157,8 +162,8 @@ def _resample(
 ) -> Resampled | None:
     """Bootstrap the two and note their difference; None, and a line in ``left_out``, where neither way is possible."""
     match = match_samples(
-        one.levels and one.levels.samples,
-        other.levels and other.levels.samples,
+        _samples_of(one.levels),
+        _samples_of(other.levels),
         subjects=(reference.subject, candidate.subject),
     )
     paired, note, n = False, "", (one.n, other.n)

@@ -24,7 +24,7 @@ def mcnemar(lost: int, gained: int) -> float:
     for k in range(1, least + 1):
         term = term * (n - k + 1) // k
         total += term
-    return min(1.0, 2 * total / 2**n)
+    return float(min(1.0, 2 * total / 2**n))
 
 
 def fisher(right_a: int, n_a: int, right_b: int, n_b: int) -> float:

@@ -56,7 +56,8 @@ def trace_history(
 
 
 def _date(checkups: Mapping[str, Checkup], left_out: list[str]) -> list[tuple[str, datetime, Checkup]]:
-    dated, seen = [], {}
+    dated: list[tuple[str, datetime, Checkup]] = []
+    seen: dict[str, str] = {}
     # a copy is told from its original by its name: a check writes check.json
     for name, checkup in sorted(checkups.items(), key=lambda item: (not item[0].endswith("check.json"), item[0])):
         try:

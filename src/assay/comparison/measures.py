@@ -77,8 +77,8 @@ def area_of(curve: EpsilonCurve) -> Grade:
         left = sizes[k] - sizes[k - 1] if k else 0.0
         right = sizes[k + 1] - sizes[k] if k + 1 < len(sizes) else 0.0
         worth.append(worth[-1] + (left + right) / 2 / last)
-    right = [point.correct for point in curve.points]
-    counts = [curve.points[0].n - right[0], *(a - b for a, b in pairwise(right)), right[-1]]
+    held = [point.correct for point in curve.points]
+    counts = [curve.points[0].n - held[0], *(a - b for a, b in pairwise(held)), held[-1]]
     falls = all(count >= 0 for count in counts) and len({point.n for point in curve.points}) == 1
     return Grade(
         topic="mean accuracy over ε",
@@ -110,7 +110,7 @@ def held_under_operations(invariance: Invariance) -> Grade:
     operations = ", ".join(dict.fromkeys(name for name, _ in pairs))
     total = sum(point.correct for each in invariance.operations for point in each.points)
     return Grade(
-        topic="mean accuracy under image operations",
+        topic="under image operations",
         setting=f"{operations} at {most} strengths in all",
         worth=tuple(k / most for k in range(most + 1)),
         counts=None if counts is None else tuple(counts),

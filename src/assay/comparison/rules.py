@@ -15,7 +15,7 @@ RESTS_ON = {
     "A201": "after fgsm",
     "A202": "after pgd",
     "A203": "mean accuracy over ε",
-    "A302": "mean accuracy under image operations",
+    "A302": "under image operations",
 }
 
 

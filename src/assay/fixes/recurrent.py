@@ -104,8 +104,9 @@ def _train(shop: Workshop, prepare: Callable[[nn.Module], None], clip: ClipOptio
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(shop.bench.seed)
         for module in model.modules():
-            if hasattr(module, "reset_parameters"):
-                module.reset_parameters()
+            reset = getattr(module, "reset_parameters", None)
+            if callable(reset):
+                reset()
         prepare(model)
     steps: list[StepMetrics] = []
     fit(model, images, recipe=recipe, seed=shop.bench.seed, on_step=steps.append)

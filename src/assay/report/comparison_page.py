@@ -44,7 +44,7 @@ def _tiles(comparison: Comparison) -> tuple[Fact, ...]:
     for versus in comparison.versus:
         for each in versus.differences:
             name = say.short_name(each, versus.differences) + (f", {versus.candidate}" if several else "")
-            number = f"{say.ARROW[each.change]} {say.points(each.difference)}"
+            number = f"{say.ARROW[each.change]} {say.points(each.difference, digits=1)}"
             detail = f"points: {percent(each.reference)} to {percent(each.candidate)}"
             tiles.append(Fact(name, number, detail, LOOKS[say.TONE[each.change]].name, "measures"))
     return tuple(tiles[:12])
@@ -94,7 +94,9 @@ def _forest(versus: Versus) -> Figure | None:
             color=alt.Color("change:N", scale=scale, legend=None),
         )
         title = "candidate minus reference (points)" if width > 400 else "difference (points)"
-        x = alt.X("difference:Q", title=title, axis=alt.Axis(tickCount=6), scale=alt.Scale(zero=True, nice=True))
+        x = alt.X(
+            "difference:Q", title=title, axis=alt.Axis(tickCount=6 if width > 400 else 4), scale=alt.Scale(zero=True)
+        )
         zero = alt.Chart(source([{"at": 0.0}])).mark_rule(color=SOFT, strokeWidth=1.5).encode(x="at:Q")
         return alt.layer(
             zero,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from assay.records.comparison import Change, Comparison, Difference, Quantity, RuleChange, Versus
@@ -57,11 +58,11 @@ def short_name(difference: Difference, among: Sequence[Difference]) -> str:
     return topic if alone else difference.measure
 
 
-def points(share: float, *, sign: bool = True) -> str:
+def points(share: float, *, digits: int = 2) -> str:
     """A difference of shares in percentage points: ``+1.25``, ``−0.40``."""
-    text = f"{abs(share) * 100:.2f}"
-    if not sign:
-        return text
+    if not math.isfinite(share):
+        return number(share)
+    text = f"{abs(share) * 100:.{digits}f}"
     return ("±" if float(text) == 0 else "+" if share > 0 else "−") + text
 
 
@@ -108,7 +109,7 @@ def rule_says(change: RuleChange) -> str:
 
 def value_of(quantity: Quantity, value: float) -> str:
     """The number in its unit."""
-    if value == int(value) and abs(value) >= 1000:
+    if value.is_integer() and abs(value) >= 1000:
         return count(int(value))
     if quantity.unit == "share":
         return percent(value)

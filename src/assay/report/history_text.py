@@ -37,7 +37,7 @@ def _table(track: Track) -> Table:
     table.add_column("check", no_wrap=True)
     several = len({entry.model for entry in track.entries}) > 1
     if several:
-        table.add_column("model", overflow="fold")
+        table.add_column("model", no_wrap=True)
     for measure in measures:
         table.add_column(measure.partition(",")[0], justify="right", no_wrap=True)
     table.add_column("fails", justify="right")

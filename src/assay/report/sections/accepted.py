@@ -14,16 +14,24 @@ def accepted_section(checkup: Checkup) -> Section | None:
     accepted = [(verdict, verdict.accepted) for verdict in checkup.verdicts if verdict.accepted is not None]
     parts = []
     if accepted:
-        rows = tuple(
-            (verdict.rule, LOOKS[verdict.status].word, verdict.measured, entry.reason, _until(entry))
-            for verdict, entry in accepted
+        parts.append(
+            Table(
+                "Accepted findings",
+                tuple(Column(name) for name in ("rule", "verdict", "measured", "accepted because", "until")),
+                tuple(
+                    (verdict.rule, LOOKS[verdict.status].word, verdict.measured, entry.reason, _until(entry))
+                    for verdict, entry in accepted
+                ),
+            )
         )
-        columns = ("rule", "verdict", "measured", "accepted because", "until")
-        parts.append(Table("Accepted findings", tuple(Column(name) for name in columns), rows))
     if checkup.outdated:
-        outdated = tuple((each.entry.rule, each.because, each.entry.reason) for each in checkup.outdated)
-        columns = ("rule", "why it accepts nothing", "accepted because")
-        parts.append(Table("Entries out of date", tuple(Column(name) for name in columns), outdated))
+        parts.append(
+            Table(
+                "Entries out of date",
+                tuple(Column(name) for name in ("rule", "why it accepts nothing", "accepted because")),
+                tuple((each.entry.rule, each.because, each.entry.reason) for each in checkup.outdated),
+            )
+        )
     if not parts:
         return None
     summary = f"{plural(len(accepted), 'finding')} accepted in the baseline: shown, but the check does not fail by it."

@@ -130,4 +130,4 @@ def _readings(fixes: list[AppliedFix]) -> Table | None:
 def _say(value: float, unit: str) -> str:
     if unit == "share":
         return percent(value)
-    return count(int(value)) if value == int(value) else number(value)
+    return count(int(value)) if value.is_integer() else number(value)
