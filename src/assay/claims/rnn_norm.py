@@ -144,8 +144,9 @@ def _explodes(one: Measured) -> bool:
 
 
 def _excess(one: Measured) -> float:
-    bounds = dict(zip(one.theory.k, one.theory.log_power, strict=True))
-    return max(one.gradients[k] / math.exp(log) for k, log in bounds.items())
+    """The largest ratio of a gradient to ‖Wᵏ‖, by logarithms: either may be too small for a number."""
+    bounds = zip(one.theory.k, one.theory.log_power, strict=True)
+    return math.exp(max(math.log(one.gradients[k]) - log for k, log in bounds if one.gradients[k] > 0))
 
 
 def _powers(found: Mapping[str, RecurrentMatrix]) -> Chart:
