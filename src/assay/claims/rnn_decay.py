@@ -89,8 +89,8 @@ def measure(settings: Settings) -> Evidence:
             ),
         ),
         notes=(
-            "In a linear recurrence decay can only shorten the memory: it scales ρ(W) and ‖W‖ down, and the gradient is "
-            "a product of T such matrices. It is of use against the opposite, growth beyond ρ = 1.",
+            "In a linear recurrence decay can only shorten the memory: it scales ρ(W) and ‖W‖ down, and the gradient "
+            "is a product of T such matrices. It is of use against the opposite, growth beyond ρ = 1.",
             "With tanh a second effect pulls the other way: small weights keep the units where the slope is near 1. So "
             "a strong decay can leave g a little larger, and the task no better learned.",
         ),
