@@ -93,7 +93,7 @@ def _recipe(settings: Settings, data: ImageDataset, policy: str) -> Recipe:
         name="augment-helps",
         model="speednet",
         options={"widths": widths, "logit_scale": 1.0},  # logits scaled down learn too slowly for so few steps
-        steps=settings.pick(tiny=4, quick=132, full=1600),
+        steps=settings.pick(tiny=4, quick=110, full=1600),
         learning_rate=0.1,
     )
     return recipe.model_copy(update={"augment": AugmentOptions(name="policy", policy=policy)}) if policy else recipe

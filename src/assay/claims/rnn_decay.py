@@ -26,7 +26,7 @@ MOST = 3  # sequences; a horizon beyond, or an infinite one, counts as this
 
 def measure(settings: Settings) -> Evidence:
     """The factor g a step and the horizon −1/ln g of a tanh RNN trained on the adding problem, by weight decay."""
-    length, steps = settings.pick(tiny=12, quick=40, full=100), settings.pick(tiny=20, quick=300, full=1000)
+    length, steps = settings.pick(tiny=12, quick=40, full=100), settings.pick(tiny=20, quick=200, full=1000)
     seeds = settings.seeds(settings.pick(tiny=2, quick=6, full=10))
     hidden = settings.pick(tiny=8, quick=32, full=64)
     remedies = [_decay(amount) for amount in DECAYS]
