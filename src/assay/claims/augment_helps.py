@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from assay.augment.levels import levels_of
 from assay.augment.operations import TWELVE, find_operation
 from assay.claims.claim import Claim, Settings
+from assay.claims.rule import number
 from assay.claims.side_by_side import Outcome, accuracy, mean_point, paired, short_recipe, train_side_by_side
 from assay.data.dataset import ImageDataset
 from assay.diagnostics.batches import spread
@@ -109,8 +110,8 @@ def _gains(found: Mapping[str, Sequence[Outcome]]) -> Chart:
     helped = sum(point.y > 0 for point in points)
     best = max(points, key=lambda point: point.y)
     return Chart(
-        finding=f"{helped} of {len(points)} raise the mean accuracy from {base:.1f} %; {best.x} most, by {best.y:.1f} "
-        "points",
+        finding=f"{helped} of {len(points)} raise the mean accuracy from {base:.1f} %; the best, {best.x}, changes it by "
+        f"{number(best.y)} points",
         mark="bars",
         x=Axis(title="trained with", scale="names"),
         y=Axis(title="accuracy over that with nothing, points"),
