@@ -110,8 +110,8 @@ def _gains(found: Mapping[str, Sequence[Outcome]]) -> Chart:
     helped = sum(point.y > 0 for point in points)
     best = max(points, key=lambda point: point.y)
     return Chart(
-        finding=f"{helped} of {len(points)} raise the mean accuracy from {base:.1f} %; the best, {best.x}, changes it by "
-        f"{number(best.y)} points",
+        finding=f"{helped} of {len(points)} raise the mean accuracy from {base:.1f} %; the best, {best.x}, changes "
+        f"it by {number(best.y)} points",
         mark="bars",
         x=Axis(title="trained with", scale="names"),
         y=Axis(title="accuracy over that with nothing, points"),
