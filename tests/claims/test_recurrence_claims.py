@@ -96,7 +96,7 @@ def test_decay_scales_norm_and_radius_down_alike(examined: Examined) -> None:
     assert shrink(8, seed=0) == pytest.approx((0.9, 0.9))
     result = examined("rnn-decay")
     strongest = result.effects[-1]
-    assert (strongest.name, strongest.mean < 1) == ("g with decay 10 over g without", True)
+    assert (strongest.name, strongest.mean < 1) == ("horizon with decay 10 over that without", True)
     assert [effect.decides for effect in result.effects] == [False, True, False]
     assert result.verdict != "supported"
 

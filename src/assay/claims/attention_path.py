@@ -110,7 +110,7 @@ def _by_length(shares: Mapping[str, Mapping[int, Sequence[float]]]) -> Chart:
     longest = max(shares["attention"])
     return Chart(
         finding=f"At {longest} steps the farthest input keeps {number(last['attention'])} of the mean gradient in "
-        f"attention, {last['LSTM']:.0e} in the LSTM, {last['RNN']:.0e} in the RNN",
+        f"attention, {number(last['LSTM'])} in the LSTM, {number(last['RNN'])} in the RNN",
         mark="line",
         x=Axis(title="length of the sequence, steps", scale="log"),
         y=Axis(title="gradient of the first input over the mean", scale="log"),

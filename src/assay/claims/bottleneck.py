@@ -84,7 +84,7 @@ def measure(settings: Settings) -> Evidence:
                 caption=f"What each costs and what it gives; latency of {len(batch)} pictures",
                 columns=(
                     "blocks",
-                    "parameters",
+                    "parameters, thousands",
                     "MFLOPs a picture",
                     "fastest pass, ms",
                     "accuracy, %",
@@ -93,7 +93,7 @@ def measure(settings: Settings) -> Evidence:
                 rows=tuple(
                     (
                         name,
-                        anatomies[name].parameters,
+                        anatomies[name].parameters / 1e3,
                         anatomies[name].flops / 1e6,
                         1e3 * latencies[name].fastest,
                         fmean(map(accuracy, each)),

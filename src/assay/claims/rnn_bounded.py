@@ -89,7 +89,7 @@ def measure(settings: Settings) -> Evidence:
         ),
         notes=(
             "A bounded activation bounds the states. The gradient is a product of diag(φ')·W, and a bound on φ is none "
-            "on φ': at the origin tanh is linear with slope 1, so there the product is W^k.",
+            "on φ': at the origin tanh is linear with slope 1, so there the product is Wᵏ.",
             "Saturation can shrink the slopes enough to hold the gradient: large inputs do that, at the price of "
             "vanishing.",
         ),
@@ -148,8 +148,8 @@ def _mean_line(name: str, curves: Sequence[Sequence[float]]) -> list[Point]:
 def _gradients(runs: Mapping[str, Sequence[Run]]) -> Chart:
     grown = {name: min(one.gradients[-1] / one.gradients[0] for one in runs[name]) for name in BOUNDED}
     return Chart(
-        finding=f"Over {len(runs['tanh'][0].gradients) - 1} steps the gradient grows at least {grown['tanh']:.0e}-fold "
-        f"with tanh, {grown['sigmoid']:.0e}-fold with the sigmoid",
+        finding=f"Over {len(runs['tanh'][0].gradients) - 1} steps the gradient grows at least "
+        f"{number(grown['tanh'])}-fold with tanh, {number(grown['sigmoid'])}-fold with the sigmoid",
         mark="line",
         x=Axis(title="distance from the loss, steps"),
         y=Axis(title="‖∂ℓ/∂z‖ over its value at the last step", scale="log"),

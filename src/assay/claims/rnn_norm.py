@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -18,6 +19,7 @@ from assay.records.recurrence import RecurrentMatrix
 from assay.runtime import generator
 
 VANISHED, EXPLODED = 1e-3, 1e3  # of the gradient at the last step, at the greatest distance
+SHOWN, FLOOR = 150, 1e-12  # steps, and the least that is drawn
 JORDAN = "[[0.9, 10], [0, 0.9]]"
 
 
@@ -30,7 +32,7 @@ class Measured:
 
 
 def measure(settings: Settings) -> Evidence:
-    """ρ(W), ‖W‖₂, ‖W^k‖₂ and measured gradients of z_t = W z_{t−1} + U x_t for normal and non-normal W."""
+    """ρ(W), ‖W‖₂, ‖Wᵏ‖₂ and measured gradients of zₜ = W zₜ₋₁ + U xₜ for normal and non-normal W."""
     hidden = settings.pick(tiny=8, quick=32, full=128)
     distance = settings.pick(tiny=200, quick=400, full=1000)
     found = {
@@ -46,8 +48,8 @@ def measure(settings: Settings) -> Evidence:
     by_radius = sum((one.theory.spectral_radius < 1) == _vanishes(one) for one in found.values())
     within = max(_excess(one) for one in found.values())
     return Evidence(
-        how=f"Linear recurrences z_t = W z_(t−1) + U x_t with {len(found)} matrices W ({hidden} units, and one of 2): "
-        f"the largest singular value of W^k and the gradient of a loss on the last state, up to k = {distance} steps.",
+        how=f"Linear recurrences zₜ = W zₜ₋₁ + U xₜ with {len(found)} matrices W ({hidden} units, and one of 2): "
+        f"the largest singular value of Wᵏ and the gradient of a loss on the last state, up to k = {distance} steps.",
         facts=(
             Fact(
                 name=f"matrices with ‖W‖ < 1 whose gradient falls below {VANISHED:g} of its size",
@@ -69,7 +71,7 @@ def measure(settings: Settings) -> Evidence:
                 decides=False,
             ),
             Fact(
-                name="largest measured gradient over its bound ‖W^k‖",
+                name="largest measured gradient over its bound ‖Wᵏ‖",
                 expected="at most 1",
                 got=number(within),
                 holds=within <= 1 + 1e-6,
@@ -80,7 +82,7 @@ def measure(settings: Settings) -> Evidence:
         tables=(
             Grid(
                 caption="What the norm says, what the radius says, and what happens",
-                columns=("W", "‖W‖", "ρ(W)", "largest ‖W^k‖", "at k", f"gradient after {distance} steps"),
+                columns=("W", "‖W‖", "ρ(W)", "largest ‖Wᵏ‖", "at k", f"gradient after {distance} steps"),
                 rows=tuple(
                     (
                         name,
@@ -95,8 +97,8 @@ def measure(settings: Settings) -> Evidence:
             ),
         ),
         notes=(
-            "The first half is a theorem: ‖W^k‖ ≤ ‖W‖^k. The second is not: ‖W‖ > 1 is necessary for exploding and not "
-            "sufficient. What decides is ρ(W), for ρ^k ≤ ‖W^k‖ and W^k → 0 exactly when ρ < 1.",
+            "The first half is a theorem: ‖Wᵏ‖ ≤ ‖W‖ᵏ. The second is not: ‖W‖ > 1 is necessary for exploding and not "
+            "sufficient. What decides is ρ(W), for ρᵏ ≤ ‖Wᵏ‖ and Wᵏ → 0 exactly when ρ < 1.",
             "Where ρ < 1 < ‖W‖, which takes a non-normal W, gradients first grow and then vanish.",
         ),
     )
@@ -142,25 +144,27 @@ def _explodes(one: Measured) -> bool:
 
 
 def _excess(one: Measured) -> float:
-    bounds = dict(zip(one.theory.k, one.theory.log_power, strict=True))
-    return max(one.gradients[k] / float(torch.tensor(log, dtype=torch.float64).exp()) for k, log in bounds.items())
+    """The largest ratio of a gradient to ‖Wᵏ‖, by logarithms: either may be too small for a number."""
+    bounds = zip(one.theory.k, one.theory.log_power, strict=True)
+    return math.exp(max(math.log(one.gradients[k]) - log for k, log in bounds if one.gradients[k] > 0))
 
 
 def _powers(found: Mapping[str, RecurrentMatrix]) -> Chart:
     jordan = found[JORDAN]
     return Chart(
-        finding=f"‖W‖ = {jordan.norm:.1f}, yet ‖W^k‖ peaks at {jordan.peak:.1f} after {jordan.peak_at} steps and "
+        finding=f"‖W‖ = {jordan.norm:.1f}, yet ‖Wᵏ‖ peaks at {jordan.peak:.1f} after {jordan.peak_at} steps and "
         "vanishes: ρ decides",
         mark="line",
         x=Axis(title="power k, steps"),
-        y=Axis(title="‖W^k‖₂", scale="log"),
+        y=Axis(title="‖Wᵏ‖₂", scale="log"),
         points=tuple(
-            Point(series=name, x=k, y=float(torch.tensor(log, dtype=torch.float64).exp()))
+            Point(series=name, x=k, y=math.exp(log))
             for name, one in found.items()
             for k, log in zip(one.k, one.log_power, strict=True)
-            if k <= 150
+            if k <= SHOWN and log > math.log(FLOOR)
         ),
         references=(Reference(y=1.0, name="neither"),),
+        note=f"What is below {FLOOR:g} is not shown.",
     )
 
 
@@ -174,9 +178,11 @@ def _gradients(found: Mapping[str, Measured]) -> Chart:
         points=tuple(
             Point(series=name, x=k, y=one.gradients[k])
             for name, one in found.items()
-            for k in range(0, min(151, len(one.gradients)), 3)
+            for k in range(0, min(SHOWN + 1, len(one.gradients)), 3)
+            if one.gradients[k] > FLOOR
         ),
         references=(Reference(y=1.0, name="neither"),),
+        note=f"What is below {FLOOR:g} is not shown.",
     )
 
 

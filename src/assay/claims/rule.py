@@ -87,6 +87,8 @@ def interval(values: Sequence[float], *, confidence: float = CONFIDENCE) -> tupl
     mean = math.fsum(values) / n if n and all(map(math.isfinite, values)) else math.nan
     if n < 2 or math.isnan(mean):
         return mean, -math.inf, math.inf
+    if abs(mean) < 1e-12 * max(map(abs, values)):
+        mean = 0.0  # what rounding leaves of differences that cancel
     spread = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (n - 1))
     half = student_quantile(n - 1, confidence) * spread / math.sqrt(n)
     return mean, mean - half, mean + half

@@ -32,7 +32,7 @@ class ClaimData(StrEnum):
 def claims(
     ids: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[ID]...", help="Claims to measure; all without any.", show_default=False),
+        typer.Argument(metavar="ID", help="Claims to measure; all without any.", show_default=False),
     ] = None,
     budget: Annotated[
         ClaimBudget, typer.Option(help="quick: minutes; full: more seeds and images.")
@@ -54,7 +54,7 @@ def claims(
     processes: Annotated[
         int | None,
         typer.Option(
-            min=1, help="Claims measured at a time, one thread each. [default: one a core]", show_default=False
+            min=1, help="Claims measured at a time, one thread each. Left out: one a core.", show_default=False
         ),
     ] = None,
 ) -> None:
