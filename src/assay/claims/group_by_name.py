@@ -69,7 +69,8 @@ def measure(settings: Settings) -> Evidence:
 
 def group_by_name(model: nn.Module, *, weight_decay: float) -> torch.optim.Optimizer:
     """SGD with the two groups that are made by matching names, as many training scripts do."""
-    spared, decayed = [], []
+    spared: list[nn.Parameter] = []
+    decayed: list[nn.Parameter] = []
     for name, parameter in model.named_parameters():
         (spared if "bn" in name or "bias" in name else decayed).append(parameter)
     groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": spared, "weight_decay": 0.0}]

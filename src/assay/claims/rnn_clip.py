@@ -96,10 +96,12 @@ def explode(model: nn.Module) -> None:
     """Every recurrent matrix becomes orthogonal times 2: it doubles whatever tanh does not hold down."""
     for module in model.modules():
         if isinstance(module, nn.RNN):
+            weight = module.weight_hh_l0
+            assert isinstance(weight, torch.Tensor)
             with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(round(1e6 * float(module.weight_hh_l0.abs().sum())))  # follows from the model's seed
+                torch.manual_seed(round(1e6 * float(weight.abs().sum())))  # follows from the model's seed
                 set_recurrent(module, "orthogonal")
-            module.weight_hh_l0.mul_(GAIN)
+            weight.mul_(GAIN)
 
 
 def _recipes(settings: Settings, data: ImageDataset) -> Mapping[str, Recipe]:

@@ -62,9 +62,10 @@ class Workers:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for _, process in self._running.values():
+        processes = [process for _claim, process in self._running.values()]
+        for process in processes:
             process.kill()
-        for _, process in self._running.values():
+        for process in processes:
             process.join()
         self._running.clear()
 
