@@ -18,8 +18,7 @@ _PNG = b"\x89PNG\r\n\x1a\n"
 
 @dataclass(frozen=True)
 class Column:
-    """A column of a table; numbers are aligned to the right, names are set in the fixed-width face,
-    text has room."""
+    """A column of a table: numbers are aligned to the right, names set in the fixed-width face, text has room."""
 
     title: str
     style: str = ""
