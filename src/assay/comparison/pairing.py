@@ -56,9 +56,10 @@ def _match_parts(reference: SampleSet, candidate: SampleSet, subjects: tuple[Sub
 
 def _match_sizes(reference: SampleSet, subjects: tuple[Subject, Subject]) -> Match | str:
     a, b = subjects
-    if (a.data, a.split) == (b.data, b.split) and a.image_shape != b.image_shape:
+    shapes = [shape for shape in (a.image_shape, b.image_shape) if shape is not None]
+    if (a.data, a.split) == (b.data, b.split) and len(set(shapes)) == 2:
         everything = np.arange(reference.n)
-        sizes = " against ".join(f"{width} × {height}" for _, height, width in (a.image_shape, b.image_shape))
+        sizes = " against ".join(f"{width} × {height}" for _, height, width in shapes)
         return Match(everything, everything, f"paired by id, the pictures prepared in another size ({sizes})")
     return "the same ids and labels, but other pixels"
 

@@ -116,4 +116,5 @@ def root_of(metric: Tensor) -> Tensor:
     """R (o, o), upper triangular, with RᵀR = F + δI: directions that seem not to matter still matter a little."""
     metric = metric.double()
     floor = DAMPING * float(metric.diagonal().mean()) + 1e-30
-    return torch.linalg.cholesky(metric + floor * torch.eye(len(metric), dtype=torch.float64), upper=True)
+    root: Tensor = torch.linalg.cholesky(metric + floor * torch.eye(len(metric), dtype=torch.float64), upper=True)
+    return root
