@@ -86,6 +86,11 @@ def dtype_of(model: nn.Module) -> torch.dtype:
     return torch.float32
 
 
+def pixel_dtype(model: nn.Module) -> torch.dtype:
+    """Of images that are to be changed a little: that of the model, but at least float32."""
+    return torch.promote_types(dtype_of(model), torch.float32)
+
+
 def generator(*key: int) -> torch.Generator:
     """A CPU generator whose state depends on every number of ``key`` (seed, stream, epoch, …) and on nothing else.
 

@@ -31,7 +31,7 @@ from assay.data.dataset import ImageDataset, to_unit_range
 from assay.errors import DataError, OptionError
 from assay.files import make_folder, write_atomically
 from assay.records.attack import Norm, Precision, RobustAccuracy
-from assay.runtime import dtype_of, generator
+from assay.runtime import generator, pixel_dtype
 
 MANIFEST = "campaign.json"
 
@@ -126,7 +126,7 @@ def run_campaign(
             part = dataset.subset(blocks[number])
             outcome = run_attack(
                 model,
-                to_unit_range(part.images, dtype_of(model)),
+                to_unit_range(part.images, pixel_dtype(model)),
                 part.labels,
                 attack=options,
                 norm=threat.norm,

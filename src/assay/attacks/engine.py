@@ -27,7 +27,7 @@ from assay.attacks.registry import find_attack
 from assay.attacks.success import nearness, predictions, succeeds
 from assay.attacks.threat import Threat
 from assay.records.attack import Norm, Precision
-from assay.runtime import device_of, dtype_of
+from assay.runtime import device_of, pixel_dtype
 
 BLOCK = 64  # attempts between two looks at whether more are worthwhile
 LONGEST_TRACE = 500  # steps; a random search of thousands is told by its result alone
@@ -76,7 +76,7 @@ def attack(
     check_images(images, labels, box, batch_size=batch_size, average=average)
     bounds = check_epsilons(epsilon, n=len(images))
     threat = Threat(norm=norm, epsilon=float(bounds.max()), box=box, constrained=plan_of.constrained)
-    images = images.to(device, dtype_of(model))
+    images = images.to(device, pixel_dtype(model))
     started = time.perf_counter()
     with opened(
         model, images[:EXAMPLE], source=source, compiled=compiled, average=average, precision=precision

@@ -22,7 +22,7 @@ from assay.errors import OptionError
 from assay.evaluate import Predictions, predict, preferred_layout
 from assay.records.attack import EpsilonCurve, EpsilonPoint, Norm, Precision, RobustAccuracy
 from assay.records.samples import SampleBits
-from assay.runtime import device_of, dtype_of, preserved
+from assay.runtime import device_of, dtype_of, pixel_dtype, preserved
 
 EPSILONS = tuple(k / 255 for k in (0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0))
 
@@ -103,7 +103,7 @@ def _attack_dataset(
     known = predict(model, dataset, batch_size=batch_size) if clean is None else clean
     return attack(
         model,
-        to_unit_range(dataset.images, dtype_of(model)),
+        to_unit_range(dataset.images, pixel_dtype(model)),
         dataset.labels,
         attack=options,
         norm=norm,

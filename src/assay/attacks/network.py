@@ -19,7 +19,7 @@ from assay.attacks.threat import Threat
 from assay.errors import ModelError
 from assay.evaluate import call, check_logits
 from assay.records.attack import Precision
-from assay.runtime import preserved
+from assay.runtime import dtype_of, preserved
 
 Answering = Callable[[Tensor], Tensor]  # images (B, C, H, W) to logits (B, K)
 PADDED = 8  # images in a batch for a model that cannot take fewer
@@ -154,6 +154,8 @@ class Network:
         """Logits (B, K) float32; a model that fails on a small batch is asked about a larger one of repeated rows."""
         n = len(images)
         batch = images if n >= self.smallest else images[torch.arange(self.smallest, device=images.device) % n]
+        if isinstance(network, nn.Module):  # one of half floats takes no others
+            batch = batch.to(dtype_of(network))
         try:
             logits = call(network, batch.contiguous(memory_format=self.layout))
             check_logits(logits, n=len(batch), classes=self.classes)
