@@ -71,7 +71,7 @@ def _not_measured(checkup: Checkup) -> Listing:
         if checkup.first(AttackSanity) is None:
             items.append(("whether the attacks themselves can be trusted", ""))
         items.append(("a proof: an attack that fails shows no more than that it failed", ""))
-    traced = (DepthTrace, TimeTrace, OptimizerAudit)
+    traced: tuple[type[Record], ...] = (DepthTrace, TimeTrace, OptimizerAudit)
     if not any(checkup.first(kind) is not None for kind in traced):
         items.append(("gradients in training, over time, and the optimizer: `assay trace`", ""))
     return Listing("What was not measured", tuple(items))
