@@ -55,7 +55,9 @@ def test_fused_equals_one_after_the_other_equals_torch(names, height, width, cha
         single = Plan(plan.codes[:, part], plan.magnitudes[:, part], plan.places[:, part])
         stepwise = apply_plan(stepwise, single, **style)
     assert torch.equal(fused, stepwise)
-    assert torch.equal(fused, apply_plan(images, plan, compiled=False, **style))
+    plain = apply_plan(images, plan, compiled=False, **style)
+    # Between two pixels a value may lie halfway, and the two round sums of another order.
+    assert int((fused.int() - plain.int()).abs().max()) <= bilinear
 
 
 def test_the_input_is_left_alone_and_any_memory_layout_will_do():

@@ -17,7 +17,7 @@ import pytest
 from assay.claims import Claim, Settings, find_claims, run_claims
 from assay.claims.journal import Journal, fingerprint
 from assay.errors import OptionError, OutputError
-from assay.files import locked
+from assay.files import exclusive
 from assay.records.claims import ClaimResult, ClaimsReport, Evidence, Sample
 
 TINY = Settings(budget="tiny")
@@ -88,7 +88,7 @@ def test_one_seed_gives_one_result_in_any_process(tmp_path: Path, examined) -> N
 
 
 def test_a_second_run_on_one_folder_is_refused(tmp_path: Path) -> None:
-    with locked(tmp_path / ".lock", wait=False), pytest.raises(OutputError, match="another run is writing there"):
+    with exclusive(tmp_path), pytest.raises(OutputError, match="another process is at work"):
         run_claims(find_claims([CHEAP]), folder=tmp_path, settings=TINY)
 
 

@@ -42,7 +42,7 @@ def test_required_architectures_are_there() -> None:
     ("arguments", "fragment"),
     [
         ({"name": "resnet21"}, "got 'resnet21' (did you mean resnet20?)"),
-        ({"name": "zzz"}, "architecture: expected one of resnet20,"),
+        ({"name": "zzz"}, "architecture: expected one of resnet8,"),
         ({"classes": 1}, "classes: expected at least 2, got 1"),
         ({"image_shape": (3, 32)}, "image_shape: expected three sizes (C, H, W) of at least 1, got (3, 32)"),
         ({"image_shape": (3, 0, 32)}, "image_shape: expected three sizes"),

@@ -199,7 +199,7 @@ def test_a_run_folder_can_be_given_as_the_weights(tmp_path: Path) -> None:
     ("spec", "fragment"),
     [
         ("resnet21", "got 'resnet21' (did you mean resnet20?)"),
-        ("", "model: expected a run folder, one of resnet20"),
+        ("", "model: expected a run folder, one of resnet8"),
         ("weights.th", "weights.th: expected a model; a file of weights goes with an architecture"),
         (".", ".: expected a run folder, with a config.json in it, got a folder without one"),
         ("resnet20,width", "expected options as NAME,option=value,option=value, got 'width'"),

@@ -56,7 +56,7 @@ def test_training_equals_the_loop_written_out(task: SequenceTask) -> None:
         optimizer.step()
     for a, b in zip(ours.parameters(), theirs.parameters(), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
-    assert (run.samples, run.loss_unit, run.n) == ("sequences", task.loss_unit, 24)
+    assert (run.modality, run.loss_unit, run.n) == ("sequences", task.loss_unit, 24)
 
 
 @pytest.mark.parametrize("task", TASKS.values(), ids=TASKS.keys())
@@ -157,7 +157,7 @@ def test_what_only_images_have_is_refused(changes: dict[str, object], message: s
 
 
 def test_a_perturbation_of_images_is_refused() -> None:
-    with pytest.raises(OptionError, match="perturb: expected None: adding has no images"):
+    with pytest.raises(OptionError, match="perturb: expected None: adding is no set of images"):
         fit(model_for(TASKS["adding"]), TASKS["adding"], recipe=recipe_for(), perturb=lambda model, x, y: x)
 
 
