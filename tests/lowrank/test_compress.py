@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from assay.compress.candidates import Candidate, Weighed
+from assay.compress.fine_tuning import with_running_statistics
 from assay.compress.network import choose, compress_network, uniform
 from assay.compress.run import Plan, compress
 from assay.compress.save import save_compressed
@@ -15,9 +16,9 @@ from assay.data.dataset import ImageDataset
 from assay.errors import ModelError, OptionError
 from assay.lowrank.allocate import Choice, allocate
 from assay.lowrank.latency import Latency, measure_latencies
-from assay.lowrank.layers import Traffic, compose, fit_chain, rank_curve, truncate_weights
+from assay.lowrank.layers import Traffic, balance, compose, fit_chain, rank_curve, truncate_weights
 from assay.lowrank.moments import DAMPING
-from assay.models.factorized import LayerFactors, install, read_structure
+from assay.models.factorized import LayerFactors, chain_for, install, read_structure
 from assay.models.loading import load_model
 
 KINDS = ["channel", "spatial", "tucker"]
@@ -128,6 +129,22 @@ def test_the_product_of_a_chain_as_one_weight() -> None:
             whole.weight.copy_(compose(chain, kind).reshape(whole.weight.shape))
             whole.bias.copy_(chain[-1].bias)
             assert torch.allclose(whole(x), chain(x), atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_balanced_factors_do_the_same_with_equal_norms(kind: str) -> None:
+    torch.manual_seed(0)
+    layer = nn.Conv2d(6, 8, 3, padding=1)
+    factors = LayerFactors(layer="c", kind=kind, rank=4, inner=3 if kind == "tucker" else None)
+    chain, x = chain_for(layer, factors), draw(2, 6, 5, 5)
+    with torch.no_grad():
+        chain[0].weight.mul_(1e-4)
+        chain[-1].weight.mul_(1e4)
+        expected = chain(x)
+        balance(chain)
+        torch.testing.assert_close(chain(x), expected, rtol=1e-4, atol=1e-4)
+    made, read = chain[-2].weight.flatten(1), chain[-1].weight.transpose(0, 1).flatten(1)  # balanced last
+    torch.testing.assert_close(made.norm(dim=1), read.norm(dim=1))
 
 
 def test_a_layer_is_fitted_to_the_inputs_it_really_gets() -> None:
@@ -319,3 +336,15 @@ def test_a_compressed_network_loads_wherever_a_model_loads(tmp_path: Path) -> No
     assert read_structure(tmp_path) == factors
     with pytest.raises(ModelError, match="nowhere: expected a layer of the model"):
         install(load_model("resnet20"), (LayerFactors(layer="nowhere", kind="linear", rank=1),))
+
+
+def test_inside_running_statistics_training_mode_answers_as_evaluation_mode_does_and_learns_none() -> None:
+    torch.manual_seed(3)
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 36, 2))
+    images = torch.rand(5, 3, 8, 8)
+    expected = model.eval()(images)
+    kept = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    model.train()
+    with with_running_statistics(model):
+        assert torch.equal(model(images), expected)
+    assert all(torch.equal(kept[name], buffer) for name, buffer in model.named_buffers())

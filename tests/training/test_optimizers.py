@@ -99,7 +99,9 @@ def test_muon_takes_the_hidden_matrices_only() -> None:
 
 
 def test_the_factor_on_norms_leaves_their_decay_as_it_was() -> None:
-    options = OptimizerOptions.parse({"lr": 0.1, "norm_lr_factor": 8, "decay_all": True, "weight_decay": 0.01})
+    options = OptimizerOptions.parse(
+        {"lr": 0.1, "norm_lr_factor": 8, "decay_roles": ["norm", "bias", "weight"], "weight_decay": 0.01}
+    )
     optimizers = build_optimizers(network(), options)
     set_learning_rate(optimizers, 0.5)
     by_role = {group["role"]: group for group in optimizers[0].param_groups}

@@ -29,6 +29,8 @@ def test_every_batch_norm_of_torchvision_resnet18_is_found_where_a_search_for_bn
     assert bias.names == ("fc.bias",)
     assert weight.parameters == 11_689_512 - 9600 - 1000
     assert [group.weight_decay for group in record.groups] == [0.0, 0.0, 5e-4]
+    everything = measure_decay_groups(torchvision.models.resnet18(), weight_decay=5e-4, decayed=("norm", "weight"))
+    assert [group.weight_decay for group in everything.groups] == [5e-4, 0.0, 5e-4]
     assert record.missed_by_name == tuple(
         f"layer{i}.0.downsample.1.{leaf}" for i in (2, 3, 4) for leaf in ("weight", "bias")
     )

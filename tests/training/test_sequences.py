@@ -99,7 +99,11 @@ def test_what_is_put_around_a_step_adds_to_its_gradient() -> None:
     plain = {"name": "sgd", "lr": 0.1, "momentum": 0.0, "nesterov": False, "weight_decay": 0.0}
     ours, theirs, without = model_for(task), model_for(task), model_for(task)
     fit(ours, task, recipe=recipe_for(optimizer=plain), around=penalised)
-    fit(theirs, task, recipe=recipe_for(optimizer={**plain, "weight_decay": strength, "decay_all": True}))
+    fit(
+        theirs,
+        task,
+        recipe=recipe_for(optimizer={**plain, "weight_decay": strength, "decay_roles": ["norm", "bias", "weight"]}),
+    )
     fit(without, task, recipe=recipe_for(optimizer=plain))
     for a, b in zip(ours.parameters(), theirs.parameters(), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-7)

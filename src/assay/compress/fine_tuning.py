@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from assay.data.dataset import ImageDataset
 from assay.training.distillation import Distillation
@@ -12,6 +15,19 @@ from assay.training.loop import fit
 from assay.training.recipes import Recipe
 
 TEMPERATURE = 4.0
+
+
+@contextmanager
+def with_running_statistics(model: nn.Module) -> Iterator[None]:
+    """Inside, BatchNorm normalises as it will when the network is used, and learns no other statistics.
+
+    A network near its end loses more by the noise of a batch's statistics than a short training wins back: the public
+    ResNet-20 answers 4 % of its own training images otherwise when it goes by the batch.
+    """
+    for module in model.modules():
+        if isinstance(module, _BatchNorm):
+            module.eval()
+    yield
 
 
 def fine_tune(
@@ -27,11 +43,11 @@ def fine_tune(
             "epochs": epochs,
             "batch_size": 128,
             "precision": "auto",
-            "refresh_batchnorm": 5000,
             "optimizer": {"name": "sgd", "lr": lr, "momentum": 0.9, "weight_decay": 1e-4},
             "schedule": {"name": "triangular", "peak": 0.15, "start": 0.2},
             "augment": {"name": "flip-crop", "padding": max(1, train.shape[1] // 8), "flip": train.shape[0] == 3},
         },
         where="fine-tuning",
     )
-    fit(model, train, recipe=recipe, seed=seed, loss=Distillation(copy.deepcopy(original).eval(), TEMPERATURE))
+    loss = Distillation(copy.deepcopy(original).eval(), TEMPERATURE)
+    fit(model, train, recipe=recipe, seed=seed, loss=loss, around=with_running_statistics)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -70,7 +71,24 @@ def fit_chain(
             else:
                 _fill(chain[1], curve.map, curve.moments.mean_y - curve.map @ curve.moments.mean_x)
                 error = float(curve.errors[-1])
+        balance(chain)
     return chain.eval(), error
+
+
+@torch.no_grad()
+def balance(chain: nn.Sequential) -> None:
+    """Give the two weights at each channel between neighbours equal norms; what the chain does stays the same.
+
+    Of all the factors of one map (the gauge freedom AG, G⁻¹B) these have the least sharp loss, so that training can
+    go on from them: scales (c, 1/c) multiply its largest curvature by about c² + c⁻².
+    """
+    for first, second in pairwise(chain):
+        made, read = first.weight.flatten(1), second.weight.transpose(0, 1).flatten(1)
+        norms = [torch.linalg.vector_norm(side.double(), dim=1).clamp_min(1e-30) for side in (made, read)]
+        scale = (norms[1] / norms[0]).sqrt().to(made.dtype)
+        shape = (-1, *[1] * (first.weight.ndim - 1))
+        first.weight.mul_(scale.reshape(shape))
+        second.weight.div_(scale.reshape(1, *shape[:-1]))
 
 
 def truncate_weights(layer: nn.Module, factors: LayerFactors) -> nn.Sequential:

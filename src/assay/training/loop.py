@@ -154,7 +154,9 @@ def fit(
         n=curriculum.n,
         modality=curriculum.samples,
         loss_unit=curriculum.loss_unit,
-        groups=measure_decay_groups(model, weight_decay=recipe.optimizer.weight_decay),
+        groups=measure_decay_groups(
+            model, weight_decay=recipe.optimizer.weight_decay, decayed=recipe.optimizer.decay_roles
+        ),
         time_split=state.clock.split(training=state.seconds),
         precision=recipe.precision,
     )

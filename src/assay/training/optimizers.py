@@ -93,4 +93,4 @@ def _group(role: Role, parameters: list[nn.Parameter], options: OptimizerOptions
 
 
 def _decay(role: Role, options: OptimizerOptions) -> float:
-    return options.weight_decay if options.decay_all or role in options.decay_roles else 0.0
+    return options.weight_decay if role in options.decay_roles else 0.0

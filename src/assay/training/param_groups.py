@@ -7,7 +7,7 @@ Matching ``"bn"`` in parameter names misses ``layer2.0.downsample.1`` of a ResNe
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -84,8 +84,10 @@ def split_parameters(model: nn.Module, *, norm_types: tuple[type[nn.Module], ...
     return ParameterSplit(tuple(found["norm"]), tuple(found["bias"]), tuple(found["weight"]), frozen, tied)
 
 
-def measure_decay_groups(model: nn.Module, *, weight_decay: float | None = None) -> DecayGroups:
-    """The three groups of ``model`` as a record; ``weight_decay`` is what the weights are to get, where known."""
+def measure_decay_groups(
+    model: nn.Module, *, weight_decay: float | None = None, decayed: Collection[Role] = ("weight",)
+) -> DecayGroups:
+    """The three groups of ``model`` as a record; ``weight_decay`` is what the ``decayed`` ones get, where known."""
     split = split_parameters(model)
     return DecayGroups(
         groups=tuple(
@@ -93,7 +95,7 @@ def measure_decay_groups(model: nn.Module, *, weight_decay: float | None = None)
                 role=role,
                 names=tuple(name for name, _ in split.of(role)),
                 parameters=sum(parameter.numel() for _, parameter in split.of(role)),
-                weight_decay=None if weight_decay is None else (weight_decay if role == "weight" else 0.0),
+                weight_decay=None if weight_decay is None else (weight_decay if role in decayed else 0.0),
             )
             for role in ROLES
         ),

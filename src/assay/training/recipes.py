@@ -23,7 +23,7 @@ class OptimizerOptions(Options):
     """Which rule updates the parameters, and with what.
 
     ``weight_decay`` reaches the parameters of ``decay_roles``, the weights unless told otherwise (see
-    :mod:`assay.training.param_groups`); with ``decay_all`` it reaches all.
+    :mod:`assay.training.param_groups`).
     With ``muon`` the hidden weight matrices get ``lr`` and ``momentum``, all other parameters SGD with ``side_lr``
     and ``side_momentum``; ``unit_norm`` rescales the former, which then do not decay; ``newton_schulz_steps`` tells
     how nearly orthogonal their updates are. ``norm_lr_factor`` multiplies the learning rate of normalisation
@@ -36,7 +36,6 @@ class OptimizerOptions(Options):
     nesterov: bool = True
     betas: tuple[Share, Share] = (0.9, 0.999)
     weight_decay: NotNegative = 5e-4
-    decay_all: bool = False
     decay_roles: tuple[Literal["norm", "bias", "weight"], ...] = ("weight",)
     norm_lr_factor: Positive = 1.0
     unit_norm: bool = False
