@@ -82,13 +82,14 @@ def balance(chain: nn.Sequential) -> None:
     Of all the factors of one map (the gauge freedom AG, G⁻¹B) these have the least sharp loss, so that training can
     go on from them: scales (c, 1/c) multiply its largest curvature by about c² + c⁻².
     """
-    for first, second in pairwise(chain):
-        made, read = first.weight.flatten(1), second.weight.transpose(0, 1).flatten(1)
+    weights = [layer.weight for layer in chain if isinstance(layer, nn.Linear | nn.Conv2d)]
+    for first, second in pairwise(weights):
+        made, read = first.flatten(1), second.transpose(0, 1).flatten(1)
         norms = [torch.linalg.vector_norm(side.double(), dim=1).clamp_min(1e-30) for side in (made, read)]
         scale = (norms[1] / norms[0]).sqrt().to(made.dtype)
-        shape = (-1, *[1] * (first.weight.ndim - 1))
-        first.weight.mul_(scale.reshape(shape))
-        second.weight.div_(scale.reshape(1, *shape[:-1]))
+        shape = (-1, *[1] * (first.ndim - 1))
+        first.mul_(scale.reshape(shape))
+        second.div_(scale.reshape(1, *shape[:-1]))
 
 
 def truncate_weights(layer: nn.Module, factors: LayerFactors) -> nn.Sequential:

@@ -20,6 +20,7 @@ from assay.records.training import DecayGroups, ParameterGroup
 
 Role = Literal["norm", "bias", "weight"]
 ROLES: tuple[Role, ...] = ("norm", "bias", "weight")
+WEIGHTS: tuple[Role, ...] = ("weight",)
 NORM_TYPES: tuple[type[nn.Module], ...] = (
     nn.modules.batchnorm._NormBase,  # BatchNorm*, SyncBatchNorm and InstanceNorm* have this base in common
     nn.LayerNorm,
@@ -85,7 +86,7 @@ def split_parameters(model: nn.Module, *, norm_types: tuple[type[nn.Module], ...
 
 
 def measure_decay_groups(
-    model: nn.Module, *, weight_decay: float | None = None, decayed: Collection[Role] = ("weight",)
+    model: nn.Module, *, weight_decay: float | None = None, decayed: Collection[Role] = WEIGHTS
 ) -> DecayGroups:
     """The three groups of ``model`` as a record; ``weight_decay`` is what the ``decayed`` ones get, where known."""
     split = split_parameters(model)
