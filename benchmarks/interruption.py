@@ -59,6 +59,7 @@ def list_jobs(folder: Path) -> list[Job]:
         Job("train", ("train", "digits", "--set", "epochs=2", "--checkpoint-seconds", "0.05", "--seed", "1")),
         Job("attack", ("attack", net, *common, "--split", "train", "--attack", "pgd", "--steps", "20", "--no-sanity")),
         Job("check", ("check", net, *common, "--budget", "quick", "--limit", "40", "--fail-on", "never")),
+        Job("claims", ("claims", "residual-shape", "factor-nonconvex", "--processes", "1", "--seed", "1")),
         Job("factor", ("factor", f"{folder}/X.npy", "--rank", "8", *page), resume=(), out="F.npz"),
     ]
 
