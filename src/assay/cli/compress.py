@@ -28,7 +28,7 @@ def compress(
         typer.Option(help="Instead: the fewest FLOPs that lose at most so many points.", show_default=False),
     ] = None,
     epochs: Annotated[float, typer.Option(min=0, help="Epochs of fine-tuning afterwards; 0.5 is half of one.")] = 0.0,
-    lr: Annotated[float, typer.Option(min=0, help="Learning rate of the fine-tuning.")] = 0.002,
+    lr: Annotated[float, typer.Option(min=0, help="Learning rate of the fine-tuning (AdamW).")] = 3e-4,
     kinds: Annotated[str, typer.Option(help="Forms a layer may take.")] = "linear,channel,spatial,tucker",
     calibration: Annotated[int, typer.Option(min=8, help="Training images that layers are fitted on.")] = 256,
     batch: Annotated[int, typer.Option(min=1, help="Images in a batch when latency is measured.")] = 64,

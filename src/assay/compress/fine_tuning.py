@@ -43,8 +43,9 @@ def fine_tune(
             "epochs": epochs,
             "batch_size": 128,
             "precision": "auto",
-            "optimizer": {"name": "sgd", "lr": lr, "momentum": 0.9, "weight_decay": 1e-4},
-            "schedule": {"name": "triangular", "peak": 0.15, "start": 0.2},
+            "optimizer": {"name": "adamw", "lr": lr, "weight_decay": 1e-4},  # factors differ in scale, steps should not
+            "schedule": {"name": "triangular", "peak": 0.1, "start": 0.2},
+            "clip": {"name": "norm", "limit": 1.0},
             "augment": {"name": "flip-crop", "padding": max(1, train.shape[1] // 8), "flip": train.shape[0] == 3},
         },
         where="fine-tuning",

@@ -56,7 +56,7 @@ class Plan:
     calibration: int = 256
     validation: int = 2000
     epochs: float = 0.0
-    lr: float = 0.002
+    lr: float = 3e-4
     batch: int = 64
     attack: str | None = "pgd"
     epsilon: float = 8 / 255
