@@ -57,6 +57,15 @@ def test_it_prints_the_result_and_writes_the_records(words, tmp_path):
     assert "checks of the attack itself" in printed
 
 
+def test_a_run_folder_brings_its_own_images(tmp_path):
+    out = str(tmp_path / "run")
+    trained = CliRunner().invoke(
+        app, ["train", "digits", "--limit", "60", "--set", "epochs=1", "--no-test", "--out", out]
+    )
+    assert trained.exit_code == 0, trained.output
+    assert "n = 20" in run(out, "--attack", "fgsm", "--limit", "20", "--no-sanity")
+
+
 def test_kept_results_are_resumed(words, tmp_path):
     out = tmp_path / "kept"
     first = run(*words, "--attack", "fgsm", "--no-sanity", "--out", str(out))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from assay.cli import arguments as arg
+from assay.cli.preparing import data_of
 from assay.errors import OptionError
 
 if TYPE_CHECKING:
@@ -22,7 +23,13 @@ if TYPE_CHECKING:
 
 def attack(
     model: arg.Model,
-    data: Annotated[str, typer.Option(help="The images to attack: digits, cifar10, a folder, *.parquet, *.npz, …")],
+    data: Annotated[
+        str | None,
+        typer.Option(
+            help="The images to attack: digits, cifar10, a folder, *.parquet, *.npz, … A run folder brings its own.",
+            show_default=False,
+        ),
+    ] = None,
     weights: arg.Weights = None,
     data_dir: arg.DataDir = None,
     split: arg.Split = "test",
@@ -116,7 +123,9 @@ def attack(
     leads = part is None or part.index == 0
     keep_freed_memory()
     target = choose_device(device)
-    dataset = load_dataset(data, split=split, data_dir=data_dir, limit=limit, max_bad=max_bad, image_size=image_size)
+    dataset = load_dataset(
+        data or data_of(model), split=split, data_dir=data_dir, limit=limit, max_bad=max_bad, image_size=image_size
+    )
     dataset, aim = _take_aim(dataset, target_class, alone=out is None and not curve)
     network = load_model(
         model,
