@@ -93,6 +93,15 @@ def npz_files() -> Iterator[bytes]:
     yield sink.getvalue()
 
 
+def npz_matrices() -> Iterator[bytes]:
+    import numpy as np
+
+    sink = io.BytesIO()
+    np.savez(sink, X=np.eye(4))
+    yield sink.getvalue()
+    yield from npz_files()
+
+
 def npy_files() -> Iterator[bytes]:
     import numpy as np
 
@@ -209,7 +218,7 @@ def make_targets() -> tuple[Target, ...]:
         Target("set.parquet", data, parquet_files),
         Target("set.tar", data, tar_files),
         Target("X.npy", open_matrix, npy_files),
-        Target("X.npz", open_matrix, npz_files),
+        Target("X.npz", open_matrix, npz_matrices),
         Target("w.safetensors", read_weights, safetensors_files),
         Target("w.pt", read_weights, checkpoints),
         Target("config.json", lambda path: read_config(path.parent), configs),

@@ -12,7 +12,7 @@ import torch
 from assay.errors import DataError
 from assay.lowrank import matrix as matrix_module
 from assay.lowrank.factorize import factorize
-from assay.lowrank.sources import as_matrix
+from assay.lowrank.sources import as_matrix, open_matrix
 
 
 @pytest.fixture
@@ -161,3 +161,13 @@ def test_row_blocks_are_checked() -> None:
 
     with pytest.raises(DataError, match="5 rows, as on the first pass"):
         factorize(shrinking, 1)
+
+
+def test_a_header_that_ends_in_the_middle_is_no_npy_file(tmp_path: Path) -> None:
+    path = tmp_path / "X.npy"
+    np.save(path, np.eye(3))
+    content = bytearray(path.read_bytes())
+    content[content.index(b"}")] = ord("(")  # the dictionary of the header never closes
+    path.write_bytes(content)
+    with pytest.raises(DataError, match="X.npy: expected a .npy file, got"):
+        open_matrix(path)

@@ -6,13 +6,13 @@ import math
 from collections.abc import Iterator
 from pathlib import Path
 from pickle import UnpicklingError
-from zipfile import BadZipFile
 
 import numpy as np
 import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
+from assay.data.npz import UNREADABLE
 from assay.errors import DataError
 from assay.lowrank.matrix import Dense, Matrix, Scaled
 from assay.lowrank.sparse import from_scipy, from_torch_sparse
@@ -80,16 +80,7 @@ def open_matrix(path: Path) -> Matrix:
         return _wrap(readers[kind](path))
     except DataError as error:
         raise DataError(f"{path}: {error.where}", expected=error.expected, got=error.got) from None
-    except (
-        OSError,
-        ValueError,
-        KeyError,
-        RuntimeError,
-        EOFError,
-        UnpicklingError,
-        SafetensorError,
-        BadZipFile,
-    ) as error:
+    except (*UNREADABLE, UnpicklingError, SafetensorError) as error:
         reason = " ".join(str(error).split())[:160]
         raise DataError(str(path), expected=f"a readable {kind} file", got=reason) from None
 

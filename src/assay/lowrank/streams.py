@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from assay.data.npz import UNREADABLE
 from assay.errors import DataError
 from assay.lowrank.matrix import Matrix, block_rows
 
@@ -212,8 +213,8 @@ def _read_header(path: Path, file: IO[bytes]) -> tuple[tuple[int, int], bool, np
         version = np.lib.format.read_magic(file)
         reader = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
         shape, fortran, dtype = reader(file)
-    except (ValueError, EOFError) as error:
-        raise DataError(str(path), expected="a .npy file", got=str(error).splitlines()[0]) from None
+    except UNREADABLE as error:
+        raise DataError(str(path), expected="a .npy file", got=" ".join(str(error).split())[:160]) from None
     if len(shape) != 2:
         raise DataError(str(path), expected="a matrix (two dimensions)", got=f"shape {shape}")
     if dtype.kind not in "fiub":
