@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mmap
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import IO
@@ -210,9 +211,10 @@ def _read_fully(file: IO[bytes], view: memoryview) -> int:
 
 def _read_header(path: Path, file: IO[bytes]) -> tuple[tuple[int, int], bool, np.dtype[np.generic]]:
     try:
-        version = np.lib.format.read_magic(file)
-        reader = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        shape, fortran, dtype = reader(file)
+        with warnings.catch_warnings(action="ignore"):  # numpy's own, on headers that Python 2 wrote
+            version = np.lib.format.read_magic(file)
+            reader = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+            shape, fortran, dtype = reader(file)
     except UNREADABLE as error:
         raise DataError(str(path), expected="a .npy file", got=" ".join(str(error).split())[:160]) from None
     if len(shape) != 2:
