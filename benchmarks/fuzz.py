@@ -204,12 +204,17 @@ def make_targets() -> tuple[Target, ...]:
     from assay.lowrank.sources import open_matrix
     from assay.models.run_folder import read_config
     from assay.models.weights import read_weights
-    from assay.report.page import render_page
+    from assay.report.junit import render_junit
     from assay.report.reading import read_checkup
+    from assay.report.sarif import render_sarif
     from assay.training.recipes import load_recipe
 
     def data(path: Path) -> object:
         return load_dataset(str(path))
+
+    def draw(path: Path) -> object:
+        checkup = read_checkup(path)  # the page takes seconds and has tests of its own with hostile documents
+        return render_junit(checkup), render_sarif(checkup), checkup._repr_html_()
 
     return (
         Target("picture.png", lambda path: decode(path.read_bytes()), pictures),
@@ -223,7 +228,7 @@ def make_targets() -> tuple[Target, ...]:
         Target("w.pt", read_weights, checkpoints),
         Target("config.json", lambda path: read_config(path.parent), configs),
         Target("recipe.toml", load_recipe, recipes),
-        Target("check.json", lambda path: render_page(read_checkup(path)), checkups),
+        Target("check.json", draw, checkups),
     )
 
 
