@@ -85,14 +85,18 @@ def certify_factors(
     seed: int,
 ) -> Certificate:
     """The same for checked factors, reusing the space and the Gram matrix of a solver."""
-    rank = A.shape[1]
-    # The rows of B come first, so that ⟨X, AB⟩ needs no reading of its own; they span a solver's leading directions.
-    known = 0 if space is None or ridge else rank
-    if space is None:
-        rule = RankRule(rank=rank)
-        space = block_krylov(matrix, rule, energy=energy, accuracy=TOLERANCE / 10, seed=seed + 1)
-    n = matrix.shape[1]
-    basis = torch.linalg.qr(torch.cat([B.double().T, space.basis[:, known : 2 * rank + 8]], 1)).Q
+    rank, n = A.shape[1], matrix.shape[1]
+    if space is None and n <= CHEAP_GRAM and matrix.residual_is_entrywise:
+        # Exact directions: beside them, whatever little the rows of B add would be noise that loosens the bounds.
+        gram = matrix.gram()
+        basis = torch.linalg.eigh(gram).eigenvectors.flip(1)[:, : 2 * rank + 8]
+    else:
+        # The rows of B come first, so that ⟨X, AB⟩ needs no reading of its own; they span a solver's directions.
+        known = 0 if space is None or ridge else rank
+        if space is None:
+            rule = RankRule(rank=rank)
+            space = block_krylov(matrix, rule, energy=energy, accuracy=TOLERANCE / 10, seed=seed + 1)
+        basis = torch.linalg.qr(torch.cat([B.double().T, space.basis[:, known : 2 * rank + 8]], 1)).Q
     if gram is None and n <= 3 * basis.shape[1]:
         gram = matrix.gram()
     seen = _look(matrix, A, B, basis, gram, energy=energy, seed=seed)
