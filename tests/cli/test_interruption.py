@@ -44,8 +44,11 @@ def measured(out: Path) -> list[Any]:
 
 @pytest.mark.parametrize(
     ("how", "code"),
-    [(signal.SIGINT, 3), (signal.SIGTERM, 3), (signal.SIGKILL, -signal.SIGKILL)],
-    ids=["Ctrl-C", "kill", "kill -9"],
+    [
+        pytest.param(signal.SIGINT, 3, id="Ctrl-C"),
+        pytest.param(signal.SIGTERM, 3, id="kill", marks=pytest.mark.full),
+        pytest.param(signal.SIGKILL, -signal.SIGKILL, id="kill -9"),
+    ],
 )
 def test_a_stopped_check_resumes_to_the_same_records(tmp_path: Path, how: signal.Signals, code: int) -> None:
     (tmp_path / "net.py").write_text(NET)
