@@ -73,14 +73,25 @@ def predict(
         return to_unit_range(images_u8.to(device), dtype).contiguous(memory_format=layout)
 
     started = time.perf_counter()
-    logits = run_over(model, (prepare(batch) for batch in dataset.batches(batch_size)))
+    logits = run_over(model, (prepare(batch) for batch in dataset.batches(batch_size)), n=len(dataset))
     return Predictions(logits, dataset.labels, time.perf_counter() - started)
 
 
-def run_over(model: nn.Module, batches: Iterable[Tensor]) -> Tensor:
-    """The outputs of ``model`` in evaluation mode for one batch after another, joined, float32 on the CPU."""
+def run_over(model: nn.Module, batches: Iterable[Tensor], *, n: int) -> Tensor:
+    """The outputs of ``model`` in evaluation mode for the ``n`` rows of all batches, float32 on the CPU.
+
+    They are written to one place: many small results kept between large inputs would tear holes into the heap that no
+    later input fits, and memory would grow with the set.
+    """
+    outputs, filled = torch.empty(0), 0
     with preserved(model, training=False), torch.no_grad():  # inference tensors would outlive it in a lazy model
-        return torch.cat([model(batch).float().cpu() for batch in batches])
+        for batch in batches:
+            found = model(batch).float().cpu()
+            if filled == 0:
+                outputs = found.new_empty(n, *found.shape[1:])
+            outputs[filled : filled + len(found)] = found
+            filled += len(found)
+    return outputs
 
 
 def measure_sequence_accuracy(
@@ -88,7 +99,7 @@ def measure_sequence_accuracy(
 ) -> SequenceAccuracy:
     """Loss and right answers on ``n`` sequences of the task's test stream, beside the loss that needs no memory."""
     inputs, targets = task.draw(n, TEST, 0)
-    outputs = run_over(model, torch.split(inputs.to(device_of(model)), batch_size))
+    outputs = run_over(model, torch.split(inputs.to(device_of(model)), batch_size), n=n)
     return SequenceAccuracy.of(
         int(task.right(outputs, targets).sum()),
         n,

@@ -179,14 +179,6 @@ def test_floating_pixels_are_refused_with_the_reason() -> None:
     assert found == Broken("floating-point pixels have no known scale")
 
 
-def test_more_pixels_than_memory_are_refused_before_they_are_read(
-    monkeypatch: pytest.MonkeyPatch, make_png: Callable[..., bytes]
-) -> None:
-    monkeypatch.setattr(decode_module, "memory_bytes", lambda: 1000)
-    with pytest.raises(DataError, match=r"set: expected images that fit in 0.0 GiB of memory .*--limit.*got 9 of 8x8"):
-        decode_all([make_png()] * 9)
-
-
 def test_the_source_is_never_read_far_ahead(make_png: Callable[..., bytes]) -> None:
     drawn = 0
 

@@ -21,8 +21,8 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from assay.data.reading import Reading
+from assay.data.store import PictureStore
 from assay.errors import DataError
-from assay.runtime import memory_bytes
 
 # Only these decoders are tried: each is a plain raster format, and none starts another program.
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP", "PPM")
@@ -30,6 +30,7 @@ SUFFIXES = frozenset(
     (".png", ".jpg", ".jpeg", ".jpe", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".pbm", ".pnm")
 )
 CHUNK = 64  # pictures a task: one task a picture would spend more time handing over than decoding
+CHUNK_BYTES = 1 << 22  # of pixels a task at the most: large pictures are not decoded far ahead
 
 # What PIL's decoders raise on damaged files, found by feeding them damaged files.
 BROKEN = (
@@ -86,13 +87,15 @@ def decode_pictures(samples: Iterable[Encoded], *, count: int, reading: Reading,
     orientation written by a camera is applied. With ``reading.image_size`` the short side is resized to it (bilinear
     with antialiasing) and the centre square cut out.
 
-    Raises :class:`DataError` naming the first broken picture when there are more than ``reading.max_bad``, and naming
-    two pictures when sizes differ.
+    Pictures that would fill much of the memory lie in a mapped file: see :class:`assay.data.store.PictureStore`.
+
+    Raises :class:`DataError` naming the first broken picture when there are more than ``reading.max_bad``, naming two
+    pictures when sizes differ, and when there is no room for so many.
     """
-    found: list[Pixels] = []
+    store = PictureStore(count=count, where=where)
     kept: list[int] = []
     skipped: list[str] = []
-    first_name = ""
+    first: tuple[str, Pixels] | None = None
     first_broken: tuple[str, str] | None = None
     for place, (name, pixels) in enumerate(_decode_in_order(samples, image_size=reading.image_size)):
         if isinstance(pixels, Broken):
@@ -101,32 +104,33 @@ def decode_pictures(samples: Iterable[Encoded], *, count: int, reading: Reading,
             if len(skipped) > reading.max_bad:
                 raise _too_many_broken(first_broken, max_bad=reading.max_bad)
             continue
-        if not found:
-            first_name = name
-            _check_memory(pixels, count=count, where=where)
-        elif pixels.shape[:2] != found[0].shape[:2]:
-            expected = f"{_size(found[0])} pixels as in {first_name}, or an image size to resize all to (--image-size)"
+        first = first or (name, pixels)
+        if pixels.shape[:2] != first[1].shape[:2]:
+            expected = f"{_size(first[1])} pixels as in {first[0]}, or an image size to resize all to (--image-size)"
             raise DataError(name, expected=expected, got=f"{_size(pixels)} pixels")
-        found.append(pixels)
+        store.append(pixels)
         kept.append(place)
-    if not found:
+    if first is None:
         raise DataError(where, expected="at least one readable image", got=f"none ({len(skipped)} broken)")
-    return Decoded(_stack(found), torch.tensor(kept), tuple(skipped))
+    return Decoded(store.images(), torch.tensor(kept), tuple(skipped))
 
 
 def _decode_in_order(samples: Iterable[Encoded], *, image_size: int | None) -> Iterator[tuple[str, Pixels | Broken]]:
     workers = min(8, 2 * (os.cpu_count() or 1))
     source = iter(samples)
+    size = 1  # pictures in the next task; the first ones tell how large pictures are
     waiting: deque[tuple[list[Encoded], Future[list[Pixels | Broken]]]] = deque()
     pool = ThreadPoolExecutor(workers, thread_name_prefix="decode")
     try:
         while True:
-            while len(waiting) < 2 * workers and (chunk := list(islice(source, CHUNK))):
+            while len(waiting) < 2 * workers and (chunk := list(islice(source, size))):
                 waiting.append((chunk, pool.submit(_decode_chunk, chunk, image_size)))
             if not waiting:
                 return
             chunk, future = waiting.popleft()
             for sample, pixels in zip(chunk, future.result(), strict=True):
+                if not isinstance(pixels, Broken):
+                    size = max(1, min(CHUNK, CHUNK_BYTES // pixels.nbytes))
                 yield sample.name, pixels
     finally:
         pool.shutdown(cancel_futures=True)
@@ -189,27 +193,6 @@ def resize(image: Image.Image, size: int) -> Image.Image:
         image = image.resize((width, height), Image.Resampling.BILINEAR)
     left, top = (width - size) // 2, (height - size) // 2
     return image.crop((left, top, left + size, top + size))
-
-
-def _stack(found: list[Pixels]) -> Tensor:
-    """Pictures (H, W) and (H, W, 3) to (N, C, H, W); each is freed once copied, so the peak is near the sum."""
-    channels = 3 if any(pixels.ndim == 3 for pixels in found) else 1
-    images = np.empty((len(found), channels, *found[0].shape[:2]), np.uint8)
-    found.reverse()
-    for image in images:
-        pixels = found.pop()
-        image[...] = pixels if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
-    return torch.from_numpy(images)
-
-
-def _check_memory(pixels: Pixels, *, count: int, where: str) -> None:
-    needed, present = count * pixels.size, memory_bytes()
-    if present and needed > present:
-        raise DataError(
-            where,
-            expected=f"images that fit in {present / 2**30:.1f} GiB of memory (use --limit or --image-size)",
-            got=f"{count:,} of {_size(pixels)} pixels, {needed / 2**30:.1f} GiB",
-        )
 
 
 def _too_many_broken(first: tuple[str, str], *, max_bad: int) -> DataError:

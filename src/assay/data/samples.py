@@ -10,7 +10,7 @@ from assay.data.dataset import ImageDataset
 from assay.records.samples import SampleBits, SampleLevels, SampleSet, write_runs
 
 MOST_LEVELS = 255  # what one byte a sample can tell
-_BLOCK = 1024  # images hashed at once, so that a set out of order is never copied whole
+_BLOCK = 1 << 22  # bytes hashed at once, so that a set is never copied whole
 
 
 def identify_samples(dataset: ImageDataset) -> SampleSet:
@@ -18,7 +18,7 @@ def identify_samples(dataset: ImageDataset) -> SampleSet:
     order = dataset.ids.argsort()
     ids, labels = dataset.ids[order], dataset.labels[order]
     pixels = hashlib.blake2b(str(dataset.shape).encode(), digest_size=16)
-    for rows in torch.split(order, _BLOCK):
+    for rows in torch.split(order, max(1, _BLOCK // dataset.images[0].numel())):
         pixels.update(dataset.images[rows].contiguous().numpy().data)
     named = torch.stack([ids, labels], dim=1).contiguous().numpy()
     return SampleSet(

@@ -100,8 +100,11 @@ def measure_normalization(dataset: ImageDataset) -> tuple[tuple[float, ...], tup
     """
     levels = torch.arange(256, dtype=torch.float64) / 255
     means, stds = [], []
-    for channel in range(dataset.shape[0]):
-        counts = torch.bincount(dataset.images[:, channel].flatten().long(), minlength=256).double()
+    counted = torch.zeros(dataset.shape[0], 256, dtype=torch.float64)
+    for batch in dataset.batches(SAMPLE):  # a large set is not all in memory
+        for channel, counts in enumerate(counted):
+            counts += torch.bincount(batch.images[:, channel].flatten(), minlength=256)
+    for counts in counted:
         mean = float((counts * levels).sum() / counts.sum())
         variance = float((counts * (levels - mean) ** 2).sum() / counts.sum())
         means.append(mean)

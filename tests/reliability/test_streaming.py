@@ -1,0 +1,70 @@
+"""A set larger than the memory a process may take is read, measured and attacked all the same."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+PICTURES, SIDE, ROOM = 320, 640, 224 << 20  # 375 MiB of pixels, 224 MiB of room
+
+PROGRAM = """
+import resource, sys
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from assay.attacks.campaign import run_campaign
+from assay.data import store
+from assay.data.sources import load_dataset
+from assay.evaluate import measure_clean_accuracy
+from assay.training.classifier import measure_normalization
+
+torch.set_num_threads(1)
+pictures, out, room, memory = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
+store.memory_bytes = lambda: memory
+model = nn.Sequential(nn.AvgPool2d(64), nn.Flatten(), nn.Linear(3 * 100, 2)).eval()
+few = load_dataset(str(pictures), limit=8)  # what is loaded once is loaded now
+measure_clean_accuracy(model, few)
+run_campaign(model, few, folder=out / "few", attack="fgsm", block=2, batch_size=2)
+
+held = next(int(line.split()[1]) << 10 for line in Path("/proc/self/status").read_text().splitlines() if "VmData" in line)
+resource.setrlimit(resource.RLIMIT_DATA, (held + room, held + room))
+data = load_dataset(str(pictures))
+assert data.images.numel() > 1.5 * room
+print(len(data), measure_clean_accuracy(model, data, batch_size=4).n)
+measure_normalization(data.subset(torch.arange(32)))
+print(run_campaign(model, data, folder=out / "all", attack="fgsm", block=2, batch_size=2).record.n)
+"""
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("pictures")
+    for name in ("dark", "light"):
+        (folder / name).mkdir()
+    for number in range(PICTURES):
+        shade = (number * 7) % 120 + 120 * (number % 2)
+        file = folder / ("light" if number % 2 else "dark") / f"{number:03}.png"
+        Image.new("RGB", (SIDE, SIDE), (shade, shade, 255 - shade)).save(file)
+    return folder
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the limit of a process's memory is Linux's")
+@pytest.mark.parametrize("memory", [1 << 30, 64 << 30], ids=["kept in a file", "kept in memory"])
+def test_a_set_larger_than_the_room(pictures: Path, tmp_path: Path, memory: int) -> None:
+    ran = subprocess.run(
+        [sys.executable, "-c", PROGRAM, str(pictures), str(tmp_path), str(ROOM), str(memory)],
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )
+    if memory == 1 << 30:
+        assert ran.returncode == 0, ran.stderr
+        assert ran.stdout.split() == [str(PICTURES)] * 3
+    else:
+        assert ran.returncode != 0, "the limit holds: without a file the same set does not fit"
