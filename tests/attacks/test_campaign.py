@@ -11,7 +11,8 @@ from assay.attacks.campaign import Shard, merge_campaign, run_campaign
 from assay.attacks.measure import measure_robust_accuracy
 from assay.attacks.presets import Pgd
 from assay.attacks.sequence import confidence_sequence
-from assay.errors import DataError, OptionError
+from assay.errors import DataError, OptionError, OutputError
+from assay.files import exclusive
 from assay.records.accuracy import wilson_interval
 
 OPTIONS = Pgd(steps=4)
@@ -168,3 +169,13 @@ def test_the_sequence_narrows_and_knows_its_ends():
     assert wider[0] < low
     assert wider[1] > high
     assert wider[1] - wider[0] < 2.5 * (high - low)
+
+
+def test_a_second_process_is_kept_out_of_a_campaign_but_not_out_of_its_shards(conv_net, small_set, tmp_path):
+    common = {"folder": tmp_path, "attack": OPTIONS, "epsilon": 0.02, "block": 24}
+    with exclusive(tmp_path):
+        with pytest.raises(OutputError, match="another process is at work in this folder"):
+            run_campaign(conv_net, small_set, **common)
+        assert not list(tmp_path.glob("*")), "nothing is written by who is refused"
+        run_campaign(conv_net, small_set, shard=Shard(1, 2), **common)
+    assert [path.name for path in tmp_path.glob("*.parquet")] == ["part-00001.parquet"]

@@ -11,6 +11,7 @@ import os
 import time
 import zlib
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ from assay.attacks.sequence import confidence_sequence
 from assay.attacks.threat import Threat
 from assay.data.dataset import ImageDataset, to_unit_range
 from assay.errors import DataError, OptionError
-from assay.files import make_folder, write_atomically
+from assay.files import exclusive, make_folder, write_atomically
 from assay.records.attack import Norm, Precision, RobustAccuracy
 from assay.runtime import generator, pixel_dtype
 
@@ -104,7 +105,8 @@ def run_campaign(
     interrupted; the same record comes out, as a sample's random numbers are its own. A ``shard`` does its own blocks
     only, in a folder of its own or one shared with the others.
 
-    Raises :class:`OptionError` when ``folder`` holds parts and ``resume`` is not set, or parts of another campaign.
+    Raises :class:`OptionError` when ``folder`` holds parts and ``resume`` is not set, or parts of another campaign,
+    and :class:`OutputError` when another process is at work there.
     """
     options = find_attack(attack)
     if stop_at is not None and not 0 < stop_at < 0.5:
@@ -118,9 +120,8 @@ def run_campaign(
         raise OptionError("shard", expected=f"at most {len(blocks)}, one a block of {block} samples", got=shard.count)
     identity = _identity(model, dataset, options, threat, seed=seed, block=block, precision=precision)
     paths = None if shard is None else [_path(folder, number) for number in mine]
-    _claim(make_folder(folder), identity, resume=resume, paths=paths)
-    parts: list[pa.Table] = []
-    for number in mine:
+
+    def part_of(number: int) -> pa.Table:
         path = _path(folder, number)
         if not path.is_file():
             part = dataset.subset(blocks[number])
@@ -140,9 +141,17 @@ def run_campaign(
             )
             rounded = count_right_after_rounding(model, part, outcome, batch_size=batch_size)
             write_part(path, part, outcome, right_after_rounding=rounded)
-        parts.append(read_part(path))
-        if stop_at is not None and _half_width(parts) <= stop_at:
-            break
+        return read_part(path)
+
+    make_folder(folder)
+    parts: list[pa.Table] = []
+    # Shards may share a folder: each writes parts of its own, whole or not at all.
+    with exclusive(folder) if shard is None else nullcontext():
+        _claim(folder, identity, resume=resume, paths=paths)
+        for number in mine:
+            parts.append(part_of(number))
+            if stop_at is not None and _half_width(parts) <= stop_at:
+                break
     return _conclude(parts, options, threat, seed=seed, n=len(dataset))
 
 
