@@ -76,6 +76,7 @@ def prepare(
     seed: int,
     device: str,
     console: Console,
+    limit: int | None = None,
 ) -> tuple[ImageDataset, nn.Module, Sequence[TrainingRun]]:
     """The images, the model on its device, and how it was trained where that is known; notes go to ``console``.
 
@@ -87,7 +88,7 @@ def prepare(
 
     target = choose_device(device)
     dataset = load_dataset(
-        data or data_of(model), split=split, data_dir=data_dir, max_bad=max_bad, image_size=image_size
+        data or data_of(model), split=split, data_dir=data_dir, limit=limit, max_bad=max_bad, image_size=image_size
     )
     for line in dataset.skipped:
         console.print(f"skipped: {line}", style="yellow", markup=False)
