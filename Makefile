@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: check test test-full lint docs mutants lock clean
+.PHONY: check test test-full test-oldest lint docs mutants lock clean
 
 check: .venv/installed  ## train a small network on the built-in digits, put it to the test, write the report
 	$(BIN)/assay check --out assay-report --fail-on never
@@ -11,6 +11,12 @@ test: .venv/installed-test  ## the whole suite
 
 test-full: .venv/installed-test  ## the suite and the tests that take minutes
 	$(BIN)/python -m pytest -m "full or not full" --timeout 1800
+
+test-oldest: .venv/bin/python  ## the suite on the oldest versions that pyproject.toml allows, in an environment of its own
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	$(BIN)/uv venv --quiet --clear --python $(PYTHON) .venv-oldest
+	$(BIN)/uv pip install --quiet --python .venv-oldest/bin/python --resolution lowest-direct --editable ".[test]"
+	.venv-oldest/bin/python -m pytest -W default
 
 lint: .venv/installed-lint  ## style, types, layers
 	$(BIN)/ruff check .
@@ -53,4 +59,4 @@ docs: .venv-docs/installed  ## the documentation site, in site/; ends when a lin
 	@touch $@
 
 clean:
-	rm -rf .venv .venv-docs assay-report site
+	rm -rf .venv .venv-docs .venv-oldest assay-report site

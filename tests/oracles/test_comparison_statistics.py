@@ -89,7 +89,7 @@ def test_drawing_the_joint_table_is_drawing_the_samples() -> None:
         vectorized=True,
         n_resamples=4_000,
         method="percentile",
-        rng=np.random.default_rng(2),
+        random_state=np.random.default_rng(2),
     )
     assert percentile_interval(draws) == pytest.approx(tuple(expected.confidence_interval), abs=0.002)
     assert draws.std() == pytest.approx(expected.standard_error, rel=0.05)

@@ -30,7 +30,7 @@ class Limits(Options):
     seconds: float = Field(default=10.0, gt=0)
     hidden: int = Field(default=64, ge=1)
     length: int = Field(default=200, ge=2)
-    waiting: int = Field(default=32, ge=1)
+    waiting: int = Field(default=100, ge=1)
 
 
 LIMITS = Limits()

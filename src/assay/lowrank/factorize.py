@@ -84,10 +84,12 @@ def factorize(
         )  # fmt: skip
     if flipped != _stored_transposed(given):
         found = replace(found, A=found.B.T, B=found.A.T)
-    root = math.sqrt(scale)
+    if scale != 1:  # a copy of A may be most of the memory in use
+        root = math.sqrt(scale)
+        found = replace(found, A=found.A / root, B=found.B / root)
     return Factorization(
-        A=(found.A / root).to(given.dtype),
-        B=(found.B / root).to(given.dtype),
+        A=found.A.to(given.dtype),
+        B=found.B.to(given.dtype),
         singular_values=found.sigma / scale,
         certificate=certificate if scale == 1 else _rescaled(certificate, scale),
         method=chosen,

@@ -10,6 +10,8 @@ from torch import Tensor
 from assay.lowrank.matrix import Matrix
 from assay.records.factorization import Certificate
 
+_PART = 1 << 16  # rows handled at a time
+
 
 @dataclass(frozen=True, eq=False)
 class Factorization:
@@ -63,7 +65,7 @@ def factors_from_basis(matrix: Matrix, basis: Tensor) -> tuple[Tensor, Tensor, T
     turn = turn.flip(1)
     if float(sigma[-1]) > 1e-3 * float(sigma[0]) or matrix.local_rows != matrix.shape[0]:
         scale = torch.where(sigma > 0, sigma, torch.inf)
-        return image @ (turn / scale).to(image.dtype), sigma, basis @ turn
+        return _multiply_in_place(image, (turn / scale).to(image.dtype)), sigma, basis @ turn
     q, r = torch.linalg.qr(image)
     left, sigma, right = torch.linalg.svd(r.double())
     return q @ left.to(q.dtype), sigma, basis @ right.T
@@ -72,16 +74,24 @@ def factors_from_basis(matrix: Matrix, basis: Tensor) -> tuple[Tensor, Tensor, T
 def split(left: Tensor, sigma: Tensor, right: Tensor, *, ridge: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """Balanced factors A = U√s, B = √s Vᵀ with s = (σ − λ)₊: AᵀA = BBᵀ = diag(s).
 
-    With a ridge this split is the optimum; without one it is the flattest of the equally good ones.
+    With a ridge this split is the optimum; without one it is the flattest of the equally good ones. ``left`` is
+    overwritten: as large as A, it may be most of the memory in use.
     """
     root = (sigma - ridge).clamp_min(0).sqrt()
-    return (left * root.to(left.dtype)).to(dtype), (root[:, None] * right.T).to(dtype)
+    return left.mul_(root.to(left.dtype)).to(dtype).contiguous(), (root[:, None] * right.T).to(dtype)
 
 
 def gram_of(image: Tensor, matrix: Matrix) -> Tensor:
     """UᵀU in float64 over the rows of all processes; U (rows, k), widened a part at a time."""
     total = torch.zeros(image.shape[1], image.shape[1], dtype=torch.float64)
-    for part in torch.split(image, 1 << 16):
+    for part in torch.split(image, _PART):
         wide = part.double()
         total += wide.T @ wide
     return matrix.sum_over_processes(total)
+
+
+def _multiply_in_place(image: Tensor, right: Tensor) -> Tensor:
+    """``image`` (rows, k) @ ``right`` (k, k), where ``image`` was."""
+    for part in torch.split(image, _PART):
+        part.copy_(part @ right)
+    return image
