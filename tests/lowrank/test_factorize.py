@@ -293,3 +293,14 @@ def test_certify_refuses_factors_that_do_not_fit(tmp_path: Path) -> None:
         certify(x, torch.ones(6, 2), torch.ones(3, 4))
     with pytest.raises(DataError, match="1 non-finite"):
         certify(x, torch.tensor([[math.nan]] + [[1.0]] * 5), torch.ones(1, 4))
+
+
+@pytest.mark.parametrize("noise", [1e-2, 0.3])
+def test_without_a_certificate_the_error_is_still_told(noise: float) -> None:
+    g = torch.Generator().manual_seed(0)
+    x = torch.randn(4000, 5, generator=g) @ torch.randn(5, 30, generator=g) + noise * torch.randn(
+        4000, 30, generator=g
+    )
+    found = factorize(x, 5, assurance="none")
+    whole = torch.linalg.svdvals(x.double()).square()
+    assert found.error == pytest.approx(float(whole[5:].sum()), rel=2e-2)  # 1.7e-5 of ‖X‖² with the small noise

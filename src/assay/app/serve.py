@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import torch
+
 from assay.app.guard import Guard
 from assay.app.limits import LIMITS, Limits
 from assay.app.subject import Subject
@@ -26,11 +28,11 @@ def served(subject: Subject, *, port: int | None = None, limits: Limits = LIMITS
     """The address of the running app, for the length of a block.
 
     Uploads go into a folder of their own that only this user can read, and that is removed at the end. Without a
-    ``port`` the first free one from 7860 is taken. Raises :class:`DependencyError` without Gradio and
-    :class:`OptionError` for a port that is taken.
+    ``port`` the first free one from 7860 is taken. Torch leaves one core to the page. Raises :class:`DependencyError`
+    without Gradio and :class:`OptionError` for a port that is taken.
     """
     chosen = find_port(port)
-    with tempfile.TemporaryDirectory(prefix="assay-app-") as folder, _environment(folder):
+    with tempfile.TemporaryDirectory(prefix="assay-app-") as folder, _environment(folder), _one_core_spared():
         try:
             import gradio as gr
         except ImportError:
@@ -105,6 +107,17 @@ def find_port(port: int | None) -> int:
             return candidate
     got = f"{port}, which is taken" if port is not None else f"all of {FIRST_PORT}..{FIRST_PORT + PORTS - 1} taken"
     raise OptionError("--port", expected="a free port", got=got)
+
+
+@contextmanager
+def _one_core_spared() -> Iterator[None]:
+    """Torch's threads wait for each other by spinning: on all cores, every answer of the server would stop them all."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(max(1, before - 1))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 @contextmanager

@@ -21,6 +21,8 @@ from assay.records.factorization import Certificate
 
 Method = Literal["auto", "fastest", "exact", "gram", "krylov", "single-pass", "als", "descent"]
 METHODS = ("auto", "fastest", "exact", "gram", "krylov", "single-pass", "als", "descent")
+ITERATIVE = ("als", "descent")  # their objective is ‖X‖² minus what they reach, at every step
+_CANCELS = 1e-3  # of ‖X‖²: a difference of sums below that is worth exact sums
 
 
 def factorize(
@@ -60,7 +62,9 @@ def factorize(
     rule = rank_rule(rank, tolerance, energy, noise, given.shape)
     if method == "single-pass" or not given.replayable:
         return _factorize_in_one_pass(given, rule, method=method, ridge=ridge, seed=seed, started=started)
-    matrix, total = measure_energy(given)
+    # Where neither rank nor certificate hang on ‖X‖², it need not be exact.
+    roughly = rule.rank is not None and assurance == "none" and method not in ITERATIVE
+    matrix, total = measure_energy(given, roughly=roughly)
     flipped = matrix.in_memory and matrix.shape[0] < matrix.shape[1]
     if flipped:
         matrix = matrix.transposed()
@@ -75,7 +79,10 @@ def factorize(
     )
     found = SOLVERS[chosen](matrix, task)
     if assurance == "none":
-        estimate = max(0.0, total - float(found.sigma.square().sum())) if found.space else found.history[-1]
+        kept = float(found.sigma.square().sum())
+        if roughly and total - kept < _CANCELS * total:
+            total = matrix.squared_norm()
+        estimate = max(0.0, total - kept) if found.space else found.history[-1]
         certificate = no_certificate(estimate, energy=total, ridge=task.ridge, reason="none was asked for")
     else:
         certificate = certify_factors(
