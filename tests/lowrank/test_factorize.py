@@ -298,9 +298,7 @@ def test_certify_refuses_factors_that_do_not_fit(tmp_path: Path) -> None:
 @pytest.mark.parametrize("noise", [1e-2, 0.3])
 def test_without_a_certificate_the_error_is_still_told(noise: float) -> None:
     g = torch.Generator().manual_seed(0)
-    x = torch.randn(4000, 5, generator=g) @ torch.randn(5, 30, generator=g) + noise * torch.randn(
-        4000, 30, generator=g
-    )
+    x = torch.randn(4000, 5, generator=g) @ torch.randn(5, 30, generator=g) + noise * torch.randn(4000, 30, generator=g)
     found = factorize(x, 5, assurance="none")
     whole = torch.linalg.svdvals(x.double()).square()
     assert found.error == pytest.approx(float(whole[5:].sum()), rel=2e-2)  # 1.7e-5 of ‖X‖² with the small noise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
@@ -102,7 +103,7 @@ def trace(
 
     if out is not None:
         make_folder(out)
-    started = datetime.now(UTC)
+    started, clock = datetime.now(UTC), time.perf_counter()
     console = Console()
     if remedies or task is not None or is_run_of_a_task(model):
         made = None
@@ -145,7 +146,8 @@ def trace(
         records = _over_depth(network, dataset, model, taken, every, learning_rate or 0.01, curvature, seed)
     printing.print_records(records, console)
     if out is not None:
-        names = write_trace(out, records, subject=subject, seed=seed, started=started, device=device)
+        seconds = time.perf_counter() - clock
+        names = write_trace(out, records, subject=subject, seed=seed, started=started, seconds=seconds, device=device)
         console.print(f"wrote {out}: {', '.join(names)}", markup=False, highlight=False)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -52,7 +52,14 @@ def subject_of_sequences(records: Sequence[Record]) -> Subject:
 
 
 def write_trace(
-    out: Path, records: Sequence[Record], *, subject: Subject, seed: int, started: datetime, device: str
+    out: Path,
+    records: Sequence[Record],
+    *,
+    subject: Subject,
+    seed: int,
+    started: datetime,
+    seconds: float,
+    device: str,
 ) -> list[str]:
     """Write ``trace.json`` (as ``assay report`` reads it), ``report.html`` and the pictures; the names of all."""
     from assay.files import write_atomically
@@ -66,7 +73,7 @@ def write_trace(
         budget="trace",
         seed=seed,
         started=started.isoformat(timespec="seconds"),
-        seconds=(datetime.now(UTC) - started).total_seconds(),
+        seconds=seconds,
         environment=describe_environment(choose_device(device)),
         stages=(),
         records=tuple(records),

@@ -88,9 +88,8 @@ def open_matrix(path: Path) -> Matrix:
 def measure_energy(matrix: Matrix, *, roughly: bool = False) -> tuple[Matrix, float]:
     """‖X‖²_F; as a check of every entry, and with X scaled by a power of two where its squares would leave the range.
 
-    ``roughly`` spares a dense matrix in memory the summation in float64: enough to tell whether its numbers can be worked
-    with.
-    Returns the matrix to work with (X itself, or a :class:`Scaled` one) and its squared norm. Raises
+    ``roughly`` spares a dense matrix in memory the summation in float64; that is enough to tell whether its numbers can
+    be worked with. Returns the matrix to work with (X itself, or a :class:`Scaled` one) and its squared norm. Raises
     :class:`DataError` counting and locating NaN and infinite entries.
     """
     energy = matrix.rough_squared_norm() if roughly and isinstance(matrix, Dense) else matrix.squared_norm()
