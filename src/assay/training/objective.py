@@ -12,7 +12,8 @@ from torch.nn import functional as F
 from assay.data.dataset import Batch, to_unit_range
 from assay.runtime import device_of, dtype_of
 
-Perturb = Callable[[nn.Module, Tensor, Tensor], Tensor]  # (model, images in [0, 1], labels) -> images in [0, 1]
+# (model, images in [0, 1], labels, or distributions over the classes where samples are mixed) -> images in [0, 1]
+Perturb = Callable[[nn.Module, Tensor, Tensor], Tensor]
 Prepare = Callable[[Batch], Tensor]  # bytes of one micro-batch to augmented bytes
 Mix = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]  # (images, one-hot targets) -> the same, mixed
 Loss = Callable[[Tensor, Tensor, Tensor], Tensor]  # (images, logits, targets) -> sum of the losses of the samples
@@ -40,7 +41,7 @@ class Objective:
             images, targets = self.mix(images, F.one_hot(labels, self.classes).to(images.dtype))
         with torch.autocast(images.device.type, dtype=self.autocast, enabled=self.autocast is not None):
             if self.perturb is not None:
-                images = self.perturb(model, images, labels)
+                images = self.perturb(model, images, targets)
             logits = model(images)
             if self.loss is not None:
                 losses = self.loss(images, logits.float(), targets)
