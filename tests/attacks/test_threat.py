@@ -6,6 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import kstest
 
 from assay.attacks.threat import GEOMETRIES, Threat
 from assay.errors import OptionError
@@ -135,3 +136,85 @@ def test_under_l1_the_nearest_point_of_ball_and_box_together_is_found(seed, epsi
             assert (wanted[row].abs()[found[row].abs() <= 1e-9] <= threshold.max() + 1e-6).all() or bool(
                 (room[row] <= 1e-9).any()
             )
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
+def test_every_row_has_a_geometry_of_its_own(norm: str) -> None:
+    """Rows of very different sizes come out as they do alone; none of the last rows decides for the others."""
+    geometry = GEOMETRIES[norm]
+    g = torch.Generator().manual_seed(0)
+    rows = torch.randn(4, 3, 6, 6, generator=g) * torch.tensor([1e-3, 1.0, 30.0, 0.0])[:, None, None, None]
+    epsilon = torch.tensor([0.5, 2.0, 7.0, 1.0])
+    low, high = -torch.rand(rows.shape, generator=g), torch.rand(rows.shape, generator=g)
+    together = (
+        geometry.distance(rows),
+        geometry.dual(rows),
+        geometry.steepest(rows),
+        geometry.project(rows, epsilon),
+        geometry.confine(rows, epsilon, low, high),
+    )
+    for i in range(len(rows)):
+        one = slice(i, i + 1)
+        alone = (
+            geometry.distance(rows[one]),
+            geometry.dual(rows[one]),
+            geometry.steepest(rows[one]),
+            geometry.project(rows[one], epsilon[one]),
+            geometry.confine(rows[one], epsilon[one], low[one], high[one]),
+        )
+        for whole, part in zip(together, alone, strict=True):
+            assert torch.allclose(whole[one], part, atol=1e-6)
+    confined = together[-1]
+    assert bool((confined >= low).all()) and bool((confined <= high).all())
+    assert bool((geometry.distance(confined) <= epsilon * (1 + 1e-6)).all())
+
+
+def test_the_dual_norm_under_l1_is_the_largest_entry() -> None:
+    gradient = torch.randn(5, 3, 10, 10, generator=torch.Generator().manual_seed(1))
+    assert torch.equal(GEOMETRIES["l1"].dual(gradient), gradient.flatten(1).abs().amax(dim=1))
+
+
+def test_a_sparse_step_moves_one_pixel_in_a_hundred_the_steepest_ones() -> None:
+    gradient = torch.randn(3, 3, 10, 10, generator=torch.Generator().manual_seed(2))
+    step = GEOMETRIES["l1"].steepest(gradient).flatten(1)
+    for row, direction in zip(gradient.flatten(1), step, strict=True):
+        moved = direction.nonzero()[:, 0]
+        assert sorted(moved.tolist()) == sorted(row.abs().topk(3).indices.tolist())
+        assert torch.allclose(direction[moved], row[moved].sign() / 3)
+    few = GEOMETRIES["l1"].steepest(gradient[:, :, :3, :3])
+    assert (few != 0).flatten(1).sum(dim=1).tolist() == [1, 1, 1]
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
+def test_points_of_the_ball_are_uniform_in_volume(norm: str) -> None:
+    """‖x‖ᵈ of a uniform point of the unit ball is uniform in [0, 1], signs are fair, and each key draws its own."""
+    geometry = GEOMETRIES[norm]
+    ids, like = torch.arange(4000), torch.zeros(4000, 1, 1, 3)
+    points = geometry.sample(ids, 7, like=like)
+    assert points.shape == like.shape and points.dtype == like.dtype
+    volume = geometry.distance(points.double()).pow(3)
+    assert float(volume.max()) <= 1 + 1e-6
+    assert kstest(volume.numpy(), "uniform").pvalue > 1e-3
+    assert abs(float((points > 0).float().mean()) - 0.5) < 0.02
+    assert (points.abs().flatten(1).mean(dim=0) - points.abs().mean()).abs().max() < 0.02
+    assert not torch.equal(points, geometry.sample(ids, 8, like=like))
+    assert torch.equal(points[5:9], geometry.sample(ids[5:9], 7, like=like[5:9]))
+    assert geometry.sample(ids[:1], 7, like=like[:1]).shape == (1, 1, 1, 3)
+
+
+def test_rounding_may_push_a_point_out_by_no_more_than_the_slack() -> None:
+    half = 2.0**-24
+    assert GEOMETRIES["linf"].slack(100) == half
+    assert GEOMETRIES["l2"].slack(100) == pytest.approx(10 * half)
+    assert GEOMETRIES["l1"].slack(100) == pytest.approx(100 * half)
+
+
+def test_the_ball_is_judged_row_by_row_and_holds_its_border() -> None:
+    threat = Threat(norm="l1", epsilon=0.5)
+    images = torch.full((3, 1, 2, 2), 0.5)
+    moved = images.clone()
+    moved[0, 0, 0] += 0.25  # two pixels: on the border
+    moved[1, 0, 0] += 0.26
+    moved[2, 0, 0, 0] = 1.5  # outside the box
+    inside = threat.contains(moved, images, torch.tensor([0.5, 0.5, 5.0]))
+    assert inside.tolist() == [True, False, False]

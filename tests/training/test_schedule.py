@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from assay.training import schedule
+from assay.training.recipes import ScheduleOptions
 
 
 def test_cosine_equals_torch() -> None:
@@ -53,3 +54,46 @@ def test_every_schedule_stays_between_nothing_and_its_peak(
     ]
     assert all(0 <= value <= 1 for value in values)
     assert max(values) > 0
+
+
+@pytest.mark.parametrize(
+    ("follow", "after"),
+    [
+        (lambda step: schedule.constant(step, warmup=2), [1, 1, 1, 1]),
+        (lambda step: schedule.cosine(step, total=6, warmup=2, final=0.5), [1, 0.75 + 2**-2.5, 0.75, 0.75 - 2**-2.5]),
+        (lambda step: schedule.linear(step, total=6, warmup=2, final=0.5), [1, 7 / 8, 6 / 8, 5 / 8]),
+        (lambda step: schedule.multistep(step, total=6, milestones=(2 / 3,), warmup=2), [1, 1, 0.1, 0.1]),
+    ],
+    ids=["constant", "cosine", "linear", "multistep"],
+)
+def test_a_warm_up_rises_to_the_schedule_proper(follow: schedule.Schedule, after: list[float]) -> None:
+    assert [follow(step) for step in range(6)] == pytest.approx([1 / 3, 2 / 3, *after])
+
+
+def test_progress_stays_within_the_run() -> None:
+    assert [schedule.progress(step, total=3, warmup=1) for step in range(6)] == [0, 0, 0.5, 1, 1, 1]
+    assert schedule.progress(7, total=7, warmup=7) == 0
+    assert schedule.progress(1, total=1) == 1
+
+
+def test_a_triangle_beyond_its_end_stays_there() -> None:
+    assert schedule.triangular(12, total=10, final=0.25) == 0.25
+    assert schedule.triangular(10, total=10, peak=1.0, start=0.5, final=0.25) == 1
+    assert schedule.triangular(2, total=10, peak=0.2, start=0.5) == 1
+
+
+@pytest.mark.parametrize("name", ["constant", "cosine", "linear", "triangular", "multistep"])
+def test_a_recipe_gets_the_schedule_that_it_names(name: str) -> None:
+    options = ScheduleOptions.parse(
+        {"name": name, "warmup": 0.2, "final": 0.3, "peak": 0.4, "start": 0.1, "milestones": [0.6], "gamma": 0.5},
+        where="schedule",
+    )
+    expected = {
+        "constant": lambda step: schedule.constant(step, warmup=2),
+        "cosine": lambda step: schedule.cosine(step, total=10, warmup=2, final=0.3),
+        "linear": lambda step: schedule.linear(step, total=10, warmup=2, final=0.3),
+        "triangular": lambda step: schedule.triangular(step, total=10, peak=0.4, start=0.1, final=0.3),
+        "multistep": lambda step: schedule.multistep(step, total=10, milestones=(0.6,), gamma=0.5, warmup=2),
+    }[name]
+    built = schedule.build_schedule(options, steps=10)
+    assert [built(step) for step in range(10)] == [expected(step) for step in range(10)]
