@@ -56,7 +56,7 @@ VIEWS: dict[str, Ask] = {
         draws.randrange(40), None, draws.randint(1, 20), 1.0, api_name="/factor"
     ),
     "recurrence": lambda client, draws: client.predict(
-        draws.uniform(0.8, 1.1), draws.uniform(1.1, 1.5), 32, 60, "tanh", api_name="/recurrence"
+        draws.uniform(0.8, 1.1), draws.uniform(1.1, 1.5), 32, 60, "rnn", api_name="/recurrence"
     ),
 }  # fmt: skip
 

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 from scipy import stats
+from scipy.integrate import trapezoid
 from typer.testing import CliRunner
 
 from assay.cli.main import app
@@ -136,7 +137,7 @@ def test_the_area_under_the_curve_is_its_mean_accuracy(make_checkup: Make) -> No
     epsilons = np.array([0, 1, 2, 4]) / 4
     for levels, value in ((before, area.reference), (after, area.candidate)):
         accuracies = [np.mean([level > k for level in levels]) for k in range(4)]
-        assert value == pytest.approx(np.trapezoid(accuracies, epsilons))
+        assert value == pytest.approx(trapezoid(accuracies, epsilons))
     assert (area.test, area.paired, area.change) == ("bootstrap", True, "better")
     assert area.low < area.difference < area.high
     (curve,) = comparison.versus[0].curves
