@@ -25,8 +25,16 @@ def net():
 """
 
 
+# Who starts this suite in the background of a script makes all its children deaf to Ctrl-C.
+LISTENING = """
+import runpy, signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
+runpy.run_module("assay", run_name="__main__")
+"""
+
+
 def start(folder: Path, out: Path, *more: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "assay", "check", f"{folder}/net.py:net", "--data", "digits"]
+    command = [sys.executable, "-c", LISTENING, "check", f"{folder}/net.py:net", "--data", "digits"]
     options = ["--budget", "quick", "--limit", "60", "--fail-on", "never", "--out", str(out), *more]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(
