@@ -1,4 +1,4 @@
-"""Two processes attack as one does, sample by sample and in the record."""
+"""Several processes attack as one does, sample by sample and in the record."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 from typer.testing import CliRunner
 
 from assay.cli.main import app
@@ -25,14 +26,16 @@ def build():
 """
 
 
-def test_two_processes_make_the_records_of_one(tmp_path: Path) -> None:
+@pytest.mark.parametrize("processes", [2, pytest.param(4, marks=pytest.mark.full)])
+def test_several_processes_make_the_records_of_one(tmp_path: Path, processes: int) -> None:
     (tmp_path / "net.py").write_text(FACTORY)
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (40, 8, 8, 3), dtype=np.uint8)
     np.savez(tmp_path / "data.npz", images=images, labels=np.arange(40) % 4)
     words = ["attack", f"{tmp_path / 'net.py'}:build", "--data", str(tmp_path / "data.npz"), "--attack", "pgd"]
-    words += ["--steps", "3", "--epsilon", "2/255", "--block", "20", "--no-sanity"]
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "29641"]
+    words += ["--steps", "3", "--epsilon", "2/255", "--block", "10", "--no-sanity"]
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(processes)]
+    launcher += ["--master-port", str(29641 + processes)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
 
     def kept(name: str) -> list[str]:
@@ -40,12 +43,12 @@ def test_two_processes_make_the_records_of_one(tmp_path: Path) -> None:
 
     alone = CliRunner().invoke(app, kept("one"))
     assert alone.exit_code == 0, alone.output
-    two = [*launcher, "-m", "assay", *kept("two")]
-    done = subprocess.run(two, capture_output=True, text=True, env=environment, check=False)
+    several = [*launcher, "-m", "assay", *kept("several")]
+    done = subprocess.run(several, capture_output=True, text=True, env=environment, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout.count("after the attack") == 1  # only the first process talks
     records, tables = [], []
-    for name in ("one", "two"):
+    for name in ("one", "several"):
         (record,) = json.loads((tmp_path / f"{name}.json").read_text())
         records.append({key: value for key, value in record.items() if key != "seconds"})
         tables.append(pa.concat_tables([pq.read_table(path) for path in sorted((tmp_path / name).glob("*.parquet"))]))
