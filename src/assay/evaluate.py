@@ -81,12 +81,15 @@ def run_over(model: nn.Module, batches: Iterable[Tensor], *, n: int) -> Tensor:
     """The outputs of ``model`` in evaluation mode for the ``n`` rows of all batches, float32 on the CPU.
 
     They are written to one place: many small results kept between large inputs would tear holes into the heap that no
-    later input fits, and memory would grow with the set.
+    later input fits, and memory would grow with the set. Raises :class:`ModelError` for another number of rows than of
+    images.
     """
     outputs, filled = torch.empty(0), 0
     with preserved(model, training=False), torch.no_grad():  # inference tensors would outlive it in a lazy model
         for batch in batches:
             found = model(batch).float().cpu()
+            if len(found) != len(batch):  # else rows would be left unwritten
+                raise ModelError("model(images)", expected=f"{len(batch)} rows of outputs", got=tuple(found.shape))
             if filled == 0:
                 outputs = found.new_empty(n, *found.shape[1:])
             outputs[filled : filled + len(found)] = found

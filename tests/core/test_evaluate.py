@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from assay.data.dataset import Batch, ImageDataset
 from assay.errors import ModelError
-from assay.evaluate import Predictions, measure_clean_accuracy, predict, summarize
+from assay.evaluate import Predictions, measure_clean_accuracy, predict, run_over, summarize
 
 
 class Lookup(nn.Module):
@@ -131,3 +131,12 @@ def test_a_model_that_does_not_fit_the_data_is_one_line(model: nn.Module, messag
     with pytest.raises(ModelError, match=message) as caught:
         predict(model, data)
     assert "\n" not in str(caught.value)
+
+
+def test_a_model_that_loses_rows_on_a_small_batch_is_named() -> None:
+    class Squeezes(torch.nn.Module):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return images.flatten(1)[:, :2].squeeze(0)
+
+    with pytest.raises(ModelError, match=r"model\(images\): expected 1 rows of outputs, got \(2,\)"):
+        run_over(Squeezes(), torch.split(torch.rand(5, 1, 2, 2), 2), n=5)
