@@ -36,6 +36,7 @@ from assay.runtime import describe_environment, keep_freed_memory
 
 EPSILON, STEP, BATCH = 8 / 255, 2 / 255, 250
 Run = Callable[[], Tensor]  # bool (N,): right after the attack
+Rows = list[dict[str, object]]
 
 
 @dataclass
@@ -66,13 +67,17 @@ def timed(run: Run, timing: Timing) -> None:
     timing.peak_mib = max(timing.peak_mib, _memory("VmHWM") - before)
 
 
-def interleave(runs: dict[str, Run], *, repeats: int) -> dict[str, Timing]:
+def interleave(
+    runs: dict[str, Run], *, repeats: int, keep: Callable[[dict[str, Timing]], None] = lambda _: None
+) -> dict[str, Timing]:
+    """Every run in turn; ``keep`` gets the timings of those that have ended, as some take hours."""
     timings = {name: Timing() for name in runs}
     for _ in range(repeats):
         for name, run in runs.items():
             timed(run, timings[name])
             seconds, cpu = timings[name].seconds[-1], timings[name].cpu_seconds[-1]
             print(f"  {name:<24} {seconds:8.2f} s {cpu:8.2f} cpu s {100 * timings[name].accuracy:6.2f} %", flush=True)
+            keep({name: timing for name, timing in timings.items() if timing.seconds})
     return timings
 
 
@@ -193,9 +198,7 @@ class Ours:
         return timings
 
 
-def standard_network(
-    model: nn.Module, dataset: ImageDataset, *, repeats: int, precision: str
-) -> list[dict[str, object]]:
+def standard_network(model: nn.Module, dataset: ImageDataset, *, repeats: int, precision: str) -> Rows:
     x, y = dataset.images.float() / 255, dataset.labels
     ours = Ours(model, dataset, precision=precision)
 
@@ -221,8 +224,8 @@ def standard_network(
 
 
 def robust_network(
-    model: nn.Module, dataset: ImageDataset, *, precision: str, budgets: list[str]
-) -> list[dict[str, object]]:
+    model: nn.Module, dataset: ImageDataset, *, precision: str, budgets: list[str], save: Callable[[Rows], None]
+) -> Rows:
     x, y = dataset.images.float() / 255, dataset.labels
     ours = Ours(model, dataset, precision=precision)
     # On fewer than 1,000 images two samples are more than the default 0.2 points; the rule needs as much evidence.
@@ -239,11 +242,19 @@ def robust_network(
         pairs.insert(2, ("standard", "AutoAttack as shipped"))
     wanted = {peer for _, peer in pairs}
     peers = {name: run for name, run in auto_attack(model, x, y).items() if name in wanted}
-    print(f"robust network, {len(dataset)} images")
-    runs = {name: ours.run(name, options) for name, options in chosen.items()}
-    timings = ours.tell(interleave({**runs, **peers}, repeats=1))
     case = f"robust network, {len(dataset)} images"
-    return [row(f"{name}, {case}", peer, timings[name], timings[peer]) for name, peer in pairs]
+    print(case)
+    runs = {name: ours.run(name, options) for name, options in chosen.items()}
+
+    def compare(timings: dict[str, Timing]) -> Rows:
+        ours.tell(timings)
+        return [
+            row(f"{name}, {case}", peer, timings[name], timings[peer])
+            for name, peer in pairs
+            if {name, peer} <= timings.keys()
+        ]
+
+    return compare(interleave({**runs, **peers}, repeats=1, keep=lambda timings: save(compare(timings))))
 
 
 def _memory(key: str) -> float:
@@ -278,7 +289,12 @@ def main() -> None:
     warnings.filterwarnings("ignore")
     keep_freed_memory()  # as the command does; it speeds the peers up as well
     divisor = 10 if given.quick else 1
-    rows: list[dict[str, object]] = []
+    rows: Rows = []
+    environment = describe_environment(torch.device("cpu")).model_dump()
+
+    def save(found: Rows) -> None:
+        given.json.write_text(json.dumps({"environment": environment, "rows": found}, indent=1))
+
     data = str(given.shared / "data" / "cifar10")
     if given.only != "robust":
         weights = given.shared / "models" / "resnet20-12fca82f.th"
@@ -293,9 +309,10 @@ def main() -> None:
         robust = load_model(given.robust, weights=given.robust_weights).eval()
         budgets = ["shipped", "published"] if given.budget == "both" else [given.budget]
         images = load_dataset(data, limit=max(10, given.robust_images // divisor**2))
-        rows += robust_network(robust, images, precision=given.precision, budgets=budgets)
-    environment = describe_environment(torch.device("cpu")).model_dump()
-    given.json.write_text(json.dumps({"environment": environment, "rows": rows}, indent=1))
+        rows += robust_network(
+            robust, images, precision=given.precision, budgets=budgets, save=lambda found: save([*rows, *found])
+        )
+    save(rows)
     for found in rows:
         times = f"{found['ours']:8.2f} {found['theirs']:8.2f} s  x{found['ratio']:.1f} (cpu x{found['cpu_ratio']:.1f})"
         print(f"{found['case']:<66} {found['peer']:<35} {times}")

@@ -70,6 +70,34 @@ def test_first_channels_of_a_block_pass_through_at_the_start() -> None:
     assert conv(images)[:, 24:].std() > 0
 
 
+@pytest.mark.parametrize("pooling", ["max", "average"])
+def test_a_block_of_three_convolutions_bridges_the_last_two(pooling: str) -> None:
+    options = {"widths": [24, 32, 40], "depth": 3, "pooling": pooling}
+    model = build("speednet", classes=4, image_shape=(3, 16, 16), options=options).eval()
+    assert isinstance(model, SpeedNet)
+    block, x = model.blocks[0], torch.randn(2, 24, 8, 8)
+    pooled = {"max": F.max_pool2d, "average": F.avg_pool2d}[pooling](block.conv1(x), 2)
+    entered = F.gelu(block.norm1(pooled))
+    deeper = block.norm3(block.conv3(F.gelu(block.norm2(block.conv2(entered)))))
+    torch.testing.assert_close(block(x), F.gelu(deeper + entered))
+    assert [conv.weight.shape[1] for conv in (block.conv1, block.conv2, block.conv3)] == [24, 24, 24]
+    torch.testing.assert_close(block.conv3.weight[:, :, 1, 1].diagonal(), torch.ones(24))
+
+
+def test_a_mirrored_network_answers_alike_for_an_image_and_its_mirror_image_once_trained() -> None:
+    plain, mirrored = (
+        build("speednet", classes=4, image_shape=(3, 16, 16), options={"widths": [8, 8, 8], "mirrored": chosen}, seed=3)
+        for chosen in (False, True)
+    )
+    images = torch.rand(5, 3, 16, 16)
+    for model in (plain.eval(), mirrored.eval()):
+        model.load_state_dict(plain.state_dict())
+    torch.testing.assert_close(mirrored(images), AveragedViews(plain, views=2)(images))
+    torch.testing.assert_close(mirrored(images), mirrored(images.flip(3)))
+    assert not torch.allclose(plain(images), plain(images.flip(3)))
+    torch.testing.assert_close(mirrored.train()(images), plain.train()(images))  # trained on one view
+
+
 @pytest.mark.parametrize("shape", [(1, 9, 9), (3, 32, 32), (3, 33, 47), (4, 64, 64)])
 def test_it_takes_images_of_any_size_from_nine_pixels(shape: tuple[int, int, int]) -> None:
     model = build("speednet", classes=7, image_shape=shape, options={"widths": [8, 8, 8]}).eval()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated
+from typing import Annotated, Literal
 
 import torch
 from pydantic import Field
@@ -24,9 +24,15 @@ class SpeedNetOptions(Options):
     ``momentum`` is the share of a new batch's statistics in the running ones. ``train_whitening_bias`` costs the
     gradient with respect to the largest activation of the network. ``whitening_epsilon`` bounds how much the rarest
     directions of a patch are amplified, by 1/√ε: adversarial training needs it large, for perturbations live there.
+    ``depth`` 3 gives every block a third convolution, bridged by a skip connection; ``pooling`` is that of the blocks.
+    ``mirrored`` averages the logits of an image and of its mirror image, once training is over: twice the work for an
+    answer that mirroring cannot change.
     """
 
     widths: tuple[Width, Width, Width] = (64, 256, 256)
+    depth: Literal[2, 3] = 2
+    pooling: Literal["max", "average"] = "max"
+    mirrored: bool = False
     logit_scale: float = Field(1 / 9, gt=0)
     momentum: float = Field(0.1, gt=0, le=1)
     train_whitening_bias: bool = False
@@ -60,24 +66,35 @@ class Whitening(nn.Conv2d):
 
 
 class SpeedBlock(nn.Module):
-    """conv 3×3, max-pool 2, norm, GELU, conv 3×3, norm, GELU: the pooling comes early, before the elementwise work."""
+    """conv 3×3, pool 2, norm, GELU, conv 3×3, norm, GELU: the pooling comes early, before the elementwise work.
 
-    def __init__(self, in_channels: int, out_channels: int, *, momentum: float) -> None:
+    Of depth 3, conv 3×3 and norm follow, and GELU of their sum with what the second convolution got.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, *, options: SpeedNetOptions) -> None:
         super().__init__()
+        self.pool = F.max_pool2d if options.pooling == "max" else F.avg_pool2d
         self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False)
-        self.norm1 = nn.BatchNorm2d(out_channels, momentum=momentum)
+        self.norm1 = nn.BatchNorm2d(out_channels, momentum=options.momentum)
         self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False)
-        self.norm2 = nn.BatchNorm2d(out_channels, momentum=momentum)
-        for conv in (self.conv1, self.conv2):
+        self.norm2 = nn.BatchNorm2d(out_channels, momentum=options.momentum)
+        self.bridged = options.depth == 3
+        convolutions, norms = [self.conv1, self.conv2], [self.norm1, self.norm2]
+        if self.bridged:
+            self.conv3 = nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False)
+            self.norm3 = nn.BatchNorm2d(out_channels, momentum=options.momentum)
+            convolutions, norms = [*convolutions, self.conv3], [*norms, self.norm3]
+        for conv in convolutions:
             nn.init.kaiming_uniform_(conv.weight, a=5**0.5)
             nn.init.dirac_(conv.weight[: conv.in_channels])  # the first channels pass through unchanged
-        for norm in (self.norm1, self.norm2):
+        for norm in norms:
             norm.weight.requires_grad_(False)  # the next convolution scales anyway
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) to (N, C', H // 2, W // 2)."""
-        x = F.gelu(self.norm1(F.max_pool2d(self.conv1(x), 2)))
-        return F.gelu(self.norm2(self.conv2(x)))
+        x = F.gelu(self.norm1(self.pool(self.conv1(x), 2)))
+        deeper = F.gelu(self.norm2(self.conv2(x)))
+        return F.gelu(self.norm3(self.conv3(deeper)) + x) if self.bridged else deeper
 
 
 class SpeedNet(nn.Module):
@@ -94,14 +111,20 @@ class SpeedNet(nn.Module):
         self.whitening = Whitening(in_channels, train_bias=options.train_whitening_bias)
         channels = (self.whitening.out_channels, *options.widths)
         self.blocks = nn.Sequential(
-            *(SpeedBlock(channels[i], channels[i + 1], momentum=options.momentum) for i in range(3))
+            *(SpeedBlock(channels[i], channels[i + 1], options=options) for i in range(3))
         )
         self.head = nn.Linear(channels[3], classes, bias=False)
         self.logit_scale = options.logit_scale
         self.whitening_epsilon = options.whitening_epsilon
+        self.mirrored = options.mirrored
 
     def forward(self, images: Tensor) -> Tensor:
         """(N, C, H, W) in [0, 1] to logits (N, classes)."""
+        if self.mirrored and not self.training:
+            return (self._see(images) + self._see(images.flip(3))) / 2
+        return self._see(images)
+
+    def _see(self, images: Tensor) -> Tensor:
         x = F.gelu(self.whitening(self.normalize(images)))
         return self.head(self.blocks(x).amax(dim=(2, 3))) * self.logit_scale  # type: ignore[no-any-return]
 
