@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import numpy as np
 import pytest
 import torch
@@ -16,9 +18,10 @@ from assay.errors import DataError, DivergedError, OptionError
 from assay.training.adversaries import input_gradient, n_fgsm, pgd
 from assay.training.alternating import AlternatingFlipCrop
 from assay.training.batchnorm import refresh_batchnorm
+from assay.training.loop import fit
 from assay.training.mixing import cutmix, mixup
 from assay.training.overfitting import GuardedAdversary, watch_overfitting
-from assay.training.recipes import AdversaryOptions, AugmentOptions
+from assay.training.recipes import AdversaryOptions, AugmentOptions, Recipe
 from assay.training.sampling import Sampler, micro_batches
 from assay.training.views import View, build_augmentation, choose_side
 
@@ -227,6 +230,24 @@ def test_the_watch_tells_masked_gradients_from_honest_ones() -> None:
     honest = nn.Sequential(nn.Flatten(), nn.Linear(16, 2))
     assert not guard.has_failed(guard.watch(honest, epoch=0))
     assert GuardedAdversary(AdversaryOptions(), dataset, seed=0).watch(honest, epoch=0) is None
+
+
+def test_the_watch_looks_in_the_precision_that_is_trained_in() -> None:
+    class Told(nn.Linear):
+        asked: ClassVar[set[torch.dtype]] = set()
+
+        def forward(self, images: Tensor) -> Tensor:
+            logits = super().forward(images.flatten(1))
+            if not self.training:
+                self.asked.add(logits.dtype)
+            return logits
+
+    dataset = ImageDataset(torch.zeros(20, 1, 4, 4, dtype=torch.uint8), torch.arange(20) % 2, ("a", "b"))
+    recipe = Recipe(
+        name="x", epochs=1, batch_size=20, precision="bfloat16", adversary=AdversaryOptions(name="pgd", watch=20)
+    )
+    fit(Told(16, 2), dataset, recipe=recipe)
+    assert torch.bfloat16 in Told.asked
 
 
 def test_running_statistics_become_those_of_the_data() -> None:

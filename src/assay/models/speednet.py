@@ -110,9 +110,7 @@ class SpeedNet(nn.Module):
         self.normalize = normalize
         self.whitening = Whitening(in_channels, train_bias=options.train_whitening_bias)
         channels = (self.whitening.out_channels, *options.widths)
-        self.blocks = nn.Sequential(
-            *(SpeedBlock(channels[i], channels[i + 1], options=options) for i in range(3))
-        )
+        self.blocks = nn.Sequential(*(SpeedBlock(channels[i], channels[i + 1], options=options) for i in range(3)))
         self.head = nn.Linear(channels[3], classes, bias=False)
         self.logit_scale = options.logit_scale
         self.whitening_epsilon = options.whitening_epsilon

@@ -9,11 +9,12 @@ from dataclasses import asdict
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import nn
 
 from assay.data.dataset import ImageDataset
 from assay.evaluate import preferred_layout
-from assay.runtime import preserved
+from assay.runtime import device_of, preserved
 from assay.training.batchnorm import refresh_batchnorm
 from assay.training.curriculum import Curriculum
 from assay.training.distributed import Processes
@@ -88,8 +89,10 @@ class ImageCurriculum(Curriculum):
         return [(number, partial(learn, batch=batch)) for number, batch in pieces]
 
     def review(self, model: nn.Module, state: RunState, *, epoch: int) -> dict[str, object] | None:
-        """Has the recipe's adversary failed, now or before?"""
-        seen = self._adversary.watch(model, epoch=epoch)
+        """Has the recipe's adversary failed, now or before? Watched in the precision that is trained in."""
+        autocast = autocast_dtype(self._recipe.precision)
+        with torch.autocast(device_of(model).type, dtype=autocast, enabled=autocast is not None):
+            seen = self._adversary.watch(model, epoch=epoch)
         state.fallen_back = state.fallen_back or self._adversary.has_failed(seen)
         return None if seen is None else asdict(seen)
 
