@@ -136,6 +136,18 @@ def test_patience_is_the_binomial_bound():
     assert not patience.exhausted(1010)
 
 
+def test_patience_asks_of_a_small_set_no_more_than_three_rounds():
+    patience = Patience(0.002, n=40)  # 0.08 samples
+    patience.note(attempts=53, broken=0)
+    assert not patience.exhausted(18)
+    patience.note(attempts=1, broken=0)
+    assert patience.exhausted(18)
+    assert not patience.exhausted(19)
+    assert not Patience(0.002, n=40).exhausted(1)  # a single one is attacked as well
+    # Where the tolerance is a sample or more, it ends earlier.
+    assert Patience(0.002, n=1000, failures=2 * 330).exhausted(330)
+
+
 def test_adaptive_reaches_the_ensemble_and_stops_by_its_rule(conv_net, small_set):
     images, labels = small_set.images.float() / 255, small_set.labels
     whole = attack(conv_net, images, labels, attack=Standard(steps=20, queries=300), epsilon=0.02)

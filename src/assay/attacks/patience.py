@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 CONFIDENCE = 0.95
+ROUNDS = 3  # without success: by the rule of three, −ln 0.05 ≈ 3, the next breaks at most one sample
 
 
 @dataclass(eq=False)
@@ -14,7 +15,8 @@ class Patience:
     After m attempts in a row without success the chance that the next one succeeds is, with 95 % confidence, at most
     1 − 0.05^(1/m) (the exact binomial bound for no success in m). Attempts are made nearest to the boundary first, so
     the rest are no easier. The attack ends when this bound times the samples still standing, the most that one more
-    method is expected to break, is at most ``tolerance`` of all ``n`` samples.
+    method is expected to break, is at most ``tolerance`` of all ``n`` samples; or, where that is less than one sample,
+    after three attempts on every sample that stands.
     """
 
     tolerance: float
@@ -31,4 +33,4 @@ class Patience:
 
     def exhausted(self, standing: int) -> bool:
         """Whether one more method is expected to break too few of the samples ``standing`` to be worth its cost."""
-        return self.bound() * standing <= self.tolerance * self.n
+        return self.bound() * standing <= self.tolerance * self.n or self.failures >= ROUNDS * standing
