@@ -40,7 +40,8 @@ class RunState:
     """Where a run is: everything beside weights and optimizer that the next step depends on or the record needs.
 
     ``fallen_back``: the recipe's adversary has failed and its fallback took over. ``clock`` counts what ``seconds``
-    were spent on.
+    were spent on. Where a recipe prunes, ``losses`` (n,) are those that the samples had when last trained on, relative
+    to their micro-batch, infinite before, and ``left_out`` bool (n,) is whom this epoch leaves out.
     """
 
     step: int = 0
@@ -49,6 +50,8 @@ class RunState:
     totals: EpochTotals = field(default_factory=EpochTotals)
     epochs: list[EpochSummary] = field(default_factory=list)
     clock: Stopwatch = field(default_factory=lambda: Stopwatch({}))
+    losses: Tensor | None = None
+    left_out: Tensor | None = None
 
     def count(self, metrics: StepMetrics, *, images: int) -> None:
         """One more step, of ``images``."""
@@ -146,6 +149,8 @@ def save_state(
         "totals": asdict(state.totals),
         "epochs": [summary.model_dump_json() for summary in state.epochs],
         "clock": state.clock.seconds,
+        "losses": state.losses,
+        "left_out": state.left_out,
     }
     buffer = io.BytesIO()
     torch.save(content, buffer)
@@ -186,7 +191,13 @@ def restore_state(
         totals=EpochTotals(**content["totals"]),
         epochs=[EpochSummary.model_validate_json(text) for text in content["epochs"]],
         clock=Stopwatch(content.get("clock", {})),
+        losses=_on_cpu(content.get("losses")),
+        left_out=_on_cpu(content.get("left_out")),
     )
+
+
+def _on_cpu(tensor: Tensor | None) -> Tensor | None:
+    return None if tensor is None else tensor.cpu()
 
 
 def _check_same(path: Path, ours: dict[str, Any], theirs: dict[str, Any], *, prefix: str = "") -> None:

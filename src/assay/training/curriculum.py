@@ -58,6 +58,10 @@ class Curriculum(ABC):
     def lessons(self, step: int, state: RunState) -> Sequence[tuple[int, Lesson]]:
         """This process's micro-batches of ``step``, each with its number in the whole batch."""
 
+    def remember(self, step: int, state: RunState) -> None:
+        """After the lessons of ``step``: keep in ``state`` what later steps are chosen by."""
+        return
+
     def review(self, model: nn.Module, state: RunState, *, epoch: int) -> dict[str, object] | None:
         """After an epoch: a look at what may have gone wrong, for the log; may change ``state``."""
         return None

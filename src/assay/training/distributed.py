@@ -79,6 +79,13 @@ class Processes:
             dist.all_reduce(tensor)
         return tuple(tensor.tolist())
 
+    def sum_tensor(self, tensor: Tensor) -> Tensor:
+        """The sum over the processes."""
+        if self.world > 1:
+            tensor = tensor.to(_message_device())
+            dist.all_reduce(tensor)
+        return tensor.cpu()
+
     def gather(self, value: T) -> list[T]:
         """Everybody's ``value``, by rank; nobody goes on before all have come here."""
         if self.world == 1:

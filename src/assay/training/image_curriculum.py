@@ -10,9 +10,10 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from assay.data.dataset import ImageDataset
+from assay.errors import OptionError
 from assay.evaluate import preferred_layout
 from assay.runtime import device_of, preserved
 from assay.training.batchnorm import refresh_batchnorm
@@ -21,6 +22,7 @@ from assay.training.distributed import Processes
 from assay.training.mixing import build_mix
 from assay.training.objective import Loss, Objective, Perturb, learn_images
 from assay.training.overfitting import GuardedAdversary
+from assay.training.pruning import PrunedSampler
 from assay.training.recipes import Recipe
 from assay.training.sampling import Sampler, micro_batches
 from assay.training.step import Lesson, autocast_dtype
@@ -50,7 +52,7 @@ class ImageCurriculum(Curriculum):
         perturb: Perturb | None,
         loss: Loss | None,
     ) -> None:
-        super().__init__(Sampler(len(train), recipe.batch_size, seed), epochs=recipe.epochs)
+        super().__init__(_build_sampler(recipe, n=len(train), seed=seed, loss=loss), epochs=recipe.epochs)
         self.name = train.name
         self.facts = describe_images(train)
         self.ceiling = 100 * math.log(len(train.classes))  # a hundred times the loss of guessing
@@ -58,6 +60,7 @@ class ImageCurriculum(Curriculum):
         self._augment = build_augmentation(recipe.augment)
         self._adversary = GuardedAdversary(recipe.adversary, train, seed=seed, own=perturb)
         self._mix, self._loss = build_mix(recipe.mix), loss
+        self._losses = torch.zeros(self.batch_size)  # of this step's samples, those of other processes 0
         with preserved(model, training=False):
             self._layout = preferred_layout(model, train)
         model.to(memory_format=self._layout)
@@ -68,7 +71,7 @@ class ImageCurriculum(Curriculum):
         with state.clock.part("images"):
             pieces = micro_batches(
                 self._train,
-                self._sampler.indices(step),
+                self._sampler.indices(step, left_out=state.left_out),
                 size=recipe.micro_batch,
                 rank=processes.rank,
                 world=processes.world,
@@ -86,20 +89,53 @@ class ImageCurriculum(Curriculum):
         view = View(self._augment, side, self._seed, self.epoch(step), recipe.shrink)
         prepare = state.clock.timed("images", view)
         learn = partial(learn_images, objective=objective, prepare=prepare, layout=self._layout)
-        return [(number, partial(learn, batch=batch)) for number, batch in pieces]
+        self._losses.zero_()
+        watched = isinstance(self._sampler, PrunedSampler)
+        return [
+            (number, partial(learn, batch=batch, note=partial(self._note, number) if watched else None))
+            for number, batch in pieces
+        ]
+
+    def remember(self, step: int, state: RunState) -> None:
+        """Keep the losses of the samples of ``step``, where the recipe prunes by them."""
+        if not isinstance(self._sampler, PrunedSampler):
+            return
+        if state.losses is None:
+            state.losses = torch.full((self.n,), torch.inf)
+        seen = self._processes.sum_tensor(self._losses)
+        state.losses[self._sampler.indices(step, left_out=state.left_out)] = seen
 
     def review(self, model: nn.Module, state: RunState, *, epoch: int) -> dict[str, object] | None:
-        """Has the recipe's adversary failed, now or before? Watched in the precision that is trained in."""
+        """Has the recipe's adversary failed, now or before? Watched in the precision that is trained in.
+
+        Then whom the next epoch leaves out.
+        """
         autocast = autocast_dtype(self._recipe.precision)
         with torch.autocast(device_of(model).type, dtype=autocast, enabled=autocast is not None):
             seen = self._adversary.watch(model, epoch=epoch)
         state.fallen_back = state.fallen_back or self._adversary.has_failed(seen)
+        if isinstance(self._sampler, PrunedSampler) and state.losses is not None:
+            state.left_out = self._sampler.choose(state.losses, epoch=epoch + 1)
         return None if seen is None else asdict(seen)
 
     def finish(self, model: nn.Module) -> None:
         """Running statistics become those of the weights that are kept."""
         if self._recipe.refresh_batchnorm:
             refresh_batchnorm(model, self._train, samples=self._recipe.refresh_batchnorm)
+
+    def _note(self, number: int, losses: Tensor) -> None:
+        """The losses (B,) of the micro-batch of that ``number``, relative to their mean: the network moves on."""
+        start = number * (self._recipe.micro_batch or self.batch_size)
+        self._losses[start : start + len(losses)] = (losses - losses.mean()).cpu()
+
+
+def _build_sampler(recipe: Recipe, *, n: int, seed: int, loss: Loss | None) -> Sampler:
+    """Raises :class:`OptionError` for a recipe that prunes by a cross-entropy that nobody computes."""
+    if not recipe.prune.share:
+        return Sampler(n, recipe.batch_size, seed)
+    if loss is not None:
+        raise OptionError("prune.share", expected="0 where the loss is your own", got=recipe.prune.share)
+    return PrunedSampler(n, recipe.batch_size, seed, recipe.epochs, recipe.prune)
 
 
 def describe_images(train: ImageDataset) -> dict[str, Any]:

@@ -102,6 +102,7 @@ def fit(
             losses, rights = accumulate_gradient(
                 model, lessons, batch_size=curriculum.batch_size, key=(seed, STEP_STREAM, step), around=around
             )
+            curriculum.remember(step, state)
             processes.sum_gradients(model)
             loss_sum, hits, stop = processes.sum_numbers(losses, rights, interrupts.pending is not None)
             norm, reached = float(clip()), loss_sum / curriculum.batch_size

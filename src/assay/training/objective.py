@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +17,7 @@ from assay.runtime import device_of, dtype_of
 Perturb = Callable[[nn.Module, Tensor, Tensor], Tensor]
 Prepare = Callable[[Batch], Tensor]  # bytes of one micro-batch to augmented bytes
 Mix = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]  # (images, one-hot targets) -> the same, mixed
+Note = Callable[[Tensor], None]  # the losses (B,) of a micro-batch, one a sample
 Loss = Callable[[Tensor, Tensor, Tensor], Tensor]  # (images, logits, targets) -> sum of the losses of the samples
 
 
@@ -34,8 +36,13 @@ class Objective:
     autocast: torch.dtype | None = None
     loss: Loss | None = None
 
-    def __call__(self, model: nn.Module, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Sum of the losses over the micro-batch, and how many samples were right (0-dimensional tensors)."""
+    def __call__(
+        self, model: nn.Module, images: Tensor, labels: Tensor, *, note: Note | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Sum of the losses over the micro-batch, and how many samples were right (0-dimensional tensors).
+
+        ``note`` is told the cross-entropy of every sample.
+        """
         targets = labels
         if self.mix is not None:
             images, targets = self.mix(images, F.one_hot(labels, self.classes).to(images.dtype))
@@ -46,15 +53,25 @@ class Objective:
             if self.loss is not None:
                 losses = self.loss(images, logits.float(), targets)
         if self.loss is None:
-            losses = F.cross_entropy(logits.float(), targets, label_smoothing=self.label_smoothing, reduction="sum")
+            cross_entropy = partial(F.cross_entropy, logits.float(), targets, label_smoothing=self.label_smoothing)
+            losses = cross_entropy(reduction="sum")
+            if note is not None:
+                with torch.no_grad():
+                    note(cross_entropy(reduction="none"))
         hits = logits.detach().argmax(dim=1) == (targets if targets.ndim == 1 else targets.argmax(dim=1))
         return losses, hits.sum()
 
 
 def learn_images(
-    model: nn.Module, batch: Batch, *, objective: Objective, prepare: Prepare, layout: torch.memory_format
+    model: nn.Module,
+    batch: Batch,
+    *,
+    objective: Objective,
+    prepare: Prepare,
+    layout: torch.memory_format,
+    note: Note | None = None,
 ) -> tuple[Tensor, Tensor]:
     """The lesson of one micro-batch of bytes."""
     device, dtype = device_of(model), dtype_of(model)
     images = to_unit_range(prepare(batch).to(device), dtype).contiguous(memory_format=layout)
-    return objective(model, images, batch.labels.to(device))
+    return objective(model, images, batch.labels.to(device), note=note)

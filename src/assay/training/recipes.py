@@ -109,6 +109,19 @@ class AdversaryOptions(Options):
     fallback_steps: Annotated[int, Field(ge=0)] = 2
 
 
+class PruneOptions(Options):
+    """Epochs that leave out ``share`` of the samples, drawn at random from twice as many that are learnt best.
+
+    Which those are, the loss tells that each had when it was last trained on, less the mean of its micro-batch. The
+    epochs are those that begin between ``start`` and ``end``, shares of the run; the first is always whole. The idea
+    is that of Qin et al., *InfoBatch*, ICLR 2024, without their rescaled gradients.
+    """
+
+    share: Annotated[float, Field(ge=0, le=0.5)] = 0.0
+    start: Share = 0.4
+    end: Share = 0.8
+
+
 class SequenceOptions(Options):
     """The tasks ``adding`` and ``copy``, made up as they go: ``length`` steps, of ``copy`` the blanks alone.
 
@@ -153,6 +166,7 @@ class Recipe(Options):
     mix: MixOptions = MixOptions()
     average: AverageOptions = AverageOptions()
     adversary: AdversaryOptions = AdversaryOptions()
+    prune: PruneOptions = PruneOptions()
     sequence: SequenceOptions = SequenceOptions()
 
     @field_validator("micro_batch")

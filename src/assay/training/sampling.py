@@ -43,10 +43,18 @@ class Sampler:
         """The epoch, from 0, that ``step`` is in."""
         return step // self.steps_per_epoch
 
-    def indices(self, step: int) -> Tensor:
-        """int64 (B,): the places in the data set of the samples of ``step``."""
-        epoch, position = divmod(step, self.steps_per_epoch)
-        return _order(self.n, self.seed, epoch)[position * self.size : (position + 1) * self.size]
+    def indices(self, step: int, *, left_out: Tensor | None = None) -> Tensor:
+        """int64 (B,): the places in the data set of the samples of ``step``; none of those ``left_out``, bool (n,)."""
+        epoch = self.epoch(step)
+        order = _order(self.n, self.seed, epoch)
+        if left_out is not None:
+            order = order[~left_out[order]]
+        position = step - self.first_step(epoch)
+        return order[position * self.size : (position + 1) * self.size]
+
+    def first_step(self, epoch: int) -> int:
+        """The step that ``epoch`` begins with."""
+        return epoch * self.steps_per_epoch
 
 
 @lru_cache(maxsize=2)

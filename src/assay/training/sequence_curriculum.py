@@ -66,6 +66,7 @@ def _check_no_images(task: SequenceTask, recipe: Recipe) -> None:
         "augment.name": (recipe.augment.name, "none"),
         "adversary.name": (recipe.adversary.name, "none"),
         "mix.name": (recipe.mix.name, "none"),
+        "prune.share": (recipe.prune.share, 0.0),
         "resolution": (recipe.resolution, ()),
         "label_smoothing": (recipe.label_smoothing, 0.0),
         "refresh_batchnorm": (recipe.refresh_batchnorm, 0),
