@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-PICTURES, SIDE, ROOM = 400, 640, 288 << 20  # 469 MiB of pixels, 288 MiB of room
+PICTURES, SIDE, ROOM = 300, 640, 224 << 20  # 352 MiB of pixels, 224 MiB of room
 # glibc gives large blocks back at once: what counts is memory in use, not how a heap happens to be cut up.
-ENVIRONMENT = {**os.environ, "MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_THRESHOLD_": str(1 << 20)}
+ENVIRONMENT = {**os.environ, "MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_THRESHOLD_": str(1 << 22)}
 
 PROGRAM = """
 import resource, sys
