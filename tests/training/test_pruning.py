@@ -174,7 +174,9 @@ def test_torchrun_trains_the_same_network(tmp_path: Path) -> None:
 def test_a_loss_of_ones_own_and_sequences_cannot_be_pruned_by(
     smallnet: Make, blobs: ImageDataset, recipe: Recipe
 ) -> None:
-    own = lambda images, logits, targets: logits.square().sum()  # noqa: E731
+    def own(images: Tensor, logits: Tensor, targets: Tensor) -> Tensor:
+        return logits.square().sum()
+
     with pytest.raises(OptionError, match=r"prune\.share: expected 0 where the loss is your own, got 0\.4"):
         fit(smallnet(), blobs, recipe=with_prune(recipe), loss=own)
     with pytest.raises(OptionError, match=r"prune\.share: expected none of it"):
