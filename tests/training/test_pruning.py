@@ -43,19 +43,19 @@ def with_prune(recipe: Recipe, **changes: object) -> Recipe:
     batch_size=st.integers(1, 20),
     share=st.floats(0, 0.5),
     epochs=st.floats(0.1, 6),
-    start=st.floats(0, 1),
+    start=st.floats(0, 0.99),
 )
 def test_steps_and_epochs_agree_with_counting(
     n: int, batch_size: int, share: float, epochs: float, start: float
 ) -> None:
-    sampler = PrunedSampler(n, batch_size, 0, epochs, PruneOptions(share=share, start=start, end=0.9))
+    sampler = PrunedSampler(n, batch_size, 0, epochs, PruneOptions(share=share, start=start, end=1.0))
     counted = [epoch for epoch in range(8) for _ in range(sampler.length(epoch))]
     total = sampler.steps(epochs)
     assert [sampler.epoch(step) for step in range(total)] == counted[:total]
     assert sampler.length(0) == sampler.steps_per_epoch
     assert 1 <= total <= max(1, sampler.steps(7))
     for epoch in range(1, 8):
-        whole = not start <= epoch / epochs < 0.9
+        whole = not start <= epoch / epochs < 1.0
         assert sampler.length(epoch) == sampler.steps_per_epoch if whole else sampler.length(epoch) >= 1
 
 
@@ -183,3 +183,8 @@ def test_a_loss_of_ones_own_and_sequences_cannot_be_pruned_by(
         fit(
             smallnet(), make_task("adding", length=10), recipe=load_recipe("adding-lstm", overrides=["prune.share=0.4"])
         )
+
+
+def test_an_end_before_the_start_is_refused() -> None:
+    with pytest.raises(OptionError, match=r"prune\.end: expected a share above the start, 0\.9, got 0\.8"):
+        load_recipe("digits", overrides=["prune.share=0.4", "prune.start=0.9", "prune.end=0.8"])

@@ -80,11 +80,12 @@ class Processes:
         return tuple(tensor.tolist())
 
     def sum_tensor(self, tensor: Tensor) -> Tensor:
-        """The sum over the processes."""
-        if self.world > 1:
-            tensor = tensor.to(_message_device())
-            dist.all_reduce(tensor)
-        return tensor.cpu()
+        """The sum over the processes of a tensor of one shape, on the CPU; ``tensor`` itself stays as it is."""
+        if self.world == 1:
+            return tensor.cpu()
+        total = tensor.to(_message_device(), copy=True)
+        dist.all_reduce(total)
+        return total.cpu()
 
     def gather(self, value: T) -> list[T]:
         """Everybody's ``value``, by rank; nobody goes on before all have come here."""

@@ -118,8 +118,16 @@ class PruneOptions(Options):
     """
 
     share: Annotated[float, Field(ge=0, le=0.5)] = 0.0
-    start: Share = 0.4
-    end: Share = 0.8
+    start: Annotated[float, Field(ge=0, lt=1)] = 0.4
+    end: Share = 1.0
+
+    @field_validator("end")
+    @classmethod
+    def _follows_the_start(cls, end: float, info: ValidationInfo) -> float:
+        start = info.data.get("start")
+        if start is not None and end <= start:
+            raise ValueError(f"a share above the start, {start:g}")
+        return end
 
 
 class SequenceOptions(Options):
