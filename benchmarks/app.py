@@ -26,13 +26,13 @@ from statistics import median, quantiles
 import numpy as np
 import torch
 
-from assay.app.breaking import AttackChoice, break_picture
-from assay.app.picture import sample_at
-from assay.app.subject import Subject
 from assay.data.dataset import to_unit_range
 from assay.data.sources import load_dataset
-from assay.models.loading import load_model
+from assay.models.sources import load_model
 from assay.runtime import describe_environment
+from assay.views.breaking import AttackChoice, break_picture
+from assay.views.picture import sample_at
+from assay.views.subject import Subject
 
 UNDONE = (0, 0, 0, 0, 0, 1, 1, 1, 1, 8, 256, False)  # the twelve operations, changing nothing
 WAIT = 300  # milliseconds that an answer may take

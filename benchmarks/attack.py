@@ -31,7 +31,7 @@ from assay.attacks import Adaptive, Attack, Pgd, Standard, measure_epsilon_curve
 from assay.data.dataset import ImageDataset
 from assay.data.sources import load_dataset
 from assay.evaluate import predict
-from assay.models.loading import load_model
+from assay.models.sources import load_model
 from assay.runtime import describe_environment, keep_freed_memory
 
 EPSILON, STEP, BATCH = 8 / 255, 2 / 255, 250

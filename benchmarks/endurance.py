@@ -20,8 +20,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from assay.check.budget import BUDGETS
 from assay.check.run import run_check
+from assay.check.stages import BUDGETS
 from assay.data.dataset import ImageDataset
 from assay.files import write_atomically
 from assay.models.architectures import build

@@ -184,8 +184,8 @@ def recipes() -> Iterator[bytes]:
 def checkups() -> Iterator[bytes]:
     import torch
 
-    from assay.check.budget import BUDGETS
     from assay.check.run import run_check
+    from assay.check.stages import BUDGETS
     from assay.data.dataset import ImageDataset
     from assay.models.architectures import build
 
@@ -199,13 +199,13 @@ def checkups() -> Iterator[bytes]:
 
 def make_targets() -> tuple[Target, ...]:
     """Every reader of files that come from outside."""
-    from assay.data.decode import decode
+    from assay.data.pictures import decode
     from assay.data.sources import load_dataset
     from assay.lowrank.sources import open_matrix
-    from assay.models.run_folder import read_config
+    from assay.models.sources.run_folder import read_config
     from assay.models.weights import read_weights
+    from assay.records.reading import read_checkup
     from assay.report.junit import render_junit
-    from assay.report.reading import read_checkup
     from assay.report.sarif import render_sarif
     from assay.training.recipes import load_recipe
 

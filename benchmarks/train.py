@@ -27,13 +27,13 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from assay.data.dataset import ImageDataset
 from assay.runtime import describe_environment, has_fast_bfloat16, keep_freed_memory
+from assay.training.augmentation import View, build_augmentation
 from assay.training.classifier import build_for, train_classifier
 from assay.training.objective import Objective, learn_images
 from assay.training.optimizers import build_optimizers, update
 from assay.training.recipes import Recipe, load_recipe
 from assay.training.sampling import micro_batches
 from assay.training.step import accumulate_gradient
-from assay.training.views import View, build_augmentation
 
 CONVOLUTIONS = ("aten::convolution_backward", "aten::mkldnn_convolution", "aten::addmm", "aten::mm")
 
@@ -151,7 +151,7 @@ def describe_step(recipe: Recipe, data: ImageDataset, images_per_second: float) 
 def measure_accuracy(recipe: Recipe, *, seeds: int, data_dir: Path | None) -> list[dict]:
     from assay.data.sources import load_dataset
     from assay.evaluate import measure_clean_accuracy
-    from assay.models.averaged_views import AveragedViews
+    from assay.models.wrappers import AveragedViews
 
     train = load_dataset(recipe.data, split="train", data_dir=data_dir)
     test = load_dataset(recipe.data, split="test", data_dir=data_dir)

@@ -7,10 +7,10 @@ import torch
 from torch import nn
 
 import assay
-from assay.app.breaking import AttackChoice, break_picture, find_smallest
-from assay.app.looking import look
-from assay.app.picture import alter, sample_at
-from assay.app.subject import Subject
+from assay.views.breaking import AttackChoice, break_picture, find_smallest
+from assay.views.looking import look
+from assay.views.picture import alter, sample_at
+from assay.views.subject import Subject
 
 torch.manual_seed(0)
 data = assay.load_dataset("digits")

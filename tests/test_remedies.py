@@ -6,8 +6,8 @@ import pytest
 
 from assay.data.sequences import adding_problem
 from assay.errors import OptionError
-from assay.records.remedies import RemedyComparison, RemedyRun
-from assay.remedies import REMEDIES, compare_remedies, judge_remedies
+from assay.records.recurrence import RemedyComparison, RemedyRun
+from assay.tracing.remedies import REMEDIES, compare_remedies, judge_remedies
 
 
 def test_every_remedy_runs_and_two_comparisons_are_equal() -> None:

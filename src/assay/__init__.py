@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from assay.data.sources import load_dataset
     from assay.errors import AssayError, InputError
     from assay.evaluate import measure_clean_accuracy
-    from assay.models.loading import load_model
+    from assay.models.sources import load_model
     from assay.records.checkup import Checkup
     from assay.report.page import render_page
     from assay.training.loop import fit
@@ -38,7 +38,7 @@ _HOMES = {
     "fit": "assay.training.loop",
     "judge": "assay.verdict",
     "load_dataset": "assay.data.sources",
-    "load_model": "assay.models.loading",
+    "load_model": "assay.models.sources",
     "load_recipe": "assay.training.recipes",
     "measure_clean_accuracy": "assay.evaluate",
     "measure_epsilon_curve": "assay.attacks.measure",

@@ -10,14 +10,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from assay.data.dataset import Batch, ImageDataset, to_unit_range
-from assay.data.samples import keep_right
+from assay.data.dataset import Batch, ImageDataset, keep_right, to_unit_range
 from assay.data.sequences import TEST, SequenceTask
 from assay.errors import ModelError
-from assay.records.accuracy import CalibrationBin, ClassAccuracy, CleanAccuracy
+from assay.records.accuracy import CalibrationBin, ClassAccuracy, CleanAccuracy, SequenceAccuracy
 from assay.records.samples import SampleBits
-from assay.records.sequence_accuracy import SequenceAccuracy
 from assay.runtime import device_of, dtype_of, preserved
+from assay.runtime.processes import Processes
 
 Transform = Callable[[Batch], Tensor]  # a batch of bytes to a batch of bytes of the same shape
 
@@ -75,6 +74,21 @@ def predict(
     started = time.perf_counter()
     logits = run_over(model, (prepare(batch) for batch in dataset.batches(batch_size)), n=len(dataset))
     return Predictions(logits, dataset.labels, time.perf_counter() - started)
+
+
+def predict_shared(model: nn.Module, dataset: ImageDataset, processes: Processes) -> Predictions:
+    """:func:`predict`, each sample by the process whose turn it is; all of them get all the logits."""
+    if processes.world == 1:
+        return predict(model, dataset)
+    mine = torch.arange(processes.rank, len(dataset), processes.world)
+    part = predict(model, dataset.subset(mine)) if len(mine) else None
+    parts = processes.gather(None if part is None else (mine, part.logits, part.seconds))
+    logits = torch.full((len(dataset), len(dataset.classes)), float("nan"))
+    for found in parts:
+        if found is not None:
+            logits[found[0]] = found[1]
+    seconds = max(found[2] for found in parts if found is not None)
+    return Predictions(logits, dataset.labels, seconds)
 
 
 def run_over(model: nn.Module, batches: Iterable[Tensor], *, n: int) -> Tensor:

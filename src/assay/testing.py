@@ -17,7 +17,7 @@ import math
 from torch import nn
 
 from assay.attacks.measure import measure_robust_accuracy
-from assay.attacks.plan import Attack
+from assay.attacks.options import Attack
 from assay.data.dataset import ImageDataset
 from assay.errors import OptionError
 from assay.evaluate import measure_clean_accuracy

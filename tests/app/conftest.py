@@ -16,8 +16,8 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from assay.app.subject import Subject
 from assay.data.dataset import ImageDataset
+from assay.views.subject import Subject
 
 
 class Linear(nn.Module):

@@ -6,14 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from assay.app.factoring import factor_picture
-from assay.app.limits import Limits
-from assay.app.recurring import CELLS, RecurrenceChoice, measure_recurrence
 from assay.errors import OptionError
-from assay.lowrank.hessian import Hessian
-from assay.lowrank.pictures import luma
-from assay.models.recurrent_matrix import make_recurrent_matrix
-from assay.models.sequence import build_sequence_model, shape_recurrence
+from assay.lowrank.landscape import Hessian
+from assay.lowrank.summary import luma
+from assay.models.sequence import build_sequence_model, make_recurrent_matrix, shape_recurrence
+from assay.views.factoring import factor_picture
+from assay.views.recurring import CELLS, RecurrenceChoice, measure_recurrence
+from assay.views.subject import Limits
 
 
 def test_a_picture_of_a_rank_is_the_truncated_svd_of_each_channel():

@@ -8,13 +8,12 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from assay.app.breaking import OFFERED, AttackChoice, as_fraction, break_picture, find_smallest
-from assay.app.limits import Limits, OutOfTimeError
-from assay.app.looking import look
-from assay.app.picture import sample_at
-from assay.app.subject import Subject
-from assay.attacks.registry import PRESETS
+from assay.attacks.methods import PRESETS
 from assay.errors import ModelError, OptionError
+from assay.views.breaking import OFFERED, AttackChoice, as_fraction, break_picture, find_smallest
+from assay.views.looking import look
+from assay.views.picture import sample_at
+from assay.views.subject import Limits, OutOfTimeError, Subject
 
 PATIENT = Limits(seconds=200)  # the first image operation on a machine compiles its kernels
 

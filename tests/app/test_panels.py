@@ -8,13 +8,13 @@ from html.parser import HTMLParser
 import pytest
 import torch
 
-from assay.app.breaking import AttackChoice, break_picture, find_smallest
-from assay.app.factoring import factor_picture
-from assay.app.looking import look
 from assay.app.panels import show_breakage, show_error, show_factored, show_look, show_recurrence, style
-from assay.app.picture import alter, sample_at
-from assay.app.recurring import RecurrenceChoice, measure_recurrence
 from assay.report.theme import COLOURS
+from assay.views.breaking import AttackChoice, break_picture, find_smallest
+from assay.views.factoring import factor_picture
+from assay.views.looking import look
+from assay.views.picture import alter, sample_at
+from assay.views.recurring import RecurrenceChoice, measure_recurrence
 
 HOSTILE = '"><img src=x onerror=alert(1)>\u202e'
 

@@ -8,10 +8,10 @@ import pytest
 import torch
 from PIL import Image
 
-from assay.app.limits import Limits
-from assay.app.picture import alter, pick_sample, read_picture, sample_at
 from assay.augment.plan import apply_operation
 from assay.errors import DataError, OptionError
+from assay.views.picture import alter, pick_sample, read_picture, sample_at
+from assay.views.subject import Limits
 
 
 def test_a_sample_is_found_by_its_id_and_by_the_name_that_reports_use(network):

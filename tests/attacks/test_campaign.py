@@ -7,10 +7,9 @@ import pytest
 import torch
 
 from assay.attacks import campaign
-from assay.attacks.campaign import Shard, merge_campaign, run_campaign
+from assay.attacks.campaign import Shard, confidence_sequence, merge_campaign, run_campaign
 from assay.attacks.measure import measure_robust_accuracy
-from assay.attacks.presets import Pgd
-from assay.attacks.sequence import confidence_sequence
+from assay.attacks.methods.gradient import Pgd
 from assay.errors import DataError, OptionError, OutputError
 from assay.files import exclusive
 from assay.records.accuracy import wilson_interval

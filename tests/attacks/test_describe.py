@@ -7,9 +7,9 @@ import pytest
 import torch
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from assay.attacks.describe import describe_attack, psnr, ssim
+from assay.attacks.examples import describe_attack, psnr, ssim
 from assay.attacks.measure import measure_robust_accuracy
-from assay.attacks.presets import Pgd
+from assay.attacks.methods.gradient import Pgd
 from assay.records.attack import AttackAnatomy
 
 

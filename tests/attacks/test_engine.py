@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from assay.attacks.engine import attack
-from assay.attacks.presets import Fgsm, Pgd, SignedSteps
+from assay.attacks.methods.gradient import Fgsm, Pgd, SignedSteps
 from assay.attacks.threat import GEOMETRIES
 from assay.errors import DataError, ModelError, OptionError
 
@@ -161,7 +161,7 @@ def test_a_success_that_the_untouched_model_does_not_confirm_is_counted_and_drop
 
 
 def test_a_perturbation_outside_the_ball_never_counts(linear, near_grey, monkeypatch):
-    from assay.attacks import gradient_steps
+    from assay.attacks.methods import gradient as gradient_steps
 
     images, labels = near_grey
 
@@ -235,7 +235,7 @@ def test_bad_input_is_one_clear_line(linear, change, error, message):
 )
 def test_bad_options_name_the_field(options):
     (name,) = options
-    from assay.attacks.registry import find_attack
+    from assay.attacks.methods import find_attack
 
     with pytest.raises(OptionError, match=f"pgd: {name}: expected "):
         find_attack("pgd", options)
@@ -262,7 +262,7 @@ def test_steps_that_go_round_in_circles_end():
 
 
 def test_fingerprints_tell_images_apart():
-    from assay.attacks.gradient_steps import fingerprints
+    from assay.attacks.methods.gradient import fingerprints
 
     images = torch.rand(50, 3, 4, 4)
     changed = images.clone()

@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy.optimize import linprog, minimize
 
-from assay.attacks.hyperplane import reach
+from assay.attacks.methods.fab import reach
 from assay.attacks.threat import GEOMETRIES
 
 

@@ -11,10 +11,10 @@ import torch
 from PIL import Image
 
 from assay.attacks.engine import attack
-from assay.attacks.gallery import pick_gallery
+from assay.attacks.examples import pick_gallery
 from assay.attacks.measure import count_right_after_rounding, crossing, measure_epsilon_curve, measure_robust_accuracy
-from assay.attacks.presets import Pgd, SignedSteps
-from assay.attacks.registry import PRESETS
+from assay.attacks.methods import PRESETS
+from assay.attacks.methods.gradient import Pgd, SignedSteps
 from assay.errors import DataError, OptionError
 from assay.evaluate import predict
 from assay.records.attack import EpsilonPoint, RobustAccuracy

@@ -6,12 +6,12 @@ import pytest
 import torch
 from torch import nn
 
+from assay.attacks.early_stopping import Patience
 from assay.attacks.engine import attack
-from assay.attacks.ensemble import Adaptive, Standard
-from assay.attacks.external import External, Transfer
-from assay.attacks.patience import Patience
-from assay.attacks.presets import Fgsm, Pgd, Transforms
-from assay.attacks.transforms import STRENGTHS, WorstTransform
+from assay.attacks.methods.ensembles import Adaptive, Standard
+from assay.attacks.methods.external import External, Transfer
+from assay.attacks.methods.gradient import Fgsm, Pgd, Transforms
+from assay.attacks.methods.transforms import STRENGTHS, WorstTransform
 from assay.augment.operations import CODES, TWELVE
 from assay.augment.plan import apply_operation
 from assay.errors import ModelError, OptionError

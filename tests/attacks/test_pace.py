@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 
 from assay.attacks import engine
-from assay.attacks.ensemble import Adaptive, Standard
-from assay.attacks.pace import Pace
+from assay.attacks.early_stopping import Pace
+from assay.attacks.methods.ensembles import Adaptive, Standard
 
 
 def watch(margins: list[float], steps: int = 10) -> list[bool]:

@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch import nn
 
-from assay.attacks import rounding
+from assay.attacks import surrogate as rounding
 from assay.attacks.engine import attack
+from assay.attacks.methods.gradient import Pgd
 from assay.attacks.network import opened
-from assay.attacks.presets import Pgd
-from assay.attacks.rounding import round_to_bfloat16
+from assay.attacks.surrogate import round_to_bfloat16
 from assay.errors import OptionError
 
 

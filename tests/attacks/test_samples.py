@@ -11,11 +11,11 @@ import torch
 from PIL import Image
 from torch import nn
 
+from assay.attacks.examples import arrange, pick_samples, share_out
 from assay.attacks.measure import measure_robust_accuracy
-from assay.attacks.samples import arrange, pick_samples, share_out
 from assay.data.dataset import ImageDataset
 from assay.errors import DataError
-from assay.records.sample_gallery import SampleGallery
+from assay.records.attack import SampleGallery
 
 
 class MeanAgainst(nn.Module):

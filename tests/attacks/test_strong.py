@@ -10,14 +10,14 @@ import torch
 from scipy.optimize import linprog
 from torch import nn
 
-from assay.attacks.apgd import Apgd
-from assay.attacks.apgd_l1 import ApgdL1, _sparse
+from assay.attacks.batch import Answer, Samples
 from assay.attacks.engine import attack
-from assay.attacks.ensemble import ApgdCe, ApgdT, FabT, MinimumNorm, SquareSearch, Standard
-from assay.attacks.lanes import Answer, Samples
 from assay.attacks.measure import measure_epsilon_curve, measure_robust_accuracy
-from assay.attacks.presets import Pgd, RandomNoise
-from assay.attacks.square_lp import SquareLp
+from assay.attacks.methods.apgd import Apgd
+from assay.attacks.methods.apgd_l1 import ApgdL1, _sparse
+from assay.attacks.methods.ensembles import ApgdCe, ApgdT, FabT, MinimumNorm, SquareSearch, Standard
+from assay.attacks.methods.gradient import Pgd, RandomNoise
+from assay.attacks.methods.square import SquareLp
 from assay.attacks.threat import GEOMETRIES, Threat
 
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from assay.attacks.engine import attack
-from assay.attacks.ensemble import Adaptive, ApgdCe, ApgdT, FabT, MinimumNorm, SquareSearch, Standard
-from assay.attacks.presets import Pgd
+from assay.attacks.methods.ensembles import Adaptive, ApgdCe, ApgdT, FabT, MinimumNorm, SquareSearch, Standard
+from assay.attacks.methods.gradient import Pgd
 from assay.errors import DataError
 
 ATTACKS = {

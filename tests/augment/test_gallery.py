@@ -9,9 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
-from assay.augment.gallery import draw_operations, draw_policy, sweep_operation
+from assay.augment.gallery import draw_operations, draw_policy, render_gallery, sweep_operation
 from assay.augment.operations import TWELVE
-from assay.augment.page import render_gallery
 from assay.augment.plan import apply_operation
 from assay.augment.policies import flip_crop
 from assay.augment.sheet import render_sheet

@@ -15,11 +15,10 @@ from assay.check.stages import STAGES, first_mixed
 from assay.data.dataset import ImageDataset
 from assay.errors import ModelError
 from assay.records.accuracy import CleanAccuracy
-from assay.records.attack import AdversarialGallery, AttackSanity, EpsilonCurve, RobustAccuracy
+from assay.records.attack import AdversarialGallery, AttackSanity, EpsilonCurve, RobustAccuracy, SampleGallery
 from assay.records.checkup import Checkup
+from assay.records.configuration import ModeAudit
 from assay.records.gradients import GradientFlow, InputGradients
-from assay.records.mode import ModeAudit
-from assay.records.sample_gallery import SampleGallery
 from assay.verdict import RULES
 from assay.verdict.catalogue import ON_REQUEST
 

@@ -12,7 +12,7 @@ from functools import cache
 import pytest
 
 from assay.claims import Settings, find_claims
-from assay.claims.workers import examine
+from assay.claims.run import examine
 from assay.records.claims import ClaimResult
 
 

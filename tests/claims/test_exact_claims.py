@@ -10,7 +10,7 @@ from torchvision.models import resnet18
 
 from assay.claims import Settings
 from assay.claims.group_by_name import group_by_name
-from assay.claims.matrix import picture_matrix
+from assay.claims.subjects import picture_matrix
 from assay.records.claims import ClaimResult, Fact
 
 Examined = Callable[[str], ClaimResult]

@@ -8,10 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from assay.models.loading import open_model
+from assay.models.sources import open_model
 from assay.records.checkup import Checkup
-from assay.records.comparison import Comparison
-from assay.records.fixes import AppliedFix
+from assay.records.comparison import AppliedFix, Comparison
 
 Run = Callable[..., object]
 

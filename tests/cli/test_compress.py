@@ -10,9 +10,9 @@ import torch
 from torch import nn
 
 from assay.cli.main import app
-from assay.compress import candidates
-from assay.lowrank.latency import Latency
-from assay.models.loading import load_model
+from assay.compression import network as candidates
+from assay.compression.network import Latency
+from assay.models.sources import load_model
 from assay.records.compression import CompressionReport
 from assay.report.compression_page import find_wins, render_compression_page
 

@@ -13,16 +13,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from assay.app.breaking import AttackChoice, break_picture, find_smallest
-from assay.app.factoring import factor_picture
 from assay.app.panels import show_breakage, show_factored, show_recurrence
-from assay.app.picture import alter, read_picture, sample_at
-from assay.app.recurring import RecurrenceChoice, measure_recurrence
-from assay.app.subject import Subject
 from assay.data.dataset import to_unit_range
 from assay.data.sources import load_dataset
-from assay.lowrank.pictures import read_channels
-from assay.models.loading import load_model
+from assay.lowrank.summary import read_channels
+from assay.models.sources import load_model
+from assay.views.breaking import AttackChoice, break_picture, find_smallest
+from assay.views.factoring import factor_picture
+from assay.views.picture import alter, read_picture, sample_at
+from assay.views.recurring import RecurrenceChoice, measure_recurrence
+from assay.views.subject import Subject
 
 FACTORY = """
 import torch

@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 from assay.cli.main import app
 from assay.data.sequences import adding_problem
 from assay.errors import AssayError
-from assay.report.reading import read_checkup
+from assay.records.reading import read_checkup
 from assay.training.recipes import load_recipe
 from assay.training.sequence_model import train_sequence_model
 

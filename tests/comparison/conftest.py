@@ -11,8 +11,8 @@ import pytest
 
 from assay.records.accuracy import ClassAccuracy, CleanAccuracy
 from assay.records.attack import EpsilonCurve, EpsilonPoint, RobustAccuracy
+from assay.records.base import Environment
 from assay.records.checkup import Checkup, Subject
-from assay.records.environment import Environment
 from assay.records.samples import SampleBits, SampleLevels, SampleSet, write_runs
 from assay.verdict import judge
 

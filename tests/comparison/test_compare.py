@@ -21,7 +21,7 @@ from assay.errors import InputError
 from assay.records.checkup import Checkup
 from assay.records.comparison import Comparison, Difference
 from assay.report.comparison_page import render_comparison
-from assay.report.comparison_text import print_comparison
+from assay.report.terminal.comparison import print_comparison
 
 Make = Callable[..., Checkup]
 

@@ -13,7 +13,7 @@ from assay.cli.main import app
 from assay.comparison import trace_history
 from assay.errors import InputError
 from assay.records.checkup import Checkup
-from assay.records.history import History
+from assay.records.comparison import History
 from assay.report.history_page import render_history
 
 Make = Callable[..., Checkup]

@@ -47,7 +47,14 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
 
 @pytest.mark.parametrize(
     "module",
-    ["assay", "assay.cli.main", "assay.records.checkup", "assay.verdict", "assay.report.page", "assay.report.text"],
+    [
+        "assay",
+        "assay.cli.main",
+        "assay.records.checkup",
+        "assay.verdict",
+        "assay.report.page",
+        "assay.report.terminal.check",
+    ],
 )
 def test_import_needs_no_torch(module: str) -> None:
     code = f"import sys, {module}; sys.exit('torch' in sys.modules)"

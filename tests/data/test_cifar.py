@@ -9,8 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from assay.data import cifar
-from assay.data.sources import load_dataset
+from assay.data.sources import cifar, load_dataset
 from assay.errors import DataError
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (60, 3, 32, 32), dtype=np.uint8)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from assay.data.decode import FORMATS, Broken, decode
+from assay.data.pictures import FORMATS, Broken, decode
 from assay.data.sources import load_dataset
 from assay.errors import DataError
 

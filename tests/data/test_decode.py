@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image
 
-from assay.data import decode as decode_module
-from assay.data.decode import Broken, Encoded, decode, decode_pictures
+from assay.data import pictures as decode_module
+from assay.data.pictures import Broken, Encoded, decode, decode_pictures
 from assay.data.reading import Reading
 from assay.errors import DataError
 

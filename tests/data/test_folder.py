@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from assay.data.decode import decode
+from assay.data.pictures import decode
 from assay.data.sources import load_dataset
 from assay.errors import DataError
 

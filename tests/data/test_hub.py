@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from assay.data.hub import choose_tables
 from assay.data.sources import load_dataset
+from assay.data.sources.hub import choose_tables
 from assay.errors import DataError, DependencyError
 
 

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from assay.data.idx import FASHION_CLASSES, read_idx
 from assay.data.sources import load_dataset
+from assay.data.sources.idx import FASHION_CLASSES, read_idx
 from assay.errors import DataError
 
 Writer = Callable[[Path, np.ndarray], Path]

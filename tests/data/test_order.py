@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from assay.data.order import choose_samples, interleave, is_grouped
+from assay.data.selection import choose_samples, interleave, is_grouped
 
 labels_of = st.lists(st.integers(0, 5), min_size=1, max_size=60).map(np.array)
 

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from assay.data import decode
+from assay.data import pictures as decode
 from assay.data.sources import load_dataset
 from assay.errors import DataError
 

@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from assay.data.idx import FASHION_CLASSES
-from assay.data.published import CIFAR10, FASHION_MNIST, MNIST, PUBLISHED, cache_folder, load_published
 from assay.data.reading import Reading
 from assay.data.sources import load_dataset
+from assay.data.sources.idx import FASHION_CLASSES
+from assay.data.sources.published import CIFAR10, FASHION_MNIST, MNIST, PUBLISHED, cache_folder, load_published
 from assay.errors import DataError
 
 DIGITS = [7, 2, 1, 0, 4, 1, 4, 9, 5, 9]
@@ -71,7 +71,7 @@ def test_the_other_set_with_the_same_file_names_is_not_taken_for_it(
     add_idx(tmp_path, CLOTHES)
     assert load_dataset("fashion-mnist", data_dir=tmp_path).classes == FASHION_CLASSES
     asked = []
-    monkeypatch.setattr("assay.data.published.fetch", lambda file, _: asked.append(file.name) or add_cache())
+    monkeypatch.setattr("assay.data.sources.published.fetch", lambda file, _: asked.append(file.name) or add_cache())
 
     def add_cache() -> None:
         add_idx(cache_folder() / "mnist", DIGITS)

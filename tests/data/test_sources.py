@@ -92,7 +92,7 @@ def test_a_folder_that_may_not_be_read_is_one_line(tmp_path: Path, monkeypatch: 
     def refuse(path: Path) -> None:
         raise PermissionError(13, "Permission denied", str(path))
 
-    monkeypatch.setattr("assay.data.paths.os.scandir", refuse)
+    monkeypatch.setattr("assay.data.sources.paths.os.scandir", refuse)
     with pytest.raises(DataError, match=rf"^{tmp_path}: expected data that can be read, got Permission denied"):
         load_dataset(str(tmp_path))
 

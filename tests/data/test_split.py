@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from assay.data.dataset import ImageDataset
-from assay.data.split import stratified_split
+from assay.data.selection import stratified_split
 from assay.errors import DataError, OptionError
 
 

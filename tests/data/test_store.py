@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from assay.data import store as store_module
-from assay.data.store import PictureStore
+from assay.data import pictures as store_module
+from assay.data.pictures import PictureStore
 from assay.errors import DataError
 
 GREY = np.arange(6, dtype=np.uint8).reshape(2, 3)

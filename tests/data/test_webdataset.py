@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from assay.data.decode import decode
+from assay.data.pictures import decode
 from assay.data.sources import load_dataset
-from assay.data.webdataset import expand_braces
+from assay.data.sources.webdataset import expand_braces
 from assay.errors import DataError
 
 

@@ -8,7 +8,7 @@ from torch import nn
 
 from assay.data.dataset import ImageDataset
 from assay.diagnostics.batchnorm import audit_normalization
-from assay.records.normalization import NormalizationAudit
+from assay.records.configuration import NormalizationAudit
 
 
 def model_with(mean: float, variance: float, **options) -> nn.Sequential:

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from assay.data.dataset import ImageDataset
 from assay.diagnostics.curvature import hessian_product, hutchinson, lanczos, measure_curvature
-from assay.records.curvature import Curvature
+from assay.records.gradients import Curvature
 
 
 def tiny() -> ImageDataset:

@@ -4,8 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from assay.augment.levels import levels_of
-from assay.augment.operations import OPERATIONS, TWELVE, find_operation
+from assay.augment.operations import OPERATIONS, TWELVE, find_operation, levels_of
 from assay.augment.plan import apply_operation
 from assay.augment.randomness import draw_integers
 from assay.data.dataset import ImageDataset

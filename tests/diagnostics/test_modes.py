@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from assay.diagnostics.modes import audit_modes
 from assay.errors import DataError, ModelError
-from assay.records.mode import ModeAudit
+from assay.records.configuration import ModeAudit
 
 
 def small(*, dropout: float = 0.5) -> nn.Sequential:

@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from assay.diagnostics.omega import omega
 from assay.diagnostics.unroll import unrolled
 from assay.errors import ModelError
+from assay.tracing.remedies import omega
 
 
 def traced(module: nn.RNNBase, x: torch.Tensor):

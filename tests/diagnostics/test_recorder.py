@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from assay.diagnostics.recorder import trace
 from assay.errors import ModelError, OptionError
-from assay.records.depth_trace import DepthTrace
+from assay.records.gradients import DepthTrace
 
 
 def small() -> nn.Sequential:

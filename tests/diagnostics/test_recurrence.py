@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from assay.diagnostics.decay import fit_decay
 from assay.diagnostics.recurrence import analyse_matrix, jacobian_product, log_power_norms, recurrent_matrices
+from assay.diagnostics.time import fit_decay
 from assay.errors import ModelError
 
 

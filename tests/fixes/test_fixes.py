@@ -12,27 +12,25 @@ from torch import nn
 
 from assay.check import Budget, run_check
 from assay.check.stages import Bench
-from assay.compress.run import Compressed, Plan
-from assay.compress.save import save_compressed
+from assay.compression.run import Compressed, Plan, save_compressed
 from assay.data.dataset import ImageDataset
 from assay.evaluate import measure_clean_accuracy, predict
 from assay.fixes import Fixed, apply_fixes
-from assay.fixes.compression import COMPRESSION
 from assay.fixes.fix import RefusedError, Workshop
+from assay.fixes.model_fixes import COMPRESSION, TEMPERATURE, fit_temperature
 from assay.fixes.recurrent import CLIPPING, FORGET_BIAS
 from assay.fixes.run import FIXES, leave_out_tested
-from assay.fixes.temperature import TEMPERATURE, fit_temperature
 from assay.models.image_reader import ImageReader, ReaderOptions
-from assay.models.loading import open_model
-from assay.models.normalize import Normalize, choose_normalization
 from assay.models.sequence import build_sequence_model
+from assay.models.sources import open_model
 from assay.models.speednet import build_speednet
+from assay.models.wrappers import Normalize, choose_normalization
 from assay.records.checkup import Checkup
-from assay.records.fixes import AppliedFix
+from assay.records.comparison import AppliedFix
 from assay.records.recurrence import TimeTrace
 from assay.records.training import DecayGroups
 from assay.report.page import render_page
-from assay.training.optimizer_audit import audit_optimizer
+from assay.training.param_groups import audit_optimizer
 from assay.verdict import RULES
 
 SMALL = Budget(name="quick", clean=None, attacked=24, probed=48, steps=2, restarts=1, shown=2)
@@ -223,7 +221,7 @@ def test_layers_are_compressed_on_images_that_are_not_tested(good: nn.Module, mo
         seen.extend((train, test))
         return Compressed(model, (), report=None)
 
-    monkeypatch.setattr("assay.fixes.compression.compress", nothing_is_faster)
+    monkeypatch.setattr("assay.fixes.model_fixes.compress", nothing_is_faster)
     with pytest.raises(RefusedError, match="no layer became both thinner and faster"):
         COMPRESSION.apply(workshop(good, TEST))
     assert leave_out_tested(seen[0], TEST, "")[0] is seen[0]

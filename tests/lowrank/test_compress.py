@@ -6,20 +6,24 @@ import pytest
 import torch
 from torch import nn
 
-from assay.compress.candidates import Candidate, Weighed
-from assay.compress.fine_tuning import with_running_statistics
-from assay.compress.network import choose, compress_network, uniform
-from assay.compress.run import Plan, compress
-from assay.compress.save import save_compressed
-from assay.compress.traffic import chain_flops, find_sites
+from assay.compression.calibration import chain_flops, find_sites
+from assay.compression.network import (
+    Candidate,
+    Choice,
+    Latency,
+    Weighed,
+    allocate,
+    choose,
+    compress_network,
+    measure_latencies,
+    uniform,
+)
+from assay.compression.run import Plan, compress, save_compressed, with_running_statistics
 from assay.data.dataset import ImageDataset
 from assay.errors import ModelError, OptionError
-from assay.lowrank.allocate import Choice, allocate
-from assay.lowrank.latency import Latency, measure_latencies
-from assay.lowrank.layers import Traffic, balance, compose, fit_chain, rank_curve, truncate_weights
-from assay.lowrank.moments import DAMPING
+from assay.lowrank.layers import DAMPING, Traffic, balance, compose, fit_chain, rank_curve, truncate_weights
 from assay.models.factorized import LayerFactors, chain_for, install, read_structure
-from assay.models.loading import load_model
+from assay.models.sources import load_model
 
 KINDS = ["channel", "spatial", "tucker"]
 
@@ -274,7 +278,7 @@ def test_chain_flops_count_two_for_a_multiply_add() -> None:
 
 def test_the_whole_job(images: ImageDataset, model: nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
     # tiny layers never get faster: time is made to follow the work, so that the rest of the job has something to do
-    from assay.compress import candidates
+    from assay.compression import network as candidates
 
     def by_parameters(modules: list[nn.Module], inputs: torch.Tensor) -> tuple[Latency, ...]:
         sizes = [float(sum(p.numel() for p in m.parameters())) for m in modules]

@@ -16,7 +16,7 @@ from assay.lowrank.gauge import (
     same_solution,
     sharpness_of_scaling,
 )
-from assay.lowrank.hessian import Hessian
+from assay.lowrank.landscape import Hessian
 
 
 def draw(*shape: int, seed: int = 0) -> torch.Tensor:

@@ -7,8 +7,7 @@ import torch
 
 from assay.errors import DataError, OptionError
 from assay.lowrank.factorize import factorize
-from assay.lowrank.hessian import Hessian, critical_point, predict_spectrum
-from assay.lowrank.landscape import classify, draw_paths, landscape
+from assay.lowrank.landscape import Hessian, classify, critical_point, draw_paths, landscape, predict_spectrum
 from assay.records.factorization import Landscape
 
 

@@ -9,7 +9,7 @@ from torch.nn.utils.parametrizations import weight_norm
 
 from assay.errors import ModelError
 from assay.lowrank.spectrum import effective_rank, measure_spectra, rank_for_energy, stable_rank
-from assay.records.spectrum import LayerSpectra
+from assay.records.compression import LayerSpectra
 
 
 def with_spectrum(rows: int, columns: int, sigma: list[float], seed: int = 0) -> torch.Tensor:

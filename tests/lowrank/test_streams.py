@@ -89,7 +89,7 @@ def test_products_agree_with_dense_ones_in_every_form(x: np.ndarray, tmp_path: P
 
 
 def test_a_sparse_matrix_is_never_made_dense(monkeypatch: pytest.MonkeyPatch) -> None:
-    from assay.lowrank.sparse import Sparse
+    from assay.lowrank.matrix import Sparse
 
     def refuse(self: Sparse) -> None:
         raise AssertionError("made dense")

@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 from assay.models.anatomy import measure_anatomy
 from assay.models.architectures import build
-from assay.models.loading import load_model
+from assay.models.sources import load_model
 from assay.records.anatomy import BlockAnatomy
 
 

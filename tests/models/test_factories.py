@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from assay.models.factories import import_factory
-from assay.models.loading import load_model, open_model
+from assay.models.sources import load_model, open_model
+from assay.models.sources.factories import import_factory
 
 Refused = Callable[[Callable[[], object]], str]
 

@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 from assay.errors import DependencyError
-from assay.models.loading import load_model, open_model
-from assay.models.normalize import Normalized
+from assay.models.sources import load_model, open_model
+from assay.models.wrappers import Normalized
 
 Refused = Callable[[Callable[[], object]], str]
 IMAGENET = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])

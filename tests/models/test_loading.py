@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 
 from assay.models.architectures import build
-from assay.models.loading import load_model, open_model, parse_options
+from assay.models.sources import load_model, open_model, parse_options
 
 Refused = Callable[[Callable[[], object]], str]
 CLASSES = ["ant", "bee", "cat", "dog", "eel"]

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from assay.errors import OptionError
-from assay.models.normalize import PRESETS, Normalization, Normalize, Normalized, choose_normalization
+from assay.models.wrappers import PRESETS, Normalization, Normalize, Normalized, choose_normalization
 
 
 def test_subtracts_the_mean_and_divides_by_the_deviation_of_each_channel() -> None:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from assay.models.loading import load_model, open_model
+from assay.models.sources import load_model, open_model
 
 pytestmark = pytest.mark.shared
 FirstImages = Callable[[int], tuple[Tensor, Tensor]]

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from assay.attacks.engine import attack
-from assay.attacks.ensemble import ApgdCe, ApgdT, FabT, SquareSearch, Standard
-from assay.attacks.plan import Attack
-from assay.attacks.square_lp import _bump
+from assay.attacks.methods.ensembles import ApgdCe, ApgdT, FabT, SquareSearch, Standard
+from assay.attacks.methods.square import _bump
+from assay.attacks.options import Attack
 
 torchattacks = pytest.importorskip("torchattacks")
 

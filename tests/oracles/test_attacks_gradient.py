@@ -11,10 +11,10 @@ from torch.nn import functional as F
 
 from assay.attacks.engine import attack
 from assay.attacks.measure import measure_robust_accuracy
-from assay.attacks.presets import Fgsm, Pgd
+from assay.attacks.methods.gradient import Fgsm, Pgd
 from assay.data.dataset import ImageDataset
 from assay.data.sources import load_dataset
-from assay.models.loading import load_model
+from assay.models.sources import load_model
 
 N = 64
 

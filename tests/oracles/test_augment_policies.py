@@ -8,8 +8,7 @@ from torchvision.transforms import InterpolationMode, autoaugment
 
 from assay.augment.operations import OPERATIONS
 from assay.augment.plan import apply_plan
-from assay.augment.published import AutoAugment, RandAugment, TrivialAugmentWide
-from assay.augment.tables import magnitude_table, sub_policies
+from assay.augment.published import AutoAugment, RandAugment, TrivialAugmentWide, magnitude_table, sub_policies
 
 SPACES = {
     "randaugment": lambda bins, size: autoaugment.RandAugment()._augmentation_space(bins, size),

@@ -11,8 +11,17 @@ from statsmodels.stats.contingency_tables import mcnemar as mcnemar_of_statsmode
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import confint_proportions_2indep
 
-from assay.comparison.bootstrap import p_of_zero, percentile_interval, resample_apart, resample_paired
-from assay.comparison.exact import fisher, holm, mcnemar, newcombe, newcombe_paired
+from assay.comparison.statistics import (
+    fisher,
+    holm,
+    mcnemar,
+    newcombe,
+    newcombe_paired,
+    p_of_zero,
+    percentile_interval,
+    resample_apart,
+    resample_paired,
+)
 
 
 @given(st.integers(0, 300), st.integers(0, 300))

@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 
-from assay.training.distributed import joined_processes
+from assay.runtime.processes import joined_processes
 
 
 def network():

@@ -9,7 +9,7 @@ from typing import get_args
 import pytest
 
 from assay.records.attack import AdversarialExample, AdversarialGallery, RobustAccuracy
-from assay.records.measurements import Measurement
+from assay.records.checkup import Measurement
 from assay.records.notebook import ROWS, render_record
 
 HELPERS = runpy.run_path(str(Path(__file__).parents[1] / "report" / "test_every_record.py"))

@@ -15,8 +15,8 @@ from pydantic import TypeAdapter, ValidationError
 from assay.records.accuracy import CleanAccuracy, Proportion, wilson_interval
 from assay.records.attack import EpsilonCurve, EpsilonPoint, RobustAccuracy
 from assay.records.base import Record
+from assay.records.checkup import Measurement
 from assay.records.gradients import GradientFlow, LayerGradient
-from assay.records.measurements import Measurement
 
 
 def record_classes() -> list[type[Record]]:

@@ -7,8 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from assay.data.dataset import ImageDataset
-from assay.data.samples import identify_samples, keep_levels, keep_right
+from assay.data.dataset import ImageDataset, identify_samples, keep_levels, keep_right
 from assay.records.samples import SampleBits, SampleLevels, SampleSet, read_runs, write_runs
 
 

@@ -13,11 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from assay.records.base import Record
+from assay.records.base import Environment, Record
 from assay.records.checkup import Checkup, Stage, Subject
-from assay.records.environment import Environment
+from assay.records.configuration import ModeAudit
 from assay.records.finding import Remedy, Verdict
-from assay.records.mode import ModeAudit
 from assay.records.training import DecayGroups, ParameterGroup
 from assay.verdict import judge
 

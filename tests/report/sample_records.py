@@ -12,10 +12,17 @@ from PIL import Image
 
 from assay.records.accuracy import CalibrationBin, ClassAccuracy, CleanAccuracy
 from assay.records.anatomy import Anatomy, BlockAnatomy, LayerAnatomy
-from assay.records.attack import AdversarialExample, AdversarialGallery, EpsilonCurve, EpsilonPoint, RobustAccuracy
+from assay.records.attack import (
+    AdversarialExample,
+    AdversarialGallery,
+    EpsilonCurve,
+    EpsilonPoint,
+    PicturedSample,
+    RobustAccuracy,
+    SampleGallery,
+)
+from assay.records.compression import LayerSpectra, LayerSpectrum
 from assay.records.gradients import GradientFlow, InputGradients, InputGradientSample, LayerGradient
-from assay.records.sample_gallery import PicturedSample, SampleGallery
-from assay.records.spectrum import LayerSpectra, LayerSpectrum
 from assay.records.training import EpochSummary, TimeSplit, TrainingRun
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")

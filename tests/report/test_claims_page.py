@@ -11,6 +11,7 @@ import sys
 import pytest
 from rich.console import Console
 
+from assay.records.base import Environment
 from assay.records.claims import (
     Axis,
     Chart,
@@ -25,11 +26,10 @@ from assay.records.claims import (
     Reference,
     Sample,
 )
-from assay.records.environment import Environment
 from assay.report.claims_charts import draw_chart
 from assay.report.claims_page import _strip, render_claims
-from assay.report.claims_text import print_claims
 from assay.report.claims_wording import headline, region
+from assay.report.terminal.claims import print_claims
 
 
 def effect(**more: object) -> Effect:
@@ -143,7 +143,7 @@ def test_the_page_is_one_file_that_asks_for_nothing_and_runs_only_its_own_script
 
 
 def test_no_torch_is_needed_to_draw_it() -> None:
-    code = "import sys, assay.report.claims_page, assay.report.claims_text; assert 'torch' not in sys.modules"
+    code = "import sys, assay.report.claims_page, assay.report.terminal.claims; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 

@@ -11,8 +11,7 @@ import pytest
 from pydantic import BaseModel
 
 from assay.records.base import Record
-from assay.records.checkup import Checkup
-from assay.records.measurements import Measurement
+from assay.records.checkup import Checkup, Measurement
 from assay.records.samples import SampleBits, SampleLevels, SampleSet
 from assay.report.parts import Figure
 from assay.report.sections import build_sections

@@ -9,11 +9,10 @@ from html.parser import HTMLParser
 
 import pytest
 
-from assay.records.attack import AdversarialGallery
+from assay.records.attack import AdversarialGallery, SampleGallery
 from assay.records.checkup import Checkup
+from assay.records.compression import LayerSpectra
 from assay.records.gradients import InputGradients
-from assay.records.sample_gallery import SampleGallery
-from assay.records.spectrum import LayerSpectra
 from assay.report.page import render_page
 from assay.report.sections.samples import SHEET_BYTES
 

@@ -8,7 +8,7 @@ import pytest
 
 from assay.errors import InputError
 from assay.records.checkup import Checkup
-from assay.report.reading import read_checkup
+from assay.records.reading import read_checkup
 
 
 def test_what_was_written_is_read(checkup: Checkup, tmp_path: Path) -> None:

@@ -4,8 +4,8 @@ import re
 
 import pytest
 
+from assay.records.attack import SampleGallery
 from assay.records.checkup import Checkup
-from assay.records.sample_gallery import SampleGallery
 from assay.report.page import render_page
 from assay.report.parts import SampleGrid
 from assay.report.sections.samples import samples_section

@@ -10,9 +10,9 @@ from assay.records.accuracy import CleanAccuracy
 from assay.records.attack import AdversarialGallery, EpsilonCurve, RobustAccuracy
 from assay.records.base import Record
 from assay.records.checkup import Checkup
+from assay.records.compression import LayerSpectra
+from assay.records.configuration import ModeAudit
 from assay.records.gradients import GradientFlow, InputGradients
-from assay.records.mode import ModeAudit
-from assay.records.spectrum import LayerSpectra
 from assay.records.training import DecayGroups, TrainingRun
 from assay.report.page import render_page
 from assay.report.parts import Listing, Section

@@ -6,7 +6,7 @@ import pytest
 
 from assay.records.checkup import Checkup
 from assay.records.finding import Verdict
-from assay.report.standing import SEVERITY, in_order, states, tally_sentence
+from assay.report.summary import SEVERITY, in_order, states, tally_sentence
 
 
 @pytest.fixture

@@ -8,8 +8,8 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from assay.records.checkup import Checkup
-from assay.report.standing import tally_sentence
-from assay.report.text import print_summary
+from assay.report.summary import tally_sentence
+from assay.report.terminal.check import print_summary
 
 
 def printed(checkup: Checkup, *, width: int = 80, **options: object) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 
-from assay.records.depth_trace import DepthTrace, LayerTrace
+from assay.records.gradients import DepthTrace, LayerTrace
 from assay.records.recurrence import Decay, StateGradients, TimeConstants, TimeTrace
 from assay.report.trace_charts import forget_time_constants, gradients_over_time, layers_by_steps
 

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from assay import wording
 from assay.records.accuracy import Proportion
-from assay.report import wording
 
 GAP = "\u00a0"
 

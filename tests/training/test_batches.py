@@ -15,15 +15,12 @@ from torch.nn import functional as F
 
 from assay.data.dataset import Batch, ImageDataset, to_unit_range
 from assay.errors import DataError, DivergedError, OptionError
-from assay.training.adversaries import input_gradient, n_fgsm, pgd
-from assay.training.alternating import AlternatingFlipCrop
-from assay.training.batchnorm import refresh_batchnorm
+from assay.training.adversaries import GuardedAdversary, input_gradient, n_fgsm, pgd, watch_overfitting
+from assay.training.augmentation import AlternatingFlipCrop, View, build_augmentation, choose_side, cutmix, mixup
+from assay.training.averaging import refresh_batchnorm
 from assay.training.loop import fit
-from assay.training.mixing import cutmix, mixup
-from assay.training.overfitting import GuardedAdversary, watch_overfitting
 from assay.training.recipes import AdversaryOptions, AugmentOptions, Recipe
 from assay.training.sampling import Sampler, micro_batches
-from assay.training.views import View, build_augmentation, choose_side
 
 
 @settings(max_examples=50, deadline=None)

@@ -5,8 +5,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from assay.data.dataset import ImageDataset
-from assay.training.distillation import Distillation
 from assay.training.loop import fit
+from assay.training.objective import Distillation
 from assay.training.recipes import Recipe
 
 

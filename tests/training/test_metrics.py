@@ -11,8 +11,7 @@ import pytest
 
 from assay.errors import DependencyError, OutputError
 from assay.training.checkpoint import RunState
-from assay.training.metrics import MetricsLog, StepMetrics
-from assay.training.tensorboard import TensorBoardLog
+from assay.training.metrics import MetricsLog, StepMetrics, TensorBoardLog
 
 
 def metrics(step: int, **changes: float) -> StepMetrics:

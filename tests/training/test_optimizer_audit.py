@@ -7,9 +7,8 @@ import torch
 from torch import nn
 
 from assay.records.training import OptimizerAudit
-from assay.training.optimizer_audit import audit_optimizer
 from assay.training.optimizers import build_optimizers
-from assay.training.param_groups import split_parameters
+from assay.training.param_groups import audit_optimizer, split_parameters
 from assay.training.recipes import OptimizerOptions
 
 

@@ -10,11 +10,10 @@ from torch import nn
 
 from assay.errors import ModelError
 from assay.training.averaging import WeightAverage
-from assay.training.clipping import build_clip, clip_adaptively
-from assay.training.muon import Muon, orthogonalize
-from assay.training.optimizer_audit import audit_optimizer
-from assay.training.optimizers import build_optimizers, hidden_matrices, set_learning_rate
+from assay.training.optimizers import Muon, build_optimizers, hidden_matrices, orthogonalize, set_learning_rate
+from assay.training.param_groups import audit_optimizer
 from assay.training.recipes import AverageOptions, ClipOptions, OptimizerOptions
+from assay.training.step import build_clip, clip_adaptively
 
 
 @settings(max_examples=40, deadline=None)

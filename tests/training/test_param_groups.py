@@ -133,7 +133,7 @@ def test_groups_are_a_partition_of_what_is_trainable(kinds: list[str], data: st.
 
 
 def test_groups_of_the_public_resnet20_cover_its_parameters(shared: Path) -> None:
-    from assay.models.loading import load_model
+    from assay.models.sources import load_model
 
     model = load_model("resnet20", weights=shared / "models" / "resnet20-12fca82f.th")
     record = measure_decay_groups(model)

@@ -20,13 +20,13 @@ from torch.nn import functional as F
 from assay.data.dataset import ImageDataset, to_unit_range
 from assay.data.sequences import make_task
 from assay.errors import InterruptedRunError, OptionError
+from assay.runtime.processes import ALONE, Processes
 from assay.training.checkpoint import RunState
-from assay.training.distributed import ALONE, Processes
-from assay.training.image_curriculum import ImageCurriculum
 from assay.training.loop import fit
 from assay.training.metrics import StepMetrics
-from assay.training.pruning import PrunedSampler
 from assay.training.recipes import AugmentOptions, PruneOptions, Recipe, load_recipe
+from assay.training.sampling import PrunedSampler
+from assay.training.tasks import ImageCurriculum
 
 Make = Callable[[], nn.Module]
 

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from assay.data.sequences import TEST, TRAIN, SequenceTask, adding_problem, copy_memory
 from assay.errors import AssayError, DivergedError, InterruptedRunError, ModelError, OptionError
 from assay.evaluate import measure_sequence_accuracy
-from assay.models.loading import load_model
 from assay.models.sequence import build_sequence_model
+from assay.models.sources import load_model
 from assay.training.loop import fit
 from assay.training.metrics import StepMetrics
 from assay.training.recipes import Recipe

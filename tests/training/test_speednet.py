@@ -10,8 +10,8 @@ from torch.nn import functional as F
 from assay.data.dataset import ImageDataset
 from assay.errors import ModelError, OptionError
 from assay.models.architectures import build
-from assay.models.averaged_views import AveragedViews
 from assay.models.speednet import SpeedNet
+from assay.models.wrappers import AveragedViews
 from assay.training.classifier import build_for, measure_normalization
 from assay.training.recipes import Recipe
 

@@ -12,13 +12,12 @@ from typer.testing import CliRunner
 
 from assay.cli.main import app
 from assay.errors import InputError, OptionError
-from assay.records.baseline import Baseline
+from assay.records.base import Environment
 from assay.records.checkup import Checkup, Subject
-from assay.records.environment import Environment
-from assay.records.finding import Acceptance, Verdict
+from assay.records.finding import Acceptance, Baseline, Verdict
+from assay.records.reading import read_baseline
 from assay.report.junit import render_junit
 from assay.report.page import render_page
-from assay.report.reading import read_baseline
 from assay.report.sarif import render_sarif
 from assay.verdict import RULES
 from assay.verdict.baseline import accept_findings, apply_baseline

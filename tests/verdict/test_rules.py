@@ -10,10 +10,10 @@ from assay.errors import InputError
 from assay.records.accuracy import CleanAccuracy
 from assay.records.attack import AttackSanity, EpsilonCurve, EpsilonPoint, RobustAccuracy, SanityCheck
 from assay.records.base import Record
+from assay.records.compression import LayerSpectra, LayerSpectrum
+from assay.records.configuration import ModeAudit
 from assay.records.finding import Verdict
 from assay.records.gradients import GradientFlow, InputGradients, LayerGradient
-from assay.records.mode import ModeAudit
-from assay.records.spectrum import LayerSpectra, LayerSpectrum
 from assay.records.training import DecayGroups, ParameterGroup
 from assay.verdict import RULES, Evidence, find_rule, judge
 

@@ -4,12 +4,10 @@ import math
 
 import pytest
 
-from assay.records.accuracy import Proportion
-from assay.records.curvature import Curvature
-from assay.records.depth_trace import DepthTrace, LayerTrace
-from assay.records.normalization import InputConvention, NormalizationAudit, NormLayer
+from assay.records.accuracy import Proportion, SequenceAccuracy
+from assay.records.configuration import InputConvention, NormalizationAudit, NormLayer
+from assay.records.gradients import Curvature, DepthTrace, LayerTrace
 from assay.records.recurrence import Decay, StateGradients, TimeTrace
-from assay.records.sequence_accuracy import SequenceAccuracy
 from assay.verdict import find_rule, judge
 
 

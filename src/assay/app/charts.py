@@ -8,10 +8,10 @@ from collections.abc import Sequence
 import altair as alt
 from markupsafe import Markup
 
-from assay.app.factoring import Factored
-from assay.app.recurring import Recurrence
-from assay.report.drawing import ACCENT, ALARM, SERIES, SOFT, Row, colours, decades, source, tip, to_svg
+from assay.report.charts import ACCENT, ALARM, SERIES, SOFT, Row, colours, decades, source, tip, to_svg
 from assay.report.factor_charts import draw_gauge, draw_spectrum
+from assay.views.factoring import Factored
+from assay.views.recurring import Recurrence
 
 WIDTH, HEIGHT = 400, 190
 _DECADES = 12.0  # beyond this many powers of ten from 1 a curve leaves the chart

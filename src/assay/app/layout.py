@@ -9,21 +9,20 @@ from typing import Any
 
 import gradio as gr
 
-from assay.app.breaking import OFFERED, AttackChoice, break_picture, find_smallest
-from assay.app.factoring import factor_picture
-from assay.app.limits import LIMITS, Limits
-from assay.app.looking import look
 from assay.app.panels import show_breakage, show_error, show_factored, show_look, show_recurrence
-from assay.app.picture import Picture, alter, read_picture, sample_at
-from assay.app.recurring import CELLS, RecurrenceChoice, measure_recurrence
-from assay.app.subject import Subject
 from assay.augment.gallery import sweep_magnitudes
 from assay.augment.operations import TWELVE, find_operation
 from assay.data.dataset import to_unit_range
 from assay.errors import AssayError, DataError
-from assay.lowrank.pictures import read_channels
+from assay.lowrank.summary import read_channels
 from assay.records.attack import Norm
-from assay.report.wording import NORMS
+from assay.views.breaking import OFFERED, AttackChoice, break_picture, find_smallest
+from assay.views.factoring import factor_picture
+from assay.views.looking import look
+from assay.views.picture import Picture, alter, read_picture, sample_at
+from assay.views.recurring import CELLS, RecurrenceChoice, measure_recurrence
+from assay.views.subject import LIMITS, Limits, Subject
+from assay.wording import NORMS
 
 AS_IT_IS = "(as it is)"
 _ALONE: dict[str, Any] = {"concurrency_id": "model", "concurrency_limit": 1}  # the model has one user at a time

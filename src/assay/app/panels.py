@@ -9,15 +9,14 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 from markupsafe import Markup
 
 from assay.app import charts
-from assay.app.breaking import Breakage, as_fraction
-from assay.app.command import about, command
-from assay.app.factoring import Factored
-from assay.app.looking import Look
-from assay.app.recurring import Recurrence
-from assay.app.subject import Subject
 from assay.data.pictures import png_base64, to_bytes
 from assay.report.theme import custom_properties
-from assay.report.wording import NORMS, inert, percent
+from assay.views.breaking import Breakage, as_fraction
+from assay.views.factoring import Factored
+from assay.views.looking import Look
+from assay.views.recurring import Recurrence
+from assay.views.subject import Subject, about, command
+from assay.wording import NORMS, inert, percent
 
 SHOWN = 10  # classes with a bar
 

@@ -14,10 +14,9 @@ from pathlib import Path
 import torch
 
 from assay.app.guard import Guard
-from assay.app.limits import LIMITS, Limits
-from assay.app.subject import Subject
 from assay.augment.engine import prepare_kernels
 from assay.errors import DependencyError, OptionError
+from assay.views.subject import LIMITS, Limits, Subject
 
 ADDRESS = "127.0.0.1"
 FIRST_PORT, PORTS = 7860, 40

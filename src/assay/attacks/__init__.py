@@ -1,15 +1,14 @@
 """Threats, steps, attacks, and the engine that judges them."""
 
-from assay.attacks.describe import describe_attack
 from assay.attacks.engine import attack
-from assay.attacks.ensemble import Adaptive, ApgdCe, ApgdT, FabT, MinimumNorm, SquareSearch, Standard
-from assay.attacks.external import External, Transfer
-from assay.attacks.gallery import pick_gallery
+from assay.attacks.examples import describe_attack, pick_gallery
 from assay.attacks.measure import RobustnessMeasurement, measure_epsilon_curve, measure_robust_accuracy
-from assay.attacks.outcome import Outcome
-from assay.attacks.plan import Attack
-from assay.attacks.presets import Fgsm, Pgd, RandomNoise, SignedSteps, Transforms
-from assay.attacks.registry import PRESETS, find_attack
+from assay.attacks.methods import PRESETS, find_attack
+from assay.attacks.methods.ensembles import Adaptive, ApgdCe, ApgdT, FabT, MinimumNorm, SquareSearch, Standard
+from assay.attacks.methods.external import External, Transfer
+from assay.attacks.methods.gradient import Fgsm, Pgd, RandomNoise, SignedSteps, Transforms
+from assay.attacks.options import Attack
+from assay.attacks.result import Outcome
 from assay.attacks.sanity import measure_attack_sanity
 from assay.attacks.threat import Threat
 

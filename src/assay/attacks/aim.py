@@ -7,7 +7,7 @@ from dataclasses import fields, replace
 from types import MappingProxyType
 from typing import Any
 
-from assay.attacks.lanes import Method
+from assay.attacks.batch import Method
 from assay.attacks.losses import (
     Loss,
     cross_entropy,
@@ -18,7 +18,7 @@ from assay.attacks.losses import (
     targeted_cross_entropy,
     targeted_dlr,
 )
-from assay.attacks.plan import Plan
+from assay.attacks.options import Plan
 
 _TOWARDS: Mapping[Loss, Loss] = MappingProxyType(
     {cross_entropy: targeted_cross_entropy, margin: target_lead, probability_margin: target_lead, dlr: targeted_dlr}

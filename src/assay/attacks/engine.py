@@ -15,16 +15,13 @@ import torch
 from torch import Tensor, nn
 
 from assay.attacks.aim import aim
+from assay.attacks.batch import Answer, Lanes, Method, Samples, nearness, predictions, succeeds
+from assay.attacks.early_stopping import Pace, Patience
 from assay.attacks.inputs import check_epsilons, check_images, check_labels, check_targets
-from assay.attacks.lanes import Answer, Lanes, Method, Samples
-from assay.attacks.ledger import Ledger, Trace
+from assay.attacks.methods import find_attack
 from assay.attacks.network import Network, opened
-from assay.attacks.outcome import Outcome
-from assay.attacks.pace import Pace
-from assay.attacks.patience import Patience
-from assay.attacks.plan import Attack, Plan, notes
-from assay.attacks.registry import find_attack
-from assay.attacks.success import nearness, predictions, succeeds
+from assay.attacks.options import Attack, Plan, notes
+from assay.attacks.result import Ledger, Outcome, Trace
 from assay.attacks.threat import Threat
 from assay.records.attack import Norm, Precision
 from assay.runtime import device_of, pixel_dtype
@@ -64,8 +61,8 @@ def attack(
     ``clean_logits`` (N, K) spare the pass over the clean images. ``targets`` int64 (N,) are classes to be reached, the
     only success that then counts. ``source`` is the model to climb instead (a transfer attack). ``average`` passes make
     one gradient (EOT, for randomised models). ``precision`` is that of the search, ``auto`` for bfloat16 where
-    :func:`assay.attacks.rounding.round_to_bfloat16` finds it quick and close, while every success is judged in float32.
-    ``compiled`` attacks through ``torch.compile``. The models are left as found.
+    :func:`assay.attacks.surrogate.round_to_bfloat16` finds it quick and close, while every success is judged in
+    float32. ``compiled`` attacks through ``torch.compile``. The models are left as found.
 
     Raises :class:`DataError` for images outside the box, labels or targets out of range or missing;
     :class:`OptionError` for an epsilon below 0 or an unknown attack; :class:`ModelError` for a model that cannot take

@@ -11,13 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from assay.attacks.engine import OnStep, attack
-from assay.attacks.ensemble import MinimumNorm
-from assay.attacks.outcome import Outcome
-from assay.attacks.plan import Attack
-from assay.attacks.registry import find_attack
+from assay.attacks.methods import find_attack
+from assay.attacks.methods.ensembles import MinimumNorm
+from assay.attacks.options import Attack
+from assay.attacks.result import Outcome
 from assay.attacks.threat import Threat
-from assay.data.dataset import ImageDataset, to_unit_range
-from assay.data.samples import MOST_LEVELS, keep_levels, keep_right
+from assay.data.dataset import MOST_LEVELS, ImageDataset, keep_levels, keep_right, to_unit_range
 from assay.errors import OptionError
 from assay.evaluate import Predictions, predict, preferred_layout
 from assay.records.attack import EpsilonCurve, EpsilonPoint, Norm, Precision, RobustAccuracy

@@ -10,11 +10,9 @@ from typing import Literal, cast
 import torch
 from torch import Tensor, nn
 
-from assay.attacks.lanes import Answer, Lanes
+from assay.attacks.batch import Answer, Lanes, nearness, succeeds
 from assay.attacks.losses import Loss
-from assay.attacks.rounding import Rounded, round_to_bfloat16
-from assay.attacks.success import nearness, succeeds
-from assay.attacks.surrogate import fold_batch_norm
+from assay.attacks.surrogate import Rounded, fold_batch_norm, round_to_bfloat16
 from assay.attacks.threat import Threat
 from assay.errors import ModelError
 from assay.evaluate import call, check_logits
@@ -183,7 +181,7 @@ def opened(
     ``example`` is a few images, on which the output is checked, and the folded copy (``fold``) against the original.
     ``source`` answers the attack in the place of ``model``, which keeps the last word: a transfer attack.
     ``compiled`` passes the copy through ``torch.compile``: worth its minute for long attacks. ``precision`` is what
-    :func:`assay.attacks.rounding.round_to_bfloat16` takes. Raises
+    :func:`assay.attacks.surrogate.round_to_bfloat16` takes. Raises
     :class:`ModelError` when the model cannot take the images or does not return one row of logits a sample.
     """
     with ExitStack() as stack:

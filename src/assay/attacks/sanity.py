@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from assay.attacks.engine import attack
-from assay.attacks.ensemble import ApgdT, SquareSearch
+from assay.attacks.methods.ensembles import ApgdT, SquareSearch
+from assay.attacks.methods.gradient import Fgsm, Pgd
 from assay.attacks.network import opened
-from assay.attacks.outcome import Outcome
-from assay.attacks.plan import Attack
-from assay.attacks.presets import Fgsm, Pgd
+from assay.attacks.options import Attack
+from assay.attacks.result import Outcome
 from assay.data.dataset import ImageDataset, to_unit_range
 from assay.records.attack import AttackSanity, Norm, SanityCheck
 from assay.runtime import device_of, dtype_of, preserved

@@ -3,14 +3,135 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import Literal
 
 import torch
 from torch import Tensor
 
+from assay.augment.operations import CODES
 from assay.augment.plan import Plan
 from assay.augment.policies import Dice, Policy, check_whole
-from assay.augment.tables import PolicyName, magnitude_table, sub_policies
 from assay.errors import OptionError
+
+Space = Literal["randaugment", "autoaugment", "trivialaugment"]
+PolicyName = Literal["cifar10", "imagenet", "svhn"]
+_BLENDS = ("Brightness", "Color", "Contrast", "Sharpness")
+_SHARE = 150.0 / 331.0  # the largest shift, as a share of the picture: 150 of ImageNet's 331 pixels
+
+
+@dataclass(frozen=True, eq=False)
+class MagnitudeTable:
+    """K operations: ``codes`` uint8 (K,); ``signed_magnitudes`` float64 (2, K, bins), first the plus side."""
+
+    names: tuple[str, ...]
+    codes: Tensor
+    signed_magnitudes: Tensor
+
+    def look_up(self, which: Tensor, bins: Tensor | int, negative: Tensor) -> tuple[Tensor, Tensor]:
+        """Codes and magnitudes of operation ``which``, at ``bins``, on the minus side where ``negative``; all (B,)."""
+        return self.codes[which], self.signed_magnitudes[negative.long(), which, bins]
+
+
+@lru_cache(maxsize=64)
+def magnitude_table(space: Space, *, bins: int, height: int, width: int) -> MagnitudeTable:
+    """The operations of a policy and their magnitude at each of ``bins`` strengths, for pictures of this size."""
+    wide = space == "trivialaugment"
+    slope, angle, blend, removed_bits = (0.99, 135.0, 0.99, 6) if wide else (0.3, 30.0, 0.9, 4)
+    rows = {"Identity": _ramp(0.0, bins)} if space != "autoaugment" else {}
+    rows |= {"ShearX": _ramp(slope, bins), "ShearY": _ramp(slope, bins)}
+    rows["TranslateX"] = _ramp(32.0 if wide else _SHARE * width, bins)
+    rows["TranslateY"] = _ramp(32.0 if wide else _SHARE * height, bins)
+    rows["Rotate"] = _ramp(angle, bins)
+    rows |= {name: _ramp(blend, bins) for name in _BLENDS}
+    rows["Posterize"] = 8 - (torch.arange(bins) / ((bins - 1) / removed_bits)).round().double()
+    rows["Solarize"] = torch.linspace(255.0, 0.0, bins).double()
+    rows |= {"AutoContrast": _ramp(0.0, bins), "Equalize": _ramp(0.0, bins)}
+    if space == "autoaugment":
+        rows["Invert"] = _ramp(0.0, bins)
+    names = tuple(rows)
+    one_sided = ("Identity", "Posterize", "Solarize", "AutoContrast", "Equalize", "Invert")
+    tabled = torch.stack(list(rows.values()))
+    signs = torch.tensor([[1.0 if name in one_sided else -1.0] for name in names], dtype=torch.float64)
+    ones = torch.tensor([[1.0 if name in _BLENDS else 0.0] for name in names], dtype=torch.float64)
+    codes = torch.tensor([CODES[name] for name in names], dtype=torch.uint8)
+    return MagnitudeTable(names, codes, torch.stack([ones + tabled, ones + signs * tabled]))
+
+
+def _ramp(highest: float, bins: int) -> Tensor:
+    return torch.linspace(0.0, highest, bins).double()  # in single precision first, as torchvision's tables are
+
+
+@dataclass(frozen=True, eq=False)
+class SubPolicies:
+    """AutoAugment's pairs, each (P, 2): the operation's row in the table, its probability, its magnitude's bin."""
+
+    which: Tensor
+    probability: Tensor
+    bins: Tensor
+
+
+@lru_cache(maxsize=8)
+def sub_policies(name: PolicyName) -> SubPolicies:
+    """The learned policy of one data set."""
+    names = magnitude_table("autoaugment", bins=10, height=1, width=1).names
+    pairs = [pair.split(",") for line in _AUTOAUGMENT[name].strip().splitlines() for pair in line.split(";")]
+    steps = [[step.split() for step in pair] for pair in pairs]
+    return SubPolicies(
+        which=torch.tensor([[names.index(step[0]) for step in pair] for pair in steps]),
+        probability=torch.tensor([[float(step[1]) for step in pair] for pair in steps], dtype=torch.float64),
+        bins=torch.tensor([[int(step[2]) if len(step) > 2 else 0 for step in pair] for pair in steps]),
+    )
+
+
+# operation, probability, magnitude of 0..9; two operations a sub-policy, two sub-policies a line
+_AUTOAUGMENT = {
+    "cifar10": """
+        Invert 0.1, Contrast 0.2 6; Rotate 0.7 2, TranslateX 0.3 9
+        Sharpness 0.8 1, Sharpness 0.9 3; ShearY 0.5 8, TranslateY 0.7 9
+        AutoContrast 0.5, Equalize 0.9; ShearY 0.2 7, Posterize 0.3 7
+        Color 0.4 3, Brightness 0.6 7; Sharpness 0.3 9, Brightness 0.7 9
+        Equalize 0.6, Equalize 0.5; Contrast 0.6 7, Sharpness 0.6 5
+        Color 0.7 7, TranslateX 0.5 8; Equalize 0.3, AutoContrast 0.4
+        TranslateY 0.4 3, Sharpness 0.2 6; Brightness 0.9 6, Color 0.2 8
+        Solarize 0.5 2, Invert 0; Equalize 0.2, AutoContrast 0.6
+        Equalize 0.2, Equalize 0.6; Color 0.9 9, Equalize 0.6
+        AutoContrast 0.8, Solarize 0.2 8; Brightness 0.1 3, Color 0.7 0
+        Solarize 0.4 5, AutoContrast 0.9; TranslateY 0.9 9, TranslateY 0.7 9
+        AutoContrast 0.9, Solarize 0.8 3; Equalize 0.8, Invert 0.1
+        TranslateY 0.7 9, AutoContrast 0.9
+    """,
+    "imagenet": """
+        Posterize 0.4 8, Rotate 0.6 9; Solarize 0.6 5, AutoContrast 0.6
+        Equalize 0.8, Equalize 0.6; Posterize 0.6 7, Posterize 0.6 6
+        Equalize 0.4, Solarize 0.2 4; Equalize 0.4, Rotate 0.8 8
+        Solarize 0.6 3, Equalize 0.6; Posterize 0.8 5, Equalize 1
+        Rotate 0.2 3, Solarize 0.6 8; Equalize 0.6, Posterize 0.4 6
+        Rotate 0.8 8, Color 0.4 0; Rotate 0.4 9, Equalize 0.6
+        Equalize 0, Equalize 0.8; Invert 0.6, Equalize 1
+        Color 0.6 4, Contrast 1 8; Rotate 0.8 8, Color 1 2
+        Color 0.8 8, Solarize 0.8 7; Sharpness 0.4 7, Invert 0.6
+        ShearX 0.6 5, Equalize 1; Color 0.4 0, Equalize 0.6
+        Equalize 0.4, Solarize 0.2 4; Solarize 0.6 5, AutoContrast 0.6
+        Invert 0.6, Equalize 1; Color 0.6 4, Contrast 1 8
+        Equalize 0.8, Equalize 0.6
+    """,
+    "svhn": """
+        ShearX 0.9 4, Invert 0.2; ShearY 0.9 8, Invert 0.7
+        Equalize 0.6, Solarize 0.6 6; Invert 0.9, Equalize 0.6
+        Equalize 0.6, Rotate 0.9 3; ShearX 0.9 4, AutoContrast 0.8
+        ShearY 0.9 8, Invert 0.4; ShearY 0.9 5, Solarize 0.2 6
+        Invert 0.9, AutoContrast 0.8; Equalize 0.6, Rotate 0.9 3
+        ShearX 0.9 4, Solarize 0.3 3; ShearY 0.8 8, Invert 0.7
+        Equalize 0.9, TranslateY 0.6 6; Invert 0.9, Equalize 0.6
+        Contrast 0.3 3, Rotate 0.8 4; Invert 0.8, TranslateY 0 2
+        ShearY 0.7 6, Solarize 0.4 8; Invert 0.6, Rotate 0.8 4
+        ShearY 0.3 7, TranslateX 0.9 3; ShearX 0.1 6, Invert 0.6
+        Solarize 0.7 2, TranslateY 0.6 7; ShearY 0.8 4, Invert 0.8
+        ShearX 0.7 9, TranslateY 0.8 3; ShearY 0.8 5, AutoContrast 0.7
+        ShearX 0.7 2, Invert 0.1
+    """,
+}
 
 
 @dataclass(frozen=True)

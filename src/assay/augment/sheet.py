@@ -8,8 +8,7 @@ import unicodedata
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 from torch import Tensor
 
-from assay.augment.gallery import Gallery, Strip, Tile
-from assay.augment.page import SMALL, to_picture
+from assay.augment.gallery import SMALL, Gallery, Strip, Tile, to_picture
 from assay.report.theme import COLOURS
 
 _WIDTH, _MARGIN, _GAP = 1680, 48, 18

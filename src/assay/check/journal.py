@@ -14,8 +14,7 @@ from torch import nn
 from assay.data.dataset import ImageDataset
 from assay.files import remove_leftovers, write_atomically
 from assay.records.base import Frozen
-from assay.records.checkup import Stage
-from assay.records.measurements import Measurement
+from assay.records.checkup import Measurement, Stage
 
 FILE = "check.partial.json"
 OTHERS = "check.partial.*.json"  # of the second process, the third, …

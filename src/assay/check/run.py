@@ -9,17 +9,20 @@ from pathlib import Path
 
 from torch import nn
 
-from assay.check.budget import BUDGETS, Budget
 from assay.check.journal import FinishedStage, Journal, fingerprint
-from assay.check.stages import STAGES, Bench
-from assay.data.dataset import ImageDataset
-from assay.data.samples import identify_samples
+from assay.check.stages import BUDGETS, STAGES, Bench, Budget
+from assay.data.dataset import ImageDataset, identify_samples
+from assay.data.sources import load_dataset
 from assay.errors import AssayError, ModelError
 from assay.records.base import Record
 from assay.records.checkup import Checkup, Stage, Subject
-from assay.records.mode import ModeAudit
+from assay.records.configuration import ModeAudit
+from assay.records.training import TrainingRun
 from assay.runtime import describe_environment, device_of
-from assay.training.distributed import ALONE, Processes
+from assay.runtime.processes import ALONE, Processes
+from assay.training.classifier import train_classifier
+from assay.training.metrics import OnStep
+from assay.training.recipes import load_recipe
 from assay.verdict import judge
 
 OnStage = Callable[[str, int, int], None]  # (name, its number from 0, how many there are)
@@ -120,3 +123,10 @@ def _describe_subject(bench: Bench, *, name: str, weights: str | None) -> Subjec
         image_shape=data.shape,
         samples=identify_samples(data),
     )
+
+
+def train_on_digits(*, seed: int = 0, on_step: OnStep | None = None) -> tuple[nn.Module, TrainingRun]:
+    """A small network trained on the training split of the built-in digits, in seconds, and how that went."""
+    train = load_dataset("digits", split="train")
+    trained = train_classifier(train, recipe=load_recipe("digits"), seed=seed, on_step=on_step)
+    return trained.model, trained.run

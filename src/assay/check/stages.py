@@ -9,25 +9,58 @@ from functools import cached_property
 import torch
 from torch import nn
 
-from assay.attacks.describe import describe_attack
-from assay.attacks.gallery import pick_gallery
+from assay.attacks.examples import describe_attack, pick_gallery, pick_samples
 from assay.attacks.measure import RobustnessMeasurement, measure_epsilon_curve, measure_robust_accuracy
-from assay.attacks.presets import Attack, Fgsm, Pgd, RandomNoise, SignedSteps
-from assay.attacks.samples import pick_samples
+from assay.attacks.methods.gradient import Attack, Fgsm, Pgd, RandomNoise, SignedSteps
 from assay.attacks.sanity import measure_attack_sanity
-from assay.check.budget import Budget
-from assay.check.over_time import is_recurrent, measure_gradients_over_time
 from assay.data.dataset import ImageDataset
 from assay.diagnostics.batchnorm import audit_normalization
 from assay.diagnostics.depth import measure_gradient_flow
 from assay.diagnostics.invariance import measure_invariance
 from assay.diagnostics.modes import audit_modes
 from assay.diagnostics.saliency import measure_input_gradients
+from assay.diagnostics.time import is_recurrent, measure_gradients_over_time
 from assay.evaluate import Predictions, measure_clean_accuracy, predict
 from assay.lowrank.spectrum import measure_spectra
 from assay.models.anatomy import measure_anatomy
+from assay.options import Options
 from assay.records.base import Record
 from assay.training.param_groups import measure_decay_groups
+
+
+class Budget(Options):
+    """Sample counts and iterations of the costly stages; None means all samples.
+
+    ``clean``     samples for the accuracy on untouched images
+    ``attacked``  samples for each attack and for the ε-curve
+    ``probed``    samples for gradients and mode audits
+    ``steps``     iterations of PGD;  ``restarts`` its random starts
+    ``shown``     examples in each gallery;  ``pictured`` samples shown one by one
+    ``doubted``   samples on which the attacks themselves are checked;  ``queries`` of the search without gradients
+    """
+
+    name: str
+    clean: int | None
+    attacked: int | None
+    probed: int
+    steps: int
+    restarts: int
+    shown: int = 12
+    pictured: int = 300
+    doubted: int = 64
+    queries: int = 100
+
+
+BUDGETS: dict[str, Budget] = {
+    "quick": Budget(
+        name="quick", clean=2_000, attacked=200, probed=128, steps=10, restarts=1, pictured=200, doubted=32
+    ),
+    "standard": Budget(name="standard", clean=None, attacked=1_000, probed=256, steps=20, restarts=1),
+    "full": Budget(
+        name="full", clean=None, attacked=None, probed=1_024, steps=50, restarts=5, shown=24, doubted=200, queries=1_000
+    ),
+}
+
 
 EPSILON = 8 / 255
 CURVE_STEPS = 10

@@ -5,9 +5,9 @@ from __future__ import annotations
 from torch import Tensor
 
 from assay.attacks.measure import measure_epsilon_curve, measure_robust_accuracy
-from assay.attacks.presets import Pgd, SignedSteps
+from assay.attacks.methods.gradient import Pgd, SignedSteps
 from assay.claims.claim import Claim, Settings
-from assay.claims.network import trained_network
+from assay.claims.subjects import trained_network
 from assay.diagnostics.batches import spread
 from assay.records.accuracy import wilson_interval
 from assay.records.claims import Axis, Chart, Evidence, Expectation, Point, Reference, Sample

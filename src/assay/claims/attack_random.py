@@ -5,11 +5,11 @@ from __future__ import annotations
 from torch import Tensor
 
 from assay.attacks.measure import measure_robust_accuracy
-from assay.attacks.plan import Attack
-from assay.attacks.presets import RandomNoise, SignedSteps
+from assay.attacks.methods.gradient import RandomNoise, SignedSteps
+from assay.attacks.options import Attack
 from assay.claims.claim import Claim, Settings
-from assay.claims.network import Network, trained_network
 from assay.claims.rule import interval
+from assay.claims.subjects import Network, trained_network
 from assay.data.dataset import ImageDataset
 from assay.diagnostics.batches import spread
 from assay.records.claims import Axis, Chart, Evidence, Point, Sample

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from assay.attacks.measure import measure_robust_accuracy
-from assay.attacks.presets import SignedSteps
+from assay.attacks.methods.gradient import SignedSteps
 from assay.claims.claim import Claim, Settings
-from assay.claims.network import trained_network
 from assay.claims.rule import interval
+from assay.claims.subjects import trained_network
 from assay.diagnostics.batches import spread
 from assay.records.claims import Axis, Chart, Evidence, Fact, Point, Sample
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from assay.augment.levels import levels_of
-from assay.augment.operations import TWELVE, find_operation
+from assay.augment.operations import TWELVE, find_operation, levels_of
 from assay.claims.claim import Claim, Settings
 from assay.claims.rule import number
 from assay.claims.side_by_side import Outcome, accuracy, mean_point, paired, short_recipe, train_side_by_side

@@ -18,10 +18,10 @@ from assay.claims.side_by_side import (
     train_side_by_side,
     training_loss,
 )
+from assay.compression.network import measure_latencies
 from assay.data.dataset import ImageDataset, to_unit_range
-from assay.lowrank.latency import measure_latencies
 from assay.models.anatomy import measure_anatomy
-from assay.models.loading import load_model
+from assay.models.sources import load_model
 from assay.records.anatomy import Anatomy
 from assay.records.claims import Axis, Chart, Evidence, Fact, Grid, Reference, Sample
 

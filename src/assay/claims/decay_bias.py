@@ -18,7 +18,7 @@ from assay.claims.side_by_side import (
     training_loss,
 )
 from assay.data.dataset import ImageDataset
-from assay.models.loading import load_model
+from assay.models.sources import load_model
 from assay.records.claims import Axis, Chart, Evidence, Grid, Point, Sample
 from assay.training.param_groups import ROLES, Role, split_parameters
 from assay.training.recipes import Recipe

@@ -6,11 +6,11 @@ import torch
 from torch import Tensor
 
 from assay.claims.claim import Claim, Settings
-from assay.claims.matrix import picture_matrix
 from assay.claims.rule import number
+from assay.claims.subjects import picture_matrix
 from assay.lowrank.factorize import factorize
 from assay.lowrank.gauge import Factors, apply_gauge, same_solution, sharpness_of_scaling
-from assay.lowrank.hessian import Hessian
+from assay.lowrank.landscape import Hessian
 from assay.records.claims import Axis, Chart, Evidence, Fact, Point, Sample
 from assay.runtime import generator
 

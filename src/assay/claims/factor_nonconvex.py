@@ -6,11 +6,10 @@ import torch
 from torch import Tensor
 
 from assay.claims.claim import Claim, Settings
-from assay.claims.matrix import picture_matrix
 from assay.claims.rule import number
+from assay.claims.subjects import picture_matrix
 from assay.lowrank.gauge import Factors
-from assay.lowrank.hessian import Hessian, predict_spectrum
-from assay.lowrank.landscape import find_witness, landscape
+from assay.lowrank.landscape import Hessian, find_witness, landscape, predict_spectrum
 from assay.records.claims import Axis, Chart, Evidence, Fact, Point
 
 RANK = 2

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from assay.claims.claim import Claim, Settings
-from assay.claims.matrix import picture_matrix
 from assay.claims.rule import number
+from assay.claims.subjects import picture_matrix
 from assay.lowrank.certify import certify
 from assay.lowrank.factorize import factorize
 from assay.lowrank.factors import Factorization

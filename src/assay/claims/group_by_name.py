@@ -9,10 +9,9 @@ import torch
 from torch import nn
 
 from assay.claims.claim import Claim, Settings
-from assay.models.loading import load_model
+from assay.models.sources import load_model
 from assay.records.claims import Axis, Chart, Evidence, Fact, Grid, Point
-from assay.training.optimizer_audit import audit_optimizer
-from assay.training.param_groups import split_parameters
+from assay.training.param_groups import audit_optimizer, split_parameters
 
 DECAY = 5e-4
 

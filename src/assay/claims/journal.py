@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from assay.claims.claim import Settings
 from assay.errors import OutputError
 from assay.files import make_folder, remove_leftovers, write_atomically
-from assay.models.run_folder import WEIGHTS
+from assay.models.sources.run_folder import WEIGHTS
 from assay.records.claims import ClaimResult
 
 

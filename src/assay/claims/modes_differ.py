@@ -10,7 +10,7 @@ from assay.claims.claim import Claim, Settings
 from assay.claims.rule import interval
 from assay.data.dataset import ImageDataset
 from assay.diagnostics.modes import audit_modes
-from assay.models.loading import load_model
+from assay.models.sources import load_model
 from assay.records.claims import Axis, Chart, Evidence, Fact, Point, Sample
 
 KINDS = {

@@ -20,7 +20,7 @@ from assay.data.dataset import ImageDataset
 from assay.diagnostics.depth import measure_gradient_flow
 from assay.records.claims import Axis, Chart, Evidence, Grid, Point, Sample
 from assay.records.gradients import GradientFlow
-from assay.training.batchnorm import refresh_batchnorm
+from assay.training.averaging import refresh_batchnorm
 from assay.training.classifier import build_for
 from assay.training.recipes import Recipe
 

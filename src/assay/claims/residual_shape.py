@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from assay.claims.claim import Claim, Settings
 from assay.models.anatomy import measure_anatomy
-from assay.models.loading import load_model
+from assay.models.sources import load_model
 from assay.records.claims import Axis, Chart, Evidence, Fact, Grid, Point
 
 SMALL, LARGE = (3, 32, 32), (3, 224, 224)

@@ -13,9 +13,9 @@ from assay.claims.rule import interval, number
 from assay.data.sequences import adding_problem
 from assay.diagnostics.recurrence import analyse_matrix
 from assay.records.claims import Axis, Chart, Evidence, Fact, Grid, Point, Sample
-from assay.records.remedies import RemedyRun
-from assay.remedies import REMEDIES, Remedy, compare_remedies
+from assay.records.recurrence import RemedyRun
 from assay.runtime import generator
+from assay.tracing.remedies import REMEDIES, Remedy, compare_remedies
 
 DECAYS = (0.0, 0.1, 1.0, 10.0)
 DECISIVE = 1.0

@@ -18,9 +18,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from assay import wording
 from assay.errors import OptionError
 from assay.records.claims import Effect, Evidence, Outcome, Sample
-from assay.report import wording
 
 CONFIDENCE = 0.95
 SAID = 2  # parts named in the sentence that says why

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from assay.cli import arguments as arg
+from assay.cli import inputs as arg
 from assay.errors import DependencyError
 
 
@@ -46,7 +46,7 @@ def app(
 
     from rich.console import Console
 
-    from assay.cli.subject import open_subject
+    from assay.cli.inputs import open_subject
 
     if find_spec("gradio") is None:
         raise DependencyError("gradio", extra="app", purpose="the app")

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from assay.cli import arguments as arg
-from assay.cli.preparing import data_of
+from assay.cli import inputs as arg
+from assay.cli.inputs import data_of
 from assay.errors import OptionError
 
 if TYPE_CHECKING:
@@ -106,11 +106,12 @@ def attack(
     )
     from assay.attacks.campaign import Shard, await_parts, merge_campaign, run_campaign
     from assay.attacks.threat import Threat
-    from assay.cli.attack_view import AttackProgress, print_attack, print_curve, print_sanity
     from assay.data.sources import load_dataset
     from assay.files import write_atomically
-    from assay.models.loading import load_model
+    from assay.models.sources import load_model
+    from assay.report.terminal.attack import AttackProgress, print_attack, print_curve, print_sanity
     from assay.runtime import choose_device, keep_freed_memory
+    from assay.verdict.attack_sanity import judge_attacks
 
     given: dict[str, Any] = {"steps": steps, "restarts": restarts, "loss": loss}
     given["step_size"] = None if step_size is None else parse_fraction(step_size, where="--step-size")
@@ -193,7 +194,7 @@ def attack(
         records.append(found)
     if sanity and leads:
         trust = measure_attack_sanity(network, dataset, norm=threat.norm, epsilon=threat.epsilon, seed=seed)
-        print_sanity(trust, console)
+        print_sanity(trust, judge_attacks(trust), console)
         records.append(trust)
     if json_file is not None:
         write_atomically(json_file, "[" + ",\n".join(record.model_dump_json(indent=1) for record in records) + "]\n")
@@ -221,7 +222,7 @@ def _take_aim(dataset: ImageDataset, target_class: str | None, *, alone: bool) -
 def _take_apart(measured: RobustnessMeasurement, dataset: ImageDataset, console: Console) -> list[AttackAnatomy]:
     """What the attack did beyond how much it broke, printed; nothing where it broke nothing."""
     from assay.attacks import describe_attack
-    from assay.cli.attack_view import print_anatomy
+    from assay.report.terminal.attack import print_anatomy
 
     if not bool(measured.outcome.broken.any()):
         return []
@@ -246,3 +247,33 @@ def parse_fraction(text: str, *, where: str) -> float:
         return float(top) / (float(bottom) if slash else 1.0)
     except (ValueError, ZeroDivisionError):
         raise OptionError(where, expected="a number or a fraction such as 8/255", got=repr(text)) from None
+
+
+def merge(
+    folders: Annotated[
+        list[Path], typer.Argument(help="The --out folders of the shards; one that they shared will do.")
+    ],
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="Write the record to this file.", show_default=False)
+    ] = None,
+    table: Annotated[
+        Path | None, typer.Option(help="Write all samples to this Parquet file.", show_default=False)
+    ] = None,
+) -> None:
+    """Put the shards of `assay attack --shard i/n --out DIR` together; each image must be there exactly once."""
+    import pyarrow.parquet as pq
+    from pyarrow import BufferOutputStream
+    from rich.console import Console
+
+    from assay.attacks.campaign import merge_campaign
+    from assay.files import write_atomically
+    from assay.report.terminal.attack import print_attack
+
+    done = merge_campaign(folders)
+    print_attack(done.record, Console())
+    if table is not None:
+        sink = BufferOutputStream()
+        pq.write_table(done.table.replace_schema_metadata(None), sink)
+        write_atomically(table, sink.getvalue().to_pybytes())
+    if json_file is not None:
+        write_atomically(json_file, "[" + done.record.model_dump_json(indent=1) + "]\n")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from assay.cli import arguments as arg
+from assay.cli import inputs as arg
 from assay.errors import DataError, OptionError
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def augment(
     """Draw what augmentation does: the twelve operations on one picture, or a policy on samples of a data set."""
     from rich.console import Console
 
-    from assay.augment.page import render_gallery
+    from assay.augment.gallery import render_gallery
     from assay.augment.sheet import render_sheet
     from assay.files import write_atomically
 
@@ -137,7 +137,7 @@ def read_picture(path: Path) -> Tensor:
     import torch
     from PIL import Image, ImageOps, UnidentifiedImageError
 
-    from assay.data.decode import eight_bits
+    from assay.data.pictures import eight_bits
 
     try:
         with Image.open(path) as file:

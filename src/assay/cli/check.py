@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from assay.cli import arguments as arg
-from assay.cli.budget import BudgetName
+from assay.cli import inputs as arg
+from assay.cli.inputs import BudgetName
 from assay.errors import OptionError
 
 if TYPE_CHECKING:
@@ -101,12 +101,12 @@ def check(
     from rich.console import Console
 
     from assay.check import BUDGETS, run_check
-    from assay.cli.preparing import data_of, prepare
+    from assay.cli.inputs import data_of, prepare
     from assay.cli.progress import StageProgress
     from assay.files import exclusive, make_folder
-    from assay.report.reading import read_baseline
-    from assay.report.text import print_summary
-    from assay.training.distributed import joined_processes
+    from assay.records.reading import read_baseline
+    from assay.report.terminal.check import print_summary
+    from assay.runtime.processes import joined_processes
     from assay.verdict.baseline import apply_baseline
 
     if model is None and data not in {None, "digits"}:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from assay.cli import arguments as arg
+from assay.cli import inputs as arg
 from assay.errors import OptionError
 
 if TYPE_CHECKING:
@@ -65,10 +65,10 @@ def claims(
     from rich.console import Console
 
     from assay.claims import Settings, find_claims, run_claims
-    from assay.claims.network import trained_network
+    from assay.claims.subjects import trained_network
     from assay.cli.progress import StageProgress
     from assay.files import make_folder
-    from assay.report.claims_text import print_claims
+    from assay.report.terminal.claims import print_claims
 
     chosen = find_claims(ids or ())
     if listed:
@@ -106,7 +106,7 @@ def claims(
 
 def _line(outcome: ClaimResult | FailedClaim) -> str:
     from assay.records.claims import ClaimResult
-    from assay.report.wording import seconds
+    from assay.wording import seconds
 
     if isinstance(outcome, ClaimResult):
         return f"{outcome.verdict:<10} {outcome.id} ({seconds(outcome.seconds)})"

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from assay.cli import arguments as arg
-from assay.cli.budget import BudgetName
+from assay.cli import inputs as arg
+from assay.cli.inputs import BudgetName
 from assay.errors import InputError
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def compare(
     from assay.comparison import compare_checkups
     from assay.files import make_folder, write_atomically
     from assay.report.comparison_page import render_comparison
-    from assay.report.comparison_text import print_comparison
+    from assay.report.terminal.comparison import print_comparison
 
     if len(checks) < 2:
         raise InputError("compare", expected="two checks or models, or more", got=f"{len(checks)}: {checks[0]}")
@@ -74,7 +74,7 @@ def compare(
     folder = make_folder(out)
 
     def measure(spec: str, place: int) -> Checkup:
-        from assay.cli.preparing import check_model
+        from assay.cli.inputs import check_model
 
         checkup = check_model(
             spec,
@@ -107,7 +107,7 @@ def compare(
 
 def _open(spec: str, place: int, measure: Callable[[str, int], Checkup]) -> Checkup:
     """The check that ``spec`` names, or that of the model it names."""
-    from assay.report.reading import read_checkup
+    from assay.records.reading import read_checkup
 
     path = Path(spec)
     if path.suffix == ".json":
@@ -123,3 +123,34 @@ def _name(spec: str) -> str:
     if path.name == "check.json":
         return path.resolve().parent.name
     return path.name if path.exists() else spec
+
+
+def history(
+    folder: Annotated[
+        Path,
+        typer.Argument(
+            metavar="DIR", help="Holds checks: every check.json below it, every *.json in it.", show_default=False
+        ),
+    ],
+    out: Annotated[
+        Path | None, typer.Option(help="The page to write; by default history.html in DIR.", show_default=False)
+    ] = None,
+) -> None:
+    """Show a folder of checks as a trend, each tested against the one before it on the same images.
+
+    Checks are ordered by the time recorded in them. Files that cannot be read are named and skipped.
+    """
+    from rich.console import Console
+
+    from assay.comparison import trace_history
+    from assay.files import write_atomically
+    from assay.records.reading import read_folder
+    from assay.report.history_page import render_history
+    from assay.report.terminal.history import print_history
+
+    checkups, broken = read_folder(folder)
+    found = trace_history(checkups, folder=folder.resolve().name, skipped=broken)
+    target = out or folder / "history.html"
+    write_atomically(target, render_history(found))
+    print_history(found, Console())
+    typer.echo(f"Page: {target}")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from assay.cli import arguments as arg
+from assay.cli import inputs as arg
 from assay.errors import OptionError
 
 if TYPE_CHECKING:
@@ -50,12 +50,11 @@ def compress(
     """
     from rich.console import Console
 
-    from assay.compress.run import Plan
-    from assay.compress.run import compress as run
-    from assay.compress.save import save_compressed
+    from assay.compression.run import Plan, save_compressed
+    from assay.compression.run import compress as run
     from assay.data.sources import load_dataset
     from assay.files import make_folder, write_atomically
-    from assay.models.loading import open_model
+    from assay.models.sources import open_model
     from assay.report.compression_page import render_compression_page
 
     if (out / "model.safetensors").exists() and not overwrite:
@@ -110,7 +109,7 @@ def _shares(text: str) -> tuple[float, ...]:
 
 
 def _kinds(text: str) -> tuple[Kind, ...]:
-    from assay.compress.network import KINDS
+    from assay.compression.network import KINDS
 
     names = [name.strip() for name in text.split(",")]
     wrong = [name for name in names if name not in KINDS]

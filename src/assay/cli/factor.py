@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from assay.cli import arguments as arg
+from assay.cli import inputs as arg
 from assay.errors import OptionError
 
 if TYPE_CHECKING:
@@ -75,8 +75,7 @@ def factor(
     from assay.files import write_atomically
     from assay.lowrank.factorize import factorize
     from assay.lowrank.landscape import landscape
-    from assay.lowrank.pictures import RANKS, rebuild_picture
-    from assay.lowrank.summary import SCALES, describe_factorization
+    from assay.lowrank.summary import RANKS, SCALES, describe_factorization, rebuild_picture
     from assay.report.factor_page import render_factor_page
 
     _check_places(out, report)
@@ -116,16 +115,16 @@ def _open(
     longest: int | None,
 ) -> tuple[str, Matrix, Tensor | None]:
     """What to call it, the matrix, and the channels where it is a picture: of a file, or of a data set."""
-    from assay.lowrank.pictures import luma, read_channels
     from assay.lowrank.sources import open_matrix
+    from assay.lowrank.summary import luma, read_channels
 
     if (matrix is None) == (data is None) or (data is None) != (sample is None):
         got = " ".join(str(word) for word in (matrix, data, sample) if word is not None)
         raise OptionError("X", expected="a file, or --data and --sample", got=got or "neither")
     if matrix is None:
-        from assay.app.picture import pick_sample
         from assay.data.dataset import to_unit_range
         from assay.data.sources import load_dataset
+        from assay.views.picture import pick_sample
 
         dataset = load_dataset(data or "", split=split, data_dir=data_dir, image_size=image_size)
         chosen = pick_sample(dataset, sample or "")

@@ -34,7 +34,7 @@ def fix_and_measure_again(
 ) -> Checkup:
     """The checkup with its fixes in it; the copy with all fixes of weights is written to ``folder/fixed``."""
     from assay.cli.progress import StageProgress
-    from assay.compress.save import save_compressed
+    from assay.compression.run import save_compressed
     from assay.files import make_folder
     from assay.fixes import apply_fixes
     from assay.training.recipes import load_recipe
@@ -68,7 +68,7 @@ def fix_and_measure_again(
 
 def name_weights(checkup: Checkup) -> Checkup:
     """The checkup whose applied fixes of weights name the file that holds them."""
-    from assay.records.fixes import AppliedFix
+    from assay.records.comparison import AppliedFix
 
     records = tuple(
         record.model_copy(update={"weights": f"{FOLDER}/model.safetensors"})

@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from assay.cli import arguments as arg
+from assay.cli import inputs as arg
 from assay.errors import DataError, OptionError
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from assay.app.breaking import Breakage
-    from assay.app.looking import Look
-    from assay.app.picture import Picture
-    from assay.app.subject import Subject
+    from assay.views.breaking import Breakage
+    from assay.views.looking import Look
+    from assay.views.picture import Picture
+    from assay.views.subject import Subject
 
 SHOWN = 5
 
@@ -81,9 +81,9 @@ def look(
     """
     from rich.console import Console
 
-    from assay.app.looking import look as ask
-    from assay.cli.subject import open_subject
+    from assay.cli.inputs import open_subject
     from assay.files import make_folder
+    from assay.views.looking import look as ask
 
     if (sample is None) == (image is None):
         raise OptionError("--sample", expected="either a sample or --image", got="both" if sample else "neither")
@@ -119,8 +119,8 @@ def look(
 def _choose(
     subject: Subject, *, sample: str | None, image: Path | None, label: str | None, operations: list[str]
 ) -> Picture:
-    from assay.app.picture import alter, pick_sample, read_picture
     from assay.cli.augment import parse_magnitudes
+    from assay.views.picture import alter, pick_sample, read_picture
 
     if image is None:
         picture = pick_sample(subject.dataset, sample or "")
@@ -147,9 +147,9 @@ def _attack(
     smallest: bool,
     seed: int,
 ) -> Breakage | None:
-    from assay.app.breaking import SEARCH_STEPS, AttackChoice, break_picture, find_smallest
-    from assay.app.limits import Limits
     from assay.cli.attack import parse_fraction
+    from assay.views.breaking import SEARCH_STEPS, AttackChoice, break_picture, find_smallest
+    from assay.views.subject import Limits
 
     patient = Limits(steps=10_000, seconds=1e6)  # whoever waits at a terminal may wait as long as it takes
     size = parse_fraction(epsilon, where="--epsilon")

@@ -9,21 +9,17 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from assay.cli.accept import accept
-from assay.cli.anatomy import anatomy
+from assay.cli.anatomy import anatomy, groups
 from assay.cli.app import app as open_app
-from assay.cli.attack import attack
+from assay.cli.attack import attack, merge
 from assay.cli.augment import augment
 from assay.cli.check import check
 from assay.cli.claims import claims
-from assay.cli.compare import compare
+from assay.cli.compare import compare, history
 from assay.cli.compress import compress
-from assay.cli.explain import explain
 from assay.cli.factor import factor
-from assay.cli.groups import groups
-from assay.cli.history import history
+from assay.cli.findings import accept, explain
 from assay.cli.look import look
-from assay.cli.merge import merge
 from assay.cli.report import report
 from assay.cli.trace import trace
 from assay.cli.train import train

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from assay.cli import arguments as arg
+from assay.cli import inputs as arg
 
 if TYPE_CHECKING:
     from assay.records.checkup import Checkup
@@ -44,7 +44,7 @@ def report(
 ) -> None:
     """Draw a report from a check.json: one offline page, a text, JUnit XML or SARIF. Needs no model and no data."""
     from assay.files import write_atomically
-    from assay.report.reading import read_baseline, read_checkup
+    from assay.records.reading import read_baseline, read_checkup
     from assay.verdict.baseline import apply_baseline
 
     path = document / "check.json" if document.is_dir() else document
@@ -54,7 +54,7 @@ def report(
     if form is Form.TEXT and out is None:
         from rich.console import Console
 
-        from assay.report.text import print_summary
+        from assay.report.terminal.check import print_summary
 
         print_summary(checkup, Console())
         return
@@ -71,7 +71,7 @@ def _render(checkup: Checkup, form: Form) -> str:
     if form is Form.TEXT:
         from rich.console import Console
 
-        from assay.report.text import print_summary
+        from assay.report.terminal.check import print_summary
 
         console = Console(file=StringIO(), width=80, no_color=True, record=True)
         print_summary(checkup, console)

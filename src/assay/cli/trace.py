@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from assay.cli import arguments as arg
-from assay.cli.trace_files import subject_of_images, subject_of_sequences, write_trace
-from assay.cli.trace_time import is_run_of_a_task, trace_over_time
+from assay.cli import inputs as arg
 from assay.errors import OptionError
+from assay.tracing.files import subject_of_images, subject_of_sequences, write_trace
+from assay.tracing.sequences import is_run_of_a_task, trace_over_time
 
 if TYPE_CHECKING:
     from torch import nn
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from assay.data.dataset import ImageDataset
     from assay.data.sequences import SequenceTask
     from assay.records.base import Record
-    from assay.records.depth_trace import DepthTrace
+    from assay.records.gradients import DepthTrace
 
 CELLS = "rnn,ornn,lstm,transformer"
 
@@ -98,8 +98,10 @@ def trace(
     """
     from rich.console import Console
 
-    from assay.cli import trace_printing as printing
+    from assay.cli.progress import TrainingProgress
     from assay.files import make_folder
+    from assay.report.terminal import trace as printing
+    from assay.verdict import judge
 
     if out is not None:
         make_folder(out)
@@ -114,21 +116,23 @@ def trace(
                 _remedies(made, hidden, 400 if steps is None else steps, learning_rate or 3e-3, seed)
             ]
         else:
-            records = trace_over_time(
-                model or CELLS,
-                made,
-                hidden=hidden,
-                steps=steps or 0,
-                batch=batch,
-                learning_rate=learning_rate or 3e-3,
-                cells=cells or (),
-                shape=_shape_of(radius, norm),
-                seed=seed,
-            )
+            with TrainingProgress(Console(stderr=True)) as progress:
+                records = trace_over_time(
+                    model or CELLS,
+                    made,
+                    hidden=hidden,
+                    steps=steps or 0,
+                    batch=batch,
+                    learning_rate=learning_rate or 3e-3,
+                    cells=cells or (),
+                    shape=_shape_of(radius, norm),
+                    seed=seed,
+                    on_step=progress.step,
+                )
         subject = subject_of_sequences(records)
     else:
         from assay.data.sources import load_dataset
-        from assay.models.loading import load_model
+        from assay.models.sources import load_model
         from assay.runtime import choose_device
 
         if model is None:
@@ -144,7 +148,7 @@ def trace(
         subject = subject_of_images(dataset, model=model, weights=weights)
         taken = 30 if steps is None else steps
         records = _over_depth(network, dataset, model, taken, every, learning_rate or 0.01, curvature, seed)
-    printing.print_records(records, console)
+    printing.print_records(records, judge(records), console)
     if out is not None:
         seconds = time.perf_counter() - clock
         names = write_trace(out, records, subject=subject, seed=seed, started=started, seconds=seconds, device=device)
@@ -236,8 +240,8 @@ def _shape_of(radius: float | None, norm: float | None) -> tuple[float, float] |
 def _remedies(task: SequenceTask, hidden: int, steps: int, learning_rate: float, seed: int) -> Record:
     from rich.console import Console
 
-    from assay.cli import trace_printing as printing
-    from assay.remedies import compare_remedies
+    from assay.report.terminal import trace as printing
+    from assay.tracing.remedies import compare_remedies
 
     progress = Console(stderr=True)
     return compare_remedies(

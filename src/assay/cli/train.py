@@ -10,18 +10,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from assay.cli import arguments as arg
-from assay.cli.train_jobs import image_job, refuse_image_options, sequence_job
+from assay.cli import inputs as arg
 from assay.errors import OptionError
+from assay.training.jobs import image_job, refuse_image_options, sequence_job
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from rich.console import Console
 
-    from assay.cli.train_jobs import Job
     from assay.data.dataset import ImageDataset
     from assay.records.training import TrainingRun
+    from assay.training.jobs import Job
     from assay.training.metrics import OnStep, StepMetrics
     from assay.training.recipes import Recipe
 
@@ -127,7 +127,7 @@ def _run(
     from assay.cli.progress import TrainingProgress
     from assay.files import exclusive, make_folder, write_atomically
     from assay.runtime import keep_freed_memory
-    from assay.training.distributed import joined_processes
+    from assay.runtime.processes import joined_processes
 
     keep_freed_memory()
     with joined_processes() as processes, ExitStack() as held:
@@ -207,7 +207,7 @@ def _tell(listeners: list[OnStep], metrics: StepMetrics) -> None:
 
 
 def _tensorboard_writer(folder: Path) -> OnStep:
-    from assay.training.tensorboard import TensorBoardLog
+    from assay.training.metrics import TensorBoardLog
 
     return TensorBoardLog(folder)
 

@@ -12,8 +12,7 @@ from assay.comparison.measures import list_shares
 from assay.errors import InputError
 from assay.records.attack import EpsilonCurve
 from assay.records.checkup import Checkup
-from assay.records.comparison import Difference
-from assay.records.history import History, HistoryEntry, MeasuredShare, Track
+from assay.records.comparison import Difference, History, HistoryEntry, MeasuredShare, Track
 
 
 def trace_history(

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from assay.data.decode import resize
+from assay.data.pictures import resize
 from assay.errors import DataError
 
 CHANNELS = (1, 2, 3, 4)
@@ -108,7 +108,7 @@ def _parts(array: AnyArray) -> Iterator[tuple[int, AnyArray]]:
 
 
 def resize_all(images: Tensor, size: int | None) -> Tensor:
-    """Every image (N, C, H, W) to ``size`` x ``size`` as :func:`assay.data.decode.resize` does; None: unchanged."""
+    """Every image (N, C, H, W) to ``size`` x ``size`` as :func:`assay.data.pictures.resize` does; None: unchanged."""
     if size is None or tuple(images.shape[2:]) == (size, size):
         return images
     result = np.empty((*images.shape[:2], size, size), np.uint8)

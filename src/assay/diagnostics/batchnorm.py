@@ -15,7 +15,7 @@ from assay.diagnostics.batches import inputs, spread
 from assay.errors import ModelError
 from assay.evaluate import call, check_logits
 from assay.records.accuracy import Proportion
-from assay.records.normalization import InputConvention, NormalizationAudit, NormLayer
+from assay.records.configuration import InputConvention, NormalizationAudit, NormLayer
 from assay.runtime import preserved
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

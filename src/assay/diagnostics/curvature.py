@@ -13,7 +13,7 @@ from assay.data.dataset import ImageDataset
 from assay.diagnostics.batches import inputs, require_gradients, spread
 from assay.errors import ModelError
 from assay.evaluate import call
-from assay.records.curvature import Curvature
+from assay.records.gradients import Curvature
 from assay.runtime import generator, preserved
 
 Product = Callable[[Tensor], Tensor]

@@ -11,12 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from assay.augment.engine import kernels_ready
-from assay.augment.levels import levels_of
-from assay.augment.operations import TWELVE, Operation, find_operation
+from assay.augment.operations import TWELVE, Operation, find_operation, levels_of
 from assay.augment.plan import apply_operation
 from assay.augment.randomness import draw_integers
-from assay.data.dataset import Batch, ImageDataset
-from assay.data.samples import MOST_LEVELS, keep_levels
+from assay.data.dataset import MOST_LEVELS, Batch, ImageDataset, keep_levels
 from assay.evaluate import predict
 from assay.records.accuracy import Proportion
 from assay.records.augmentation import Invariance, OperationAccuracy, OperationPoint

@@ -18,7 +18,7 @@ from assay.data.dataset import ImageDataset
 from assay.diagnostics.batches import first_tensor, inputs, spread
 from assay.errors import ModelError
 from assay.evaluate import call, check_logits
-from assay.records.mode import ModeAudit
+from assay.records.configuration import ModeAudit
 from assay.runtime import device_of, preserved
 
 _ACTS = 1e-4  # a relative change of a module's output that rounding between two kernels does not explain

@@ -16,7 +16,7 @@ from torch.utils.hooks import RemovableHandle
 
 from assay.diagnostics.batches import first_tensor
 from assay.errors import ModelError, OptionError
-from assay.records.depth_trace import DepthTrace, LayerTrace
+from assay.records.gradients import DepthTrace, LayerTrace
 
 _RECTIFIERS = (nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.Hardswish)
 _SQUASHERS: dict[type[nn.Module], Callable[[Tensor], Tensor]] = {

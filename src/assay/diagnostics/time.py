@@ -6,19 +6,60 @@ import math
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 
+import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
+from assay.data.dataset import ImageDataset, to_unit_range
 from assay.diagnostics.attention import Attended, describe_attention, watched_attention
-from assay.diagnostics.batches import backward, require_gradients
-from assay.diagnostics.cells import plain_cells, watched_cells
-from assay.diagnostics.decay import fit_decay
-from assay.diagnostics.gates import describe_gates, time_constants
+from assay.diagnostics.batches import backward, require_gradients, spread
+from assay.diagnostics.cells import describe_gates, plain_cells, time_constants, watched_cells
 from assay.diagnostics.recurrence import analyse_matrix, jacobian_product, recurrent_matrices
 from assay.diagnostics.unroll import Track, Unrolled, layer_step, unrolled
 from assay.errors import DataError, ModelError
-from assay.records.recurrence import JacobianProduct, StateGradients, TimeTrace
-from assay.runtime import preserved
+from assay.records.recurrence import Decay, JacobianProduct, StateGradients, TimeTrace
+from assay.runtime import device_of, dtype_of, preserved
+
+_FLAT = math.log(2)
+
+
+def fit_decay(norms: Sequence[float]) -> Decay:
+    """Fit norm(d) = a·g^d and norm(d) = a·(1+d)^−p to ``norms[d]``, d = 0, 1, … the distance from the loss.
+
+    Least squares on logarithms over the finite norms above zero. The horizon −1/ln g is in steps.
+    """
+    values = np.asarray(norms, dtype=np.float64)
+    usable = np.isfinite(values) & (values > 0)
+    d, y = np.nonzero(usable)[0].astype(np.float64), np.log(values[usable])
+    if len(y) < 3:
+        nan = math.nan
+        return Decay(
+            law="undefined", rate=nan, exponent=nan, r2_exponential=nan, r2_polynomial=nan, horizon=nan, points=len(y)
+        )
+    slope, r2_exponential, residual_exponential = _line(d, y)
+    exponent, r2_polynomial, residual_polynomial = _line(np.log1p(d), y)
+    rate = math.exp(min(slope, 700.0))
+    change = abs(slope) * (d[-1] - d[0])
+    better = "exponential" if residual_exponential <= residual_polynomial else "polynomial"
+    return Decay(
+        law="flat" if max(change, y.max() - y.min()) < _FLAT else better,
+        rate=rate,
+        exponent=-exponent,
+        r2_exponential=r2_exponential,
+        r2_polynomial=r2_polynomial,
+        horizon=-1 / slope if slope < 0 else math.inf,
+        points=len(y),
+    )
+
+
+def _line(x: np.ndarray, y: np.ndarray) -> tuple[float, float, float]:
+    """Slope, share of the variance explained, and residual sum of squares of the best straight line."""
+    centred, total = x - x.mean(), float(((y - y.mean()) ** 2).sum())
+    slope = float((centred * y).sum() / max(float((centred**2).sum()), 1e-300))
+    residual = float(((y - y.mean() - slope * centred) ** 2).sum())
+    return slope, 1 - residual / total if total > 0 else 1.0, residual
+
 
 Loss = Callable[[Tensor], Tensor]
 
@@ -221,3 +262,19 @@ def _parameter_gap(model: nn.Module, inputs: Tensor, loss: Loss, stepped: dict[i
         scale = max((float(fused.abs().max()) for fused, _ in pairs), default=0.0)
         gap = max((float((fused - ours).abs().max()) for fused, ours in pairs), default=0.0)
     return gap / scale if scale > 0 else gap
+
+
+IMAGES = 32
+
+
+def is_recurrent(model: nn.Module) -> bool:
+    """Whether some module of it is a recurrent one of torch's."""
+    return any(isinstance(module, (nn.RNNBase, nn.RNNCellBase)) for module in model.modules())
+
+
+def measure_gradients_over_time(model: nn.Module, dataset: ImageDataset, *, name: str = "model") -> TimeTrace:
+    """The time trace of the cross-entropy of up to 32 images of ``dataset``; see :func:`measure_time_trace`."""
+    data = spread(dataset, IMAGES)
+    images = to_unit_range(data.images.to(device_of(model)), dtype_of(model))
+    labels = data.labels.to(device_of(model))
+    return measure_time_trace(model, images, lambda z: F.cross_entropy(z, labels), label=name, task=dataset.name)

@@ -12,9 +12,8 @@ from torch import nn
 from assay.check.stages import Bench
 from assay.data.dataset import ImageDataset
 from assay.models.factorized import LayerFactors
-from assay.records.comparison import Difference
+from assay.records.comparison import Difference, Reading
 from assay.records.finding import Status
-from assay.records.fixes import Reading
 from assay.runtime import generator
 
 

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from assay.check.over_time import measure_gradients_over_time
 from assay.comparison.differences import paired_difference
+from assay.diagnostics.time import measure_gradients_over_time
 from assay.evaluate import predict
 from assay.fixes.fix import Change, Fix, RefusedError, Workshop
 from assay.models.sequence import set_forget_bias
-from assay.records.fixes import Reading
+from assay.records.comparison import Reading
 from assay.records.recurrence import TimeTrace
 from assay.training.loop import fit
 from assay.training.metrics import StepMetrics

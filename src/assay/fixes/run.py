@@ -10,24 +10,18 @@ from dataclasses import dataclass, replace
 import torch
 from torch import nn
 
-from assay.check.budget import Budget
-from assay.check.stages import STAGES, Bench
+from assay.check.stages import STAGES, Bench, Budget
 from assay.comparison import compare_checkups
 from assay.data.dataset import ImageDataset
 from assay.errors import AssayError
-from assay.fixes.compression import COMPRESSION
-from assay.fixes.evaluation_mode import EVALUATION_MODE
 from assay.fixes.fix import Change, Fix, RefusedError, Workshop
-from assay.fixes.parameter_groups import PARAMETER_GROUPS
+from assay.fixes.model_fixes import COMPRESSION, EVALUATION_MODE, PARAMETER_GROUPS, STATISTICS, TEMPERATURE
 from assay.fixes.recurrent import CLIPPING, FORGET_BIAS
-from assay.fixes.statistics import STATISTICS
-from assay.fixes.temperature import TEMPERATURE
 from assay.models.factorized import LayerFactors
 from assay.records.base import Record
 from assay.records.checkup import Checkup
-from assay.records.comparison import Difference
+from assay.records.comparison import AppliedFix, Difference
 from assay.records.finding import Remedy, Verdict
-from assay.records.fixes import AppliedFix
 from assay.verdict import find_rule, judge
 
 # in the order in which they are put together: statistics belong to the layers as they are, thin ones come after

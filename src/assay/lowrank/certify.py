@@ -26,8 +26,8 @@ from assay.lowrank.certificate import (
 from assay.lowrank.factors import gram_of
 from assay.lowrank.krylov import RitzSpace, block_krylov, orthonormalize
 from assay.lowrank.matrix import BLOCK_BYTES, Matrix, Scaled, block_rows
-from assay.lowrank.plan import CHEAP_GRAM, GRAM_LIMIT
 from assay.lowrank.ranks import RankRule
+from assay.lowrank.solvers import CHEAP_GRAM, GRAM_LIMIT
 from assay.lowrank.sources import as_matrix, measure_energy
 from assay.records.factorization import Certificate
 from assay.runtime import generator

@@ -12,11 +12,10 @@ from assay.lowrank.certificate import no_certificate
 from assay.lowrank.certify import ASSURANCES, Assurance, certify_factors
 from assay.lowrank.factors import Factorization, split
 from assay.lowrank.matrix import Matrix, Scaled
-from assay.lowrank.plan import measure_rates, predict_seconds
 from assay.lowrank.ranks import RankRule, rank_rule
-from assay.lowrank.single_pass import sketch
-from assay.lowrank.solvers import SOLVERS, Task, for_whole_spectrum
+from assay.lowrank.solvers import SOLVERS, Task, for_whole_spectrum, measure_rates, predict_seconds
 from assay.lowrank.sources import as_matrix, measure_energy
+from assay.lowrank.streams import sketch
 from assay.records.factorization import Certificate
 
 Method = Literal["auto", "fastest", "exact", "gram", "krylov", "single-pass", "als", "descent"]

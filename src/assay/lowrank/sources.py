@@ -12,10 +12,9 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from assay.data.npz import UNREADABLE
+from assay.data.sources.npz import UNREADABLE
 from assay.errors import DataError
-from assay.lowrank.matrix import Dense, Matrix, Scaled
-from assay.lowrank.sparse import from_scipy, from_torch_sparse
+from assay.lowrank.matrix import Dense, Matrix, Scaled, from_scipy, from_torch_sparse
 from assay.lowrank.streams import MappedArray, NpyFile, ParquetMatrix, RowBlocks
 
 _REAL = {torch.float32, torch.float64}

@@ -12,7 +12,7 @@ from torch.nn.parameter import UninitializedParameter
 from torch.nn.utils.parametrize import ParametrizationList
 
 from assay.errors import ModelError
-from assay.records.spectrum import LayerSpectra, LayerSpectrum
+from assay.records.compression import LayerSpectra, LayerSpectrum
 
 _NORMS = (nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, nn.modules.batchnorm._NormBase)
 

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Iterable
+from pathlib import Path
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
-from assay.errors import OptionError
+from assay.data.pictures import BROKEN, FORMATS, png_base64, to_bytes
+from assay.errors import DataError, OptionError
 from assay.lowrank.factors import Factorization
 from assay.lowrank.gauge import condition_of_scaling, sharpness_of_scaling
-from assay.lowrank.matrix import Matrix
-from assay.records.factorization import FactorizationReport, GaugePoint, Landscape, RankPoint
+from assay.lowrank.matrix import Dense, Matrix
+from assay.records.factorization import FactorizationReport, GaugePoint, Landscape, PictureRank, RankPoint
 
 SCALES = (0.25, 0.35, 0.5, 0.7, 1.0, 1.4, 2.0, 2.8, 4.0)
 
@@ -87,3 +92,67 @@ def _squared_error(found: Factorization) -> float:
     """‖X − AB‖² without the ridge's part of the objective."""
     ridge = found.certificate.ridge
     return found.error - ridge * float(found.A.double().square().sum() + found.B.double().square().sum())
+
+
+RANKS = (1, 5, 20, 50)
+LONGEST = 480  # pixels of a side in the page, so that it stays small
+LARGEST = 40_000_000  # pixels
+
+
+def luma(channels: Tensor) -> Matrix:
+    """The luma (H, W) of a picture (C, H, W): 0.299 R + 0.587 G + 0.114 B; with fewer channels, the first."""
+    if len(channels) < 3:
+        return Dense(channels[0])
+    red, green, blue = channels[:3]
+    return Dense(0.299 * red + 0.587 * green + 0.114 * blue)
+
+
+def read_channels(source: Path | bytes, *, name: str | None = None, longest: int | None = None) -> Tensor:
+    """Float64 (3, H, W) in [0, 1] of a picture file; transparency is laid over white. Raises :class:`DataError`.
+
+    ``longest`` is what the longer side is shrunk to where it has more pixels.
+    """
+    where = name or str(source)
+    try:
+        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS) as file:
+            if file.width * file.height > LARGEST:
+                raise DataError(where, expected=f"at most {LARGEST:,} pixels", got=f"{file.width} × {file.height}")
+            layered = file.convert("RGBA")
+            white = Image.new("RGBA", layered.size, "white")
+            picture = Image.alpha_composite(white, layered).convert("RGB")
+    except BROKEN as error:
+        raise DataError(where, expected="a picture that can be read", got=" ".join(str(error).split())[:120]) from None
+    if longest is not None:
+        picture.thumbnail((longest, longest), Image.Resampling.LANCZOS)
+    return torch.from_numpy(np.asarray(picture).copy()).permute(2, 0, 1).double() / 255
+
+
+def rebuild_picture(channels: Tensor, *, ranks: Iterable[int]) -> tuple[PictureRank, ...]:
+    """The original (as rank 0), then each of ``ranks``, every channel of (C, H, W) factorised on its own.
+
+    ``share`` counts r(h + w + 1) numbers a channel against h·w. Pictures are shown at most 480 pixels wide or high.
+    """
+    _, high, wide = channels.shape
+    left, sigma, right = torch.linalg.svd(channels, full_matrices=False)
+    total = float(channels.square().sum())
+    found = [_shown(channels, channels, rank=0, kept=1.0, share=1.0)]
+    for rank in sorted({min(r, high, wide) for r in ranks}):
+        rebuilt = (left[:, :, :rank] * sigma[:, None, :rank]) @ right[:, :rank]
+        kept = float(sigma[:, :rank].square().sum()) / total if total else 1.0
+        share = rank * (high + wide + 1) / (high * wide)
+        found.append(_shown(rebuilt, channels, rank=rank, kept=kept, share=share))
+    return tuple(found)
+
+
+def _shown(picture: Tensor, original: Tensor, *, rank: int, kept: float, share: float) -> PictureRank:
+    pixels = to_bytes(picture.clamp(0, 1))
+    miss = float((pixels.double() / 255 - original).square().mean())
+    psnr = -10 * math.log10(miss) if miss > 0 else math.inf
+    longest = max(pixels.shape[1:])
+    if longest > LONGEST:
+        size = (max(1, pixels.shape[2] * LONGEST // longest), max(1, pixels.shape[1] * LONGEST // longest))
+        grey = len(pixels) == 1
+        drawn = Image.fromarray(pixels[0].numpy() if grey else pixels.permute(1, 2, 0).numpy())
+        small = torch.from_numpy(np.asarray(drawn.resize(size, Image.Resampling.LANCZOS)).copy())
+        pixels = small[None] if grey else small.permute(2, 0, 1)
+    return PictureRank(rank=rank, psnr=psnr, energy_kept=kept, share=share, png=png_base64(pixels))

@@ -13,13 +13,12 @@ import torch
 from torch import nn
 
 from assay.errors import ModelError
-from assay.models.allcnn import build_allcnn
 from assay.models.image_reader import build_image_reader
-from assay.models.mlp import build_mlp
-from assay.models.normalize import Normalize, choose_normalization
+from assay.models.plain import build_allcnn, build_mlp
 from assay.models.resnet import BasicBlock, BottleneckBlock, build_cifar_resnet, build_resnet
 from assay.models.sequence import CELLS
 from assay.models.speednet import build_speednet
+from assay.models.wrappers import Normalize, choose_normalization
 
 
 class Builder(Protocol):

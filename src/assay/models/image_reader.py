@@ -9,8 +9,8 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from assay.models.normalize import Normalize
 from assay.models.sequence import SequenceModelOptions, build_sequence_model
+from assay.models.wrappers import Normalize
 
 
 class ReaderOptions(SequenceModelOptions):

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from assay.errors import OptionError
-from assay.models.normalize import Normalize
+from assay.models.wrappers import Normalize
 from assay.options import Options
 
 SMALL_IMAGE = 64  # pixels; up to here a 3×3 stem that keeps the resolution, above it the 7×7 stem that quarters it

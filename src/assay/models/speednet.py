@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from assay.errors import ModelError
-from assay.models.normalize import Normalize
+from assay.models.wrappers import Normalize
 from assay.options import Options
 
 SMALLEST = 9  # pixels: the 2×2 whitening leaves 8, three halvings 1

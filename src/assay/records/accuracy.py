@@ -91,3 +91,21 @@ class CleanAccuracy(Record, Proportion):
     non_finite: int = 0
     images_per_second: float
     per_sample: SampleBits | None = None
+
+
+class SequenceAccuracy(Record, Proportion):
+    """``correct`` of ``n`` test sequences are answered as ``right_is`` says, such as "all 10 symbols recalled".
+
+    ``loss`` is the mean in ``loss_unit``; ``baseline`` is what the best answer without memory loses, and
+    ``baseline_is`` says which that is.
+    """
+
+    kind: Literal["sequence_accuracy"] = "sequence_accuracy"
+    label: str = "model"
+    task: str
+    length: int
+    loss: float
+    loss_unit: str
+    baseline: float
+    baseline_is: str
+    right_is: str

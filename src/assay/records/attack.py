@@ -178,3 +178,41 @@ class AttackAnatomy(Record):
     median_psnr: float | None
     median_ssim: float | None
     lowest_ssim: float | None
+
+
+class PicturedSample(Frozen):
+    """One sample: its class, and the answers before and after the attack with their confidences.
+
+    Classes are places in ``SampleGallery.classes``; −1 is an output that was not finite. ``steps`` counts the moves
+    that broke it; None where nothing did.
+    """
+
+    sample_id: str
+    label: int
+    before: int
+    confidence_before: float
+    after: int
+    confidence_after: float
+    steps: int | None
+
+
+class SampleGallery(Record):
+    """Some of the ``n`` samples of one attack: ``wrong`` before it, ``broken`` by it, or ``held``.
+
+    ``sheet`` is one PNG file in base64: the untouched pictures in rows of ``columns``, each ``tile`` (height, width)
+    pixels, in the order of ``samples``. Pictures larger than a tile were made smaller; others are lossless.
+    """
+
+    kind: Literal["sample_gallery"] = "sample_gallery"
+    attack: str
+    norm: Norm
+    epsilon: float
+    n: int
+    wrong: int
+    broken: int
+    held: int
+    classes: tuple[str, ...]
+    tile: tuple[int, int]
+    columns: int
+    sheet: str
+    samples: tuple[PicturedSample, ...]

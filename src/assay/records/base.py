@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import BaseModel, ConfigDict
 
 
@@ -23,3 +25,19 @@ class Frozen(BaseModel):
 
 class Record(Frozen):
     """One measurement. Each subclass declares ``kind``, the snake-case name of its class, as a literal default."""
+
+
+class Environment(Record):
+    """Enough to tell why two runs differ; no host name, no user name, no path."""
+
+    kind: Literal["environment"] = "environment"
+    assay: str
+    python: str
+    torch: str
+    numpy: str
+    platform: str
+    processor: str
+    cores: int
+    threads: int
+    device: str
+    memory_gib: float

@@ -3,14 +3,58 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Literal, TypeVar
+from typing import Annotated, Literal, TypeVar
 
-from assay.records.base import Frozen, Record
-from assay.records.baseline import Outdated
-from assay.records.environment import Environment
-from assay.records.finding import Verdict
-from assay.records.measurements import Measurement
+from pydantic import Field
+
+from assay.records.accuracy import CleanAccuracy, SequenceAccuracy
+from assay.records.anatomy import Anatomy
+from assay.records.attack import (
+    AdversarialGallery,
+    AttackAnatomy,
+    AttackSanity,
+    EpsilonCurve,
+    RobustAccuracy,
+    SampleGallery,
+)
+from assay.records.augmentation import Invariance
+from assay.records.base import Environment, Frozen, Record
+from assay.records.comparison import AppliedFix
+from assay.records.compression import LayerSpectra
+from assay.records.configuration import ModeAudit, NormalizationAudit
+from assay.records.finding import Outdated, Verdict
+from assay.records.gradients import Curvature, DepthTrace, GradientFlow, InputGradients
+from assay.records.recurrence import RemedyComparison, TimeTrace
 from assay.records.samples import SampleSet
+from assay.records.training import DecayGroups, OptimizerAudit, TrainingRun
+
+Measurement = Annotated[
+    CleanAccuracy
+    | RobustAccuracy
+    | EpsilonCurve
+    | AdversarialGallery
+    | SampleGallery
+    | AttackSanity
+    | AttackAnatomy
+    | Invariance
+    | GradientFlow
+    | InputGradients
+    | LayerSpectra
+    | ModeAudit
+    | NormalizationAudit
+    | DepthTrace
+    | TimeTrace
+    | SequenceAccuracy
+    | RemedyComparison
+    | Curvature
+    | Anatomy
+    | DecayGroups
+    | OptimizerAudit
+    | TrainingRun
+    | AppliedFix,
+    Field(discriminator="kind"),
+]
+
 
 SCHEMA_VERSION: Literal[1] = 1
 R = TypeVar("R", bound=Record)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from assay.records.base import Frozen, Record
-from assay.records.environment import Environment
+from assay.records.base import Environment, Frozen, Record
 
 Outcome = Literal["supported", "refuted", "undecided"]
 Expectation = Literal["increase", "decrease", "same", "no decrease", "no increase"]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
-from assay.records.base import Frozen, Record
-from assay.records.environment import Environment
+from assay.records.accuracy import Proportion
+from assay.records.base import Environment, Frozen, Record
 from assay.records.finding import Category, Status
 
 Change = Literal["better", "worse", "no change beyond noise"]
@@ -140,3 +140,84 @@ class Comparison(Record):
     reference: Compared
     candidates: tuple[Compared, ...]
     versus: tuple[Versus, ...]
+
+
+class MeasuredShare(Proportion):
+    """One accuracy of one check; ``measure`` names attack and setting, so that only equal ones make a line."""
+
+    measure: str
+
+
+class HistoryEntry(Frozen):
+    """One check. ``started`` is the time recorded in it, as ISO 8601 in UTC; ``name`` is its place in the folder.
+
+    ``statuses`` are (rule, status) of every rule that was judged. ``changes`` are its differences from the check
+    before it, corrected together with all others of the history.
+    """
+
+    name: str
+    started: str
+    model: str
+    weights: str | None
+    budget: str
+    assay: str
+    shares: tuple[MeasuredShare, ...]
+    median_epsilon: float | None
+    statuses: tuple[tuple[str, Status], ...]
+    accepted: int
+    changes: tuple[Difference, ...] = ()
+
+
+class Track(Frozen):
+    """The checks of one data set and its classes, oldest first."""
+
+    data: str
+    split: str
+    entries: tuple[HistoryEntry, ...]
+
+
+class History(Record):
+    """Every check of a folder; ``skipped`` names each file that could not be used, with the reason."""
+
+    kind: Literal["history"] = "history"
+    schema_version: Literal[1] = 1
+    folder: str
+    tracks: tuple[Track, ...]
+    level: float
+    tests: int
+    claims: tuple[tuple[str, str], ...]
+    skipped: tuple[str, ...] = ()
+
+
+class Reading(Frozen):
+    """One number before and after a fix that no test of samples applies to."""
+
+    name: str
+    before: float
+    after: float
+    unit: Literal["", "share"] = ""
+
+
+class AppliedFix(Record):
+    """A fix applied to a copy of the model, and measured again on the same samples.
+
+    ``applied`` says what was done and on which images. ``refused`` is empty, or says why the fix was not applied;
+    then nothing was measured. ``effects`` are paired tests, the fixed copy against the model, corrected by Holm within
+    this fix. ``changes`` says what the fix is about: the weights, the mode the model is handed over in, or only
+    how it is to be trained. ``weights`` is the file of the fixed copy beside the report, empty where none was written.
+    """
+
+    kind: Literal["applied_fix"] = "applied_fix"
+    rule: str
+    fix: str
+    changes: Literal["weights", "mode", "training"]
+    applied: str
+    refused: str = ""
+    before: Status
+    after: Status
+    measured_before: str
+    measured_after: str
+    effects: tuple[Difference, ...] = ()
+    readings: tuple[Reading, ...] = ()
+    weights: str = ""
+    seconds: float

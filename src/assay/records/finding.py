@@ -64,3 +64,21 @@ class Verdict(Record):
     def fails(self, at: FailAt) -> bool:
         """Whether it is a finding at least as bad as ``at`` that nobody accepted; at "never" nothing is."""
         return at != "never" and self.accepted is None and self.status in {"error", at}
+
+
+BASELINE_VERSION: Literal[1] = 1
+
+
+class Baseline(Record):
+    """Accepted findings, one a rule; people edit and review this file."""
+
+    kind: Literal["baseline"] = "baseline"
+    schema_version: Literal[1] = BASELINE_VERSION
+    accepted: tuple[Acceptance, ...] = ()
+
+
+class Outdated(Frozen):
+    """An entry of a baseline that accepts nothing in this check, and why."""
+
+    entry: Acceptance
+    because: str

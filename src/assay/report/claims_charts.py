@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import altair as alt
 
 from assay.records.claims import Axis, Chart, Point, Reference
-from assay.report.drawing import (
+from assay.report.charts import (
     SERIES,
     SOFT,
     AnyChart,
@@ -21,7 +21,7 @@ from assay.report.drawing import (
     tip,
 )
 from assay.report.parts import MOST_ROWS, NUMBER, Column, Figure, Table
-from assay.report.wording import number
+from assay.wording import number
 
 MOST_SIGNS = 30  # points of one series up to which each gets its sign
 ROW = 17  # pixels of height for one bar

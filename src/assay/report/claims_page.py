@@ -14,7 +14,7 @@ from assay.report.claims_charts import draw_chart
 from assay.report.claims_wording import LOOKS, circumstances, headline, region, said
 from assay.report.page import SIGNS, page_environment, page_script, page_style
 from assay.report.parts import NUMBER, Column, Figure, Table
-from assay.report.wording import number, plural, seconds
+from assay.wording import number, plural, seconds
 
 RULE = (
     "Differences are paired over seeds (or images, or starts). A claim names the region of their mean in which it is "

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from assay.records.claims import ClaimsReport, Effect, Outcome
-from assay.report.standing import Look
-from assay.report.wording import listed, number, plural, seconds
+from assay.report.summary import Look
+from assay.wording import listed, number, plural, seconds
 
 LOOKS: Mapping[Outcome, Look] = MappingProxyType(
     {

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 from assay.records.comparison import Change, Comparison, Difference, Quantity, RuleChange, Versus
 from assay.records.finding import Status
-from assay.report.standing import LOOKS
-from assay.report.wording import count, listed, number, percent, plural
+from assay.report.summary import LOOKS
+from assay.wording import count, listed, number, percent, plural
 
 ARROW: dict[Change, str] = {"better": "▲", "worse": "▼", "no change beyond noise": "≈"}
 TONE: dict[Change, Status] = {"better": "pass", "worse": "error", "no change beyond noise": "not run"}

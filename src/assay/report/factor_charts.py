@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import altair as alt
 
 from assay.records.factorization import FactorizationReport, GaugePoint, Landscape
-from assay.report.drawing import ACCENT, ALARM, SERIES, SOFT, AnyChart, Row, decades, source
+from assay.report.charts import ACCENT, ALARM, SERIES, SOFT, AnyChart, Row, decades, source
 
 WIDTH, HEIGHT = 420, 240
 MOST = 400

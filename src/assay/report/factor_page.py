@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from assay.records.factorization import Certificate, FactorizationReport, Landscape, PictureRank
-from assay.report.drawing import ACCENT, ALARM, SERIES, SOFT
+from assay.report.charts import ACCENT, ALARM, SERIES, SOFT
 from assay.report.factor_charts import draw_energy, draw_gauge, draw_hessian, draw_saddle, draw_spectrum
 from assay.report.leaflet import Grid, Part, Shown, drawn, render_leaflet
 

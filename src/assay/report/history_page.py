@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import altair as alt
 
-from assay.records.history import History, Track
+from assay.records.comparison import History, Track
+from assay.records.reading import made_inert
 from assay.report import history_wording as say
+from assay.report.charts import AnyChart, Row, colours, figure, shapes, shares, side, source, tip
 from assay.report.comparison_wording import interval_of, p_value
-from assay.report.drawing import AnyChart, Row, colours, figure, shapes, shares, side, source, tip
-from assay.report.inertness import made_inert
 from assay.report.parts import NUMBER, Column, Facts, Figure, Part, Section, Table
 from assay.report.sheet import Fact, Sheet, render_sheet
-from assay.report.standing import LOOKS
-from assay.report.wording import accuracy, clip, distinct, interval, percent, plural
+from assay.report.summary import LOOKS
+from assay.wording import accuracy, clip, distinct, interval, percent, plural
 
 _FILLS = {"error": "var(--error)", "warn": "var(--warn)", "pass": "var(--pass)", "not run": "var(--line)"}
 

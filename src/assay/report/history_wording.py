@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from assay.records.comparison import Change
-from assay.records.history import History, HistoryEntry, Track
+from assay.records.comparison import Change, History, HistoryEntry, Track
 from assay.report.comparison_wording import ARROW
-from assay.report.wording import distinct, percent, plural
+from assay.wording import distinct, percent, plural
 
 SHOWN = 6
 

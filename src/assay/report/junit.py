@@ -6,9 +6,8 @@ from xml.etree import ElementTree
 
 from assay.records.checkup import Checkup
 from assay.records.finding import FailAt, Verdict
-from assay.report.headline import subject_line
-from assay.report.standing import CategoryState, states
-from assay.report.wording import inert
+from assay.report.summary import CategoryState, states, subject_line
+from assay.wording import inert
 
 
 def render_junit(checkup: Checkup, *, fail_on: FailAt = "error") -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from assay.report.drawing import AnyChart, to_svg
+from assay.report.charts import AnyChart, to_svg
 from assay.report.theme import custom_properties
 
 

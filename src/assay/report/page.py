@@ -10,11 +10,20 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from assay.records.checkup import Checkup
-from assay.report.headline import headline, subject_line, tiles
 from assay.report.sections import build_sections
-from assay.report.standing import FORMULA, LOOKS, SEVERITY, in_order, states, tally_sentence
+from assay.report.summary import (
+    FORMULA,
+    LOOKS,
+    SEVERITY,
+    headline,
+    in_order,
+    states,
+    subject_line,
+    tally_sentence,
+    tiles,
+)
 from assay.report.theme import custom_properties
-from assay.report.wording import clip, inert, kind_title, seconds
+from assay.wording import clip, inert, kind_title, seconds
 
 # the signs of drawing.SHAPES, in a box from −6 to 6
 SIGNS = (

@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 from assay.records.checkup import Checkup
 from assay.records.finding import Status, Verdict
-from assay.report.wording import inert
+from assay.wording import inert
 
 SCHEMA = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/os/schemas/sarif-schema-2.1.0.json"
 # (level, kind): section 3.27.9 wants the level "none" for every kind but "fail"

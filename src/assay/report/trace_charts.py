@@ -10,10 +10,8 @@ from typing import Any
 import altair as alt
 
 from assay.files import write_atomically
-from assay.records.depth_trace import DepthTrace
-from assay.records.gradients import InputGradients
-from assay.records.recurrence import TimeTrace
-from assay.records.remedies import RemedyComparison
+from assay.records.gradients import DepthTrace, InputGradients
+from assay.records.recurrence import RemedyComparison, TimeTrace
 from assay.report.theme import COLOURS
 
 WIDTH, HEIGHT = 720, 380

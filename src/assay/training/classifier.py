@@ -13,7 +13,7 @@ from assay.data.dataset import ImageDataset, to_unit_range
 from assay.models.architectures import build
 from assay.records.training import TrainingRun
 from assay.runtime import choose_device, generator
-from assay.training.distributed import ALONE, Processes
+from assay.runtime.processes import ALONE, Processes
 from assay.training.loop import fit
 from assay.training.metrics import OnStep
 from assay.training.objective import Perturb

@@ -11,26 +11,28 @@ from torch import nn
 from assay.data.dataset import ImageDataset
 from assay.data.sequences import SequenceTask
 from assay.errors import InterruptedRunError, OptionError
+from assay.evaluate import predict_shared
 from assay.records.training import TrainingRun
 from assay.runtime import device_of, has_fast_bfloat16
+from assay.runtime.processes import ALONE, Processes, deferred_interrupts
 from assay.training.averaging import WeightAverage
-from assay.training.checkpoint import RunIdentity, name_of
-from assay.training.clipping import build_clip
-from assay.training.curriculum import Curriculum
-from assay.training.distributed import ALONE, Processes
-from assay.training.divergence import explain_divergence, is_sane
-from assay.training.image_curriculum import ImageCurriculum
-from assay.training.interruption import deferred_interrupts
-from assay.training.journal import Journal
-from assay.training.metrics import OnStep, StepMetrics
+from assay.training.checkpoint import Journal, RunIdentity, name_of
+from assay.training.metrics import OnStep, StepMetrics, Stopwatch
 from assay.training.objective import Loss, Perturb
 from assay.training.optimizers import build_optimizers, set_learning_rate, update
 from assay.training.param_groups import measure_decay_groups
 from assay.training.recipes import Recipe
 from assay.training.schedule import build_schedule
-from assay.training.sequence_curriculum import SequenceCurriculum
-from assay.training.step import Around, accumulate_gradient, autocast_dtype, nothing_around
-from assay.training.stopwatch import Stopwatch
+from assay.training.step import (
+    Around,
+    accumulate_gradient,
+    autocast_dtype,
+    build_clip,
+    explain_divergence,
+    is_sane,
+    nothing_around,
+)
+from assay.training.tasks import Curriculum, ImageCurriculum, SequenceCurriculum
 
 STEP_STREAM = 0x57E
 
@@ -59,11 +61,11 @@ def fit(
     ``around``    (model) -> context manager: entered for the forward and backward pass of every micro-batch; what it
                   adds to the gradients, such as a regulariser's, belongs to the step
     ``loss``      (images as trained on, logits, labels or shares of classes) -> sum of the losses, such as a
-                  :class:`~assay.training.distillation.Distillation`; None: cross-entropy as the recipe says
+                  :class:`~assay.training.objective.Distillation`; None: cross-entropy as the recipe says
     ``on_step``   called with a :class:`StepMetrics` after every step
     ``out``       the run folder; a checkpoint goes there every ``checkpoint_seconds`` and at the end
     ``resume``    go on from the folder's last checkpoint; the end is that of an uninterrupted run, to the bit
-    ``processes`` who else trains this model; see :func:`~assay.training.distributed.joined_processes`
+    ``processes`` who else trains this model; see :func:`~assay.runtime.processes.joined_processes`
     ``architecture`` the name of ours that ``model`` was built by, for ``config.json``; None: it is your own
 
     Every random choice follows from ``seed``: one machine and one number of threads give equal bits.
@@ -196,7 +198,7 @@ def _watch_validation(
     if validation is None:
         return None
     with average.applied():
-        return float(processes.predict(model, validation).correct.double().mean())
+        return float(predict_shared(model, validation, processes).correct.double().mean())
 
 
 def _finish(model: nn.Module, curriculum: Curriculum, average: WeightAverage) -> None:

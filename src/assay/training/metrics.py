@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import ParamSpec, TypeVar
 
-from assay.errors import OutputError
+from assay.errors import DependencyError, OutputError
 from assay.files import write_atomically
-from assay.records.training import EpochSummary
+from assay.records.training import EpochSummary, TimeSplit
 
 
 @dataclass(frozen=True)
@@ -104,3 +107,62 @@ def _lines_up_to(path: Path, step: int) -> list[str]:
         if values["step"] <= step:
             kept.append(line)
     return kept
+
+
+class TensorBoardLog:
+    """Call it with every step's metrics; the event file goes into ``folder``.
+
+    Raises :class:`DependencyError` when the package is missing.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError:
+            raise DependencyError("tensorboard", extra="tensorboard", purpose="--tensorboard") from None
+        self._writer = SummaryWriter(str(folder))
+
+    def __call__(self, metrics: StepMetrics) -> None:
+        """Write loss, accuracy, learning rate, gradient norm and speed of one step."""
+        for name in ("loss", "accuracy", "learning_rate", "gradient_norm", "images_per_second"):
+            self._writer.add_scalar(f"train/{name}", getattr(metrics, name), metrics.step)
+        if metrics.step == metrics.steps:
+            self._writer.close()
+
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class Stopwatch:
+    """Seconds by part of the work, added up over a run; ``seconds`` starts where an interrupted run left off.
+
+    Parts are those of :class:`~assay.records.training.TimeSplit`. On a device that works on its own, a part's time is
+    what the host waited for.
+    """
+
+    def __init__(self, seconds: Mapping[str, float]) -> None:
+        self.seconds = dict(seconds)
+
+    @contextmanager
+    def part(self, name: str) -> Iterator[None]:
+        """Count what runs inside towards ``name``."""
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - started
+
+    def timed(self, name: str, work: Callable[P, R]) -> Callable[P, R]:
+        """``work``, every call of it counted towards ``name``."""
+
+        def counted(*args: P.args, **kwargs: P.kwargs) -> R:
+            with self.part(name):
+                return work(*args, **kwargs)
+
+        return counted
+
+    def split(self, *, training: float) -> TimeSplit:
+        """The record, given the seconds of all steps: what no other part of a step took is the network's."""
+        inside = sum(self.seconds.get(name, 0.0) for name in ("images", "adversary", "update"))
+        return TimeSplit(network=max(0.0, training - inside), **self.seconds)

@@ -9,12 +9,12 @@ from torch import nn
 
 from assay.data.sequences import MADE_UP, SequenceTask, make_task
 from assay.errors import ModelError, OptionError
-from assay.models.run_folder import CONFIG, WEIGHTS
 from assay.models.sequence import CELLS, SequenceModelOptions, build_sequence_model
+from assay.models.sources.run_folder import CONFIG, WEIGHTS
 from assay.models.weights import load_weights, read_weights
 from assay.runtime import choose_device
+from assay.runtime.processes import ALONE, Processes
 from assay.training.classifier import Trained
-from assay.training.distributed import ALONE, Processes
 from assay.training.loop import fit
 from assay.training.metrics import OnStep
 from assay.training.recipes import AugmentOptions, OptimizerOptions, Recipe, ScheduleOptions, SequenceOptions

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import clip_grad_norm_, clip_grad_value_, get_total_norm
 
+from assay.errors import DivergedError
 from assay.runtime import generator
+from assay.training.param_groups import split_parameters
+from assay.training.recipes import ClipOptions
 
 Lesson = Callable[[nn.Module], tuple[Tensor, Tensor]]
 """One micro-batch: the sum of the model's losses on it, and how many samples were right (0-dimensional tensors)."""
@@ -54,3 +59,106 @@ def accumulate_gradient(
         loss_sum += losses.detach()
         correct += hits
     return loss_sum, correct
+
+
+Clip = Callable[[], Tensor]
+
+
+def build_clip(model: nn.Module, options: ClipOptions) -> Clip:
+    """A function that clips the model's gradients in place and returns their global L2 norm before that.
+
+    ``norm``      g ← g·min(1, limit/‖g‖₂) over all parameters together (Pascanu et al. 2013)
+    ``value``     every entry into [−limit, limit]
+    ``adaptive``  every output unit's gradient to at most limit·max(‖w‖₂, 10⁻³) (Brock et al. 2021, eq. 3), the last
+                  layer's and all vectors left alone as the paper does
+    """
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    matrices = [parameter for _, parameter in split_parameters(model).weight if parameter.ndim >= 2][:-1]
+
+    def clip() -> Tensor:
+        norm = get_total_norm([parameter.grad for parameter in parameters if parameter.grad is not None])
+        if options.name == "norm":
+            clip_grad_norm_(parameters, options.limit)
+        elif options.name == "value":
+            clip_grad_value_(parameters, options.limit)
+        elif options.name == "adaptive":
+            clip_adaptively(matrices, options.limit)
+        return norm
+
+    return clip
+
+
+@torch.no_grad()
+def clip_adaptively(parameters: list[nn.Parameter], limit: float, *, epsilon: float = 1e-3) -> None:
+    """Scale the gradient of every unit i (a row of (c_out, …)) with ‖G_i‖ > limit·max(‖W_i‖, ε) down to that."""
+    for parameter in parameters:
+        if parameter.grad is None:
+            continue
+        weight = parameter.flatten(1).norm(dim=1).clamp_min(epsilon)
+        gradient = parameter.grad.flatten(1).norm(dim=1)
+        scale = (limit * weight / gradient.clamp_min(1e-12)).clamp_max(1.0)
+        parameter.grad.mul_(scale.view(-1, *[1] * (parameter.ndim - 1)))
+
+
+def is_sane(loss: float, gradient_norm: float, *, ceiling: float) -> bool:
+    """Finite, and the loss not above ``ceiling``."""
+    return math.isfinite(loss) and math.isfinite(gradient_norm) and loss <= ceiling
+
+
+def explain_divergence(
+    model: nn.Module,
+    lessons: Sequence[tuple[int, Lesson]],
+    *,
+    step: int,
+    loss: float,
+    gradient_norm: float,
+    kept: str | None,
+) -> DivergedError:
+    """The error to raise: the step, the layer where it shows first, and where the last good checkpoint is.
+
+    ``lessons`` are those the model was just given.
+    """
+    layer = None
+    for _, lesson in lessons:
+        layer = layer or first_bad_layer(model, lesson)
+    where = f", first in {layer}" if layer else ""
+    checkpoint = f"the last good checkpoint is {kept}" if kept else "no checkpoint was kept"
+    return DivergedError(
+        f"step {step}: the loss is {loss:.4g} and the gradient norm {gradient_norm:.4g}{where}; {checkpoint}; "
+        "a lower learning rate or clipping may help"
+    )
+
+
+def first_bad_layer(model: nn.Module, lesson: Lesson) -> str | None:
+    """The first module, in the order of the forward pass, whose parameters, output or gradient are not finite.
+
+    Parameters come first (they spoil everything after them), then outputs, then gradients from the output backwards.
+    """
+    for name, parameter in model.named_parameters():
+        if not bool(parameter.detach().isfinite().all()):
+            return _describe(model, name.rpartition(".")[0], f"parameter {name}")
+    bad: list[str] = []
+    names = {module: name for name, module in model.named_modules()}
+
+    def look(module: nn.Module, _: object, output: object) -> None:
+        parts = output if isinstance(output, tuple) else (output,)
+        if any(isinstance(part, Tensor) and not bool(part.detach().isfinite().all()) for part in parts):
+            bad.append(_describe(model, names[module], "output"))
+
+    hooks = [module.register_forward_hook(look) for module in names if not list(module.children())]
+    try:
+        lesson(model)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    if bad:
+        return bad[0]
+    for name, parameter in reversed(list(model.named_parameters())):
+        if parameter.grad is not None and not bool(parameter.grad.isfinite().all()):
+            return _describe(model, name.rpartition(".")[0], f"gradient of {name}")
+    return None
+
+
+def _describe(model: nn.Module, name: str, what: str) -> str:
+    module = model.get_submodule(name)
+    return f"layer {name or '(model)'!s} ({type(module).__name__}, {what})"

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from assay.records.attack import AttackSanity, SanityName
-from assay.records.finding import Status
+from assay.records.finding import Status, Verdict
 from assay.verdict.rule import Evidence, Outcome, Rule
 
 _CARLINI = "Carlini et al. 2019, On evaluating adversarial robustness, arXiv:1902.06705, section 5"
@@ -205,3 +205,8 @@ RULES = tuple(
     )
     for doubt in _DOUBTS
 )
+
+
+def judge_attacks(sanity: AttackSanity) -> list[Verdict]:
+    """The verdicts on the attack itself, one a rule of this file."""
+    return [rule.verdict(Evidence([sanity])) for rule in RULES]

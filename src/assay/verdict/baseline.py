@@ -6,9 +6,8 @@ from collections.abc import Iterable
 from datetime import date
 
 from assay.errors import InputError
-from assay.records.baseline import Baseline, Outdated
 from assay.records.checkup import Checkup
-from assay.records.finding import Acceptance, Verdict
+from assay.records.finding import Acceptance, Baseline, Outdated, Verdict
 from assay.verdict.catalogue import RULES
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from assay.records.mode import ModeAudit
+from assay.records.configuration import ModeAudit
 from assay.records.training import DecayGroups
 from assay.verdict.rule import Evidence, Outcome, Rule, grade, name_some, percent
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 
+from assay.records.compression import LayerSpectra
 from assay.records.finding import Status
-from assay.records.spectrum import LayerSpectra
 from assay.verdict.rule import Evidence, Outcome, Rule, name_some, percent
 
 REDUNDANT = 0.3

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import math
 
-from assay.records.curvature import Curvature
-from assay.records.depth_trace import DepthTrace
-from assay.records.normalization import NormalizationAudit
+from assay.records.accuracy import SequenceAccuracy
+from assay.records.configuration import NormalizationAudit
+from assay.records.gradients import Curvature, DepthTrace
 from assay.records.recurrence import TimeTrace
-from assay.records.sequence_accuracy import SequenceAccuracy
 from assay.verdict.rule import Evidence, Outcome, Rule, grade, name_some, percent
 
 REACH = (1.0, 4.0)  # sequence length over the horizon

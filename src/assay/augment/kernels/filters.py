@@ -10,9 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from assay.augment.kernels.compiling import kernel
-from assay.augment.kernels.moves import copy
-from assay.augment.kernels.points import to_byte
+from assay.augment.kernels.geometry import copy
+from assay.augment.kernels.points import kernel, to_byte
 
 Array = Any  # numpy arrays; numba infers the exact types
 F32 = np.float32

@@ -9,12 +9,20 @@ from typing import Any
 
 import numpy as np
 
-from assay.augment.kernels.compiling import kernel
 from assay.augment.kernels.filters import color, hue, sharpness
-from assay.augment.kernels.moves import copy, cutout, flip, shear_x, shear_y, shift
-from assay.augment.kernels.points import change, mean_luma
-from assay.augment.kernels.tables import extend_table, look_up
-from assay.augment.kernels.warps import fixed, inverse_map, turn, turn_bilinear
+from assay.augment.kernels.geometry import (
+    copy,
+    cutout,
+    fixed,
+    flip,
+    inverse_map,
+    shear_x,
+    shear_y,
+    shift,
+    turn,
+    turn_bilinear,
+)
+from assay.augment.kernels.points import change, extend_table, kernel, look_up, mean_luma
 from assay.augment.operations import CODES, POINT_CODES
 
 Array = Any  # numpy arrays; numba infers the exact types

@@ -6,9 +6,9 @@ import altair as alt
 
 from assay.records.accuracy import CleanAccuracy
 from assay.records.checkup import Checkup
-from assay.report.drawing import ACCENT, ALARM, SOFT, AnyChart, Row, figure, shares, side, source, tip
+from assay.report.charts import ACCENT, ALARM, SOFT, AnyChart, Row, figure, shares, side, source, tip
 from assay.report.parts import NUMBER, Column, Figure, Part, Section, Table
-from assay.report.wording import accuracy, count, distinct, interval, number, percent, plural
+from assay.wording import accuracy, count, distinct, interval, number, percent, plural
 
 MOST_CLASSES = 30
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import altair as alt
 
 from assay.records.checkup import Checkup
-from assay.records.gradients import GradientFlow
-from assay.report.drawing import AnyChart, Row, colours, decades, figure, shapes, source, tip
-from assay.report.parts import NAME, NUMBER, Column, Figure, Part, Section, Table
-from assay.report.wording import count, number, percent
+from assay.records.gradients import Curvature, DepthTrace, GradientFlow, LayerTrace
+from assay.report.charts import AnyChart, Axes, Row, Series, colours, decades, draw_fan, figure, shapes, source, tip
+from assay.report.parts import NAME, NUMBER, Column, Facts, Figure, Part, Section, Table
+from assay.wording import count, distinct, number, percent, plural
 
 _SIGNALS = (
     ("weight_gradient", "‖∂L/∂W‖₂ of the weight"),
@@ -98,4 +99,99 @@ def _layers(flow: GradientFlow) -> Table:
             for layer in flow.layers
         ),
         folded=True,
+    )
+
+
+def curvature_section(checkup: Checkup) -> Section | None:
+    """The largest eigenvalues of the Hessian, its trace, and the learning rate they allow."""
+    curvature = checkup.first(Curvature)
+    if curvature is None:
+        return None
+    facts = (
+        ("largest eigenvalue λ", f"{_first(curvature)} ± {number(curvature.residual)}"),
+        ("largest stable learning rate, 2/λ", number(curvature.critical_learning_rate)),
+        *(() if curvature.learning_rate is None else (("learning rate in use", number(curvature.learning_rate)),)),
+        ("largest eigenvalues", ", ".join(number(value) for value in curvature.eigenvalues[:10])),
+        ("smallest eigenvalue found", number(curvature.smallest)),
+        ("trace", f"{number(curvature.trace)} ± {number(curvature.trace_error)} (standard error)"),
+        ("measured on", f"{plural(curvature.n, 'sample')}, {count(curvature.parameters)} parameters, "
+         f"{plural(curvature.iterations, 'Lanczos iteration')}"),
+    )  # fmt: skip
+    summary = "The Hessian of the mean loss, in evaluation mode. " + (
+        "It has negative curvature: the loss is not convex here."
+        if curvature.smallest < 0
+        else "No direction of negative curvature was found."
+    )
+    return Section("curvature", "Curvature of the loss", summary, (Facts(facts),), records=(curvature,))
+
+
+def _first(curvature: Curvature) -> str:
+    return number(curvature.eigenvalues[0]) if curvature.eigenvalues else "–"
+
+
+_FIELDS = (
+    ("gradient", "‖∂L/∂output‖₂", "Gradients of the outputs"),
+    ("weight_gradient", "‖∂L/∂θ‖₂", "Gradients of the parameters"),
+    ("update", "‖Δθ‖₂ / ‖θ‖₂", "Relative updates"),
+    ("activation", "root mean square", "Outputs"),
+)
+
+
+def depth_trace_section(checkup: Checkup) -> Section | None:
+    """Every layer's gradients, updates and outputs over the sampled steps."""
+    traces = list(checkup.each(DepthTrace))
+    if not traces:
+        return None
+    parts: list[Part] = []
+    for trace in traces:
+        parts += [*_figures(trace), _layers_depth_trace(trace)]
+    summary = " ".join(_sentence(trace) for trace in traces)
+    return Section("depth-trace", "Gradients while training", summary, tuple(parts), records=tuple(traces))
+
+
+def _sentence(trace: DepthTrace) -> str:
+    broken = f" {trace.first_non_finite} was the first to turn non-finite." if trace.first_non_finite else ""
+    cost = f" Looking cost {percent(trace.average_overhead)} of the time." if trace.average_overhead is not None else ""
+    return f"{trace.label}: {count(len(trace.steps))} of {count(trace.total)} steps were looked at.{broken}{cost}"
+
+
+def _figures(trace: DepthTrace) -> list[Figure]:
+    names = distinct([layer.name for layer in trace.layers], length=48)
+    drawn = []
+    for field, unit, title in _FIELDS:
+        series = [
+            Series(name, trace.steps[: len(values)], values)
+            for name, layer in zip(names, trace.layers, strict=True)
+            if (values := getattr(layer, field))
+        ]
+        note = "One line a layer, from pale (input) to strong (output), on a logarithmic axis."
+        finding = _finding(title, names, [getattr(layer, field) for layer in trace.layers])
+        drawn.append(draw_fan(series, Axes("step", unit, y_log=True), finding=finding, note=note))
+    return [figure for figure in drawn if figure]
+
+
+def _finding(title: str, names: Sequence[str], values: Sequence[Sequence[float]]) -> str:
+    last = {name: series[-1] for name, series in zip(names, values, strict=True) if series}
+    if not last:
+        return title
+    lowest, highest = min(last, key=lambda name: last[name]), max(last, key=lambda name: last[name])
+    return f"{title}: at last from {number(last[lowest])} ({lowest}) to {number(last[highest])} ({highest})"
+
+
+def _layers_depth_trace(trace: DepthTrace) -> Table:
+    titles = ("output", "‖∂L/∂output‖₂", "‖∂L/∂θ‖₂", "relative update", "dead units", "saturated")
+    return Table(
+        "Every layer at the last step looked at",
+        (Column("layer", NAME), Column("type"), *(Column(title, NUMBER) for title in titles)),
+        tuple((layer.name, layer.type, *_cells(layer)) for layer in trace.layers),
+        folded=True,
+    )
+
+
+def _cells(layer: LayerTrace) -> tuple[str, ...]:
+    norms = (layer.activation, layer.gradient, layer.weight_gradient, layer.update)
+    portions = (layer.dead, layer.saturated)
+    return (
+        *(number(values[-1]) if values else "–" for values in norms),
+        *(percent(values[-1]) if values else "–" for values in portions),
     )

@@ -6,9 +6,9 @@ import altair as alt
 
 from assay.records.augmentation import Invariance, OperationAccuracy, OperationPoint
 from assay.records.checkup import Checkup
-from assay.report.drawing import ACCENT, SOFT, AnyChart, Row, figure, shares, source, tip
+from assay.report.charts import ACCENT, SOFT, AnyChart, Row, figure, shares, source, tip
 from assay.report.parts import NUMBER, Column, Section, Table
-from assay.report.wording import count, percent, seconds
+from assay.wording import count, percent, seconds
 
 
 def invariance_section(checkup: Checkup) -> Section | None:

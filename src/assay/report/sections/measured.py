@@ -7,11 +7,11 @@ from collections.abc import Iterable
 from assay.records.attack import AttackSanity, RobustAccuracy
 from assay.records.base import Record
 from assay.records.checkup import Checkup, Subject
-from assay.records.depth_trace import DepthTrace
+from assay.records.gradients import DepthTrace
 from assay.records.recurrence import TimeTrace
 from assay.records.training import OptimizerAudit
 from assay.report.parts import Bars, Facts, Listing, Section, Source
-from assay.report.wording import NORMS, clip, count, kind_title, listed, plural, seconds
+from assay.wording import NORMS, clip, count, kind_title, listed, plural, seconds
 
 MOST_CHARACTERS = 60_000
 ENSEMBLES = {"standard", "adaptive"}

@@ -5,11 +5,19 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from assay.records.accuracy import SequenceAccuracy
 from assay.records.checkup import Checkup
-from assay.records.recurrence import AttentionPaths, RecurrentMatrix, StateGradients, TimeTrace
-from assay.report.curves import Axes, Series, draw_curves
+from assay.records.recurrence import (
+    AttentionPaths,
+    RecurrentMatrix,
+    RemedyComparison,
+    RemedyRun,
+    StateGradients,
+    TimeTrace,
+)
+from assay.report.charts import Axes, Series, draw_curves
 from assay.report.parts import NAME, NUMBER, Column, Facts, Figure, Part, Section, Table
-from assay.report.wording import count, distinct, listed, number, percent, plural
+from assay.wording import count, distinct, interval, listed, number, percent, plural, seconds
 
 MOST_MATRICES = 8
 _WAYS = {
@@ -225,3 +233,98 @@ def _attention(attention: AttentionPaths) -> list[Part | None]:
         note="Attention rollout (Abnar & Zuidema 2020).",
     )
     return [table, rollout]
+
+
+def remedies_section(checkup: Checkup) -> Section | None:
+    """What each remedy did, and the gradients it leaves."""
+    comparisons = list(checkup.each(RemedyComparison))
+    if not comparisons:
+        return None
+    parts: list[Part] = []
+    for comparison in comparisons:
+        effects = Table(
+            "What each remedy did",
+            (Column("remedy"), Column("against"), Column("verdict"), Column("because")),
+            tuple((effect.remedy, effect.problem, effect.verdict, effect.because) for effect in comparison.effects),
+        )
+        problems = tuple(dict.fromkeys(run.problem for run in comparison.runs))
+        figures = [_gradients([run for run in comparison.runs if run.problem == problem]) for problem in problems]
+        parts += [effects, *filter(None, figures), _runs(comparison)]
+    summary = " ".join(
+        f"{one.task}: length {count(one.length)}, {count(one.hidden)} hidden units, {count(one.steps)} steps of "
+        f"{count(one.batch_size)}, learning rate {number(one.learning_rate)}, seed {one.seed}; a constant answer loses "
+        f"{number(one.baseline)}. {seconds(one.seconds)}."
+        for one in comparisons
+    )
+    return Section("remedies", "Remedies", summary, tuple(parts), records=tuple(comparisons))
+
+
+def _gradients(runs: list[RemedyRun]) -> Figure | None:
+    names = distinct([f"{run.remedy}, {run.cell}" for run in runs])
+    series = [
+        Series(name, range(len(run.norms_before)), run.norms_before) for name, run in zip(names, runs, strict=True)
+    ]
+    effective = [name for name, run in zip(names, runs, strict=True) if run.loss < runs[0].loss]
+    verb = "lowers" if len(effective) == 1 else "lower"
+    against = f"Against {runs[0].problem} gradients"
+    finding = (
+        f"{against} {listed(effective[:3])} {verb} the loss" if effective else f"{against} nothing lowers the loss"
+    )
+    note = "Before training, by time step; the loss is at the right end."
+    return draw_curves(series, Axes("time step", "‖∂L/∂z‖₂", y_log=True), finding=finding, note=note)
+
+
+def _runs(comparison: RemedyComparison) -> Table:
+    titles = ("loss", "lowest", "rate before", "rate after", "horizon after", "largest gradient", "median", "time")
+    return Table(
+        "Every run",
+        (Column("remedy"), Column("against"), Column("cell"), *(Column(title, NUMBER) for title in titles)),
+        tuple(
+            (
+                run.remedy,
+                run.problem,
+                run.cell,
+                number(run.loss) + (f" (diverged at step {run.diverged_at})" if run.diverged_at is not None else ""),
+                number(run.lowest_loss),
+                number(run.rate_before),
+                number(run.rate_after),
+                number(run.horizon_after),
+                number(run.largest_gradient),
+                number(run.median_gradient),
+                seconds(run.seconds),
+            )
+            for run in comparison.runs
+        ),
+        folded=True,
+    )
+
+
+def sequences_section(checkup: Checkup) -> Section | None:
+    """One row a model."""
+    found = list(checkup.each(SequenceAccuracy))
+    if not found:
+        return None
+    columns = ("length", "test loss", "without memory", "right", "95 % interval")
+    table = Table(
+        "Every model on its task",
+        (Column("model", NAME), Column("task"), *(Column(title, NUMBER) for title in columns)),
+        tuple(
+            (
+                one.label,
+                one.task,
+                count(one.length),
+                number(one.loss),
+                number(one.baseline),
+                percent(one.accuracy),
+                interval(one),
+            )
+            for one in found
+        ),
+    )
+    tasks = {(one.task, one.length): one for one in found}.values()
+    summary = " ".join(
+        f"{one.task} over {plural(one.length, 'step')}: without memory the best answer loses {number(one.baseline)} "
+        f"({one.loss_unit}; {one.baseline_is}). Right is: {one.right_is}."
+        for one in tasks
+    )
+    return Section("sequences", "Tasks of sequences", summary, (table,), records=tuple(found))

@@ -6,24 +6,26 @@ from collections.abc import Sequence
 
 import altair as alt
 
-from assay.records.attack import EpsilonCurve, RobustAccuracy
+from assay.records.attack import AttackSanity, EpsilonCurve, RobustAccuracy
 from assay.records.checkup import Checkup
-from assay.report.curves import Axes, Series, draw_curves
-from assay.report.drawing import (
+from assay.report.charts import (
     ACCENT,
     ALARM,
     SOFT,
     AnyChart,
+    Axes,
     Row,
+    Series,
     colours,
+    draw_curves,
     figure,
     shapes,
     shares,
     source,
     tip,
 )
-from assay.report.parts import NUMBER, Column, Figure, Part, Section, Table
-from assay.report.wording import NORMS, accuracy, count, distance, distinct, epsilon, number, percent, plural, seconds
+from assay.report.parts import NUMBER, TEXT, Column, Figure, Part, Section, Table
+from assay.wording import NORMS, accuracy, count, distance, distinct, epsilon, listed, number, percent, plural, seconds
 
 
 def robustness_section(checkup: Checkup) -> Section | None:
@@ -226,3 +228,37 @@ def _curves(curves: Sequence[EpsilonCurve]) -> Figure:
 
 def _fine(size: float, curve: EpsilonCurve) -> str:
     return f"{size * 255:.2g}/255" if curve.norm == "linf" else number(size)
+
+
+def sanity_section(checkup: Checkup) -> Section | None:
+    """Every reason for doubt: its value, its limit, and what it means."""
+    records = list(checkup.each(AttackSanity))
+    if not records:
+        return None
+    raised = [check for record in records for check in record.checks if check.raised]
+    summary = (
+        f"{plural(len(raised), 'doubt')} about the attacks: {listed([check.name for check in raised])}."
+        if raised
+        else "None of the known reasons to distrust the attacks was found."
+    )
+    return Section(
+        "attack-sanity", "Can the attacks be trusted?", summary, tuple(map(_checks, records)), tuple(records)
+    )
+
+
+def _checks(record: AttackSanity) -> Table:
+    order = sorted(record.checks, key=lambda check: (not check.raised, check.value is None))
+    return Table(
+        f"{NORMS[record.norm]} {epsilon(record.epsilon, record.norm)}, {plural(record.n, 'sample')}",
+        (Column("doubt"), Column(""), Column("value", NUMBER), Column("limit", NUMBER), Column("what was seen", TEXT)),
+        tuple(
+            (
+                check.name,
+                "! raised" if check.raised else "– not run" if check.value is None else "✓ not raised",
+                number(check.value),
+                number(check.limit),
+                check.detail,
+            )
+            for check in order
+        ),
+    )

@@ -2,13 +2,32 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable
 
+import altair as alt
+
+from assay.records.attack import AdversarialExample, AdversarialGallery, PicturedSample, SampleGallery
 from assay.records.checkup import Checkup
-from assay.records.sample_gallery import PicturedSample, SampleGallery
-from assay.report.parts import SampleGrid, Section, Tile, read_picture
-from assay.report.wording import NORMS, clip, count, distinct, epsilon, percent, plural
+from assay.records.gradients import InputGradients, InputGradientSample
+from assay.report.charts import ACCENT, ALARM, AnyChart, Row, decades, figure, source, tip
+from assay.report.parts import (
+    NUMBER,
+    Card,
+    Column,
+    Facts,
+    Figure,
+    Gallery,
+    Part,
+    SampleGrid,
+    Section,
+    Table,
+    Tile,
+    read_picture,
+    within,
+)
+from assay.wording import NORMS, clip, count, distance, distinct, epsilon, number, percent, plural
 
 SHEET_BYTES = 950_000  # of the three megabytes a report may have
 LARGEST = 64  # pixels of the screen along a tile
@@ -90,3 +109,137 @@ def _name(names: list[str], place: int) -> str:
 
 def _choices(places: Iterable[int], names: list[str]) -> tuple[tuple[int, str, int], ...]:
     return tuple((place, _name(names, place), n) for place, n in sorted(Counter(places).items()))
+
+
+# of the three megabytes a report may have
+GALLERY_BYTES, GRADIENT_BYTES = 800_000, 450_000
+_NAME_pictures = 40
+
+
+def gallery_section(checkup: Checkup) -> Section | None:
+    """The worst examples of every attack that kept some."""
+    galleries = list(checkup.each(AdversarialGallery))
+    if not galleries:
+        return None
+    parts = tuple(_gallery(gallery, size=GALLERY_BYTES // len(galleries)) for gallery in galleries)
+    summary = "Right before, most confidently wrong after. The middle picture is the change, magnified about mid-grey."
+    return Section("gallery", "Adversarial examples", summary, parts, records=tuple(galleries))
+
+
+def _gallery(gallery: AdversarialGallery, *, size: int) -> Gallery:
+    cards = within((_example(example, gallery) for example in gallery.examples), size=size)
+    finding = f"{gallery.attack}, {NORMS[gallery.norm]} within {epsilon(gallery.epsilon, gallery.norm)}"
+    note = "" if gallery.examples else "No image was broken."
+    return Gallery(finding, note, cards, left_out=len(gallery.examples) - len(cards))
+
+
+def _example(example: AdversarialExample, gallery: AdversarialGallery) -> Card:
+    before, after = clip(example.clean_prediction, _NAME_pictures), clip(example.adversarial_prediction, _NAME_pictures)
+    magnified = f"change ×{number(example.magnified)}"
+    return Card(
+        pictures=(
+            ("image", read_picture(example.image, text=f"image of {clip(example.label, _NAME)}, taken for {before}")),
+            (
+                magnified,
+                read_picture(example.perturbation, text=f"the change, magnified {example.magnified:.3g} times"),
+            ),
+            ("attacked", read_picture(example.adversarial, text=f"the attacked image, taken for {after}")),
+        ),
+        lines=(
+            f"{before} ({percent(example.clean_confidence)}) → {after} ({percent(example.adversarial_confidence)})",
+            f"{clip(example.sample_id, _NAME)}, {NORMS[gallery.norm]} distance "
+            f"{distance(example.distance, gallery.norm)}",
+        ),
+    )
+
+
+def input_gradients_section(checkup: Checkup) -> Section | None:
+    """How strongly, and where, the loss depends on the input."""
+    record = checkup.first(InputGradients)
+    if record is None:
+        return None
+    parts: list[Part] = [_norms(record)]
+    facts = [
+        ("images", f"{count(record.n_right)} right, {count(record.n_wrong)} wrong"),
+        ("median ‖∂ℓ/∂x‖₂, right", number(record.median_norm_right)),
+        ("median ‖∂ℓ/∂x‖₂, wrong", number(record.median_norm_wrong)),
+        ("squared gradient in the strongest 10 % of pixels", percent(record.concentration)),
+        ("exactly zero gradients", count(record.zero)),
+        ("gradients that are not finite", count(record.non_finite)),
+    ]
+    parts.append(Facts(tuple(facts)))
+    cards = within((_sample(sample) for sample in record.samples), size=GRADIENT_BYTES)
+    if record.samples:
+        note = "Beside each image: |∂ℓ/∂x| summed over its channels, scaled to its own maximum; light is strong."
+        parts.append(Gallery("Where the loss looks", note, cards, left_out=len(record.samples) - len(cards)))
+    summary = (
+        "The gradient of the loss with respect to the pixels: its norm tells how far the loss climbs for a small "
+        "change, its map where."
+    )
+    return Section("input-gradients", "Input gradients", summary, tuple(parts), records=(record,))
+
+
+def _sample(sample: InputGradientSample) -> Card:
+    label, prediction = clip(sample.label, _NAME_pictures), clip(sample.prediction, _NAME_pictures)
+    told = f"{prediction} ({percent(sample.confidence)})"
+    return Card(
+        pictures=(
+            ("image", read_picture(sample.image, text=f"image of {label}, taken for {prediction}")),
+            ("gradient", read_picture(sample.gradient_map, text=f"where the loss of this {label} is sensitive")),
+        ),
+        lines=(
+            told if sample.correct else f"{label}, taken for {told}",
+            f"‖∂ℓ/∂x‖₂ = {number(sample.gradient_norm)}, {clip(sample.sample_id, _NAME)}",
+        ),
+        right=sample.correct,
+    )
+
+
+def _norms(record: InputGradients) -> Figure | Table:
+    shares = ("5 %", "25 %", "50 %", "75 %", "95 %")
+    sides = [("right", record.n_right, record.quantiles_right), ("wrong", record.n_wrong, record.quantiles_wrong)]
+    boxes = [(name, n, quantiles) for name, n, quantiles in sides if len(quantiles) == len(shares)]
+    table = Table(
+        "Quantiles of ‖∂ℓ/∂x‖₂",
+        (Column("the model is"), Column("images", NUMBER), *(Column(share, NUMBER) for share in shares)),
+        tuple((name, count(n), *map(number, quantiles)) for name, n, quantiles in boxes),
+    )
+    # a logarithmic axis has no place for zeros
+    drawn = [box for box in boxes if all(0 < value < math.inf for value in box[2])]
+    if not drawn:
+        return table
+    rows: list[Row] = [
+        {
+            "side": f"{name} ({count(n)})", "right": name == "right",
+            **{f"q{i}": value for i, value in enumerate(quantiles)},
+            "tip": f"{name}: median {number(quantiles[2])}, half lie in {number(quantiles[1])} to "
+            f"{number(quantiles[3])}, 90 % in {number(quantiles[0])} to {number(quantiles[4])}",
+        }
+        for name, n, quantiles in drawn
+    ]  # fmt: skip
+
+    def build(width: int) -> AnyChart:
+        colour = alt.condition("datum.right", alt.value(ACCENT), alt.value(ALARM))
+        base = alt.Chart(source(rows)).encode(
+            y=alt.Y("side:N", sort=None, title=None, axis=alt.Axis(domain=False, ticks=False)), color=colour
+        )
+        log = alt.Scale(type="log")
+        axis = decades(value for _, _, quantiles in drawn for value in quantiles)
+        return alt.layer(
+            base.mark_rule(strokeWidth=2).encode(
+                x=alt.X("q0:Q", scale=log, axis=axis, title="‖∂ℓ/∂x‖₂ (nats per unit of pixel change)"), x2="q4:Q"
+            ),
+            base.mark_bar(height=20, opacity=0.35, cornerRadius=3).encode(
+                x=alt.X("q1:Q", scale=log), x2="q3:Q", description=tip()
+            ),
+            base.mark_tick(thickness=3, height=26, opacity=1).encode(x=alt.X("q2:Q", scale=log), description=tip()),
+        ).properties(width=width - 95, height=alt.Step(52))
+
+    right, wrong = record.median_norm_right, record.median_norm_wrong
+    if right and wrong:
+        more, word = (wrong / right, "larger") if wrong >= right else (right / wrong, "smaller")
+        finding = f"On images it gets wrong the gradient is {number(more)} times {word} (medians)"
+    else:
+        finding = "How strongly the loss depends on the pixels"
+    note = "Tick: median. Box: the middle half. Line: the middle 90 %."
+    return figure(build, finding=finding, note=note, table=table, full=True)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from assay.records.checkup import Checkup
 from assay.records.training import TimeSplit, TrainingRun
-from assay.report.curves import Axes, Series, draw_curves
+from assay.report.charts import Axes, Series, draw_curves
 from assay.report.parts import NUMBER, Column, Figure, Part, Section, Table
-from assay.report.wording import count, number, percent, plural, seconds
+from assay.wording import count, number, percent, plural, seconds
 
 
 def training_section(checkup: Checkup) -> Section | None:

@@ -1,0 +1,243 @@
+"""What an attack did, in the numbers a person asks for next: how visible, into which class, how fast."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from assay.attacks.batch import predictions
+from assay.attacks.measure import RobustnessMeasurement
+from assay.data.dataset import ImageDataset, to_unit_range
+from assay.data.pictures import png_base64, to_bytes
+from assay.errors import DataError
+from assay.records.attack import (
+    AdversarialExample,
+    AdversarialGallery,
+    AttackAnatomy,
+    PicturedSample,
+    SampleGallery,
+    Transition,
+)
+
+QUANTILES = (0.1, 0.25, 0.5, 0.75, 0.9)
+_WINDOW = 7
+
+
+def describe_attack(measurement: RobustnessMeasurement, dataset: ImageDataset) -> AttackAnatomy:
+    """Loss quantiles after each step, class to class, and PSNR and SSIM of the images that broke.
+
+    ``dataset`` is the one the attack ran on.
+    """
+    outcome, record = measurement.outcome, measurement.record
+    rows = outcome.broken.nonzero()[:, 0]
+    quantiles: tuple[tuple[float, ...], ...] = ()
+    if outcome.trace is not None:
+        levels = torch.tensor(QUANTILES, dtype=torch.float64)
+        found = outcome.trace.losses.cpu().double().quantile(levels, dim=0)  # (Q, steps + 1)
+        quantiles = tuple(tuple(row) for row in found.T.tolist())
+    images = to_unit_range(dataset.images[rows])
+    ratios, similarities = psnr(images, outcome.adversarial[rows]), ssim(images, outcome.adversarial[rows])
+    return AttackAnatomy(
+        attack=record.attack,
+        norm=record.norm,
+        epsilon=record.epsilon,
+        broken=len(rows),
+        quantile_levels=QUANTILES,
+        loss_quantiles=quantiles,
+        transitions=_transitions(outcome.labels[rows], predictions(outcome.logits)[rows], dataset.classes),
+        median_psnr=float(ratios.median()) if len(rows) else None,
+        median_ssim=float(similarities.median()) if len(rows) else None,
+        lowest_ssim=float(similarities.min()) if len(rows) else None,
+    )
+
+
+def _transitions(labels: Tensor, after: Tensor, classes: tuple[str, ...]) -> tuple[Transition, ...]:
+    """(from, to, count), the most frequent first."""
+    finite = after >= 0
+    pairs = labels[finite] * len(classes) + after[finite]
+    counts = torch.bincount(pairs, minlength=len(classes) ** 2)
+    order = counts.argsort(descending=True, stable=True)
+    return tuple(
+        Transition(before=classes[i // len(classes)], after=classes[i % len(classes)], count=int(counts[i]))
+        for i in order[: int((counts > 0).sum())].tolist()
+    )
+
+
+def psnr(images: Tensor, changed: Tensor) -> Tensor:
+    """Peak signal-to-noise ratio in dB of each image in [0, 1], −10·log₁₀ of the mean squared error; (B,)."""
+    error = (images.double() - changed.double()).flatten(1).square().mean(dim=1)
+    return -10.0 * error.clamp_min(torch.finfo(torch.float64).tiny).log10()
+
+
+def ssim(images: Tensor, changed: Tensor) -> Tensor:
+    """Structural similarity of each image in [0, 1], (B,): 1 is identical.
+
+    Mean over channels and windows of (2μₓμᵧ + C₁)(2σₓᵧ + C₂) / ((μₓ² + μᵧ² + C₁)(σₓ² + σᵧ² + C₂)), C₁ = 0.01²,
+    C₂ = 0.03², uniform windows of 7 pixels (fewer in a smaller picture) and unbiased variances. Wang et al. 2004.
+    """
+    side = min(_WINDOW, *images.shape[2:])
+    side -= 1 - side % 2
+    x, y = images.double(), changed.double()
+    unbiased = side**2 / max(side**2 - 1, 1)
+
+    def mean(values: Tensor) -> Tensor:
+        pooled: Tensor = F.avg_pool2d(values, side, stride=1)
+        return pooled
+
+    mx, my = mean(x), mean(y)
+    vx, vy = (mean(x * x) - mx * mx) * unbiased, (mean(y * y) - my * my) * unbiased
+    cov = (mean(x * y) - mx * my) * unbiased
+    c1, c2 = 0.01**2, 0.03**2
+    similarity = (2 * mx * my + c1) * (2 * cov + c2) / ((mx * mx + my * my + c1) * (vx + vy + c2))
+    mean_similarity: Tensor = similarity.flatten(1).mean(dim=1)
+    return mean_similarity
+
+
+def pick_gallery(measurement: RobustnessMeasurement, dataset: ImageDataset, *, shown: int = 12) -> AdversarialGallery:
+    """The ``shown`` samples that were right before the attack and are most confidently wrong after it.
+
+    ``dataset`` is the one the attack ran on. The perturbation is drawn about mid-grey, magnified by the largest power
+    of two (at least 1) that keeps it within the range of the page.
+    """
+    outcome, record = measurement.outcome, measurement.record
+    if len(dataset) != len(outcome.labels):
+        raise DataError("dataset", expected=f"the {len(outcome.labels)} samples that were attacked", got=len(dataset))
+    after = outcome.logits.softmax(dim=1)
+    before = outcome.clean_logits.softmax(dim=1)
+    fallen = (outcome.clean_right & ~outcome.robust).nonzero()[:, 0]
+    worst = fallen[after[fallen].amax(dim=1).argsort(descending=True, stable=True)][:shown]
+    examples = []
+    for row in worst.tolist():
+        image = to_unit_range(dataset.images[row])
+        delta = outcome.adversarial[row] - image
+        magnified = magnification(delta)
+        was, now = int(before[row].argmax()), int(after[row].argmax())
+        examples.append(
+            AdversarialExample(
+                sample_id=dataset.sample_name(row),
+                label=dataset.classes[int(outcome.labels[row])],
+                clean_prediction=dataset.classes[was],
+                clean_confidence=float(before[row, was]),
+                adversarial_prediction=dataset.classes[now],
+                adversarial_confidence=float(after[row, now]),
+                distance=float(outcome.distances[row]),
+                magnified=magnified,
+                image=png_base64(dataset.images[row]),
+                perturbation=png_base64(to_bytes((0.5 + magnified * delta).clamp(0, 1))),
+                adversarial=png_base64(to_bytes(outcome.adversarial[row].clamp(0, 1))),
+            )
+        )
+    return AdversarialGallery(attack=record.attack, norm=record.norm, epsilon=record.epsilon, examples=tuple(examples))
+
+
+def magnification(delta: Tensor) -> float:
+    """The largest power of two, at least 1, by which ``delta`` may be multiplied and stay within ±0.5."""
+    largest = float(delta.abs().amax())
+    if largest == 0 or not math.isfinite(largest):
+        return 1.0
+    return float(max(1.0, 2.0 ** math.floor(math.log2(0.5 / largest))))
+
+
+LARGEST_TILE = 64  # pixels along the longer side
+MOST_BYTES = 900_000  # of the sheet, in base64
+COLUMNS = 20
+
+
+def pick_samples(
+    measurement: RobustnessMeasurement, dataset: ImageDataset, *, shown: int = 300, most_bytes: int = MOST_BYTES
+) -> SampleGallery:
+    """At most ``shown`` samples in their order: those wrong before, broken, and held get equal shares of the places.
+
+    What one group does not need goes to the others; of a group that is too large, samples evenly spaced are taken.
+    Fewer are shown where their pictures together would take more than ``most_bytes``. ``dataset`` is the one the
+    attack ran on.
+    """
+    outcome, record = measurement.outcome, measurement.record
+    if len(dataset) != len(outcome.labels):
+        raise DataError("dataset", expected=f"the {len(outcome.labels)} samples that were attacked", got=len(dataset))
+    groups = [
+        group.nonzero()[:, 0] for group in (~outcome.clean_right, outcome.clean_right & ~outcome.robust, outcome.robust)
+    ]
+    while True:
+        places = share_out([len(group) for group in groups], places=shown)
+        rows = torch.cat([_evenly(group, n) for group, n in zip(groups, places, strict=True)]).sort().values
+        tiles = _tiles(dataset.images[rows])
+        sheet = png_base64(arrange(tiles, columns=COLUMNS)) if len(rows) else ""
+        if len(sheet) <= most_bytes or shown <= 1:
+            break
+        shown = max(1, int(min(shown, len(rows)) * most_bytes / len(sheet) * 0.95))
+    before, after = outcome.clean_logits[rows].softmax(dim=1), outcome.logits[rows].softmax(dim=1)
+    was, now = predictions(outcome.clean_logits[rows]).tolist(), predictions(outcome.logits[rows]).tolist()
+    steps = outcome.steps[rows].tolist()
+    broken = outcome.broken[rows].tolist()
+    samples = tuple(
+        PicturedSample(
+            sample_id=dataset.sample_name(row),
+            label=int(outcome.labels[row]),
+            before=was[i],
+            confidence_before=float(before[i].amax()),
+            after=now[i],
+            confidence_after=float(after[i].amax()),
+            steps=steps[i] if broken[i] and steps[i] >= 0 else None,
+        )
+        for i, row in enumerate(rows.tolist())
+    )
+    return SampleGallery(
+        attack=record.attack,
+        norm=record.norm,
+        epsilon=record.epsilon,
+        n=len(dataset),
+        wrong=len(groups[0]),
+        broken=len(groups[1]),
+        held=len(groups[2]),
+        classes=dataset.classes,
+        tile=(tiles.shape[2], tiles.shape[3]),
+        columns=COLUMNS,
+        sheet=sheet,
+        samples=samples,
+    )
+
+
+def share_out(wanted: Sequence[int], *, places: int) -> list[int]:
+    """Equal shares of ``places``, none larger than wanted; what is left over goes to those that want more.
+
+    >>> share_out([5, 200, 40], places=100)
+    [5, 55, 40]
+    """
+    given = [0] * len(wanted)
+    smallest_first = sorted(range(len(wanted)), key=lambda i: wanted[i])
+    for waiting, i in zip(range(len(wanted), 0, -1), smallest_first, strict=True):
+        given[i] = min(wanted[i], places // waiting)
+        places -= given[i]
+    return given
+
+
+def arrange(tiles: Tensor, *, columns: int) -> Tensor:
+    """uint8 (N, C, H, W) to one picture (C, ⌈N/columns⌉·H, columns·W), row by row; empty places are black."""
+    n, channels, height, width = tiles.shape
+    rows = -(-n // columns)
+    padded = torch.cat([tiles, tiles.new_zeros(rows * columns - n, channels, height, width)])
+    # (rows·columns, C, H, W) -> (C, rows, H, columns, W)
+    grid = padded.reshape(rows, columns, channels, height, width).permute(2, 0, 3, 1, 4)
+    return grid.reshape(channels, rows * height, columns * width)
+
+
+def _evenly(rows: Tensor, n: int) -> Tensor:
+    return rows[torch.arange(n) * len(rows) // max(1, n)]
+
+
+def _tiles(images: Tensor) -> Tensor:
+    """The pictures, made smaller where they are larger than a tile."""
+    longest = max(images.shape[2:])
+    if longest <= LARGEST_TILE or len(images) == 0:
+        return images
+    height, width = (max(1, round(side * LARGEST_TILE / longest)) for side in images.shape[2:])
+    small = [
+        F.interpolate(image[None].float() / 255, size=(height, width), mode="bilinear", antialias=True)
+        for image in images
+    ]
+    return to_bytes(torch.cat(small))

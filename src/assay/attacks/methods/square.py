@@ -1,0 +1,221 @@
+"""Square Attack: random search over squares, without gradients."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+
+import torch
+from torch import Tensor
+
+from assay.attacks import draws
+from assay.attacks.batch import Answer, Keeps, Lanes, Samples, lane_fields
+from assay.attacks.losses import Loss, margin
+from assay.attacks.threat import Threat, column
+
+_INITIAL_SHARE = 0.8  # p: the share of the image that the first squares cover
+_HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)  # of 10,000 queries: after each the share halves
+
+
+@dataclass(eq=False)
+class SquareLanes(Lanes):
+    """Lanes with the best image so far and its margin."""
+
+    best: Tensor
+    best_loss: Tensor
+
+
+@dataclass(frozen=True)
+class Square:
+    """Square Attack (Andriushchenko et al. 2020), L∞: algorithm 2, every sample with squares of its own.
+
+    It starts from vertical stripes of ±ε; each query repaints one random square with ±ε a channel, and keeps it where
+    the margin improves. The square covers a share p of the image, halved on the published schedule, which is rescaled
+    to the number of queries.
+    """
+
+    name: str = "square"
+    steps: int = 4999
+    seed: int = 0
+    stream: int = 0
+    keeps: Keeps = "first"
+    stays_inside: bool = True
+    loss: Loss = margin
+
+    def begin(self, samples: Samples, threat: Threat) -> SquareLanes:
+        """Vertical stripes."""
+        n, channels, _, width = samples.images.shape
+        signs = draws.signs(samples.ids, self.seed, 0x51, self.stream, size=channels * width)
+        stripes = signs.to(samples.images).reshape(n, channels, 1, width)
+        candidate = threat.clip(samples.images + column(samples.epsilon) * stripes)
+        return SquareLanes(
+            **lane_fields(samples, candidate=candidate, gradient=False),
+            best=candidate,
+            best_loss=torch.full_like(samples.epsilon, -torch.inf),
+        )
+
+    def advance(self, lanes: SquareLanes, answer: Answer, threat: Threat) -> SquareLanes:
+        """Keep what improved, and try another square."""
+        better = answer.losses > lanes.best_loss
+        lanes.best = torch.where(column(better), lanes.candidate, lanes.best)
+        lanes.best_loss = torch.where(better, answer.losses, lanes.best_loss)
+        inside, signs = self._square(lanes)
+        # 2ε from the border on one side reaches the other; the projection cuts what lies beyond.
+        painted = lanes.best + 2.0 * column(lanes.epsilon) * signs
+        bound = column(lanes.epsilon)
+        painted = torch.clamp(painted, lanes.images - bound, lanes.images + bound)
+        lanes.candidate = threat.clip(torch.where(inside, painted, lanes.best))
+        lanes.step = lanes.step + 1
+        return lanes
+
+    def _square(self, lanes: SquareLanes) -> tuple[Tensor, Tensor]:
+        """bool (B, 1, H, W) inside the square, and ±1 (B, C, 1, 1)."""
+        _, channels, height, width = lanes.images.shape
+        side = square_sides(lanes.step, self.steps, height, width)
+        place = draws.uniform(lanes.ids, self.seed, 0x52, self.stream, lanes.step, size=2)
+        top = (place[:, 0] * (height - side + 1)).long()
+        left = (place[:, 1] * (width - side + 1)).long()
+        signs = draws.signs(lanes.ids, self.seed, 0x53, self.stream, lanes.step, size=channels)
+        rows = torch.arange(height, device=side.device)
+        columns = torch.arange(width, device=side.device)
+        tall = (rows >= top[:, None]) & (rows < (top + side)[:, None])
+        wide = (columns >= left[:, None]) & (columns < (left + side)[:, None])
+        return (tall[:, :, None] & wide[:, None, :])[:, None], signs.to(lanes.images)[:, :, None, None]
+
+
+def square_sides(step: Tensor, steps: int, height: int, width: int, *, smallest: int = 1) -> Tensor:
+    """The side of each row's square after ``step`` (B,) of ``steps`` queries, int64 (B,)."""
+    passed = torch.div(step * 10_000, steps + 1, rounding_mode="floor")
+    halved = (passed[:, None] > torch.tensor(_HALVINGS, device=step.device)).sum(dim=1)
+    share = _INITIAL_SHARE * 0.5 ** halved.double()
+    return (share * height * width).sqrt().round().long().clamp_min(smallest).clamp_max(min(height, width))
+
+
+_TILES = 5  # along each side, of the first image
+_SMALLEST = 3  # pixels: the side of the smallest window
+_TINY = 1e-12
+
+
+@dataclass(frozen=True)
+class SquareLp:
+    """Square Attack (Andriushchenko et al. 2020), algorithm 3, every sample with windows of its own.
+
+    A query empties one window and moves its length, with what was not yet spent of ε, into another: there the old
+    change and a bump η·±1, of two halves of opposite sign, are added and rescaled channel by channel. With q = 2 under
+    L2 and 1 under L1, a channel of the new window gets (Σ|δ|^q over both windows + (ε^q − Σ|δ|^q)₊/C)^{1/q}; the whole
+    is scaled to ε and cut by the box. Under L1 the cut is the nearest point of ball and box (Croce & Hein 2021).
+    """
+
+    name: str = "square"
+    steps: int = 4999
+    seed: int = 0
+    stream: int = 0
+    keeps: Keeps = "first"
+    stays_inside: bool = True
+    loss: Loss = margin
+
+    def begin(self, samples: Samples, threat: Threat) -> SquareLanes:
+        """Five by five tiles of bumps."""
+        n, channels, height, width = samples.images.shape
+        side = max(min(height, width) // _TILES, 1)
+        rows, columns = (
+            torch.arange(size, device=samples.index.device) - (size - _TILES * side) // 2 for size in (height, width)
+        )
+        across = -(-width // side) + 1
+        tile = (rows // side + 1)[:, None] * across + columns // side + 1  # (H, W); −1 lies left of the first
+        tiles = int(tile.max()) + 1
+        place = (rows % side)[:, None] * side + columns % side
+        turned = (rows % side)[:, None] + (columns % side) * side
+        bump = _bump(side).to(samples.images).flatten()
+        turns = draws.signs(samples.ids, self.seed, 0x54, self.stream, size=tiles)[:, tile] > 0  # (B, H, W)
+        pattern = torch.where(turns, bump[turned], bump[place])[:, None]
+        signs = draws.signs(samples.ids, self.seed, 0x55, self.stream, size=channels * tiles).to(samples.images)
+        delta = pattern * signs.reshape(n, channels, tiles)[:, :, tile]
+        inside = ((rows >= 0) & (rows < _TILES * side))[:, None] & (columns >= 0) & (columns < _TILES * side)
+        candidate = _spend(delta * inside, samples.images, samples.epsilon, threat)
+        return SquareLanes(
+            **lane_fields(samples, candidate=candidate, gradient=False),
+            best=candidate,
+            best_loss=torch.full_like(samples.epsilon, -torch.inf),
+        )
+
+    def advance(self, lanes: SquareLanes, answer: Answer, threat: Threat) -> SquareLanes:
+        """Keep what improved, and move the length of one window into another."""
+        better = answer.losses > lanes.best_loss
+        lanes.best = torch.where(column(better), lanes.candidate, lanes.best)
+        lanes.best_loss = torch.where(better, answer.losses, lanes.best_loss)
+        power = 2 if threat.norm == "l2" else 1
+        delta = lanes.best - lanes.images
+        height, width = delta.shape[2:]
+        side = square_sides(lanes.step, self.steps, height, width, smallest=_SMALLEST)
+        side = (side + 1 - side % 2).clamp_max(min(height, width))
+        into, bump = self._window(lanes, side, 0x56, bumps=True)
+        out_of, _ = self._window(lanes, side, 0x57, bumps=False)
+        sizes = delta.abs() ** power
+        unused = (column(lanes.epsilon) ** power - sizes.sum(dim=(1, 2, 3), keepdim=True)).clamp_min(0.0)
+        budget = (sizes * (into | out_of)).sum(dim=(2, 3), keepdim=True) + unused / delta.shape[1]
+        fresh = bump + _unit(delta * into, power)
+        moved = torch.where(into, _unit(fresh, power) * budget ** (1 / power), torch.where(out_of, 0.0, delta))
+        lanes.candidate = _spend(moved, lanes.images, lanes.epsilon, threat)
+        lanes.step = lanes.step + 1
+        return lanes
+
+    def _window(self, lanes: Lanes, side: Tensor, key: int, *, bumps: bool) -> tuple[Tensor, Tensor]:
+        """bool (B, 1, H, W) inside a random window, and there a bump with a sign for each channel, (B, C, H, W)."""
+        _, channels, height, width = lanes.images.shape
+        place = draws.uniform(lanes.ids, self.seed, key, self.stream, lanes.step, size=2)
+        top = (place[:, 0] * (height - side + 1)).long()
+        left = (place[:, 1] * (width - side + 1)).long()
+        down = torch.arange(height, device=side.device) - top[:, None]  # (B, H)
+        right = torch.arange(width, device=side.device) - left[:, None]
+        limit = side[:, None]
+        inside = ((down >= 0) & (down < limit))[:, :, None] & ((right >= 0) & (right < limit))[:, None, :]
+        if not bumps:
+            return inside[:, None], lanes.images[:0]
+        signs = draws.signs(lanes.ids, self.seed, 0x58, self.stream, lanes.step, size=channels + 1).to(lanes.images)
+        largest = min(height, width)
+        table = _bumps(largest).to(lanes.images)  # (sides, largest²), one row a side
+        turned = signs[:, channels, None, None] > 0
+        down, right = down.clamp(0, largest - 1)[:, :, None], right.clamp(0, largest - 1)[:, None, :]
+        spots = torch.where(turned, right * largest + down, down * largest + right)
+        pattern = table[side].gather(1, spots.flatten(1)).reshape(inside.shape) * inside
+        return inside[:, None], pattern[:, None] * signs[:, :channels, None, None]
+
+
+def _spend(delta: Tensor, images: Tensor, epsilon: Tensor, threat: Threat) -> Tensor:
+    """The images, changed by ``delta`` scaled to length ε as far as the box allows."""
+    length = threat.geometry.distance(delta).clamp_min(_TINY)
+    return threat.project(images + delta * column(epsilon / length), images, epsilon)
+
+
+def _unit(values: Tensor, power: int) -> Tensor:
+    """Each channel of each image scaled to length 1, zero where it is zero."""
+    length = (values.abs() ** power).sum(dim=(2, 3), keepdim=True) ** (1 / power)
+    return values / length.clamp_min(_TINY)
+
+
+def _bump(side: int) -> Tensor:
+    """η (side, side) of L2 norm 1: two halves of opposite sign, each falling off from its middle."""
+    upper = side // 2
+    bump = torch.cat([_half(upper, side), -_half(side - upper, side)])
+    return bump / bump.square().sum().sqrt()
+
+
+def _half(height: int, width: int) -> Tensor:
+    """Σ_{k ≥ d} 1/(k + 1)² at distance d (of the larger coordinate) from the middle, of L2 norm 1."""
+    if height == 0:
+        return torch.zeros(0, width)
+    rows, columns = (torch.arange(size) - size // 2 for size in (height, width))
+    reach = max(height, width) // 2 + 1
+    tail = (1.0 / torch.arange(1, reach + 1) ** 2).flip(0).cumsum(0).flip(0)
+    values = tail[torch.maximum(rows.abs()[:, None], columns.abs()[None, :])]
+    return values / values.square().sum().sqrt()
+
+
+@cache
+def _bumps(largest: int) -> Tensor:
+    """(largest + 1, largest²): the bump of each side, in the corner of a square of the largest."""
+    table = torch.zeros(largest + 1, largest, largest)
+    for side in range(1, largest + 1):
+        table[side, :side, :side] = _bump(side)
+    return table.flatten(1)

@@ -1,0 +1,131 @@
+"""The worst of the twelve image operations: what a rotation, a shift or another exposure can break."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from assay.attacks import draws
+from assay.attacks.batch import Answer, Keeps, Lanes, Samples, lane_fields
+from assay.attacks.losses import Loss, margin
+from assay.attacks.threat import Threat
+from assay.augment.operations import CODES
+from assay.augment.plan import Plan, apply_plan
+
+Search = Literal["grid", "random", "greedy"]
+
+# Strengths at which a person still sees the same object; shifts are shares of the side of the picture.
+STRENGTHS: Mapping[str, tuple[float, ...]] = MappingProxyType(
+    {
+        "ShearX": (-0.3, -0.15, 0.15, 0.3),
+        "ShearY": (-0.3, -0.15, 0.15, 0.3),
+        "TranslateX": (-0.125, -0.0625, 0.0625, 0.125),
+        "TranslateY": (-0.125, -0.0625, 0.0625, 0.125),
+        "Rotate": (-30.0, -15.0, 15.0, 30.0),
+        "Brightness": (0.5, 0.75, 1.25, 1.5),
+        "Color": (0.0, 0.5, 1.5, 2.0),
+        "Contrast": (0.5, 0.75, 1.25, 1.5),
+        "Sharpness": (0.0, 0.5, 2.0, 5.0),
+        "Posterize": (5.0, 4.0, 3.0),
+        "Solarize": (224.0, 192.0),
+        "Equalize": (0.0,),
+    }
+)
+
+
+@dataclass(eq=False)
+class TransformLanes(Lanes):
+    """``codes`` and ``magnitudes`` (B, S) of the operations being tried, and of the ``best`` so far with its margin."""
+
+    codes: Tensor
+    magnitudes: Tensor
+    best_codes: Tensor
+    best_magnitudes: Tensor
+    best_loss: Tensor
+
+
+@dataclass(frozen=True)
+class WorstTransform:
+    """max over operations of the margin: every one on a ``grid``, ``random`` ones, or ``greedy`` compositions.
+
+    Greedy takes the operation of the largest margin on the grid, then tries every operation after it, ``depth`` deep.
+    Reference: Engstrom et al. 2019, *Exploring the landscape of spatial robustness* (worst-of-k).
+    """
+
+    search: Search = "grid"
+    draws: int = 40
+    depth: int = 1
+    seed: int = 0
+    name: str = "transforms"
+    loss: Loss = margin
+    keeps: Keeps = "first"
+    stays_inside: bool = False
+
+    @property
+    def grid(self) -> tuple[tuple[int, float], ...]:
+        """(code, strength) of every operation at every strength."""
+        return tuple((CODES[name], strength) for name, strengths in STRENGTHS.items() for strength in strengths)
+
+    @property
+    def steps(self) -> int:
+        """Pictures tried, less the first."""
+        return (self.draws if self.search == "random" else self.depth * len(self.grid)) - 1
+
+    def begin(self, samples: Samples, threat: Threat) -> TransformLanes:
+        """The first operation."""
+        empty = torch.zeros(len(samples), self.depth, device=samples.index.device)
+        lanes = TransformLanes(
+            **lane_fields(samples, candidate=samples.images, gradient=False),
+            codes=empty.to(torch.uint8),
+            magnitudes=empty.double(),
+            best_codes=empty.to(torch.uint8),
+            best_magnitudes=empty.double(),
+            best_loss=torch.full_like(samples.epsilon, -torch.inf),
+        )
+        return self._try(lanes, threat)
+
+    def advance(self, lanes: TransformLanes, answer: Answer, threat: Threat) -> TransformLanes:
+        """Remember the best, and try the next."""
+        better = answer.losses > lanes.best_loss
+        lanes.best_codes = torch.where(better[:, None], lanes.codes, lanes.best_codes)
+        lanes.best_magnitudes = torch.where(better[:, None], lanes.magnitudes, lanes.best_magnitudes)
+        lanes.best_loss = torch.where(better, answer.losses, lanes.best_loss)
+        lanes.step = lanes.step + 1
+        return self._try(lanes, threat)
+
+    def _try(self, lanes: TransformLanes, threat: Threat) -> TransformLanes:
+        grid = torch.tensor(self.grid, dtype=torch.float64, device=lanes.index.device)
+        if self.search == "random":
+            picked = draws.uniform(lanes.ids, self.seed, 0x7A, lanes.step, size=2)
+            row, next_to = (picked[:, 0] * len(grid)).long(), picked[:, 1]
+            code, strength = grid[row, 0], grid[row, 1]
+            # Between this strength and the next of the same operation, so that no value is privileged.
+            other = torch.where(grid[(row + 1) % len(grid), 0] == code, grid[(row + 1) % len(grid), 1], strength)
+            strength = strength + next_to * (other - strength)
+            level = torch.zeros_like(lanes.step)
+        else:
+            level = torch.div(lanes.step, len(grid), rounding_mode="floor")
+            row = lanes.step % len(grid)
+            code, strength = grid[row, 0], grid[row, 1]
+        height, width = lanes.images.shape[2:]
+        strength = torch.where(code == CODES["TranslateX"], (strength * width).round(), strength)
+        strength = torch.where(code == CODES["TranslateY"], (strength * height).round(), strength)
+        place = torch.arange(self.depth, device=level.device)
+        here, before = place == level[:, None], place < level[:, None]
+        kept = torch.where(before, lanes.best_codes, 0)
+        lanes.codes = torch.where(here, code[:, None].to(torch.uint8), kept)
+        lanes.magnitudes = torch.where(here, strength[:, None], torch.where(before, lanes.best_magnitudes, 0.0))
+        lanes.candidate = self._apply(lanes, threat)
+        return lanes
+
+    def _apply(self, lanes: TransformLanes, threat: Threat) -> Tensor:
+        low, high = threat.box
+        bytes_ = ((lanes.images - low) / (high - low) * 255).round().to(torch.uint8)
+        places = torch.zeros(*lanes.codes.shape, 2, dtype=torch.int32)
+        changed = apply_plan(bytes_, Plan(lanes.codes.cpu(), lanes.magnitudes.cpu(), places))
+        return changed.to(lanes.images) / 255 * (high - low) + low

@@ -1,0 +1,83 @@
+"""Which samples come first: file order, or, where a source is laid out class by class, a spread over the classes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from assay.data.dataset import ImageDataset
+from assay.errors import DataError, OptionError
+from assay.runtime import generator
+
+
+def choose_samples(labels: NDArray[Any], *, limit: int | None) -> NDArray[np.int64]:
+    """The places of the samples to use: all in file order, or the first ``limit``.
+
+    Where the source is laid out class by class its first samples would be of one class only, so the limit then takes
+    the beginning of :func:`interleave` instead.
+    """
+    n = len(labels)
+    if limit is None or limit >= n:
+        return np.arange(n)
+    if is_grouped(labels):
+        return interleave(labels)[:limit]
+    return np.arange(limit)
+
+
+def is_grouped(labels: NDArray[Any]) -> bool:
+    """Whether every class lies in one unbroken run, and at least one run is longer than a sample."""
+    runs = 1 + int(np.count_nonzero(labels[1:] != labels[:-1]))
+    distinct = len(np.unique(labels))
+    return 1 < runs == distinct < len(labels)
+
+
+def interleave(labels: NDArray[Any]) -> NDArray[np.int64]:
+    """An order in which every beginning holds the classes in about the proportions of the whole.
+
+    The i-th of the n_c samples of class c comes at (i + ½) / n_c; ties keep the order of the classes. With classes of
+    equal size that is one of each in turn.
+    """
+    _, classes = np.unique(labels, return_inverse=True)
+    sizes = np.bincount(classes)
+    by_class = np.argsort(classes, kind="stable")
+    rank = np.empty(len(labels), np.int64)
+    rank[by_class] = np.arange(len(labels)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    # 2i + 1 over 2n_c, compared as fractions in float64; equal fractions of unequal n_c are equal in float64 too.
+    return np.lexsort((classes, (2 * rank + 1) / (2 * sizes[classes])))
+
+
+STREAM = 0x5B117  # keeps these draws apart from every other use of the same seed
+
+
+def stratified_split(dataset: ImageDataset, *, fraction: float, seed: int) -> tuple[ImageDataset, ImageDataset]:
+    """``dataset`` as (kept, held out): ``fraction`` of every class, drawn by ``seed``, is held out.
+
+    The held-out part has round(fraction · N) samples; each class gives fraction · n_c of them, rounded so that the sum
+    fits (largest remainders first). Both parts keep the ids and the order of ``dataset``; the held-out part of a
+    ``train`` split is called ``validation``. Which samples are drawn depends on ids and seed only, not on their order.
+
+    Raises :class:`OptionError` for a fraction outside (0, 1), :class:`DataError` when a part would be empty.
+    """
+    if not 0 < fraction < 1:
+        raise OptionError("fraction", expected="a number between 0 and 1", got=fraction)
+    n, k = len(dataset), len(dataset.classes)
+    total = round(fraction * n)
+    if not 0 < total < n:
+        raise DataError(dataset.name, expected=f"enough samples to hold out {fraction:g} of them", got=f"{n} samples")
+    sizes = torch.bincount(dataset.labels, minlength=k)
+    exact = sizes.double() * (total / n)
+    counts = exact.floor().long()
+    by_remainder = (counts - exact).argsort(stable=True)
+    counts[by_remainder[: total - int(counts.sum())]] += 1
+    by_id = dataset.ids.argsort()
+    shuffled = by_id[torch.randperm(n, generator=generator(seed, STREAM))]
+    held_out = torch.zeros(n, dtype=torch.bool)
+    for label in range(k):
+        members = shuffled[dataset.labels[shuffled] == label]
+        held_out[members[: counts[label]]] = True
+    kept, part = dataset.subset(~held_out), dataset.subset(held_out)
+    return kept, replace(part, split="validation") if dataset.split == "train" else part

@@ -1,0 +1,186 @@
+"""CIFAR-10 as its authors publish it: the binary batches, or the Python batches, unpacked or in their archive.
+
+The Python batches are pickles. They are read by an unpickler that knows four names, has an inert stand-in for each, and
+refuses everything else, so no code from the file ever runs.
+"""
+
+from __future__ import annotations
+
+import io
+import pickle
+import struct
+import tarfile
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from assay.data.arrays import resize_all
+from assay.data.dataset import ImageDataset
+from assay.data.labels import number_labels
+from assay.data.reading import Reading
+from assay.data.selection import choose_samples
+from assay.errors import DataError
+
+CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+BATCHES = {"train": tuple(f"data_batch_{number}" for number in range(1, 6)), "test": ("test_batch",)}
+ARCHIVES = ("cifar-10-binary.tar.gz", "cifar-10-python.tar.gz")
+RECORD = 1 + 3 * 32 * 32  # the label, then the red, green and blue planes
+
+UNREADABLE = (OSError, EOFError, tarfile.TarError, zlib.error, struct.error, MemoryError)
+# What the unpickler raises on damaged files.
+UNPICKLABLE = (
+    pickle.UnpicklingError,
+    EOFError,
+    ValueError,
+    TypeError,
+    LookupError,
+    AttributeError,
+    OverflowError,
+    MemoryError,
+    RecursionError,
+    struct.error,
+)
+
+
+def is_cifar_name(name: str) -> bool:
+    """Whether a file name is that of one of the batches or of an archive of them."""
+    return name in ARCHIVES or name.removesuffix(".bin") in (*BATCHES["train"], *BATCHES["test"])
+
+
+def load_cifar(path: Path, *, name: str, reading: Reading) -> ImageDataset:
+    """Read a folder with the batches, or an archive of them. An id is the place in the split's batches, in order."""
+    if reading.split not in BATCHES:
+        raise DataError(str(path), expected="the split 'train' or 'test'", got=repr(reading.split))
+    contents = [
+        (f"{path / batch}", content) for batch, content in _read_batches(path, wanted=BATCHES[reading.split]).items()
+    ]
+    parsed = [_parse(content, where=where) for where, content in contents]
+    stored = np.concatenate([labels for _, labels in parsed])
+    chosen = choose_samples(stored, limit=reading.limit)
+    images = np.concatenate([images for images, _ in parsed])[chosen]
+    places = torch.from_numpy(chosen)
+    return ImageDataset(
+        images=resize_all(torch.from_numpy(images), reading.image_size),
+        labels=number_labels(stored, classes=CLASSES, where=f"{path} ({reading.split} labels)")[places],
+        classes=CLASSES,
+        name=name,
+        split=reading.split,
+        ids=places,
+    )
+
+
+def _read_batches(path: Path, *, wanted: tuple[str, ...]) -> dict[str, bytes]:
+    """The bytes of every wanted batch; raises when one is not there."""
+    try:
+        found = _unpacked(path, wanted) if path.is_dir() else _archived(path, wanted)
+    except UNREADABLE as error:
+        reason = " ".join(str(error).split())[:160] or type(error).__name__
+        raise DataError(str(path), expected="readable CIFAR-10 batches", got=reason) from None
+    missing = [batch for batch in wanted if batch not in found]
+    if missing:
+        raise DataError(str(path), expected=" and ".join(wanted), got=f"no {missing[0]}")
+    return {batch: found[batch] for batch in wanted}
+
+
+def _unpacked(folder: Path, wanted: tuple[str, ...]) -> dict[str, bytes]:
+    found = {}
+    for batch in wanted:
+        for file in (folder / f"{batch}.bin", folder / batch):
+            if file.is_file() and batch not in found:
+                found[batch] = file.read_bytes()
+    return found
+
+
+def _archived(archive: Path, wanted: tuple[str, ...]) -> dict[str, bytes]:
+    found = {}
+    with tarfile.open(archive) as members:
+        for member in members:
+            batch = Path(member.name).name.removesuffix(".bin")
+            file = members.extractfile(member) if batch in wanted and member.isfile() else None
+            if file is not None:
+                found[batch] = file.read()
+                if len(found) == len(wanted):
+                    break
+    return found
+
+
+def _parse(content: bytes, *, where: str) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """(N, 3, 32, 32) and (N,) from one batch in either form."""
+    if content[:1] == b"\x80":
+        return _parse_pickle(content, where=where)
+    if not content or len(content) % RECORD:
+        got = f"{len(content):,}, a truncated file or another one"
+        raise DataError(where, expected=f"a multiple of {RECORD:,} bytes", got=got)
+    records = np.frombuffer(content, np.uint8).reshape(-1, RECORD)
+    return records[:, 1:].reshape(-1, 3, 32, 32), records[:, 0].astype(np.int64)
+
+
+def _parse_pickle(content: bytes, *, where: str) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    expected = "a dictionary with data (N, 3072) and labels (N,)"
+    try:
+        batch = _DataOnly(io.BytesIO(content), encoding="bytes").load()
+    except UNPICKLABLE as error:
+        raise DataError(where, expected=expected, got=" ".join(str(error).split())[:160] or "a damaged file") from None
+    if not isinstance(batch, dict):
+        raise DataError(where, expected=expected, got=type(batch).__name__)
+    data, labels = (batch.get(key.encode(), batch.get(key)) for key in ("data", "labels"))
+    if not isinstance(data, _Array) or not isinstance(labels, list):
+        raise DataError(where, expected=expected, got=f"{type(data).__name__} and {type(labels).__name__}")
+    images = data.pixels(where=where)
+    if len(labels) != len(images) or not all(type(label) is int and 0 <= label < 256 for label in labels):
+        raise DataError(where, expected=f"{len(images)} labels 0..9", got=f"{len(labels)} of them, or other values")
+    return images, np.array(labels, np.int64)
+
+
+class _Array:
+    """Stands in for a NumPy array while unpickling: keeps what the file says, does nothing."""
+
+    state: object = None
+
+    def __setstate__(self, state: object) -> None:
+        self.state = state
+
+    def pixels(self, *, where: str) -> NDArray[np.uint8]:
+        """uint8 (N, 3, 32, 32), built here from plain bytes after every part of the state has been checked."""
+        match self.state:
+            case (int(), (int(n), 3072), _Type(code="u1"), False | 0, bytes(raw)) if len(raw) == n * 3072:
+                return np.frombuffer(raw, np.uint8).reshape(n, 3, 32, 32)
+        raise DataError(where, expected="data as uint8 (N, 3072)", got="an array of another type or shape")
+
+
+class _Type:
+    """Stands in for a NumPy type while unpickling."""
+
+    def __init__(self, code: object = None, *_: object) -> None:
+        self.code = code.decode("ascii", "replace") if isinstance(code, bytes) else code
+
+    def __setstate__(self, state: object) -> None:
+        """The byte order, which single bytes do not have."""
+
+
+def _rebuild(*_: object) -> _Array:
+    return _Array()
+
+
+def _plain_bytes(text: object = None, encoding: object = None) -> bytes:
+    """How old pickle protocols spell bytes."""
+    if not isinstance(text, str) or encoding != "latin1":
+        raise pickle.UnpicklingError("bytes in an unknown spelling")
+    return text.encode("latin1")
+
+
+class _DataOnly(pickle.Unpickler):
+    """Knows the names that bytes and arrays need, each as an inert stand-in; every other name is refused."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if name == "_reconstruct" and module in {"numpy.core.multiarray", "numpy._core.multiarray"}:
+            return _rebuild
+        if (module, name) == ("_codecs", "encode"):
+            return _plain_bytes
+        if module == "numpy" and name in {"ndarray", "dtype"}:
+            return {"ndarray": _Array, "dtype": _Type}[name]
+        raise pickle.UnpicklingError(f"a reference to {module}.{name}, which could run code and is not followed")

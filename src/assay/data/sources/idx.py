@@ -1,0 +1,165 @@
+"""IDX files, the format of MNIST: a short header and the plain numbers, gzipped or not.
+
+The header is two zero bytes, a byte for the type of the numbers, a byte for the count of dimensions, and each dimension
+as a big-endian 32-bit number (LeCun, Cortes and Burges, *The MNIST database of handwritten digits*).
+"""
+
+from __future__ import annotations
+
+import gzip
+import math
+import re
+import struct
+import zlib
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from assay.data.arrays import resize_all, to_image_bytes
+from assay.data.dataset import ImageDataset
+from assay.data.labels import derive_classes, number_labels, read_labels
+from assay.data.reading import Reading, choose_split, group_by_split
+from assay.data.selection import choose_samples
+from assay.errors import DataError
+
+TYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
+PIECE = 1 << 24  # bytes a read, so that a damaged header cannot ask for all memory at once
+FILE_NAME = re.compile(r"([-._]idx\d([-._][a-z]+\d*)?|\.idx)(\.gz)?$", re.IGNORECASE)
+
+MNIST_CLASSES = tuple("0123456789")
+FASHION_CLASSES = (
+    "T-shirt/top",
+    "Trouser",
+    "Pullover",
+    "Dress",
+    "Coat",
+    "Sandal",
+    "Shirt",
+    "Sneaker",
+    "Bag",
+    "Ankle boot",
+)
+# MNIST and Fashion-MNIST use the same file names; their first labels tell them apart.
+FIRST_LABELS = {
+    (7, 2, 1, 0, 4, 1, 4, 9, 5, 9): MNIST_CLASSES,
+    (5, 0, 4, 1, 9, 2, 1, 3, 1, 4): MNIST_CLASSES,
+    (9, 2, 1, 1, 6, 1, 4, 6, 5, 7): FASHION_CLASSES,
+    (9, 0, 0, 3, 0, 2, 7, 2, 5, 5): FASHION_CLASSES,
+}
+
+
+def is_idx_name(name: str) -> bool:
+    """Whether a file name is of the kind ``t10k-images-idx3-ubyte.gz`` or ``train-labels.idx1-ubyte``."""
+    return not name.startswith(".") and FILE_NAME.search(name) is not None
+
+
+def is_images_name(name: str) -> bool:
+    """Whether a file name is that of the images of a pair."""
+    return is_idx_name(name) and "image" in name.lower()
+
+
+def load_idx(path: Path, *, name: str, reading: Reading) -> ImageDataset:
+    """Read a pair of IDX files: ``path`` is the images' file, the labels' file, or the folder that holds them."""
+    split, images_path, labels_path = find_pair(path, wanted=reading.split)
+    labels = read_idx(labels_path)
+    if labels.ndim != 1:
+        raise DataError(str(labels_path), expected="labels in one dimension", got=f"shape {labels.shape}")
+    where = str(labels_path)
+    stored = read_labels(labels, where=where)
+    classes = FIRST_LABELS.get(tuple(stored[:10].tolist())) or derive_classes(stored, where=where)
+    chosen = choose_samples(stored, limit=reading.limit)
+    images = read_idx(images_path, rows=int(chosen.max()) + 1 if len(chosen) else 0, of=len(labels))
+    pixels = to_image_bytes(images, where=str(images_path), chosen=chosen)
+    return ImageDataset(
+        images=resize_all(pixels, reading.image_size),
+        labels=number_labels(stored, classes=classes, where=where)[torch.from_numpy(chosen)],
+        classes=classes,
+        name=name,
+        split=split,
+        ids=torch.from_numpy(chosen),
+    )
+
+
+def find_pair(path: Path, *, wanted: str) -> tuple[str, Path, Path]:
+    """The split, the images' file and the labels' file that ``path`` speaks of."""
+    if path.is_dir():
+        found = sorted(file for file in path.rglob("*") if is_images_name(file.name) and file.is_file())
+        folders = sorted({str(file.parent) for file in found})
+        if len(folders) > 1:
+            raise DataError(str(path), expected="one folder with IDX files", got=" and ".join(folders[:3]))
+        split, files = choose_split(group_by_split(found, root=path), wanted=wanted, where=str(path))
+        # The same file may lie there twice, gzipped and not: either will do.
+        images = files[0]
+        if len({file.name.removesuffix(".gz") for file in files}) > 1:
+            raise DataError(str(path), expected="one pair of IDX files", got=", ".join(file.name for file in files))
+        return split, images, _partner(images, old="image", new="label", digits="1")
+    if re.search("labels?", path.name):
+        images = _partner(path, old="label", new="image", digits="34")
+        return _split_of_file(images), images, path
+    return _split_of_file(path), path, _partner(path, old="image", new="label", digits="1")
+
+
+def _split_of_file(path: Path) -> str:
+    return next(iter(group_by_split([path], root=path.parent)))
+
+
+def _partner(path: Path, *, old: str, new: str, digits: str) -> Path:
+    """The other file of the pair: ``t10k-images-idx3-ubyte.gz`` and ``t10k-labels-idx1-ubyte.gz``."""
+    stem = path.name.removesuffix(".gz").replace(old, new)
+    for digit in digits:
+        for ending in ("", ".gz"):
+            candidate = path.with_name(re.sub(r"idx\d", f"idx{digit}", stem) + ending)
+            if candidate != path and candidate.is_file():
+                return candidate
+    raise DataError(
+        str(path), expected=f"the {new}s beside it", got=f"no file {re.sub(r'idx.', f'idx{digits[0]}', stem)}"
+    )
+
+
+def read_idx(path: Path, *, rows: int | None = None, of: int | None = None) -> NDArray[Any]:
+    """The array of one IDX file, gzipped or not; with ``rows`` only its first rows, the rest staying unread.
+
+    ``of`` is how many rows there must be in all. Raises :class:`DataError` for a damaged, truncated or overlong file.
+    """
+    try:
+        with path.open("rb") as raw:
+            zipped = raw.read(2) == b"\x1f\x8b"
+            raw.seek(0)
+            if not zipped:
+                return _read_array(raw, path=path, rows=rows, of=of)
+            with gzip.GzipFile(fileobj=raw) as file:
+                return _read_array(file, path=path, rows=rows, of=of)  # type: ignore[arg-type]  # GzipFile reads alike
+    except (OSError, EOFError, zlib.error, struct.error, MemoryError) as error:
+        reason = "a truncated file" if isinstance(error, EOFError) else " ".join(str(error).split())[:160]
+        raise DataError(str(path), expected="a readable IDX file", got=reason) from None
+
+
+def _read_array(file: BinaryIO, *, path: Path, rows: int | None, of: int | None) -> NDArray[Any]:
+    head = file.read(4)
+    if len(head) < 4 or head[:2] != b"\0\0" or head[2] not in TYPES or not 1 <= head[3] <= 4:
+        raise DataError(
+            str(path), expected="the header of an IDX file (0, 0, type, dimensions)", got=head.hex() or "nothing"
+        )
+    sizes = file.read(4 * head[3])
+    if len(sizes) < 4 * head[3]:
+        raise DataError(str(path), expected=f"{head[3]} dimensions in the header", got="a truncated file")
+    shape = struct.unpack(f">{head[3]}I", sizes)
+    if of is not None and shape[0] != of:
+        raise DataError(str(path), expected=f"{of} rows, one for each label", got=shape[0])
+    count = shape[0] if rows is None else min(rows, shape[0])
+    dtype = np.dtype(TYPES[head[2]])
+    needed = count * math.prod(shape[1:]) * dtype.itemsize
+    content = bytearray()
+    while len(content) < needed and (piece := file.read(min(PIECE, needed - len(content)))):
+        content += piece
+    if len(content) < needed:
+        raise DataError(str(path), expected=f"{needed:,} bytes of numbers", got=f"{len(content):,}, a truncated file")
+    if count == shape[0] and file.read(1):
+        raise DataError(
+            str(path), expected=f"{needed:,} bytes of numbers", got="more: the header does not fit the file"
+        )
+    array = np.frombuffer(bytes(content), dtype).reshape(count, *shape[1:])
+    return array.astype(dtype.newbyteorder("="), copy=False)

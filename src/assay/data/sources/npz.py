@@ -1,0 +1,150 @@
+"""NumPy archives (``.npz``) of images and labels, read without unpickling anything."""
+
+from __future__ import annotations
+
+import struct
+import tokenize
+import zipfile
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from assay.data.arrays import resize_all, to_image_bytes
+from assay.data.dataset import ImageDataset
+from assay.data.labels import derive_classes, number_labels, read_labels
+from assay.data.reading import SPLIT_WORDS, Reading, choose_split
+from assay.data.selection import choose_samples
+from assay.errors import DataError
+
+IMAGE_WORDS = ("images", "image", "imgs", "img", "x", "data", "pixels", "inputs", "input", "pictures")
+LABEL_WORDS = ("labels", "label", "y", "targets", "target", "fine_labels", "fine_label")
+CLASS_WORDS = ("classes", "class_names", "label_names", "names")
+
+# What numpy and zipfile raise on damaged archives.
+UNREADABLE = (
+    OSError,
+    ValueError,
+    EOFError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    SyntaxError,
+    OverflowError,
+    MemoryError,
+    RuntimeError,
+    zipfile.BadZipFile,
+    zlib.error,
+    struct.error,
+    tokenize.TokenError,
+)
+
+AnyArray = NDArray[Any]
+
+
+@dataclass
+class Part:
+    """The names of one split's arrays inside the archive."""
+
+    images: str | None = None
+    labels: str | None = None
+
+
+def load_npz(path: Path, *, name: str, reading: Reading) -> ImageDataset:
+    """Read one archive with arrays such as ``x_test`` and ``y_test``, ``train_images`` and ``train_labels``, or
+    ``images`` and ``labels``; see :func:`assay.data.arrays.to_image_bytes` for layouts and scales.
+
+    Labels are (N,) numbers or text, (N, 1), or one-hot (N, K). Class names come from an array ``classes``,
+    ``class_names`` or ``label_names`` where there is one.
+    """
+    if not zipfile.is_zipfile(path):
+        raise DataError(str(path), expected="a NumPy archive (.npz)", got=_what_it_is(path))
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+            arrays = dict.fromkeys(archive.files)
+            split, part = choose_split(_find_parts(archive, where=str(path)), wanted=reading.split, where=str(path))
+            images, labels = (_read(archive, key, path=path) for key in (part.images, part.labels))
+            names = next((_read(archive, key, path=path) for key in arrays if key.lower() in CLASS_WORDS), None)
+    except UNREADABLE as error:
+        raise DataError(
+            str(path), expected="a readable NumPy archive", got=" ".join(str(error).split())[:160]
+        ) from None
+    where = f"{path}:{part.labels}"
+    if labels.ndim == 2:
+        labels, names = _one_column(labels, names, where=where)
+    if len(images) != len(labels):
+        got = f"{len(images)} images and {len(labels)} labels"
+        raise DataError(where, expected="one label for each image", got=got)
+    stored = read_labels(labels, where=where)
+    classes = derive_classes(stored, where=where) if names is None else tuple(str(text) for text in names.tolist())
+    chosen = choose_samples(stored, limit=reading.limit)
+    pixels = to_image_bytes(images, where=f"{path}:{part.images}", chosen=chosen)
+    return ImageDataset(
+        images=resize_all(pixels, reading.image_size),
+        labels=number_labels(stored, classes=classes, where=where)[torch.from_numpy(chosen)],
+        classes=classes,
+        name=name,
+        split=split,
+        ids=torch.from_numpy(chosen),
+    )
+
+
+def _find_parts(archive: Any, *, where: str) -> dict[str, Part]:
+    """The arrays by split, judged by their names; failing that, the only array of images and the only one of labels."""
+    found: dict[str, dict[str, str]] = {}
+    for key in archive.files:
+        words = key.lower().replace("-", "_").split("_")
+        split = next((SPLIT_WORDS[word] for word in words if word in SPLIT_WORDS), "all")
+        rest = "_".join(word for word in words if word not in SPLIT_WORDS)
+        found.setdefault(split, {})[rest] = key
+    parts = {}
+    for split, keys in found.items():
+        images = next((keys[word] for word in IMAGE_WORDS if word in keys), None)
+        labels = next((keys[word] for word in LABEL_WORDS if word in keys), None)
+        if images and labels:
+            parts[split] = Part(images, labels)
+    if parts:
+        return parts
+    shapes = {key: archive[key].shape for key in archive.files if key.lower() not in CLASS_WORDS}
+    images_like = [key for key, shape in shapes.items() if len(shape) in {3, 4}]
+    labels_like = [key for key, shape in shapes.items() if len(shape) == 1]
+    if len(images_like) == len(labels_like) == 1:
+        return {"all": Part(images_like[0], labels_like[0])}
+    listed = ", ".join(f"{key} {shape}" for key, shape in shapes.items()) or "none"
+    raise DataError(
+        f"{where}: arrays", expected="images and labels, or x_test and y_test, x_train and y_train", got=listed[:200]
+    )
+
+
+def _read(archive: Any, key: str | None, *, path: Path) -> AnyArray:
+    try:
+        return np.asarray(archive[key])
+    except ValueError as error:
+        if "allow_pickle" in str(error):
+            got = "Python objects, which only unpickling can read, and that can run code"
+            raise DataError(f"{path}:{key}", expected="an array of numbers or text", got=got) from None
+        raise
+
+
+def _one_column(labels: AnyArray, names: AnyArray | None, *, where: str) -> tuple[AnyArray, AnyArray | None]:
+    """Labels (N, 1) or one-hot (N, K) to (N,)."""
+    if labels.shape[1] == 1:
+        return labels[:, 0], names
+    if labels.dtype.kind in "biuf" and bool(((labels == 0) | (labels == 1)).all() and (labels.sum(axis=1) == 1).all()):
+        return labels.argmax(axis=1), np.arange(labels.shape[1]) if names is None else names
+    got = f"shape {labels.shape}, more than one label an image"
+    raise DataError(where, expected="one label for each image, or one-hot rows", got=got)
+
+
+def _what_it_is(path: Path) -> str:
+    with path.open("rb") as file:
+        head = file.read(8)
+    if head[:1] == b"\x80":
+        return "a pickle, which is not read because it can run code"
+    if head.startswith(b"\x93NUMPY"):
+        return "a single NumPy array (.npy), without labels"
+    return "an empty file" if not head else "something else, or a truncated one"

@@ -1,0 +1,181 @@
+"""WebDataset shards: tar archives in which the files of one sample share a name (``0001.png``, ``0001.cls``)."""
+
+from __future__ import annotations
+
+import json
+import lzma
+import posixpath
+import re
+import struct
+import tarfile
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from assay.data.dataset import ImageDataset
+from assay.data.labels import derive_classes, number_labels, read_labels
+from assay.data.pictures import SUFFIXES, Encoded, decode_pictures
+from assay.data.reading import Reading
+from assay.data.selection import choose_samples
+from assay.errors import DataError
+
+LABEL_ENDINGS = ("cls", "class", "label", "json")
+LABEL_KEYS = ("label", "cls", "class", "class_id", "target")
+NAMES_FILES = ("classnames.txt", "classes.txt")
+LONGEST_LABEL = 1 << 20  # bytes
+
+UNREADABLE = (tarfile.TarError, OSError, EOFError, ValueError, zlib.error, lzma.LZMAError, struct.error, MemoryError)
+
+
+@dataclass
+class Sample:
+    """One sample of a shard: its key, its picture's place in the archive, and its label as text."""
+
+    key: str
+    picture: tarfile.TarInfo | None = None
+    label: str | None = None
+
+
+def load_webdataset(shards: Sequence[Path], *, name: str, split: str, reading: Reading) -> ImageDataset:
+    """Read shards one after the other; nothing is ever unpacked to disk.
+
+    A sample is a run of files whose names agree up to the first dot: a picture (``png``, ``jpg``, …) and a label
+    (``cls``, ``label``, ``class``, or ``json`` with such a key), a class number or a class name. Class names come from
+    a ``classnames.txt`` or ``classes.txt`` beside the shards or one folder up, one a line; else from all labels. An id
+    is the sample's place in the shards.
+
+    Raises :class:`DataError` for damaged or truncated archives and for samples without a label.
+    """
+    shards_of: list[Path] = []
+    samples: list[Sample] = []
+    for shard in shards:
+        found = _scan(shard)
+        samples += found
+        shards_of += [shard] * len(found)
+    if not samples:
+        raise DataError(str(shards[0]), expected="samples with a picture and a label", got="none")
+    for shard, sample in zip(shards_of, samples, strict=True):
+        if sample.label is None:
+            raise DataError(f"{shard}:{sample.key}", expected=f"a label ({', '.join(LABEL_ENDINGS)})", got="none")
+    where = f"{name} (labels)"
+    stored = read_labels([sample.label for sample in samples], where=where)
+    classes = _class_names(shards[0]) or derive_classes(stored, where=where)
+    labels = number_labels(stored, classes=classes, where=where)
+    chosen = choose_samples(labels.numpy(), limit=reading.limit)
+    rows = np.sort(chosen)
+    decoded = decode_pictures(_read(rows, samples, shards_of), count=len(rows), reading=reading, where=name)
+    ids = torch.from_numpy(rows)[decoded.kept]
+    dataset = ImageDataset(
+        images=decoded.images,
+        labels=labels[ids],
+        classes=classes,
+        name=name,
+        split=split,
+        ids=ids,
+        filenames=tuple(samples[row].key for row in ids.tolist()),
+        skipped=decoded.skipped,
+    )
+    return dataset if np.array_equal(rows, chosen) else dataset.arranged(torch.from_numpy(chosen))
+
+
+def expand_braces(pattern: str) -> list[str]:
+    """``x-{000..002}.tar`` to x-000.tar, x-001.tar, x-002.tar, and ``{a,b}.tar`` to a.tar, b.tar."""
+    match = re.search(r"\{([^{}]*)\}", pattern)
+    if match is None:
+        return [pattern]
+    inside = match.group(1)
+    numbers = re.fullmatch(r"(\d+)\.\.(\d+)", inside)
+    if numbers:
+        first, last = numbers.groups()
+        if not int(first) <= int(last) < int(first) + 100_000:
+            raise DataError(pattern, expected="a range that rises by less than 100,000", got="{" + inside + "}")
+        parts = [str(number).zfill(len(first)) for number in range(int(first), int(last) + 1)]
+    else:
+        parts = inside.split(",")
+    head, tail = pattern[: match.start()], pattern[match.end() :]
+    return [result for part in parts for result in expand_braces(head + part + tail)]
+
+
+@contextmanager
+def _opened(shard: Path) -> Iterator[tarfile.TarFile]:
+    try:
+        with tarfile.open(shard, "r:*") as archive:
+            yield archive
+    except UNREADABLE as error:
+        reason = " ".join(str(error).split())[:160] or type(error).__name__
+        raise DataError(str(shard), expected="a readable tar archive", got=reason) from None
+
+
+def _scan(shard: Path) -> list[Sample]:
+    """The samples of one shard, in order, with their labels read and their pictures only located."""
+    samples: list[Sample] = []
+    with _opened(shard) as archive:
+        for member in archive:
+            if not member.isfile():
+                continue
+            folder, base = posixpath.split(member.name)
+            stem, _, endings = base.partition(".")
+            if not stem:
+                continue
+            key = posixpath.join(folder, stem)
+            if not samples or samples[-1].key != key:
+                samples.append(Sample(key))
+            ending = endings.lower().rpartition(".")[2]
+            if f".{ending}" in SUFFIXES:
+                samples[-1].picture = member
+            elif ending in LABEL_ENDINGS and samples[-1].label is None and member.size <= LONGEST_LABEL:
+                file = archive.extractfile(member)
+                samples[-1].label = _parse_label(file.read() if file else b"", is_json=ending == "json")
+        _check_end(archive)
+    # Files without picture and label, such as a note on the shard, are no samples.
+    return [sample for sample in samples if sample.picture is not None or sample.label is not None]
+
+
+def _check_end(archive: tarfile.TarFile) -> None:
+    """Where tarfile stops there must be the block of zeros that ends an archive; else the rest is missing."""
+    stream = archive.fileobj
+    if stream is None:
+        return
+    stream.seek(archive.offset)
+    block = stream.read(tarfile.BLOCKSIZE)
+    if len(block) < tarfile.BLOCKSIZE or any(block):
+        raise tarfile.ReadError("no end-of-archive mark: the file is truncated or damaged")
+
+
+def _parse_label(content: bytes, *, is_json: bool) -> str | None:
+    text = content.decode("utf-8", "replace").strip()
+    if not is_json:
+        return text or None
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    if isinstance(value, dict):
+        value = next((value[key] for key in LABEL_KEYS if key in value), None)
+    return None if value is None or isinstance(value, dict | list) else str(value)
+
+
+def _class_names(shard: Path) -> tuple[str, ...] | None:
+    for folder in (shard.parent, shard.parent.parent):
+        for file in NAMES_FILES:
+            if (folder / file).is_file():
+                lines = (folder / file).read_text(encoding="utf-8", errors="replace").splitlines()
+                return tuple(line.strip() for line in lines if line.strip())
+    return None
+
+
+def _read(rows: NDArray[np.int64], samples: list[Sample], shards_of: list[Path]) -> Iterator[Encoded]:
+    """The pictures at ``rows`` (sorted), each shard opened once."""
+    for shard, places in groupby(rows.tolist(), key=shards_of.__getitem__):
+        with _opened(shard) as archive:
+            for place in places:
+                picture = samples[place].picture
+                file = archive.extractfile(picture) if picture else None
+                yield Encoded(f"{shard.name}:{samples[place].key}", file.read() if file else None)

@@ -1,0 +1,214 @@
+"""One temperature for the logits, folded into the last layer; it changes no prediction."""
+
+from __future__ import annotations
+
+import copy
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from assay.comparison.differences import paired_difference
+from assay.compression.run import Plan, compress
+from assay.data.dataset import ImageDataset, to_unit_range
+from assay.errors import AssayError
+from assay.evaluate import Predictions, call, predict, summarize
+from assay.fixes.fix import Change, Fix, RefusedError, Workshop
+from assay.records.comparison import Reading
+from assay.runtime import device_of, dtype_of, preserved
+from assay.training.averaging import refresh_batchnorm
+from assay.training.param_groups import audit_optimizer, split_parameters
+from assay.verdict import judge
+from assay.verdict.rule import percent
+
+COLDEST, HOTTEST = 0.05, 20.0
+
+
+def _cool(shop: Workshop) -> Change:
+    """Fit on every other tested image and measure on the rest: a network is surer of what it was trained on."""
+    known = predict(shop.model, shop.bench.clean)
+    finite = known.logits.isfinite().all(dim=1)
+    fitted, held = (
+        Predictions(known.logits[rows], known.labels[rows], known.seconds)
+        for rows in (finite.nonzero()[0::2, 0], finite.nonzero()[1::2, 0])
+    )
+    if len(held.labels) < 2:
+        raise RefusedError("too few images to fit on one half and measure on the other")
+    temperature = fit_temperature(fitted.logits, fitted.labels)
+    fixed = _fold(shop, temperature, known.logits)
+    classes = shop.bench.clean.classes
+    before, after = (
+        summarize(Predictions(held.logits / t, held.labels, held.seconds), classes=classes) for t in (1.0, temperature)
+    )
+    verdict = next(each for each in judge([after]) if each.rule == "A103")
+    applied = (
+        f"logits divided by {temperature:.2f}, fitted on {len(fitted.labels):,} of the tested images and measured on "
+        f"the other {len(held.labels):,}"
+    )
+    error, worse = after.expected_calibration_error, before.expected_calibration_error
+    return Change(
+        applied,
+        model=fixed,
+        readings=(
+            Reading(
+                name="expected calibration error, other half",
+                before=worse,
+                after=error,
+                unit="share",
+            ),
+            Reading(name="cross-entropy (nats), other half", before=before.loss, after=after.loss),
+        ),
+        status=verdict.status,
+        measured=f"{percent(error)} on the half it was not fitted on, {percent(worse)} before",
+        value=error,
+    )
+
+
+def fit_temperature(logits: Tensor, labels: Tensor) -> float:
+    """The T in [0.05, 20] that minimises the mean cross-entropy of logits/T, (N, K) and (N,).
+
+    The loss is convex in 1/T, so a ternary search over it ends at the minimum. Reference: Guo et al. 2017,
+    arXiv:1706.04599, section 4.2.
+    """
+    logits = logits.double()
+
+    def loss(inverse: float) -> float:
+        return float(F.cross_entropy(logits * inverse, labels))
+
+    low, high = 1 / HOTTEST, 1 / COLDEST
+    while high - low > 1e-5 * high:
+        left, right = low + (high - low) / 3, high - (high - low) / 3
+        if loss(left) <= loss(right):
+            high = right
+        else:
+            low = left
+    return 2 / (low + high)
+
+
+def _fold(shop: Workshop, temperature: float, logits: Tensor) -> nn.Module:
+    """A copy whose last weighted layer is scaled; refuses where that does not divide the logits."""
+    fixed = copy.deepcopy(shop.model)
+    layers = [module for module in fixed.modules() if isinstance(module, (nn.Linear, nn.Conv2d))]
+    if not layers:
+        raise RefusedError("no last layer to fold a temperature into")
+    with torch.no_grad():
+        for parameter in layers[-1].parameters(recurse=False):
+            parameter.div_(temperature)
+    few = min(len(logits), 32)
+    found = predict(fixed, shop.bench.clean.subset(torch.arange(few))).logits
+    scale = float(logits[:few].abs().max()) or 1.0
+    if not math.isclose(float((found * temperature - logits[:few]).abs().max()) / scale, 0.0, abs_tol=1e-4):
+        raise RefusedError("scaling the last layer does not scale the logits")
+    return fixed
+
+
+TEMPERATURE = Fix("temperature", "weights", _cool)
+
+
+IMAGES = 2_000
+MOST_POINTS_LOST = 1.0
+
+
+def _compress(shop: Workshop) -> Change:
+    images = shop.training_images(IMAGES)
+    few = shop.bench.probed
+    plan = Plan(max_drop=MOST_POINTS_LOST, validation=len(images) // 2, attack=None, curve=(), seed=shop.bench.seed)
+    try:
+        done = compress(shop.model, images, few, plan, name=shop.bench.name)
+    except AssayError as error:
+        raise RefusedError(str(error)) from None
+    if not done.factorization:
+        raise RefusedError("no layer became both thinner and faster within one point of accuracy")
+    before, after = done.report.before, done.report.after
+    layers = len(done.factorization)
+    applied = (
+        f"{layers} layers factorised on {done.report.calibration_images} of {len(images):,} images of {images.name}, "
+        f"{images.split}, none of them tested; at most {MOST_POINTS_LOST:g} point lost on others of these"
+    )
+    return Change(
+        applied,
+        model=done.model,
+        factorization=done.factorization,
+        readings=(
+            Reading(name="parameters", before=before.parameters, after=after.parameters),
+            Reading(name="operations an image", before=before.flops, after=after.flops),
+            Reading(name="time, after over before", before=1.0, after=done.report.latency_ratio),
+        ),
+    )
+
+
+COMPRESSION = Fix("compression", "weights", _compress, stages=("anatomy", "singular spectra"))
+
+
+BATCH = 250
+
+
+def _evaluate(shop: Workshop) -> Change:
+    fixed = copy.deepcopy(shop.model).eval()
+    data = shop.bench.clean
+    before = _right_as_handed_over(shop.model, data, seed=shop.bench.seed)
+    after = _right_as_handed_over(fixed, data, seed=shop.bench.seed)
+    effect = paired_difference("accuracy as handed over", before.numpy(), after.numpy())
+    return Change(f"model.eval(); as handed over it was asked in batches of {BATCH}", model=fixed, effects=(effect,))
+
+
+def _right_as_handed_over(model: nn.Module, data: ImageDataset, *, seed: int) -> torch.Tensor:
+    """bool (N,): which samples are right with every module in the mode it is in."""
+    parts = []
+    with preserved(model), torch.no_grad(), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        for batch in data.batches(BATCH):
+            logits = call(model, to_unit_range(batch.images.to(device_of(model)), dtype_of(model)))
+            parts.append(logits.argmax(dim=1).cpu() == batch.labels)
+    return torch.cat(parts)
+
+
+EVALUATION_MODE = Fix("evaluation mode", "mode", _evaluate, stages=("mode audit",))
+
+
+DECAY = 5e-4
+
+
+def _regroup(shop: Workshop) -> Change:
+    model = copy.deepcopy(shop.model)
+    by_name = audit_optimizer(model, torch.optim.SGD(_groups_by_name(model), lr=0.1))
+    by_type = audit_optimizer(model, torch.optim.SGD(split_parameters(model).optimizer_groups(DECAY), lr=0.1))
+    left = len(by_type.decayed_norms)
+    return Change(
+        "an optimizer built with groups by module type, and audited beside one grouped by names; nothing was trained",
+        readings=(
+            Reading(name="normalisation tensors that decay", before=len(by_name.decayed_norms), after=left),
+            Reading(name="parameters grouped wrongly", before=by_name.faults, after=by_type.faults),
+        ),
+        status="warn" if by_type.faults else "pass",
+        measured=f"{left} normalisation tensors decay, {len(by_name.decayed_norms)} when grouped by name",
+        value=float(left),
+    )
+
+
+def _groups_by_name(model: nn.Module) -> list[dict[str, object]]:
+    """What training scripts do: parameters with ``bn`` or ``bias`` in their names are exempt."""
+    named = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
+    exempt = [parameter for name, parameter in named if "bn" in name or "bias" in name]
+    rest = [parameter for name, parameter in named if not ("bn" in name or "bias" in name)]
+    return [{"params": exempt, "weight_decay": 0.0}, {"params": rest, "weight_decay": DECAY}]
+
+
+PARAMETER_GROUPS = Fix("parameter groups", "training", _regroup)
+
+
+SAMPLES = 5000
+
+
+def _reestimate(shop: Workshop) -> Change:
+    images = shop.training_images(SAMPLES)
+    fixed = copy.deepcopy(shop.model)
+    layers = refresh_batchnorm(fixed, images, samples=len(images))
+    if layers == 0:
+        raise RefusedError("no batch normalisation with running statistics")
+    source = f"{len(images):,} images of {images.name}, {images.split}, none of them tested"
+    return Change(f"the running statistics of {layers} layers measured anew on {source}", model=fixed)
+
+
+STATISTICS = Fix("statistics", "weights", _reestimate, stages=("normalisation audit",))

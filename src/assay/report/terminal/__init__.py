@@ -1,0 +1,1 @@
+"""Records printed on a terminal: one module a kind of record."""

@@ -1,0 +1,1 @@
+"""Gradients over depth and over time, in one call."""

@@ -1,0 +1,1 @@
+"""What the app and the terminal both show of one picture."""

@@ -1,0 +1,179 @@
+"""Numbers and names as a reader wants them: one spelling in every output."""
+
+from __future__ import annotations
+
+import math
+import unicodedata
+from collections.abc import Sequence
+from typing import Protocol
+
+
+class Proportion(Protocol):
+    """A share of n with its interval, as the records hold it."""
+
+    @property
+    def n(self) -> int:
+        """How many it was counted on."""
+
+    @property
+    def low(self) -> float:
+        """Lower end of the 95 % interval."""
+
+    @property
+    def high(self) -> float:
+        """Upper end of the 95 % interval."""
+
+    @property
+    def accuracy(self) -> float:
+        """The share itself."""
+
+
+NORMS = {"linf": "L∞", "l2": "L2", "l1": "L1"}
+_GAP = "\u00a0"  # a number stays on one line with its unit
+_SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+_JOINERS = "\u200c\u200d"  # needed to write Persian, Hindi and many emoji; they reorder nothing
+
+
+def inert(text: str, *, keep: str = "\n\t") -> str:
+    """Spell out every character that could hide, reorder or erase its neighbours.
+
+    Control characters, bidirectional overrides, zero-width marks and lone surrogates become ``⟨U+202E⟩``; characters
+    of ``keep`` and the two joiners stay.
+
+    >>> inert("cat\\x1b[2J")
+    'cat⟨U+001B⟩[2J'
+    """
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(
+        character
+        if character in keep
+        or character in _JOINERS
+        or unicodedata.category(character) not in {"Cc", "Cf", "Cs", "Zl", "Zp"}
+        else f"⟨U+{ord(character):04X}⟩"
+        for character in text
+    )
+
+
+def clip(text: str, length: int) -> str:
+    """At most ``length`` characters, the last an ellipsis where something was left out."""
+    return text if len(text) <= length else text[: length - 1].rstrip() + "…"
+
+
+def distinct(names: Sequence[str], *, length: int = 28) -> list[str]:
+    """Names that fit an axis and differ: inert, clipped, and numbered where two would look alike.
+
+    >>> distinct(["cat", "cat", ""])
+    ['cat', 'cat (1)', '(2)']
+    """
+    shown: list[str] = []
+    for index, name in enumerate(names):
+        label = clip(inert(name, keep="").strip(), length)
+        shown.append(label if label and label not in shown else f"{label} ({index})".strip())
+    return shown
+
+
+def percent(share: float, *, digits: int = 1) -> str:
+    """A share as a percentage; only exactly 0 and 1 are shown as 0 and 100.
+
+    >>> percent(0.9173), percent(0.99999), percent(1.0)
+    ('91.7\\xa0%', '>\\xa099.9\\xa0%', '100\\xa0%')
+    """
+    if not math.isfinite(share):
+        return "not finite"
+    if share in {0.0, 1.0}:
+        return f"{share * 100:.0f}{_GAP}%"
+    step = 10.0**-digits
+    if 0 < share < 1 and round(share * 100, digits) >= 100:
+        return f">{_GAP}{100 - step:.{digits}f}{_GAP}%"
+    if 0 < share < 1 and round(share * 100, digits) <= 0:
+        return f"<{_GAP}{step:.{digits}f}{_GAP}%"
+    return f"{share * 100:.{digits}f}{_GAP}%"
+
+
+def interval(proportion: Proportion) -> str:
+    """The 95 % interval in per cent and the sample size: ``91.2–92.2, n = 1,000``."""
+    low, high = (f"{bound * 100:.1f}" for bound in (proportion.low, proportion.high))
+    return f"{low}–{high}, n{_GAP}={_GAP}{count(proportion.n)}"
+
+
+def accuracy(proportion: Proportion) -> str:
+    """A proportion with all that is known of it: ``91.7 % (91.2–92.2, n = 1,000)``."""
+    return f"{percent(proportion.accuracy)} ({interval(proportion)})"
+
+
+def count(number: int) -> str:
+    """A whole number with thousands separated: ``272,474``."""
+    return f"{number:,}"
+
+
+def compact(number: float) -> str:
+    """A large number in three digits and a prefix: ``81.6 M``."""
+    for size, prefix in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(number) >= size:
+            return f"{number / size:.3g}{_GAP}{prefix}"
+    return f"{number:.3g}"
+
+
+def number(value: float | None) -> str:
+    """Three significant digits; powers of ten outside 0.001 to 100,000; ``∞`` and ``–`` for what is no number."""
+    if value is None:
+        return "–"
+    if math.isnan(value):
+        return "NaN"
+    if math.isinf(value):
+        return "∞" if value > 0 else "−∞"
+    if value == 0:
+        return "0"
+    if 1e-3 <= abs(value) < 1e5:
+        digits = max(0, 2 - math.floor(math.log10(abs(value))))
+        text = f"{value:,.{digits}f}"
+        return text.rstrip("0").rstrip(".") if "." in text else text
+    mantissa, _, exponent = f"{value:.1e}".partition("e")
+    return f"{mantissa}{_GAP}×{_GAP}10{str(int(exponent)).translate(_SUPERSCRIPTS)}"
+
+
+def epsilon(size: float, norm: str = "linf") -> str:
+    """A perturbation's size: in 255ths where it is such a fraction of an L∞ ball, else as a number.
+
+    >>> epsilon(8 / 255), epsilon(0.5, "l2")
+    ('8/255', '0.5')
+    """
+    levels = size * 255
+    if norm == "linf" and 0 < levels <= 128 and abs(levels * 2 - round(levels * 2)) < 1e-4:
+        return f"{levels:.3g}/255"
+    return number(size)
+
+
+def distance(size: float, norm: str = "linf") -> str:
+    """A measured distance: in grey levels of 255 for L∞, else as a number: ``7.96/255``."""
+    return f"{size * 255:.3g}/255" if norm == "linf" and math.isfinite(size) else number(size)
+
+
+def seconds(duration: float) -> str:
+    """``340 ms``, ``2.3 s``, ``1 min 12 s``, ``2 h 05 min``."""
+    if not math.isfinite(duration):
+        return number(duration)
+    if duration < 1:
+        return f"{duration * 1000:.0f}{_GAP}ms"
+    if duration < 59.95:
+        return f"{duration:.1f}{_GAP}s"
+    whole = round(duration)
+    if whole < 3600:
+        return f"{whole // 60}{_GAP}min {whole % 60:02d}{_GAP}s"
+    return f"{whole // 3600}{_GAP}h {whole % 3600 // 60:02d}{_GAP}min"
+
+
+def plural(amount: int, noun: str) -> str:
+    """``1 rule``, ``2 rules``."""
+    return f"{count(amount)} {noun}" + ("" if amount == 1 else "s")
+
+
+def listed(words: Sequence[str]) -> str:
+    """``a``, ``a and b``, ``a, b and c``."""
+    return " and ".join(part for part in (", ".join(words[:-1]), words[-1] if words else "") if part)
+
+
+def kind_title(kind: str) -> str:
+    """The name of a record kind as words: ``clean_accuracy`` becomes ``Clean accuracy``."""
+    return kind.replace("_", " ").capitalize()
