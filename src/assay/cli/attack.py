@@ -14,9 +14,11 @@ from assay.errors import OptionError
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from torch import nn
 
     from assay.attacks.campaign import Campaign, Shard
     from assay.attacks.measure import RobustnessMeasurement
+    from assay.attacks.threat import Threat
     from assay.data.dataset import ImageDataset
     from assay.records.attack import AttackAnatomy, AttackSanity, EpsilonCurve, RobustAccuracy
 
@@ -100,7 +102,6 @@ def attack(
 
     from assay.attacks import (
         find_attack,
-        measure_attack_sanity,
         measure_epsilon_curve,
         measure_robust_accuracy,
     )
@@ -109,9 +110,8 @@ def attack(
     from assay.data.sources import load_dataset
     from assay.files import write_atomically
     from assay.models.sources import load_model
-    from assay.report.terminal.attack import AttackProgress, print_attack, print_curve, print_sanity
+    from assay.report.terminal.attack import AttackProgress, print_attack, print_curve
     from assay.runtime import choose_device, keep_freed_memory
-    from assay.verdict.attack_sanity import judge_attacks
 
     given: dict[str, Any] = {"steps": steps, "restarts": restarts, "loss": loss}
     given["step_size"] = None if step_size is None else parse_fraction(step_size, where="--step-size")
@@ -193,11 +193,22 @@ def attack(
         print_curve(found, console)
         records.append(found)
     if sanity and leads:
-        trust = measure_attack_sanity(network, dataset, norm=threat.norm, epsilon=threat.epsilon, seed=seed)
-        print_sanity(trust, judge_attacks(trust), console)
-        records.append(trust)
+        records.append(_check_attacks(network, dataset, threat, seed, console))
     if json_file is not None:
         write_atomically(json_file, "[" + ",\n".join(record.model_dump_json(indent=1) for record in records) + "]\n")
+
+
+def _check_attacks(
+    network: nn.Module, dataset: ImageDataset, threat: Threat, seed: int, console: Console
+) -> AttackSanity:
+    """Whether attacks on this model can be trusted, printed."""
+    from assay.attacks import measure_attack_sanity
+    from assay.report.terminal.attack import print_sanity
+    from assay.verdict.attack_sanity import judge_attacks
+
+    sanity = measure_attack_sanity(network, dataset, norm=threat.norm, epsilon=threat.epsilon, seed=seed)
+    print_sanity(sanity, judge_attacks(sanity), console)
+    return sanity
 
 
 def _tell(done: Campaign, part: Shard | None) -> tuple[str, ...]:
