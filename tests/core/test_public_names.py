@@ -1,36 +1,93 @@
-"""The public surface is small, pinned, and quick to import."""
+"""The public surface is one pinned table, quick to import, and the same for type checkers."""
 
 from __future__ import annotations
 
+import ast
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 import assay
 
 PUBLIC = [
+    "APGD",
+    "AdaptiveAttack",
     "AssayError",
+    "AttackResult",
     "Checkup",
+    "CleanAccuracy",
+    "Comparison",
+    "DataError",
+    "FAB",
+    "FGSM",
     "ImageDataset",
     "InputError",
+    "MinimumNorm",
+    "ModelError",
+    "OptionError",
+    "PGD",
+    "Recipe",
+    "RobustAccuracy",
+    "SignedSteps",
+    "Square",
+    "StandardAttack",
+    "Threat",
+    "Verdict",
     "attack",
+    "audit_modes",
+    "audit_normalization",
+    "compare",
+    "compress",
+    "factorize",
     "fit",
     "judge",
     "load_dataset",
     "load_model",
     "load_recipe",
+    "measure_anatomy",
+    "measure_attack_sanity",
     "measure_clean_accuracy",
     "measure_epsilon_curve",
+    "measure_gradient_flow",
+    "measure_input_gradients",
+    "measure_invariance",
     "measure_robust_accuracy",
+    "measure_spectra",
+    "read_checkup",
     "render_page",
     "run_check",
+    "run_claims",
+    "train_classifier",
+]
+PACKAGES = [
+    "attacks",
+    "augment",
+    "check",
+    "claims",
+    "comparison",
+    "compression",
+    "data",
+    "diagnostics",
+    "errors",
+    "evaluate",
+    "fixes",
+    "lowrank",
+    "models",
+    "records",
+    "report",
+    "testing",
+    "tracing",
+    "training",
+    "verdict",
+    "views",
 ]
 
 
 def test_the_public_names_are_these() -> None:
     assert assay.__all__ == PUBLIC
-    assert dir(assay) == sorted(PUBLIC)
+    assert dir(assay) == sorted([*PUBLIC, *PACKAGES])
 
 
 @pytest.mark.parametrize("name", PUBLIC)
@@ -38,6 +95,23 @@ def test_every_public_name_resolves_and_has_a_docstring(name: str) -> None:
     value = getattr(assay, name)
     assert value.__doc__
     assert value.__module__.startswith("assay.")
+
+
+def test_packages_are_reachable_from_the_root_alone() -> None:
+    code = f"import assay; [getattr(assay, name).__name__ for name in {PACKAGES}]; assay.attacks.Threat"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_type_checkers_see_the_same_table() -> None:
+    seen = {
+        alias.asname: (statement.module, alias.name)
+        for block in ast.parse(Path(assay.__file__).read_text()).body
+        if isinstance(block, ast.If)
+        for statement in ast.walk(block)
+        if isinstance(statement, ast.ImportFrom)
+        for alias in statement.names
+    }
+    assert seen == {**assay._HOMES, **{name: ("assay", name) for name in PACKAGES}}
 
 
 def test_an_unknown_name_is_an_attribute_error() -> None:
