@@ -42,7 +42,7 @@ def test_what_is_refuted_says_so() -> None:
     with pytest.raises(AssertionError) as failure:
         assert_robust(Brightness(), bright(200, close=100), epsilon=8 / 255, at_least=0.9, attack="fgsm")
     assert str(failure.value) == (
-        "accuracy on levels after fgsm within linf 8/255: 50.0 % (95 % interval 43.1 % to 56.9 %, n = 200); "
+        "accuracy on levels after fgsm within L∞ 8/255: 50.0 % (95 % interval 43.1 % to 56.9 %, n = 200); "
         "asked for at least 90.0 %: it does not hold"
     )
 

@@ -23,6 +23,7 @@ from assay.errors import OptionError
 from assay.evaluate import measure_clean_accuracy
 from assay.records.accuracy import CleanAccuracy, Proportion, wilson_interval
 from assay.records.attack import Norm, RobustAccuracy
+from assay.wording import ball
 
 MOST_IMAGES = 100_000_000
 
@@ -62,8 +63,7 @@ def assert_robust(
     __tracebackhide__ = True
     _check(at_least)
     record = measure_robust_accuracy(model, data, attack=attack, norm=norm, epsilon=epsilon, seed=seed).record
-    size = f"{epsilon * 255:.3g}/255" if norm == "linf" else f"{epsilon:.3g}"
-    _demand(record, at_least=at_least, what=f"accuracy on {data.name} after {record.attack} within {norm} {size}")
+    _demand(record, at_least=at_least, what=f"accuracy on {data.name} after {record.attack} within {ball(record)}")
     return record
 
 

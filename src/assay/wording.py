@@ -28,7 +28,19 @@ class Proportion(Protocol):
         """The share itself."""
 
 
-NORMS = {"linf": "L∞", "l2": "L2", "l1": "L1"}
+class Perturbation(Protocol):
+    """The size of a change to an image, as the records of attacks hold it."""
+
+    @property
+    def norm(self) -> str:
+        """``linf``, ``l2``, ``l1`` or ``l0``."""
+
+    @property
+    def epsilon(self) -> float:
+        """In pixel units of [0, 1]; the number of pixels for L0."""
+
+
+NORMS = {"linf": "L∞", "l2": "L2", "l1": "L1", "l0": "L0"}
 _GAP = "\u00a0"  # a number stays on one line with its unit
 _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 _JOINERS = "\u200c\u200d"  # needed to write Persian, Hindi and many emoji; they reorder nothing
@@ -133,21 +145,52 @@ def number(value: float | None) -> str:
     return f"{mantissa}{_GAP}×{_GAP}10{str(int(exponent)).translate(_SUPERSCRIPTS)}"
 
 
-def epsilon(size: float, norm: str = "linf") -> str:
-    """A perturbation's size: in 255ths where it is such a fraction of an L∞ ball, else as a number.
+def norm(name: str) -> str:
+    """A norm as it is written: ``L∞`` for ``linf``.
 
-    >>> epsilon(8 / 255), epsilon(0.5, "l2")
-    ('8/255', '0.5')
+    >>> norm("linf"), norm("l2"), norm("l0")
+    ('L∞', 'L2', 'L0')
     """
-    levels = size * 255
-    if norm == "linf" and 0 < levels <= 128 and abs(levels * 2 - round(levels * 2)) < 1e-4:
-        return f"{levels:.3g}/255"
-    return number(size)
+    return NORMS.get(name, name)
 
 
-def distance(size: float, norm: str = "linf") -> str:
-    """A measured distance: in grey levels of 255 for L∞, else as a number: ``7.96/255``."""
-    return f"{size * 255:.3g}/255" if norm == "linf" and math.isfinite(size) else number(size)
+def epsilon(value: float, norm: str) -> str:
+    """A chosen ε: 255ths for L∞ unless it is a short decimal, a count of pixels for L0, else a number.
+
+    >>> epsilon(8 / 255, "linf"), epsilon(0.3, "linf"), epsilon(0.5, "l2"), epsilon(12, "l1"), epsilon(25, "l0")
+    ('8/255', '0.3', '0.5', '12', '25 pixels')
+    """
+    if norm == "l0" and value.is_integer():
+        return plural(int(value), "pixel")
+    levels = value * 255
+    short = abs(value - round(value, 2)) < 1e-9
+    if norm == "linf" and not short and 0 < levels <= 255 and abs(levels - round(levels, 2)) < 1e-4:
+        return f"{round(levels, 2):g}/255"
+    return number(value)
+
+
+def distance(value: float, norm: str) -> str:
+    """A measured distance or ε: always 255ths for L∞, else as :func:`epsilon`.
+
+    >>> distance(0.0312, "linf"), distance(0.4567, "l2")
+    ('7.96/255', '0.457')
+    """
+    return f"{value * 255:.3g}/255" if norm == "linf" and math.isfinite(value) else epsilon(value, norm)
+
+
+def epsilon_option(value: float, norm: str) -> str:
+    """An ε as a command line takes it: the text reads back as exactly ``value``.
+
+    >>> epsilon_option(25.5 / 255, "linf"), epsilon_option(0.5, "l2")
+    ('25.5/255', '0.5')
+    """
+    levels = f"{round(value * 255, 2):g}"
+    return f"{levels}/255" if norm == "linf" and float(levels) / 255 == value else repr(value)
+
+
+def ball(perturbation: Perturbation) -> str:
+    """Norm and ε of an attack's record: ``L∞ 8/255``."""
+    return f"{norm(perturbation.norm)} {epsilon(perturbation.epsilon, perturbation.norm)}"
 
 
 def seconds(duration: float) -> str:

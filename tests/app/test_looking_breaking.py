@@ -10,10 +10,11 @@ from torch.nn import functional as F
 
 from assay.attacks.methods import PRESETS
 from assay.errors import ModelError, OptionError
-from assay.views.breaking import OFFERED, AttackChoice, as_fraction, break_picture, find_smallest
+from assay.views.breaking import OFFERED, AttackChoice, break_picture, find_smallest
 from assay.views.looking import look
 from assay.views.picture import sample_at
 from assay.views.subject import Limits, OutOfTimeError, Subject
+from assay.wording import epsilon_option
 
 PATIENT = Limits(seconds=200)  # the first image operation on a machine compiles its kernels
 
@@ -157,9 +158,18 @@ def test_wrong_choices_are_named(linear, values, message):
 
 
 @pytest.mark.parametrize(
-    ("epsilon", "text"), [(8 / 255, "8/255"), (0.5 / 255, "0.5/255"), (0.3, "0.3"), (0.0, "0/255")]
+    ("epsilon", "norm", "text"),
+    [
+        (8 / 255, "linf", "8/255"),
+        (0.5 / 255, "linf", "0.5/255"),
+        (0.3, "linf", "76.5/255"),
+        (0.0, "linf", "0/255"),
+        (0.0123456, "linf", "0.0123456"),
+        (0.5, "l2", "0.5"),
+        (12.0, "l1", "12.0"),
+    ],
 )
-def test_sizes_are_spelled_so_that_they_read_back(epsilon, text):
-    assert as_fraction(epsilon) in {text, f"{epsilon * 255:g}/255"}
-    top, _, bottom = as_fraction(epsilon).partition("/")
-    assert float(top) / float(bottom or 1) == pytest.approx(epsilon, rel=1e-12)
+def test_sizes_are_spelled_so_that_they_read_back(epsilon, norm, text):
+    assert epsilon_option(epsilon, norm) == text
+    top, _, bottom = text.partition("/")
+    assert float(top) / float(bottom or 1) == epsilon

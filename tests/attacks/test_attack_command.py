@@ -50,7 +50,7 @@ def test_it_prints_the_result_and_writes_the_records(words, tmp_path):
     assert robust["epsilon"] == pytest.approx(4 / 255)
     assert robust["steps"] == 3
     assert f"{100 * robust['accuracy']:.2f} %" in printed
-    assert "within linf 4/255" in printed
+    assert "within L∞ 4/255" in printed
     assert "mean loss" in printed
     assert "turned into: " in printed
     assert "structural similarity 0." in printed

@@ -47,10 +47,31 @@ def test_percent_never_claims_all_or_nothing_wrongly(share: float) -> None:
         (0.5, "l2", "0.5"),
         (8 / 255, "l2", "0.0314"),
         (128 / 255, "linf", "128/255"),
+        (0.25 / 255, "linf", "0.25/255"),
+        (0.3, "linf", "0.3"),
+        (0.031, "linf", "0.031"),
+        (1.0, "linf", "1"),
+        (12.0, "l1", "12"),
+        (25.0, "l0", "25 pixels"),
+        (1.0, "l0", "1 pixel"),
     ],
 )
 def test_epsilon(size: float, norm: str, expected: str) -> None:
     assert wording.epsilon(size, norm) == expected
+
+
+@pytest.mark.parametrize(
+    ("size", "norm", "expected"),
+    [(1.4 / 255, "linf", "1.4/255"), (0.0312, "linf", "7.96/255"), (0.4567, "l2", "0.457"), (math.inf, "linf", "∞")],
+)
+def test_distance(size: float, norm: str, expected: str) -> None:
+    assert wording.distance(size, norm) == expected
+
+
+@given(st.floats(min_value=0, max_value=1), st.sampled_from(["linf", "l2", "l1"]))
+def test_the_epsilon_of_a_command_line_reads_back_exactly(size: float, norm: str) -> None:
+    top, _, bottom = wording.epsilon_option(size, norm).partition("/")
+    assert float(top) / float(bottom or 1) == size
 
 
 @pytest.mark.parametrize(

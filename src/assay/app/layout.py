@@ -22,7 +22,7 @@ from assay.views.looking import look
 from assay.views.picture import Picture, alter, read_picture, sample_at
 from assay.views.recurring import CELLS, RecurrenceChoice, measure_recurrence
 from assay.views.subject import LIMITS, Limits, Subject
-from assay.wording import NORMS
+from assay.wording import norm
 
 AS_IT_IS = "(as it is)"
 _ALONE: dict[str, Any] = {"concurrency_id": "model", "concurrency_limit": 1}  # the model has one user at a time
@@ -30,7 +30,8 @@ _LIVE: dict[str, Any] = {"trigger_mode": "always_last", "show_progress": "hidden
 _HINT = '<p class="assay note">Attack the picture above, or look for the smallest change that breaks it.</p>'
 # norm: (largest, step, start) of its slider; L∞ counts in levels of 255
 _SIZES: dict[Norm, tuple[float, float, float]] = {"linf": (64, 0.5, 8), "l2": (10, 0.05, 0.5), "l1": (100, 0.5, 12)}
-_SIGNS: dict[str, Norm] = {sign: norm for norm, sign in NORMS.items()}  # type: ignore[misc]
+_SIGNS: dict[str, Norm] = {norm(name): name for name in _SIZES}
+_DEFAULT_NORM = norm("linf")
 
 
 def build_app(subject: Subject, *, limits: Limits = LIMITS) -> gr.Blocks:
@@ -89,7 +90,7 @@ def _build_look(subject: Subject, limits: Limits) -> None:
     with gr.Row():
         with gr.Column(scale=2, min_width=280):
             name = gr.Dropdown(list(OFFERED), value="pgd", label="Attack")
-            norm = gr.Radio(list(NORMS.values()), value=NORMS["linf"], label="Norm")
+            norm = gr.Radio(list(_SIGNS), value=_DEFAULT_NORM, label="Norm")
             size = gr.Slider(0, 64, value=8, step=0.5, label="ε, in levels of 255")
             steps = gr.Slider(1, limits.steps, value=10, step=1, label="Steps")
             go = gr.Button("Attack", variant="primary")

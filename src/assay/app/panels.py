@@ -11,12 +11,12 @@ from markupsafe import Markup
 from assay.app import charts
 from assay.data.pictures import png_base64, to_bytes
 from assay.report.theme import custom_properties
-from assay.views.breaking import Breakage, as_fraction
+from assay.views.breaking import Breakage
 from assay.views.factoring import Factored
 from assay.views.looking import Look
 from assay.views.recurring import Recurrence
 from assay.views.subject import Subject, about, command
-from assay.wording import NORMS, inert, percent
+from assay.wording import distance, epsilon, inert, norm, percent
 
 SHOWN = 10  # classes with a bar
 
@@ -58,8 +58,8 @@ def show_breakage(subject: Subject, found: Breakage) -> str:
         ),
         small=_is_small(found.picture.image.shape[-1]),
         rows=_bars(found.classes, found.before, found.after),
-        norm=NORMS[found.norm],
-        size=None if found.distance is None else f"{found.distance:.4g} = {255 * found.distance:.4g}/255",
+        norm=norm(found.norm),
+        size=None if found.distance is None else distance(found.distance, found.norm),
         chart=chart,
         command=about(subject, *found.picture.words, *found.words),
     )
@@ -72,20 +72,15 @@ def describe_breakage(found: Breakage) -> str:
     if found.already_wrong:
         return f"Already wrong: it says {found.classes[was]}, not {name}. There is nothing to break."
     if not found.broken:
-        reach = "" if found.epsilon is None else f" within {NORMS[found.norm]} {as_fraction(found.epsilon)}"
+        reach = "" if found.epsilon is None else f" within {norm(found.norm)} {epsilon(found.epsilon, found.norm)}"
         return f"It holds: still {found.classes[now]} ({percent(found.after[now])}) after {found.attack}{reach}."
     turned = (
         f"{found.classes[was]} ({percent(found.before[was])}) became {found.classes[now]} ({percent(found.after[now])})"
     )
     assert found.distance is not None
     if found.epsilon is None:
-        return f"The smallest change found is {NORMS[found.norm]} {_size(found)}: {turned}."
+        return f"The smallest change found is {norm(found.norm)} {distance(found.distance, found.norm)}: {turned}."
     return f"Broken: {turned}."
-
-
-def _size(found: Breakage) -> str:
-    distance = found.distance or 0.0
-    return f"{255 * distance:.2f}/255" if found.norm == "linf" else f"{distance:.3f}"
 
 
 def show_factored(found: Factored) -> str:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from assay import wording
 from assay.cli import inputs as arg
 from assay.errors import DataError, OptionError
 
@@ -190,7 +191,8 @@ def _print_breakage(found: Breakage, console: Console) -> None:
         console.print(f"note: {note}", style="yellow", markup=False)
     if found.distance is not None:
         rounded = "still breaks it" if found.survives_rounding else "no longer breaks it"
-        console.print(f"distance {found.distance:.6g} ({found.norm}); as an 8-bit file it {rounded}", markup=False)
+        distance = f"{wording.norm(found.norm)} distance {wording.distance(found.distance, found.norm)}"
+        console.print(f"{distance}; as an 8-bit file it {rounded}", markup=False)
     if len(found.losses) > 1 and not found.already_wrong:
         table = Table(box=None, padding=(0, 2, 0, 0))
         table.add_column("step", justify="right")

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Literal
 
 from assay.records.accuracy import CleanAccuracy, Proportion
 from assay.records.anatomy import Anatomy
-from assay.records.attack import EpsilonCurve, Norm, RobustAccuracy
+from assay.records.attack import EpsilonCurve, RobustAccuracy
 from assay.records.augmentation import Invariance
 from assay.records.checkup import Checkup
 from assay.records.comparison import Quantity
 from assay.records.samples import SampleBits, SampleLevels
-
-_NORMS: dict[Norm, str] = {"linf": "L∞", "l2": "L2", "l1": "L1"}
+from assay.wording import ball, epsilon, norm, plural
 
 
 @dataclass(frozen=True)
@@ -62,9 +62,11 @@ def list_shares(checkup: Checkup) -> list[Share]:
 
 
 def _setting(attack: RobustAccuracy) -> str:
-    parts = [f"{_NORMS[attack.norm]} {_epsilon(attack.epsilon)}", _plural(attack.steps, "step")]
-    parts += [_plural(attack.restarts, "restart")] if attack.restarts > 1 else []
-    parts += [f"of {_epsilon(attack.step_size)}"] if attack.step_size is not None and attack.steps > 1 else []
+    parts = [ball(attack), plural(attack.steps, "step")]
+    parts += [plural(attack.restarts, "restart")] if attack.restarts > 1 else []
+    parts += (
+        [f"of {epsilon(attack.step_size, attack.norm)}"] if attack.step_size is not None and attack.steps > 1 else []
+    )
     return ", ".join(parts)
 
 
@@ -93,9 +95,8 @@ def area_of(curve: EpsilonCurve) -> Grade:
 
 def curve_setting(curve: EpsilonCurve) -> str:
     """Attack, norm, steps and the sizes it was run at: what two curves must share to be compared."""
-    sizes = ", ".join(f"{point.epsilon * 255:.3g}" for point in curve.points)
-    unit = "/255" if curve.norm == "linf" else "·255"
-    return f"{curve.attack}, {_NORMS[curve.norm]}, {_plural(curve.steps, 'step')}, ε of {sizes} {unit}"
+    sizes = ", ".join(epsilon(point.epsilon, curve.norm) for point in curve.points)
+    return f"{curve.attack}, {norm(curve.norm)}, {plural(curve.steps, 'step')}, ε of {sizes}"
 
 
 def held_under_operations(invariance: Invariance) -> Grade:
@@ -130,17 +131,10 @@ def list_quantities(checkup: Checkup) -> dict[str, Quantity]:
         found.append(Quantity(name="cross-entropy (nats)", reference=clean.loss, candidate=clean.loss))
     if curve is not None and curve.median_epsilon is not None:
         half = curve.median_epsilon
-        found.append(Quantity(name="ε that breaks half", reference=half, candidate=half, unit="epsilon"))
+        unit: Literal["", "epsilon"] = "epsilon" if curve.norm == "linf" else ""
+        name = f"{norm(curve.norm)} ε that breaks half"
+        found.append(Quantity(name=name, reference=half, candidate=half, unit=unit))
     if anatomy is not None:
         found.append(Quantity(name="parameters", reference=anatomy.parameters, candidate=anatomy.parameters))
         found.append(Quantity(name="operations an image", reference=anatomy.flops, candidate=anatomy.flops))
     return {quantity.name: quantity for quantity in found}
-
-
-def _epsilon(size: float) -> str:
-    levels = size * 255
-    return f"{levels:.3g}/255" if abs(levels * 2 - round(levels * 2)) < 1e-4 else f"{size:.3g}"
-
-
-def _plural(amount: int, noun: str) -> str:
-    return f"{amount} {noun}" + ("" if amount == 1 else "s")

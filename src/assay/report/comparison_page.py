@@ -11,7 +11,7 @@ from assay.report.charts import ACCENT, ALARM, SOFT, AnyChart, Row, colours, fig
 from assay.report.parts import NUMBER, Column, Facts, Figure, Part, Prose, Section, Table
 from assay.report.sheet import Fact, Sheet, render_sheet
 from assay.report.summary import LOOKS
-from assay.wording import NORMS, clip, count, distinct, epsilon, percent, plural
+from assay.wording import clip, count, distance, distinct, epsilon, norm, percent, plural
 
 
 def curves_section(comparison: Comparison) -> Section | None:
@@ -51,11 +51,11 @@ def _levels(curve: CurveDifference, reference: str, versus: Versus) -> Figure:
         ).properties(width=width - 55, height=240)
 
     halves = [
-        "more than the last ε" if half is None else f"{half * 255:.2g}/255" if curve.norm == "linf" else f"{half:.3g}"
+        "more than the last ε" if half is None else distance(half, curve.norm)
         for half in (curve.median_reference, curve.median_candidate)
     ]
     finding = f"Half of the images break at ε = {halves[1]}; in the reference at {halves[0]}"
-    note = f"{curve.attack}, {NORMS[curve.norm]}, {plural(curve.steps, 'step')}."
+    note = f"{curve.attack}, {norm(curve.norm)}, {plural(curve.steps, 'step')}."
     return figure(build, finding=finding, note=note, legend=names)
 
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from assay.records.comparison import Change, Comparison, Difference, Quantity, RuleChange, Versus
 from assay.records.finding import Status
 from assay.report.summary import LOOKS
-from assay.wording import count, listed, number, percent, plural
+from assay.wording import count, distance, listed, number, percent, plural
 
 ARROW: dict[Change, str] = {"better": "▲", "worse": "▼", "no change beyond noise": "≈"}
 TONE: dict[Change, Status] = {"better": "pass", "worse": "error", "no change beyond noise": "not run"}
@@ -113,4 +113,4 @@ def value_of(quantity: Quantity, value: float) -> str:
         return count(int(value))
     if quantity.unit == "share":
         return percent(value)
-    return f"{value * 255:.2g}/255" if quantity.unit == "epsilon" else number(value)
+    return distance(value, "linf") if quantity.unit == "epsilon" else number(value)

@@ -13,7 +13,7 @@ from assay.records.checkup import Checkup
 from assay.records.finding import Category, Status, Verdict
 from assay.records.gradients import DepthTrace
 from assay.records.recurrence import TimeTrace
-from assay.wording import NORMS, clip, compact, count, epsilon, interval, number, percent
+from assay.wording import ball, clip, compact, count, distance, epsilon, interval, norm, percent
 
 
 @dataclass(frozen=True)
@@ -184,7 +184,7 @@ def _is_one_step(attack: RobustAccuracy) -> bool:
 
 
 def _blow(attack: RobustAccuracy) -> str:
-    size = f"{epsilon(attack.epsilon, attack.norm)}" + ("" if attack.norm == "linf" else f" ({NORMS[attack.norm]})")
+    size = epsilon(attack.epsilon, "linf") if attack.norm == "linf" else ball(attack)
     if _is_one_step(attack):
         return f"{percent(attack.accuracy)} after one step of {size}"
     steps = f"{count(attack.steps)} steps" if attack.steps > 1 else attack.attack
@@ -198,13 +198,12 @@ def tiles(checkup: Checkup) -> tuple[Tile, ...]:
     if clean is not None:
         found.append(Tile("right, clean", percent(clean.accuracy), interval(clean), clean, "clean_accuracy"))
     for attack in _telling(_attacks(checkup)):
-        size = f"{NORMS[attack.norm]} {epsilon(attack.epsilon, attack.norm)}"
-        name = f"right after {attack.attack}, {size}"
+        name = f"right after {attack.attack}, {ball(attack)}"
         found.append(Tile(name, percent(attack.accuracy), interval(attack), attack, "robust_accuracy"))
     curve = checkup.first(EpsilonCurve)
     if curve is not None and curve.median_epsilon is not None:
-        size = f"{curve.median_epsilon * 255:.2g}/255" if curve.norm == "linf" else number(curve.median_epsilon)
-        found.append(Tile("ε that breaks half", size, f"{curve.attack}, {NORMS[curve.norm]}", anchor="epsilon_curve"))
+        size = distance(curve.median_epsilon, curve.norm)
+        found.append(Tile("ε that breaks half", size, f"{curve.attack}, {norm(curve.norm)}", anchor="epsilon_curve"))
     if clean is not None:
         detail = f"mean confidence {percent(clean.mean_confidence)}"
         found.append(

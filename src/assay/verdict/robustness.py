@@ -5,21 +5,15 @@ from __future__ import annotations
 from assay.records.attack import EpsilonCurve, RobustAccuracy
 from assay.records.finding import Status
 from assay.verdict.rule import Evidence, Outcome, Rule, grade, percent
+from assay.wording import ball, distance, epsilon, norm
 
 KEPT = (0.75, 0.50)  # share of the clean accuracy that should be left: warn below the first, error below the second
 VISIBLE = 2 / 255
 NOISE = 0.02
-NORM = {"linf": "L∞", "l2": "L2", "l1": "L1"}
 
 
 def _attack(evidence: Evidence, name: str) -> RobustAccuracy | None:
     return next((record for record in evidence.each(RobustAccuracy) if record.attack == name), None)
-
-
-def as_fraction(epsilon: float) -> str:
-    """0.03137 → '8/255'; numbers that are no 255ths are printed as they are."""
-    levels = epsilon * 255
-    return f"{levels:.3g}/255" if abs(levels - round(levels, 2)) < 1e-6 else f"{epsilon:.3g}"
 
 
 def _keeps(evidence: Evidence, name: str) -> Outcome | None:
@@ -31,9 +25,7 @@ def _keeps(evidence: Evidence, name: str) -> Outcome | None:
     status = grade(-robust.high / clean, warn=-KEPT[0], error=-KEPT[1])
     interval = f"{percent(robust.low)} to {percent(robust.high)}, n = {robust.n:,}"
     measured = f"{percent(clean)} falls to {percent(robust.accuracy)} ({interval})"
-    return Outcome(
-        status, measured, robust.accuracy, where=f"{robust.attack}, {NORM[robust.norm]}, {as_fraction(robust.epsilon)}"
-    )
+    return Outcome(status, measured, robust.accuracy, where=f"{robust.attack}, {ball(robust)}")
 
 
 def _one_step(evidence: Evidence) -> Outcome | None:
@@ -45,16 +37,15 @@ def _many_steps(evidence: Evidence) -> Outcome | None:
 
 
 def _invisible_change(evidence: Evidence) -> Outcome | None:
-    curve = evidence.first(EpsilonCurve)
-    assert curve is not None
-    if curve.points[0].correct == 0:
+    curve = next((curve for curve in evidence.each(EpsilonCurve) if curve.norm == "linf"), None)
+    if curve is None or curve.points[0].correct == 0:  # two grey levels say nothing of a radius in another norm
         return None
     if curve.median_epsilon is None:
         largest = curve.points[-1].epsilon
-        return Outcome("pass", f"more than half still held at {as_fraction(largest)}", largest)
-    levels = curve.median_epsilon * 255
+        return Outcome("pass", f"more than half still held at {norm('linf')} {epsilon(largest, 'linf')}", largest)
+    size = f"{norm('linf')} {distance(curve.median_epsilon, 'linf')}"
     status = grade(-curve.median_epsilon, warn=-VISIBLE, error=-VISIBLE / 2)
-    return Outcome(status, f"half of the images break at {levels:.2f} grey levels", curve.median_epsilon)
+    return Outcome(status, f"half of the images break at {size}", curve.median_epsilon)
 
 
 def _iterating_helps(evidence: Evidence) -> Outcome | None:

@@ -20,6 +20,7 @@ from assay.records.attack import Norm
 from assay.views.looking import target_of
 from assay.views.picture import Picture
 from assay.views.subject import LIMITS, Limits, OutOfTimeError, Subject, at_most, until
+from assay.wording import epsilon_option
 
 # The attacks that answer about one picture while somebody waits, and the option that ``steps`` means for each.
 OFFERED: Mapping[str, str | None] = MappingProxyType(
@@ -58,7 +59,7 @@ class AttackChoice(Options):
     @property
     def words(self) -> tuple[str, ...]:
         """The options of a command line that ask for the same."""
-        size: tuple[str, ...] = ("--norm", self.norm, "--epsilon", as_fraction(self.epsilon))
+        size: tuple[str, ...] = ("--norm", self.norm, "--epsilon", epsilon_option(self.epsilon, self.norm))
         if self.attack == "transforms":  # keeps to no ball and takes no steps of that size
             size = ()
         count = () if OFFERED[self.attack] is None else ("--steps", str(self.steps))
@@ -192,9 +193,3 @@ def _run(
         survives_rounding=record.correct_after_rounding == 0 if broken else None,
         notes=outcome.notes,
     )
-
-
-def as_fraction(epsilon: float) -> str:
-    """``8/255`` where that is what it is, else a decimal that reads back as the same number."""
-    levels = epsilon * 255
-    return f"{round(levels, 2):g}/255" if abs(levels - round(levels, 2)) < 1e-9 else repr(epsilon)

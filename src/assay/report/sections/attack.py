@@ -8,7 +8,7 @@ from assay.records.attack import AttackAnatomy
 from assay.records.checkup import Checkup
 from assay.report.charts import ALARM, AnyChart, Axes, Row, Series, draw_curves, figure, source, tip
 from assay.report.parts import NUMBER, Column, Facts, Figure, Part, Section, Table
-from assay.wording import NORMS, clip, count, distinct, epsilon, number, plural
+from assay.wording import ball, clip, count, distinct, number, plural
 
 _MOST_PAIRS = 12
 
@@ -22,7 +22,7 @@ def attack_anatomy_section(checkup: Checkup) -> Section | None:
     for record in records:
         drawn = (_losses(record), _transitions(record), _visibility(record))
         parts += [part for part in drawn if part is not None]
-    names = ", ".join(f"{r.attack} within {NORMS[r.norm]} {epsilon(r.epsilon, r.norm)}" for r in records)
+    names = ", ".join(f"{r.attack} within {ball(r)}" for r in records)
     summary = f"{names}: how the loss climbs, what broken images turn into, and how visible the change is."
     return Section("attack-anatomy", "What the attack does", summary, tuple(parts), records=tuple(records))
 

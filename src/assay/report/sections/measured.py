@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import get_args
 
-from assay.records.attack import AttackSanity, RobustAccuracy
+from assay.records.attack import AttackSanity, Norm, RobustAccuracy
 from assay.records.base import Record
 from assay.records.checkup import Checkup, Subject
 from assay.records.gradients import DepthTrace
 from assay.records.recurrence import TimeTrace
 from assay.records.training import OptimizerAudit
 from assay.report.parts import Bars, Facts, Listing, Section, Source
-from assay.wording import NORMS, clip, count, kind_title, listed, plural, seconds
+from assay.wording import clip, count, kind_title, listed, norm, plural, seconds
 
 MOST_CHARACTERS = 60_000
 ENSEMBLES = {"standard", "adaptive"}
@@ -64,7 +65,7 @@ def _not_measured(checkup: Checkup) -> Listing:
         items.append((f"attacks on {count(subject.n - attacked)} of the {count(subject.n)} samples", "robust_accuracy"))
     norms = {attack.norm for attack in attacks}
     if norms:
-        others = [sign for norm, sign in NORMS.items() if norm not in norms]
+        others = [norm(name) for name in get_args(Norm) if name not in norms]
         items += [(f"attacks within {listed(others)} balls: `assay attack --norm`", "")] if others else []
         if not {attack.attack for attack in attacks} & ENSEMBLES:
             items.append(("the ensemble of attacks: `assay attack --attack standard`", ""))

@@ -25,7 +25,20 @@ from assay.report.charts import (
     tip,
 )
 from assay.report.parts import NUMBER, TEXT, Column, Figure, Part, Section, Table
-from assay.wording import NORMS, accuracy, count, distance, distinct, epsilon, listed, number, percent, plural, seconds
+from assay.wording import (
+    accuracy,
+    ball,
+    count,
+    distance,
+    distinct,
+    epsilon,
+    listed,
+    norm,
+    number,
+    percent,
+    plural,
+    seconds,
+)
 
 
 def robustness_section(checkup: Checkup) -> Section | None:
@@ -51,10 +64,9 @@ def robustness_section(checkup: Checkup) -> Section | None:
 
 def attack_title(attack: RobustAccuracy) -> str:
     """``pgd, L∞ 8/255, 20 steps``; for attacks without a ball the size of one step."""
-    size = f"{NORMS[attack.norm]} {epsilon(attack.epsilon, attack.norm)}"
     steps = f", {count(attack.steps)} steps" if attack.steps > 1 else ""
     restarts = f", {count(attack.restarts)} restarts" if attack.restarts > 1 else ""
-    return f"{attack.attack}, {size}{' a step' if not attack.constrained else ''}{steps}{restarts}"
+    return f"{attack.attack}, {ball(attack)}{' a step' if not attack.constrained else ''}{steps}{restarts}"
 
 
 def _before_after(attacks: Sequence[RobustAccuracy]) -> Figure:
@@ -172,9 +184,7 @@ def _steps(values: Sequence[tuple[str, Sequence[float]]], axes: Axes, *, finding
 def _curves(curves: Sequence[EpsilonCurve]) -> Figure:
     pixels = all(curve.norm == "linf" for curve in curves)
     unit = 255 if pixels else 1
-    names = distinct(
-        [f"{curve.attack}, {NORMS[curve.norm]}, {count(curve.steps)} steps" for curve in curves], length=44
-    )
+    names = distinct([f"{curve.attack}, {norm(curve.norm)}, {count(curve.steps)} steps" for curve in curves], length=44)
     rows: list[Row] = [
         {
             "series": name,
@@ -188,7 +198,10 @@ def _curves(curves: Sequence[EpsilonCurve]) -> Figure:
         for point in curve.points
     ]
     halves: list[Row] = [
-        {"epsilon": curve.median_epsilon * unit, "tip": f"half are broken at ε = {_fine(curve.median_epsilon, curve)}"}
+        {
+            "epsilon": curve.median_epsilon * unit,
+            "tip": f"half are broken at ε = {distance(curve.median_epsilon, curve.norm)}",
+        }
         for curve in curves
         if curve.median_epsilon is not None
     ]
@@ -217,17 +230,13 @@ def _curves(curves: Sequence[EpsilonCurve]) -> Figure:
 
     first = curves[0]
     finding = (
-        f"Half of the images are broken by ε = {_fine(first.median_epsilon, first)}"
+        f"Half of the images are broken by ε = {distance(first.median_epsilon, first.norm)}"
         if first.median_epsilon is not None
         else f"More than half still right at ε = {epsilon(first.points[-1].epsilon, first.norm)}"
     )
     note = "Band: 95 % Wilson interval." + (" Dashed: where half of the images are broken." if halves else "")
     legend = names if len(names) > 1 else ()
     return figure(build, finding=finding, note=note, table=table, full=True, legend=legend)
-
-
-def _fine(size: float, curve: EpsilonCurve) -> str:
-    return f"{size * 255:.2g}/255" if curve.norm == "linf" else number(size)
 
 
 def sanity_section(checkup: Checkup) -> Section | None:
@@ -249,7 +258,7 @@ def sanity_section(checkup: Checkup) -> Section | None:
 def _checks(record: AttackSanity) -> Table:
     order = sorted(record.checks, key=lambda check: (not check.raised, check.value is None))
     return Table(
-        f"{NORMS[record.norm]} {epsilon(record.epsilon, record.norm)}, {plural(record.n, 'sample')}",
+        f"{ball(record)}, {plural(record.n, 'sample')}",
         (Column("doubt"), Column(""), Column("value", NUMBER), Column("limit", NUMBER), Column("what was seen", TEXT)),
         tuple(
             (

@@ -27,7 +27,7 @@ from assay.report.parts import (
     read_picture,
     within,
 )
-from assay.wording import NORMS, clip, count, distance, distinct, epsilon, number, percent, plural
+from assay.wording import ball, clip, count, distance, distinct, norm, number, percent, plural
 
 SHEET_BYTES = 950_000  # of the three megabytes a report may have
 LARGEST = 64  # pixels of the screen along a tile
@@ -72,7 +72,7 @@ def _grid(gallery: SampleGallery, *, id: str, size: int) -> SampleGrid:
     )
     return SampleGrid(
         id=id,
-        finding=f"{gallery.attack}, {NORMS[gallery.norm]} within {epsilon(gallery.epsilon, gallery.norm)}",
+        finding=f"{gallery.attack}, within {ball(gallery)}",
         note="The picture is the untouched one. Below it: its class, and what the model took it for.",
         sheet=sheet,
         sheet_width=0 if sheet is None else sheet.width * scale,
@@ -128,7 +128,7 @@ def gallery_section(checkup: Checkup) -> Section | None:
 
 def _gallery(gallery: AdversarialGallery, *, size: int) -> Gallery:
     cards = within((_example(example, gallery) for example in gallery.examples), size=size)
-    finding = f"{gallery.attack}, {NORMS[gallery.norm]} within {epsilon(gallery.epsilon, gallery.norm)}"
+    finding = f"{gallery.attack}, within {ball(gallery)}"
     note = "" if gallery.examples else "No image was broken."
     return Gallery(finding, note, cards, left_out=len(gallery.examples) - len(cards))
 
@@ -147,7 +147,7 @@ def _example(example: AdversarialExample, gallery: AdversarialGallery) -> Card:
         ),
         lines=(
             f"{before} ({percent(example.clean_confidence)}) → {after} ({percent(example.adversarial_confidence)})",
-            f"{clip(example.sample_id, _NAME)}, {NORMS[gallery.norm]} distance "
+            f"{clip(example.sample_id, _NAME)}, {norm(gallery.norm)} distance "
             f"{distance(example.distance, gallery.norm)}",
         ),
     )

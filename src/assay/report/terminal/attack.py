@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from assay import wording
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -21,11 +23,12 @@ def print_attack(record: RobustAccuracy, console: Console, *, notes: Sequence[st
     for note in notes:
         console.print(f"note: {note}", style="yellow", markup=False)
     clean = record.clean_correct / record.n
-    size = _as_fraction(record.epsilon)
-    ball = f"within {record.norm} {size}" if record.constrained else f"{record.norm} steps of {size}, no projection"
+    size = wording.epsilon(record.epsilon, record.norm)
+    norm = wording.norm(record.norm)
+    limit = f"within {norm} {size}" if record.constrained else f"{norm} steps of {size}, no projection"
     if record.target is not None:
-        ball += f", into {record.target}"
-    console.print(f"[bold]{escape(record.attack)}[/bold]  {escape(ball)}, seed {record.seed}, n = {record.n:,}")
+        limit += f", into {record.target}"
+    console.print(f"[bold]{escape(record.attack)}[/bold]  {escape(limit)}, seed {record.seed}, n = {record.n:,}")
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     table.add_row("clean accuracy", f"{100 * clean:.2f} %", f"{record.clean_correct:,} of {record.n:,}")
     table.add_row(
@@ -36,7 +39,9 @@ def print_attack(record: RobustAccuracy, console: Console, *, notes: Sequence[st
     if record.correct_after_rounding is not None:
         rounded = record.correct_after_rounding / record.n
         table.add_row("rounded to 8 bits", f"{100 * rounded:.2f} %", "the same images as a file would store them")
-    table.add_row("mean distance", f"{record.mean_distance:.4g}", f"{record.norm}, of the images that broke")
+    table.add_row(
+        "mean distance", wording.distance(record.mean_distance, record.norm), f"{norm}, of the images that broke"
+    )
     table.add_row(
         "cost", f"{record.forward_equivalents:.1f}", f"passes an image in {record.precision}, {record.seconds:.1f} s"
     )
@@ -80,18 +85,18 @@ def print_curve(curve: EpsilonCurve, console: Console) -> None:
     """Accuracy at each epsilon, and the size that breaks half of the images."""
     from rich.table import Table
 
-    table = Table(
-        title=f"accuracy against epsilon ({curve.norm})", box=None, padding=(0, 2, 0, 0), title_justify="left"
-    )
+    title = f"accuracy against epsilon ({wording.norm(curve.norm)})"
+    table = Table(title=title, box=None, padding=(0, 2, 0, 0), title_justify="left")
     table.add_column("epsilon", justify="right")
     table.add_column("accuracy", justify="right")
     table.add_column("")
     for point in curve.points:
         bar = "█" * round(30 * point.accuracy)
-        table.add_row(_as_fraction(point.epsilon), f"{100 * point.accuracy:.2f} %", f"[green]{bar}[/green]")
+        size = wording.epsilon(point.epsilon, curve.norm)
+        table.add_row(size, f"{100 * point.accuracy:.2f} %", f"[green]{bar}[/green]")
     console.print(table)
     if curve.median_epsilon is not None:
-        console.print(f"half of the images are broken at {_as_fraction(curve.median_epsilon)}")
+        console.print(f"half of the images are broken at {wording.distance(curve.median_epsilon, curve.norm)}")
 
 
 def print_sanity(sanity: AttackSanity, verdicts: Sequence[Verdict], console: Console) -> None:
@@ -106,11 +111,6 @@ def print_sanity(sanity: AttackSanity, verdicts: Sequence[Verdict], console: Con
         colour = "red" if verdict.status == "error" else "yellow"
         console.print(f"[{colour}]{verdict.rule}[/{colour}] not so: {verdict.claim}", highlight=False)
         console.print(f"      {verdict.measured}\n      {verdict.fix}", style="dim", markup=False, highlight=False)
-
-
-def _as_fraction(epsilon: float) -> str:
-    levels = epsilon * 255
-    return f"{levels:.4g}/255" if abs(levels - round(levels, 2)) < 1e-6 else f"{epsilon:.4g}"
 
 
 class AttackProgress:
