@@ -225,7 +225,7 @@ def main() -> None:
             )
     if options.json:
         environment = describe_environment(torch.device("cpu")).model_dump()
-        kernels = {"compile_seconds": prepared and prepared.seconds, "cached": prepared and prepared.cached}
+        kernels = {"compile_seconds": prepared.seconds, "cached": prepared.cached}
         options.json.write_text(json.dumps({"environment": environment, "kernels": kernels, "rows": found}, indent=1))
 
 

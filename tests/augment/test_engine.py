@@ -1,4 +1,4 @@
-"""How the kernels are run: threads, forks, the announcement, and life without numba."""
+"""How the kernels are run: threads, forks, the cache and the announcement."""
 
 import logging
 import subprocess
@@ -11,18 +11,15 @@ import torch
 from assay.augment import engine
 from assay.augment.plan import apply_plan
 from assay.augment.published import RandAugment
+from oracles import torch_operations
 
 SCRIPT = """
 import logging, sys, torch
 from assay.augment import engine
 {change}
-from assay.augment.plan import apply_operation
 from assay.augment.published import RandAugment
 images = torch.arange(2 * 3 * 8 * 8).remainder(251).byte().reshape(2, 3, 8, 8)
-moved = apply_operation(images, "Crop", 2, place=(0, 1))
-print("ready after a crop:", engine.kernels_ready())
 result = RandAugment()(images, torch.arange(2), seed=0, epoch=0)
-print("ready after a policy:", engine.kernels_ready())
 print("sum", int(result.long().sum()), engine.prepare_kernels())
 """
 
@@ -48,7 +45,7 @@ def work():
 
 @pytest.mark.parametrize("threads", [1, 2, 5])
 def test_any_number_of_threads_gives_the_same_bytes(threads, work):
-    expected = apply_plan(*work, compiled=False)
+    expected = torch_operations.apply_plan(*work)
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
@@ -64,27 +61,14 @@ def test_several_threads_may_call_at_once(work):
     assert all(torch.equal(result, expected) for result in results)
 
 
-def test_without_numba_torch_gives_the_same_bytes(work, monkeypatch):
-    expected = apply_plan(*work)
-    monkeypatch.setattr(engine, "has_kernels", lambda: False)
-    monkeypatch.setattr(engine, "_prepare", lambda: pytest.fail("compiled without numba"))
-    engine_ready = engine.run_torch
-    calls = []
-    monkeypatch.setattr(engine, "run_torch", lambda *a, **k: calls.append(1) or engine_ready(*a, **k))
-    assert torch.equal(apply_plan(*work), expected)
-    assert calls == [1]
-
-
-def test_crops_wait_for_no_compiler_and_a_slow_start_is_announced():
-    ended = run("engine._PATIENCE = 0.0")
-    assert "ready after a crop: False" in ended.stdout
-    assert "ready after a policy: True" in ended.stdout
+def test_a_slow_start_is_announced_once():
+    ended = run("engine._SECONDS_UNTIL_ANNOUNCED = 0.0")
     assert ended.stderr.count("compiling the augmentation kernels") == 1
 
 
 def test_a_fast_start_says_nothing_and_comes_from_the_cache(work):
     apply_plan(*work)  # fills the cache
-    ended = run("engine._PATIENCE = 1e6")
+    ended = run("engine._SECONDS_UNTIL_ANNOUNCED = 1e6")
     assert ended.stderr == ""
     assert "cached=True" in ended.stdout
 

@@ -24,31 +24,35 @@ def picture():
 
 def test_the_preset_shows_the_twelve_as_the_batch_function_makes_them(picture):
     gallery = draw_operations(picture, title="x")
-    tiles = {tile.name: tile for tile in gallery.tiles}
-    assert set(tiles) == {*TWELVE, "Hue"}
-    assert torch.equal(tiles["Rotate"].image, apply_operation(picture[None], "Rotate", 20.0)[0])
-    assert (tiles["Posterize"].detail, tiles["ShearX"].detail, tiles["Sharpness"].detail) == ("3 bits", "−10°", "×20")
+    panels = {panel.name: panel for panel in gallery.panels}
+    assert set(panels) == {*TWELVE, "Hue"}
+    assert torch.equal(panels["Rotate"].image, apply_operation(picture[None], "Rotate", 20.0)[0])
+    assert (panels["Posterize"].detail, panels["ShearX"].detail, panels["Sharpness"].detail) == (
+        "3 bits",
+        "−10°",
+        "×20",
+    )
     assert {strip.name for strip in gallery.strips} >= set(TWELVE) - {"ShearY", "TranslateY"}
 
 
 def test_a_large_photograph_moves_by_200_pixels_and_a_small_one_by_its_share():
     for side, expected in ((640, "200 px"), (32, "12 px")):
         gallery = draw_operations(torch.zeros(1, side, side, dtype=torch.uint8), title="x", sweep=False)
-        assert next(tile.detail for tile in gallery.tiles if tile.name == "TranslateX") == expected
+        assert next(panel.detail for panel in gallery.panels if panel.name == "TranslateX") == expected
 
 
 def test_a_sweep_runs_from_end_to_end_through_the_picture_itself(picture):
     strip = sweep_operation(picture, "rotate")
-    assert [tile.name for tile in strip.tiles] == ["−45°", "−30°", "−15°", "0°", "15°", "30°", "45°"]
-    assert torch.equal(strip.tiles[3].image, picture)
-    assert [tile.name for tile in sweep_operation(picture, "Equalize").tiles] == ["before", "after"]
+    assert [panel.name for panel in strip.panels] == ["−45°", "−30°", "−15°", "0°", "15°", "30°", "45°"]
+    assert torch.equal(strip.panels[3].image, picture)
+    assert [panel.name for panel in sweep_operation(picture, "Equalize").panels] == ["before", "after"]
 
 
 def test_a_policy_strip_shows_what_each_epoch_makes_of_a_sample(picture):
     images, ids = torch.stack([picture, picture]), torch.tensor([4, 9])
     gallery = draw_policy(images, ids, ["one", "two"], policy=flip_crop(), title="x", seed=2, draws=3)
     assert [strip.name for strip in gallery.strips] == ["one", "two"]
-    assert torch.equal(gallery.strips[1].tiles[3].image, flip_crop()(images, ids, seed=2, epoch=2)[1])
+    assert torch.equal(gallery.strips[1].panels[3].image, flip_crop()(images, ids, seed=2, epoch=2)[1])
 
 
 def test_the_page_holds_the_pictures_and_asks_nothing_of_the_network(picture):

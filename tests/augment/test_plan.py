@@ -1,4 +1,4 @@
-"""Whole programs of operations: both paths, fused and one by one, and what is refused."""
+"""Whole programs of operations: fused and one by one, compiled and in plain torch, and what is refused."""
 
 import pytest
 import torch
@@ -6,10 +6,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from assay.augment.operations import CODES, OPERATIONS, find_operation
-from assay.augment.plan import Plan, apply_operation, apply_plan
+from assay.augment.plan import AugmentPlan, apply_operation, apply_plan
 from assay.augment.policies import Policy, Step
 from assay.augment.published import RandAugment
 from assay.errors import DataError, OptionError
+from oracles import torch_operations
 
 RANGES = {
     "ShearX": (-1.5, 1.5),
@@ -52,10 +53,10 @@ def test_fused_equals_one_after_the_other_equals_torch(names, height, width, cha
     stepwise = images
     for step in range(plan.codes.shape[1]):
         part = slice(step, step + 1)
-        single = Plan(plan.codes[:, part], plan.magnitudes[:, part], plan.places[:, part])
+        single = AugmentPlan(plan.codes[:, part], plan.magnitudes[:, part], plan.places[:, part])
         stepwise = apply_plan(stepwise, single, **style)
     assert torch.equal(fused, stepwise)
-    plain = apply_plan(images, plan, compiled=False, **style)
+    plain = torch_operations.apply_plan(images, plan, **style)
     # Between two pixels a value may lie halfway, and the two round sums of another order.
     assert int((fused.int() - plain.int()).abs().max()) <= bilinear
 
@@ -79,7 +80,7 @@ def test_nothing_to_do_gives_a_copy_and_an_empty_batch_an_empty_one():
     assert apply_operation(images[:0], "Rotate", 20).shape == (0, 3, 4, 4)
 
 
-@pytest.mark.parametrize("compiled", [True, False])
+@pytest.mark.parametrize("apply", [apply_operation, torch_operations.apply_operation], ids=["kernels", "torch"])
 @pytest.mark.parametrize(
     ("name", "magnitude", "expected"),
     [
@@ -102,18 +103,18 @@ def test_nothing_to_do_gives_a_copy_and_an_empty_batch_an_empty_one():
         ("Hue", 0.0, None),
     ],
 )
-def test_extremes(name, magnitude, expected, compiled):
+def test_extremes(name, magnitude, expected, apply):
     images = torch.randint(0, 256, (3, 3, 7, 5), dtype=torch.uint8)
-    result = apply_operation(images, name, magnitude, fill=9, compiled=compiled)
+    result = apply(images, name, magnitude, fill=9)
     if expected is not None:
         assert torch.equal(result, expected(images))
     assert result.shape == images.shape
 
 
-@pytest.mark.parametrize("compiled", [True, False])
-def test_cutout_blanks_a_square_about_its_centre(compiled):
+@pytest.mark.parametrize("apply", [apply_operation, torch_operations.apply_operation], ids=["kernels", "torch"])
+def test_cutout_blanks_a_square_about_its_centre(apply):
     images = torch.full((1, 1, 9, 9), 200, dtype=torch.uint8)
-    result = apply_operation(images, "Cutout", 4, place=(1, 7), compiled=compiled)[0, 0]
+    result = apply(images, "Cutout", 4, place=(1, 7))[0, 0]
     expected = torch.full((9, 9), 200, dtype=torch.uint8)
     expected[0:3, 5:9] = 0
     assert torch.equal(result, expected)
@@ -182,10 +183,10 @@ def test_what_acts_on_a_waiting_table_sees_the_pixels_it_stands_for(first, secon
     images = (60 + rough**2 / 500).byte()  # uneven histograms that touch neither end
     codes = torch.tensor([[CODES[first], CODES[second]]] * 4, dtype=torch.uint8)
     magnitudes = torch.tensor([[0.0, AFTER_A_TABLE.get(second, 0.0)]] * 4, dtype=torch.float64)
-    plan = Plan(codes, magnitudes, torch.zeros(4, 2, 2, dtype=torch.int32))
+    plan = AugmentPlan(codes, magnitudes, torch.zeros(4, 2, 2, dtype=torch.int32))
     one_by_one = apply_operation(apply_operation(images, first), second, AFTER_A_TABLE.get(second, 0.0))
     assert torch.equal(apply_plan(images, plan), one_by_one)
-    assert torch.equal(apply_plan(images, plan, compiled=False), one_by_one)
+    assert torch.equal(torch_operations.apply_plan(images, plan), one_by_one)
 
 
 def test_two_and_four_channels_may_move():

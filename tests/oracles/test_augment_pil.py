@@ -1,4 +1,4 @@
-"""Every operation against PIL, byte for byte: all sizes from 1×1, grey and colour, both paths."""
+"""Every operation against PIL, byte for byte: all sizes from 1×1, grey and colour; kernels and plain torch."""
 
 import math
 
@@ -11,7 +11,9 @@ from PIL import Image, ImageEnhance, ImageOps
 from torchvision.transforms import functional as TF
 
 from assay.augment.plan import apply_operation
+from oracles import torch_operations
 
+BOTH = pytest.mark.parametrize("apply", [apply_operation, torch_operations.apply_operation], ids=["kernels", "torch"])
 NEAREST, BILINEAR = Image.Resampling.NEAREST, Image.Resampling.BILINEAR
 
 
@@ -92,23 +94,23 @@ def pictures(draw, largest=24):
     return image.byte()
 
 
-@pytest.mark.parametrize("compiled", [True, False], ids=["kernels", "torch"])
+@BOTH
 @pytest.mark.parametrize("name", PIL_OPERATIONS)
 @settings(max_examples=150, deadline=None)
 @given(data=st.data())
-def test_equals_pil(name, compiled, data):
+def test_equals_pil(name, apply, data):
     oracle, magnitudes = PIL_OPERATIONS[name]
     image, magnitude = data.draw(pictures()), data.draw(magnitudes)
     expected = from_pil(oracle(to_pil(image), magnitude))
-    result = apply_operation(image[None], name, magnitude, compiled=compiled)[0]
+    result = apply(image[None], name, magnitude)[0]
     assert torch.equal(result, expected)
 
 
-@pytest.mark.parametrize("compiled", [True, False], ids=["kernels", "torch"])
+@BOTH
 @pytest.mark.parametrize("name", ["ShearX", "ShearY", "Rotate"])
 @settings(max_examples=60, deadline=None)
 @given(data=st.data())
-def test_bilinear_equals_pil(name, compiled, data):
+def test_bilinear_equals_pil(name, apply, data):
     image, magnitude = data.draw(pictures()), data.draw(PIL_OPERATIONS[name][1])
     picture = to_pil(image)
     expected = (
@@ -116,43 +118,43 @@ def test_bilinear_equals_pil(name, compiled, data):
         if name == "Rotate"
         else PIL_OPERATIONS[name][0](picture, magnitude, BILINEAR)
     )
-    result = apply_operation(image[None], name, magnitude, interpolation="bilinear", compiled=compiled)[0]
+    result = apply(image[None], name, magnitude, interpolation="bilinear")[0]
     assert (result.int() - from_pil(expected).int()).abs().max() <= 1
 
 
-@pytest.mark.parametrize("compiled", [True, False], ids=["kernels", "torch"])
+@BOTH
 @pytest.mark.parametrize("name", [name for name in PIL_OPERATIONS if name not in {"Hue"}])
-def test_equals_pil_on_a_photograph(name, compiled):
+def test_equals_pil_on_a_photograph(name, apply):
     skimage_data = pytest.importorskip("skimage.data")
     image = torch.from_numpy(skimage_data.chelsea().transpose(2, 0, 1).copy())
     oracle = PIL_OPERATIONS[name][0]
     for magnitude in {"Posterize": (3,), "Solarize": (200,), "Rotate": (20, 33.3, 90, 180)}.get(name, (0.5, 2.0, 20.0)):
         expected = from_pil(oracle(to_pil(image), magnitude))
-        assert torch.equal(apply_operation(image[None], name, magnitude, compiled=compiled)[0], expected)
+        assert torch.equal(apply(image[None], name, magnitude)[0], expected)
 
 
-def test_far_warps_leave_the_fixed_point_arithmetic_as_pil_does():
+@BOTH
+def test_far_warps_leave_the_fixed_point_arithmetic_as_pil_does(apply):
     image = torch.randint(0, 256, (3, 700, 300), dtype=torch.uint8)
     for name in ("ShearX", "ShearY"):
         for slope in (-47.3, 80.123, 99.9):
             expected = from_pil(PIL_OPERATIONS[name][0](to_pil(image), slope))
-            for compiled in (True, False):
-                assert torch.equal(apply_operation(image[None], name, slope, compiled=compiled)[0], expected)
+            assert torch.equal(apply(image[None], name, slope)[0], expected)
 
 
-def test_every_colour_turns_its_hue_as_pil_does():
+@BOTH
+def test_every_colour_turns_its_hue_as_pil_does(apply):
     levels = torch.arange(0, 256, 5)
     image = torch.cartesian_prod(levels, levels, levels).T.reshape(3, 52, -1).byte()
     for turn in (-0.5, -0.21, 0.0, 0.1, 0.3, 0.5):
         expected = from_pil(TF.adjust_hue(to_pil(image), turn))
-        for compiled in (True, False):
-            assert torch.equal(apply_operation(image[None], "Hue", turn, compiled=compiled)[0], expected)
+        assert torch.equal(apply(image[None], "Hue", turn)[0], expected)
 
 
+@BOTH
 @pytest.mark.parametrize("fill", [0, 77, (1, 2, 3)])
-def test_fill_shows_where_the_picture_has_left(fill):
+def test_fill_shows_where_the_picture_has_left(fill, apply):
     image = torch.randint(0, 256, (3, 15, 11), dtype=torch.uint8)
     colour = (fill,) * 3 if isinstance(fill, int) else fill
     expected = from_pil(to_pil(image).rotate(31, fillcolor=colour))
-    for compiled in (True, False):
-        assert torch.equal(apply_operation(image[None], "Rotate", 31, fill=fill, compiled=compiled)[0], expected)
+    assert torch.equal(apply(image[None], "Rotate", 31, fill=fill)[0], expected)

@@ -13,7 +13,6 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
-from importlib.util import find_spec
 from threading import Timer
 from typing import Any
 
@@ -21,13 +20,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from assay.augment.interpreter import run_torch
-from assay.augment.operations import CODES
-
 logger = logging.getLogger(__name__)
-_PIXELS_WORTH_A_THREAD = 1 << 17  # below about 0.1 ms of work a thread costs more than it brings
+_PIXELS_PER_THREAD = 1 << 17  # with less, about 0.1 ms of work, starting a thread takes longer
 _PARTS_PER_THREAD = 4
-_PATIENCE = 2.0  # seconds: loading from the cache takes less, compiling more
+_SECONDS_UNTIL_ANNOUNCED = 2.0  # seconds: loading from the cache takes less, compiling more
 
 
 @dataclass(frozen=True)
@@ -39,38 +35,24 @@ class Preparation:
     folder: str | None
 
 
-def has_kernels() -> bool:
-    """Whether numba is installed; without it everything runs in torch."""
-    return find_spec("numba") is not None
-
-
-def kernels_ready() -> bool:
-    """Whether they have been prepared in this process already."""
-    return _prepare.cache_info().currsize > 0
-
-
-def prepare_kernels() -> Preparation | None:
-    """Compile the kernels, or load them from numba's cache, now rather than in the first batch; None without numba.
+def prepare_kernels() -> Preparation:
+    """Compile the kernels, or load them from numba's cache, now rather than in the first batch.
 
     The cache lies beside the package, or in the user's cache folder where that is read-only (``NUMBA_CACHE_DIR``
     overrides both). The first compilation takes some ten seconds and is announced by a log message, which Python
     shows on standard error unless logging is configured otherwise.
     """
-    return _prepare()[1] if has_kernels() else None
+    return _prepare()[1]
 
 
-def run_compiled(
+def run_kernels(
     images: Tensor, codes: Tensor, magnitudes: Tensor, places: Tensor, *, fill: Tensor, bilinear: bool
 ) -> Tensor:
-    """See :func:`assay.augment.plan.apply_plan`, whose checks it relies on; the torch path stands in for numba."""
-    if not has_kernels() or (not kernels_ready() and _is_light(codes)):
-        return run_torch(images, codes, magnitudes, places, fill=fill, bilinear=bilinear)
+    """See :func:`assay.augment.plan.apply_plan`, whose checks it relies on; all tensors are on the CPU."""
     run = _prepare()[0]
     output = torch.empty_like(images)
-    arguments = tuple(
-        tensor.numpy() for tensor in (images, codes.contiguous(), magnitudes.contiguous(), places.contiguous(), fill)
-    )
-    threads = min(torch.get_num_threads(), 1 + images.numel() // _PIXELS_WORTH_A_THREAD)
+    arguments = tuple(tensor.numpy() for tensor in (images, codes, magnitudes, places, fill))
+    threads = min(torch.get_num_threads(), 1 + images.numel() // _PIXELS_PER_THREAD)
     size = len(images) if threads == 1 else -(-len(images) // (threads * _PARTS_PER_THREAD))
     parts = iter([(start, min(start + size, len(images))) for start in range(0, len(images), max(size, 1))])
 
@@ -89,11 +71,6 @@ def run_compiled(
     return output
 
 
-def _is_light(codes: Tensor) -> bool:
-    """Only mirrors, crops and blanks: plain torch does these well, and nobody should wait for a compiler first."""
-    return bool(((codes == 0) | (codes >= CODES["TranslateX"])).all())
-
-
 def announce() -> None:
     """Say that the compiler is at work."""
     logger.warning(
@@ -103,7 +80,7 @@ def announce() -> None:
 
 @cache
 def _prepare() -> tuple[Callable[..., None], Preparation]:
-    announcement = Timer(_PATIENCE, announce)
+    announcement = Timer(_SECONDS_UNTIL_ANNOUNCED, announce)
     announcement.daemon = True
     announcement.start()
     started = time.perf_counter()

@@ -36,7 +36,7 @@ _SWEPT_SIDE = 256
 
 
 @dataclass(frozen=True, eq=False)
-class Tile:
+class GalleryPanel:
     """One picture, uint8 (C, H, W), with its name and what was done to it."""
 
     name: str
@@ -50,17 +50,17 @@ class Strip:
 
     name: str
     detail: str
-    tiles: tuple[Tile, ...]
+    panels: tuple[GalleryPanel, ...]
 
 
 @dataclass(frozen=True, eq=False)
 class Gallery:
-    """What a page or a sheet shows: ``original`` and ``tiles`` in a grid, then the ``strips``."""
+    """What a page or a sheet shows: ``original`` and ``panels`` in a grid, then the ``strips``."""
 
     title: str
     subtitle: str
-    original: Tile | None
-    tiles: tuple[Tile, ...]
+    original: GalleryPanel | None
+    panels: tuple[GalleryPanel, ...]
     strips: tuple[Strip, ...]
 
 
@@ -74,13 +74,13 @@ def draw_operations(
     """
     _, height, width = image.shape
     chosen = magnitudes or gallery_magnitudes(height=height, width=width)
-    tiles = tuple(_tile(image, find_operation(name), value) for name, value in chosen.items())
+    panels = tuple(_panel(image, find_operation(name), value) for name, value in chosen.items())
     swept = [find_operation(name).name for name in magnitudes] if magnitudes else [*SWEPT, "Equalize"]
     small = _reduce(image)
     reduction = image.shape[2] / small.shape[2]
     strips = tuple(sweep_operation(small, name, reduction=reduction) for name in swept) if sweep else ()
-    count = "the twelve operations and hue" if magnitudes is None else _count(len(tiles), "operation")
-    return Gallery(title, f"{width} × {height} pixels, {count}", Tile("original", "", image), tiles, strips)
+    count = "the twelve operations and hue" if magnitudes is None else _count(len(panels), "operation")
+    return Gallery(title, f"{width} × {height} pixels, {count}", GalleryPanel("original", "", image), panels, strips)
 
 
 def sweep_operation(image: Tensor, name: str, *, count: int = 7, reduction: float = 1.0) -> Strip:
@@ -90,12 +90,17 @@ def sweep_operation(image: Tensor, name: str, *, count: int = 7, reduction: floa
     """
     operation = find_operation(name)
     if not operation.takes_magnitude:
-        pictures: tuple[Tile, ...] = (Tile("before", "", image), Tile("after", "", _perform(image, operation, 0.0)))
+        pictures: tuple[GalleryPanel, ...] = (
+            GalleryPanel("before", "", image),
+            GalleryPanel("after", "", _perform(image, operation, 0.0)),
+        )
         return Strip(operation.name, operation.meaning, pictures)
     values = sweep_magnitudes(operation, count=count, height=image.shape[1], width=image.shape[2])
     scale = reduction if operation.unit == "px" else 1.0
-    tiles = tuple(Tile(operation.show(value * scale), "", _perform(image, operation, value)) for value in values)
-    return Strip(operation.name, operation.meaning, tiles)
+    panels = tuple(
+        GalleryPanel(operation.show(value * scale), "", _perform(image, operation, value)) for value in values
+    )
+    return Strip(operation.name, operation.meaning, panels)
 
 
 def sweep_magnitudes(operation: Operation, *, count: int, height: int, width: int) -> list[float]:
@@ -126,13 +131,13 @@ def draw_policy(
 ) -> Gallery:
     """A strip a sample: the original, then what the policy makes of it in the first ``draws`` epochs."""
     _, _, height, width = images.shape
-    columns: list[list[Tile]] = [[Tile("original", "", image)] for image in images]
+    columns: list[list[GalleryPanel]] = [[GalleryPanel("original", "", image)] for image in images]
     for epoch in range(draws):
         plan = policy.plan(ids, seed=seed, epoch=epoch, height=height, width=width)
-        results = apply_plan(images, plan, compiled=False)
+        results = apply_plan(images, plan)
         for sample, result in enumerate(results):
-            columns[sample].append(Tile(f"epoch {epoch}", plan.describe(sample), result))
-    strips = tuple(Strip(name, "", tuple(tiles)) for name, tiles in zip(names, columns, strict=True))
+            columns[sample].append(GalleryPanel(f"epoch {epoch}", plan.describe(sample), result))
+    strips = tuple(Strip(name, "", tuple(panels)) for name, panels in zip(names, columns, strict=True))
     subtitle = (
         f"{_count(len(images), 'sample')} of {width} × {height} pixels, seed {seed}: the same on any number of workers"
     )
@@ -153,19 +158,19 @@ def _reduce(image: Tensor) -> Tensor:
     return F.interpolate(image[None].float(), size=size, mode="area")[0].round().byte()
 
 
-def _tile(image: Tensor, operation: Operation, value: float) -> Tile:
+def _panel(image: Tensor, operation: Operation, value: float) -> GalleryPanel:
     detail = operation.show(value)
     if operation.unit == "slope":
         detail = f"{math.degrees(math.atan(value)):.0f}°".replace("-", "−")
-    return Tile(operation.name, detail, _perform(image, operation, value))
+    return GalleryPanel(operation.name, detail, _perform(image, operation, value))
 
 
 def _perform(image: Tensor, operation: Operation, value: float) -> Tensor:
-    return apply_operation(image[None], operation.name, torch.tensor(float(value)), compiled=False)[0]
+    return apply_operation(image[None], operation.name, torch.tensor(float(value)))[0]
 
 
 SMALL = 96  # pictures up to this side are shown enlarged, pixel by pixel
-_TILE, _STRIP = 420, 200
+_PANEL, _STRIP = 420, 200
 
 
 def render_gallery(gallery: Gallery) -> str:
@@ -179,8 +184,8 @@ def render_gallery(gallery: Gallery) -> str:
     )
     pixelated = max(_first(gallery).shape[1:]) <= SMALL
     large = gallery.original is None and not pixelated  # what a policy makes of a photograph
-    environment.filters["tile"] = lambda image: data_url(image, side=_TILE)
-    environment.filters["thumb"] = lambda image: data_url(image, side=_TILE if large else _STRIP)
+    environment.filters["full"] = lambda image: data_url(image, side=_PANEL)
+    environment.filters["thumb"] = lambda image: data_url(image, side=_PANEL if large else _STRIP)
     return environment.get_template("gallery.html").render(
         gallery=gallery,
         pixelated=pixelated,
@@ -212,4 +217,4 @@ def data_url(image: Tensor, *, side: int) -> str:
 
 
 def _first(gallery: Gallery) -> Tensor:
-    return (gallery.original or gallery.strips[0].tiles[0]).image
+    return (gallery.original or gallery.strips[0].panels[0]).image

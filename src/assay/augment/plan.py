@@ -9,8 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from assay.augment.engine import run_compiled
-from assay.augment.interpreter import run_torch
+from assay.augment.engine import run_kernels
 from assay.augment.operations import CODES, OPERATIONS, check_magnitude, find_operation
 from assay.errors import DataError, OptionError
 
@@ -19,7 +18,7 @@ Fill = int | Sequence[int]
 
 
 @dataclass(frozen=True, eq=False)
-class Plan:
+class AugmentPlan:
     """The operations of each sample, one after the other.
 
     ``codes``       uint8 (B, S): the operation of sample b at step s (:data:`~assay.augment.operations.CODES`)
@@ -31,9 +30,9 @@ class Plan:
     magnitudes: Tensor
     places: Tensor
 
-    def then(self, other: Plan) -> Plan:
+    def then(self, other: AugmentPlan) -> AugmentPlan:
         """This plan's steps, then the other's."""
-        return Plan(
+        return AugmentPlan(
             torch.cat([self.codes, other.codes], dim=1),
             torch.cat([self.magnitudes, other.magnitudes], dim=1),
             torch.cat([self.places, other.places], dim=1),
@@ -50,34 +49,36 @@ class Plan:
 
 
 def apply_plan(
-    images: Tensor,
-    plan: Plan,
-    *,
-    fill: Fill = 0,
-    interpolation: Interpolation = "nearest",
-    compiled: bool = True,
+    images: Tensor, plan: AugmentPlan, *, fill: Fill = 0, interpolation: Interpolation = "nearest"
 ) -> Tensor:
-    """Run every sample's program; uint8 (B, C, H, W) to a new uint8 (B, C, H, W), any size from 1×1.
+    """Run the program of every sample of a batch.
 
-    C is 1 or 3; 2 and 4 will do where no operation asks for the luma (Contrast, Color, Hue).
+    Args:
+        images: uint8 (B, C, H, W) of any size from 1×1 and on any device; the work is done on the CPU. C is 1 or 3;
+            2 and 4 are possible where no operation needs the luma (Contrast, Color, Hue).
+        plan: one row of operations for each image.
+        fill: shown where a picture has moved away; one number of 0..255, or one a channel.
+        interpolation: of shears and rotations, ``"nearest"`` or ``"bilinear"``.
 
-    ``fill`` is shown where a picture has moved away, one number or one a channel. ``bilinear`` concerns shears and
-    rotations. ``compiled=False`` takes the pure-torch path; so does a machine without numba. Both give the same bytes.
-    Raises :class:`DataError` when the images are not such a batch, :class:`OptionError` for a wrong fill or mode.
+    Returns:
+        A new tensor, uint8 (B, C, H, W), on the device of ``images``.
+
+    Raises:
+        DataError: the images are not such a batch, or the plan is for another number of them.
+        OptionError: a wrong ``fill`` or ``interpolation``.
     """
     check_images(images)
     channels = images.shape[1]
-    colour = _check_fill(fill, channels)
+    fill_bytes = _check_fill(fill, channels)
     if interpolation not in ("nearest", "bilinear"):
         raise OptionError("interpolation", expected="nearest or bilinear", got=repr(interpolation))
     if len(plan.codes) != len(images):
         raise DataError("plan", expected=f"one row for each of {len(images)} images", got=f"{len(plan.codes)} rows")
     if channels in {2, 4}:
-        _check_colourless(plan, channels)
-    run = run_compiled if compiled else run_torch
-    batch = images.cpu().contiguous()
-    result = run(batch, plan.codes, plan.magnitudes, plan.places, fill=colour, bilinear=interpolation == "bilinear")
-    return result.to(images.device)
+        _check_needs_no_luma(plan, channels)
+    codes, magnitudes, places = (tensor.cpu().contiguous() for tensor in (plan.codes, plan.magnitudes, plan.places))
+    batch, bilinear = images.cpu().contiguous(), interpolation == "bilinear"
+    return run_kernels(batch, codes, magnitudes, places, fill=fill_bytes, bilinear=bilinear).to(images.device)
 
 
 def apply_operation(
@@ -88,37 +89,59 @@ def apply_operation(
     place: tuple[int, int] | None = None,
     fill: Fill = 0,
     interpolation: Interpolation = "nearest",
-    compiled: bool = True,
 ) -> Tensor:
-    """One operation on uint8 (B, C, H, W), with one magnitude for all samples or one each (a tensor (B,)).
+    """One operation on a batch.
 
-    ``place`` is the centre of a Cutout (default: the middle) or the corner of a Crop (default: the picture's own).
-    Raises :class:`OptionError` for an unknown operation or a magnitude out of its range. See :func:`apply_plan`.
+    Args:
+        images: uint8 (B, C, H, W), as for :func:`apply_plan`.
+        operation: such as ``"Rotate"`` or ``"shear_x"``; see :data:`assay.augment.operations.OPERATIONS`.
+        magnitude: in the operation's own unit; a number for all samples, or a tensor (B,) with one each.
+        place: (row, column): the centre of a Cutout (default: the middle) or the corner of a Crop (default: the one
+            that changes nothing).
+        fill: shown where a picture has moved away; one number of 0..255, or one a channel.
+        interpolation: of shears and rotations, ``"nearest"`` or ``"bilinear"``.
 
-    >>> apply_operation(torch.full((1, 1, 1, 2), 200, dtype=torch.uint8), "Brightness", 0.5).tolist()
-    [[[[100, 100]]]]
+    Returns:
+        A new tensor, uint8 (B, C, H, W).
+
+    Raises:
+        OptionError: an unknown operation, or a magnitude outside of its range.
+        DataError: the images are not such a batch.
+
+    Example:
+        >>> import torch
+        >>> from assay.augment import apply_operation
+        >>> apply_operation(torch.full((1, 1, 1, 2), 200, dtype=torch.uint8), "Brightness", 0.5).tolist()
+        [[[[100, 100]]]]
     """
+    plan = plan_operation(images, operation, magnitude, place=place)
+    return apply_plan(images, plan, fill=fill, interpolation=interpolation)
+
+
+def plan_operation(
+    images: Tensor, operation: str, magnitude: float | Tensor = 0.0, *, place: tuple[int, int] | None = None
+) -> AugmentPlan:
+    """The plan, one step long, of :func:`apply_operation`; its arguments are checked."""
     check_images(images)
-    found = find_operation(operation)
+    chosen = find_operation(operation)
     batch = len(images)
     if not isinstance(magnitude, int | float | Tensor):
         raise OptionError("magnitude", expected=f"a number, or a tensor ({batch},)", got=repr(magnitude))
     magnitudes = torch.as_tensor(magnitude, dtype=torch.float64)
     if magnitudes.shape not in ((), (batch,)):
         raise OptionError("magnitude", expected=f"a number, or a tensor ({batch},)", got=tuple(magnitudes.shape))
-    for value in torch.stack(magnitudes.aminmax()).tolist() if batch else ():  # what is not a number is both ends
-        check_magnitude(found, value)
+    for value in torch.stack(magnitudes.aminmax()).tolist() if batch else ():  # NaN is both minimum and maximum
+        check_magnitude(chosen, value)
     magnitudes = magnitudes.expand(batch)
     if place is not None:
         places = torch.tensor(place, dtype=torch.int32).expand(batch, 2)
-    elif found.name == "Crop":
+    elif chosen.name == "Crop":
         places = magnitudes.int()[:, None].expand(batch, 2)
     else:
-        middle = [images.shape[2] // 2, images.shape[3] // 2] if found.name == "Cutout" else [0, 0]
+        middle = [images.shape[2] // 2, images.shape[3] // 2] if chosen.name == "Cutout" else [0, 0]
         places = torch.tensor(middle, dtype=torch.int32).expand(batch, 2)
-    codes = torch.full((batch, 1), found.code, dtype=torch.uint8)
-    plan = Plan(codes, magnitudes[:, None], places[:, None])
-    return apply_plan(images, plan, fill=fill, interpolation=interpolation, compiled=compiled)
+    codes = torch.full((batch, 1), chosen.code, dtype=torch.uint8)
+    return AugmentPlan(codes, magnitudes[:, None], places[:, None])
 
 
 def check_images(images: Tensor) -> None:
@@ -138,7 +161,7 @@ def check_images(images: Tensor) -> None:
     raise DataError("images", expected=expected, got=got)
 
 
-def _check_colourless(plan: Plan, channels: int) -> None:
+def _check_needs_no_luma(plan: AugmentPlan, channels: int) -> None:
     for name in ("Contrast", "Color", "Hue"):
         if bool((plan.codes == CODES[name]).any()):
             raise DataError("images", expected=f"1 or 3 channels for {name}", got=f"{channels} channels")

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from assay.augment.operations import check_magnitude, find_operation
-from assay.augment.plan import Fill, Interpolation, Plan, apply_plan, check_images
+from assay.augment.plan import AugmentPlan, Fill, Interpolation, apply_plan, check_images
 from assay.augment.randomness import draw_integers, draw_uniform, draw_uniforms
 from assay.errors import DataError, OptionError
 
@@ -63,10 +63,10 @@ class Policy(ABC):
         """How many streams of :class:`Dice` :meth:`draw` looks at."""
 
     @abstractmethod
-    def draw(self, dice: Dice, *, height: int, width: int) -> Plan:
+    def draw(self, dice: Dice, *, height: int, width: int) -> AugmentPlan:
         """The operations of each sample."""
 
-    def plan(self, ids: Tensor, *, seed: int, epoch: int, height: int, width: int) -> Plan:
+    def plan(self, ids: Tensor, *, seed: int, epoch: int, height: int, width: int) -> AugmentPlan:
         """What :meth:`__call__` will do to the samples ``ids`` (int64 (B,)) of pictures of this size."""
         return self.draw(Dice(ids, seed, epoch), height=height, width=width)
 
@@ -103,7 +103,7 @@ class Chain(Policy):
         """The sum over the links."""
         return sum(link.streams for link in self.links)
 
-    def draw(self, dice: Dice, *, height: int, width: int) -> Plan:
+    def draw(self, dice: Dice, *, height: int, width: int) -> AugmentPlan:
         """The links' plans, one after the other."""
         plan = self.links[0].draw(dice, height=height, width=width)
         for link, previous in zip(self.links[1:], self.links, strict=False):
@@ -143,7 +143,7 @@ class Step(Policy):
         """Whether, how much, and where (row, column)."""
         return 4
 
-    def draw(self, dice: Dice, *, height: int, width: int) -> Plan:
+    def draw(self, dice: Dice, *, height: int, width: int) -> AugmentPlan:
         """One step a sample."""
         found = find_operation(self.operation)
         happens = dice.uniform(0) < self.p
@@ -158,7 +158,7 @@ class Step(Policy):
             bounds = (2 * magnitudes + 1,) * 2 if found.name == "Crop" else (height, width)
             places = torch.stack([dice.uniform(2) * bounds[0], dice.uniform(3) * bounds[1]], dim=1).int()
         codes = torch.where(happens, found.code, 0).byte()
-        return Plan(codes[:, None], magnitudes[:, None], places[:, None])
+        return AugmentPlan(codes[:, None], magnitudes[:, None], places[:, None])
 
 
 @dataclass(frozen=True)
@@ -178,13 +178,13 @@ class Choice(Policy):
         """Which option, and the options' own, for each time."""
         return self.count * (1 + sum(option.streams for option in self.options))
 
-    def draw(self, dice: Dice, *, height: int, width: int) -> Plan:
+    def draw(self, dice: Dice, *, height: int, width: int) -> AugmentPlan:
         """Every option is drawn; the chosen one is kept."""
-        plan: Plan | None = None
+        plan: AugmentPlan | None = None
         for _ in range(self.count):
             chosen = dice.integers(len(self.options), 0)
             dice = dice.after(1)
-            drawn: list[Plan] = []
+            drawn: list[AugmentPlan] = []
             for option in self.options:
                 drawn.append(option.draw(dice, height=height, width=width))
                 dice = dice.after(option.streams)
@@ -202,19 +202,19 @@ def check_whole(name: str, value: object, *, lowest: int, highest: int | None = 
     raise OptionError(name, expected=f"a whole number {ends}", got=repr(value))
 
 
-def _pick(plans: list[Plan], chosen: Tensor) -> Plan:
+def _pick(plans: list[AugmentPlan], chosen: Tensor) -> AugmentPlan:
     steps = max(plan.codes.shape[1] for plan in plans)
     samples = torch.arange(len(chosen))
     padded = [plan.then(_nothing(len(chosen), steps - plan.codes.shape[1])) for plan in plans]
-    return Plan(
+    return AugmentPlan(
         torch.stack([plan.codes for plan in padded])[chosen, samples],
         torch.stack([plan.magnitudes for plan in padded])[chosen, samples],
         torch.stack([plan.places for plan in padded])[chosen, samples],
     )
 
 
-def _nothing(batch: int, steps: int) -> Plan:
-    return Plan(
+def _nothing(batch: int, steps: int) -> AugmentPlan:
+    return AugmentPlan(
         torch.zeros(batch, steps, dtype=torch.uint8),
         torch.zeros(batch, steps, dtype=torch.float64),
         torch.zeros(batch, steps, 2, dtype=torch.int32),

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from assay.augment.operations import CODES
-from assay.augment.plan import Plan
+from assay.augment.plan import AugmentPlan
 from assay.augment.policies import Dice, Policy, check_whole
 from assay.errors import OptionError
 
@@ -155,7 +155,7 @@ class RandAugment(Policy):
         """Which operation and which sign, for each."""
         return 2 * self.operations
 
-    def draw(self, dice: Dice, *, height: int, width: int) -> Plan:
+    def draw(self, dice: Dice, *, height: int, width: int) -> AugmentPlan:
         """``operations`` steps a sample."""
         table = magnitude_table("randaugment", bins=self.bins, height=height, width=width)
         shares = dice.uniforms(2 * self.operations)
@@ -181,7 +181,7 @@ class TrivialAugmentWide(Policy):
         """Which operation, how strong, which sign."""
         return 3
 
-    def draw(self, dice: Dice, *, height: int, width: int) -> Plan:
+    def draw(self, dice: Dice, *, height: int, width: int) -> AugmentPlan:
         """One step a sample."""
         table = magnitude_table("trivialaugment", bins=self.bins, height=height, width=width)
         which, strength = dice.integers(len(table.names), 0), dice.integers(self.bins, 1)
@@ -206,7 +206,7 @@ class AutoAugment(Policy):
         """Which pair; whether and which sign, for each of the two."""
         return 5
 
-    def draw(self, dice: Dice, *, height: int, width: int) -> Plan:
+    def draw(self, dice: Dice, *, height: int, width: int) -> AugmentPlan:
         """Two steps a sample."""
         table = magnitude_table("autoaugment", bins=10, height=height, width=width)
         learned = sub_policies(self.policy)
@@ -220,6 +220,6 @@ class AutoAugment(Policy):
         return _placeless(steps)
 
 
-def _placeless(steps: list[tuple[Tensor, Tensor]]) -> Plan:
+def _placeless(steps: list[tuple[Tensor, Tensor]]) -> AugmentPlan:
     codes, magnitudes = (torch.stack(parts, dim=1) for parts in zip(*steps, strict=True))
-    return Plan(codes, magnitudes, torch.zeros(*codes.shape, 2, dtype=torch.int32))
+    return AugmentPlan(codes, magnitudes, torch.zeros(*codes.shape, 2, dtype=torch.int32))

@@ -8,7 +8,7 @@ import unicodedata
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 from torch import Tensor
 
-from assay.augment.gallery import SMALL, Gallery, Strip, Tile, to_picture
+from assay.augment.gallery import SMALL, Gallery, GalleryPanel, Strip, to_picture
 from assay.report.theme import COLOURS
 
 _WIDTH, _MARGIN, _GAP = 1680, 48, 18
@@ -25,7 +25,7 @@ def render_sheet(gallery: Gallery) -> bytes:
     sheet.write(gallery.subtitle, size=20, colour=_SOFT)
     sheet.y += 22
     if gallery.original is not None:
-        _draw_grid(sheet, gallery.original, gallery.tiles)
+        _draw_grid(sheet, gallery.original, gallery.panels)
         if gallery.strips:
             sheet.y += 20
             sheet.write("From one end to the other", size=26, colour=_INK)
@@ -34,33 +34,33 @@ def render_sheet(gallery: Gallery) -> bytes:
         sheet.write(strip.name, size=20, colour=_INK, detail=strip.detail)
         sheet.y += 6
         columns = _columns_of_strip(strip, of_photographs=gallery.original is None)
-        for start in range(0, len(strip.tiles), columns):
-            sheet.row(strip.tiles[start : start + columns], columns=columns, size=17)
+        for start in range(0, len(strip.panels), columns):
+            sheet.row(strip.panels[start : start + columns], columns=columns, size=17)
         sheet.y += 14
     return sheet.png()
 
 
 def _columns_of_strip(strip: Strip, *, of_photographs: bool) -> int:
     """All in one row, but for what a policy makes of a photograph: that deserves to be seen larger."""
-    if of_photographs and max(strip.tiles[0].image.shape[1:]) > SMALL:
+    if of_photographs and max(strip.panels[0].image.shape[1:]) > SMALL:
         return 4
-    return max(7, len(strip.tiles))
+    return max(7, len(strip.panels))
 
 
-def _draw_grid(sheet: _Sheet, original: Tile, tiles: tuple[Tile, ...]) -> None:
+def _draw_grid(sheet: _Sheet, original: GalleryPanel, panels: tuple[GalleryPanel, ...]) -> None:
     beside = 2 * (_COLUMNS - 2)
     cell = sheet.cell_width(_COLUMNS)
     top = sheet.y
     ratio = original.image.shape[1] / original.image.shape[2]
-    row_height = round(cell * ratio) + sheet.caption_height(tiles, cell, 20) + _GAP
+    row_height = round(cell * ratio) + sheet.caption_height(panels, cell, 20) + _GAP
     sheet.place(original, _MARGIN, top, 2 * cell + _GAP, size=20, height=2 * row_height - _GAP, fill=True)
-    for start in range(0, min(beside, len(tiles)), _COLUMNS - 2):
-        for column, tile in enumerate(tiles[start : min(start + _COLUMNS - 2, beside)]):
-            sheet.place(tile, _MARGIN + (column + 2) * (cell + _GAP), sheet.y, cell, size=20)
+    for start in range(0, min(beside, len(panels)), _COLUMNS - 2):
+        for column, panel in enumerate(panels[start : min(start + _COLUMNS - 2, beside)]):
+            sheet.place(panel, _MARGIN + (column + 2) * (cell + _GAP), sheet.y, cell, size=20)
         sheet.y += row_height
     sheet.y = top + 2 * row_height
-    for start in range(beside, len(tiles), _COLUMNS):
-        sheet.row(tiles[start : start + _COLUMNS], columns=_COLUMNS, size=20)
+    for start in range(beside, len(panels), _COLUMNS):
+        sheet.row(panels[start : start + _COLUMNS], columns=_COLUMNS, size=20)
 
 
 class _Sheet:
@@ -83,38 +83,46 @@ class _Sheet:
         place = (_MARGIN + font.getlength(lines[-1]) + size // 2, self.y - round(size * 1.35))
         ImageDraw.Draw(self._canvas).text(place, _plain(detail), fill=_SOFT, font=font)
 
-    def caption_height(self, tiles: tuple[Tile, ...], width: int, size: int) -> int:
-        lines = [len(_wrap(_caption(tile), ImageFont.load_default(size), width - 16)) for tile in tiles]
+    def caption_height(self, panels: tuple[GalleryPanel, ...], width: int, size: int) -> int:
+        lines = [len(_wrap(_caption(panel), ImageFont.load_default(size), width - 16)) for panel in panels]
         return round(max(lines, default=1) * size * 1.3) + 14
 
-    def row(self, tiles: tuple[Tile, ...], *, columns: int, size: int) -> None:
+    def row(self, panels: tuple[GalleryPanel, ...], *, columns: int, size: int) -> None:
         width = self.cell_width(columns)
-        heights = [round(width * tile.image.shape[1] / tile.image.shape[2]) for tile in tiles]
-        tall = max(heights) + self.caption_height(tiles, width, size)
-        for column, tile in enumerate(tiles):
-            self.place(tile, _MARGIN + column * (width + _GAP), self.y, width, size=size, height=tall)
+        heights = [round(width * panel.image.shape[1] / panel.image.shape[2]) for panel in panels]
+        tall = max(heights) + self.caption_height(panels, width, size)
+        for column, panel in enumerate(panels):
+            self.place(panel, _MARGIN + column * (width + _GAP), self.y, width, size=size, height=tall)
         self.y += tall + _GAP
 
     def place(
-        self, tile: Tile, x: int, y: int, width: int, *, size: int, height: int | None = None, fill: bool = False
+        self,
+        panel: GalleryPanel,
+        x: int,
+        y: int,
+        width: int,
+        *,
+        size: int,
+        height: int | None = None,
+        fill: bool = False,
     ) -> None:
         """A card with a picture of this width and its caption; ``height`` fixes the card's, ``fill`` fills it."""
-        picture = _fit(tile.image, width)
-        caption = self.caption_height((tile,), width, size)
+        picture = _fit(panel.image, width)
+        caption = self.caption_height((panel,), width, size)
         tall = height or picture.height + caption
         if picture.height != tall - caption and height is not None and fill:
             picture = ImageOps.fit(
-                to_picture(tile.image).convert("RGB"), (width, tall - caption), _resampling(tile.image)
+                to_picture(panel.image).convert("RGB"), (width, tall - caption), _resampling(panel.image)
             )
         self._reach(y + tall + _MARGIN)
         draw = ImageDraw.Draw(self._canvas)
         draw.rectangle((x - 1, y - 1, x + width, y + tall), fill=_CARD, outline=_LINE)
         self._canvas.paste(picture, (x, y))
         font = ImageFont.load_default(size)
-        lines, left, top = _wrap(_caption(tile), font, width - 16), x + 8, y + picture.height + 5
-        if len(lines) == 1 and tile.detail:
-            lines = [_plain(tile.name)]
-            detail = _plain(tile.detail)
+        lines, left, top = _wrap(_caption(panel), font, width - 16), x + 8, y + picture.height + 5
+        if len(lines) == 1 and panel.detail:
+            lines = [_plain(panel.name)]
+            detail = _plain(panel.detail)
             draw.text((x + width - 8 - font.getlength(detail), top), detail, fill=_SOFT, font=font)
         for line, text in enumerate(lines):
             draw.text((left, top + round(line * size * 1.3)), text, fill=_INK if line == 0 else _SOFT, font=font)
@@ -137,10 +145,12 @@ def _plain(text: str) -> str:
     return "".join(part for part in parts if not unicodedata.combining(part))
 
 
-def _caption(tile: Tile) -> str:
+def _caption(panel: GalleryPanel) -> str:
     """The name, and beside it what was done; below it where that is a program."""
-    lines = [tile.name, *tile.detail.split(" · ")] if " · " in tile.detail or tile.name.startswith("epoch") else None
-    return _plain("\n".join(lines or [f"{tile.name}  {tile.detail}".strip()]))
+    lines = (
+        [panel.name, *panel.detail.split(" · ")] if " · " in panel.detail or panel.name.startswith("epoch") else None
+    )
+    return _plain("\n".join(lines or [f"{panel.name}  {panel.detail}".strip()]))
 
 
 def _fit(image: Tensor, width: int) -> Image.Image:

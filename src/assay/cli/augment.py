@@ -80,7 +80,7 @@ def augment(
         )
     gallery = _draw(pictures, ids, names, magnitude or [], policy, sweep=sweep, seed=seed, draws=draws)
     write_atomically(out, render_gallery(gallery) if out.suffix == ".html" else render_sheet(gallery))
-    shown = len(gallery.tiles) + sum(len(strip.tiles) for strip in gallery.strips) + (gallery.original is not None)
+    shown = len(gallery.panels) + sum(len(strip.panels) for strip in gallery.strips) + (gallery.original is not None)
     Console().print(f"{out}: {shown} pictures", highlight=False, soft_wrap=True)
 
 

@@ -10,7 +10,6 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from assay.augment.engine import kernels_ready
 from assay.augment.operations import TWELVE, Operation, find_operation, levels_of
 from assay.augment.plan import apply_operation
 from assay.augment.randomness import draw_integers
@@ -18,8 +17,6 @@ from assay.data.dataset import MOST_LEVELS, Batch, ImageDataset, keep_levels
 from assay.evaluate import predict
 from assay.records.accuracy import Proportion
 from assay.records.augmentation import Invariance, OperationAccuracy, OperationPoint
-
-_WORTH_COMPILING = 2_000_000_000  # pixel values: what plain torch changes in about the time that compiling takes
 
 
 def measure_invariance(
@@ -44,15 +41,13 @@ def measure_invariance(
     found = [find_operation(name) for name in operations]
     chosen = [operation for operation in found if _applies(operation, channels)]
     levels = {operation.name: levels_of(operation, height=height, width=width) for operation in chosen}
-    work = dataset.images.numel() * sum(len(pairs) for pairs in levels.values())
-    compiled = kernels_ready() or work > _WORTH_COMPILING
     before = predict(model, dataset, batch_size=batch_size).correct
     measured = []
     held = torch.zeros(len(dataset), dtype=torch.int64)
     for operation in chosen:
         points = []
         for level, (low, high) in enumerate(levels[operation.name], start=1):
-            change = partial(_change, operation=operation, low=low, high=high, seed=seed, compiled=compiled)
+            change = partial(_change, operation=operation, low=low, high=high, seed=seed)
             after = predict(model, dataset, batch_size=batch_size, transform=change).correct
             held += after
             points.append(_count(before, after, level=level, low=low, high=high))
@@ -81,10 +76,10 @@ def _applies(operation: Operation, channels: int) -> bool:
     return operation.name != "Contrast" or channels in {1, 3}
 
 
-def _change(batch: Batch, *, operation: Operation, low: float, high: float, seed: int, compiled: bool) -> Tensor:
+def _change(batch: Batch, *, operation: Operation, low: float, high: float, seed: int) -> Tensor:
     upwards = torch.from_numpy(draw_integers(batch.ids, 2, seed=seed, epoch=0, slot=operation.code)).bool()
     magnitudes = torch.where(upwards, high, low).double()
-    return apply_operation(batch.images, operation.name, magnitudes, compiled=compiled)
+    return apply_operation(batch.images, operation.name, magnitudes)
 
 
 def _count(before: Tensor, after: Tensor, *, level: int, low: float, high: float) -> OperationPoint:

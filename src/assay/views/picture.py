@@ -109,7 +109,7 @@ def alter(picture: Picture, operations: Mapping[str, float]) -> Picture:
         check_magnitude(operation, magnitude)
         if operation.takes_magnitude and magnitude == operation.identity:
             continue
-        image = apply_operation(image, operation.name, magnitude, compiled=False)
+        image = apply_operation(image, operation.name, magnitude)
         value = f"={magnitude:g}" if operation.takes_magnitude else ""
         words += ["--apply", f"{operation.name.lower()}{value}"]
     return replace(picture, image=image[0], words=tuple(words))

@@ -15,7 +15,7 @@ from assay.attacks.batch import Answer, Keeps, Lanes, Samples, lane_fields
 from assay.attacks.losses import Loss, margin
 from assay.attacks.threat import Threat
 from assay.augment.operations import CODES
-from assay.augment.plan import Plan, apply_plan
+from assay.augment.plan import AugmentPlan, apply_plan
 
 Search = Literal["grid", "random", "greedy"]
 
@@ -127,5 +127,5 @@ class WorstTransform:
         low, high = threat.box
         bytes_ = ((lanes.images - low) / (high - low) * 255).round().to(torch.uint8)
         places = torch.zeros(*lanes.codes.shape, 2, dtype=torch.int32)
-        changed = apply_plan(bytes_, Plan(lanes.codes.cpu(), lanes.magnitudes.cpu(), places))
+        changed = apply_plan(bytes_, AugmentPlan(lanes.codes.cpu(), lanes.magnitudes.cpu(), places))
         return changed.to(lanes.images) / 255 * (high - low) + low
