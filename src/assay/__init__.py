@@ -5,7 +5,7 @@ Example:
     >>> data = assay.load_dataset("digits", limit=64)
     >>> model = assay.load_model("mlp", classes=10, image_shape=data.shape)  # or any nn.Module of yours
     >>> checkup = assay.run_check(model, data, budget=assay.check.BUDGETS["quick"], limit=16)
-    >>> {verdict.status for verdict in checkup.verdicts} >= {"ok", "error"}
+    >>> any(verdict.status == "error" for verdict in checkup.verdicts)
     True
 
 Every name and package below loads when it is first used, so that ``import assay`` is quick and needs no torch.
