@@ -27,7 +27,14 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from assay.attacks import Adaptive, Attack, Pgd, Standard, measure_epsilon_curve, measure_robust_accuracy
+from assay.attacks import (
+    PGD,
+    AdaptiveAttack,
+    AttackOptions,
+    StandardAttack,
+    measure_epsilon_curve,
+    measure_robust_accuracy,
+)
 from assay.data.dataset import ImageDataset
 from assay.data.sources import load_dataset
 from assay.evaluate import predict
@@ -175,7 +182,7 @@ class Ours:
         self.spent: dict[str, float] = {}
         self.clean = predict(model, dataset)  # the peers do not look at the clean images either
 
-    def run(self, name: str, options: Attack) -> Run:
+    def run(self, name: str, options: AttackOptions) -> Run:
         def run() -> Tensor:
             measured = measure_robust_accuracy(
                 self.model,
@@ -187,7 +194,7 @@ class Ours:
                 clean=self.clean,
             )
             self.spent[name] = measured.record.forward_equivalents
-            return measured.outcome.robust
+            return measured.result.robust
 
         return run
 
@@ -208,7 +215,7 @@ def standard_network(model: nn.Module, dataset: ImageDataset, *, repeats: int, p
 
     case = f"PGD-20, ResNet-20, {len(dataset)} images"
     print(case)
-    twenty = ours.run("assay", Pgd(steps=20, step_size=STEP))
+    twenty = ours.run("assay", PGD(steps=20, step_size=STEP))
     timings = ours.tell(interleave({"assay": twenty, **pgd_peers(model, x, y, steps=20)}, repeats=repeats))
     rows = [row(case, peer, timings["assay"], timings[peer]) for peer in timings if peer != "assay"]
     case = f"whole epsilon curve against two PGD-40 runs, ResNet-20, {len(dataset)} images"
@@ -219,7 +226,9 @@ def standard_network(model: nn.Module, dataset: ImageDataset, *, repeats: int, p
     case = f"standard, ResNet-20, {len(dataset)} images"
     print(case)
     shipped = auto_attack(model, x, y)["AutoAttack as shipped"]
-    timings = ours.tell(interleave({"standard": ours.run("standard", Standard()), "AutoAttack": shipped}, repeats=1))
+    timings = ours.tell(
+        interleave({"standard": ours.run("standard", StandardAttack()), "AutoAttack": shipped}, repeats=1)
+    )
     return [*rows, row(case, "torchattacks AutoAttack as shipped", timings["standard"], timings["AutoAttack"])]
 
 
@@ -228,13 +237,13 @@ def robust_network(
 ) -> Rows:
     x, y = dataset.images.float() / 255, dataset.labels
     ours = Ours(model, dataset, precision=precision)
-    chosen: dict[str, Attack] = {"adaptive": Adaptive()}
+    chosen: dict[str, AttackOptions] = {"adaptive": AdaptiveAttack()}
     pairs: list[tuple[str, str]] = []
     if "shipped" in budgets:
-        chosen["standard of 10 steps"] = Standard(steps=10)
+        chosen["standard of 10 steps"] = StandardAttack(steps=10)
         pairs += [("standard of 10 steps", "AutoAttack as shipped"), ("adaptive", "AutoAttack as shipped")]
     if "published" in budgets:
-        chosen["standard"] = Standard()
+        chosen["standard"] = StandardAttack()
         pairs += [("standard", "AutoAttack as published"), ("adaptive", "AutoAttack as published")]
         pairs += [("adaptive", "standard")]
     if budgets == ["shipped", "published"]:

@@ -17,7 +17,7 @@ import math
 from torch import nn
 
 from assay.attacks.measure import measure_robust_accuracy
-from assay.attacks.options import Attack
+from assay.attacks.options import AttackOptions
 from assay.data.dataset import ImageDataset
 from assay.errors import OptionError
 from assay.evaluate import measure_clean_accuracy
@@ -47,7 +47,7 @@ def assert_robust(
     *,
     epsilon: float,
     at_least: float,
-    attack: str | Attack = "pgd",
+    attack: str | AttackOptions = "pgd",
     norm: Norm = "linf",
     seed: int = 0,
 ) -> RobustAccuracy:

@@ -9,12 +9,12 @@ import torch
 from assay.attacks import campaign
 from assay.attacks.campaign import Shard, confidence_sequence, merge_campaign, run_campaign
 from assay.attacks.measure import measure_robust_accuracy
-from assay.attacks.methods.gradient import Pgd
+from assay.attacks.methods.gradient import PGD
 from assay.errors import DataError, OptionError, OutputError
 from assay.files import exclusive
 from assay.records.accuracy import wilson_interval
 
-OPTIONS = Pgd(steps=4)
+OPTIONS = PGD(steps=4)
 
 
 def without_time(record):
@@ -27,10 +27,10 @@ def test_the_table_holds_every_sample_once_and_agrees_with_one_run(conv_net, sma
     assert sorted(path.name for path in tmp_path.glob("*.parquet")) == [f"part-0000{i}.parquet" for i in range(3)]
     rows = {row["id"]: row for row in done.table.to_pylist()}
     assert sorted(rows) == list(range(48))
-    assert [rows[i]["robust"] for i in range(48)] == whole.outcome.robust.tolist()
+    assert [rows[i]["robust"] for i in range(48)] == whole.result.robust.tolist()
     assert [rows[i]["label"] for i in range(48)] == small_set.labels.tolist()
     for i in range(48):
-        assert (rows[i]["attack"] == "pgd") == bool(whole.outcome.broken[i])
+        assert (rows[i]["attack"] == "pgd") == bool(whole.result.broken[i])
         assert len(rows[i]["losses"]) == 5
     assert done.record.correct == whole.record.correct
     assert done.record.clean_correct == whole.record.clean_correct

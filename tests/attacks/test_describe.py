@@ -9,7 +9,7 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from assay.attacks.examples import describe_attack, psnr, ssim
 from assay.attacks.measure import measure_robust_accuracy
-from assay.attacks.methods.gradient import Pgd
+from assay.attacks.methods.gradient import PGD
 from assay.records.attack import AttackAnatomy
 
 
@@ -34,16 +34,16 @@ def test_identical_pictures_and_tiny_ones():
 
 
 def test_the_numbers_of_an_attack(conv_net, small_set):
-    measured = measure_robust_accuracy(conv_net, small_set, attack=Pgd(steps=4), epsilon=0.06)
+    measured = measure_robust_accuracy(conv_net, small_set, attack=PGD(steps=4), epsilon=0.06)
     anatomy = describe_attack(measured, small_set)
     assert AttackAnatomy.model_validate_json(anatomy.model_dump_json()) == anatomy
-    assert anatomy.broken == int(measured.outcome.broken.sum()) == sum(t.count for t in anatomy.transitions) > 0
+    assert anatomy.broken == int(measured.result.broken.sum()) == sum(t.count for t in anatomy.transitions) > 0
     assert all(t.before != t.after for t in anatomy.transitions)
     counts = [t.count for t in anatomy.transitions]
     assert counts == sorted(counts, reverse=True)
     assert len(anatomy.loss_quantiles) == 5
     assert all(list(row) == sorted(row) for row in anatomy.loss_quantiles)
-    first = measured.outcome.trace.losses[:, 0].double()
+    first = measured.result.trace.losses[:, 0].double()
     assert anatomy.loss_quantiles[0][2] == pytest.approx(float(first.quantile(0.5)))
     assert 20 < anatomy.median_psnr < 35
     assert anatomy.lowest_ssim <= anatomy.median_ssim < 1

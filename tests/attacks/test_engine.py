@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from assay.attacks.engine import attack
-from assay.attacks.methods.gradient import Fgsm, Pgd, SignedSteps
+from assay.attacks.methods.gradient import FGSM, PGD, SignedSteps
 from assay.attacks.threat import GEOMETRIES
 from assay.errors import DataError, ModelError, OptionError
 
@@ -20,51 +20,51 @@ def boundary_distances(linear, images, norm):
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])
 @pytest.mark.parametrize(
-    "options", [Fgsm(), Pgd(steps=5, random_start=False), Pgd(steps=10)], ids=["fgsm", "pgd", "start"]
+    "options", [FGSM(), PGD(steps=5, random_start=False), PGD(steps=10)], ids=["fgsm", "pgd", "start"]
 )
 def test_a_linear_model_breaks_exactly_within_its_distance(linear, near_grey, norm, options):
     images, labels = near_grey
     distances = boundary_distances(linear, images, norm)
     epsilon = float(distances.median())
-    outcome = attack(linear, images, labels, attack=options, norm=norm, epsilon=epsilon)
+    result = attack(linear, images, labels, attack=options, norm=norm, epsilon=epsilon)
     sure = (distances - epsilon).abs() > 1e-4 * epsilon  # float32 cannot tell the median itself
-    assert outcome.clean_right.all()
-    assert torch.equal(outcome.broken[sure], (distances < epsilon)[sure])
+    assert result.clean_correct.all()
+    assert torch.equal(result.broken[sure], (distances < epsilon)[sure])
 
 
 def test_the_strongest_l1_step_is_found_by_pgd(linear, near_grey):
     images, labels = near_grey
     distances = boundary_distances(linear, images, "l1")
-    outcome = attack(linear, images, labels, attack=Pgd(steps=50), norm="l1", epsilon=float(distances.median()))
-    assert outcome.broken[distances < 0.5 * distances.median()].all()
-    assert not outcome.broken[distances > 1.001 * distances.median()].any()
+    result = attack(linear, images, labels, attack=PGD(steps=50), norm="l1", epsilon=float(distances.median()))
+    assert result.broken[distances < 0.5 * distances.median()].all()
+    assert not result.broken[distances > 1.001 * distances.median()].any()
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
 def test_what_is_written_down_is_in_the_ball_and_fools_the_untouched_model(conv_net, small_set, norm):
     images = small_set.images.float() / 255
     epsilon = {"linf": 0.05, "l2": 0.6, "l1": 6.0}[norm]
-    outcome = attack(conv_net, images, small_set.labels, attack=Pgd(steps=10), norm=norm, epsilon=epsilon)
-    assert 5 < int(outcome.broken.sum()) < 48
-    delta = outcome.adversarial.double() - images.double()
+    result = attack(conv_net, images, small_set.labels, attack=PGD(steps=10), norm=norm, epsilon=epsilon)
+    assert 5 < int(result.broken.sum()) < 48
+    delta = result.adversarial.double() - images.double()
     distances = GEOMETRIES[norm].distance(delta)
     assert (distances <= epsilon + 1e-5).all()
-    assert torch.allclose(distances[outcome.broken], outcome.distances[outcome.broken])
-    assert float(outcome.adversarial.min()) >= 0
-    assert float(outcome.adversarial.max()) <= 1
+    assert torch.allclose(distances[result.broken], result.distances[result.broken])
+    assert float(result.adversarial.min()) >= 0
+    assert float(result.adversarial.max()) <= 1
     with torch.no_grad():
-        predicted = conv_net(outcome.adversarial).argmax(dim=1)
-    assert (predicted[outcome.broken] != small_set.labels[outcome.broken]).all()
-    assert torch.equal(outcome.robust, predicted == small_set.labels)
-    assert not (outcome.broken & ~outcome.clean_right).any()
+        predicted = conv_net(result.adversarial).argmax(dim=1)
+    assert (predicted[result.broken] != small_set.labels[result.broken]).all()
+    assert torch.equal(result.robust, predicted == small_set.labels)
+    assert not (result.broken & ~result.clean_correct).any()
 
 
 def test_batch_size_refilling_and_order_change_nothing(conv_net, small_set):
     images, labels = small_set.images.float() / 255, small_set.labels
-    whole = attack(conv_net, images, labels, attack=Pgd(steps=6), epsilon=0.03, seed=3)
-    small = attack(conv_net, images, labels, attack=Pgd(steps=6), epsilon=0.03, seed=3, batch_size=8)
+    whole = attack(conv_net, images, labels, attack=PGD(steps=6), epsilon=0.03, seed=3)
+    small = attack(conv_net, images, labels, attack=PGD(steps=6), epsilon=0.03, seed=3, batch_size=8)
     order = torch.randperm(48, generator=torch.Generator().manual_seed(0))
-    shuffled = attack(conv_net, images[order], labels[order], attack=Pgd(steps=6), epsilon=0.03, seed=3, ids=order)
+    shuffled = attack(conv_net, images[order], labels[order], attack=PGD(steps=6), epsilon=0.03, seed=3, ids=order)
     for other, rows in ((small, torch.arange(48)), (shuffled, order)):
         assert torch.equal(other.broken, whole.broken[rows])
         assert torch.equal(other.steps, whole.steps[rows])
@@ -95,7 +95,7 @@ def test_the_model_is_restored_even_when_it_fails(conv_net, small_set, fingerpri
     before = fingerprint(conv_net.train())
     handle = conv_net.register_forward_pre_hook(fail_late)
     with pytest.raises(ModelError, match="out of luck"):
-        attack(conv_net, small_set.images.float() / 255, small_set.labels, attack=Pgd(steps=50), epsilon=1e-4)
+        attack(conv_net, small_set.images.float() / 255, small_set.labels, attack=PGD(steps=50), epsilon=1e-4)
     handle.remove()
     for was, now in zip(before, fingerprint(conv_net), strict=True):
         assert torch.equal(was, now) if isinstance(was, torch.Tensor) else was == now
@@ -110,17 +110,17 @@ def test_signed_steps_are_the_textbook_loop(conv_net, small_set):
         losses.append(loss.item())
         x = (x + 0.01 * torch.autograd.grad(loss, x)[0].sign()).detach()
     losses.append(F.cross_entropy(conv_net(x), labels).item())
-    outcome = attack(conv_net, images, labels, attack=SignedSteps(), epsilon=0.01, batch_size=16)
-    assert outcome.trace.losses.mean(dim=0).tolist() == pytest.approx(losses, rel=1e-4)
-    assert torch.allclose(outcome.adversarial, x.clamp(0, 1), atol=1e-6)
+    result = attack(conv_net, images, labels, attack=SignedSteps(), epsilon=0.01, batch_size=16)
+    assert result.trace.losses.mean(dim=0).tolist() == pytest.approx(losses, rel=1e-4)
+    assert torch.allclose(result.adversarial, x.clamp(0, 1), atol=1e-6)
     with torch.no_grad():
-        assert torch.equal(outcome.robust, conv_net(x.clamp(0, 1)).argmax(dim=1) == labels)
+        assert torch.equal(result.robust, conv_net(x.clamp(0, 1)).argmax(dim=1) == labels)
 
 
 def test_more_restarts_never_lose_a_broken_sample(conv_net, small_set):
     images, labels = small_set.images.float() / 255, small_set.labels
-    one = attack(conv_net, images, labels, attack=Pgd(steps=3), epsilon=0.02)
-    four = attack(conv_net, images, labels, attack=Pgd(steps=3, restarts=4), epsilon=0.02)
+    one = attack(conv_net, images, labels, attack=PGD(steps=3), epsilon=0.02)
+    four = attack(conv_net, images, labels, attack=PGD(steps=3, restarts=4), epsilon=0.02)
     assert (four.broken | ~one.broken).all()
     assert four.methods == ("pgd",) * 4
 
@@ -129,20 +129,20 @@ def test_an_epsilon_for_each_sample(linear, near_grey):
     images, labels = near_grey
     distances = boundary_distances(linear, images, "linf")
     factor = torch.where(torch.arange(64) % 2 == 0, 1.01, 0.99)
-    outcome = attack(linear, images, labels, attack="fgsm", epsilon=distances * factor)
-    assert torch.equal(outcome.broken, factor > 1)
+    result = attack(linear, images, labels, attack="fgsm", epsilon=distances * factor)
+    assert torch.equal(result.broken, factor > 1)
 
 
 def test_another_box(linear, near_grey):
     images, labels = near_grey
-    far = attack(linear, images * 10 - 5, labels, attack="noise", epsilon=8.0, box=(-5.0, 5.0))
+    far = attack(linear, images * 10 - 5, labels, attack="noise", epsilon=8.0, bounds=(-5.0, 5.0))
     assert float(far.adversarial.abs().max()) <= 5
     assert float(far.adversarial.abs().max()) > 1
 
 
 def test_epsilon_zero_breaks_nothing(conv_net, small_set):
-    outcome = attack(conv_net, small_set.images.float() / 255, small_set.labels, attack="pgd", epsilon=0.0)
-    assert not outcome.broken.any()
+    result = attack(conv_net, small_set.images.float() / 255, small_set.labels, attack="pgd", epsilon=0.0)
+    assert not result.broken.any()
 
 
 def test_a_success_that_the_untouched_model_does_not_confirm_is_counted_and_dropped(linear, near_grey, monkeypatch):
@@ -154,10 +154,10 @@ def test_a_success_that_the_untouched_model_does_not_confirm_is_counted_and_drop
     def stubborn(network, asked):
         return clean[labels == 1][:1].expand(len(asked), -1)  # it always sees class 1
 
-    monkeypatch.setattr(Network, "judge", stubborn)
-    outcome = attack(linear, images, labels, attack="fgsm", epsilon=1.0, clean_logits=clean)
-    assert not outcome.broken[labels == 1].any()
-    assert outcome.effort.unconfirmed == int((labels == 1).sum())
+    monkeypatch.setattr(Network, "verify", stubborn)
+    result = attack(linear, images, labels, attack="fgsm", epsilon=1.0, clean_logits=clean)
+    assert not result.broken[labels == 1].any()
+    assert result.counts.unconfirmed == int((labels == 1).sum())
 
 
 def test_a_perturbation_outside_the_ball_never_counts(linear, near_grey, monkeypatch):
@@ -165,17 +165,17 @@ def test_a_perturbation_outside_the_ball_never_counts(linear, near_grey, monkeyp
 
     images, labels = near_grey
 
-    def overshoot(self, lanes, answer, threat):
-        lanes.step = lanes.step + 1
-        lanes.candidate = lanes.images + 50 * lanes.epsilon[:, None, None, None] * threat.geometry.steepest(
-            answer.gradient
+    def overshoot(self, batch, output, threat):
+        batch.step = batch.step + 1
+        batch.iterate = batch.images + 50 * batch.epsilon[:, None, None, None] * threat.geometry.steepest(
+            output.gradient
         )
-        return lanes
+        return batch
 
-    monkeypatch.setattr(gradient_steps.GradientSteps, "advance", overshoot)
-    outcome = attack(linear, images, labels, attack="fgsm", epsilon=0.01)
-    assert outcome.effort.outside_ball > 0
-    assert not outcome.broken.any()
+    monkeypatch.setattr(gradient_steps.GradientMethod, "advance", overshoot)
+    result = attack(linear, images, labels, attack="fgsm", epsilon=0.01)
+    assert result.counts.outside_ball > 0
+    assert not result.broken.any()
 
 
 class Detached(nn.Module):
@@ -194,9 +194,9 @@ class NotALogit(nn.Module):
 
 def test_a_model_cut_off_from_its_input_is_noted(linear, near_grey):
     images, labels = near_grey
-    outcome = attack(Detached(linear), images, labels, attack="fgsm", epsilon=0.1)
-    assert not outcome.effort.differentiable
-    assert outcome.effort.zero_gradients == 64
+    result = attack(Detached(linear), images, labels, attack="fgsm", epsilon=0.1)
+    assert not result.counts.differentiable
+    assert result.counts.zero_gradients == 64
 
 
 @pytest.mark.parametrize(
@@ -253,12 +253,12 @@ def test_steps_that_go_round_in_circles_end():
     images = torch.full((3, 1, 2, 2), 0.5 + 1 / 64)
     images[1] = 0.5 + 3 / 64  # exact in binary, so that the steps of 1/32 come back exactly
     labels = torch.zeros(3, dtype=torch.int64)
-    options = Pgd(steps=50, step_size=1 / 32, random_start=False)
-    outcome = attack(Wave(), images, labels, attack=options, epsilon=0.25)
-    assert not outcome.broken.any()
-    assert outcome.effort.gradients < 3 * 6
-    random = attack(Wave(), images, labels, attack=Pgd(steps=50, step_size=1 / 33, momentum=0.9), epsilon=0.25)
-    assert random.effort.gradients == 150
+    options = PGD(steps=50, step_size=1 / 32, random_start=False)
+    result = attack(Wave(), images, labels, attack=options, epsilon=0.25)
+    assert not result.broken.any()
+    assert result.counts.gradients < 3 * 6
+    random = attack(Wave(), images, labels, attack=PGD(steps=50, step_size=1 / 33, momentum=0.9), epsilon=0.25)
+    assert random.counts.gradients == 150
 
 
 def test_fingerprints_tell_images_apart():
@@ -298,8 +298,8 @@ class NeedsTwo(nn.Module):
 @pytest.mark.parametrize("wrap", [Squeezing, NeedsTwo])
 def test_a_model_that_fails_on_one_image_is_asked_about_several_and_that_is_said(conv_net, small_set, wrap):
     images, labels = small_set.images[:33].float() / 255, small_set.labels[:33]
-    plain = attack(conv_net, images, labels, attack=Pgd(steps=3), epsilon=0.02, batch_size=16)
-    wrapped = attack(wrap(conv_net).eval(), images, labels, attack=Pgd(steps=3), epsilon=0.02, batch_size=16)
+    plain = attack(conv_net, images, labels, attack=PGD(steps=3), epsilon=0.02, batch_size=16)
+    wrapped = attack(wrap(conv_net).eval(), images, labels, attack=PGD(steps=3), epsilon=0.02, batch_size=16)
     assert torch.equal(plain.broken, wrapped.broken)
     assert plain.notes == ()
     assert wrapped.notes == ("the model fails on small batches: rows were repeated up to 8",)
@@ -320,6 +320,6 @@ def test_parameters_are_frozen_while_the_attack_runs(conv_net, small_set):
 def test_a_class_in_the_place_of_options_is_one_clear_line(conv_net):
     images, labels = torch.rand(2, 3, 8, 8), torch.tensor([0, 1])
     with pytest.raises(
-        OptionError, match=r"attack: expected a name, or options such as Pgd\(steps=20\), got the class Pgd"
+        OptionError, match=r"attack: expected a name, or options such as PGD\(steps=20\), got the class PGD"
     ):
-        attack(conv_net, images, labels, attack=Pgd)
+        attack(conv_net, images, labels, attack=PGD)

@@ -14,13 +14,13 @@ from assay.attacks.threat import GEOMETRIES
 def solve(x, w, c, norm):
     """The optimal norm by linear or quadratic programming; None where no point of the box lies on the plane."""
     d = len(x)
-    bounds = list(zip(-x, 1 - x, strict=True))
+    ranges = list(zip(-x, 1 - x, strict=True))
     if norm == "l2":
         found = minimize(
             lambda v: v @ v,
             np.zeros(d),
             jac=lambda v: 2 * v,
-            bounds=bounds,
+            bounds=ranges,
             constraints={"type": "eq", "fun": lambda v: w @ v + c, "jac": lambda v: w},
             options={"maxiter": 500, "ftol": 1e-14},
         )
@@ -28,10 +28,10 @@ def solve(x, w, c, norm):
     if norm == "linf":  # minimise t with -t <= v_i <= t
         cost = np.r_[np.zeros(d), 1.0]
         rows = np.block([[np.eye(d), -np.ones((d, 1))], [-np.eye(d), -np.ones((d, 1))]])
-        found = linprog(cost, rows, np.zeros(2 * d), [np.r_[w, 0.0]], [-c], bounds=[*bounds, (0, None)])
+        found = linprog(cost, rows, np.zeros(2 * d), [np.r_[w, 0.0]], [-c], bounds=[*ranges, (0, None)])
     else:  # v = p - q with p, q >= 0
         cost = np.ones(2 * d)
-        split = [(0, hi) for _, hi in bounds] + [(0, -lo) for lo, _ in bounds]
+        split = [(0, hi) for _, hi in ranges] + [(0, -lo) for lo, _ in ranges]
         found = linprog(cost, A_eq=[np.r_[w, -w]], b_eq=[-c], bounds=split)
     return float(found.fun) if found.success else None
 
@@ -44,7 +44,11 @@ def test_it_is_the_smallest_step_onto_the_plane(norm, seed):
     w[rng.integers(7)] = 0.0
     c = float(rng.normal() * 0.6)
     d = reach(
-        torch.tensor(x)[None], torch.tensor(w)[None], torch.tensor([c], dtype=torch.float64), norm=norm, box=(0.0, 1.0)
+        torch.tensor(x)[None],
+        torch.tensor(w)[None],
+        torch.tensor([c], dtype=torch.float64),
+        norm=norm,
+        bounds=(0.0, 1.0),
     )[0].numpy()
     assert ((x + d >= -1e-12) & (x + d <= 1 + 1e-12)).all()
     best = solve(x, w, c, norm)
@@ -61,6 +65,6 @@ def test_it_is_the_smallest_step_onto_the_plane(norm, seed):
 def test_out_of_reach_means_the_corner_and_tiny_normals_survive(norm):
     x = torch.full((2, 4), 0.5)
     w = torch.tensor([[1.0, -1.0, 2.0, 0.0], [1e-20, -1e-20, 2e-20, 0.0]])
-    far = reach(x, w, torch.tensor([100.0, 1e-18]), norm=norm, box=(0.0, 1.0))
+    far = reach(x, w, torch.tensor([100.0, 1e-18]), norm=norm, bounds=(0.0, 1.0))
     assert torch.allclose(far, torch.tensor([-0.5, 0.5, -0.5, 0.0]).expand(2, 4))
-    assert torch.equal(reach(x, w, torch.zeros(2), norm=norm, box=(0.0, 1.0)), torch.zeros(2, 4))
+    assert torch.equal(reach(x, w, torch.zeros(2), norm=norm, bounds=(0.0, 1.0)), torch.zeros(2, 4))

@@ -12,9 +12,9 @@ from PIL import Image
 
 from assay.attacks.engine import attack
 from assay.attacks.examples import pick_gallery
-from assay.attacks.measure import count_right_after_rounding, crossing, measure_epsilon_curve, measure_robust_accuracy
+from assay.attacks.measure import count_correct_after_rounding, crossing, measure_epsilon_curve, measure_robust_accuracy
 from assay.attacks.methods import PRESETS
-from assay.attacks.methods.gradient import Pgd, SignedSteps
+from assay.attacks.methods.gradient import PGD, SignedSteps
 from assay.errors import DataError, OptionError
 from assay.evaluate import predict
 from assay.records.attack import EpsilonPoint, RobustAccuracy
@@ -34,16 +34,16 @@ def test_records_are_equal_from_one_seed_and_travel_through_json(conv_net, small
 
 def test_another_seed_starts_elsewhere(conv_net, small_set):
     one, two = (
-        measure_robust_accuracy(conv_net, small_set, attack=Pgd(steps=2), epsilon=0.02, seed=seed).outcome
+        measure_robust_accuracy(conv_net, small_set, attack=PGD(steps=2), epsilon=0.02, seed=seed).result
         for seed in (0, 1)
     )
     assert not torch.equal(one.adversarial, two.adversarial)
 
 
 def test_the_record_counts_what_the_outcome_holds(conv_net, small_set):
-    measured = measure_robust_accuracy(conv_net, small_set, attack=Pgd(steps=10), epsilon=0.02)
-    record, outcome = measured.record, measured.outcome
-    assert record.correct == int(outcome.robust.sum()) == 44 - int(outcome.broken.sum())
+    measured = measure_robust_accuracy(conv_net, small_set, attack=PGD(steps=10), epsilon=0.02)
+    record, result = measured.record, measured.result
+    assert record.correct == int(result.robust.sum()) == 44 - int(result.broken.sum())
     assert record.accuracy_per_step[-1] == pytest.approx(record.accuracy)
     assert list(record.accuracy_per_step) == sorted(record.accuracy_per_step, reverse=True)
     assert record.loss_per_step[0] == pytest.approx(float(predict(conv_net, small_set).losses.mean()), rel=1e-6)
@@ -58,28 +58,28 @@ def test_known_predictions_spare_the_clean_pass(conv_net, small_set):
     known = predict(conv_net, small_set).logits
     spared = attack(conv_net, images, small_set.labels, attack="fgsm", clean_logits=known)
     asked = attack(conv_net, images, small_set.labels, attack="fgsm")
-    assert asked.effort.forwards - spared.effort.forwards == 48
+    assert asked.counts.forwards - spared.counts.forwards == 48
     assert torch.equal(asked.broken, spared.broken)
 
 
 def test_rounding_to_bytes_by_hand(conv_net, small_set):
-    outcome = measure_robust_accuracy(conv_net, small_set, attack=Pgd(steps=5), epsilon=0.4 / 255).outcome
+    result = measure_robust_accuracy(conv_net, small_set, attack=PGD(steps=5), epsilon=0.4 / 255).result
     with torch.no_grad():
-        stored = (outcome.adversarial * 255).round() / 255
-        right = (conv_net(stored).argmax(dim=1) == small_set.labels) & outcome.clean_right
-    assert count_right_after_rounding(conv_net, small_set, outcome) == int(right.sum())
+        stored = (result.adversarial * 255).round() / 255
+        right = (conv_net(stored).argmax(dim=1) == small_set.labels) & result.clean_correct
+    assert count_correct_after_rounding(conv_net, small_set, result) == int(right.sum())
     assert int(right.sum()) == 44  # 0.4 of a grey level rounds away
 
 
 def test_the_curve_falls_and_agrees_with_single_attacks(conv_net, small_set):
     epsilons = (0.04, 0.01, 0.02)
-    curve = measure_epsilon_curve(conv_net, small_set, epsilons=epsilons, attack=Pgd(steps=5))
+    curve = measure_epsilon_curve(conv_net, small_set, epsilons=epsilons, attack=PGD(steps=5))
     assert [point.epsilon for point in curve.points] == [0.0, 0.01, 0.02, 0.04]
     counts = [point.correct for point in curve.points]
     assert counts == sorted(counts, reverse=True)
     assert counts[0] == 44
     for point in curve.points[1:]:
-        single = measure_robust_accuracy(conv_net, small_set, attack=Pgd(steps=5), epsilon=point.epsilon).record
+        single = measure_robust_accuracy(conv_net, small_set, attack=PGD(steps=5), epsilon=point.epsilon).record
         assert point.correct <= single.correct
     assert curve.median_epsilon == crossing(curve.points)
 
@@ -108,12 +108,12 @@ def decode(png: str) -> np.ndarray:
 
 
 def test_the_gallery_shows_the_most_confident_mistakes(conv_net, small_set):
-    measured = measure_robust_accuracy(conv_net, small_set, attack=Pgd(steps=10), epsilon=12 / 255)
+    measured = measure_robust_accuracy(conv_net, small_set, attack=PGD(steps=10), epsilon=12 / 255)
     gallery = pick_gallery(measured, small_set, shown=5)
     confidences = [example.adversarial_confidence for example in gallery.examples]
     assert len(confidences) == 5
     assert confidences == sorted(confidences, reverse=True)
-    everyone = measured.outcome.logits.softmax(dim=1).amax(dim=1)[measured.outcome.broken]
+    everyone = measured.result.logits.softmax(dim=1).amax(dim=1)[measured.result.broken]
     assert confidences[0] == pytest.approx(float(everyone.max()))
     for example in gallery.examples:
         row = int(example.sample_id.removeprefix("test/"))
@@ -125,7 +125,7 @@ def test_the_gallery_shows_the_most_confident_mistakes(conv_net, small_set):
         assert np.array_equal(image.transpose(2, 0, 1), small_set.images[row].numpy())
         assert np.abs(adversarial - image).max() <= 12
         assert example.magnified == 8.0  # 8 · 12/255 is the most that fits half the range
-        shift = 255 * (measured.outcome.adversarial[row] - small_set.images[row] / 255).permute(1, 2, 0).numpy()
+        shift = 255 * (measured.result.adversarial[row] - small_set.images[row] / 255).permute(1, 2, 0).numpy()
         assert np.abs(drawn - (127.5 + 8 * shift)).max() <= 1
 
 

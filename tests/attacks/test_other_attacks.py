@@ -6,19 +6,19 @@ import pytest
 import torch
 from torch import nn
 
-from assay.attacks.early_stopping import Patience
+from assay.attacks.early_stopping import EarlyStoppingByYield
 from assay.attacks.engine import attack
-from assay.attacks.methods.ensembles import Adaptive, Standard
+from assay.attacks.methods.ensembles import AdaptiveAttack, StandardAttack
 from assay.attacks.methods.external import External, Transfer
-from assay.attacks.methods.gradient import Fgsm, Pgd, Transforms
-from assay.attacks.methods.transforms import STRENGTHS, WorstTransform
+from assay.attacks.methods.gradient import FGSM, PGD, Transforms
+from assay.attacks.methods.transforms import STRENGTHS, TransformsMethod
 from assay.augment.operations import CODES, TWELVE
 from assay.augment.plan import apply_operation
 from assay.errors import ModelError, OptionError
 
 
 def test_the_grid_breaks_exactly_what_some_operation_breaks(conv_net, small_set):
-    outcome = attack(conv_net, small_set.images.float() / 255, small_set.labels, attack=Transforms(search="grid"))
+    result = attack(conv_net, small_set.images.float() / 255, small_set.labels, attack=Transforms(search="grid"))
     fallen = torch.zeros(48, dtype=torch.bool)
     with torch.no_grad():
         for name, strengths in STRENGTHS.items():
@@ -27,8 +27,8 @@ def test_the_grid_breaks_exactly_what_some_operation_breaks(conv_net, small_set)
                 changed = apply_operation(small_set.images, name, magnitude)
                 fallen |= conv_net(changed.float() / 255).argmax(dim=1) != small_set.labels
     assert set(STRENGTHS) == set(TWELVE)
-    assert torch.equal(outcome.broken, fallen & outcome.clean_right)
-    assert int(outcome.broken.sum()) > 0
+    assert torch.equal(result.broken, fallen & result.clean_correct)
+    assert int(result.broken.sum()) > 0
 
 
 def test_composition_is_at_least_as_strong_and_starts_from_the_worst(conv_net, small_set):
@@ -36,8 +36,8 @@ def test_composition_is_at_least_as_strong_and_starts_from_the_worst(conv_net, s
     single = attack(conv_net, images, labels, attack=Transforms(search="grid"))
     double = attack(conv_net, images, labels, attack=Transforms(search="greedy", depth=2))
     assert (double.broken | ~single.broken).all()
-    assert len(WorstTransform().grid) == 42
-    assert WorstTransform(depth=2).steps == 83
+    assert len(TransformsMethod().grid) == 42
+    assert TransformsMethod(depth=2).steps == 83
 
 
 def test_random_operations_depend_on_seed_and_sample_alone(conv_net, small_set):
@@ -64,22 +64,22 @@ def test_a_foreign_attack_is_judged_like_ours(linear, near_grey):
     def cheat(x, y):
         return x + 3 * (fair(x, y) - x)
 
-    ours = attack(linear, images, labels, attack=Fgsm(), epsilon=epsilon)
+    ours = attack(linear, images, labels, attack=FGSM(), epsilon=epsilon)
     theirs = attack(linear, images, labels, attack=External(perturb=fair, label="fair"), epsilon=epsilon)
     assert torch.equal(ours.broken, theirs.broken)
     assert theirs.methods == ("fair",)
     caught = attack(linear, images, labels, attack=External(perturb=cheat), epsilon=epsilon)
     assert not caught.broken.any()
-    assert caught.effort.outside_ball > 0
+    assert caught.counts.outside_ball > 0
 
 
 def test_torchattacks_run_through_the_engine(conv_net, small_set):
     torchattacks = pytest.importorskip("torchattacks")
     theirs = torchattacks.PGD(conv_net, eps=0.05, alpha=0.0125, steps=10, random_start=False)
     images, labels = small_set.images.float() / 255, small_set.labels
-    outcome = attack(conv_net, images, labels, attack=External(perturb=theirs), epsilon=0.05)
-    assert int(outcome.broken.sum()) > 5
-    assert outcome.effort.outside_ball == 0
+    result = attack(conv_net, images, labels, attack=External(perturb=theirs), epsilon=0.05)
+    assert int(result.broken.sum()) > 5
+    assert result.counts.outside_ball == 0
 
 
 def test_a_foreign_attack_of_the_wrong_shape_is_named(linear, near_grey):
@@ -116,15 +116,15 @@ def test_averaging_finds_the_gradient_under_the_noise(linear, near_grey):
     images, labels = near_grey
     noisy = Noisy(linear)
     torch.manual_seed(0)
-    asked = attack(noisy, images, labels, attack=Pgd(steps=2, random_start=False), epsilon=1e-6, average=20)
-    assert asked.effort.gradients * 20 == asked.effort.backwards
-    with pytest.raises(OptionError, match="average: expected at least 1, got 0"):
-        attack(noisy, images, labels, average=0)
+    asked = attack(noisy, images, labels, attack=PGD(steps=2, random_start=False), epsilon=1e-6, eot_samples=20)
+    assert asked.counts.gradients * 20 == asked.counts.backwards
+    with pytest.raises(OptionError, match="eot_samples: expected at least 1, got 0"):
+        attack(noisy, images, labels, eot_samples=0)
 
 
 def test_patience_is_the_binomial_bound():
-    patience = Patience(0.01, n=1000)
-    assert not patience.exhausted(11)  # no attempt yet: every one of them may break
+    patience = EarlyStoppingByYield(0.01, n=1000)
+    assert not patience.should_stop(11)  # no attempt yet: every one of them may break
     patience.note(attempts=100, broken=3)
     assert patience.failures == 0
     patience.note(attempts=150, broken=0)
@@ -132,29 +132,29 @@ def test_patience_is_the_binomial_bound():
     assert patience.failures == 299
     # The largest p for which 299 failures in a row still have probability 5 %.
     assert (1 - patience.bound()) ** 299 == pytest.approx(0.05)
-    assert patience.exhausted(1000)
-    assert not patience.exhausted(1010)
+    assert patience.should_stop(1000)
+    assert not patience.should_stop(1010)
 
 
 def test_patience_asks_of_a_small_set_no_more_than_three_rounds():
-    patience = Patience(0.002, n=40)  # 0.08 samples
+    patience = EarlyStoppingByYield(0.002, n=40)  # 0.08 samples
     patience.note(attempts=53, broken=0)
-    assert not patience.exhausted(18)
+    assert not patience.should_stop(18)
     patience.note(attempts=1, broken=0)
-    assert patience.exhausted(18)
-    assert not patience.exhausted(19)
-    assert not Patience(0.002, n=40).exhausted(1)  # a single one is attacked as well
+    assert patience.should_stop(18)
+    assert not patience.should_stop(19)
+    assert not EarlyStoppingByYield(0.002, n=40).should_stop(1)  # a single one is attacked as well
     # Where the tolerance is a sample or more, it ends earlier.
-    assert Patience(0.002, n=1000, failures=2 * 330).exhausted(330)
+    assert EarlyStoppingByYield(0.002, n=1000, failures=2 * 330).should_stop(330)
 
 
 def test_adaptive_reaches_the_ensemble_and_stops_by_its_rule(conv_net, small_set):
     images, labels = small_set.images.float() / 255, small_set.labels
-    whole = attack(conv_net, images, labels, attack=Standard(steps=20, queries=300), epsilon=0.02)
-    options = Adaptive(steps=20, queries=300, short_queries=50, tolerance=0.05)
+    whole = attack(conv_net, images, labels, attack=StandardAttack(steps=20, queries=300), epsilon=0.02)
+    options = AdaptiveAttack(steps=20, queries=300, short_queries=50, tolerance=0.05)
     quick = attack(conv_net, images, labels, attack=options, epsilon=0.02)
     assert abs(int(whole.broken.sum()) - int(quick.broken.sum())) <= 2
     assert quick.methods[:4] == ("apgd-ce", "apgd-t", "square", "fab-t")
     everything = attack(conv_net, images, labels, attack=options.model_copy(update={"tolerance": 1e-9}), epsilon=0.02)
     assert len(everything.methods) > len(quick.methods)
-    assert quick.effort.forwards < everything.effort.forwards
+    assert quick.counts.forwards < everything.counts.forwards

@@ -8,9 +8,9 @@ from torch import nn
 
 from assay.attacks import surrogate as rounding
 from assay.attacks.engine import attack
-from assay.attacks.methods.gradient import Pgd
-from assay.attacks.network import opened
-from assay.attacks.surrogate import round_to_bfloat16
+from assay.attacks.methods.gradient import PGD
+from assay.attacks.network import open_network
+from assay.attacks.surrogate import make_bf16_surrogate
 from assay.errors import OptionError
 
 
@@ -20,28 +20,28 @@ def images(small_set):
 
 
 def test_logits_are_float32_and_close_and_the_resolution_bounds_every_margin(conv_net, images):
-    rounded = round_to_bfloat16(conv_net, images, precision="bfloat16", classes=4)
+    bf16_surrogate = make_bf16_surrogate(conv_net, images, precision="bfloat16", classes=4)
     with torch.no_grad():
-        ours, theirs = rounded(images), conv_net(images)
+        ours, theirs = bf16_surrogate(images), conv_net(images)
     assert ours.dtype == torch.float32  # the last layer is not rounded
     spread = float(theirs.max() - theirs.min())
     assert 0 < float((ours - theirs).abs().max()) < 0.02 * spread
     gaps = (ours[:, :, None] - ours[:, None, :]) - (theirs[:, :, None] - theirs[:, None, :])
-    assert float(gaps.abs().max()) == pytest.approx(rounded.resolution, rel=1e-4)
+    assert float(gaps.abs().max()) == pytest.approx(bf16_surrogate.resolution, rel=1e-4)
     assert all(parameter.dtype == torch.float32 for parameter in conv_net.parameters())
 
 
 def test_auto_leaves_alone_what_is_small_not_convolutional_or_not_quick(conv_net, images, monkeypatch):
     monkeypatch.setattr(rounding, "has_fast_bfloat16", lambda device: True)
-    assert round_to_bfloat16(conv_net, images, precision="auto", classes=4) is None
+    assert make_bf16_surrogate(conv_net, images, precision="auto", classes=4) is None
     monkeypatch.setattr(rounding, "SMALLEST", 1)
-    assert round_to_bfloat16(conv_net, images, precision="auto", classes=4) is not None
-    assert round_to_bfloat16(conv_net, images, precision="float32", classes=4) is None
+    assert make_bf16_surrogate(conv_net, images, precision="auto", classes=4) is not None
+    assert make_bf16_surrogate(conv_net, images, precision="float32", classes=4) is None
     dense = nn.Sequential(nn.Flatten(), nn.Linear(192, 4))
-    assert round_to_bfloat16(dense, images, precision="auto", classes=4) is None
-    assert round_to_bfloat16(conv_net.double(), images.double(), precision="auto", classes=4) is None
+    assert make_bf16_surrogate(dense, images, precision="auto", classes=4) is None
+    assert make_bf16_surrogate(conv_net.double(), images.double(), precision="auto", classes=4) is None
     monkeypatch.setattr(rounding, "has_fast_bfloat16", lambda device: False)
-    assert round_to_bfloat16(conv_net.float(), images, precision="auto", classes=4) is None
+    assert make_bf16_surrogate(conv_net.float(), images, precision="auto", classes=4) is None
 
 
 def test_auto_refuses_a_network_whose_answers_do_not_survive(images, monkeypatch):
@@ -57,7 +57,7 @@ def test_auto_refuses_a_network_whose_answers_do_not_survive(images, monkeypatch
     monkeypatch.setattr(rounding, "has_fast_bfloat16", lambda device: True)
     monkeypatch.setattr(rounding, "SMALLEST", 1)
     torch.manual_seed(0)
-    assert round_to_bfloat16(Delicate(), images, precision="auto", classes=4) is None
+    assert make_bf16_surrogate(Delicate(), images, precision="auto", classes=4) is None
 
 
 def test_an_unknown_precision_is_named(conv_net, images):
@@ -68,7 +68,7 @@ def test_an_unknown_precision_is_named(conv_net, images):
 def test_what_it_finds_is_judged_in_float32_and_as_much_as_float32_finds(conv_net, small_set, images, fingerprint):
     before = fingerprint(conv_net)
     found = {
-        precision: attack(conv_net, images, small_set.labels, attack=Pgd(steps=20), epsilon=0.02, precision=precision)
+        precision: attack(conv_net, images, small_set.labels, attack=PGD(steps=20), epsilon=0.02, precision=precision)
         for precision in ("float32", "bfloat16")
     }
     assert found["bfloat16"].precision == "bfloat16"
@@ -86,14 +86,14 @@ def test_what_it_finds_is_judged_in_float32_and_as_much_as_float32_finds(conv_ne
 def test_what_bfloat16_cannot_tell_is_asked_of_the_model(conv_net, small_set, images, monkeypatch):
     """A resolution as wide as the logits sends every candidate to the untouched model, which finds them all right."""
     asked = []
-    with opened(conv_net, images, precision="bfloat16") as network:
-        genuine = type(network).judge
-    monkeypatch.setattr(type(network), "judge", lambda self, x: asked.append(len(x)) or genuine(self, x))
-    monkeypatch.setattr(rounding, "_measure", lambda converted, model, example: rounding.Rounded(converted, 1e9))
-    outcome = attack(conv_net, images, small_set.labels, attack=Pgd(steps=3), epsilon=1e-6, precision="bfloat16")
-    assert not outcome.broken.any()
+    with open_network(conv_net, images, precision="bfloat16") as network:
+        genuine = type(network).verify
+    monkeypatch.setattr(type(network), "verify", lambda self, x: asked.append(len(x)) or genuine(self, x))
+    monkeypatch.setattr(rounding, "_measure", lambda converted, model, example: rounding.Bf16Surrogate(converted, 1e9))
+    result = attack(conv_net, images, small_set.labels, attack=PGD(steps=3), epsilon=1e-6, precision="bfloat16")
+    assert not result.broken.any()
     assert sum(asked[1:]) >= 2 * 44
-    assert outcome.effort.unconfirmed == 0
+    assert result.counts.unconfirmed == 0
 
 
 def test_the_nearest_and_the_last_image_are_searched_in_float32(conv_net, small_set, images):

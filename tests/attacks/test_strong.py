@@ -10,14 +10,14 @@ import torch
 from scipy.optimize import linprog
 from torch import nn
 
-from assay.attacks.batch import Answer, Samples
+from assay.attacks.batch import ModelOutput, Samples
 from assay.attacks.engine import attack
 from assay.attacks.measure import measure_epsilon_curve, measure_robust_accuracy
-from assay.attacks.methods.apgd import Apgd
-from assay.attacks.methods.apgd_l1 import ApgdL1, _sparse
-from assay.attacks.methods.ensembles import ApgdCe, ApgdT, FabT, MinimumNorm, SquareSearch, Standard
-from assay.attacks.methods.gradient import Pgd, RandomNoise
-from assay.attacks.methods.square import SquareLp
+from assay.attacks.methods.apgd import ApgdMethod
+from assay.attacks.methods.apgd_l1 import ApgdL1Method, _sparse
+from assay.attacks.methods.ensembles import APGD, APGDT, FAB, MinimumNorm, Square, StandardAttack
+from assay.attacks.methods.gradient import PGD, Noise
+from assay.attacks.methods.square import SquareLpMethod
 from assay.attacks.threat import GEOMETRIES, Threat
 
 
@@ -27,12 +27,12 @@ def boundary_distances(linear, images, norm):
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
-@pytest.mark.parametrize("options", [FabT(steps=12), MinimumNorm(steps=100)], ids=["fab", "fmn"])
+@pytest.mark.parametrize("options", [FAB(steps=12), MinimumNorm(steps=100)], ids=["fab", "fmn"])
 def test_nearest_images_of_a_linear_model_lie_on_its_boundary(linear, near_grey, norm, options):
     images, labels = near_grey
     distances = boundary_distances(linear, images, norm)
-    outcome = attack(linear, images, labels, attack=options, norm=norm, epsilon=distances * 1.03 + 1e-5)
-    assert outcome.broken.all()
+    result = attack(linear, images, labels, attack=options, norm=norm, epsilon=distances * 1.03 + 1e-5)
+    assert result.broken.all()
     impossible = attack(linear, images, labels, attack=options, norm=norm, epsilon=distances * 0.99)
     assert not impossible.broken.any()
 
@@ -41,22 +41,22 @@ def test_nearest_images_of_a_linear_model_lie_on_its_boundary(linear, near_grey,
 def test_minimal_epsilons_of_a_linear_model(linear, near_grey, norm):
     images, labels = near_grey
     distances = boundary_distances(linear, images, norm).double()
-    outcome = attack(linear, images, labels, attack=MinimumNorm(steps=100), norm=norm, epsilon=1.0)
-    assert (outcome.distances >= distances * 0.9999).all()
-    assert float((outcome.distances / distances).median()) < 1.01
+    result = attack(linear, images, labels, attack=MinimumNorm(steps=100), norm=norm, epsilon=1.0)
+    assert (result.distances >= distances * 0.9999).all()
+    assert float((result.distances / distances).median()) < 1.01
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
-@pytest.mark.parametrize("options", [ApgdCe(steps=20), ApgdT(steps=20)], ids=["ce", "t"])
+@pytest.mark.parametrize("options", [APGD(steps=20), APGDT(steps=20)], ids=["ce", "t"])
 def test_apgd_breaks_a_linear_model_exactly_within_its_distance(linear, near_grey, norm, options):
     images, labels = near_grey
     distances = boundary_distances(linear, images, norm)
     epsilon = float(distances.median())
-    outcome = attack(linear, images, labels, attack=options, norm=norm, epsilon=epsilon)
+    result = attack(linear, images, labels, attack=options, norm=norm, epsilon=epsilon)
     sure = (distances - epsilon).abs() > 1e-3 * epsilon
-    assert torch.equal(outcome.broken[sure], (distances < epsilon)[sure])
+    assert torch.equal(result.broken[sure], (distances < epsilon)[sure])
     # Two classes are too few for a ratio of four logits: the margin instead, said aloud.
-    assert bool(outcome.notes) == (options.name == "apgd-t")
+    assert bool(result.notes) == (options.name == "apgd-t")
 
 
 @pytest.mark.parametrize(("norm", "within"), [("linf", 0.85), ("l2", 0.45)])
@@ -64,16 +64,16 @@ def test_square_breaks_what_lies_well_within_reach(linear, near_grey, norm, with
     images, labels = near_grey
     distances = boundary_distances(linear, images, norm)
     epsilon = float(distances.quantile(0.7))
-    outcome = attack(linear, images, labels, attack=SquareSearch(queries=300), norm=norm, epsilon=epsilon)
+    result = attack(linear, images, labels, attack=Square(queries=300), norm=norm, epsilon=epsilon)
     assert int((distances < within * epsilon).sum()) > 10
-    assert outcome.broken[distances < within * epsilon].all()
-    assert not outcome.broken[distances > 1.0001 * epsilon].any()
-    assert outcome.effort.backwards == 0
+    assert result.broken[distances < within * epsilon].all()
+    assert not result.broken[distances > 1.0001 * epsilon].any()
+    assert result.counts.backwards == 0
 
 
 def test_the_phases_of_sparse_steps_are_those_of_the_paper():
-    assert ApgdL1(name="apgd", steps=100)._ends == (30, 60, 100)
-    assert ApgdL1(name="apgd", steps=1)._ends == (1, 1, 1)
+    assert ApgdL1Method(name="apgd", steps=100)._ends == (30, 60, 100)
+    assert ApgdL1Method(name="apgd", steps=1)._ends == (1, 1, 1)
     share = torch.tensor([0.5, 0.0])
     gradient = torch.tensor([[1.0, -4.0, 0.5, 3.0], [1.0, -4.0, 0.5, 3.0]]).reshape(2, 1, 2, 2)
     steps = _sparse(gradient, share).flatten(1)
@@ -84,7 +84,7 @@ def test_squares_find_more_than_noise_under_l1(conv_net, small_set):
     images, labels = small_set.images.float() / 255, small_set.labels
     squares, noise = (
         attack(conv_net, images, labels, attack=options, norm="l1", epsilon=8.0).broken
-        for options in (SquareSearch(queries=150), RandomNoise(draws=150))
+        for options in (Square(queries=150), Noise(draws=150))
     )
     assert int(squares.sum()) > int(noise.sum()) + 3
 
@@ -100,29 +100,29 @@ def test_squares_of_a_length_stay_in_ball_and_box_and_spend_it(norm, epsilon):
         labels=0 * n,
         epsilon=torch.full((5,), epsilon),
         logits=torch.zeros(5, 2),
-        goal=0 * n - 1,
+        target_class=0 * n - 1,
     )
-    method, threat = SquareLp(steps=50), Threat(norm=norm, epsilon=epsilon)
-    lanes = method.begin(samples, threat)
-    answer = Answer(torch.zeros(5, 2), torch.zeros(5), torch.zeros_like(images), torch.zeros(5, dtype=torch.bool))
+    method, threat = SquareLpMethod(steps=50), Threat(norm=norm, epsilon=epsilon)
+    batch = method.begin(samples, threat)
+    output = ModelOutput(torch.zeros(5, 2), torch.zeros(5), torch.zeros_like(images), torch.zeros(5, dtype=torch.bool))
     seen = []
     for step in range(40):
-        assert threat.contains(lanes.candidate, images, samples.epsilon).all()
-        assert (threat.distance(lanes.candidate, images) > 0.6 * epsilon).all()
-        seen.append(lanes.candidate)
-        answer.losses = torch.full((5,), float(step))  # everything is an improvement
-        lanes = method.advance(lanes, answer, threat)
+        assert threat.contains(batch.iterate, images, samples.epsilon).all()
+        assert (threat.distance(batch.iterate, images) > 0.6 * epsilon).all()
+        seen.append(batch.iterate)
+        output.losses = torch.full((5,), float(step))  # everything is an improvement
+        batch = method.advance(batch, output, threat)
     changed = (seen[-1] != seen[-2]).any(dim=1).flatten(1).sum(dim=1)
     assert (changed > 0).all()
 
 
 def test_checkpoints_are_those_of_the_paper():
-    periods = Apgd(name="apgd", steps=100)._periods
+    periods = ApgdMethod(name="apgd", steps=100)._periods
     assert [step for step, period in enumerate(periods) if period] == [22, 41, 57, 70, 80, 87, 93, 99]
 
 
 def test_a_checkpoint_without_progress_halves_the_step_and_returns_to_the_best():
-    method, threat = Apgd(name="apgd", steps=100), Threat(epsilon=0.1)
+    method, threat = ApgdMethod(name="apgd", steps=100), Threat(epsilon=0.1)
     images = torch.full((3, 1, 2, 2), 0.5)
     samples = Samples(
         index=torch.arange(3),
@@ -131,28 +131,28 @@ def test_a_checkpoint_without_progress_halves_the_step_and_returns_to_the_best()
         labels=torch.zeros(3, dtype=torch.int64),
         epsilon=torch.full((3,), 0.1),
         logits=torch.zeros(3, 2),
-        goal=torch.full((3,), -1),
+        target_class=torch.full((3,), -1),
     )
-    lanes = method.begin(samples, threat)
-    assert torch.allclose((lanes.candidate - images).abs().amax(dim=(1, 2, 3)), torch.tensor(0.1))
-    lanes.step = torch.tensor([22, 22, 21])  # the first checkpoint, for two of them
-    lanes.rises = torch.tensor([16, 17, 0])  # 0.75 * 22 = 16.5
-    lanes.best = images + 0.05
-    lanes.best_loss = torch.full((3,), 2.0)
-    lanes.best_gradient = torch.full_like(images, -1.0)
-    here = lanes.candidate.clone()
+    batch = method.begin(samples, threat)
+    assert torch.allclose((batch.iterate - images).abs().amax(dim=(1, 2, 3)), torch.tensor(0.1))
+    batch.step = torch.tensor([22, 22, 21])  # the first checkpoint, for two of them
+    batch.rises = torch.tensor([16, 17, 0])  # 0.75 * 22 = 16.5
+    batch.best = images + 0.05
+    batch.best_loss = torch.full((3,), 2.0)
+    batch.best_gradient = torch.full_like(images, -1.0)
+    here = batch.iterate.clone()
     gradient = torch.ones_like(images)
-    answer = Answer(torch.zeros(3, 2), torch.zeros(3), gradient, torch.zeros(3, dtype=torch.bool))
-    start, along = method._adapt(lanes, answer)
-    assert torch.equal(start, torch.stack([lanes.best[0], here[1], here[2]]))
+    output = ModelOutput(torch.zeros(3, 2), torch.zeros(3), gradient, torch.zeros(3, dtype=torch.bool))
+    start, along = method._adapt(batch, output)
+    assert torch.equal(start, torch.stack([batch.best[0], here[1], here[2]]))
     assert along.mean(dim=(1, 2, 3)).tolist() == [-1.0, 1.0, 1.0]
-    assert lanes.step_size.tolist() == pytest.approx([0.1, 0.2, 0.2])
-    assert lanes.rises.tolist() == [0, 0, 0]
-    assert lanes.halved.tolist() == [True, False, True]
+    assert batch.step_size.tolist() == pytest.approx([0.1, 0.2, 0.2])
+    assert batch.rises.tolist() == [0, 0, 0]
+    assert batch.halved.tolist() == [True, False, True]
     # At the next checkpoint the second has risen enough, but its best loss has not moved since: stuck.
-    lanes.step, lanes.rises = torch.tensor([41, 41, 41]), torch.tensor([19, 19, 19])
-    method._adapt(lanes, answer)
-    assert lanes.step_size.tolist() == pytest.approx([0.1, 0.1, 0.2])
+    batch.step, batch.rises = torch.tensor([41, 41, 41]), torch.tensor([19, 19, 19])
+    method._adapt(batch, output)
+    assert batch.step_size.tolist() == pytest.approx([0.1, 0.1, 0.2])
 
 
 class Relu(nn.Module):
@@ -213,14 +213,14 @@ def test_a_small_network_is_broken_exactly_where_enumeration_says():
     close = (minimal.distances <= exact * 1.05 + 1e-3)[reachable]
     assert close.float().mean() > 0.9
     epsilon = float(exact[reachable].median()) * 1.001
-    found = attack(net, images, labels, attack=Standard(queries=400), epsilon=epsilon)
+    found = attack(net, images, labels, attack=StandardAttack(queries=400), epsilon=epsilon)
     assert torch.equal(found.broken, exact < epsilon)
 
 
 def test_the_ensemble_contains_its_members(conv_net, small_set):
-    options = Standard(steps=20, targets=3, queries=100)
-    whole = measure_robust_accuracy(conv_net, small_set, attack=options, epsilon=0.03).outcome
-    alone = measure_robust_accuracy(conv_net, small_set, attack=ApgdCe(steps=20), epsilon=0.03).outcome
+    options = StandardAttack(steps=20, n_target_classes=3, queries=100)
+    whole = measure_robust_accuracy(conv_net, small_set, attack=options, epsilon=0.03).result
+    alone = measure_robust_accuracy(conv_net, small_set, attack=APGD(steps=20), epsilon=0.03).result
     assert (whole.broken | ~alone.broken).all()
     assert whole.methods == ("apgd-ce",) + ("apgd-t",) * 3 + ("fab-t",) * 3 + ("square",)
     assert set(whole.broken_by[whole.broken].tolist()) <= set(range(8))
@@ -231,21 +231,21 @@ def test_sparse_steps_find_far_more_than_projected_ones_under_l1(conv_net, small
     images, labels = small_set.images.float() / 255, small_set.labels
     found = {
         options.name: int(attack(conv_net, images, labels, attack=options, norm="l1", epsilon=4.0).broken.sum())
-        for options in (ApgdCe(steps=30), Pgd(steps=30))
+        for options in (APGD(steps=30), PGD(steps=30))
     }
     assert found["apgd-ce"] > found["pgd"] + 10
 
 
 def test_under_l1_the_ensemble_has_its_own_budget(conv_net, small_set):
-    options = Standard(steps=4, queries=5)
-    outcome = measure_robust_accuracy(conv_net, small_set, attack=options, norm="l1", epsilon=0.5).outcome
-    assert outcome.methods == ("apgd-ce",) * 5 + ("apgd-t",) * 3 + ("fab-t",) * 3 + ("square",)
+    options = StandardAttack(steps=4, queries=5)
+    result = measure_robust_accuracy(conv_net, small_set, attack=options, norm="l1", epsilon=0.5).result
+    assert result.methods == ("apgd-ce",) * 5 + ("apgd-t",) * 3 + ("fab-t",) * 3 + ("square",)
 
 
 def test_fab_wanders_outside_the_ball_without_being_blamed(conv_net, small_set):
-    outcome = measure_robust_accuracy(conv_net, small_set, attack=FabT(steps=10), epsilon=0.01).outcome
-    assert outcome.effort.outside_ball == 0
-    assert (outcome.distances[outcome.broken] <= 0.01 + 1e-6).all()
+    result = measure_robust_accuracy(conv_net, small_set, attack=FAB(steps=10), epsilon=0.01).result
+    assert result.counts.outside_ball == 0
+    assert (result.distances[result.broken] <= 0.01 + 1e-6).all()
 
 
 def test_the_curve_from_one_run_is_at_least_as_strong_as_pgd(conv_net, small_set):

@@ -99,9 +99,9 @@ def test_each_sample_has_its_own_epsilon():
         ({"epsilon": -0.1}, "epsilon: expected a finite number of at least 0, in pixel units, got -0.1"),
         ({"epsilon": float("nan")}, "epsilon: expected a finite number of at least 0, in pixel units, got nan"),
         ({"norm": "l7"}, "norm: expected one of linf, l2, l1, got 'l7'"),
-        ({"box": (1.0, 0.0)}, r"box: expected low < high, got \(1.0, 0.0\)"),
+        ({"bounds": (1.0, 0.0)}, r"bounds: expected low < high, got \(1.0, 0.0\)"),
     ],
-    ids=["negative", "nan", "norm", "box"],
+    ids=["negative", "nan", "norm", "bounds"],
 )
 def test_a_bad_threat_is_one_clear_line(options, message):
     with pytest.raises(OptionError, match=f"^{message}$"):

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from assay.attacks.engine import attack
-from assay.attacks.methods.ensembles import ApgdCe, ApgdT, FabT, SquareSearch, Standard
+from assay.attacks.methods.ensembles import APGD, APGDT, FAB, Square, StandardAttack
 from assay.attacks.methods.square import _bump
-from assay.attacks.options import Attack
+from assay.attacks.options import AttackOptions
 
 torchattacks = pytest.importorskip("torchattacks")
 
@@ -42,15 +42,15 @@ def their_part(name: str, network: nn.Module, norm: str):
         "apgd-ce": lambda: torchattacks.APGD(network, steps=STEPS, **shared),
         "apgd-t": lambda: torchattacks.APGDT(network, steps=STEPS, n_classes=10, **shared),
         "fab-t": lambda: torchattacks.FAB(network, steps=STEPS, multi_targeted=True, n_classes=10, **shared),
-        "square": lambda: torchattacks.Square(network, n_queries=QUERIES, **shared),
+        "square": lambda: torchattacks.SquareMethod(network, n_queries=QUERIES, **shared),
     }[name]()
 
 
-OURS: dict[str, Attack] = {
-    "apgd-ce": ApgdCe(steps=STEPS),
-    "apgd-t": ApgdT(steps=STEPS),
-    "fab-t": FabT(steps=STEPS),
-    "square": SquareSearch(queries=QUERIES),
+OURS: dict[str, AttackOptions] = {
+    "apgd-ce": APGD(steps=STEPS),
+    "apgd-t": APGDT(steps=STEPS),
+    "fab-t": FAB(steps=STEPS),
+    "square": Square(queries=QUERIES),
 }
 
 
@@ -79,7 +79,7 @@ def test_square_finds_as_many(network, samples, norm):
 
 @pytest.mark.parametrize("side", [2, 3, 5, 6, 11])
 def test_the_bumps_are_theirs(network, side):
-    reference = torchattacks.Square(network).eta(side)
+    reference = torchattacks.SquareMethod(network).eta(side)
     ours = _bump(side)
     assert torch.allclose(ours, reference, atol=1e-6) or torch.allclose(ours.T, reference, atol=1e-6)
 
@@ -90,6 +90,6 @@ def test_the_ensemble_is_never_weaker(network, samples, norm):
     together = torchattacks.MultiAttack([their_part(name, network, norm) for name in OURS])
     with torch.no_grad():
         theirs = network(together(images, labels)).argmax(dim=1) != labels
-    options = Standard(steps=STEPS, queries=QUERIES)
+    options = StandardAttack(steps=STEPS, queries=QUERIES)
     ours = attack(network, images, labels, attack=options, norm=norm, epsilon=EPSILONS[norm]).broken
     assert int((theirs & ~ours).sum()) == 0

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from assay.attacks.engine import attack
 from assay.attacks.measure import measure_robust_accuracy
-from assay.attacks.methods.gradient import Fgsm, Pgd
+from assay.attacks.methods.gradient import FGSM, PGD
 from assay.data.dataset import ImageDataset
 from assay.data.sources import load_dataset
 from assay.models.sources import load_model
@@ -43,7 +43,7 @@ def test_one_step_equals_torchattacks(resnet, images):
     torchattacks = pytest.importorskip("torchattacks")
     x, y = images.images.float() / 255, images.labels
     theirs = torchattacks.FGSM(resnet, eps=8 / 255)(x, y)
-    ours = attack(resnet, x, y, precision="float32", attack=Fgsm(), epsilon=8 / 255)
+    ours = attack(resnet, x, y, precision="float32", attack=FGSM(), epsilon=8 / 255)
     same = ours.broken
     assert same.sum() > 30
     # A gradient of nearly zero may take either sign; all the other pixels agree.
@@ -69,7 +69,7 @@ def test_many_steps_agree_with_torchattacks(resnet, images, norm):
         x,
         y,
         precision="float32",
-        attack=Pgd(steps=5, step_size=step, random_start=False),
+        attack=PGD(steps=5, step_size=step, random_start=False),
         norm=norm,
         epsilon=epsilon,
     )
@@ -97,6 +97,6 @@ def test_broken_samples_leave_without_weakening_the_attack(resnet, images):
     with torch.no_grad():
         right = resnet(naive).argmax(dim=1) == y
     ours = attack(
-        resnet, x, y, precision="float32", attack=Pgd(steps=8, step_size=0.5 / 255, random_start=False), epsilon=2 / 255
+        resnet, x, y, precision="float32", attack=PGD(steps=8, step_size=0.5 / 255, random_start=False), epsilon=2 / 255
     )
     assert int((ours.robust & ~right).sum()) == 0

@@ -4,31 +4,31 @@ from assay.attacks.engine import attack
 from assay.attacks.examples import describe_attack, pick_gallery
 from assay.attacks.measure import RobustnessMeasurement, measure_epsilon_curve, measure_robust_accuracy
 from assay.attacks.methods import PRESETS, find_attack
-from assay.attacks.methods.ensembles import Adaptive, ApgdCe, ApgdT, FabT, MinimumNorm, SquareSearch, Standard
+from assay.attacks.methods.ensembles import APGD, APGDT, FAB, AdaptiveAttack, MinimumNorm, Square, StandardAttack
 from assay.attacks.methods.external import External, Transfer
-from assay.attacks.methods.gradient import Fgsm, Pgd, RandomNoise, SignedSteps, Transforms
-from assay.attacks.options import Attack
-from assay.attacks.result import Outcome
+from assay.attacks.methods.gradient import FGSM, PGD, Noise, SignedSteps, Transforms
+from assay.attacks.options import AttackOptions
+from assay.attacks.result import AttackResult
 from assay.attacks.sanity import measure_attack_sanity
 from assay.attacks.threat import Threat
 
 __all__ = [
+    "APGD",
+    "APGDT",
+    "FAB",
+    "FGSM",
+    "PGD",
     "PRESETS",
-    "Adaptive",
-    "ApgdCe",
-    "ApgdT",
-    "Attack",
+    "AdaptiveAttack",
+    "AttackOptions",
+    "AttackResult",
     "External",
-    "FabT",
-    "Fgsm",
     "MinimumNorm",
-    "Outcome",
-    "Pgd",
-    "RandomNoise",
+    "Noise",
     "RobustnessMeasurement",
     "SignedSteps",
-    "SquareSearch",
-    "Standard",
+    "Square",
+    "StandardAttack",
     "Threat",
     "Transfer",
     "Transforms",

@@ -9,7 +9,7 @@ from typing import Any
 
 from assay.attacks.batch import Method
 from assay.attacks.losses import (
-    Loss,
+    AttackLoss,
     cross_entropy,
     dlr,
     margin,
@@ -18,14 +18,14 @@ from assay.attacks.losses import (
     targeted_cross_entropy,
     targeted_dlr,
 )
-from assay.attacks.options import Plan
+from assay.attacks.options import AttackPlan
 
-_TOWARDS: Mapping[Loss, Loss] = MappingProxyType(
+_TOWARDS: Mapping[AttackLoss, AttackLoss] = MappingProxyType(
     {cross_entropy: targeted_cross_entropy, margin: target_lead, probability_margin: target_lead, dlr: targeted_dlr}
 )
 
 
-def aim(plan: Plan) -> Plan:
+def aim(plan: AttackPlan) -> AttackPlan:
     """``plan`` with every loss turned towards the goal, and methods that differ by their target alone only once."""
     seen: list[Method[Any]] = []
     optional_from = plan.optional_from

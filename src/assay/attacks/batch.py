@@ -9,7 +9,7 @@ from typing import Literal, Protocol, Self, TypeVar
 import torch
 from torch import Tensor
 
-from assay.attacks.losses import Loss, margin, target_lead
+from assay.attacks.losses import AttackLoss, margin, target_lead
 from assay.attacks.threat import Threat
 
 
@@ -34,7 +34,7 @@ class Samples(Rows):
 
     ``index`` int64 (B,): its place in the problem. ``ids`` int64 (B,): what its random numbers hang on. ``images``
     float (B, C, H, W), ``labels`` int64 (B,), ``epsilon`` float (B,), ``logits`` float (B, K) on the clean image.
-    ``goal`` int64 (B,): the class to be reached, −1 where any but the label will do.
+    ``target_class`` int64 (B,): the class to be reached, −1 where any but the label will do.
     """
 
     index: Tensor
@@ -43,31 +43,31 @@ class Samples(Rows):
     labels: Tensor
     epsilon: Tensor
     logits: Tensor
-    goal: Tensor
+    target_class: Tensor
 
     def __len__(self) -> int:
         return len(self.index)
 
 
 @dataclass(eq=False)
-class Lanes(Samples):
+class ActiveBatch(Samples):
     """Samples and where their attack stands.
 
-    ``candidate`` (B, C, H, W) is the image the model is asked about next, ``step`` int64 (B,) counts the moves that
-    led to it, ``target`` int64 (B,) is the class a targeted loss moves towards, ``wants_gradient`` bool (B,) tells
+    ``iterate`` (B, C, H, W) is the image the model is asked about next, ``step`` int64 (B,) counts the moves that
+    led to it, ``loss_class`` int64 (B,) is the class a targeted loss moves towards, ``wants_gradient`` bool (B,) tells
     which rows need more than logits, ``done`` bool (B,) marks rows that have nothing left to try.
     """
 
-    candidate: Tensor
+    iterate: Tensor
     step: Tensor
-    target: Tensor
+    loss_class: Tensor
     wants_gradient: Tensor
     done: Tensor
 
 
 @dataclass(eq=False)
-class Answer(Rows):
-    """What the model said about ``candidate``.
+class ModelOutput(Rows):
+    """What the model said about ``iterate``.
 
     ``logits`` (B, K); ``losses`` (B,), the method's own; ``gradient`` (B, C, H, W), zero where not asked for;
     ``broken`` bool (B,): misclassified, inside the ball and the box.
@@ -79,18 +79,21 @@ class Answer(Rows):
     broken: Tensor
 
 
-def lane_fields(
-    samples: Samples, *, candidate: Tensor, gradient: bool = True, rank: int | None = None
+def initial_fields(
+    samples: Samples, *, iterate: Tensor, gradient: bool = True, rank: int | None = None
 ) -> dict[str, Tensor]:
-    """The fields of fresh :class:`Lanes` at step 0, for the constructor of a method's own kind of lanes.
+    """The fields of fresh :class:`ActiveBatch` at step 0, for the constructor of a method's own kind of lanes.
 
-    ``rank`` n ≥ 2 makes the class that is n-th most likely on the clean image the target of samples without a goal.
+    ``rank`` n ≥ 2 makes the class that is n-th most likely on the clean image the loss class of samples that have no
+    target class.
     """
     return {
         **{field.name: getattr(samples, field.name) for field in fields(Samples)},
-        "candidate": candidate,
+        "iterate": iterate,
         "step": torch.zeros_like(samples.index),
-        "target": torch.where(samples.goal >= 0, samples.goal, samples.labels if rank is None else _nth(samples, rank)),
+        "loss_class": torch.where(
+            samples.target_class >= 0, samples.target_class, samples.labels if rank is None else _nth(samples, rank)
+        ),
         "wants_gradient": torch.full_like(samples.index, gradient, dtype=torch.bool),
         "done": torch.zeros_like(samples.index, dtype=torch.bool),
     }
@@ -101,13 +104,13 @@ def _nth(samples: Samples, rank: int) -> Tensor:
 
 
 Keeps = Literal["first", "nearest", "last"]
-L = TypeVar("L", bound=Lanes)
+L = TypeVar("L", bound=ActiveBatch)
 
 
 class Method(Protocol[L]):
     """One attack as a state machine over lanes; the engine owns every call of the model.
 
-    The engine asks the model about ``candidate``, hands the answer to ``advance``, which moves it, and so on until a
+    The engine asks the model about ``iterate``, hands the answer to ``advance``, which moves it, and so on until a
     row has made ``steps`` moves. ``keeps`` says what a row leaves behind: the ``first`` adversarial image (and leaves
     at once), the ``nearest`` one, or wherever the ``last`` step led.
     """
@@ -121,7 +124,7 @@ class Method(Protocol[L]):
         """Moves a row makes at most."""
 
     @property
-    def loss(self) -> Loss:
+    def loss(self) -> AttackLoss:
         """What it climbs."""
 
     @property
@@ -135,7 +138,7 @@ class Method(Protocol[L]):
     def begin(self, samples: Samples, threat: Threat) -> L:
         """Lanes at step 0."""
 
-    def advance(self, lanes: L, answer: Answer, threat: Threat) -> L:
+    def advance(self, batch: L, output: ModelOutput, threat: Threat) -> L:
         """The same lanes, one move on; a method counts its own moves in ``step``, so an answer may cost none."""
 
 
@@ -145,15 +148,15 @@ def predictions(logits: Tensor) -> Tensor:
 
 
 def succeeds(logits: Tensor, samples: Samples) -> Tensor:
-    """bool (B,): the goal is predicted or, for samples without one, anything but the label."""
+    """bool (B,): the target class is predicted or, for samples without one, anything but the label."""
     predicted = predictions(logits)
-    return torch.where(samples.goal >= 0, predicted == samples.goal, predicted != samples.labels)
+    return torch.where(samples.target_class >= 0, predicted == samples.target_class, predicted != samples.labels)
 
 
-def nearness(logits: Tensor, samples: Samples) -> Tensor:
+def success_margin(logits: Tensor, samples: Samples) -> Tensor:
     """How much a sample succeeds by, (B,): positive exactly where it does, for finite logits."""
     untargeted = margin(logits, samples.labels, samples.labels)
-    if not bool((samples.goal >= 0).any()):
+    if not bool((samples.target_class >= 0).any()):
         return untargeted
-    led = target_lead(logits, samples.labels, samples.goal.clamp_min(0))
-    return torch.where(samples.goal >= 0, led, untargeted)
+    led = target_lead(logits, samples.labels, samples.target_class.clamp_min(0))
+    return torch.where(samples.target_class >= 0, led, untargeted)

@@ -25,10 +25,10 @@ from torch import nn
 from assay.attacks.batch import predictions
 from assay.attacks.engine import OnStep
 from assay.attacks.engine import attack as run_attack
-from assay.attacks.measure import count_right_after_rounding
+from assay.attacks.measure import count_correct_after_rounding
 from assay.attacks.methods import find_attack
-from assay.attacks.options import Attack
-from assay.attacks.result import Outcome
+from assay.attacks.options import AttackOptions
+from assay.attacks.result import AttackResult
 from assay.attacks.threat import Threat
 from assay.data.dataset import ImageDataset, to_unit_range
 from assay.errors import DataError, OptionError
@@ -54,29 +54,29 @@ _SCHEMA = pa.schema(
 )
 
 
-def write_part(path: Path, part: ImageDataset, outcome: Outcome, *, right_after_rounding: int) -> None:
+def write_part(path: Path, part: ImageDataset, result: AttackResult, *, correct_after_rounding: int) -> None:
     """The rows of one block, whole or not at all."""
-    trace = outcome.trace
+    trace = result.trace
     unknown = [None] * len(part)
     table = pa.table(
         {
             "id": part.ids.tolist(),
             "label": part.labels.tolist(),
-            "clean_prediction": predictions(outcome.clean_logits).tolist(),
-            "prediction": predictions(outcome.logits).tolist(),
-            "robust": outcome.robust.tolist(),
-            "attack": [outcome.methods[i] if i >= 0 else None for i in outcome.broken_by.tolist()],
-            "steps": [step if step >= 0 else None for step in outcome.steps.tolist()],
-            "distance": [d if d < float("inf") else None for d in outcome.distances.tolist()],
+            "clean_prediction": predictions(result.clean_logits).tolist(),
+            "prediction": predictions(result.logits).tolist(),
+            "robust": result.robust.tolist(),
+            "attack": [result.methods[i] if i >= 0 else None for i in result.broken_by.tolist()],
+            "steps": [step if step >= 0 else None for step in result.steps.tolist()],
+            "distance": [d if d < float("inf") else None for d in result.distances.tolist()],
             "losses": unknown if trace is None else trace.losses.float().cpu().tolist(),
-            "right": unknown if trace is None else trace.right.cpu().tolist(),
+            "right": unknown if trace is None else trace.correct.cpu().tolist(),
         },
         schema=_SCHEMA,
     )
-    effort = outcome.effort
-    counted = (effort.forwards, effort.backwards, effort.outside_ball, effort.unconfirmed)
-    sums = (*counted, right_after_rounding, outcome.seconds)
-    kept = {**dict(zip(_SUMS, map(str, sums), strict=True)), _PRECISION: outcome.precision}
+    counts = result.counts
+    counted = (counts.forwards, counts.backwards, counts.outside_ball, counts.unconfirmed)
+    sums = (*counted, correct_after_rounding, result.seconds)
+    kept = {**dict(zip(_SUMS, map(str, sums), strict=True)), _PRECISION: result.precision}
     sink = pa.BufferOutputStream()
     pq.write_table(table.replace_schema_metadata(kept), sink)
     write_atomically(path, sink.getvalue().to_pybytes())
@@ -98,7 +98,7 @@ def column(parts: Sequence[pa.Table], name: str) -> list[Any]:
     return [value for part in parts for value in part[name].to_pylist()]
 
 
-def summarize_parts(parts: Sequence[pa.Table], options: Attack, threat: Threat, *, seed: int) -> RobustAccuracy:
+def summarize_parts(parts: Sequence[pa.Table], options: AttackOptions, threat: Threat, *, seed: int) -> RobustAccuracy:
     """Count the parts into the record that one run over all of their samples makes."""
     sums = {key: sum(float(part.schema.metadata[key.encode()]) for part in parts) for key in _SUMS}
     rounded = any(part.schema.metadata.get(_PRECISION.encode()) == b"bfloat16" for part in parts)
@@ -224,13 +224,13 @@ def run_campaign(
     dataset: ImageDataset,
     *,
     folder: Path,
-    attack: str | Attack = "standard",
+    attack: str | AttackOptions = "standard",
     norm: Norm = "linf",
     epsilon: float = 8 / 255,
     seed: int = 0,
     block: int = 500,
     batch_size: int = 256,
-    average: int = 1,
+    eot_samples: int = 1,
     precision: Precision | str = "auto",
     stop_at: float | None = None,
     resume: bool = False,
@@ -266,7 +266,7 @@ def run_campaign(
         path = _path(folder, number)
         if not path.is_file():
             part = dataset.subset(blocks[number])
-            outcome = run_attack(
+            result = run_attack(
                 model,
                 to_unit_range(part.images, pixel_dtype(model)),
                 part.labels,
@@ -276,12 +276,12 @@ def run_campaign(
                 seed=seed,
                 batch_size=batch_size,
                 ids=part.ids,
-                average=average,
+                eot_samples=eot_samples,
                 precision=precision,
                 on_step=on_step,
             )
-            rounded = count_right_after_rounding(model, part, outcome, batch_size=batch_size)
-            write_part(path, part, outcome, right_after_rounding=rounded)
+            rounded = count_correct_after_rounding(model, part, result, batch_size=batch_size)
+            write_part(path, part, result, correct_after_rounding=rounded)
         return read_part(path)
 
     make_folder(folder)
@@ -333,7 +333,7 @@ def _path(folder: Path, number: int) -> Path:
     return folder / f"part-{number:05d}.parquet"
 
 
-def _conclude(parts: Sequence[pa.Table], options: Attack, threat: Threat, *, seed: int, n: int) -> Campaign:
+def _conclude(parts: Sequence[pa.Table], options: AttackOptions, threat: Threat, *, seed: int, n: int) -> Campaign:
     table = pa.concat_tables(parts)
     robust = column(parts, "robust")
     low, high = confidence_sequence(sum(robust), len(robust))
@@ -350,7 +350,7 @@ def _half_width(parts: Sequence[pa.Table]) -> float:
 def _identity(
     model: nn.Module,
     dataset: ImageDataset,
-    options: Attack,
+    options: AttackOptions,
     threat: Threat,
     *,
     seed: int,

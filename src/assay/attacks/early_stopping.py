@@ -12,7 +12,7 @@ FLOOR = 0.05  # of all ground won so far: what a window is credited with at leas
 
 
 @dataclass(eq=False)
-class Pace:
+class EarlyStoppingByProgress:
     """How near each of N samples has come to the boundary in this search, as margins max_{k≠y} z_k − z_y below 0.
 
     At the end of a window a row with r windows left is hopeless if m + r·max(g, 0.05·G) < 0: m is its best margin, g
@@ -26,12 +26,12 @@ class Pace:
     steps: int
 
     @classmethod
-    def open(cls, like: Tensor, *, steps: int) -> Pace:
+    def open(cls, like: Tensor, *, steps: int) -> EarlyStoppingByProgress:
         """Nothing seen yet of as many samples as ``like`` (N,) has."""
         unseen = torch.full_like(like, -torch.inf)
         return cls(first=unseen.clone(), best=unseen.clone(), marked=unseen.clone(), steps=steps)
 
-    def hopeless(self, index: Tensor, step: Tensor, margins: Tensor) -> Tensor:
+    def should_stop(self, index: Tensor, step: Tensor, margins: Tensor) -> Tensor:
         """Note the ``margins`` that the rows ``index`` (B,) have after ``step`` moves; bool (B,): whom to give up."""
         window = max(self.steps // WINDOWS, 1)
         unseen = self.first[index].isinf()
@@ -53,7 +53,7 @@ ROUNDS = 3  # without success: by the rule of three, −ln 0.05 ≈ 3, the next 
 
 
 @dataclass(eq=False)
-class Patience:
+class EarlyStoppingByYield:
     """Counts attempts, one sample attacked by one method, since the last that broke anything.
 
     After m attempts in a row without success the chance that the next one succeeds is, with 95 % confidence, at most
@@ -75,6 +75,6 @@ class Patience:
         """The 95 % upper bound on the chance of the next attempt."""
         return 1.0 if self.failures == 0 else float(1.0 - (1.0 - CONFIDENCE) ** (1.0 / self.failures))
 
-    def exhausted(self, standing: int) -> bool:
+    def should_stop(self, standing: int) -> bool:
         """Whether one more method is expected to break too few of the samples ``standing`` to be worth its cost."""
         return self.bound() * standing <= self.tolerance * self.n or self.failures >= ROUNDS * standing

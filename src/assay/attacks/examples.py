@@ -32,15 +32,15 @@ def describe_attack(measurement: RobustnessMeasurement, dataset: ImageDataset) -
 
     ``dataset`` is the one the attack ran on.
     """
-    outcome, record = measurement.outcome, measurement.record
-    rows = outcome.broken.nonzero()[:, 0]
+    result, record = measurement.result, measurement.record
+    rows = result.broken.nonzero()[:, 0]
     quantiles: tuple[tuple[float, ...], ...] = ()
-    if outcome.trace is not None:
+    if result.trace is not None:
         levels = torch.tensor(QUANTILES, dtype=torch.float64)
-        found = outcome.trace.losses.cpu().double().quantile(levels, dim=0)  # (Q, steps + 1)
+        found = result.trace.losses.cpu().double().quantile(levels, dim=0)  # (Q, steps + 1)
         quantiles = tuple(tuple(row) for row in found.T.tolist())
     images = to_unit_range(dataset.images[rows])
-    ratios, similarities = psnr(images, outcome.adversarial[rows]), ssim(images, outcome.adversarial[rows])
+    ratios, similarities = psnr(images, result.adversarial[rows]), ssim(images, result.adversarial[rows])
     return AttackAnatomy(
         attack=record.attack,
         norm=record.norm,
@@ -48,7 +48,7 @@ def describe_attack(measurement: RobustnessMeasurement, dataset: ImageDataset) -
         broken=len(rows),
         quantile_levels=QUANTILES,
         loss_quantiles=quantiles,
-        transitions=_transitions(outcome.labels[rows], predictions(outcome.logits)[rows], dataset.classes),
+        transitions=_transitions(result.labels[rows], predictions(result.logits)[rows], dataset.classes),
         median_psnr=float(ratios.median()) if len(rows) else None,
         median_ssim=float(similarities.median()) if len(rows) else None,
         lowest_ssim=float(similarities.min()) if len(rows) else None,
@@ -103,32 +103,32 @@ def pick_gallery(measurement: RobustnessMeasurement, dataset: ImageDataset, *, s
     ``dataset`` is the one the attack ran on. The perturbation is drawn about mid-grey, magnified by the largest power
     of two (at least 1) that keeps it within the range of the page.
     """
-    outcome, record = measurement.outcome, measurement.record
-    if len(dataset) != len(outcome.labels):
-        raise DataError("dataset", expected=f"the {len(outcome.labels)} samples that were attacked", got=len(dataset))
-    after = outcome.logits.softmax(dim=1)
-    before = outcome.clean_logits.softmax(dim=1)
-    fallen = (outcome.clean_right & ~outcome.robust).nonzero()[:, 0]
+    result, record = measurement.result, measurement.record
+    if len(dataset) != len(result.labels):
+        raise DataError("dataset", expected=f"the {len(result.labels)} samples that were attacked", got=len(dataset))
+    after = result.logits.softmax(dim=1)
+    before = result.clean_logits.softmax(dim=1)
+    fallen = (result.clean_correct & ~result.robust).nonzero()[:, 0]
     worst = fallen[after[fallen].amax(dim=1).argsort(descending=True, stable=True)][:shown]
     examples = []
     for row in worst.tolist():
         image = to_unit_range(dataset.images[row])
-        delta = outcome.adversarial[row] - image
+        delta = result.adversarial[row] - image
         magnified = magnification(delta)
         was, now = int(before[row].argmax()), int(after[row].argmax())
         examples.append(
             AdversarialExample(
                 sample_id=dataset.sample_name(row),
-                label=dataset.classes[int(outcome.labels[row])],
+                label=dataset.classes[int(result.labels[row])],
                 clean_prediction=dataset.classes[was],
                 clean_confidence=float(before[row, was]),
                 adversarial_prediction=dataset.classes[now],
                 adversarial_confidence=float(after[row, now]),
-                distance=float(outcome.distances[row]),
+                distance=float(result.distances[row]),
                 magnified=magnified,
                 image=png_base64(dataset.images[row]),
                 perturbation=png_base64(to_bytes((0.5 + magnified * delta).clamp(0, 1))),
-                adversarial=png_base64(to_bytes(outcome.adversarial[row].clamp(0, 1))),
+                adversarial=png_base64(to_bytes(result.adversarial[row].clamp(0, 1))),
             )
         )
     return AdversarialGallery(attack=record.attack, norm=record.norm, epsilon=record.epsilon, examples=tuple(examples))
@@ -156,11 +156,11 @@ def pick_samples(
     Fewer are shown where their pictures together would take more than ``most_bytes``. ``dataset`` is the one the
     attack ran on.
     """
-    outcome, record = measurement.outcome, measurement.record
-    if len(dataset) != len(outcome.labels):
-        raise DataError("dataset", expected=f"the {len(outcome.labels)} samples that were attacked", got=len(dataset))
+    result, record = measurement.result, measurement.record
+    if len(dataset) != len(result.labels):
+        raise DataError("dataset", expected=f"the {len(result.labels)} samples that were attacked", got=len(dataset))
     groups = [
-        group.nonzero()[:, 0] for group in (~outcome.clean_right, outcome.clean_right & ~outcome.robust, outcome.robust)
+        group.nonzero()[:, 0] for group in (~result.clean_correct, result.clean_correct & ~result.robust, result.robust)
     ]
     while True:
         places = share_out([len(group) for group in groups], places=shown)
@@ -170,14 +170,14 @@ def pick_samples(
         if len(sheet) <= most_bytes or shown <= 1:
             break
         shown = max(1, int(min(shown, len(rows)) * most_bytes / len(sheet) * 0.95))
-    before, after = outcome.clean_logits[rows].softmax(dim=1), outcome.logits[rows].softmax(dim=1)
-    was, now = predictions(outcome.clean_logits[rows]).tolist(), predictions(outcome.logits[rows]).tolist()
-    steps = outcome.steps[rows].tolist()
-    broken = outcome.broken[rows].tolist()
+    before, after = result.clean_logits[rows].softmax(dim=1), result.logits[rows].softmax(dim=1)
+    was, now = predictions(result.clean_logits[rows]).tolist(), predictions(result.logits[rows]).tolist()
+    steps = result.steps[rows].tolist()
+    broken = result.broken[rows].tolist()
     samples = tuple(
         PicturedSample(
             sample_id=dataset.sample_name(row),
-            label=int(outcome.labels[row]),
+            label=int(result.labels[row]),
             before=was[i],
             confidence_before=float(before[i].amax()),
             after=now[i],

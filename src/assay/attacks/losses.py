@@ -1,7 +1,7 @@
 """What an attack climbs: each loss is larger the more wrong the model is.
 
-A loss takes ``logits`` (B, K), ``labels`` (B,) and ``targets`` (B,) (the class to move towards, where the loss has one)
-and returns one number a sample, (B,).
+A loss takes ``logits`` (B, K), ``labels`` (B,) and ``target_classes`` (B,) (the class to move towards, where the loss
+has one) and returns one number a sample, (B,).
 """
 
 from __future__ import annotations
@@ -15,54 +15,54 @@ from torch.nn import functional as F
 
 from assay.errors import OptionError
 
-Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
+AttackLoss = Callable[[Tensor, Tensor, Tensor], Tensor]
 _TINY = 1e-12
 
 
-def cross_entropy(logits: Tensor, labels: Tensor, targets: Tensor) -> Tensor:
+def cross_entropy(logits: Tensor, labels: Tensor, target_classes: Tensor) -> Tensor:
     """−log softmax(z)_y, in nats."""
     return F.cross_entropy(logits, labels, reduction="none")
 
 
-def margin(logits: Tensor, labels: Tensor, targets: Tensor) -> Tensor:
+def margin(logits: Tensor, labels: Tensor, target_classes: Tensor) -> Tensor:
     """max_{k≠y} z_k − z_y: positive exactly when the sample is misclassified (Carlini & Wagner 2017, f₆)."""
     return _others(logits, labels).amax(dim=1) - _of(logits, labels)
 
 
-def probability_margin(logits: Tensor, labels: Tensor, targets: Tensor) -> Tensor:
+def probability_margin(logits: Tensor, labels: Tensor, target_classes: Tensor) -> Tensor:
     """The margin of the softmax probabilities (Li et al. 2022): its gradient weighs both classes by their own odds."""
-    return margin(logits.softmax(dim=1), labels, targets)
+    return margin(logits.softmax(dim=1), labels, target_classes)
 
 
-def dlr(logits: Tensor, labels: Tensor, targets: Tensor) -> Tensor:
+def dlr(logits: Tensor, labels: Tensor, target_classes: Tensor) -> Tensor:
     """Difference of logits ratio, −(z_y − max_{k≠y} z_k) / (z_π1 − z_π3): invariant to shift and scale of the logits.
 
     Croce & Hein 2020, eq. 6. Needs three classes.
     """
     ordered = logits.topk(3, dim=1).values
-    return margin(logits, labels, targets) / (ordered[:, 0] - ordered[:, 2] + _TINY)
+    return margin(logits, labels, target_classes) / (ordered[:, 0] - ordered[:, 2] + _TINY)
 
 
-def targeted_dlr(logits: Tensor, labels: Tensor, targets: Tensor) -> Tensor:
+def targeted_dlr(logits: Tensor, labels: Tensor, target_classes: Tensor) -> Tensor:
     """−(z_y − z_t) / (z_π1 − (z_π3 + z_π4)/2), towards class t (Croce & Hein 2020, eq. 7). Needs four classes."""
     ordered = logits.topk(4, dim=1).values
     scale = ordered[:, 0] - 0.5 * (ordered[:, 2] + ordered[:, 3]) + _TINY
-    return targeted_margin(logits, labels, targets) / scale
+    return targeted_margin(logits, labels, target_classes) / scale
 
 
-def targeted_margin(logits: Tensor, labels: Tensor, targets: Tensor) -> Tensor:
+def targeted_margin(logits: Tensor, labels: Tensor, target_classes: Tensor) -> Tensor:
     """z_t − z_y: positive when the target outranks the label."""
-    return _of(logits, targets) - _of(logits, labels)
+    return _of(logits, target_classes) - _of(logits, labels)
 
 
-def target_lead(logits: Tensor, labels: Tensor, targets: Tensor) -> Tensor:
+def target_lead(logits: Tensor, labels: Tensor, target_classes: Tensor) -> Tensor:
     """z_t − max_{k≠t} z_k: positive exactly when the target is predicted."""
-    return -margin(logits, targets, targets)
+    return -margin(logits, target_classes, target_classes)
 
 
-def targeted_cross_entropy(logits: Tensor, labels: Tensor, targets: Tensor) -> Tensor:
+def targeted_cross_entropy(logits: Tensor, labels: Tensor, target_classes: Tensor) -> Tensor:
     """log softmax(z)_t: climbs as the model becomes sure of the target."""
-    return -F.cross_entropy(logits, targets, reduction="none")
+    return -F.cross_entropy(logits, target_classes, reduction="none")
 
 
 def _of(logits: Tensor, classes: Tensor) -> Tensor:
@@ -73,7 +73,7 @@ def _others(logits: Tensor, labels: Tensor) -> Tensor:
     return logits.masked_fill(F.one_hot(labels, logits.shape[1]).bool(), -torch.inf)
 
 
-LOSSES: Mapping[str, Loss] = MappingProxyType(
+LOSSES: Mapping[str, AttackLoss] = MappingProxyType(
     {
         "ce": cross_entropy,
         "margin": margin,
@@ -85,19 +85,19 @@ LOSSES: Mapping[str, Loss] = MappingProxyType(
         "targeted-dlr": targeted_dlr,
     }
 )
-_CLASSES_NEEDED: Mapping[Loss, tuple[int, Loss]] = MappingProxyType(
+_CLASSES_NEEDED: Mapping[AttackLoss, tuple[int, AttackLoss]] = MappingProxyType(
     {dlr: (3, margin), targeted_dlr: (4, targeted_margin)}
 )
 
 
-def find_loss(name: str) -> Loss:
+def find_loss(name: str) -> AttackLoss:
     """The loss of that name; :class:`OptionError` names all of them otherwise."""
     if name not in LOSSES:
         raise OptionError("loss", expected=f"one of {', '.join(LOSSES)}", got=repr(name))
     return LOSSES[name]
 
 
-def fit_to_classes(loss: Loss, classes: int) -> tuple[Loss, str | None]:
+def fit_to_classes(loss: AttackLoss, classes: int) -> tuple[AttackLoss, str | None]:
     """``loss``, or the margin where a ratio of logits needs more classes than there are; and what to say about it."""
     needed, instead = _CLASSES_NEEDED.get(loss, (2, loss))
     if classes >= needed:

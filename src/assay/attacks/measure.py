@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from assay.attacks.engine import OnStep, attack
 from assay.attacks.methods import find_attack
 from assay.attacks.methods.ensembles import MinimumNorm
-from assay.attacks.options import Attack
-from assay.attacks.result import Outcome
+from assay.attacks.options import AttackOptions
+from assay.attacks.result import AttackResult
 from assay.attacks.threat import Threat
 from assay.data.dataset import MOST_LEVELS, ImageDataset, keep_levels, keep_right, to_unit_range
 from assay.errors import OptionError
@@ -28,37 +28,37 @@ EPSILONS = tuple(k / 255 for k in (0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0))
 
 @dataclass(frozen=True, eq=False)
 class RobustnessMeasurement:
-    """``record`` holds the numbers, ``outcome`` every sample's images, logits, distance, steps and attack."""
+    """``record`` holds the numbers, ``result`` every sample's images, logits, distance, steps and attack."""
 
     record: RobustAccuracy
-    outcome: Outcome
+    result: AttackResult
 
 
 def measure_robust_accuracy(
     model: nn.Module,
     dataset: ImageDataset,
     *,
-    attack: str | Attack = "pgd",
+    attack: str | AttackOptions = "pgd",
     norm: Norm = "linf",
     epsilon: float = 8 / 255,
     seed: int = 0,
     batch_size: int = 256,
-    average: int = 1,
+    eot_samples: int = 1,
     precision: Precision | str = "auto",
-    target: int | None = None,
+    target_class: int | None = None,
     clean: Predictions | None = None,
     on_step: OnStep | None = None,
 ) -> RobustnessMeasurement:
     """Accuracy of ``model`` on ``dataset`` after ``attack``; samples wrong before it count as wrong.
 
-    ``clean`` are the predictions on the untouched images where they are known already; ``average`` passes make one
+    ``clean`` are the predictions on the untouched images where they are known already; ``eot_samples`` passes make one
     gradient (for randomised models); ``precision`` is that of the search. With a
-    ``target`` only images turned into that class count as broken, and none of ``dataset`` may be of it. The model is
-    left as found.
+    ``target_class`` only images turned into that class count as broken, and none of ``dataset`` may be of it. The
+    model is left as found.
     Raises what :func:`assay.attacks.engine.attack` raises.
     """
     options = find_attack(attack)
-    outcome = _attack_dataset(
+    result = _attack_dataset(
         model,
         dataset,
         options=options,
@@ -66,39 +66,41 @@ def measure_robust_accuracy(
         epsilon=epsilon,
         seed=seed,
         batch_size=batch_size,
-        average=average,
+        eot_samples=eot_samples,
         precision=precision,
-        target=target,
+        target_class=target_class,
         clean=clean,
         on_step=on_step,
     )
-    rounded = count_right_after_rounding(model, dataset, outcome, batch_size=batch_size) if target is None else None
+    rounded = (
+        count_correct_after_rounding(model, dataset, result, batch_size=batch_size) if target_class is None else None
+    )
     record = summarize_attack(
-        outcome,
+        result,
         options=options,
         seed=seed,
         correct_after_rounding=rounded,
-        per_sample=keep_right(dataset, outcome.robust),
+        per_sample=keep_right(dataset, result.robust),
     )
-    named = None if target is None else dataset.classes[target]
-    return RobustnessMeasurement(record.model_copy(update={"target": named}), outcome)
+    named = None if target_class is None else dataset.classes[target_class]
+    return RobustnessMeasurement(record.model_copy(update={"target": named}), result)
 
 
 def _attack_dataset(
     model: nn.Module,
     dataset: ImageDataset,
     *,
-    options: Attack,
+    options: AttackOptions,
     norm: Norm,
     epsilon: float | Tensor,
     seed: int,
     batch_size: int,
     clean: Predictions | None,
     on_step: OnStep | None,
-    average: int = 1,
+    eot_samples: int = 1,
     precision: Precision | str = "auto",
-    target: int | None = None,
-) -> Outcome:
+    target_class: int | None = None,
+) -> AttackResult:
     known = predict(model, dataset, batch_size=batch_size) if clean is None else clean
     return attack(
         model,
@@ -111,67 +113,67 @@ def _attack_dataset(
         batch_size=batch_size,
         ids=dataset.ids,
         clean_logits=known.logits,
-        targets=None if target is None else torch.full_like(dataset.labels, target),
-        average=average,
+        target_classes=None if target_class is None else torch.full_like(dataset.labels, target_class),
+        eot_samples=eot_samples,
         precision=precision,
         on_step=on_step,
     )
 
 
 def summarize_attack(
-    outcome: Outcome,
+    result: AttackResult,
     *,
-    options: Attack,
+    options: AttackOptions,
     seed: int,
     correct_after_rounding: int | None = None,
     per_sample: SampleBits | None = None,
 ) -> RobustAccuracy:
     """Count an outcome into a :class:`RobustAccuracy`."""
-    robust, n = outcome.robust, len(outcome.labels)
-    steps, step_size, restarts = options.describe(outcome.threat)
-    trace = outcome.trace
+    robust, n = result.robust, len(result.labels)
+    steps, step_size, restarts = options.describe(result.threat)
+    trace = result.trace
     return RobustAccuracy.of(
         int(robust.sum()),
         n,
         attack=options.name,
-        norm=outcome.threat.norm,
-        epsilon=outcome.threat.epsilon,
+        norm=result.threat.norm,
+        epsilon=result.threat.epsilon,
         step_size=step_size,
         steps=steps,
         restarts=restarts,
         seed=seed,
-        constrained=outcome.threat.constrained,
-        clean_correct=int(outcome.clean_right.sum()),
+        constrained=result.threat.constrained,
+        clean_correct=int(result.clean_correct.sum()),
         loss_per_step=() if trace is None else tuple(trace.losses.double().mean(dim=0).tolist()),
-        accuracy_per_step=() if trace is None else tuple(trace.right.double().mean(dim=0).tolist()),
-        outside_ball=outcome.effort.outside_ball,
-        unconfirmed=outcome.effort.unconfirmed,
+        accuracy_per_step=() if trace is None else tuple(trace.correct.double().mean(dim=0).tolist()),
+        outside_ball=result.counts.outside_ball,
+        unconfirmed=result.counts.unconfirmed,
         correct_after_rounding=correct_after_rounding,
-        mean_distance=float(outcome.distances[outcome.broken].mean()) if bool(outcome.broken.any()) else 0.0,
-        forward_equivalents=(outcome.effort.forwards + outcome.effort.backwards) / n,
-        precision=outcome.precision,
-        seconds=outcome.seconds,
+        mean_distance=float(result.distances[result.broken].mean()) if bool(result.broken.any()) else 0.0,
+        forward_equivalents=(result.counts.forwards + result.counts.backwards) / n,
+        precision=result.precision,
+        seconds=result.seconds,
         per_sample=per_sample,
     )
 
 
-def count_right_after_rounding(
-    model: nn.Module, dataset: ImageDataset, outcome: Outcome, *, batch_size: int = 256
+def count_correct_after_rounding(
+    model: nn.Module, dataset: ImageDataset, result: AttackResult, *, batch_size: int = 256
 ) -> int:
     """How many samples are right once each adversarial image is rounded to 8 bits, as a file would store it.
 
     Only samples that were right before can be right; rounding to the nearest of 256 levels is not projected again.
     """
     device, dtype = device_of(model), dtype_of(model)
-    rows = (outcome.clean_right & ~outcome.robust).nonzero()[:, 0]
+    rows = (result.clean_correct & ~result.robust).nonzero()[:, 0]
     recovered = 0
     with preserved(model, training=False), torch.inference_mode():
         layout = preferred_layout(model, dataset)
         for part in torch.split(rows, batch_size):
-            bytes_ = outcome.adversarial[part].clamp(0, 1).mul(255).round().to(torch.uint8)
+            bytes_ = result.adversarial[part].clamp(0, 1).mul(255).round().to(torch.uint8)
             images = to_unit_range(bytes_.to(device), dtype).contiguous(memory_format=layout)
-            recovered += int((model(images).argmax(dim=1).cpu() == outcome.labels[part]).sum())
-    return int(outcome.robust.sum()) + recovered
+            recovered += int((model(images).argmax(dim=1).cpu() == result.labels[part]).sum())
+    return int(result.robust.sum()) + recovered
 
 
 def measure_epsilon_curve(
@@ -180,7 +182,7 @@ def measure_epsilon_curve(
     *,
     epsilons: Sequence[float] = EPSILONS,
     norm: Norm = "linf",
-    attack: str | Attack = "pgd",
+    attack: str | AttackOptions = "pgd",
     steps: int | None = None,
     seed: int = 0,
     batch_size: int = 256,
@@ -241,7 +243,7 @@ def _climb(
     dataset: ImageDataset,
     known: Predictions,
     *,
-    options: Attack,
+    options: AttackOptions,
     epsilons: Sequence[float],
     norm: Norm,
     seed: int,
@@ -254,7 +256,7 @@ def _climb(
         rows = minimal.isinf().nonzero()[:, 0]
         if len(rows) == 0:
             break
-        outcome = _attack_dataset(
+        result = _attack_dataset(
             model,
             dataset.subset(rows),
             options=options,
@@ -266,7 +268,7 @@ def _climb(
             clean=Predictions(known.logits[rows], known.labels[rows], 0.0),
             on_step=None,
         )
-        minimal[rows[~outcome.robust]] = epsilon
+        minimal[rows[~result.robust]] = epsilon
     return minimal
 
 
@@ -275,7 +277,7 @@ def _search_nearest(
     dataset: ImageDataset,
     known: Predictions,
     *,
-    options: Attack,
+    options: AttackOptions,
     epsilons: Sequence[float],
     norm: Norm,
     seed: int,
@@ -283,7 +285,7 @@ def _search_nearest(
     precision: Precision | str,
 ) -> Tensor:
     """float64 (N,): the distance of the nearest adversarial image found, from one run for every epsilon."""
-    outcome = _attack_dataset(
+    result = _attack_dataset(
         model,
         dataset,
         options=options,
@@ -296,4 +298,4 @@ def _search_nearest(
         on_step=None,
     )
     slack = Threat(norm=norm).geometry.slack(dataset.images[0].numel())
-    return torch.where(known.correct, (outcome.distances - slack).clamp_min(0.0), 0.0)
+    return torch.where(known.correct, (result.distances - slack).clamp_min(0.0), 0.0)

@@ -10,21 +10,21 @@ from typing import Literal, cast
 import torch
 from torch import Tensor, nn
 
-from assay.attacks.batch import Answer, Lanes, nearness, succeeds
-from assay.attacks.losses import Loss
-from assay.attacks.surrogate import Rounded, fold_batch_norm, round_to_bfloat16
+from assay.attacks.batch import ActiveBatch, ModelOutput, succeeds, success_margin
+from assay.attacks.losses import AttackLoss
+from assay.attacks.surrogate import Bf16Surrogate, fold_batch_norm, make_bf16_surrogate
 from assay.attacks.threat import Threat
 from assay.errors import ModelError
 from assay.evaluate import call, check_logits
 from assay.records.attack import Precision
 from assay.runtime import dtype_of, preserved
 
-Answering = Callable[[Tensor], Tensor]  # images (B, C, H, W) to logits (B, K)
+Forward = Callable[[Tensor], Tensor]  # images (B, C, H, W) to logits (B, K)
 PADDED = 8  # images in a batch for a model that cannot take fewer
 
 
 @dataclass(eq=False)
-class Effort:
+class QueryCounts:
     """What an attack cost and what it met on the way, in samples.
 
     ``forwards`` and ``backwards`` count images through the network (a backward pass to the input costs about one
@@ -44,111 +44,114 @@ class Effort:
 
 @dataclass(eq=False)
 class Network:
-    """``fast`` answers the attack, ``model`` (the user's own, untouched) has the last word.
+    """``folded`` is used for the search; ``original``, the user's own model, verifies every success.
 
-    ``folded`` counts the BatchNorm layers that ``fast`` does without; ``rounded`` is ``fast`` in bfloat16, None where
-    float32 does the search. ``average`` passes make one gradient: the
-    expectation over the randomness of a randomised model (EOT, Athalye et al. 2018). ``smallest`` is the batch below
+    ``folded_layers`` counts the BatchNorm layers folded away; ``bf16_surrogate`` is ``folded`` in bfloat16, None where
+    the search is in float32. ``eot_samples`` passes are averaged for one gradient: the expectation over the randomness of a randomised model (EOT, Athalye et al. 2018). ``smallest`` is the batch below
     which rows are repeated, 1 until a model turns out to need more.
     """
 
-    model: nn.Module
-    fast: nn.Module
+    original: nn.Module
+    folded: nn.Module
     classes: int
     layout: torch.memory_format = torch.contiguous_format
-    folded: int = 0
-    rounded: Rounded | None = None
-    average: int = 1
+    folded_layers: int = 0
+    bf16_surrogate: Bf16Surrogate | None = None
+    eot_samples: int = 1
     smallest: int = 1
-    effort: Effort = field(default_factory=Effort)
+    counts: QueryCounts = field(default_factory=QueryCounts)
 
     @property
     def note(self) -> str | None:
         """What has to be said about how the model was asked."""
         return None if self.smallest == 1 else f"the model fails on small batches: rows were repeated up to {PADDED}"
 
-    def judge(self, images: Tensor) -> Tensor:
+    def verify(self, images: Tensor) -> Tensor:
         """Logits of the untouched model, (B, K) float32."""
-        self.effort.forwards += len(images)
+        self.counts.forwards += len(images)
         with torch.no_grad():
-            return self._answer(self.model, images)
+            return self._forward(self.original, images)
 
     @property
     def precision(self) -> Literal["float32", "bfloat16"]:
         """What the search multiplies in."""
-        return "float32" if self.rounded is None else "bfloat16"
+        return "float32" if self.bf16_surrogate is None else "bfloat16"
 
-    def ask(self, lanes: Lanes, method_loss: Loss, threat: Threat, *, exact: bool = True) -> Answer:
+    def evaluate(
+        self, batch: ActiveBatch, method_loss: AttackLoss, threat: Threat, *, exact: bool = True
+    ) -> ModelOutput:
         """Logits of every candidate, and the gradient of the loss where a row wants it.
 
         Unless ``exact``, the copy in bfloat16 answers if there is one; what it cannot tell counts as broken, for the
         untouched model to decide.
         """
-        n = len(lanes)
-        rounded = None if exact else self.rounded
-        answering = self.fast if rounded is None else rounded
-        gradient = torch.zeros_like(lanes.candidate)
-        wanted = lanes.wants_gradient
+        n = len(batch)
+        bf16_surrogate = None if exact else self.bf16_surrogate
+        forward_fn = self.folded if bf16_surrogate is None else bf16_surrogate
+        gradient = torch.zeros_like(batch.iterate)
+        wanted = batch.wants_gradient
         if bool(wanted.all()):
-            logits, losses, gradient = self._differentiate(answering, lanes, method_loss)
+            logits, losses, gradient = self._gradients(forward_fn, batch, method_loss)
         elif not bool(wanted.any()):
-            logits, losses = self._evaluate(answering, lanes, method_loss)
+            logits, losses = self._losses(forward_fn, batch, method_loss)
         else:
-            logits = lanes.candidate.new_empty((n, self.classes))
-            losses = lanes.candidate.new_empty(n)
-            logits[wanted], losses[wanted], gradient[wanted] = self._differentiate(
-                answering, lanes.take(wanted), method_loss
+            logits = batch.iterate.new_empty((n, self.classes))
+            losses = batch.iterate.new_empty(n)
+            logits[wanted], losses[wanted], gradient[wanted] = self._gradients(
+                forward_fn, batch.take(wanted), method_loss
             )
-            logits[~wanted], losses[~wanted] = self._evaluate(answering, lanes.take(~wanted), method_loss)
-        broken = succeeds(logits, lanes)
-        if rounded is not None:
-            broken |= nearness(logits, lanes) > -rounded.resolution
+            logits[~wanted], losses[~wanted] = self._losses(forward_fn, batch.take(~wanted), method_loss)
+        broken = succeeds(logits, batch)
+        if bf16_surrogate is not None:
+            broken |= success_margin(logits, batch) > -bf16_surrogate.resolution
         if bool(broken.any()):
             rows = broken.nonzero()[:, 0]
-            broken[rows] = threat.contains(lanes.candidate[rows], lanes.images[rows], lanes.epsilon[rows])
-        return Answer(logits=logits, losses=losses, gradient=gradient, broken=broken)
+            broken[rows] = threat.contains(batch.iterate[rows], batch.images[rows], batch.epsilon[rows])
+        return ModelOutput(logits=logits, losses=losses, gradient=gradient, broken=broken)
 
-    def _evaluate(self, answering: Answering, lanes: Lanes, method_loss: Loss) -> tuple[Tensor, Tensor]:
-        self.effort.forwards += len(lanes)
+    def _losses(self, forward_fn: Forward, batch: ActiveBatch, method_loss: AttackLoss) -> tuple[Tensor, Tensor]:
+        self.counts.forwards += len(batch)
         with torch.no_grad():
-            logits = self._answer(answering, lanes.candidate)
-            return logits, method_loss(logits, lanes.labels, lanes.target)
+            logits = self._forward(forward_fn, batch.iterate)
+            return logits, method_loss(logits, batch.labels, batch.loss_class)
 
-    def _differentiate(self, answering: Answering, lanes: Lanes, method_loss: Loss) -> tuple[Tensor, Tensor, Tensor]:
-        self.effort.forwards += self.average * len(lanes)
-        self.effort.backwards += self.average * len(lanes)
-        self.effort.gradients += len(lanes)
-        passes = [self._pass(answering, lanes, method_loss) for _ in range(self.average)]
+    def _gradients(
+        self, forward_fn: Forward, batch: ActiveBatch, method_loss: AttackLoss
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        self.counts.forwards += self.eot_samples * len(batch)
+        self.counts.backwards += self.eot_samples * len(batch)
+        self.counts.gradients += len(batch)
+        passes = [self._pass(forward_fn, batch, method_loss) for _ in range(self.eot_samples)]
         logits, losses, gradient = passes[0]
-        if self.average > 1:
+        if self.eot_samples > 1:
             logits, losses, gradient = (torch.stack(parts).mean(dim=0) for parts in zip(*passes, strict=True))
         finite = gradient.flatten(1).isfinite().all(dim=1)
         if not bool(finite.all()):
-            self.effort.non_finite_gradients += int((~finite).sum())
+            self.counts.non_finite_gradients += int((~finite).sum())
             gradient = gradient.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
-        self.effort.zero_gradients += int((gradient.flatten(1).abs().amax(dim=1) == 0).sum())
+        self.counts.zero_gradients += int((gradient.flatten(1).abs().amax(dim=1) == 0).sum())
         return logits, losses, gradient
 
-    def _pass(self, answering: Answering, lanes: Lanes, method_loss: Loss) -> tuple[Tensor, Tensor, Tensor]:
+    def _pass(self, forward_fn: Forward, batch: ActiveBatch, method_loss: AttackLoss) -> tuple[Tensor, Tensor, Tensor]:
         """One forward and one backward pass."""
-        candidate = lanes.candidate.detach().requires_grad_()
+        iterate = batch.iterate.detach().requires_grad_()
         with torch.enable_grad():
-            logits = self._answer(answering, candidate)
-            losses = method_loss(logits, lanes.labels, lanes.target)
-        return logits.detach(), losses.detach(), self._gradient(losses, candidate)
+            logits = self._forward(forward_fn, iterate)
+            losses = method_loss(logits, batch.labels, batch.loss_class)
+        return logits.detach(), losses.detach(), self._gradient(losses, iterate)
 
-    def _gradient(self, losses: Tensor, candidate: Tensor) -> Tensor:
+    def _gradient(self, losses: Tensor, iterate: Tensor) -> Tensor:
         """∂Σℓ/∂x; zero, and noted, for a model whose output is cut off from its input."""
         if not losses.requires_grad:
-            self.effort.differentiable = False
-            return torch.zeros_like(candidate)
-        (gradient,) = torch.autograd.grad(losses.sum(), candidate, allow_unused=True)
+            self.counts.differentiable = False
+            return torch.zeros_like(iterate)
+        (gradient,) = torch.autograd.grad(losses.sum(), iterate, allow_unused=True)
         if gradient is None:
-            self.effort.differentiable = False
-            return torch.zeros_like(candidate)
+            self.counts.differentiable = False
+            return torch.zeros_like(iterate)
         return gradient
 
-    def _answer(self, network: Answering, images: Tensor) -> Tensor:
+    def _forward(self, network: Forward, images: Tensor) -> Tensor:
         """Logits (B, K) float32; a model that fails on a small batch is asked about a larger one of repeated rows."""
         n = len(images)
         batch = images if n >= self.smallest else images[torch.arange(self.smallest, device=images.device) % n]
@@ -161,19 +164,19 @@ class Network:
             if len(batch) >= PADDED:
                 raise
             self.smallest = PADDED
-            return self._answer(network, images)
+            return self._forward(network, images)
         return logits[:n].float()
 
 
 @contextmanager
-def opened(
+def open_network(
     model: nn.Module,
     example: Tensor,
     *,
     source: nn.Module | None = None,
     fold: bool = True,
     compiled: bool = False,
-    average: int = 1,
+    eot_samples: int = 1,
     precision: Precision | str = "float32",
 ) -> Iterator[Network]:
     """A :class:`Network` around ``model`` for the length of a block; the model is left as it was found.
@@ -181,7 +184,7 @@ def opened(
     ``example`` is a few images, on which the output is checked, and the folded copy (``fold``) against the original.
     ``source`` answers the attack in the place of ``model``, which keeps the last word: a transfer attack.
     ``compiled`` passes the copy through ``torch.compile``: worth its minute for long attacks. ``precision`` is what
-    :func:`assay.attacks.surrogate.round_to_bfloat16` takes. Raises
+    :func:`assay.attacks.surrogate.make_bf16_surrogate` takes. Raises
     :class:`ModelError` when the model cannot take the images or does not return one row of logits a sample.
     """
     with ExitStack() as stack:
@@ -191,22 +194,32 @@ def opened(
                 for parameter in opened_model.parameters():
                     parameter.requires_grad_(False)
         width = _width(model, example[:PADDED])
-        answering = model if source is None else source
-        if _width(answering, example[:PADDED]) != width:
+        forward_fn = model if source is None else source
+        if _width(forward_fn, example[:PADDED]) != width:
             raise ModelError("source", expected=f"logits (N, {width}) as the model has", got="another width")
-        layout = _layout(answering, example[:PADDED])
+        layout = _layout(forward_fn, example[:PADDED])
         if layout != _layout(model, example[:PADDED]):
             layout = torch.contiguous_format
-        fast, folded = fold_batch_norm(answering, example.contiguous(memory_format=layout)) if fold else (answering, 0)
-        if layout == torch.channels_last and folded:
-            fast = fast.to(memory_format=torch.channels_last)
+        folded, layers = (
+            fold_batch_norm(forward_fn, example.contiguous(memory_format=layout)) if fold else (forward_fn, 0)
+        )
+        if layout == torch.channels_last and layers:
+            folded = folded.to(memory_format=torch.channels_last)
         given = example.contiguous(memory_format=layout)
-        rounded = round_to_bfloat16(fast, given, precision=precision, classes=width)
+        bf16_surrogate = make_bf16_surrogate(folded, given, precision=precision, classes=width)
         if compiled:
-            fast = cast(nn.Module, torch.compile(fast))
-            rounded = rounded and replace(rounded, model=cast(nn.Module, torch.compile(rounded.model)))
+            folded = cast(nn.Module, torch.compile(folded))
+            bf16_surrogate = bf16_surrogate and replace(
+                bf16_surrogate, model=cast(nn.Module, torch.compile(bf16_surrogate.model))
+            )
         yield Network(
-            model=model, fast=fast, classes=width, layout=layout, folded=folded, rounded=rounded, average=average
+            original=model,
+            folded=folded,
+            classes=width,
+            layout=layout,
+            folded_layers=layers,
+            bf16_surrogate=bf16_surrogate,
+            eot_samples=eot_samples,
         )
 
 

@@ -15,28 +15,29 @@ from assay.options import Options
 
 
 @dataclass(frozen=True)
-class Plan:
+class AttackPlan:
     """Methods in the order they run, each on the samples that withstood the ones before; notes to be said aloud.
 
-    With a ``tolerance`` the methods from ``optional_from`` on run only until :class:`Patience` says that one more of
-    them would hardly change the result. ``gives_up`` lets a search leave a sample that :class:`Pace` calls hopeless.
+    With a ``tolerance`` the methods from ``optional_from`` on run only until :class:`EarlyStoppingByYield` finds that one
+    more of them would hardly change the result. With ``early_stopping`` a search leaves the samples for which
+    :class:`EarlyStoppingByProgress` predicts no success.
     """
 
     methods: tuple[Method[Any], ...]
     notes: tuple[str, ...] = ()
     tolerance: float | None = None
     optional_from: int = 0
-    gives_up: bool = False
+    early_stopping: bool = False
 
 
-class Attack(Options):
+class AttackOptions(Options):
     """An attack and its options. ``constrained`` is False for one that keeps to no ball."""
 
     name: ClassVar[str]
     constrained: ClassVar[bool] = True
 
     @abstractmethod
-    def plan(self, threat: Threat, *, classes: int, seed: int) -> Plan:
+    def plan(self, threat: Threat, *, classes: int, seed: int) -> AttackPlan:
         """The methods for this threat and number of classes."""
 
     def describe(self, threat: Threat) -> tuple[int, float | None, int]:

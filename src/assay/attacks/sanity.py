@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from assay.attacks.engine import attack
-from assay.attacks.methods.ensembles import ApgdT, SquareSearch
-from assay.attacks.methods.gradient import Fgsm, Pgd
-from assay.attacks.network import opened
-from assay.attacks.options import Attack
-from assay.attacks.result import Outcome
+from assay.attacks.methods.ensembles import APGDT, Square
+from assay.attacks.methods.gradient import FGSM, PGD
+from assay.attacks.network import open_network
+from assay.attacks.options import AttackOptions
+from assay.attacks.result import AttackResult
 from assay.data.dataset import ImageDataset, to_unit_range
 from assay.records.attack import AttackSanity, Norm, SanityCheck
 from assay.runtime import device_of, dtype_of, preserved
@@ -74,7 +74,7 @@ class _Bench:
         """How far two accuracies may lie apart and be taken for equal."""
         return max(POINTS, 1 / len(self.data))
 
-    def run(self, options: Attack, *, epsilon: float | None = None) -> Outcome:
+    def run(self, options: AttackOptions, *, epsilon: float | None = None) -> AttackResult:
         return attack(
             self.model,
             self.images,
@@ -195,12 +195,12 @@ def _dead(bench: _Bench, loss: Callable[[Tensor, Tensor], Tensor]) -> tuple[Tens
     """bool (N,): a gradient that is zero or not finite; and whether there was a graph at all."""
     dead: list[Tensor] = []
     connected = True
-    with opened(bench.model, bench.images[:2], fold=False) as network, torch.enable_grad():
+    with open_network(bench.model, bench.images[:2], fold=False) as network, torch.enable_grad():
         for images, labels in zip(
             torch.split(bench.images, bench.batch_size), torch.split(bench.labels, bench.batch_size), strict=True
         ):
             asked = images.detach().requires_grad_()
-            value = loss(network.model(asked).float(), labels)
+            value = loss(network.original(asked).float(), labels)
             gradient = None
             if value.requires_grad:
                 (gradient,) = torch.autograd.grad(value, asked, allow_unused=True)
@@ -215,9 +215,9 @@ def _dead(bench: _Bench, loss: Callable[[Tensor, Tensor], Tensor]) -> tuple[Tens
 def _attacks(bench: _Bench) -> Iterator[SanityCheck]:
     """Whether attacks behave as attacks do on a model that hides nothing."""
     chance = 1 / len(bench.data.classes)
-    one = bench.run(Fgsm())
-    many = bench.run(Pgd(steps=_STEPS))
-    right = one.clean_right
+    one = bench.run(FGSM())
+    many = bench.run(PGD(steps=_STEPS))
+    right = one.clean_correct
     if not bool(right.any()):
         return
     excess = _share(many.robust) - _share(one.robust)
@@ -227,7 +227,7 @@ def _attacks(bench: _Bench) -> Iterator[SanityCheck]:
         limit=bench.equal,
         detail=f"one step leaves {_percent(_share(one.robust))}, {_STEPS} steps leave {_percent(_share(many.robust))}",
     )
-    wider = bench.run(Pgd(steps=_STEPS), epsilon=2 * bench.epsilon)
+    wider = bench.run(PGD(steps=_STEPS), epsilon=2 * bench.epsilon)
     rise = _share(wider.robust) - _share(many.robust)
     yield SanityCheck(
         name="rises with epsilon",
@@ -235,14 +235,14 @@ def _attacks(bench: _Bench) -> Iterator[SanityCheck]:
         limit=bench.equal,
         detail=f"{_percent(_share(many.robust))} left at epsilon, {_percent(_share(wider.robust))} at twice epsilon",
     )
-    huge = _share(bench.run(Pgd(steps=_STEPS), epsilon=_unbounded(bench)).robust)
+    huge = _share(bench.run(PGD(steps=_STEPS), epsilon=_unbounded(bench)).robust)
     yield SanityCheck(
         name="survives any epsilon",
         value=huge,
         limit=chance,
         detail=f"{_percent(huge)} left where any image is allowed; chance is {_percent(chance)}",
     )
-    more = bench.run(Pgd(steps=2 * _STEPS, restarts=2))
+    more = bench.run(PGD(steps=2 * _STEPS, restarts=2))
     gained = _share(many.robust) - _share(more.robust)
     yield SanityCheck(
         name="more steps help",
@@ -250,7 +250,7 @@ def _attacks(bench: _Bench) -> Iterator[SanityCheck]:
         limit=2 * bench.equal,
         detail=f"twice the steps and restarts break another {_percent(gained)}",
     )
-    blind = bench.run(SquareSearch(queries=bench.queries))
+    blind = bench.run(Square(queries=bench.queries))
     missed = _share(~blind.robust & many.robust & right)
     yield SanityCheck(
         name="black box beats white box",
@@ -258,7 +258,7 @@ def _attacks(bench: _Bench) -> Iterator[SanityCheck]:
         limit=bench.equal,
         detail=f"a search without gradients breaks {_percent(missed)} that {_STEPS} gradient steps do not",
     )
-    strong = bench.run(ApgdT(steps=50, targets=3))
+    strong = bench.run(APGDT(steps=50, n_target_classes=3))
     together = _share(many.robust & blind.robust & strong.robust)
     distance = _share(many.robust) - together
     yield SanityCheck(
@@ -268,7 +268,7 @@ def _attacks(bench: _Bench) -> Iterator[SanityCheck]:
         detail=f"PGD leaves {_percent(_share(many.robust))}, all attacks together {_percent(together)}",
     )
     yield _still_climbing(many)
-    outside = max(outcome.effort.outside_ball for outcome in (one, many, wider, blind, strong))
+    outside = max(result.counts.outside_ball for result in (one, many, wider, blind, strong))
     yield SanityCheck(
         name="outside the ball",
         value=float(outside),
@@ -277,9 +277,9 @@ def _attacks(bench: _Bench) -> Iterator[SanityCheck]:
     )
 
 
-def _still_climbing(outcome: Outcome) -> SanityCheck:
+def _still_climbing(result: AttackResult) -> SanityCheck:
     """How much the mean loss of the samples that still stand rose over the last fifth of the steps."""
-    trace, standing = outcome.trace, outcome.robust
+    trace, standing = result.trace, result.robust
     value, detail = None, "nothing stands"
     if trace is not None and bool(standing.any()):
         losses = trace.losses.cpu()[standing].double().mean(dim=0)

@@ -121,7 +121,7 @@ BFLOAT16_TOLERANCE = 0.02  # of the range of the logits: what bfloat16 may do to
 
 
 @dataclass(frozen=True, eq=False)
-class Rounded:
+class Bf16Surrogate:
     """``model`` answers under autocast; margins that differ by less than ``resolution`` are equal to it."""
 
     model: nn.Module
@@ -142,7 +142,9 @@ class _FullLinear(nn.Linear):
             return super().forward(x.float())
 
 
-def round_to_bfloat16(model: nn.Module, example: Tensor, *, precision: Precision | str, classes: int) -> Rounded | None:
+def make_bf16_surrogate(
+    model: nn.Module, example: Tensor, *, precision: Precision | str, classes: int
+) -> Bf16Surrogate | None:
     """``model`` in bfloat16 if ``precision`` asks for it; None where float32 is to do.
 
     ``auto`` takes bfloat16 for a convolutional float32 network of at least :data:`SMALLEST` parameters on a device that
@@ -194,14 +196,14 @@ def _convert(model: nn.Module, example: Tensor, *, classes: int) -> nn.Module:
     return converted
 
 
-def _measure(converted: nn.Module, model: nn.Module, example: Tensor) -> Rounded:
+def _measure(converted: nn.Module, model: nn.Module, example: Tensor) -> Bf16Surrogate:
     """The largest change of a difference of two logits of one image, on ``example``."""
-    rounded = Rounded(converted, 0.0)
+    rounded = Bf16Surrogate(converted, 0.0)
     with torch.no_grad():
         moved = rounded(example).double() - model(example).double()
     if not bool(moved.isfinite().all()):
         raise ValueError("its logits are not finite")
-    return Rounded(converted, float((moved.amax(dim=1) - moved.amin(dim=1)).max()))
+    return Bf16Surrogate(converted, float((moved.amax(dim=1) - moved.amin(dim=1)).max()))
 
 
 def _range(model: nn.Module, example: Tensor) -> float:

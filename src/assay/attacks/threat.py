@@ -173,7 +173,7 @@ GEOMETRIES: Mapping[Norm, Geometry] = MappingProxyType({"linf": _Linf(), "l2": _
 
 @dataclass(frozen=True)
 class Threat:
-    """All images within ``epsilon`` of the original in ``norm``, inside the ``box`` of valid pixel values.
+    """All images within ``epsilon`` of the original in ``norm``, inside the ``bounds`` of valid pixel values.
 
     ``constrained=False`` drops the ball and keeps the box; ``epsilon`` is then the size of a step.
     Raises :class:`OptionError` for an epsilon that is negative or not finite, an unknown norm, or an empty box.
@@ -181,7 +181,7 @@ class Threat:
 
     norm: Norm = "linf"
     epsilon: float = 8 / 255
-    box: tuple[float, float] = (0.0, 1.0)
+    bounds: tuple[float, float] = (0.0, 1.0)
     constrained: bool = True
 
     def __post_init__(self) -> None:
@@ -189,8 +189,8 @@ class Threat:
             raise OptionError("norm", expected=f"one of {', '.join(GEOMETRIES)}", got=repr(self.norm))
         if not 0 <= self.epsilon < float("inf"):
             raise OptionError("epsilon", expected="a finite number of at least 0, in pixel units", got=self.epsilon)
-        if not self.box[0] < self.box[1]:
-            raise OptionError("box", expected="low < high", got=self.box)
+        if not self.bounds[0] < self.bounds[1]:
+            raise OptionError("bounds", expected="low < high", got=self.bounds)
 
     @property
     def geometry(self) -> Geometry:
@@ -199,22 +199,22 @@ class Threat:
 
     def clip(self, images: Tensor) -> Tensor:
         """Into the box."""
-        return images.clamp(*self.box)
+        return images.clamp(*self.bounds)
 
-    def project(self, candidates: Tensor, images: Tensor, epsilon: Tensor) -> Tensor:
+    def project(self, iterates: Tensor, images: Tensor, epsilon: Tensor) -> Tensor:
         """Into ball and box, as ``images`` lie in the box."""
-        low, high = self.box[0] - images, self.box[1] - images
-        return self.clip(images + self.geometry.confine(candidates - images, epsilon, low, high))
+        low, high = self.bounds[0] - images, self.bounds[1] - images
+        return self.clip(images + self.geometry.confine(iterates - images, epsilon, low, high))
 
-    def distance(self, candidates: Tensor, images: Tensor) -> Tensor:
+    def distance(self, iterates: Tensor, images: Tensor) -> Tensor:
         """‖x′ − x‖ of each sample in float64, (B,)."""
-        return self.geometry.distance(candidates.double() - images.double())
+        return self.geometry.distance(iterates.double() - images.double())
 
-    def contains(self, candidates: Tensor, images: Tensor, epsilon: Tensor) -> Tensor:
+    def contains(self, iterates: Tensor, images: Tensor, epsilon: Tensor) -> Tensor:
         """bool (B,): inside the box and, by float64, inside the ball up to what storing float32 pixels costs."""
-        flat = candidates.flatten(1)
-        inside = ((flat >= self.box[0]) & (flat <= self.box[1])).all(dim=1)
+        flat = iterates.flatten(1)
+        inside = ((flat >= self.bounds[0]) & (flat <= self.bounds[1])).all(dim=1)
         if not self.constrained:
             return inside
         bound = epsilon.double() + self.geometry.slack(images.shape[1:].numel())
-        return inside & (self.distance(candidates, images) <= bound)
+        return inside & (self.distance(iterates, images) <= bound)

@@ -11,7 +11,8 @@ from torch import nn
 
 from assay.attacks.examples import describe_attack, pick_gallery, pick_samples
 from assay.attacks.measure import RobustnessMeasurement, measure_epsilon_curve, measure_robust_accuracy
-from assay.attacks.methods.gradient import Attack, Fgsm, Pgd, RandomNoise, SignedSteps
+from assay.attacks.methods.gradient import FGSM, PGD, Noise, SignedSteps
+from assay.attacks.options import AttackOptions
 from assay.attacks.sanity import measure_attack_sanity
 from assay.data.dataset import ImageDataset
 from assay.diagnostics.batchnorm import audit_normalization
@@ -145,8 +146,8 @@ def _accuracy(bench: Bench) -> Iterator[Record]:
 
 
 def _attacks(bench: Bench) -> Iterator[Record]:
-    patient = Pgd(steps=bench.budget.steps, restarts=bench.budget.restarts)
-    for attack in (Fgsm(), patient, SignedSteps(), RandomNoise(draws=5)):
+    patient = PGD(steps=bench.budget.steps, restarts=bench.budget.restarts)
+    for attack in (FGSM(), patient, SignedSteps(), Noise(draws=5)):
         measurement = _attack(bench, attack)
         yield measurement.record
         if attack is patient:
@@ -155,7 +156,7 @@ def _attacks(bench: Bench) -> Iterator[Record]:
             yield pick_samples(measurement, bench.attacked, shown=bench.budget.pictured)
 
 
-def _attack(bench: Bench, attack: Attack) -> RobustnessMeasurement:
+def _attack(bench: Bench, attack: AttackOptions) -> RobustnessMeasurement:
     return measure_robust_accuracy(
         bench.model, bench.attacked, attack=attack, epsilon=EPSILON, seed=bench.seed, clean=bench.known
     )
@@ -174,7 +175,7 @@ def _attack_sanity(bench: Bench) -> Iterator[Record]:
 
 def _epsilon_curve(bench: Bench) -> Iterator[Record]:
     yield measure_epsilon_curve(
-        bench.model, bench.attacked, attack=Pgd(steps=CURVE_STEPS), seed=bench.seed, clean=bench.known
+        bench.model, bench.attacked, attack=PGD(steps=CURVE_STEPS), seed=bench.seed, clean=bench.known
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from assay.attacks.measure import measure_epsilon_curve, measure_robust_accuracy
-from assay.attacks.methods.gradient import Pgd, SignedSteps
+from assay.attacks.methods.gradient import PGD, SignedSteps
 from assay.claims.claim import Claim, Settings
 from assay.claims.subjects import trained_network
 from assay.diagnostics.batches import spread
@@ -23,14 +23,14 @@ def measure(settings: Settings) -> Evidence:
     found = measure_robust_accuracy(
         network.model, images, attack=SignedSteps(steps=STEPS), epsilon=EPSILON, seed=settings.seed
     )
-    trace = found.outcome.trace
+    trace = found.result.trace
     assert trace is not None
-    right = 100 * trace.right.double()  # (N, steps + 1)
+    right = 100 * trace.correct.double()  # (N, steps + 1)
     clean, one, five = (float(right[:, step].mean()) for step in (0, 1, STEPS))
     curve = measure_epsilon_curve(
         network.model,
         spread(network.test, settings.pick(tiny=40, quick=200, full=1000)),
-        attack=Pgd(steps=settings.pick(tiny=2, quick=10, full=20)),
+        attack=PGD(steps=settings.pick(tiny=2, quick=10, full=20)),
         seed=settings.seed,
     )
     return Evidence(
@@ -46,7 +46,7 @@ def measure(settings: Settings) -> Evidence:
                 mark="line",
                 x=Axis(title="signed steps of 8/255"),
                 y=Axis(title="accuracy, %"),
-                points=tuple(_point(step, trace.right[:, step]) for step in range(STEPS + 1)),
+                points=tuple(_point(step, trace.correct[:, step]) for step in range(STEPS + 1)),
                 references=(Reference(y=QUARTER, name="a quarter"),),
                 note="Band: 95 % interval over the images.",
             ),

@@ -5,8 +5,8 @@ from __future__ import annotations
 from torch import Tensor
 
 from assay.attacks.measure import measure_robust_accuracy
-from assay.attacks.methods.gradient import RandomNoise, SignedSteps
-from assay.attacks.options import Attack
+from assay.attacks.methods.gradient import Noise, SignedSteps
+from assay.attacks.options import AttackOptions
 from assay.claims.claim import Claim, Settings
 from assay.claims.rule import interval
 from assay.claims.subjects import Network, trained_network
@@ -24,7 +24,7 @@ def measure(settings: Settings) -> Evidence:
     """Loss and answers of each image after one signed step, and after the worst of 20 random points of its ball."""
     network = trained_network(settings)
     images = spread(network.test, settings.pick(tiny=40, quick=300, full=2000))
-    attacks: dict[str, Attack] = {GRADIENT: SignedSteps(steps=1), NOISE: RandomNoise(draws=DRAWS)}
+    attacks: dict[str, AttackOptions] = {GRADIENT: SignedSteps(steps=1), NOISE: Noise(draws=DRAWS)}
     losses, wrong, points = {}, {}, []
     for size in EPSILONS:
         for name, attack in attacks.items():
@@ -74,13 +74,13 @@ def measure(settings: Settings) -> Evidence:
 
 
 def _after(
-    network: Network, images: ImageDataset, attack: Attack, *, epsilon: float, seed: int
+    network: Network, images: ImageDataset, attack: AttackOptions, *, epsilon: float, seed: int
 ) -> tuple[Tensor, Tensor]:
     """float64 (N,) each: by how much the loss rose at its worst step, and whether the image was broken."""
-    outcome = measure_robust_accuracy(network.model, images, attack=attack, epsilon=epsilon, seed=seed).outcome
-    assert outcome.trace is not None
-    rise = outcome.trace.losses.amax(dim=1) - outcome.trace.losses[:, 0]
-    return rise.double(), (outcome.clean_right & ~outcome.robust).double()
+    result = measure_robust_accuracy(network.model, images, attack=attack, epsilon=epsilon, seed=seed).result
+    assert result.trace is not None
+    rise = result.trace.losses.amax(dim=1) - result.trace.losses[:, 0]
+    return rise.double(), (result.clean_correct & ~result.robust).double()
 
 
 ATTACK_RANDOM = Claim(

@@ -20,7 +20,7 @@ def measure(settings: Settings) -> Evidence:
     found = measure_robust_accuracy(
         network.model, images, attack=SignedSteps(steps=STEPS), epsilon=EPSILON, seed=settings.seed
     )
-    trace = found.outcome.trace
+    trace = found.result.trace
     assert trace is not None
     losses = trace.losses.double()  # (N, steps + 1)
     rises = losses.diff(dim=1)

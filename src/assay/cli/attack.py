@@ -146,12 +146,12 @@ def attack(
                 epsilon=threat.epsilon,
                 seed=seed,
                 batch_size=batch_size,
-                average=average,
+                eot_samples=average,
                 precision=precision,
-                target=aim,
+                target_class=aim,
                 on_step=progress.show,
             )
-            notes, record = measured.outcome.notes, measured.record
+            notes, record = measured.result.notes, measured.record
         else:
             done = run_campaign(
                 network,
@@ -162,7 +162,7 @@ def attack(
                 epsilon=threat.epsilon,
                 seed=seed,
                 batch_size=batch_size,
-                average=average,
+                eot_samples=average,
                 precision=precision,
                 block=block if part is None else min(block, -(-len(dataset) // part.count)),
                 stop_at=stop_at,
@@ -235,7 +235,7 @@ def _take_apart(measured: RobustnessMeasurement, dataset: ImageDataset, console:
     from assay.attacks import describe_attack
     from assay.report.terminal.attack import print_anatomy
 
-    if not bool(measured.outcome.broken.any()):
+    if not bool(measured.result.broken.any()):
         return []
     anatomy = describe_attack(measured, dataset)
     print_anatomy(anatomy, console)

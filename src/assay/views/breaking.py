@@ -12,7 +12,7 @@ from torch import Tensor
 from assay.attacks.examples import magnification
 from assay.attacks.measure import measure_robust_accuracy
 from assay.attacks.methods import find_attack
-from assay.attacks.options import Attack
+from assay.attacks.options import AttackOptions
 from assay.data.dataset import to_unit_range
 from assay.errors import OptionError
 from assay.options import Options
@@ -49,7 +49,7 @@ class AttackChoice(Options):
     steps: int = Field(default=10, ge=1)
     seed: int = 0
 
-    def prepare(self) -> Attack:
+    def prepare(self) -> AttackOptions:
         """The engine's options; :class:`OptionError` for an attack that is not offered here."""
         if self.attack not in OFFERED:
             raise OptionError("attack", expected=f"one of {', '.join(OFFERED)}", got=repr(self.attack))
@@ -147,7 +147,7 @@ def farthest(norm: Norm, picture: Picture) -> float:
 def _run(
     subject: Subject,
     picture: Picture,
-    attack: Attack,
+    attack: AttackOptions,
     *,
     norm: Norm,
     epsilon: float,
@@ -163,10 +163,10 @@ def _run(
             )
         except OutOfTimeError as error:
             raise OutOfTimeError(f"{attack.name} was {error}: not broken so far; try fewer steps") from None
-    outcome, record = measured.outcome, measured.record
+    result, record = measured.result, measured.record
     clean = to_unit_range(asked.images[0])
-    adversarial = outcome.adversarial[0]
-    broken = bool(outcome.broken[0])
+    adversarial = result.adversarial[0]
+    broken = bool(result.broken[0])
     moved = broken or not attack.constrained
     delta = (adversarial if moved else clean) - clean
     factor = magnification(delta)
@@ -179,17 +179,17 @@ def _run(
         norm=norm,
         epsilon=None if smallest else epsilon,
         words=words,
-        before=tuple(outcome.clean_logits[0].softmax(dim=0).tolist()),
-        after=tuple(outcome.logits[0].softmax(dim=0).tolist()),
+        before=tuple(result.clean_logits[0].softmax(dim=0).tolist()),
+        after=tuple(result.logits[0].softmax(dim=0).tolist()),
         adversarial=adversarial if moved else clean,
         perturbation=(0.5 + factor * delta).clamp(0, 1),
         magnified=factor,
         broken=broken,
-        already_wrong=not bool(outcome.clean_right[0]),
-        distance=float(outcome.distances[0]) if broken else None,
+        already_wrong=not bool(result.clean_correct[0]),
+        distance=float(result.distances[0]) if broken else None,
         losses=record.loss_per_step,
         passes=record.forward_equivalents,
         seconds=record.seconds,
         survives_rounding=record.correct_after_rounding == 0 if broken else None,
-        notes=outcome.notes,
+        notes=result.notes,
     )

@@ -6,26 +6,26 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
-from assay.attacks.methods.ensembles import Adaptive, ApgdCe, ApgdT, FabT, MinimumNorm, SquareSearch, Standard
+from assay.attacks.methods.ensembles import APGD, APGDT, FAB, AdaptiveAttack, MinimumNorm, Square, StandardAttack
 from assay.attacks.methods.external import Transfer
-from assay.attacks.methods.gradient import Fgsm, Pgd, RandomNoise, SignedSteps, Transforms
-from assay.attacks.options import Attack
+from assay.attacks.methods.gradient import FGSM, PGD, Noise, SignedSteps, Transforms
+from assay.attacks.options import AttackOptions
 from assay.errors import OptionError
 
-PRESETS: Mapping[str, type[Attack]] = MappingProxyType(
+PRESETS: Mapping[str, type[AttackOptions]] = MappingProxyType(
     {
         preset.name: preset
         for preset in (
-            Fgsm,
-            Pgd,
+            FGSM,
+            PGD,
             SignedSteps,
-            RandomNoise,
-            ApgdCe,
-            ApgdT,
-            FabT,
-            SquareSearch,
-            Standard,
-            Adaptive,
+            Noise,
+            APGD,
+            APGDT,
+            FAB,
+            Square,
+            StandardAttack,
+            AdaptiveAttack,
             MinimumNorm,
             Transforms,
             Transfer,
@@ -34,16 +34,16 @@ PRESETS: Mapping[str, type[Attack]] = MappingProxyType(
 )
 
 
-def find_attack(name: str | Attack, options: Mapping[str, Any] | None = None) -> Attack:
+def find_attack(name: str | AttackOptions, options: Mapping[str, Any] | None = None) -> AttackOptions:
     """The preset of that name with ``options`` set; :class:`OptionError` names what there is, or the wrong option.
 
     Options that were made already are handed back.
     """
-    if isinstance(name, Attack):
+    if isinstance(name, AttackOptions):
         return name
     if not isinstance(name, str):
         got = f"the class {name.__name__}" if isinstance(name, type) else type(name).__name__
-        raise OptionError("attack", expected="a name, or options such as Pgd(steps=20)", got=got)
+        raise OptionError("attack", expected="a name, or options such as PGD(steps=20)", got=got)
     if name not in PRESETS:
         raise OptionError("attack", expected=f"one of {', '.join(PRESETS)}", got=repr(name))
     return PRESETS[name].parse(dict(options or {}), where=name)

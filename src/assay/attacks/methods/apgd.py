@@ -8,8 +8,8 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from assay.attacks.batch import Answer, Keeps, Lanes, Samples, lane_fields
-from assay.attacks.losses import Loss, cross_entropy
+from assay.attacks.batch import ActiveBatch, Keeps, ModelOutput, Samples, initial_fields
+from assay.attacks.losses import AttackLoss, cross_entropy
 from assay.attacks.threat import Threat, column
 
 _MOMENTUM = 0.75  # α of the paper: the share of the new step
@@ -17,10 +17,10 @@ _RISES = 0.75  # ρ of the paper: below this share of rising steps the step size
 
 
 @dataclass(eq=False)
-class ApgdLanes(Lanes):
+class ApgdBatch(ActiveBatch):
     """Lanes with what Auto-PGD remembers of each row.
 
-    ``previous`` is the image before ``candidate``; ``best`` the image of the largest loss so far, with its gradient
+    ``previous`` is the image before ``iterate``; ``best`` the image of the largest loss so far, with its gradient
     and loss; ``rises`` counts the steps since the last checkpoint that raised the loss; ``checked`` is the best loss
     at that checkpoint and ``halved`` whether it halved the step.
     """
@@ -37,7 +37,7 @@ class ApgdLanes(Lanes):
 
 
 @dataclass(frozen=True)
-class Apgd:
+class ApgdMethod:
     """Auto-PGD (Croce & Hein 2020, algorithm 1) with its own defaults: first step 2ε, α = 0.75, ρ = 0.75.
 
     x⁽ᵏ⁺¹⁾ = Π(x⁽ᵏ⁾ + α(z − x⁽ᵏ⁾) + (1 − α)(x⁽ᵏ⁾ − x⁽ᵏ⁻¹⁾)), z = Π(x⁽ᵏ⁾ + η·d). At checkpoints the step η halves, and
@@ -48,7 +48,7 @@ class Apgd:
 
     name: str
     steps: int = 100
-    loss: Loss = cross_entropy
+    loss: AttackLoss = cross_entropy
     rank: int | None = None
     seed: int = 0
     stream: int = 0
@@ -67,19 +67,19 @@ class Apgd:
             period = max(period - shorter, shortest)
         return tuple(periods)
 
-    def begin(self, samples: Samples, threat: Threat) -> ApgdLanes:
+    def begin(self, samples: Samples, threat: Threat) -> ApgdBatch:
         """A random point on the border of the ball."""
         noise = threat.geometry.sample(samples.ids, self.seed, 0xA9, self.stream, self.rank or 0, like=samples.images)
         size = threat.geometry.distance(noise).clamp_min(torch.finfo(noise.dtype).tiny)
         moved = samples.images + column(samples.epsilon / size) * noise
-        candidate = threat.project(moved, samples.images, samples.epsilon)
+        iterate = threat.project(moved, samples.images, samples.epsilon)
         unseen = torch.full_like(samples.epsilon, -torch.inf)
-        fields = lane_fields(samples, candidate=candidate, rank=self.rank)
-        return ApgdLanes(
+        fields = initial_fields(samples, iterate=iterate, rank=self.rank)
+        return ApgdBatch(
             **fields,
-            previous=candidate,
-            best=candidate,
-            best_gradient=torch.zeros_like(candidate),
+            previous=iterate,
+            best=iterate,
+            best_gradient=torch.zeros_like(iterate),
             best_loss=unseen,
             last_loss=torch.full_like(samples.epsilon, torch.inf),
             step_size=2.0 * samples.epsilon,
@@ -88,40 +88,40 @@ class Apgd:
             halved=torch.ones_like(samples.index, dtype=torch.bool),
         )
 
-    def advance(self, lanes: ApgdLanes, answer: Answer, threat: Threat) -> ApgdLanes:
+    def advance(self, batch: ApgdBatch, output: ModelOutput, threat: Threat) -> ApgdBatch:
         """Remember the best, adapt the step at a checkpoint, and move."""
-        better = answer.losses > lanes.best_loss
-        lanes.best = torch.where(column(better), lanes.candidate, lanes.best)
-        lanes.best_gradient = torch.where(column(better), answer.gradient, lanes.best_gradient)
-        lanes.best_loss = torch.where(better, answer.losses, lanes.best_loss)
-        lanes.rises = lanes.rises + (answer.losses > lanes.last_loss)
-        lanes.last_loss = answer.losses
-        here, gradient = self._adapt(lanes, answer)
-        geometry, first = threat.geometry, column(lanes.step == 0)
-        step = column(lanes.step_size) * geometry.steepest(gradient)
-        target = threat.project(here + step, lanes.images, lanes.epsilon)
-        drift = torch.where(first, 0.0, (1 - _MOMENTUM) * (here - lanes.previous))
+        better = output.losses > batch.best_loss
+        batch.best = torch.where(column(better), batch.iterate, batch.best)
+        batch.best_gradient = torch.where(column(better), output.gradient, batch.best_gradient)
+        batch.best_loss = torch.where(better, output.losses, batch.best_loss)
+        batch.rises = batch.rises + (output.losses > batch.last_loss)
+        batch.last_loss = output.losses
+        here, gradient = self._adapt(batch, output)
+        geometry, first = threat.geometry, column(batch.step == 0)
+        step = column(batch.step_size) * geometry.steepest(gradient)
+        target = threat.project(here + step, batch.images, batch.epsilon)
+        drift = torch.where(first, 0.0, (1 - _MOMENTUM) * (here - batch.previous))
         share = torch.where(first, 1.0, _MOMENTUM)
-        lanes.previous = here
-        lanes.candidate = threat.project(here + share * (target - here) + drift, lanes.images, lanes.epsilon)
-        lanes.step = lanes.step + 1
-        return lanes
+        batch.previous = here
+        batch.iterate = threat.project(here + share * (target - here) + drift, batch.images, batch.epsilon)
+        batch.step = batch.step + 1
+        return batch
 
-    def _adapt(self, lanes: ApgdLanes, answer: Answer) -> tuple[Tensor, Tensor]:
+    def _adapt(self, batch: ApgdBatch, output: ModelOutput) -> tuple[Tensor, Tensor]:
         """Halve the step of rows at a checkpoint without progress; where to step from, and along which gradient."""
-        periods = torch.tensor(self._periods, device=lanes.step.device)[lanes.step]
+        periods = torch.tensor(self._periods, device=batch.step.device)[batch.step]
         due = periods > 0
         if not bool(due.any()):
-            return lanes.candidate, answer.gradient
-        oscillates = lanes.rises <= _RISES * periods
-        stuck = ~lanes.halved & (lanes.checked >= lanes.best_loss)
+            return batch.iterate, output.gradient
+        oscillates = batch.rises <= _RISES * periods
+        stuck = ~batch.halved & (batch.checked >= batch.best_loss)
         halve = due & (oscillates | stuck)
-        lanes.step_size = torch.where(halve, lanes.step_size / 2, lanes.step_size)
-        lanes.halved = torch.where(due, halve, lanes.halved)
-        lanes.checked = torch.where(due, lanes.best_loss, lanes.checked)
-        lanes.rises = torch.where(due, 0, lanes.rises)
+        batch.step_size = torch.where(halve, batch.step_size / 2, batch.step_size)
+        batch.halved = torch.where(due, halve, batch.halved)
+        batch.checked = torch.where(due, batch.best_loss, batch.checked)
+        batch.rises = torch.where(due, 0, batch.rises)
         back = column(halve)
         return (
-            torch.where(back, lanes.best, lanes.candidate),
-            torch.where(back, lanes.best_gradient, answer.gradient),
+            torch.where(back, batch.best, batch.iterate),
+            torch.where(back, batch.best_gradient, output.gradient),
         )

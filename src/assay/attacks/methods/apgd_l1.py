@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from assay.attacks import draws
-from assay.attacks.batch import Answer, Keeps, Lanes, Samples, lane_fields
-from assay.attacks.losses import Loss, cross_entropy
+from assay.attacks.batch import ActiveBatch, Keeps, ModelOutput, Samples, initial_fields
+from assay.attacks.losses import AttackLoss, cross_entropy
 from assay.attacks.threat import Threat, column
 
 _RADII = (3.0, 2.0, 1.0)  # in ε, one phase each
@@ -23,7 +23,7 @@ _SHORTEST = 0.1  # step, in radii
 
 
 @dataclass(eq=False)
-class ApgdL1Lanes(Lanes):
+class ApgdL1Batch(ActiveBatch):
     """``phase`` and the step it began at, the best image of the phase with gradient and loss, the step size.
 
     ``share`` is the share of pixels a step moves and ``changed`` counts those the best image had changed when asked
@@ -41,7 +41,7 @@ class ApgdL1Lanes(Lanes):
 
 
 @dataclass(frozen=True)
-class ApgdL1:
+class ApgdL1Method:
     """APGD for L1 (Croce & Hein 2021, *Mind the box*), algorithm 1 with the published schedule 3ε, 2ε, ε.
 
     A step climbs on the share of pixels of the largest gradient, equally, and is projected onto ball ∩ box. At
@@ -51,7 +51,7 @@ class ApgdL1:
 
     name: str
     steps: int = 100
-    loss: Loss = cross_entropy
+    loss: AttackLoss = cross_entropy
     rank: int | None = None
     seed: int = 0
     stream: int = 0
@@ -64,69 +64,69 @@ class ApgdL1:
         first, second = (min(math.ceil(share * self.steps), self.steps) for share in _SHARES)
         return (first, min(first + second, self.steps), self.steps)
 
-    def begin(self, samples: Samples, threat: Threat) -> ApgdL1Lanes:
+    def begin(self, samples: Samples, threat: Threat) -> ApgdL1Batch:
         """Gaussian noise, projected into three times the ball."""
         images = samples.images
         noise = draws.normal(samples.ids, self.seed, 0xA1, self.stream, self.rank or 0, size=images[0].numel())
         moved = images + noise.to(images).reshape(images.shape)
-        candidate = threat.project(moved, images, _RADII[0] * samples.epsilon)
-        fields = lane_fields(samples, candidate=candidate, rank=self.rank)
-        return ApgdL1Lanes(
+        iterate = threat.project(moved, images, _RADII[0] * samples.epsilon)
+        fields = initial_fields(samples, iterate=iterate, rank=self.rank)
+        return ApgdL1Batch(
             **fields,
             phase=torch.zeros_like(samples.index),
             began=torch.zeros_like(samples.index),
-            best=candidate,
-            best_gradient=torch.zeros_like(candidate),
+            best=iterate,
+            best_gradient=torch.zeros_like(iterate),
             best_loss=torch.full_like(samples.epsilon, -torch.inf),
             step_size=_RADII[0] * samples.epsilon,
             share=torch.full_like(samples.epsilon, _FIRST_SHARE),
             changed=torch.full_like(samples.epsilon, images[0].numel()),
         )
 
-    def advance(self, lanes: ApgdL1Lanes, answer: Answer, threat: Threat) -> ApgdL1Lanes:
+    def advance(self, batch: ApgdL1Batch, output: ModelOutput, threat: Threat) -> ApgdL1Batch:
         """Remember the best; begin the next phase from it where one has ended, else adapt and step."""
-        better = answer.losses > lanes.best_loss
-        lanes.best = torch.where(column(better), lanes.candidate, lanes.best)
-        lanes.best_gradient = torch.where(column(better), answer.gradient, lanes.best_gradient)
-        lanes.best_loss = torch.where(better, answer.losses, lanes.best_loss)
-        ends = torch.tensor(self._ends, device=lanes.step.device)
-        radius = lanes.epsilon * torch.tensor(_RADII, device=lanes.epsilon.device)[lanes.phase]
-        over = (lanes.step == ends[lanes.phase]) & (lanes.phase < len(_RADII) - 1)
-        here, gradient = self._adapt(lanes, answer, radius, ends, due=~over)
-        moved = here + column(lanes.step_size) * _sparse(gradient, lanes.share)
-        lanes.phase = lanes.phase + over
-        smaller = lanes.epsilon * torch.tensor(_RADII, device=lanes.epsilon.device)[lanes.phase]
-        moved = torch.where(column(over), lanes.best, moved)
-        lanes.candidate = threat.project(moved, lanes.images, smaller)
+        better = output.losses > batch.best_loss
+        batch.best = torch.where(column(better), batch.iterate, batch.best)
+        batch.best_gradient = torch.where(column(better), output.gradient, batch.best_gradient)
+        batch.best_loss = torch.where(better, output.losses, batch.best_loss)
+        ends = torch.tensor(self._ends, device=batch.step.device)
+        radius = batch.epsilon * torch.tensor(_RADII, device=batch.epsilon.device)[batch.phase]
+        over = (batch.step == ends[batch.phase]) & (batch.phase < len(_RADII) - 1)
+        here, gradient = self._adapt(batch, output, radius, ends, due=~over)
+        moved = here + column(batch.step_size) * _sparse(gradient, batch.share)
+        batch.phase = batch.phase + over
+        smaller = batch.epsilon * torch.tensor(_RADII, device=batch.epsilon.device)[batch.phase]
+        moved = torch.where(column(over), batch.best, moved)
+        batch.iterate = threat.project(moved, batch.images, smaller)
         if bool(over.any()):
-            pixels = lanes.images[0].numel()
-            changed = _count_changed(lanes.candidate, lanes.images)
-            lanes.began = torch.where(over, lanes.step, lanes.began)
-            lanes.best_loss = torch.where(over, -torch.inf, lanes.best_loss)
-            lanes.step_size = torch.where(over, smaller, lanes.step_size)
-            lanes.share = torch.where(over, changed / pixels / _SPARSER, lanes.share)
-            lanes.changed = torch.where(over, changed, lanes.changed)
-        lanes.step = lanes.step + ~over  # the first image of a phase is asked about, but is no step
-        return lanes
+            pixels = batch.images[0].numel()
+            changed = _count_changed(batch.iterate, batch.images)
+            batch.began = torch.where(over, batch.step, batch.began)
+            batch.best_loss = torch.where(over, -torch.inf, batch.best_loss)
+            batch.step_size = torch.where(over, smaller, batch.step_size)
+            batch.share = torch.where(over, changed / pixels / _SPARSER, batch.share)
+            batch.changed = torch.where(over, changed, batch.changed)
+        batch.step = batch.step + ~over  # the first image of a phase is asked about, but is no step
+        return batch
 
     def _adapt(
-        self, lanes: ApgdL1Lanes, answer: Answer, radius: Tensor, ends: Tensor, *, due: Tensor
+        self, batch: ApgdL1Batch, output: ModelOutput, radius: Tensor, ends: Tensor, *, due: Tensor
     ) -> tuple[Tensor, Tensor]:
         """At a checkpoint: the share of pixels, the step size, where to step from and along which gradient."""
         starts = torch.cat([ends.new_zeros(1), ends[:-1]])
-        period = (0.04 * (ends - starts)).long().clamp_min(1)[lanes.phase]
-        taken = lanes.step - lanes.began
+        period = (0.04 * (ends - starts)).long().clamp_min(1)[batch.phase]
+        taken = batch.step - batch.began
         due = due & (taken > 0) & (taken % period == 0)
-        changed = _count_changed(lanes.best, lanes.images)
-        sparser = due & (changed < _FEWER * lanes.changed)
-        shorter = torch.maximum(lanes.step_size / _SPARSER, _SHORTEST * radius)
-        lanes.step_size = torch.where(due, torch.where(sparser, radius, shorter), lanes.step_size)
-        lanes.share = torch.where(due, changed / lanes.images[0].numel() / _SPARSER, lanes.share)
-        lanes.changed = torch.where(due, changed, lanes.changed)
+        changed = _count_changed(batch.best, batch.images)
+        sparser = due & (changed < _FEWER * batch.changed)
+        shorter = torch.maximum(batch.step_size / _SPARSER, _SHORTEST * radius)
+        batch.step_size = torch.where(due, torch.where(sparser, radius, shorter), batch.step_size)
+        batch.share = torch.where(due, changed / batch.images[0].numel() / _SPARSER, batch.share)
+        batch.changed = torch.where(due, changed, batch.changed)
         back = column(sparser)
         return (
-            torch.where(back, lanes.best, lanes.candidate),
-            torch.where(back, lanes.best_gradient, answer.gradient),
+            torch.where(back, batch.best, batch.iterate),
+            torch.where(back, batch.best_gradient, output.gradient),
         )
 
 

@@ -9,10 +9,10 @@ from typing import ClassVar
 from pydantic import ConfigDict
 from torch import Tensor
 
-from assay.attacks.batch import Answer, Keeps, Lanes, Samples, lane_fields
-from assay.attacks.losses import Loss, cross_entropy
-from assay.attacks.methods.gradient import GradientSteps
-from assay.attacks.options import Attack, Plan
+from assay.attacks.batch import ActiveBatch, Keeps, ModelOutput, Samples, initial_fields
+from assay.attacks.losses import AttackLoss, cross_entropy
+from assay.attacks.methods.gradient import GradientMethod
+from assay.attacks.options import AttackOptions, AttackPlan
 from assay.attacks.threat import Threat
 from assay.errors import ModelError
 
@@ -26,25 +26,25 @@ class ExternalMethod:
     perturb: Perturb
     name: str = "external"
     steps: int = 0
-    loss: Loss = cross_entropy
+    loss: AttackLoss = cross_entropy
     keeps: Keeps = "first"
     stays_inside: bool = True
 
-    def begin(self, samples: Samples, threat: Threat) -> Lanes:
+    def begin(self, samples: Samples, threat: Threat) -> ActiveBatch:
         """What the foreign attack makes of the images."""
-        candidate = self.perturb(samples.images.clone(), samples.labels.clone())
-        if not isinstance(candidate, Tensor) or candidate.shape != samples.images.shape:
-            got = tuple(candidate.shape) if isinstance(candidate, Tensor) else type(candidate).__name__
+        iterate = self.perturb(samples.images.clone(), samples.labels.clone())
+        if not isinstance(iterate, Tensor) or iterate.shape != samples.images.shape:
+            got = tuple(iterate.shape) if isinstance(iterate, Tensor) else type(iterate).__name__
             raise ModelError(f"{self.name}(images, labels)", expected=f"images {tuple(samples.images.shape)}", got=got)
-        moved = candidate.detach().to(samples.images)
-        return Lanes(**lane_fields(samples, candidate=moved, gradient=False))
+        moved = iterate.detach().to(samples.images)
+        return ActiveBatch(**initial_fields(samples, iterate=moved, gradient=False))
 
-    def advance(self, lanes: Lanes, answer: Answer, threat: Threat) -> Lanes:
+    def advance(self, batch: ActiveBatch, output: ModelOutput, threat: Threat) -> ActiveBatch:
         """There is no second answer."""
         raise AssertionError("a method of no steps is never advanced")
 
 
-class External(Attack):
+class External(AttackOptions):
     """Any callable ``(images, labels) -> images``, in the manner of torchattacks.
 
     ``External(perturb=torchattacks.PGD(model, eps=8 / 255), label="their pgd")``. A Foolbox attack needs one line:
@@ -57,12 +57,12 @@ class External(Attack):
     perturb: Perturb
     label: str = "external"
 
-    def plan(self, threat: Threat, *, classes: int, seed: int) -> Plan:
+    def plan(self, threat: Threat, *, classes: int, seed: int) -> AttackPlan:
         """One method."""
-        return Plan((ExternalMethod(self.perturb, name=self.label),))
+        return AttackPlan((ExternalMethod(self.perturb, name=self.label),))
 
 
-class Transfer(Attack):
+class Transfer(AttackOptions):
     """MI-FGSM on a second model, judged by the first: how well an attacker does who has only a relative of the model.
 
     Give the second model as ``source`` of :func:`assay.attacks.engine.attack` (Dong et al. 2018). Every sample takes
@@ -73,10 +73,10 @@ class Transfer(Attack):
     steps: int = 10
     momentum: float = 1.0
 
-    def plan(self, threat: Threat, *, classes: int, seed: int) -> Plan:
+    def plan(self, threat: Threat, *, classes: int, seed: int) -> AttackPlan:
         """One method."""
         relative = min(1.0, 1.25 / self.steps)
-        method = GradientSteps(
+        method = GradientMethod(
             name=self.name, steps=self.steps, relative_step=relative, momentum=self.momentum, keeps="last", seed=seed
         )
-        return Plan((method,))
+        return AttackPlan((method,))

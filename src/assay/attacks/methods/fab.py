@@ -9,8 +9,8 @@ from types import MappingProxyType
 import torch
 from torch import Tensor
 
-from assay.attacks.batch import Answer, Keeps, Lanes, Samples, lane_fields, succeeds
-from assay.attacks.losses import Loss, margin, target_lead, targeted_margin
+from assay.attacks.batch import ActiveBatch, Keeps, ModelOutput, Samples, initial_fields, succeeds
+from assay.attacks.losses import AttackLoss, margin, target_lead, targeted_margin
 from assay.attacks.threat import Threat, column
 from assay.records.attack import Norm
 
@@ -18,10 +18,10 @@ Solve = Callable[[Tensor, Tensor, Tensor], Tensor]  # |w|, travel, |c| to the le
 _ITERATIONS = 60
 
 
-def reach(points: Tensor, normals: Tensor, offsets: Tensor, *, norm: Norm, box: tuple[float, float]) -> Tensor:
+def reach(points: Tensor, normals: Tensor, offsets: Tensor, *, norm: Norm, bounds: tuple[float, float]) -> Tensor:
     """d (B, D) for points x (B, D), normals w (B, D) and offsets c (B,), ⟨w, x⟩ minus the plane's constant."""
     heading = -torch.where(offsets >= 0, 1.0, -1.0)[:, None] * normals.sign()
-    travel = torch.where(heading < 0, points - box[0], box[1] - points).clamp_min(0.0)
+    travel = torch.where(heading < 0, points - bounds[0], bounds[1] - points).clamp_min(0.0)
     travel = torch.where(heading == 0, 0.0, travel)
     return heading * _SOLVERS[norm](normals.abs(), travel, offsets.abs())
 
@@ -74,7 +74,7 @@ _BACKWARD = 0.9  # β: an adversarial image is moved back by this factor before 
 
 
 @dataclass(eq=False)
-class FabLanes(Lanes):
+class FabBatch(ActiveBatch):
     """``fresh`` marks a candidate that was just moved; ``crossed`` that the last fresh one was misclassified."""
 
     fresh: Tensor
@@ -82,7 +82,7 @@ class FabLanes(Lanes):
 
 
 @dataclass(frozen=True)
-class Fab:
+class FabMethod:
     """Fast Adaptive Boundary attack (Croce & Hein 2020, ICML, algorithm 1), α_max = 0.1, η = 1.05, β = 0.9.
 
     A step linearises f = z_t − z_y at x, projects x and the original onto {f = 0} within the box (d₁, d₂), and moves to
@@ -97,46 +97,46 @@ class Fab:
     name: str
     steps: int = 100
     rank: int | None = None
-    aimed: bool = False
+    targeted: bool = False
     keeps: Keeps = "first"
     stays_inside: bool = False
 
     @property
-    def loss(self) -> Loss:
+    def loss(self) -> AttackLoss:
         """z_t − z_y; z_t − max_{k≠t} z_k where t is a goal, for no other class will do."""
-        if self.aimed:
+        if self.targeted:
             return target_lead
         return margin if self.rank is None else targeted_margin
 
-    def begin(self, samples: Samples, threat: Threat) -> FabLanes:
+    def begin(self, samples: Samples, threat: Threat) -> FabBatch:
         """The original itself."""
-        fields = lane_fields(samples, candidate=samples.images, rank=self.rank)
+        fields = initial_fields(samples, iterate=samples.images, rank=self.rank)
         no = torch.zeros_like(samples.index, dtype=torch.bool)
-        return FabLanes(**fields, fresh=no, crossed=no)
+        return FabBatch(**fields, fresh=no, crossed=no)
 
-    def advance(self, lanes: FabLanes, answer: Answer, threat: Threat) -> FabLanes:
+    def advance(self, batch: FabBatch, output: ModelOutput, threat: Threat) -> FabBatch:
         """Pull back what crossed, ask for a gradient where one is missing, and move the rest."""
-        crossed = lanes.fresh & succeeds(answer.logits, lanes)
-        moves = ~crossed & lanes.wants_gradient
-        lanes.crossed = torch.where(lanes.fresh, crossed, lanes.crossed)
-        pulled = lanes.images + _BACKWARD * (lanes.candidate - lanes.images)
-        candidate = torch.where(column(crossed), pulled, lanes.candidate)
+        crossed = batch.fresh & succeeds(output.logits, batch)
+        moves = ~crossed & batch.wants_gradient
+        batch.crossed = torch.where(batch.fresh, crossed, batch.crossed)
+        pulled = batch.images + _BACKWARD * (batch.iterate - batch.images)
+        iterate = torch.where(column(crossed), pulled, batch.iterate)
         if bool(moves.any()):
             rows = moves.nonzero()[:, 0]
-            candidate[rows] = self._move(lanes.take(rows), answer.take(rows), threat)
-        lanes.candidate = candidate
-        lanes.step = lanes.step + moves
-        lanes.wants_gradient = ~(moves & lanes.crossed)
-        lanes.fresh = moves
-        return lanes
+            iterate[rows] = self._move(batch.take(rows), output.take(rows), threat)
+        batch.iterate = iterate
+        batch.step = batch.step + moves
+        batch.wants_gradient = ~(moves & batch.crossed)
+        batch.fresh = moves
+        return batch
 
-    def _move(self, lanes: FabLanes, answer: Answer, threat: Threat) -> Tensor:
-        here, origin, normal = lanes.candidate.flatten(1), lanes.images.flatten(1), answer.gradient.flatten(1)
-        away = answer.losses + ((origin - here) * normal).sum(dim=1)
-        first = reach(here, normal, answer.losses, norm=threat.norm, box=threat.box)
-        second = reach(origin, normal, away, norm=threat.norm, box=threat.box)
+    def _move(self, batch: FabBatch, output: ModelOutput, threat: Threat) -> Tensor:
+        here, origin, normal = batch.iterate.flatten(1), batch.images.flatten(1), output.gradient.flatten(1)
+        away = output.losses + ((origin - here) * normal).sum(dim=1)
+        first = reach(here, normal, output.losses, norm=threat.norm, bounds=threat.bounds)
+        second = reach(origin, normal, away, norm=threat.norm, bounds=threat.bounds)
         distance = threat.geometry.distance
-        a, b = (distance(d.reshape(lanes.images.shape)).clamp_min(1e-8) for d in (first, second))
+        a, b = (distance(d.reshape(batch.images.shape)).clamp_min(1e-8) for d in (first, second))
         pull = (a / (a + b)).clamp_max(_PULL)[:, None]
         moved = (1 - pull) * (here + _OVERSHOOT * first) + pull * (origin + _OVERSHOOT * second)
-        return threat.clip(moved).reshape(lanes.images.shape)
+        return threat.clip(moved).reshape(batch.images.shape)

@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from assay.attacks.batch import Answer, Keeps, Lanes, Samples, lane_fields, succeeds
-from assay.attacks.losses import Loss, margin
+from assay.attacks.batch import ActiveBatch, Keeps, ModelOutput, Samples, initial_fields, succeeds
+from assay.attacks.losses import AttackLoss, margin
 from assay.attacks.threat import Threat, column
 
 _OVERSHOOT = 1.02  # beyond the boundary as the linearisation sees it
@@ -17,7 +17,7 @@ _FIRST_GAMMA, _LAST_GAMMA = 0.05, 1e-3  # how fast the radius moves
 
 
 @dataclass(eq=False)
-class MinimalLanes(Lanes):
+class MinimumNormBatch(ActiveBatch):
     """``radius`` of the ball each row searches now; ``nearest`` distance at which it was adversarial."""
 
     radius: Tensor
@@ -25,7 +25,7 @@ class MinimalLanes(Lanes):
 
 
 @dataclass(frozen=True)
-class FastMinimumNorm:
+class MinimumNormMethod:
     """FMN (Pintor et al. 2021, algorithm 1): steps on the margin inside a ball that shrinks while it contains success.
 
     Where x is not adversarial: ε ← ‖δ‖ + |margin|/‖∇margin‖_* (and 2 % more) until a success was seen, ε(1 + γ)
@@ -37,42 +37,42 @@ class FastMinimumNorm:
     steps: int = 60
     first_step: float = 0.5
     last_step: float = 0.02
-    loss: Loss = margin
+    loss: AttackLoss = margin
     keeps: Keeps = "nearest"
     stays_inside: bool = True
 
-    def begin(self, samples: Samples, threat: Threat) -> MinimalLanes:
+    def begin(self, samples: Samples, threat: Threat) -> MinimumNormBatch:
         """The original itself; the ball of the threat does not bind the search."""
-        lanes = MinimalLanes(
-            **lane_fields(samples, candidate=samples.images),
+        batch = MinimumNormBatch(
+            **initial_fields(samples, iterate=samples.images),
             radius=torch.full_like(samples.epsilon, torch.inf),
             nearest=torch.full_like(samples.epsilon, torch.inf),
         )
-        return replace(lanes, epsilon=torch.full_like(samples.epsilon, torch.inf))
+        return replace(batch, epsilon=torch.full_like(samples.epsilon, torch.inf))
 
-    def advance(self, lanes: MinimalLanes, answer: Answer, threat: Threat) -> MinimalLanes:
+    def advance(self, batch: MinimumNormBatch, output: ModelOutput, threat: Threat) -> MinimumNormBatch:
         """Move the radius, then the image."""
         geometry = threat.geometry
-        delta = lanes.candidate - lanes.images
+        delta = batch.iterate - batch.images
         length = geometry.distance(delta)
-        crossed = succeeds(answer.logits, lanes)
-        lanes.nearest = torch.where(crossed, torch.minimum(lanes.nearest, length), lanes.nearest)
-        gamma = _anneal(lanes.step, self.steps, _FIRST_GAMMA, _LAST_GAMMA)
+        crossed = succeeds(output.logits, batch)
+        batch.nearest = torch.where(crossed, torch.minimum(batch.nearest, length), batch.nearest)
+        gamma = _anneal(batch.step, self.steps, _FIRST_GAMMA, _LAST_GAMMA)
         tiny = torch.finfo(length.dtype).tiny
         # A linear model would be met exactly on its boundary, a tie: hence the overshoot, and the growth where it ties.
-        ahead = _OVERSHOOT * (length + answer.losses.abs() / geometry.dual(answer.gradient).clamp_min(tiny))
-        ahead = torch.maximum(ahead, torch.where(lanes.radius.isfinite(), lanes.radius * (1 + gamma), 0.0))
-        seen = lanes.nearest.isfinite()
-        wider = torch.where(seen, lanes.radius * (1 + gamma), ahead)
-        smaller = torch.minimum(lanes.radius * (1 - gamma), lanes.nearest)
-        largest = geometry.distance(torch.ones_like(lanes.images)) * (threat.box[1] - threat.box[0])
-        lanes.radius = torch.minimum(torch.where(crossed, smaller, wider), largest)
-        pace = _anneal(lanes.step, self.steps, self.first_step, self.last_step)
-        step = column(pace * lanes.radius) * geometry.steepest(answer.gradient)
-        moved = geometry.project(delta + step, lanes.radius)
-        lanes.candidate = threat.clip(lanes.images + moved)
-        lanes.step = lanes.step + 1
-        return lanes
+        ahead = _OVERSHOOT * (length + output.losses.abs() / geometry.dual(output.gradient).clamp_min(tiny))
+        ahead = torch.maximum(ahead, torch.where(batch.radius.isfinite(), batch.radius * (1 + gamma), 0.0))
+        seen = batch.nearest.isfinite()
+        wider = torch.where(seen, batch.radius * (1 + gamma), ahead)
+        smaller = torch.minimum(batch.radius * (1 - gamma), batch.nearest)
+        largest = geometry.distance(torch.ones_like(batch.images)) * (threat.bounds[1] - threat.bounds[0])
+        batch.radius = torch.minimum(torch.where(crossed, smaller, wider), largest)
+        pace = _anneal(batch.step, self.steps, self.first_step, self.last_step)
+        step = column(pace * batch.radius) * geometry.steepest(output.gradient)
+        moved = geometry.project(delta + step, batch.radius)
+        batch.iterate = threat.clip(batch.images + moved)
+        batch.step = batch.step + 1
+        return batch
 
 
 def _anneal(step: Tensor, steps: int, first: float, last: float) -> Tensor:

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from assay.attacks import draws
-from assay.attacks.batch import Answer, Keeps, Lanes, Samples, lane_fields
-from assay.attacks.losses import Loss, margin
+from assay.attacks.batch import ActiveBatch, Keeps, ModelOutput, Samples, initial_fields
+from assay.attacks.losses import AttackLoss, margin
 from assay.attacks.threat import Threat, column
 
 _INITIAL_SHARE = 0.8  # p: the share of the image that the first squares cover
@@ -18,7 +18,7 @@ _HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)  # of 10,000 querie
 
 
 @dataclass(eq=False)
-class SquareLanes(Lanes):
+class SquareBatch(ActiveBatch):
     """Lanes with the best image so far and its margin."""
 
     best: Tensor
@@ -26,7 +26,7 @@ class SquareLanes(Lanes):
 
 
 @dataclass(frozen=True)
-class Square:
+class SquareMethod:
     """Square Attack (Andriushchenko et al. 2020), L∞: algorithm 2, every sample with squares of its own.
 
     It starts from vertical stripes of ±ε; each query repaints one random square with ±ε a channel, and keeps it where
@@ -40,47 +40,47 @@ class Square:
     stream: int = 0
     keeps: Keeps = "first"
     stays_inside: bool = True
-    loss: Loss = margin
+    loss: AttackLoss = margin
 
-    def begin(self, samples: Samples, threat: Threat) -> SquareLanes:
+    def begin(self, samples: Samples, threat: Threat) -> SquareBatch:
         """Vertical stripes."""
         n, channels, _, width = samples.images.shape
         signs = draws.signs(samples.ids, self.seed, 0x51, self.stream, size=channels * width)
         stripes = signs.to(samples.images).reshape(n, channels, 1, width)
-        candidate = threat.clip(samples.images + column(samples.epsilon) * stripes)
-        return SquareLanes(
-            **lane_fields(samples, candidate=candidate, gradient=False),
-            best=candidate,
+        iterate = threat.clip(samples.images + column(samples.epsilon) * stripes)
+        return SquareBatch(
+            **initial_fields(samples, iterate=iterate, gradient=False),
+            best=iterate,
             best_loss=torch.full_like(samples.epsilon, -torch.inf),
         )
 
-    def advance(self, lanes: SquareLanes, answer: Answer, threat: Threat) -> SquareLanes:
+    def advance(self, batch: SquareBatch, output: ModelOutput, threat: Threat) -> SquareBatch:
         """Keep what improved, and try another square."""
-        better = answer.losses > lanes.best_loss
-        lanes.best = torch.where(column(better), lanes.candidate, lanes.best)
-        lanes.best_loss = torch.where(better, answer.losses, lanes.best_loss)
-        inside, signs = self._square(lanes)
+        better = output.losses > batch.best_loss
+        batch.best = torch.where(column(better), batch.iterate, batch.best)
+        batch.best_loss = torch.where(better, output.losses, batch.best_loss)
+        inside, signs = self._square(batch)
         # 2ε from the border on one side reaches the other; the projection cuts what lies beyond.
-        painted = lanes.best + 2.0 * column(lanes.epsilon) * signs
-        bound = column(lanes.epsilon)
-        painted = torch.clamp(painted, lanes.images - bound, lanes.images + bound)
-        lanes.candidate = threat.clip(torch.where(inside, painted, lanes.best))
-        lanes.step = lanes.step + 1
-        return lanes
+        painted = batch.best + 2.0 * column(batch.epsilon) * signs
+        bound = column(batch.epsilon)
+        painted = torch.clamp(painted, batch.images - bound, batch.images + bound)
+        batch.iterate = threat.clip(torch.where(inside, painted, batch.best))
+        batch.step = batch.step + 1
+        return batch
 
-    def _square(self, lanes: SquareLanes) -> tuple[Tensor, Tensor]:
+    def _square(self, batch: SquareBatch) -> tuple[Tensor, Tensor]:
         """bool (B, 1, H, W) inside the square, and ±1 (B, C, 1, 1)."""
-        _, channels, height, width = lanes.images.shape
-        side = square_sides(lanes.step, self.steps, height, width)
-        place = draws.uniform(lanes.ids, self.seed, 0x52, self.stream, lanes.step, size=2)
+        _, channels, height, width = batch.images.shape
+        side = square_sides(batch.step, self.steps, height, width)
+        place = draws.uniform(batch.ids, self.seed, 0x52, self.stream, batch.step, size=2)
         top = (place[:, 0] * (height - side + 1)).long()
         left = (place[:, 1] * (width - side + 1)).long()
-        signs = draws.signs(lanes.ids, self.seed, 0x53, self.stream, lanes.step, size=channels)
+        signs = draws.signs(batch.ids, self.seed, 0x53, self.stream, batch.step, size=channels)
         rows = torch.arange(height, device=side.device)
         columns = torch.arange(width, device=side.device)
         tall = (rows >= top[:, None]) & (rows < (top + side)[:, None])
         wide = (columns >= left[:, None]) & (columns < (left + side)[:, None])
-        return (tall[:, :, None] & wide[:, None, :])[:, None], signs.to(lanes.images)[:, :, None, None]
+        return (tall[:, :, None] & wide[:, None, :])[:, None], signs.to(batch.images)[:, :, None, None]
 
 
 def square_sides(step: Tensor, steps: int, height: int, width: int, *, smallest: int = 1) -> Tensor:
@@ -97,7 +97,7 @@ _TINY = 1e-12
 
 
 @dataclass(frozen=True)
-class SquareLp:
+class SquareLpMethod:
     """Square Attack (Andriushchenko et al. 2020), algorithm 3, every sample with windows of its own.
 
     A query empties one window and moves its length, with what was not yet spent of ε, into another: there the old
@@ -112,9 +112,9 @@ class SquareLp:
     stream: int = 0
     keeps: Keeps = "first"
     stays_inside: bool = True
-    loss: Loss = margin
+    loss: AttackLoss = margin
 
-    def begin(self, samples: Samples, threat: Threat) -> SquareLanes:
+    def begin(self, samples: Samples, threat: Threat) -> SquareBatch:
         """Five by five tiles of bumps."""
         n, channels, height, width = samples.images.shape
         side = max(min(height, width) // _TILES, 1)
@@ -132,38 +132,38 @@ class SquareLp:
         signs = draws.signs(samples.ids, self.seed, 0x55, self.stream, size=channels * tiles).to(samples.images)
         delta = pattern * signs.reshape(n, channels, tiles)[:, :, tile]
         inside = ((rows >= 0) & (rows < _TILES * side))[:, None] & (columns >= 0) & (columns < _TILES * side)
-        candidate = _spend(delta * inside, samples.images, samples.epsilon, threat)
-        return SquareLanes(
-            **lane_fields(samples, candidate=candidate, gradient=False),
-            best=candidate,
+        iterate = _spend(delta * inside, samples.images, samples.epsilon, threat)
+        return SquareBatch(
+            **initial_fields(samples, iterate=iterate, gradient=False),
+            best=iterate,
             best_loss=torch.full_like(samples.epsilon, -torch.inf),
         )
 
-    def advance(self, lanes: SquareLanes, answer: Answer, threat: Threat) -> SquareLanes:
+    def advance(self, batch: SquareBatch, output: ModelOutput, threat: Threat) -> SquareBatch:
         """Keep what improved, and move the length of one window into another."""
-        better = answer.losses > lanes.best_loss
-        lanes.best = torch.where(column(better), lanes.candidate, lanes.best)
-        lanes.best_loss = torch.where(better, answer.losses, lanes.best_loss)
+        better = output.losses > batch.best_loss
+        batch.best = torch.where(column(better), batch.iterate, batch.best)
+        batch.best_loss = torch.where(better, output.losses, batch.best_loss)
         power = 2 if threat.norm == "l2" else 1
-        delta = lanes.best - lanes.images
+        delta = batch.best - batch.images
         height, width = delta.shape[2:]
-        side = square_sides(lanes.step, self.steps, height, width, smallest=_SMALLEST)
+        side = square_sides(batch.step, self.steps, height, width, smallest=_SMALLEST)
         side = (side + 1 - side % 2).clamp_max(min(height, width))
-        into, bump = self._window(lanes, side, 0x56, bumps=True)
-        out_of, _ = self._window(lanes, side, 0x57, bumps=False)
+        into, bump = self._window(batch, side, 0x56, bumps=True)
+        out_of, _ = self._window(batch, side, 0x57, bumps=False)
         sizes = delta.abs() ** power
-        unused = (column(lanes.epsilon) ** power - sizes.sum(dim=(1, 2, 3), keepdim=True)).clamp_min(0.0)
+        unused = (column(batch.epsilon) ** power - sizes.sum(dim=(1, 2, 3), keepdim=True)).clamp_min(0.0)
         budget = (sizes * (into | out_of)).sum(dim=(2, 3), keepdim=True) + unused / delta.shape[1]
         fresh = bump + _unit(delta * into, power)
         moved = torch.where(into, _unit(fresh, power) * budget ** (1 / power), torch.where(out_of, 0.0, delta))
-        lanes.candidate = _spend(moved, lanes.images, lanes.epsilon, threat)
-        lanes.step = lanes.step + 1
-        return lanes
+        batch.iterate = _spend(moved, batch.images, batch.epsilon, threat)
+        batch.step = batch.step + 1
+        return batch
 
-    def _window(self, lanes: Lanes, side: Tensor, key: int, *, bumps: bool) -> tuple[Tensor, Tensor]:
+    def _window(self, batch: ActiveBatch, side: Tensor, key: int, *, bumps: bool) -> tuple[Tensor, Tensor]:
         """bool (B, 1, H, W) inside a random window, and there a bump with a sign for each channel, (B, C, H, W)."""
-        _, channels, height, width = lanes.images.shape
-        place = draws.uniform(lanes.ids, self.seed, key, self.stream, lanes.step, size=2)
+        _, channels, height, width = batch.images.shape
+        place = draws.uniform(batch.ids, self.seed, key, self.stream, batch.step, size=2)
         top = (place[:, 0] * (height - side + 1)).long()
         left = (place[:, 1] * (width - side + 1)).long()
         down = torch.arange(height, device=side.device) - top[:, None]  # (B, H)
@@ -171,10 +171,10 @@ class SquareLp:
         limit = side[:, None]
         inside = ((down >= 0) & (down < limit))[:, :, None] & ((right >= 0) & (right < limit))[:, None, :]
         if not bumps:
-            return inside[:, None], lanes.images[:0]
-        signs = draws.signs(lanes.ids, self.seed, 0x58, self.stream, lanes.step, size=channels + 1).to(lanes.images)
+            return inside[:, None], batch.images[:0]
+        signs = draws.signs(batch.ids, self.seed, 0x58, self.stream, batch.step, size=channels + 1).to(batch.images)
         largest = min(height, width)
-        table = _bumps(largest).to(lanes.images)  # (sides, largest²), one row a side
+        table = _bumps(largest).to(batch.images)  # (sides, largest²), one row a side
         turned = signs[:, channels, None, None] > 0
         down, right = down.clamp(0, largest - 1)[:, :, None], right.clamp(0, largest - 1)[:, None, :]
         spots = torch.where(turned, right * largest + down, down * largest + right)

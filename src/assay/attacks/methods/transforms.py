@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from assay.attacks import draws
-from assay.attacks.batch import Answer, Keeps, Lanes, Samples, lane_fields
-from assay.attacks.losses import Loss, margin
+from assay.attacks.batch import ActiveBatch, Keeps, ModelOutput, Samples, initial_fields
+from assay.attacks.losses import AttackLoss, margin
 from assay.attacks.threat import Threat
 from assay.augment.operations import CODES
 from assay.augment.plan import AugmentPlan, apply_plan
@@ -39,7 +39,7 @@ STRENGTHS: Mapping[str, tuple[float, ...]] = MappingProxyType(
 
 
 @dataclass(eq=False)
-class TransformLanes(Lanes):
+class TransformsBatch(ActiveBatch):
     """``codes`` and ``magnitudes`` (B, S) of the operations being tried, and of the ``best`` so far with its margin."""
 
     codes: Tensor
@@ -50,7 +50,7 @@ class TransformLanes(Lanes):
 
 
 @dataclass(frozen=True)
-class WorstTransform:
+class TransformsMethod:
     """max over operations of the margin: every one on a ``grid``, ``random`` ones, or ``greedy`` compositions.
 
     Greedy takes the operation of the largest margin on the grid, then tries every operation after it, ``depth`` deep.
@@ -62,7 +62,7 @@ class WorstTransform:
     depth: int = 1
     seed: int = 0
     name: str = "transforms"
-    loss: Loss = margin
+    loss: AttackLoss = margin
     keeps: Keeps = "first"
     stays_inside: bool = False
 
@@ -76,56 +76,56 @@ class WorstTransform:
         """Pictures tried, less the first."""
         return (self.draws if self.search == "random" else self.depth * len(self.grid)) - 1
 
-    def begin(self, samples: Samples, threat: Threat) -> TransformLanes:
+    def begin(self, samples: Samples, threat: Threat) -> TransformsBatch:
         """The first operation."""
         empty = torch.zeros(len(samples), self.depth, device=samples.index.device)
-        lanes = TransformLanes(
-            **lane_fields(samples, candidate=samples.images, gradient=False),
+        batch = TransformsBatch(
+            **initial_fields(samples, iterate=samples.images, gradient=False),
             codes=empty.to(torch.uint8),
             magnitudes=empty.double(),
             best_codes=empty.to(torch.uint8),
             best_magnitudes=empty.double(),
             best_loss=torch.full_like(samples.epsilon, -torch.inf),
         )
-        return self._try(lanes, threat)
+        return self._try(batch, threat)
 
-    def advance(self, lanes: TransformLanes, answer: Answer, threat: Threat) -> TransformLanes:
+    def advance(self, batch: TransformsBatch, output: ModelOutput, threat: Threat) -> TransformsBatch:
         """Remember the best, and try the next."""
-        better = answer.losses > lanes.best_loss
-        lanes.best_codes = torch.where(better[:, None], lanes.codes, lanes.best_codes)
-        lanes.best_magnitudes = torch.where(better[:, None], lanes.magnitudes, lanes.best_magnitudes)
-        lanes.best_loss = torch.where(better, answer.losses, lanes.best_loss)
-        lanes.step = lanes.step + 1
-        return self._try(lanes, threat)
+        better = output.losses > batch.best_loss
+        batch.best_codes = torch.where(better[:, None], batch.codes, batch.best_codes)
+        batch.best_magnitudes = torch.where(better[:, None], batch.magnitudes, batch.best_magnitudes)
+        batch.best_loss = torch.where(better, output.losses, batch.best_loss)
+        batch.step = batch.step + 1
+        return self._try(batch, threat)
 
-    def _try(self, lanes: TransformLanes, threat: Threat) -> TransformLanes:
-        grid = torch.tensor(self.grid, dtype=torch.float64, device=lanes.index.device)
+    def _try(self, batch: TransformsBatch, threat: Threat) -> TransformsBatch:
+        grid = torch.tensor(self.grid, dtype=torch.float64, device=batch.index.device)
         if self.search == "random":
-            picked = draws.uniform(lanes.ids, self.seed, 0x7A, lanes.step, size=2)
+            picked = draws.uniform(batch.ids, self.seed, 0x7A, batch.step, size=2)
             row, next_to = (picked[:, 0] * len(grid)).long(), picked[:, 1]
             code, strength = grid[row, 0], grid[row, 1]
             # Between this strength and the next of the same operation, so that no value is privileged.
             other = torch.where(grid[(row + 1) % len(grid), 0] == code, grid[(row + 1) % len(grid), 1], strength)
             strength = strength + next_to * (other - strength)
-            level = torch.zeros_like(lanes.step)
+            level = torch.zeros_like(batch.step)
         else:
-            level = torch.div(lanes.step, len(grid), rounding_mode="floor")
-            row = lanes.step % len(grid)
+            level = torch.div(batch.step, len(grid), rounding_mode="floor")
+            row = batch.step % len(grid)
             code, strength = grid[row, 0], grid[row, 1]
-        height, width = lanes.images.shape[2:]
+        height, width = batch.images.shape[2:]
         strength = torch.where(code == CODES["TranslateX"], (strength * width).round(), strength)
         strength = torch.where(code == CODES["TranslateY"], (strength * height).round(), strength)
         place = torch.arange(self.depth, device=level.device)
         here, before = place == level[:, None], place < level[:, None]
-        kept = torch.where(before, lanes.best_codes, 0)
-        lanes.codes = torch.where(here, code[:, None].to(torch.uint8), kept)
-        lanes.magnitudes = torch.where(here, strength[:, None], torch.where(before, lanes.best_magnitudes, 0.0))
-        lanes.candidate = self._apply(lanes, threat)
-        return lanes
+        kept = torch.where(before, batch.best_codes, 0)
+        batch.codes = torch.where(here, code[:, None].to(torch.uint8), kept)
+        batch.magnitudes = torch.where(here, strength[:, None], torch.where(before, batch.best_magnitudes, 0.0))
+        batch.iterate = self._apply(batch, threat)
+        return batch
 
-    def _apply(self, lanes: TransformLanes, threat: Threat) -> Tensor:
-        low, high = threat.box
-        bytes_ = ((lanes.images - low) / (high - low) * 255).round().to(torch.uint8)
-        places = torch.zeros(*lanes.codes.shape, 2, dtype=torch.int32)
-        changed = apply_plan(bytes_, AugmentPlan(lanes.codes.cpu(), lanes.magnitudes.cpu(), places))
-        return changed.to(lanes.images) / 255 * (high - low) + low
+    def _apply(self, batch: TransformsBatch, threat: Threat) -> Tensor:
+        low, high = threat.bounds
+        bytes_ = ((batch.images - low) / (high - low) * 255).round().to(torch.uint8)
+        places = torch.zeros(*batch.codes.shape, 2, dtype=torch.int32)
+        changed = apply_plan(bytes_, AugmentPlan(batch.codes.cpu(), batch.magnitudes.cpu(), places))
+        return changed.to(batch.images) / 255 * (high - low) + low
