@@ -47,8 +47,9 @@ class Network:
     """``folded`` is used for the search; ``original``, the user's own model, verifies every success.
 
     ``folded_layers`` counts the BatchNorm layers folded away; ``bf16_surrogate`` is ``folded`` in bfloat16, None where
-    the search is in float32. ``eot_samples`` passes are averaged for one gradient: the expectation over the randomness of a randomised model (EOT, Athalye et al. 2018). ``smallest`` is the batch below
-    which rows are repeated, 1 until a model turns out to need more.
+    the search is in float32. ``eot_samples`` passes are averaged for one gradient: the expectation over transformation
+    of a randomised model (EOT, Athalye et al. 2018). ``smallest`` is the batch below which rows are repeated, 1 until a
+    model turns out to need more.
     """
 
     original: nn.Module

@@ -18,8 +18,8 @@ from assay.options import Options
 class AttackPlan:
     """Methods in the order they run, each on the samples that withstood the ones before; notes to be said aloud.
 
-    With a ``tolerance`` the methods from ``optional_from`` on run only until :class:`EarlyStoppingByYield` finds that one
-    more of them would hardly change the result. With ``early_stopping`` a search leaves the samples for which
+    With a ``tolerance`` the methods from ``optional_from`` on run only until :class:`EarlyStoppingByYield` finds that
+    one more of them would hardly change the result. With ``early_stopping`` a search leaves the samples for which
     :class:`EarlyStoppingByProgress` predicts no success.
     """
 
