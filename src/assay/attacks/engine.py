@@ -60,7 +60,8 @@ def attack(
     one a sample (N,), in pixel units. ``ids`` int64 (N,) are what a sample's random numbers hang on (default 0..N−1).
     ``clean_logits`` (N, K) spare the pass over the clean images. ``target_classes`` int64 (N,) are the only classes
     that then count as success. ``source`` is the model to attack instead (a transfer attack). ``eot_samples`` passes
-    are averaged for one gradient (EOT, for randomised models). ``precision`` is that of the search, ``auto`` for bfloat16 where
+    are averaged for one gradient (EOT, for randomised models). ``precision`` is that of the search, ``auto`` for
+    bfloat16 where
     :func:`assay.attacks.surrogate.make_bf16_surrogate` finds it quick and close, while every success is judged in
     float32. ``compiled`` attacks through ``torch.compile``. The models are left as found.
 
