@@ -160,7 +160,7 @@ def epsilon(value: float, norm: str) -> str:
     >>> epsilon(8 / 255, "linf"), epsilon(0.3, "linf"), epsilon(0.5, "l2"), epsilon(12, "l1"), epsilon(25, "l0")
     ('8/255', '0.3', '0.5', '12', '25 pixels')
     """
-    if norm == "l0" and value.is_integer():
+    if norm == "l0" and float(value).is_integer():
         return plural(int(value), "pixel")
     levels = value * 255
     short = abs(value - round(value, 2)) < 1e-9
