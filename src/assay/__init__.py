@@ -20,16 +20,16 @@ from typing import TYPE_CHECKING, Any
 # The imports for type checkers repeat it, and a test keeps both equal.
 _PUBLIC: dict[str, tuple[str, ...]] = {
     "assay.attacks": (
-        "APGD=ApgdCe",
-        "AdaptiveAttack=Adaptive",
-        "AttackResult=Outcome",
-        "FAB=FabT",
-        "FGSM=Fgsm",
+        "APGD",
+        "AdaptiveAttack",
+        "AttackResult",
+        "FAB",
+        "FGSM",
         "MinimumNorm",
-        "PGD=Pgd",
+        "PGD",
         "SignedSteps",
-        "Square=SquareSearch",
-        "StandardAttack=Standard",
+        "Square",
+        "StandardAttack",
         "Threat",
         "attack",
         "measure_attack_sanity",
@@ -109,16 +109,16 @@ if TYPE_CHECKING:
     from assay import training as training
     from assay import verdict as verdict
     from assay import views as views
-    from assay.attacks import Adaptive as AdaptiveAttack
-    from assay.attacks import ApgdCe as APGD
-    from assay.attacks import FabT as FAB
-    from assay.attacks import Fgsm as FGSM
+    from assay.attacks import APGD as APGD
+    from assay.attacks import FAB as FAB
+    from assay.attacks import FGSM as FGSM
+    from assay.attacks import PGD as PGD
+    from assay.attacks import AdaptiveAttack as AdaptiveAttack
+    from assay.attacks import AttackResult as AttackResult
     from assay.attacks import MinimumNorm as MinimumNorm
-    from assay.attacks import Outcome as AttackResult
-    from assay.attacks import Pgd as PGD
     from assay.attacks import SignedSteps as SignedSteps
-    from assay.attacks import SquareSearch as Square
-    from assay.attacks import Standard as StandardAttack
+    from assay.attacks import Square as Square
+    from assay.attacks import StandardAttack as StandardAttack
     from assay.attacks import Threat as Threat
     from assay.attacks import attack as attack
     from assay.attacks import measure_attack_sanity as measure_attack_sanity
