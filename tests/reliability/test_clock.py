@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import itertools
 import json
+import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -29,10 +30,14 @@ def test_durations_do_not_hang_on_the_time_of_day(verb: str, tmp_path: Path, mon
         def now(cls, tz: object = None) -> datetime:
             return datetime(2026, 1, 1, tzinfo=UTC) - timedelta(hours=next(hours))
 
-    for name in ("cli.trace", "cli.trace_files", "check.run", "claims.run"):
-        module = importlib.import_module(f"assay.{name}")
-        if hasattr(module, "datetime"):
-            monkeypatch.setattr(module, "datetime", SetBack)
+    for name in ("assay.check.run", "assay.claims.run", "assay.cli.trace"):
+        importlib.import_module(name)
+    clocks = [
+        module for name, module in sys.modules.items() if name.startswith("assay.") and hasattr(module, "datetime")
+    ]
+    assert clocks
+    for module in clocks:
+        monkeypatch.setattr(module, "datetime", SetBack)
     options, subject, file = VERBS[verb]
     done = CliRunner().invoke(app, [verb, *subject, *options, "--out", str(tmp_path / "out")])
     assert done.exit_code == 0, done.output

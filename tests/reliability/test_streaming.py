@@ -22,23 +22,23 @@ import torch
 from torch import nn
 
 from assay.attacks.campaign import run_campaign
-from assay.data import store
+from assay.data import pictures as decoded
 from assay.data.sources import load_dataset
 from assay.evaluate import measure_clean_accuracy
 from assay.training.classifier import measure_normalization
 
 torch.set_num_threads(1)
-pictures, out, room, memory = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
-store.memory_bytes = lambda: memory
+folder, out, room, memory = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
+decoded.memory_bytes = lambda: memory
 model = nn.Sequential(nn.AvgPool2d(64), nn.Flatten(), nn.Linear(3 * 100, 2)).eval()
-few = load_dataset(str(pictures), limit=8)  # what is loaded once is loaded now
+few = load_dataset(str(folder), limit=8)  # what is loaded once is loaded now
 measure_clean_accuracy(model, few)
 run_campaign(model, few, folder=out / "few", attack="fgsm", block=2, batch_size=2)
 
 status = Path("/proc/self/status").read_text()
 held = int(status.partition("VmData:")[2].split()[0]) << 10
 resource.setrlimit(resource.RLIMIT_DATA, (held + room, held + room))
-data = load_dataset(str(pictures))
+data = load_dataset(str(folder))
 assert data.images.numel() > 1.5 * room
 print(len(data), measure_clean_accuracy(model, data, batch_size=4).n)
 measure_normalization(data.subset(torch.arange(32)))
