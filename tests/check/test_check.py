@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -10,10 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from assay.check import BUDGETS, Budget, run_check
-from assay.check.journal import FILE
-from assay.check.stages import STAGES, first_mixed
+from assay.check.run import PARTIAL
+from assay.check.stages import STAGES
 from assay.data.dataset import ImageDataset
-from assay.errors import ModelError
+from assay.errors import ModelError, OptionError
 from assay.records.accuracy import CleanAccuracy
 from assay.records.attack import AdversarialGallery, AttackSanity, EpsilonCurve, RobustAccuracy, SampleGallery
 from assay.records.checkup import Checkup
@@ -22,7 +23,9 @@ from assay.records.gradients import GradientFlow, InputGradients
 from assay.verdict import RULES
 from assay.verdict.catalogue import ON_REQUEST
 
-SMALL = Budget(name="quick", clean=None, attacked=24, probed=16, steps=3, restarts=1, shown=3, doubted=8, queries=5)
+SMALL = Budget(
+    name="quick", clean=None, attacked=24, probed=16, steps=3, restarts=1, gallery=3, sanity_samples=8, sanity_queries=5
+)
 
 
 @pytest.fixture
@@ -114,42 +117,67 @@ def test_limit_bounds_the_attacks_and_not_the_clean_accuracy(model: nn.Module, d
     assert {attack.n for attack in checkup.each(RobustAccuracy)} == {7}
 
 
+def stop_at(number: int) -> Callable[[str, int, int], None]:
+    """An ``on_stage`` that interrupts the check before the stage of this number."""
+
+    def stop(name: str, at: int, total: int) -> None:
+        if at == number:
+            raise KeyboardInterrupt
+
+    return stop
+
+
 def test_a_check_that_stopped_goes_on_where_it_was(model: nn.Module, data: ImageDataset, tmp_path: Path) -> None:
     whole = run_check(model, data, budget=SMALL)
-    seen: list[str] = []
-
-    def stop(name: str, number: int, total: int) -> None:
-        if number == 4:
-            raise KeyboardInterrupt
-
     with pytest.raises(KeyboardInterrupt):
-        run_check(model, data, budget=SMALL, folder=tmp_path, on_stage=stop)
-    assert (tmp_path / FILE).is_file()
+        run_check(model, data, budget=SMALL, folder=tmp_path, on_stage=stop_at(4))
+    pieces = sorted(path.name for path in (tmp_path / PARTIAL).iterdir())
+    assert pieces == [
+        "anatomy.json",
+        "clean-accuracy.json",
+        "identity.json",
+        "mode-audit.json",
+        "normalisation-audit.json",
+    ]
+    times = {path: path.stat().st_mtime_ns for path in (tmp_path / PARTIAL).iterdir()}
     torch.manual_seed(99)
+    with pytest.raises(KeyboardInterrupt):
+        run_check(model, data, budget=SMALL, folder=tmp_path, resume=True, on_stage=stop_at(6))
+    assert {path: path.stat().st_mtime_ns for path in times} == times, "finished stages are not measured again"
     resumed = run_check(model, data, budget=SMALL, folder=tmp_path, resume=True)
     assert without_times(resumed) == without_times(whole)
-    assert not (tmp_path / FILE).exists()
-    assert not seen
+    assert not list(tmp_path.iterdir())
 
 
-def test_a_journal_of_another_model_is_not_taken_over(model: nn.Module, data: ImageDataset, tmp_path: Path) -> None:
-    def stop(name: str, number: int, total: int) -> None:
-        if number == 4:
-            raise KeyboardInterrupt
-
+def test_stages_of_another_check_are_refused_with_resume_and_replaced_without(
+    model: nn.Module, data: ImageDataset, tmp_path: Path
+) -> None:
     with pytest.raises(KeyboardInterrupt):
-        run_check(model, data, budget=SMALL, folder=tmp_path, on_stage=stop)
+        run_check(model, data, budget=SMALL, folder=tmp_path, on_stage=stop_at(4))
+    with pytest.raises(OptionError, match=r"identity.json: seed: expected 0 as in the run to resume, got 1"):
+        run_check(model, data, budget=SMALL, folder=tmp_path, resume=True, seed=1)
+    with pytest.raises(OptionError, match=r"identity.json: budget.steps: expected 3 as in the run to resume, got 4"):
+        run_check(model, data, budget=SMALL.model_copy(update={"steps": 4}), folder=tmp_path, resume=True)
     with torch.no_grad():
         model[5].weight.neg_()
-    resumed = run_check(model, data, budget=SMALL, folder=tmp_path, resume=True)
-    assert without_times(resumed) == without_times(run_check(model, data, budget=SMALL))
+    with pytest.raises(OptionError, match=r"identity.json: model: expected '\w{64}' as in the run to resume, got"):
+        run_check(model, data, budget=SMALL, folder=tmp_path, resume=True)
+    anew = run_check(model, data, budget=SMALL, folder=tmp_path)
+    assert without_times(anew) == without_times(run_check(model, data, budget=SMALL))
 
 
-@pytest.mark.parametrize("rest", [b"", b"{", b'{"fingerprint": 1}', b"\xff\xfe"])
-def test_a_broken_journal_costs_only_time(model: nn.Module, data: ImageDataset, tmp_path: Path, rest: bytes) -> None:
-    (tmp_path / FILE).write_bytes(rest)
+@pytest.mark.parametrize("rest", [b"", b"{", b'{"stage": 1}', b"\xff\xfe"])
+def test_a_damaged_stage_costs_only_time(model: nn.Module, data: ImageDataset, tmp_path: Path, rest: bytes) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        run_check(model, data, budget=SMALL, folder=tmp_path, on_stage=stop_at(2))
+    (tmp_path / PARTIAL / "mode-audit.json").write_bytes(rest)
     checkup = run_check(model, data, budget=SMALL, folder=tmp_path, resume=True)
-    assert len(checkup.stages) == len(STAGES)
+    assert without_times(checkup) == without_times(run_check(model, data, budget=SMALL))
+
+
+def test_a_budget_has_a_name_that_is_known(model: nn.Module, data: ImageDataset) -> None:
+    with pytest.raises(OptionError, match="budget: expected one of: quick, standard, full, got 'fast'"):
+        run_check(model, data, budget="fast")
 
 
 def test_nan_weights_are_refused(model: nn.Module, data: ImageDataset) -> None:
@@ -180,12 +208,3 @@ def test_a_stage_that_cannot_run_is_skipped_with_its_reason(model: nn.Module, da
     statuses = {verdict.rule: verdict.status for verdict in checkup.verdicts}
     assert statuses["A401"] == "not run"
     assert statuses["A101"] == "pass"
-
-
-def test_samples_of_an_ordered_set_are_spread_and_of_a_mixed_set_the_first() -> None:
-    images = torch.zeros(100, 1, 2, 2, dtype=torch.uint8)
-    ordered = ImageDataset(images, torch.arange(100) // 50, ("a", "b"))
-    assert first_mixed(ordered, 40).labels.bincount().tolist() == [20, 20]
-    mixed = ImageDataset(images, torch.arange(100) % 2, ("a", "b"))
-    assert first_mixed(mixed, 40).ids.tolist() == list(range(40))
-    assert first_mixed(mixed, 500) is mixed

@@ -68,7 +68,7 @@ def test_a_killed_process_ends_the_job_and_another_takes_over_what_it_did(tmp_pa
         command(tmp_path, "killed", processes=2, port=29651), stderr=subprocess.PIPE, text=True, env=environment()
     )
     deadline = time.monotonic() + 120
-    while not list((tmp_path / "killed").glob("check.partial*")) and time.monotonic() < deadline:
+    while not list((tmp_path / "killed" / "check.partial").glob("*-audit.json")) and time.monotonic() < deadline:
         time.sleep(0.02)
     workers = subprocess.run(["pgrep", "-P", str(job.pid)], capture_output=True, text=True, check=True)
     os.kill(int(workers.stdout.split()[-1]), signal.SIGKILL)

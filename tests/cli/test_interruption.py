@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from assay.check.journal import FILE
+from assay.check.run import PARTIAL
 
 NET = """
 import torch
@@ -62,7 +62,8 @@ def test_a_stopped_check_resumes_to_the_same_records(tmp_path: Path, how: signal
     (tmp_path / "net.py").write_text(NET)
     process = start(tmp_path, tmp_path / "stopped")
     deadline = time.monotonic() + 120
-    while not (tmp_path / "stopped" / FILE).is_file() and process.poll() is None and time.monotonic() < deadline:
+    first = tmp_path / "stopped" / PARTIAL / "mode-audit.json"
+    while not first.is_file() and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.01)
     process.send_signal(how)
     _, errors = process.communicate(timeout=60)

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from assay.data.selection import choose_samples, interleave, is_grouped
+from assay.data.dataset import ImageDataset
+from assay.data.selection import choose_samples, evenly_spaced, fair_sample, interleave, is_grouped, is_skewed
 
 labels_of = st.lists(st.integers(0, 5), min_size=1, max_size=60).map(np.array)
 
@@ -56,3 +58,29 @@ def test_what_counts_as_laid_out_class_by_class() -> None:
     assert not is_grouped(np.array([0, 1, 0]))
     assert not is_grouped(np.array([0, 1, 2]))
     assert not is_grouped(np.array([4, 4, 4]))
+
+
+def test_a_set_that_is_nearly_ordered_is_skewed_and_a_mixed_one_is_not() -> None:
+    nearly = np.repeat([0, 1], 50)
+    nearly[[0, 99]] = nearly[[99, 0]]  # no longer one unbroken run a class
+    assert not is_grouped(nearly)
+    assert is_skewed(nearly, 40)
+    assert np.bincount(nearly[choose_samples(nearly, limit=40)]).tolist() == [20, 20]
+    mixed = np.random.default_rng(0).permutation(nearly)
+    assert not is_skewed(mixed, 40)
+    assert choose_samples(mixed, limit=40).tolist() == list(range(40))
+
+
+def test_a_fair_sample_of_an_ordered_set_has_every_class_and_of_a_mixed_set_is_the_first() -> None:
+    images = torch.zeros(100, 1, 2, 2, dtype=torch.uint8)
+    ordered = ImageDataset(images, torch.arange(100) // 50, ("a", "b"))
+    assert fair_sample(ordered, 40).labels.bincount().tolist() == [20, 20]
+    mixed = ImageDataset(images, torch.arange(100) % 2, ("a", "b"))
+    assert fair_sample(mixed, 40).ids.tolist() == list(range(40))
+    assert fair_sample(mixed, 500) is mixed
+
+
+def test_evenly_spaced_samples_reach_from_the_first_to_the_last() -> None:
+    data = ImageDataset(torch.zeros(9, 1, 2, 2, dtype=torch.uint8), torch.arange(9) % 2, ("a", "b"))
+    assert evenly_spaced(data, 5).ids.tolist() == [0, 2, 4, 6, 8]
+    assert evenly_spaced(data, 9) is data

@@ -11,12 +11,12 @@ from safetensors.torch import load_file
 from torch import nn
 
 from assay.check import Budget, run_check
-from assay.check.stages import Bench
+from assay.check.stages import CheckContext
 from assay.compression.run import Compressed, Plan, save_compressed
 from assay.data.dataset import ImageDataset
 from assay.evaluate import measure_clean_accuracy, predict
 from assay.fixes import Fixed, apply_fixes
-from assay.fixes.fix import RefusedError, Workshop
+from assay.fixes.fix import FixContext, RefusedError
 from assay.fixes.model_fixes import COMPRESSION, TEMPERATURE, fit_temperature
 from assay.fixes.recurrent import CLIPPING, FORGET_BIAS
 from assay.fixes.run import FIXES, leave_out_tested
@@ -33,7 +33,7 @@ from assay.report.page import render_page
 from assay.training.param_groups import audit_optimizer
 from assay.verdict import RULES
 
-SMALL = Budget(name="quick", clean=None, attacked=24, probed=48, steps=2, restarts=1, shown=2)
+SMALL = Budget(name="quick", clean=None, attacked=24, probed=48, steps=2, restarts=1, gallery=2)
 
 
 def stripes(n: int, *, seed: int, split: str) -> ImageDataset:
@@ -184,15 +184,15 @@ def test_a_temperature_is_folded_in_and_changes_no_answer(good: nn.Module) -> No
         sure[5].bias.mul_(40)
     clear = stripes(600, seed=5, split="test")
     wrong = torch.where(torch.arange(600) % 7 == 0, (clear.labels + 1) % 3, clear.labels)
-    shop = workshop(sure, ImageDataset(clear.images, wrong, clear.classes))
-    change = TEMPERATURE.apply(shop)
+    context = fix_context(sure, ImageDataset(clear.images, wrong, clear.classes))
+    change = TEMPERATURE.apply(context)
     assert change.model is not None
-    logits, cooled = predict(sure, shop.bench.clean).logits, predict(change.model, shop.bench.clean).logits
+    logits, cooled = predict(sure, context.check.clean).logits, predict(change.model, context.check.clean).logits
     assert torch.equal(logits.argmax(dim=1), cooled.argmax(dim=1))
     ratio = (logits / cooled).median()
     assert f"divided by {ratio:.2f}" in change.applied
     assert change.readings[1].after < 0.5 * change.readings[1].before
-    half, labels = logits[0::2].double(), shop.bench.clean.labels[0::2]
+    half, labels = logits[0::2].double(), context.check.clean.labels[0::2]
     grid = torch.linspace(-3, 3, 2001).exp()
     losses = torch.stack([nn.functional.cross_entropy(half / t, labels) for t in grid])
     assert fit_temperature(half, labels) == pytest.approx(float(grid[losses.argmin()]), rel=0.01)
@@ -208,7 +208,7 @@ def test_a_temperature_that_cannot_be_folded_in_is_refused(good: nn.Module) -> N
             return self.inner(images).tanh()
 
     with pytest.raises(RefusedError, match="does not scale the logits"):
-        TEMPERATURE.apply(workshop(Bounded(), TEST))
+        TEMPERATURE.apply(fix_context(Bounded(), TEST))
 
 
 def test_layers_are_compressed_on_images_that_are_not_tested(good: nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -223,7 +223,7 @@ def test_layers_are_compressed_on_images_that_are_not_tested(good: nn.Module, mo
 
     monkeypatch.setattr("assay.fixes.model_fixes.compress", nothing_is_faster)
     with pytest.raises(RefusedError, match="no layer became both thinner and faster"):
-        COMPRESSION.apply(workshop(good, TEST))
+        COMPRESSION.apply(fix_context(good, TEST))
     assert leave_out_tested(seen[0], TEST, "")[0] is seen[0]
     assert seen[1].split == "test"
 
@@ -238,20 +238,20 @@ def test_a_forget_bias_and_clipping_are_shown_by_two_short_trainings(monkeypatch
         options=options,
     ).eval()
     before = copy.deepcopy(reader.state_dict())
-    shop = workshop(reader, TEST)
-    change = FORGET_BIAS.apply(shop)
+    context = fix_context(reader, TEST)
+    change = FORGET_BIAS.apply(context)
     assert "forget bias of 2.40 = ln(T − 1) at T = 12 steps" in change.applied
     horizon = change.readings[0]
     assert horizon.after > horizon.before
     assert change.model is None
-    reaching = CLIPPING.apply(shop).readings[0]
+    reaching = CLIPPING.apply(context).readings[0]
     assert reaching.after <= 1.0
     assert reaching.after <= reaching.before
     assert all(torch.equal(before[key], value) for key, value in reader.state_dict().items())
     found = run_check(reader, TEST, budget=SMALL)
     assert found.first(TimeTrace) is not None
     with pytest.raises(RefusedError, match="no LSTM"):
-        FORGET_BIAS.apply(workshop(nn.Sequential(nn.Flatten(), nn.Linear(144, 3)), TEST))
+        FORGET_BIAS.apply(fix_context(nn.Sequential(nn.Flatten(), nn.Linear(144, 3)), TEST))
 
 
 def test_the_fixed_copy_of_a_named_architecture_loads_by_its_folder(tmp_path: Path) -> None:
@@ -270,6 +270,6 @@ def test_the_fixed_copy_of_a_named_architecture_loads_by_its_folder(tmp_path: Pa
         assert torch.equal(opened.eval()(images), net.eval()(images))
 
 
-def workshop(model: nn.Module, data: ImageDataset) -> Workshop:
-    bench = Bench.of(model, data, budget=SMALL, limit=None, seed=0, name="net")
-    return Workshop(model=model, bench=bench, train=TRAIN, train_note="")
+def fix_context(model: nn.Module, data: ImageDataset) -> FixContext:
+    check = CheckContext.of(model, data, budget=SMALL, limit=None, seed=0, name="net")
+    return FixContext(model=model, check=check, train=TRAIN, train_note="")

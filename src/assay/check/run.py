@@ -7,25 +7,29 @@ from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 
+from pydantic import ValidationError
 from torch import nn
 
-from assay.check.journal import FinishedStage, Journal, fingerprint
-from assay.check.stages import BUDGETS, STAGES, Bench, Budget
+from assay.check.stages import BUDGETS, STAGES, Budget, CheckContext, CheckStage
 from assay.data.dataset import ImageDataset, identify_samples
-from assay.data.sources import load_dataset
-from assay.errors import AssayError, ModelError
-from assay.records.base import Record
-from assay.records.checkup import Checkup, Stage, Subject
+from assay.errors import AssayError, ModelError, OptionError
+from assay.records.base import Frozen, Record
+from assay.records.checkup import Checkup, Measurement, Stage, Subject
 from assay.records.configuration import ModeAudit
-from assay.records.training import TrainingRun
 from assay.runtime import describe_environment, device_of
 from assay.runtime.processes import ALONE, Processes
-from assay.training.classifier import train_classifier
-from assay.training.metrics import OnStep
-from assay.training.recipes import load_recipe
+from assay.runtime.store import ResumableStore, fingerprint
 from assay.verdict import judge
 
+PARTIAL = "check.partial"  # the folder of finished stages, beside the report that takes its place
 OnStage = Callable[[str, int, int], None]  # (name, its number from 0, how many there are)
+
+
+class FinishedStage(Frozen):
+    """One stage and the records it gave."""
+
+    stage: Stage
+    records: tuple[Measurement, ...]
 
 
 def run_check(
@@ -34,99 +38,140 @@ def run_check(
     *,
     name: str = "model",
     weights: str | None = None,
-    budget: Budget = BUDGETS["standard"],
+    budget: Budget | str = "standard",
     limit: int | None = None,
     seed: int = 0,
-    context: Iterable[Record] = (),
+    history: Iterable[Record] = (),
     folder: Path | None = None,
     resume: bool = False,
     on_stage: OnStage | None = None,
     processes: Processes = ALONE,
 ) -> Checkup:
-    """Put ``model`` to the test on ``dataset`` and judge it. The model is left as it was found.
+    """Run every stage of the check on ``model``, judge the records, and return both as one document.
 
-    ``limit`` bounds the samples of every stage but the clean accuracy, which is cheap and uses all that the budget
-    allows. ``context`` are records that came with the model (its training run). ``folder`` keeps finished stages;
-    with ``resume`` those of an interrupted check of the same model, data, budget and seed are taken over. Several
-    ``processes`` share the stages out among them, and all get the whole checkup.
+    A stage that cannot run (a model without gradients cannot be attacked by them) is skipped, with its reason; only
+    the mode audit and the clean accuracy must succeed.
 
-    Raises :class:`ModelError` when the model cannot take the images, returns no logits of the right width, or holds
-    weights that are not finite. A later stage that cannot run is recorded as skipped, with its reason.
+    Args:
+        model: takes images (N, C, H, W) in [0, 1], returns logits (N, K); left as it was found.
+        dataset: the test set, K classes.
+        name: of the model, in the report.
+        weights: the file of its weights, in the report.
+        budget: ``quick``, ``standard``, ``full``, or sample counts of your own.
+        limit: most samples of every stage but the clean accuracy, which is cheap and uses all that the budget allows.
+        seed: of attacks, transformations and the samples drawn.
+        history: records that came with the model (its training run), judged with those measured here.
+        folder: keeps finished stages until the check is done; None keeps nothing.
+        resume: take over the finished stages of an interrupted check of the same model, data, budget and seed.
+        on_stage: called before each stage with its name, its number from 0, and the number of stages.
+        processes: share the stages out among them; all get the whole document.
+
+    Returns:
+        The document: subject, environment, stages, ``records`` and ``verdicts``; ``checkup.first(CleanAccuracy)``
+        picks a record by its class.
+
+    Raises:
+        ModelError: the model cannot take the images, returns no logits of the right width, or holds weights that are
+            not finite.
+        OptionError: no budget has this name, or ``folder`` holds the stages of another check and ``resume`` is set.
+
+    Example:
+        >>> import assay
+        >>> data = assay.load_dataset("digits", limit=32)
+        >>> model = assay.load_model("mlp", classes=10, image_shape=data.shape)
+        >>> budget = assay.check.Budget(name="tiny", clean=32, attacked=4, probed=4, steps=1, sanity_samples=2)
+        >>> checkup = assay.run_check(model, data, budget=budget)
+        >>> {verdict.rule: verdict.status for verdict in checkup.verdicts}["A101"]
+        'pass'
     """
     started, clock = datetime.now(UTC), time.perf_counter()
-    bench = Bench.of(model, dataset, budget=budget, limit=limit, seed=seed, name=name)
-    journal = Journal(
-        folder,
-        fingerprint=fingerprint(model, dataset, budget=budget.model_dump(), limit=limit, seed=seed) if folder else "",
-        resume=resume,
-        rank=processes.rank,
-    )
+    if isinstance(budget, str):
+        if budget not in BUDGETS:
+            raise OptionError("budget", expected=f"one of: {', '.join(BUDGETS)}", got=repr(budget))
+        budget = BUDGETS[budget]
+    context = CheckContext.of(model, dataset, budget=budget, limit=limit, seed=seed, name=name)
+    store = None
+    if folder is not None:
+        identity = {
+            "model": fingerprint(model=model),
+            "data": fingerprint(dataset=dataset),
+            "budget": budget.model_dump(),
+            "limit": limit,
+            "seed": seed,
+        }
+        store = ResumableStore(folder / PARTIAL, identity)
+        store.claim(replace=not resume)
     done: dict[str, FinishedStage] = {}
     for number, stage in enumerate(STAGES):
         if not stage.required and number % processes.world != processes.rank:
-            continue  # a required one is everybody's: where it fails, nobody need begin
+            continue  # every process runs the required ones: where one fails, nobody need begin
         if on_stage is not None:
             on_stage(stage.name, number, len(STAGES))
-        page = journal.find(stage.name)
-        if page is None:
-            page = _run_stage(stage.name, stage.measure, bench, required=stage.required)
-            journal.add(page)
-        done[stage.name] = page
-    everybodys = {name: page for theirs in reversed(processes.gather(done)) for name, page in theirs.items()}
-    pages = [everybodys[stage.name] for stage in STAGES]
-    records = (*context, *(record for page in pages for record in page.records))
+        finished = _read_stage(store, stage) if store is not None and resume else None
+        if finished is None:
+            finished = _run_stage(stage, context)
+            if store is not None:
+                store.write(_key(stage), finished.model_dump_json())
+        done[stage.name] = finished
+    shared = {name: finished for part in reversed(processes.gather(done)) for name, finished in part.items()}
+    stages = [shared[stage.name] for stage in STAGES]
+    records = (*history, *(record for finished in stages for record in finished.records))
     checkup = Checkup(
-        subject=_describe_subject(bench, name=name, weights=weights),
+        subject=_describe_subject(context, name=name, weights=weights),
         budget=budget.name,
         seed=seed,
         started=started.isoformat(timespec="seconds"),
         seconds=time.perf_counter() - clock,
         environment=describe_environment(device_of(model)),
-        stages=tuple(page.stage for page in pages),
+        stages=tuple(finished.stage for finished in stages),
         records=records,
         verdicts=judge(records),
     )
-    if processes.leads:
-        journal.close()
+    if store is not None and processes.leads:
+        store.close()
     return checkup
 
 
-def _run_stage(
-    name: str, measure: Callable[[Bench], Iterable[Record]], bench: Bench, *, required: bool
-) -> FinishedStage:
+def _key(stage: CheckStage) -> str:
+    return stage.name.replace(" ", "-")
+
+
+def _read_stage(store: ResumableStore, stage: CheckStage) -> FinishedStage | None:
+    if _key(stage) not in store:
+        return None
+    try:
+        return FinishedStage.model_validate_json(store.path(_key(stage)).read_bytes())
+    except (OSError, ValidationError):
+        return None  # damaged, or of another version: measuring again loses nothing but time
+
+
+def _run_stage(stage: CheckStage, context: CheckContext) -> FinishedStage:
     clock = time.perf_counter()
     skipped = None
     records: tuple[Record, ...] = ()
     try:
-        records = tuple(measure(bench))
+        records = tuple(stage.measure(context))
     except (AssayError, RuntimeError) as error:  # torch raises RuntimeError for what a model cannot do
-        if required:
+        if stage.required:
             raise
         skipped = " ".join(str(error).split())[:300]
     for record in records:
         if isinstance(record, ModeAudit) and record.non_finite_parameters:
             raise ModelError(record.non_finite_parameters[0], expected="finite weights", got="NaN or infinity")
-    stage = Stage(name=name, seconds=time.perf_counter() - clock, skipped=skipped)
-    return FinishedStage.model_validate({"stage": stage, "records": records})
+    result = Stage(name=stage.name, seconds=time.perf_counter() - clock, skipped=skipped)
+    return FinishedStage.model_validate({"stage": result, "records": records})
 
 
-def _describe_subject(bench: Bench, *, name: str, weights: str | None) -> Subject:
-    data = bench.dataset
+def _describe_subject(context: CheckContext, *, name: str, weights: str | None) -> Subject:
+    data = context.dataset
     return Subject(
         model=name,
         weights=weights,
         data=data.name,
         split=data.split,
-        n=len(bench.clean),
+        n=len(context.clean),
         available=len(data),
         classes=data.classes,
         image_shape=data.shape,
         samples=identify_samples(data),
     )
-
-
-def train_on_digits(*, seed: int = 0, on_step: OnStep | None = None) -> tuple[nn.Module, TrainingRun]:
-    """A small network trained on the training split of the built-in digits, in seconds, and how that went."""
-    train = load_dataset("digits", split="train")
-    trained = train_classifier(train, recipe=load_recipe("digits"), seed=seed, on_step=on_step)
-    return trained.model, trained.run

@@ -1,4 +1,4 @@
-"""The stages of a check, in order: each asks one layer below for its records."""
+"""The stages of a check, in order: each calls the measurements of one package below."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
-import torch
 from torch import nn
 
 from assay.attacks.examples import describe_attack, pick_gallery, pick_samples
@@ -15,6 +14,7 @@ from assay.attacks.methods.gradient import FGSM, PGD, Noise, SignedSteps
 from assay.attacks.options import AttackOptions
 from assay.attacks.sanity import measure_attack_sanity
 from assay.data.dataset import ImageDataset
+from assay.data.selection import fair_sample
 from assay.diagnostics.batchnorm import audit_normalization
 from assay.diagnostics.depth import measure_gradient_flow
 from assay.diagnostics.invariance import measure_invariance
@@ -32,12 +32,17 @@ from assay.training.param_groups import measure_decay_groups
 class Budget(Options):
     """Sample counts and iterations of the costly stages; None means all samples.
 
-    ``clean``     samples for the accuracy on untouched images
-    ``attacked``  samples for each attack and for the ε-curve
-    ``probed``    samples for gradients and mode audits
-    ``steps``     iterations of PGD;  ``restarts`` its random starts
-    ``shown``     examples in each gallery;  ``pictured`` samples shown one by one
-    ``doubted``   samples on which the attacks themselves are checked;  ``queries`` of the search without gradients
+    Attributes:
+        name: what the report calls it.
+        clean: samples for the accuracy on untouched images.
+        attacked: samples for each attack and for the accuracy against ε.
+        probed: samples for gradients and for the audits of modes and normalisation.
+        steps: iterations of PGD.
+        restarts: random starts of PGD.
+        gallery: examples in each gallery of pictures.
+        sample_gallery: samples shown one by one.
+        sanity_samples: samples on which the attacks themselves are checked.
+        sanity_queries: queries a sample of the gradient-free search in that check.
     """
 
     name: str
@@ -45,20 +50,28 @@ class Budget(Options):
     attacked: int | None
     probed: int
     steps: int
-    restarts: int
-    shown: int = 12
-    pictured: int = 300
-    doubted: int = 64
-    queries: int = 100
+    restarts: int = 1
+    gallery: int = 12
+    sample_gallery: int = 300
+    sanity_samples: int = 64
+    sanity_queries: int = 100
 
 
 BUDGETS: dict[str, Budget] = {
     "quick": Budget(
-        name="quick", clean=2_000, attacked=200, probed=128, steps=10, restarts=1, pictured=200, doubted=32
+        name="quick", clean=2_000, attacked=200, probed=128, steps=10, sample_gallery=200, sanity_samples=32
     ),
-    "standard": Budget(name="standard", clean=None, attacked=1_000, probed=256, steps=20, restarts=1),
+    "standard": Budget(name="standard", clean=None, attacked=1_000, probed=256, steps=20),
     "full": Budget(
-        name="full", clean=None, attacked=None, probed=1_024, steps=50, restarts=5, shown=24, doubted=200, queries=1_000
+        name="full",
+        clean=None,
+        attacked=None,
+        probed=1_024,
+        steps=50,
+        restarts=5,
+        gallery=24,
+        sanity_samples=200,
+        sanity_queries=1_000,
     ),
 }
 
@@ -68,7 +81,7 @@ CURVE_STEPS = 10
 
 
 @dataclass(frozen=True, eq=False)
-class Bench:
+class CheckContext:
     """What every stage works on: the model, the samples of the three kinds of stage, the budget and the seed."""
 
     model: nn.Module
@@ -83,41 +96,24 @@ class Bench:
     @classmethod
     def of(
         cls, model: nn.Module, dataset: ImageDataset, *, budget: Budget, limit: int | None, seed: int, name: str
-    ) -> Bench:
+    ) -> CheckContext:
         """Take the samples; ``limit`` bounds those that are attacked and probed."""
         most = len(dataset) if limit is None else min(limit, len(dataset))
         return cls(
             model=model,
             dataset=dataset,
-            clean=first_mixed(dataset, budget.clean or len(dataset)),
-            attacked=first_mixed(dataset, min(most, budget.attacked or most)),
-            probed=first_mixed(dataset, min(most, budget.probed)),
+            clean=fair_sample(dataset, budget.clean or len(dataset)),
+            attacked=fair_sample(dataset, min(most, budget.attacked or most)),
+            probed=fair_sample(dataset, min(most, budget.probed)),
             budget=budget,
             seed=seed,
             name=name,
         )
 
     @cached_property
-    def known(self) -> Predictions:
+    def clean_predictions(self) -> Predictions:
         """The predictions on the untouched images that are attacked."""
         return predict(self.model, self.attacked)
-
-
-def first_mixed(dataset: ImageDataset, n: int) -> ImageDataset:
-    """The first ``n`` samples; evenly spaced ones where the set is ordered by class and the first would be no sample.
-
-    Ordered means: the count of some class among the first n lies more than five standard deviations from n times its
-    share of the whole.
-    """
-    if n >= len(dataset):
-        return dataset
-    k = len(dataset.classes)
-    share = torch.bincount(dataset.labels, minlength=k).double() / len(dataset)
-    counts = torch.bincount(dataset.labels[:n], minlength=k).double()
-    deviation = (counts - n * share).abs() / (n * share * (1 - share)).sqrt().clamp_min(0.5)
-    if bool((deviation > 5).any()):
-        return dataset.subset(torch.arange(n) * len(dataset) // n)
-    return dataset.subset(torch.arange(n))
 
 
 @dataclass(frozen=True)
@@ -125,83 +121,92 @@ class CheckStage:
     """A named part of a check. When a ``required`` one fails the whole check does: the model cannot be run at all."""
 
     name: str
-    measure: Callable[[Bench], Iterable[Record]]
+    measure: Callable[[CheckContext], Iterable[Record]]
     required: bool = False
 
 
-def _audit(bench: Bench) -> Iterator[Record]:
-    yield audit_modes(bench.model, bench.probed)
+def _audit(context: CheckContext) -> Iterator[Record]:
+    yield audit_modes(context.model, context.probed)
 
 
-def _normalization(bench: Bench) -> Iterator[Record]:
-    yield audit_normalization(bench.model, bench.probed)
+def _normalization(context: CheckContext) -> Iterator[Record]:
+    yield audit_normalization(context.model, context.probed)
 
 
-def _anatomy(bench: Bench) -> Iterator[Record]:
-    yield measure_anatomy(bench.model, image_shape=bench.dataset.shape, name=bench.name)
+def _anatomy(context: CheckContext) -> Iterator[Record]:
+    yield measure_anatomy(context.model, image_shape=context.dataset.shape, name=context.name)
 
 
-def _accuracy(bench: Bench) -> Iterator[Record]:
-    yield measure_clean_accuracy(bench.model, bench.clean)
+def _accuracy(context: CheckContext) -> Iterator[Record]:
+    yield measure_clean_accuracy(context.model, context.clean)
 
 
-def _attacks(bench: Bench) -> Iterator[Record]:
-    patient = PGD(steps=bench.budget.steps, restarts=bench.budget.restarts)
-    for attack in (FGSM(), patient, SignedSteps(), Noise(draws=5)):
-        measurement = _attack(bench, attack)
+def _attacks(context: CheckContext) -> Iterator[Record]:
+    pgd = PGD(steps=context.budget.steps, restarts=context.budget.restarts)
+    for attack in (FGSM(), pgd, SignedSteps(), Noise(draws=5)):
+        measurement = _attack(context, attack)
         yield measurement.record
-        if attack is patient:
-            yield describe_attack(measurement, bench.attacked)
-            yield pick_gallery(measurement, bench.attacked, shown=bench.budget.shown)
-            yield pick_samples(measurement, bench.attacked, shown=bench.budget.pictured)
+        if attack is pgd:
+            yield describe_attack(measurement, context.attacked)
+            yield pick_gallery(measurement, context.attacked, shown=context.budget.gallery)
+            yield pick_samples(measurement, context.attacked, shown=context.budget.sample_gallery)
 
 
-def _attack(bench: Bench, attack: AttackOptions) -> RobustnessMeasurement:
+def _attack(context: CheckContext, attack: AttackOptions) -> RobustnessMeasurement:
     return measure_robust_accuracy(
-        bench.model, bench.attacked, attack=attack, epsilon=EPSILON, seed=bench.seed, clean=bench.known
-    )
-
-
-def _attack_sanity(bench: Bench) -> Iterator[Record]:
-    yield measure_attack_sanity(
-        bench.model,
-        bench.attacked,
+        context.model,
+        context.attacked,
+        attack=attack,
         epsilon=EPSILON,
-        seed=bench.seed,
-        n=bench.budget.doubted,
-        queries=bench.budget.queries,
+        seed=context.seed,
+        clean=context.clean_predictions,
     )
 
 
-def _epsilon_curve(bench: Bench) -> Iterator[Record]:
+def _attack_sanity(context: CheckContext) -> Iterator[Record]:
+    yield measure_attack_sanity(
+        context.model,
+        context.attacked,
+        epsilon=EPSILON,
+        seed=context.seed,
+        n=context.budget.sanity_samples,
+        queries=context.budget.sanity_queries,
+    )
+
+
+def _epsilon_curve(context: CheckContext) -> Iterator[Record]:
     yield measure_epsilon_curve(
-        bench.model, bench.attacked, attack=PGD(steps=CURVE_STEPS), seed=bench.seed, clean=bench.known
+        context.model,
+        context.attacked,
+        attack=PGD(steps=CURVE_STEPS),
+        seed=context.seed,
+        clean=context.clean_predictions,
     )
 
 
-def _invariance(bench: Bench) -> Iterator[Record]:
-    yield measure_invariance(bench.model, bench.probed, seed=bench.seed)
+def _invariance(context: CheckContext) -> Iterator[Record]:
+    yield measure_invariance(context.model, context.probed, seed=context.seed)
 
 
-def _input_gradients(bench: Bench) -> Iterator[Record]:
-    yield measure_input_gradients(bench.model, bench.probed, n=len(bench.probed), shown=bench.budget.shown)
+def _input_gradients(context: CheckContext) -> Iterator[Record]:
+    yield measure_input_gradients(context.model, context.probed, n=len(context.probed), shown=context.budget.gallery)
 
 
-def _gradient_flow(bench: Bench) -> Iterator[Record]:
-    yield measure_gradient_flow(bench.model, bench.probed, n=len(bench.probed))
+def _gradient_flow(context: CheckContext) -> Iterator[Record]:
+    yield measure_gradient_flow(context.model, context.probed, n=len(context.probed))
 
 
-def _over_time(bench: Bench) -> Iterator[Record]:
-    if is_recurrent(bench.model):
-        yield measure_gradients_over_time(bench.model, bench.probed, name=bench.name)
+def _over_time(context: CheckContext) -> Iterator[Record]:
+    if is_recurrent(context.model):
+        yield measure_gradients_over_time(context.model, context.probed, name=context.name)
 
 
-def _decay_groups(bench: Bench) -> Iterator[Record]:
-    yield measure_decay_groups(bench.model)
+def _decay_groups(context: CheckContext) -> Iterator[Record]:
+    yield measure_decay_groups(context.model)
 
 
-def _spectra(bench: Bench) -> Iterator[Record]:
-    yield measure_spectra(bench.model)
+def _spectra(context: CheckContext) -> Iterator[Record]:
+    yield measure_spectra(context.model)
 
 
 STAGES: tuple[CheckStage, ...] = (

@@ -8,7 +8,7 @@ from assay.attacks.measure import measure_epsilon_curve, measure_robust_accuracy
 from assay.attacks.methods.gradient import PGD, SignedSteps
 from assay.claims.claim import Claim, Settings
 from assay.claims.subjects import trained_network
-from assay.diagnostics.batches import spread
+from assay.data.selection import evenly_spaced
 from assay.records.accuracy import wilson_interval
 from assay.records.claims import Axis, Chart, Evidence, Expectation, Point, Reference, Sample
 
@@ -19,7 +19,7 @@ QUARTER, ABOUT = 25.0, 5.0  # per cent, and points to either side
 def measure(settings: Settings) -> Evidence:
     """Accuracy after 0 to 5 signed steps of 8/255 on the same images, and against ε under PGD."""
     network = trained_network(settings)
-    images = spread(network.test, settings.pick(tiny=60, quick=1000, full=10_000))
+    images = evenly_spaced(network.test, settings.pick(tiny=60, quick=1000, full=10_000))
     found = measure_robust_accuracy(
         network.model, images, attack=SignedSteps(steps=STEPS), epsilon=EPSILON, seed=settings.seed
     )
@@ -29,7 +29,7 @@ def measure(settings: Settings) -> Evidence:
     clean, one, five = (float(right[:, step].mean()) for step in (0, 1, STEPS))
     curve = measure_epsilon_curve(
         network.model,
-        spread(network.test, settings.pick(tiny=40, quick=200, full=1000)),
+        evenly_spaced(network.test, settings.pick(tiny=40, quick=200, full=1000)),
         attack=PGD(steps=settings.pick(tiny=2, quick=10, full=20)),
         seed=settings.seed,
     )

@@ -11,7 +11,7 @@ from assay.claims.claim import Claim, Settings
 from assay.claims.rule import interval
 from assay.claims.subjects import Network, trained_network
 from assay.data.dataset import ImageDataset
-from assay.diagnostics.batches import spread
+from assay.data.selection import evenly_spaced
 from assay.records.claims import Axis, Chart, Evidence, Point, Sample
 
 EPSILONS = (2, 4, 8, 16)  # in 255ths
@@ -23,7 +23,7 @@ GRADIENT, NOISE = "one gradient step", f"worst of {DRAWS} noises"
 def measure(settings: Settings) -> Evidence:
     """Loss and answers of each image after one signed step, and after the worst of 20 random points of its ball."""
     network = trained_network(settings)
-    images = spread(network.test, settings.pick(tiny=40, quick=300, full=2000))
+    images = evenly_spaced(network.test, settings.pick(tiny=40, quick=300, full=2000))
     attacks: dict[str, AttackOptions] = {GRADIENT: SignedSteps(steps=1), NOISE: Noise(draws=DRAWS)}
     losses, wrong, points = {}, {}, []
     for size in EPSILONS:

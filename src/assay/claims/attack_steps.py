@@ -7,7 +7,7 @@ from assay.attacks.methods.gradient import SignedSteps
 from assay.claims.claim import Claim, Settings
 from assay.claims.rule import interval
 from assay.claims.subjects import trained_network
-from assay.diagnostics.batches import spread
+from assay.data.selection import evenly_spaced
 from assay.records.claims import Axis, Chart, Evidence, Fact, Point, Sample
 
 EPSILON, STEPS = 8 / 255, 5
@@ -16,7 +16,7 @@ EPSILON, STEPS = 8 / 255, 5
 def measure(settings: Settings) -> Evidence:
     """Cross-entropy of every image after 0 to 5 steps x ← x + ε·sign ∇ₓℓ of ε = 8/255, without projection."""
     network = trained_network(settings)
-    images = spread(network.test, settings.pick(tiny=40, quick=100, full=1000))
+    images = evenly_spaced(network.test, settings.pick(tiny=40, quick=100, full=1000))
     found = measure_robust_accuracy(
         network.model, images, attack=SignedSteps(steps=STEPS), epsilon=EPSILON, seed=settings.seed
     )

@@ -9,7 +9,7 @@ from assay.claims.claim import Claim, Settings
 from assay.claims.rule import number
 from assay.claims.side_by_side import Outcome, accuracy, mean_point, paired, short_recipe, train_side_by_side
 from assay.data.dataset import ImageDataset
-from assay.diagnostics.batches import spread
+from assay.data.selection import evenly_spaced
 from assay.diagnostics.invariance import measure_invariance
 from assay.records.augmentation import Invariance
 from assay.records.claims import Axis, Chart, Evidence, Grid, Point, Sample
@@ -32,7 +32,7 @@ def measure(settings: Settings) -> Evidence:
     policies |= {policy: policy for policy in POLICIES[: settings.pick(tiny=1, quick=3, full=3)]}
     recipes = {name: _recipe(settings, train, policy) for name, policy in policies.items()}
     found = train_side_by_side(recipes, train, test, seeds=seeds)
-    shown = spread(test, settings.pick(tiny=20, quick=100, full=1000))
+    shown = evenly_spaced(test, settings.pick(tiny=20, quick=100, full=1000))
     under = {name: measure_invariance(each[0].model, shown, operations=names) for name, each in found.items()}
     left_out = "" if train.shape[0] == 3 else " (without Color, which does nothing to grey pictures)"
     return Evidence(

@@ -140,7 +140,7 @@ def check(
                 budget=BUDGETS[budget.value],
                 limit=limit,
                 seed=seed,
-                context=history,
+                history=history,
                 folder=folder,
                 resume=resume,
                 on_stage=progress.show,

@@ -62,7 +62,7 @@ def check_model(
             budget=BUDGETS[budget],
             limit=limit,
             seed=seed,
-            context=history,
+            history=history,
             on_stage=progress.show,
         )
 
@@ -97,12 +97,14 @@ def prepare(
     for line in dataset.skipped:
         console.print(f"skipped: {line}", style="yellow", markup=False)
     if model is None:
-        from assay.check.run import train_on_digits
         from assay.cli.progress import TrainingProgress
+        from assay.training.classifier import train_classifier
+        from assay.training.recipes import load_recipe
 
         with TrainingProgress(console) as progress:
-            network, run = train_on_digits(seed=seed, on_step=progress.step)
-        return dataset, network.to(target), (run,)
+            train = load_dataset("digits", split="train")
+            trained = train_classifier(train, recipe=load_recipe("digits"), seed=seed, on_step=progress.step)
+        return dataset, trained.model.to(target), (trained.run,)
     opened = open_model(
         model,
         weights=weights,

@@ -191,13 +191,13 @@ def _images_over_time(network: nn.Module, dataset: ImageDataset, name: str) -> l
     from torch.nn import functional as F
 
     from assay.data.dataset import to_unit_range
-    from assay.diagnostics.batches import spread
+    from assay.data.selection import evenly_spaced
     from assay.diagnostics.time import measure_time_trace
     from assay.runtime import device_of
 
     if not any(isinstance(module, (nn.RNNBase, nn.RNNCellBase)) for module in network.modules()):
         return []
-    data, device = spread(dataset, 32), device_of(network)
+    data, device = evenly_spaced(dataset, 32), device_of(network)
     images, labels = to_unit_range(data.images).to(device), data.labels.to(device)
     return [measure_time_trace(network, images, lambda z: F.cross_entropy(z, labels), label=name, task=dataset.name)]
 

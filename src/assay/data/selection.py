@@ -1,4 +1,4 @@
-"""Which samples come first: file order, or, where a source is laid out class by class, a spread over the classes."""
+"""Fair samples: the first of a mixed set; of a set ordered by class, some of every class."""
 
 from __future__ import annotations
 
@@ -14,18 +14,42 @@ from assay.errors import DataError, OptionError
 from assay.runtime import generator
 
 
+def fair_sample(dataset: ImageDataset, n: int) -> ImageDataset:
+    """At most ``n`` samples, chosen as by :func:`choose_samples`; the data set itself where it has no more."""
+    if n >= len(dataset):
+        return dataset
+    return dataset.subset(torch.from_numpy(choose_samples(dataset.labels.numpy(), limit=n)))
+
+
+def evenly_spaced(dataset: ImageDataset, n: int) -> ImageDataset:
+    """At most ``n`` samples at equal distances over the whole set, first and last among them; in their order."""
+    if n >= len(dataset):
+        return dataset
+    return dataset.subset(torch.linspace(0, len(dataset) - 1, n, dtype=torch.float64).round().long())
+
+
 def choose_samples(labels: NDArray[Any], *, limit: int | None) -> NDArray[np.int64]:
     """The places of the samples to use: all in file order, or the first ``limit``.
 
-    Where the source is laid out class by class its first samples would be of one class only, so the limit then takes
-    the beginning of :func:`interleave` instead.
+    Where the set is ordered by class its first samples would be no sample of it, so the limit then takes the beginning
+    of :func:`interleave` instead.
     """
     n = len(labels)
     if limit is None or limit >= n:
         return np.arange(n)
-    if is_grouped(labels):
+    if is_grouped(labels) or is_skewed(labels, limit):
         return interleave(labels)[:limit]
     return np.arange(limit)
+
+
+def is_skewed(labels: NDArray[Any], n: int) -> bool:
+    """Whether the count of some class in the first n lies over five standard deviations from n times its share."""
+    _, classes = np.unique(labels, return_inverse=True)
+    sizes = np.bincount(classes)
+    share = sizes / len(labels)
+    counts = np.bincount(classes[:n], minlength=len(sizes))
+    deviation = np.abs(counts - n * share) / np.maximum(np.sqrt(n * share * (1 - share)), 0.5)
+    return bool((deviation > 5).any())
 
 
 def is_grouped(labels: NDArray[Any]) -> bool:

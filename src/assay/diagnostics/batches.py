@@ -4,25 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from assay.data.dataset import ImageDataset, to_unit_range
-from assay.errors import DataError, ModelError
+from assay.errors import ModelError
 from assay.runtime import device_of, dtype_of
-
-
-def spread(dataset: ImageDataset, n: int) -> ImageDataset:
-    """At most ``n`` samples at even distances, so that a set sorted by class is still seen whole.
-
-    Raises :class:`DataError` for an empty set.
-    """
-    if len(dataset) == 0:
-        raise DataError("data", expected="at least one sample", got="an empty set")
-    if n >= len(dataset):
-        return dataset
-    return dataset.subset(torch.linspace(0, len(dataset) - 1, n, dtype=torch.float64).round().long())
 
 
 def inputs(model: nn.Module, dataset: ImageDataset, *, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from assay.data.dataset import ImageDataset
-from assay.diagnostics.batches import inputs, spread
+from assay.data.selection import evenly_spaced
+from assay.diagnostics.batches import inputs
 from assay.errors import ModelError
 from assay.evaluate import call, check_logits
 from assay.records.accuracy import Proportion
@@ -55,7 +56,7 @@ def audit_normalization(
     runs the normalisation layers alone in training mode with cumulative averaging. The model, its statistics
     included, is left as found. Raises :class:`ModelError` when it cannot take the images.
     """
-    data = spread(dataset, n)
+    data = evenly_spaced(dataset, n)
     norms = {m: name for name, m in model.named_modules() if isinstance(m, _NormBase) and m.running_mean is not None}
     with preserved(model, training=False), torch.no_grad(), torch.compiler.set_stance("force_eager"):
         with _listening([*norms, *_stem(model)]) as heard:

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from assay.data.dataset import ImageDataset
-from assay.diagnostics.batches import inputs, require_gradients, spread
+from assay.data.selection import evenly_spaced
+from assay.diagnostics.batches import inputs, require_gradients
 from assay.errors import ModelError
 from assay.evaluate import call
 from assay.records.gradients import Curvature
@@ -39,7 +40,7 @@ def measure_curvature(
     found.
     Raises :class:`ModelError` for a model whose loss has no second derivative.
     """
-    data = spread(dataset, n)
+    data = evenly_spaced(dataset, n)
     with preserved(model, training=False), torch.enable_grad():
         require_gradients(model)
         parameters = [p for p in model.parameters() if p.requires_grad]

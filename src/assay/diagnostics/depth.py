@@ -13,7 +13,8 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from assay.data.dataset import ImageDataset
-from assay.diagnostics.batches import backward, first_tensor, inputs, require_gradients, spread
+from assay.data.selection import evenly_spaced
+from assay.diagnostics.batches import backward, first_tensor, inputs, require_gradients
 from assay.errors import ModelError
 from assay.evaluate import call, check_logits
 from assay.records.gradients import GradientFlow, LayerGradient
@@ -50,7 +51,7 @@ def measure_gradient_flow(
     found. Raises :class:`ModelError` when the model cannot take the images, has no layer that hooks can see, or
     cannot be differentiated.
     """
-    data = spread(dataset, n)
+    data = evenly_spaced(dataset, n)
     loss = 0.0
     with preserved(model, training=False), torch.enable_grad(), _watch(model) as seen:
         require_gradients(model)

@@ -15,7 +15,8 @@ from torch.nn.modules.dropout import _DropoutNd
 from torch.utils import _pytree as pytree
 
 from assay.data.dataset import ImageDataset
-from assay.diagnostics.batches import first_tensor, inputs, spread
+from assay.data.selection import evenly_spaced
+from assay.diagnostics.batches import first_tensor, inputs
 from assay.errors import ModelError
 from assay.evaluate import call, check_logits
 from assay.records.configuration import ModeAudit
@@ -32,7 +33,7 @@ def audit_modes(model: nn.Module, dataset: ImageDataset, *, n: int = 16) -> Mode
     ``F.dropout(x, training=self.training)`` inside any module is found. The model is left as found.
     Raises :class:`ModelError` when it cannot take the images or does not return one row of logits a sample.
     """
-    data = spread(dataset, n)
+    data = evenly_spaced(dataset, n)
     handed = {name: module.training for name, module in model.named_modules()}
     images, _ = next(inputs(model, data, batch_size=n))
     with torch.no_grad(), torch.compiler.set_stance("force_eager"):

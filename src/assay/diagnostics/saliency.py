@@ -10,7 +10,8 @@ from torch.nn import functional as F
 
 from assay.data.dataset import ImageDataset
 from assay.data.pictures import png_base64, to_bytes
-from assay.diagnostics.batches import inputs, spread
+from assay.data.selection import evenly_spaced
+from assay.diagnostics.batches import inputs
 from assay.errors import ModelError
 from assay.evaluate import call, check_logits
 from assay.records.gradients import InputGradients, InputGradientSample
@@ -36,7 +37,7 @@ def measure_input_gradients(
     there are enough, taken at even ranks of their norm, so that they stand for the rest. The model is left as found.
     Raises :class:`ModelError` when the model cannot take the images or its loss has no gradient with respect to them.
     """
-    data = spread(dataset, n)
+    data = evenly_spaced(dataset, n)
     found = _differentiate(model, data, batch_size=batch_size)
     norms = found.gradients.double().flatten(1).norm(dim=1)
     finite = norms.isfinite()

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from assay.data.dataset import ImageDataset, to_unit_range
+from assay.data.selection import evenly_spaced
 from assay.diagnostics.attention import Attended, describe_attention, watched_attention
-from assay.diagnostics.batches import backward, require_gradients, spread
+from assay.diagnostics.batches import backward, require_gradients
 from assay.diagnostics.cells import describe_gates, plain_cells, time_constants, watched_cells
 from assay.diagnostics.recurrence import analyse_matrix, jacobian_product, recurrent_matrices
 from assay.diagnostics.unroll import Track, Unrolled, layer_step, unrolled
@@ -274,7 +275,7 @@ def is_recurrent(model: nn.Module) -> bool:
 
 def measure_gradients_over_time(model: nn.Module, dataset: ImageDataset, *, name: str = "model") -> TimeTrace:
     """The time trace of the cross-entropy of up to 32 images of ``dataset``; see :func:`measure_time_trace`."""
-    data = spread(dataset, IMAGES)
+    data = evenly_spaced(dataset, IMAGES)
     images = to_unit_range(data.images.to(device_of(model)), dtype_of(model))
     labels = data.labels.to(device_of(model))
     return measure_time_trace(model, images, lambda z: F.cross_entropy(z, labels), label=name, task=dataset.name)

@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 from torch import nn
 
-from assay.check.stages import Bench
+from assay.check.stages import CheckContext
 from assay.data.dataset import ImageDataset
 from assay.models.factorized import LayerFactors
 from assay.records.comparison import Difference, Reading
@@ -22,14 +22,14 @@ class RefusedError(Exception):
 
 
 @dataclass(frozen=True, eq=False)
-class Workshop:
+class FixContext:
     """``model`` as handed over (fixes work on copies), the samples it is measured on, and images to fix it with.
 
     ``train`` holds none of the measured images; None where there are no others.
     """
 
     model: nn.Module
-    bench: Bench
+    check: CheckContext
     train: ImageDataset | None
     train_note: str
 
@@ -37,7 +37,7 @@ class Workshop:
         """``n`` of the training images, drawn by the seed; refuses where there are none."""
         if self.train is None:
             raise RefusedError(self.train_note)
-        order = torch.randperm(len(self.train), generator=generator(self.bench.seed, 0xF1))
+        order = torch.randperm(len(self.train), generator=generator(self.check.seed, 0xF1))
         return self.train.subset(order[:n])
 
 
@@ -65,5 +65,5 @@ class Fix:
 
     name: str
     changes: Literal["weights", "mode", "training"]
-    apply: Callable[[Workshop], Change]
+    apply: Callable[[FixContext], Change]
     stages: tuple[str, ...] = field(default=())

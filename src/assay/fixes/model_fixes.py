@@ -14,7 +14,7 @@ from assay.compression.run import Plan, compress
 from assay.data.dataset import ImageDataset, to_unit_range
 from assay.errors import AssayError
 from assay.evaluate import Predictions, call, predict, summarize
-from assay.fixes.fix import Change, Fix, RefusedError, Workshop
+from assay.fixes.fix import Change, Fix, FixContext, RefusedError
 from assay.records.comparison import Reading
 from assay.runtime import device_of, dtype_of, preserved
 from assay.training.averaging import refresh_batchnorm
@@ -25,9 +25,9 @@ from assay.verdict.rule import percent
 COLDEST, HOTTEST = 0.05, 20.0
 
 
-def _cool(shop: Workshop) -> Change:
+def _cool(context: FixContext) -> Change:
     """Fit on every other tested image and measure on the rest: a network is surer of what it was trained on."""
-    known = predict(shop.model, shop.bench.clean)
+    known = predict(context.model, context.check.clean)
     finite = known.logits.isfinite().all(dim=1)
     fitted, held = (
         Predictions(known.logits[rows], known.labels[rows], known.seconds)
@@ -36,8 +36,8 @@ def _cool(shop: Workshop) -> Change:
     if len(held.labels) < 2:
         raise RefusedError("too few images to fit on one half and measure on the other")
     temperature = fit_temperature(fitted.logits, fitted.labels)
-    fixed = _fold(shop, temperature, known.logits)
-    classes = shop.bench.clean.classes
+    fixed = _fold(context, temperature, known.logits)
+    classes = context.check.clean.classes
     before, after = (
         summarize(Predictions(held.logits / t, held.labels, held.seconds), classes=classes) for t in (1.0, temperature)
     )
@@ -86,9 +86,9 @@ def fit_temperature(logits: Tensor, labels: Tensor) -> float:
     return 2 / (low + high)
 
 
-def _fold(shop: Workshop, temperature: float, logits: Tensor) -> nn.Module:
+def _fold(context: FixContext, temperature: float, logits: Tensor) -> nn.Module:
     """A copy whose last weighted layer is scaled; refuses where that does not divide the logits."""
-    fixed = copy.deepcopy(shop.model)
+    fixed = copy.deepcopy(context.model)
     layers = [module for module in fixed.modules() if isinstance(module, (nn.Linear, nn.Conv2d))]
     if not layers:
         raise RefusedError("no last layer to fold a temperature into")
@@ -96,7 +96,7 @@ def _fold(shop: Workshop, temperature: float, logits: Tensor) -> nn.Module:
         for parameter in layers[-1].parameters(recurse=False):
             parameter.div_(temperature)
     few = min(len(logits), 32)
-    found = predict(fixed, shop.bench.clean.subset(torch.arange(few))).logits
+    found = predict(fixed, context.check.clean.subset(torch.arange(few))).logits
     scale = float(logits[:few].abs().max()) or 1.0
     if not math.isclose(float((found * temperature - logits[:few]).abs().max()) / scale, 0.0, abs_tol=1e-4):
         raise RefusedError("scaling the last layer does not scale the logits")
@@ -110,12 +110,12 @@ IMAGES = 2_000
 MOST_POINTS_LOST = 1.0
 
 
-def _compress(shop: Workshop) -> Change:
-    images = shop.training_images(IMAGES)
-    few = shop.bench.probed
-    plan = Plan(max_drop=MOST_POINTS_LOST, validation=len(images) // 2, attack=None, curve=(), seed=shop.bench.seed)
+def _compress(context: FixContext) -> Change:
+    images = context.training_images(IMAGES)
+    few = context.check.probed
+    plan = Plan(max_drop=MOST_POINTS_LOST, validation=len(images) // 2, attack=None, curve=(), seed=context.check.seed)
     try:
-        done = compress(shop.model, images, few, plan, name=shop.bench.name)
+        done = compress(context.model, images, few, plan, name=context.check.name)
     except AssayError as error:
         raise RefusedError(str(error)) from None
     if not done.factorization:
@@ -144,11 +144,11 @@ COMPRESSION = Fix("compression", "weights", _compress, stages=("anatomy", "singu
 BATCH = 250
 
 
-def _evaluate(shop: Workshop) -> Change:
-    fixed = copy.deepcopy(shop.model).eval()
-    data = shop.bench.clean
-    before = _right_as_handed_over(shop.model, data, seed=shop.bench.seed)
-    after = _right_as_handed_over(fixed, data, seed=shop.bench.seed)
+def _evaluate(context: FixContext) -> Change:
+    fixed = copy.deepcopy(context.model).eval()
+    data = context.check.clean
+    before = _right_as_handed_over(context.model, data, seed=context.check.seed)
+    after = _right_as_handed_over(fixed, data, seed=context.check.seed)
     effect = paired_difference("accuracy as handed over", before.numpy(), after.numpy())
     return Change(f"model.eval(); as handed over it was asked in batches of {BATCH}", model=fixed, effects=(effect,))
 
@@ -170,8 +170,8 @@ EVALUATION_MODE = Fix("evaluation mode", "mode", _evaluate, stages=("mode audit"
 DECAY = 5e-4
 
 
-def _regroup(shop: Workshop) -> Change:
-    model = copy.deepcopy(shop.model)
+def _regroup(context: FixContext) -> Change:
+    model = copy.deepcopy(context.model)
     by_name = audit_optimizer(model, torch.optim.SGD(_groups_by_name(model), lr=0.1))
     by_type = audit_optimizer(model, torch.optim.SGD(split_parameters(model).optimizer_groups(DECAY), lr=0.1))
     left = len(by_type.decayed_norms)
@@ -201,9 +201,9 @@ PARAMETER_GROUPS = Fix("parameter groups", "training", _regroup)
 SAMPLES = 5000
 
 
-def _reestimate(shop: Workshop) -> Change:
-    images = shop.training_images(SAMPLES)
-    fixed = copy.deepcopy(shop.model)
+def _reestimate(context: FixContext) -> Change:
+    images = context.training_images(SAMPLES)
+    fixed = copy.deepcopy(context.model)
     layers = refresh_batchnorm(fixed, images, samples=len(images))
     if layers == 0:
         raise RefusedError("no batch normalisation with running statistics")

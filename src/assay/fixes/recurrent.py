@@ -12,7 +12,7 @@ from torch import nn
 from assay.comparison.differences import paired_difference
 from assay.diagnostics.time import measure_gradients_over_time
 from assay.evaluate import predict
-from assay.fixes.fix import Change, Fix, RefusedError, Workshop
+from assay.fixes.fix import Change, Fix, FixContext, RefusedError
 from assay.models.sequence import set_forget_bias
 from assay.records.comparison import Reading
 from assay.records.recurrence import TimeTrace
@@ -39,11 +39,11 @@ class _Outcome:
         return self.trace.state(self.trace.head).decay.horizon
 
 
-def _raise_forget_bias(shop: Workshop) -> Change:
-    layers = [module for module in shop.model.modules() if isinstance(module, nn.LSTM)]
+def _raise_forget_bias(context: FixContext) -> Change:
+    layers = [module for module in context.model.modules() if isinstance(module, nn.LSTM)]
     if not layers:
         raise RefusedError("no LSTM, hence no forget bias; another cell or another start is no mechanical change")
-    length = measure_gradients_over_time(shop.model, shop.bench.probed).length
+    length = measure_gradients_over_time(context.model, context.check.probed).length
     # A gate σ(b) remembers about 1/(1 − σ(b)) = 1 + exp(b) steps; Tallec & Ollivier 2018, arXiv:1804.11188
     bias = max(1.0, float(torch.tensor(length - 1.0).clamp_min(1).log()))
 
@@ -52,10 +52,10 @@ def _raise_forget_bias(shop: Workshop) -> Change:
             if isinstance(module, nn.LSTM):
                 set_forget_bias(module, bias)
 
-    before, after = _train(shop, lambda model: None, ClipOptions()), _train(shop, prepare, ClipOptions())
+    before, after = _train(context, lambda model: None, ClipOptions()), _train(context, prepare, ClipOptions())
     verdict = next(each for each in judge([after.trace]) if each.rule == "A411")
     return Change(
-        f"{_story(shop)} with a forget bias of {bias:.2f} = ln(T − 1) at T = {length} steps, and without it",
+        f"{_story(context)} with a forget bias of {bias:.2f} = ln(T − 1) at T = {length} steps, and without it",
         effects=(paired_difference("accuracy after it", before.right.numpy(), after.right.numpy()),),
         readings=(
             Reading(name="horizon after it (steps)", before=before.horizon, after=after.horizon),
@@ -67,12 +67,12 @@ def _raise_forget_bias(shop: Workshop) -> Change:
     )
 
 
-def _clip(shop: Workshop) -> Change:
+def _clip(context: FixContext) -> Change:
     clip = ClipOptions(name="norm", limit=LIMIT)
-    before, after = _train(shop, lambda model: None, ClipOptions()), _train(shop, lambda model: None, clip)
+    before, after = _train(context, lambda model: None, ClipOptions()), _train(context, lambda model: None, clip)
     reaches = min(after.largest, LIMIT)
     return Change(
-        f"{_story(shop)} with gradients clipped to norm {LIMIT:g}, and without",
+        f"{_story(context)} with gradients clipped to norm {LIMIT:g}, and without",
         effects=(paired_difference("accuracy after it", before.right.numpy(), after.right.numpy()),),
         readings=(
             Reading(name="largest gradient that reaches the optimizer", before=before.largest, after=reaches),
@@ -82,12 +82,13 @@ def _clip(shop: Workshop) -> Change:
     )
 
 
-def _story(shop: Workshop) -> str:
-    return f"copies started anew and trained for {STEPS} steps on images of {shop.train.name if shop.train else '?'}"
+def _story(context: FixContext) -> str:
+    images = "?" if context.train is None else context.train.name
+    return f"copies with new initial weights, trained for {STEPS} steps on images of {images}"
 
 
-def _train(shop: Workshop, prepare: Callable[[nn.Module], None], clip: ClipOptions) -> _Outcome:
-    images = shop.training_images(IMAGES)
+def _train(context: FixContext, prepare: Callable[[nn.Module], None], clip: ClipOptions) -> _Outcome:
+    images = context.training_images(IMAGES)
     batch = min(BATCH, len(images))
     recipe = Recipe.parse(
         {
@@ -100,19 +101,19 @@ def _train(shop: Workshop, prepare: Callable[[nn.Module], None], clip: ClipOptio
         },
         where="fix",
     )
-    model = copy.deepcopy(shop.model)
+    model = copy.deepcopy(context.model)
     with torch.random.fork_rng(devices=[]), torch.no_grad():
-        torch.manual_seed(shop.bench.seed)
+        torch.manual_seed(context.check.seed)
         for module in model.modules():
             reset = getattr(module, "reset_parameters", None)
             if callable(reset):
                 reset()
         prepare(model)
     steps: list[StepMetrics] = []
-    fit(model, images, recipe=recipe, seed=shop.bench.seed, on_step=steps.append)
+    fit(model, images, recipe=recipe, seed=context.check.seed, on_step=steps.append)
     return _Outcome(
-        right=predict(model, shop.bench.clean).correct,
-        trace=measure_gradients_over_time(model, shop.bench.probed),
+        right=predict(model, context.check.clean).correct,
+        trace=measure_gradients_over_time(model, context.check.probed),
         loss=steps[-1].loss,
         largest=max(step.gradient_norm for step in steps),
     )

@@ -10,11 +10,11 @@ from dataclasses import dataclass, replace
 import torch
 from torch import nn
 
-from assay.check.stages import STAGES, Bench, Budget
+from assay.check.stages import STAGES, Budget, CheckContext
 from assay.comparison import compare_checkups
 from assay.data.dataset import ImageDataset
 from assay.errors import AssayError
-from assay.fixes.fix import Change, Fix, RefusedError, Workshop
+from assay.fixes.fix import Change, Fix, FixContext, RefusedError
 from assay.fixes.model_fixes import COMPRESSION, EVALUATION_MODE, PARAMETER_GROUPS, STATISTICS, TEMPERATURE
 from assay.fixes.recurrent import CLIPPING, FORGET_BIAS
 from assay.models.factorized import LayerFactors
@@ -60,16 +60,16 @@ def apply_fixes(
     of its own and is judged by its rule, by the accuracy and by the attacks, paired with those of the check.
     ``train`` gives images to fix with; those that are also tested are left out first. ``model`` stays as it was found.
     """
-    bench = Bench.of(model, dataset, budget=budget, limit=limit, seed=checkup.seed, name=checkup.subject.model)
+    check = CheckContext.of(model, dataset, budget=budget, limit=limit, seed=checkup.seed, name=checkup.subject.model)
     apart, note = leave_out_tested(train, dataset, train_note)
-    shop = Workshop(model=model, bench=bench, train=apart, train_note=note)
+    context = FixContext(model=model, check=check, train=apart, train_note=note)
     wanted = _wanted(checkup)
     done: list[tuple[AppliedFix, Change | None]] = []
     verdicts = {verdict.rule: verdict for verdict in checkup.verdicts}
     for place, (fix, verdict) in enumerate(wanted):
         if on_fix is not None:
             on_fix(fix.name, place, len(wanted))
-        record, change, remedy = _apply(fix, verdict, shop, checkup)
+        record, change, remedy = _apply(fix, verdict, context, checkup)
         done.append((record, change))
         if remedy is not None:
             verdicts[verdict.rule] = verdict.model_copy(update={"remedy": remedy})
@@ -79,7 +79,7 @@ def apply_fixes(
             "verdicts": tuple(verdicts[verdict.rule] for verdict in checkup.verdicts),
         }
     )
-    return _put_together(fixed, shop, [(FIXES[record.fix], change) for record, change in done if change is not None])
+    return _put_together(fixed, context, [(FIXES[record.fix], change) for record, change in done if change is not None])
 
 
 def _wanted(checkup: Checkup) -> list[tuple[Fix, Verdict]]:
@@ -92,7 +92,7 @@ def _wanted(checkup: Checkup) -> list[tuple[Fix, Verdict]]:
 
 
 def _apply(
-    fix: Fix, verdict: Verdict, shop: Workshop, checkup: Checkup
+    fix: Fix, verdict: Verdict, context: FixContext, checkup: Checkup
 ) -> tuple[AppliedFix, Change | None, Remedy | None]:
     started = time.perf_counter()
     base = {
@@ -103,8 +103,8 @@ def _apply(
         "measured_before": verdict.measured,
     }
     try:
-        change = fix.apply(shop)
-        effects, again = _measure_again(fix, change, verdict, shop, checkup)
+        change = fix.apply(context)
+        effects, again = _measure_again(fix, change, verdict, context, checkup)
     except (RefusedError, AssayError, RuntimeError) as error:  # torch raises RuntimeError for what a copy cannot do
         reason = " ".join(str(error).split())[:300]
         unchanged = {"after": verdict.status, "measured_after": verdict.measured, "applied": "nothing"}
@@ -126,14 +126,14 @@ def _apply(
 
 
 def _measure_again(
-    fix: Fix, change: Change, verdict: Verdict, shop: Workshop, checkup: Checkup
+    fix: Fix, change: Change, verdict: Verdict, context: FixContext, checkup: Checkup
 ) -> tuple[tuple[Difference, ...], Verdict]:
     """Run the stages that can see the fix on the copy; the paired differences, and the rule judged again."""
     if change.model is None:
         return (), verdict
-    bench = replace(shop.bench, model=change.model)
+    check = replace(context.check, model=change.model)
     names = {*fix.stages, *(SIDE_EFFECTS if fix.changes == "weights" else ())}
-    records = [record for stage in STAGES if stage.name in names for record in stage.measure(bench)]
+    records = [record for stage in STAGES if stage.name in names for record in stage.measure(check)]
     kinds = {type(record) for record in records}
     rest = tuple(record for record in checkup.records if type(record) not in kinds)
     judged = {each.rule: each for each in judge((*rest, *records))}
@@ -149,7 +149,7 @@ def _only(checkup: Checkup, records: Sequence[Record]) -> Checkup:
     return checkup.model_copy(update={"records": tuple(records), "verdicts": ()})
 
 
-def _put_together(checkup: Checkup, shop: Workshop, changes: Sequence[tuple[Fix, Change]]) -> Fixed:
+def _put_together(checkup: Checkup, context: FixContext, changes: Sequence[tuple[Fix, Change]]) -> Fixed:
     """One copy with every fix of weights: that of the only one, or all of them applied one after the other."""
     weighty = [(fix, change) for fix, change in changes if fix.changes == "weights" and change.model is not None]
     if not weighty:
@@ -157,10 +157,10 @@ def _put_together(checkup: Checkup, shop: Workshop, changes: Sequence[tuple[Fix,
     if len(weighty) == 1:
         change = weighty[0][1]
         return Fixed(checkup, change.model, change.factorization)
-    model = copy.deepcopy(shop.model)
+    model = copy.deepcopy(context.model)
     factorization: tuple[LayerFactors, ...] = ()
     for fix, _ in weighty:
-        again = fix.apply(replace(shop, model=model))
+        again = fix.apply(replace(context, model=model))
         model, factorization = again.model or model, again.factorization or factorization
     return Fixed(checkup, model, factorization)
 

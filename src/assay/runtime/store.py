@@ -1,0 +1,135 @@
+"""Finished pieces of a long job, kept on disk so that a killed one goes on, and what tells two jobs apart."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from assay.errors import DataError, OptionError
+from assay.files import make_folder, remove_leftovers, write_atomically
+
+IDENTITY = "identity.json"
+_CHUNK_BYTES = 1 << 22  # hashed at once, so that a data set is never copied whole
+
+
+class ResumableStore:
+    """The finished pieces of one job, a file each in ``folder``, beside ``identity.json``, which says of which job.
+
+    Every file is written whole or not at all, so a process killed at any moment leaves only finished pieces. Several
+    processes of one job may share a folder: each writes the pieces that it made, and reads those of all.
+
+    Args:
+        folder: made by :meth:`claim` if it is missing; of this store alone but for files with other suffixes.
+        identity: whatever the pieces depend on (JSON values, dictionaries may be nested).
+        suffix: of the pieces' file names.
+    """
+
+    def __init__(self, folder: Path, identity: Mapping[str, Any], *, suffix: str = ".json") -> None:
+        self.folder = folder
+        self._identity = json.loads(json.dumps(identity))  # tuples become lists, as in the file
+        self._suffix = suffix
+
+    def claim(self, *, replace: bool) -> None:
+        """Make the folder this job's; pieces of another job are removed if ``replace``.
+
+        Raises :class:`OptionError` naming the first field in which the other job's identity differs otherwise, and
+        :class:`DataError` for pieces without an identity that can be read.
+        """
+        make_folder(self.folder)
+        path = self.folder / IDENTITY
+        if path.is_file() or self._pieces():
+            try:
+                check_same_identity(str(path), read_identity(self.folder), self._identity)
+            except (OptionError, DataError):
+                if not replace:
+                    raise
+                self._remove_pieces()
+            else:
+                return
+        write_atomically(path, json.dumps(self._identity, indent=1) + "\n")
+
+    def path(self, key: str) -> Path:
+        """The file of the piece ``key``, whether it is there or not."""
+        return self.folder / f"{key}{self._suffix}"
+
+    def __contains__(self, key: str) -> bool:
+        return self.path(key).is_file()
+
+    def write(self, key: str, content: bytes | str) -> None:
+        """Keep a finished piece."""
+        write_atomically(self.path(key), content)
+
+    def close(self) -> None:
+        """Remove the pieces, then the identity and the folder: the job's result has taken their place."""
+        self._remove_pieces()
+        remove_leftovers(self.folder)
+        (self.folder / IDENTITY).unlink(missing_ok=True)
+        self.folder.rmdir()
+
+    def _pieces(self) -> list[Path]:
+        return [path for path in self.folder.glob(f"*{self._suffix}") if path.name != IDENTITY]
+
+    def _remove_pieces(self) -> None:
+        for path in self._pieces():
+            path.unlink(missing_ok=True)
+
+
+def read_identity(folder: Path) -> dict[str, Any]:
+    """The identity of the job whose pieces ``folder`` holds; :class:`DataError` where there is none to be read."""
+    path = folder / IDENTITY
+    try:
+        identity = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise DataError(str(path), expected="the identity of a resumable job", got=str(error)) from None
+    if not isinstance(identity, dict):
+        raise DataError(str(path), expected="the identity of a resumable job", got=type(identity).__name__)
+    return identity
+
+
+def check_same_identity(where: str, stored: Mapping[str, Any], current: Mapping[str, Any]) -> None:
+    """Raise :class:`OptionError` naming the first field, such as ``recipe.seed``, in which two identities differ."""
+    there, here = _flatten(stored), _flatten(current)
+    for name in sorted(there.keys() | here.keys()):
+        expected, got = there.get(name), here.get(name)
+        if expected != got:
+            raise OptionError(f"{where}: {name}", expected=f"{expected!r} as in the run to resume", got=repr(got))
+
+
+def _flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        flat |= _flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return flat
+
+
+class _Samples(Protocol):
+    """What :func:`fingerprint` reads of a data set; ``runtime`` is below ``data``."""
+
+    @property
+    def images(self) -> Tensor: ...
+    @property
+    def labels(self) -> Tensor: ...
+    @property
+    def ids(self) -> Tensor: ...
+
+
+def fingerprint(*, model: nn.Module | None = None, dataset: _Samples | None = None, **options: Any) -> str:
+    """SHA-256, in hexadecimal, over every weight and buffer, every image, label and id, and the options."""
+    digest = hashlib.sha256(json.dumps(options, sort_keys=True, default=str).encode())
+    tensors = {} if model is None else dict(sorted(model.state_dict().items()))
+    if dataset is not None:
+        tensors |= {"images": dataset.images, "labels": dataset.labels, "ids": dataset.ids}
+    for name, tensor in tensors.items():
+        if isinstance(tensor, Tensor):  # a state dict may hold anything that a module adds
+            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+            rows = tensor.detach() if tensor.ndim else tensor.detach()[None]
+            bytes_per_row = max(1, rows.nbytes // max(1, len(rows)))
+            for chunk in torch.split(rows, max(1, _CHUNK_BYTES // bytes_per_row)):
+                digest.update(chunk.cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
