@@ -1,7 +1,12 @@
 PYTHON ?= python3
 BIN := .venv/bin
+INSTALL := python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: check test test-full test-oldest lint docs mutants lock clean
+.DEFAULT_GOAL := help
+.PHONY: help check test test-full test-oldest format lint docs mutants lock release clean
+
+help:  ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 check: .venv/installed  ## train a small network on the built-in digits, put it to the test, write the report
 	$(BIN)/assay check --out assay-report --fail-on never
@@ -13,10 +18,14 @@ test-full: .venv/installed-test  ## the suite and the tests that take minutes
 	$(BIN)/python -m pytest -m "full or not full" --timeout 1800
 
 test-oldest: .venv/bin/python  ## the suite on the oldest versions that pyproject.toml allows, in an environment of its own
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	$(BIN)/$(INSTALL) uv
 	$(BIN)/uv venv --quiet --clear --python $(PYTHON) .venv-oldest
 	$(BIN)/uv pip install --quiet --python .venv-oldest/bin/python --resolution lowest-direct --editable ".[test]"
 	.venv-oldest/bin/python -m pytest -W default
+
+format: .venv/installed-lint  ## mend what can be mended without thinking: imports, layout
+	$(BIN)/ruff check --fix --quiet . || true
+	$(BIN)/ruff format .
 
 lint: .venv/installed-lint  ## style, types, layers
 	$(BIN)/ruff check .
@@ -24,39 +33,49 @@ lint: .venv/installed-lint  ## style, types, layers
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+docs: .venv-docs/installed  ## the documentation site, in site/; ends when a link leads nowhere or a page would fetch anything
+	NO_MKDOCS_2_WARNING=1 PYTHONPATH=src .venv-docs/bin/mkdocs build --strict
+
 mutants: .venv/installed-test  ## mutation testing of the numerical core (about 20 minutes)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check "mutmut>=3.8"
+	$(BIN)/$(INSTALL) "mutmut>=3.8"
 	$(BIN)/mutmut run
 	$(BIN)/mutmut results
 
 lock: .venv/bin/python  ## pin the development environment, and list what it is made of (CycloneDX)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv cyclonedx-bom
+	$(BIN)/$(INSTALL) uv cyclonedx-bom
 	$(BIN)/uv pip compile pyproject.toml --extra test --extra lint --no-annotate --no-header --no-emit-index-url --quiet --output-file requirements-dev.lock
 	$(BIN)/cyclonedx-py requirements requirements-dev.lock --pyproject pyproject.toml --output-reproducible --output-file sbom.cdx.json
+
+release: .venv/bin/python  ## build the distributions in dist/, check them, run the wheel from an environment of its own
+	rm -rf dist .venv-release
+	$(BIN)/$(INSTALL) build twine
+	$(BIN)/python -m build --outdir dist
+	$(BIN)/twine check --strict dist/*
+	$(PYTHON) -m venv .venv-release
+	.venv-release/bin/$(INSTALL) dist/*.whl
+	cd .venv-release && bin/assay --version && bin/python -c "import assay; [getattr(assay, name) for name in assay.__all__]"
+	rm -rf .venv-release
+
+clean:  ## remove environments, the report, the site and the distributions
+	rm -rf .venv .venv-docs .venv-oldest .venv-release assay-report dist site
 
 .venv/bin/python:
 	$(PYTHON) -m venv .venv
 
 .venv/installed: .venv/bin/python pyproject.toml
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	$(BIN)/$(INSTALL) --editable .
 	@touch $@
 
 .venv/installed-test: .venv/bin/python pyproject.toml
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[test]"
+	$(BIN)/$(INSTALL) --editable ".[test]"
 	@touch $@ .venv/installed
 
 .venv/installed-lint: .venv/bin/python pyproject.toml
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[lint]"
+	$(BIN)/$(INSTALL) --editable ".[lint]"
 	@touch $@
-
-docs: .venv-docs/installed  ## the documentation site, in site/; ends when a link leads nowhere or a page would fetch anything
-	NO_MKDOCS_2_WARNING=1 PYTHONPATH=src .venv-docs/bin/mkdocs build --strict
 
 # An environment of its own: the site needs neither torch nor what the tests need.
 .venv-docs/installed: pyproject.toml
 	$(PYTHON) -m venv .venv-docs
-	.venv-docs/bin/python -m pip install --quiet --disable-pip-version-check "mkdocs-material>=9.5" "pydantic>=2.8"
+	.venv-docs/bin/$(INSTALL) "mkdocs-material>=9.5" "mkdocstrings-python>=1.10" "pydantic>=2.8"
 	@touch $@
-
-clean:
-	rm -rf .venv .venv-docs .venv-oldest assay-report site
