@@ -38,7 +38,7 @@ _PUBLIC: dict[str, tuple[str, ...]] = {
     ),
     "assay.check": ("run_check",),
     "assay.claims": ("run_claims",),
-    "assay.comparison": ("compare=compare_checkups",),
+    "assay.comparison": ("compare",),
     "assay.compression.run": ("compress",),
     "assay.data.dataset": ("ImageDataset",),
     "assay.data.sources": ("load_dataset",),
@@ -126,7 +126,7 @@ if TYPE_CHECKING:
     from assay.attacks import measure_robust_accuracy as measure_robust_accuracy
     from assay.check import run_check as run_check
     from assay.claims import run_claims as run_claims
-    from assay.comparison import compare_checkups as compare
+    from assay.comparison import compare as compare
     from assay.compression.run import compress as compress
     from assay.data.dataset import ImageDataset as ImageDataset
     from assay.data.sources import load_dataset as load_dataset

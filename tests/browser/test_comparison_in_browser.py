@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from assay.comparison import compare_checkups, trace_history
+from assay.comparison import compare, trace_history
 from assay.report.comparison_page import render_comparison
 from assay.report.history_page import render_history
 
@@ -31,7 +31,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory, reports: dict[str, Path]) ->
         )
     folder = tmp_path_factory.mktemp("pages")
     for name, page in (
-        ("compare", render_comparison(compare_checkups(checks))),
+        ("compare", render_comparison(compare(checks))),
         ("history", render_history(trace_history({f"{i}/check.json": c for i, c in enumerate(checks)}, folder="f"))),
     ):
         reports[name] = folder / f"{name}.html"

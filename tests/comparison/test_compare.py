@@ -16,7 +16,7 @@ from scipy.integrate import trapezoid
 from typer.testing import CliRunner
 
 from assay.cli.main import app
-from assay.comparison import compare_checkups
+from assay.comparison import compare
 from assay.errors import InputError
 from assay.records.checkup import Checkup
 from assay.records.comparison import Comparison, Difference
@@ -39,7 +39,7 @@ RIGHT = [place % 10 != 0 for place in range(400)]
 
 def test_a_model_against_itself_does_not_differ(make_checkup: Make) -> None:
     one = make_checkup(RIGHT, RIGHT, [3] * 400)
-    comparison = compare_checkups([one, one])
+    comparison = compare([one, one])
     assert {each.change for each in comparison.versus[0].differences} == {"no change beyond noise"}
     assert {each.p for each in comparison.versus[0].differences} == {1.0}
     assert not comparison.versus[0].regressions
@@ -48,13 +48,13 @@ def test_a_model_against_itself_does_not_differ(make_checkup: Make) -> None:
 
 def test_pairs_decide_where_the_two_accuracies_alone_could_not(make_checkup: Make) -> None:
     after = flip(RIGHT, *range(0, 100, 10))  # ten wrong ones put right, none lost
-    paired = find(compare_checkups([make_checkup(RIGHT), make_checkup(after)]), "clean")
+    paired = find(compare([make_checkup(RIGHT), make_checkup(after)]), "clean")
     assert (paired.lost, paired.gained, paired.paired) == (0, 10, True)
     assert paired.p == pytest.approx(stats.binomtest(0, 10).pvalue)
     assert paired.change == "better"
     assert paired.difference == pytest.approx(10 / 400)
     assert 0 < paired.low < paired.difference < paired.high
-    apart = find(compare_checkups([make_checkup(RIGHT), make_checkup(after, of="e")]), "clean")
+    apart = find(compare([make_checkup(RIGHT), make_checkup(after, of="e")]), "clean")
     assert not apart.paired
     assert apart.p == pytest.approx(stats.fisher_exact([[360, 40], [370, 30]]).pvalue)
     assert apart.change == "no change beyond noise"
@@ -62,22 +62,22 @@ def test_pairs_decide_where_the_two_accuracies_alone_could_not(make_checkup: Mak
 
 def test_every_p_is_corrected_for_the_number_of_tests(make_checkup: Make) -> None:
     before, after = make_checkup(RIGHT, RIGHT), make_checkup(flip(RIGHT, 0, 10, 20, 30, 40, 50), RIGHT)
-    one = find(compare_checkups([before, after]), "clean")
+    one = find(compare([before, after]), "clean")
     assert one.p == pytest.approx(2 / 2**6)
     assert one.adjusted == pytest.approx(2 * one.p)
     assert one.change == "no change beyond noise"  # 0.031 alone, 0.063 as one of two
-    several = compare_checkups([before, after, after])
+    several = compare([before, after, after])
     assert several.tests == 4
     assert find(several, "clean").adjusted == pytest.approx(4 * one.p)
 
 
 def test_samples_out_of_order_and_parts_of_one_set_are_paired_by_id(make_checkup: Make) -> None:
     half = make_checkup(flip(RIGHT[:100], 0), ids=range(100))
-    found = find(compare_checkups([make_checkup(RIGHT), half]), "clean")
+    found = find(compare([make_checkup(RIGHT), half]), "clean")
     assert (found.n, found.lost, found.gained) == (100, 0, 1)
     assert found.note == "paired on the 100 samples that both saw, of 400"
     spread = make_checkup(RIGHT[:50], ids=range(0, 500, 10))
-    assert find(compare_checkups([make_checkup(RIGHT), spread]), "clean").n == 40
+    assert find(compare([make_checkup(RIGHT), spread]), "clean").n == 40
 
 
 @pytest.mark.parametrize(
@@ -92,7 +92,7 @@ def test_samples_out_of_order_and_parts_of_one_set_are_paired_by_id(make_checkup
 def test_other_samples_are_not_paired_and_that_is_said(
     make_checkup: Make, changes: dict[str, object], said: str
 ) -> None:
-    comparison = compare_checkups([make_checkup(RIGHT), make_checkup(RIGHT, **changes)])
+    comparison = compare([make_checkup(RIGHT), make_checkup(RIGHT, **changes)])
     (versus,) = comparison.versus
     assert len(versus.unpaired) == 1
     assert said in versus.unpaired[0]
@@ -109,21 +109,21 @@ def test_the_same_ids_with_other_pixels_are_other_samples(make_checkup: Make) ->
     known = clean.per_sample.samples
     other = clean.per_sample.model_copy(update={"samples": known.model_copy(update={"pixels": "x"})})
     changed = two.model_copy(update={"records": (clean.model_copy(update={"per_sample": other}),)})
-    assert "other pixels" in compare_checkups([one, changed]).versus[0].unpaired[0]
+    assert "other pixels" in compare([one, changed]).versus[0].unpaired[0]
     larger = changed.model_copy(update={"subject": changed.subject.model_copy(update={"image_shape": (1, 16, 16)})})
-    found = find(compare_checkups([one, larger]), "clean")
+    found = find(compare([one, larger]), "clean")
     assert found.paired
     assert "another size (8 × 8 against 16 × 16)" in found.note
 
 
 def test_attacks_of_other_strength_are_not_compared(make_checkup: Make) -> None:
-    comparison = compare_checkups([make_checkup(RIGHT, RIGHT), make_checkup(RIGHT, RIGHT, steps=10)])
+    comparison = compare([make_checkup(RIGHT, RIGHT), make_checkup(RIGHT, RIGHT, steps=10)])
     (versus,) = comparison.versus
     assert [each.measure for each in versus.differences] == ["clean accuracy"]
     assert versus.left_out == (
         "after pgd: measured differently (L∞ 8/255, 20 steps, of 2/255 against L∞ 8/255, 10 steps, of 2/255)",
     )
-    without = compare_checkups([make_checkup(RIGHT, RIGHT), make_checkup(RIGHT)]).versus[0]
+    without = compare([make_checkup(RIGHT, RIGHT), make_checkup(RIGHT)]).versus[0]
     assert without.left_out[0].endswith("not measured in the candidate")
     assert any("did not run now" in sentence for sentence in without.regressions)
 
@@ -132,7 +132,7 @@ def test_the_area_under_the_curve_is_its_mean_accuracy(make_checkup: Make) -> No
     source = random.Random(0)
     before = [source.randint(0, 4) for _ in range(400)]
     after = [min(4, level + (source.random() < 0.3)) for level in before]
-    comparison = compare_checkups([make_checkup(RIGHT, None, before), make_checkup(RIGHT, None, after)])
+    comparison = compare([make_checkup(RIGHT, None, before), make_checkup(RIGHT, None, after)])
     area = find(comparison, "mean accuracy over ε")
     epsilons = np.array([0, 1, 2, 4]) / 4
     for levels, value in ((before, area.reference), (after, area.candidate)):
@@ -144,9 +144,7 @@ def test_the_area_under_the_curve_is_its_mean_accuracy(make_checkup: Make) -> No
     for k, point in enumerate(curve.points):
         assert point.candidate == pytest.approx(np.mean([level > k for level in after]))
         assert point.low <= point.difference <= point.high
-    apart = compare_checkups(
-        [make_checkup(RIGHT, None, before, keeps=False), make_checkup(RIGHT, None, after, keeps=False)]
-    )
+    apart = compare([make_checkup(RIGHT, None, before, keeps=False), make_checkup(RIGHT, None, after, keeps=False)])
     loose = find(apart, "mean accuracy over ε")
     assert not loose.paired
     assert loose.difference == pytest.approx(area.difference)
@@ -159,12 +157,12 @@ def test_a_verdict_that_moved_by_noise_is_no_regression(make_checkup: Make) -> N
 
     checks = [make_checkup([True] * 400, [place < held for place in range(400)]) for held in range(330, 150, -1)]
     holds = next(place for place, check in enumerate(checks) if status(check) != "pass") - 1
-    comparison = compare_checkups(checks[holds : holds + 2])  # one image apart, on either side of the threshold
+    comparison = compare(checks[holds : holds + 2])  # one image apart, on either side of the threshold
     rule = next(each for each in comparison.versus[0].rules if each.rule == "A202")
     assert (rule.before, rule.after, rule.change) == ("pass", "warn", "within noise")
     assert not comparison.versus[0].regressions
     assert "moved, but after pgd did not beyond noise" in render_comparison(comparison)
-    worse = compare_checkups([checks[holds], checks[-1]]).versus[0]
+    worse = compare([checks[holds], checks[-1]]).versus[0]
     assert next(each.change for each in worse.rules if each.rule == "A202") == "worse"
     assert any("A202" in sentence for sentence in worse.regressions)
 
@@ -173,21 +171,21 @@ def test_other_classes_are_another_task(make_checkup: Make) -> None:
     other = make_checkup(RIGHT)
     other = other.model_copy(update={"subject": other.subject.model_copy(update={"classes": ("x", "y", "z", "w")})})
     with pytest.raises(InputError, match=r"expected a check on the classes of net \(2: a, b\), got 4: x, y, z, …"):
-        compare_checkups([make_checkup(RIGHT), other])
+        compare([make_checkup(RIGHT), other])
     with pytest.raises(InputError, match="two checks or more"):
-        compare_checkups([other])
+        compare([other])
 
 
 def test_a_comparison_survives_json_and_is_the_same_again(make_checkup: Make) -> None:
     checks = [make_checkup(RIGHT, RIGHT, [2] * 400), make_checkup(flip(RIGHT, 3, 4), RIGHT, [3] * 400)]
-    comparison = compare_checkups(checks, seed=4)
+    comparison = compare(checks, seed=4)
     assert Comparison.model_validate_json(comparison.model_dump_json()) == comparison
-    assert compare_checkups(checks, seed=4) == comparison
+    assert compare(checks, seed=4) == comparison
 
 
 def test_hostile_names_stay_text(make_checkup: Make) -> None:
     name = '"><script>alert(1)</script>\x1b[2J'
-    comparison = compare_checkups([make_checkup(RIGHT), make_checkup(RIGHT, model=name)])
+    comparison = compare([make_checkup(RIGHT), make_checkup(RIGHT, model=name)])
     page = render_comparison(comparison)
     assert "<script>alert" not in page
     assert "\x1b" not in page
@@ -246,7 +244,7 @@ def test_two_settings_of_one_attack_are_each_held_against_their_own(make_checkup
     weak, strong = RIGHT, flip(RIGHT, *range(1, 80))
     long = make_checkup(RIGHT, strong, steps=100)
     both = one.model_copy(update={"records": (*one.records, long.records[1])})
-    found = compare_checkups([both, both]).versus[0].differences
+    found = compare([both, both]).versus[0].differences
     assert [each.reference for each in found if each.measure.startswith("after pgd")] == [
         pytest.approx(sum(values) / 400) for values in (weak, strong)
     ]

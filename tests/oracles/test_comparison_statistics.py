@@ -1,6 +1,10 @@
-"""Tests and intervals of two proportions against scipy, statsmodels and published examples."""
+"""Tests and intervals of two proportions against exact arithmetic, statsmodels and published examples."""
 
 from __future__ import annotations
+
+import math
+from fractions import Fraction
+from itertools import accumulate
 
 import numpy as np
 import pytest
@@ -11,37 +15,50 @@ from statsmodels.stats.contingency_tables import mcnemar as mcnemar_of_statsmode
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import confint_proportions_2indep
 
+from assay.comparison.differences import independent_difference, paired_difference
 from assay.comparison.statistics import (
-    fisher,
     holm,
-    mcnemar,
     newcombe,
     newcombe_paired,
     p_of_zero,
     percentile_interval,
-    resample_apart,
+    resample_independent,
     resample_paired,
 )
+from assay.records.accuracy import Proportion
+
+
+def mcnemar(lost: int, gained: int) -> float:
+    """p of the paired test on samples of which ``lost`` and ``gained`` changed, and five did not."""
+    before = np.repeat([True, False, True], [lost, gained, 5])
+    after = np.repeat([False, True, True], [lost, gained, 5])
+    return paired_difference("accuracy", before, after).p
 
 
 @given(st.integers(0, 300), st.integers(0, 300))
 def test_mcnemar_is_the_exact_binomial_test(lost: int, gained: int) -> None:
-    expected = stats.binomtest(lost, lost + gained).pvalue if lost + gained else 1.0
-    assert mcnemar(lost, gained) == pytest.approx(expected, rel=1e-9)
+    n, least = lost + gained, min(lost, gained)
+    naive = min(1, 2 * Fraction(sum(math.comb(n, k) for k in range(least + 1)), 2**n))  # 2·P[X ≤ least], exactly
+    assert mcnemar(lost, gained) == pytest.approx(float(naive), rel=1e-9)
     assert mcnemar(lost, gained) == pytest.approx(
         mcnemar_of_statsmodels([[5, lost], [gained, 7]], exact=True).pvalue, rel=1e-9
     )
 
 
 def test_mcnemar_of_thousands_of_flips_stays_exact() -> None:
-    assert mcnemar(4_900, 5_100) == pytest.approx(stats.binomtest(4_900, 10_000).pvalue, rel=1e-9)
+    ways = accumulate(range(1, 4_901), lambda term, k: term * (10_000 - k + 1) // k, initial=1)  # comb(10,000, k)
+    naive = 2 * Fraction(sum(ways), 2**10_000)
+    assert mcnemar(4_900, 5_100) == pytest.approx(float(naive), rel=1e-9)
 
 
 @given(st.integers(1, 200), st.integers(1, 200), st.data())
-def test_fisher_is_scipys(n_a: int, n_b: int, data: st.DataObject) -> None:
+def test_fisher_is_the_sum_of_the_tables_no_likelier(n_a: int, n_b: int, data: st.DataObject) -> None:
     a, b = data.draw(st.integers(0, n_a)), data.draw(st.integers(0, n_b))
-    expected = stats.fisher_exact([[a, n_a - a], [b, n_b - b]]).pvalue
-    assert fisher(a, n_a, b, n_b) == pytest.approx(expected, rel=1e-6, abs=1e-12)
+    tables = {k: math.comb(n_a, k) * math.comb(n_b, a + b - k) for k in range(max(0, a + b - n_b), min(a + b, n_a) + 1)}
+    naive = Fraction(sum(ways for ways in tables.values() if ways <= tables[a]), sum(tables.values()))
+    found = independent_difference("accuracy", Proportion.of(a, n_a), Proportion.of(b, n_b))
+    assert found.p == pytest.approx(float(naive), rel=1e-6, abs=1e-12)
+    assert (found.test, found.paired, found.n, found.n_candidate) == ("Fisher's exact test", False, n_a, n_b)
 
 
 @pytest.mark.parametrize(
@@ -85,14 +102,14 @@ def levels_of_two_models(n: int = 400) -> tuple[np.ndarray, np.ndarray]:
     return one, np.clip(one + random.integers(-1, 2, n) + (random.random(n) < 0.1), 0, 4)
 
 
-def test_drawing_the_joint_table_is_drawing_the_samples() -> None:
+def test_resampling_the_joint_table_is_resampling_the_samples() -> None:
     one, other = levels_of_two_models()
-    worth = np.array([0.0, 0.1, 0.4, 0.7, 1.0])
+    scores = np.array([0.0, 0.1, 0.4, 0.7, 1.0])
     drawn = resample_paired(one, other, levels=5, seed=0)
-    difference, draws = drawn.difference(worth)
-    assert difference == pytest.approx(worth[other].mean() - worth[one].mean())
+    estimate, draws = drawn.estimate(scores), drawn.difference(scores)
+    assert estimate["difference"] == pytest.approx(scores[other].mean() - scores[one].mean())
     expected = stats.bootstrap(
-        (worth[one], worth[other]),
+        (scores[one], scores[other]),
         lambda a, b, axis: b.mean(axis) - a.mean(axis),
         paired=True,
         vectorized=True,
@@ -104,13 +121,13 @@ def test_drawing_the_joint_table_is_drawing_the_samples() -> None:
     assert draws.std() == pytest.approx(expected.standard_error, rel=0.05)
 
 
-def test_apart_the_variances_add() -> None:
+def test_the_variances_of_independent_samples_add() -> None:
     one, other = levels_of_two_models()
-    worth = np.arange(5.0)
-    drawn = resample_apart(np.bincount(one, minlength=5), np.bincount(other, minlength=5), seed=0)
-    _, draws = drawn.difference(worth)
+    scores = np.arange(5.0)
+    drawn = resample_independent(np.bincount(one, minlength=5), np.bincount(other, minlength=5), seed=0)
+    draws = drawn.difference(scores)
     assert draws.std() == pytest.approx(np.sqrt((one.var() + other.var()) / len(one)), rel=0.05)
-    _, paired = resample_paired(one, other, levels=5, seed=0).difference(worth)
+    paired = resample_paired(one, other, levels=5, seed=0).difference(scores)
     assert paired.std() < 0.7 * draws.std()
 
 

@@ -7,9 +7,9 @@ import re
 from html import unescape
 
 import pytest
+from assay.comparison.compare import compare_checkups
 from rich.console import Console
 
-from assay.comparison.compare import compare_checkups
 from assay.comparison.measures import curve_setting, list_quantities, list_shares
 from assay.records.attack import (
     AdversarialGallery,

@@ -63,7 +63,7 @@ def compare(
     """
     from rich.console import Console
 
-    from assay.comparison import compare_checkups
+    from assay.comparison import compare as compare_checkups
     from assay.files import make_folder, write_atomically
     from assay.report.comparison_page import render_comparison
     from assay.report.terminal.comparison import print_comparison

@@ -1,4 +1,4 @@
-"""One measure in two checks: its difference, an interval, and a test; paired wherever the samples allow it."""
+"""One measure in two checks: its difference, a confidence interval and a test; paired where the samples allow it."""
 
 from __future__ import annotations
 
@@ -7,75 +7,76 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from assay.comparison.measures import Grade, Share, area_of, held_under_operations, list_shares
+from assay.comparison.measures import Measure, ScoreMeasure, area_under_curve, list_accuracies, operation_score
 from assay.comparison.statistics import (
     Resampled,
-    fisher,
-    mcnemar,
     newcombe,
     newcombe_paired,
     p_of_zero,
-    percentile_interval,
-    resample_apart,
+    resample_independent,
     resample_paired,
 )
+from assay.records.accuracy import Proportion
 from assay.records.attack import EpsilonCurve
 from assay.records.augmentation import Invariance
 from assay.records.checkup import Checkup, Subject
 from assay.records.comparison import CurveDifference, CurvePoint, Difference
 from assay.records.samples import SampleBits, SampleLevels, SampleSet
 
+Outcomes = SampleBits | SampleLevels | None
+
 
 @dataclass(frozen=True, eq=False)
-class Match:
-    """Places (M,) of the common samples in the one set and in the other; ``note`` says what was passed over."""
+class SampleMatch:
+    """Indices (M,) of the common samples in each set; ``note`` says how sets that differ were paired."""
 
     reference: NDArray[np.int64]
     candidate: NDArray[np.int64]
     note: str = ""
 
 
-def match_samples(
-    reference: SampleSet | None, candidate: SampleSet | None, *, subjects: tuple[Subject, Subject]
-) -> Match | str:
-    """The common samples, or one sentence saying why they cannot be paired.
+def match_samples(one: Outcomes, other: Outcomes, *, subjects: tuple[Subject, Subject]) -> SampleMatch | str:
+    """The common samples, or the reason why they cannot be paired.
 
-    The same ids, labels and pixels pair whole. Parts of one data set (the whole of which both checks identify) pair on
-    the ids that both have. Pictures prepared in another size pair by id where data set, split and labels are the same.
+    Sets with equal digests of ids, labels and pixels pair sample by sample. Two subsets of one data set (which both
+    checks identify) pair on the ids they share. Images prepared in another size pair by id where data set, split and
+    labels are equal.
     """
-    if reference is None or candidate is None:
-        return "one of the documents was written by an assay that did not keep the samples"
+    if one is None or other is None:
+        return "one of the files was written by a version that did not keep the samples"
+    reference, candidate = one.samples, other.samples
     if _same(reference, candidate):
-        everything = np.arange(reference.n)
-        return Match(everything, everything)
+        indices = np.arange(reference.n)
+        return SampleMatch(indices, indices)
     if reference.labels == candidate.labels:
         return _match_sizes(reference, subjects)
     if (reference.ids, reference.pixels) == (candidate.ids, candidate.pixels):
-        return "the same pictures with other labels"
+        return "the same images with other labels"
     return _match_parts(reference, candidate, subjects)
 
 
-def _match_parts(reference: SampleSet, candidate: SampleSet, subjects: tuple[Subject, Subject]) -> Match | str:
-    whole = [subject.samples for subject in subjects]
-    if whole[0] is None or whole[1] is None or not _same(whole[0], whole[1]):
-        return f"other samples ({_describe(reference, subjects[0])} against {_describe(candidate, subjects[1])})"
+def _match_parts(reference: SampleSet, candidate: SampleSet, subjects: tuple[Subject, Subject]) -> SampleMatch | str:
+    first, second = (subject.samples for subject in subjects)
+    if first is None or second is None or not _same(first, second):
+        each = [f"{s.n:,} of {of.data}, {of.split}" for s, of in zip((reference, candidate), subjects, strict=True)]
+        return f"other samples ({' against '.join(each)})"
     common, left, right = np.intersect1d(
         reference.list_ids(), candidate.list_ids(), assume_unique=True, return_indices=True
     )
     if len(common) == 0:
-        return "two parts of the same data that have no sample in common"
-    most = max(reference.n, candidate.n)
-    note = f"paired on the {len(common):,} samples that both saw, of {most:,}" if len(common) < most else ""
-    return Match(left, right, note)
+        return "two subsets of the same data that have no sample in common"
+    larger = max(reference.n, candidate.n)
+    note = f"paired on the {len(common):,} samples that both saw, of {larger:,}" if len(common) < larger else ""
+    return SampleMatch(left, right, note)
 
 
-def _match_sizes(reference: SampleSet, subjects: tuple[Subject, Subject]) -> Match | str:
+def _match_sizes(reference: SampleSet, subjects: tuple[Subject, Subject]) -> SampleMatch | str:
     a, b = subjects
     shapes = [shape for shape in (a.image_shape, b.image_shape) if shape is not None]
     if (a.data, a.split) == (b.data, b.split) and len(set(shapes)) == 2:
-        everything = np.arange(reference.n)
+        indices = np.arange(reference.n)
         sizes = " against ".join(f"{width} × {height}" for _, height, width in shapes)
-        return Match(everything, everything, f"paired by id, the pictures prepared in another size ({sizes})")
+        return SampleMatch(indices, indices, f"paired by id, the images prepared in another size ({sizes})")
     return "the same ids and labels, but other pixels"
 
 
@@ -83,13 +84,9 @@ def _same(a: SampleSet, b: SampleSet) -> bool:
     return (a.ids, a.labels, a.pixels) == (b.ids, b.labels, b.pixels)
 
 
-def _describe(samples: SampleSet, subject: Subject) -> str:
-    return f"{samples.n:,} of {subject.data}, {subject.split}"
-
-
 @dataclass
-class Found:
-    """What two checks have in common, not yet corrected for the number of tests."""
+class PairedChecks:
+    """The measures that two checks share, not yet corrected for the number of tests."""
 
     differences: list[Difference] = field(default_factory=list)
     curves: list[CurveDifference] = field(default_factory=list)
@@ -97,39 +94,43 @@ class Found:
     unpaired: list[str] = field(default_factory=list)
 
 
-def find_differences(reference: Checkup, candidate: Checkup, *, seed: int) -> Found:
+def find_differences(reference: Checkup, candidate: Checkup, *, seed: int) -> PairedChecks:
     """Every measure that both checks took under the same setting; for every other, why it was left out."""
-    found, subjects = Found(), (reference.subject, candidate.subject)
-    others = list_shares(candidate)
-    shares = list_shares(reference)
-    for share in shares:
-        alike = [other for other in others if other.topic == share.topic]
-        same = [other for other in alike if other.setting == share.setting]
-        other = next(iter((*same, *alike)), None)
-        if not _comparable(share, other, found) or other is None:
+    result, subjects = PairedChecks(), (reference.subject, candidate.subject)
+    others = list_accuracies(candidate)
+    measures = list_accuracies(reference)
+    for measure in measures:
+        same_topic = [other for other in others if other.topic == measure.topic]
+        same_setting = [other for other in same_topic if other.setting == measure.setting]
+        other = next(iter((*same_setting, *same_topic)), None)
+        if not _comparable(measure, other, result) or other is None:
             continue
-        match = match_samples(_samples_of(share.bits), _samples_of(other.bits), subjects=subjects)
-        if isinstance(match, str) or share.bits is None or other.bits is None:
-            found.unpaired.append(f"{share.name}: {match}")
-            found.differences.append(_compare_apart(share, other))
+        match = match_samples(measure.bits, other.bits, subjects=subjects)
+        if isinstance(match, str) or measure.bits is None or other.bits is None:
+            result.unpaired.append(f"{measure.name}: {match}")
+            result.differences.append(independent_difference(measure.name, measure.proportion, other.proportion))
             continue
-        left = np.array(share.bits.unpack(), dtype=bool)[match.reference]
-        right = np.array(other.bits.unpack(), dtype=bool)[match.candidate]
-        found.differences.append(paired_difference(share.name, left, right, note=match.note))
-    topics = {share.topic for share in shares}
-    found.left_out += [f"{other.name}: not measured in the reference" for other in others if other.topic not in topics]
-    _add_curves(reference, candidate, found, seed=seed)
-    _add_invariance(reference, candidate, found, seed=seed)
-    return found
+        before = np.array(measure.bits.unpack(), dtype=bool)[match.reference]
+        after = np.array(other.bits.unpack(), dtype=bool)[match.candidate]
+        result.differences.append(paired_difference(measure.name, before, after, note=match.note))
+    topics = {measure.topic for measure in measures}
+    result.left_out += [f"{other.name}: not measured in the reference" for other in others if other.topic not in topics]
+    _add_curves(reference, candidate, result, seed=seed)
+    operations = [operation_score(i) if i else None for i in (reference.first(Invariance), candidate.first(Invariance))]
+    if operations[0] and _comparable(operations[0], operations[1], result) and operations[1]:
+        _resample(operations[0], operations[1], reference, candidate, result, seed=seed)
+    return result
 
 
 def paired_difference(
     measure: str, before: NDArray[np.bool_], after: NDArray[np.bool_], *, note: str = ""
 ) -> Difference:
-    """Two answers, right or wrong, to each of the same samples (N,): McNemar's test and Newcombe's paired interval."""
+    """Whether each of the same samples (N,) was correct before and after: McNemar's exact test, Newcombe's interval."""
+    from scipy.stats import binomtest
+
     both, lost, gained = (int(x.sum()) for x in (before & after, before & ~after, ~before & after))
-    n = len(before)
-    low, high = newcombe_paired(both, lost, gained, n - both - lost - gained)
+    n, discordant = len(before), lost + gained
+    low, high = newcombe_paired(both, lost, gained, n - both - discordant)
     return Difference(
         measure=measure,
         reference=float(before.mean()),
@@ -143,67 +144,55 @@ def paired_difference(
         n_candidate=n,
         lost=lost,
         gained=gained,
-        p=mcnemar(lost, gained),
+        p=float(binomtest(lost, discordant).pvalue) if discordant else 1.0,
         note=note,
     )
 
 
-def _samples_of(kept: SampleBits | SampleLevels | None) -> SampleSet | None:
-    return None if kept is None else kept.samples
+def independent_difference(measure: str, before: Proportion, after: Proportion) -> Difference:
+    """Two accuracies on different samples: Fisher's exact test and Newcombe's interval of independent proportions."""
+    from scipy.stats import fisher_exact
 
-
-def _comparable(one: Share | Grade, other: Share | Grade | None, found: Found) -> bool:
-    if other is None:
-        found.left_out.append(f"{one.name}: not measured in the candidate")
-    elif one.setting != other.setting:
-        found.left_out.append(f"{one.topic}: measured differently ({one.setting} against {other.setting})")
-    return other is not None and one.setting == other.setting
-
-
-def _compare_apart(share: Share, other: Share) -> Difference:
-    a, b = share.proportion, other.proportion
-    low, high = newcombe(a.correct, a.n, b.correct, b.n)
+    low, high = newcombe(before.correct, before.n, after.correct, after.n)
+    table = [[each.correct, each.n - each.correct] for each in (before, after)]
     return Difference(
-        measure=share.name,
-        reference=a.accuracy,
-        candidate=b.accuracy,
-        difference=b.accuracy - a.accuracy,
+        measure=measure,
+        reference=before.accuracy,
+        candidate=after.accuracy,
+        difference=after.accuracy - before.accuracy,
         low=low,
         high=high,
         test="Fisher's exact test",
         paired=False,
-        n=a.n,
-        n_candidate=b.n,
-        p=fisher(a.correct, a.n, b.correct, b.n),
+        n=before.n,
+        n_candidate=after.n,
+        p=float(fisher_exact(table).pvalue),
     )
 
 
-def _add_curves(reference: Checkup, candidate: Checkup, found: Found, *, seed: int) -> None:
+def _comparable(one: Measure, other: Measure | None, result: PairedChecks) -> bool:
+    if other is None:
+        result.left_out.append(f"{one.name}: not measured in the candidate")
+    elif one.setting != other.setting:
+        result.left_out.append(f"{one.topic}: measured differently ({one.setting} against {other.setting})")
+    return other is not None and one.setting == other.setting
+
+
+def _add_curves(reference: Checkup, candidate: Checkup, result: PairedChecks, *, seed: int) -> None:
     curves = {(curve.attack, curve.norm): curve for curve in candidate.each(EpsilonCurve)}
     for curve in reference.each(EpsilonCurve):
         other = curves.get((curve.attack, curve.norm))
-        area = area_of(curve)
-        if not _comparable(area, None if other is None else area_of(other), found) or other is None:
+        area = area_under_curve(curve)
+        if not _comparable(area, None if other is None else area_under_curve(other), result) or other is None:
             continue
-        drawn = _resample(area, area_of(other), reference, candidate, found, seed=seed)
+        drawn = _resample(area, area_under_curve(other), reference, candidate, result, seed=seed)
         if drawn is None:
             continue
         points = []
-        for place, point in enumerate(curve.points):
-            above = (np.arange(len(area.worth)) > place).astype(float)
-            difference, draws = drawn.difference(above)
-            low, high = percentile_interval(draws)
-            points.append(
-                CurvePoint(
-                    epsilon=point.epsilon,
-                    reference=float(drawn.reference @ above / drawn.reference.sum()),
-                    candidate=float(drawn.candidate @ above / drawn.candidate.sum()),
-                    difference=difference,
-                    low=low,
-                    high=high,
-                )
-            )
-        found.curves.append(
+        for index, point in enumerate(curve.points):
+            correct_here = (np.arange(len(area.scores)) > index).astype(float)
+            points.append(CurvePoint(epsilon=point.epsilon, **drawn.estimate(correct_here)))
+        result.curves.append(
             CurveDifference(
                 attack=curve.attack,
                 norm=curve.norm,
@@ -216,53 +205,33 @@ def _add_curves(reference: Checkup, candidate: Checkup, found: Found, *, seed: i
         )
 
 
-def _add_invariance(reference: Checkup, candidate: Checkup, found: Found, *, seed: int) -> None:
-    one, other = reference.first(Invariance), candidate.first(Invariance)
-    if one is None:
-        return
-    held = held_under_operations(one)
-    again = None if other is None else held_under_operations(other)
-    if _comparable(held, again, found) and again is not None:
-        _resample(held, again, reference, candidate, found, seed=seed)
-
-
 def _resample(
-    one: Grade, other: Grade, reference: Checkup, candidate: Checkup, found: Found, *, seed: int
+    one: ScoreMeasure, other: ScoreMeasure, reference: Checkup, candidate: Checkup, result: PairedChecks, *, seed: int
 ) -> Resampled | None:
-    """Bootstrap the two and note their difference; None, and a line in ``left_out``, where neither way is possible."""
-    match = match_samples(
-        _samples_of(one.levels),
-        _samples_of(other.levels),
-        subjects=(reference.subject, candidate.subject),
-    )
+    """Bootstrap the two scores and add their difference; None, and a line in ``left_out``, where that is impossible."""
+    match = match_samples(one.levels, other.levels, subjects=(reference.subject, candidate.subject))
     paired, note, n = False, "", (one.n, other.n)
     if not isinstance(match, str) and one.levels is not None and other.levels is not None:
-        left, right = (np.minimum(each.levels.unpack(), len(one.worth) - 1) for each in (one, other) if each.levels)
-        drawn = resample_paired(left[match.reference], right[match.candidate], levels=len(one.worth), seed=seed)
+        before, after = (np.minimum(each.unpack(), len(one.scores) - 1) for each in (one.levels, other.levels))
+        drawn = resample_paired(before[match.reference], after[match.candidate], levels=len(one.scores), seed=seed)
         paired, note, n = True, match.note, (len(match.reference), len(match.candidate))
     elif one.counts is not None and other.counts is not None:
-        found.unpaired.append(f"{one.topic}: {match}")
-        drawn = resample_apart(np.array(one.counts), np.array(other.counts), seed=seed)
+        result.unpaired.append(f"{one.topic}: {match}")
+        drawn = resample_independent(np.array(one.counts), np.array(other.counts), seed=seed)
     else:
-        found.left_out.append(f"{one.topic}: {match}")
+        result.left_out.append(f"{one.topic}: {match}")
         return None
-    worth = np.array(one.worth)
-    difference, draws = drawn.difference(worth)
-    low, high = percentile_interval(draws)
-    found.differences.append(
+    scores = np.array(one.scores)
+    result.differences.append(
         Difference(
             measure=one.topic,
-            reference=float(drawn.reference @ worth / drawn.reference.sum()),
-            candidate=float(drawn.candidate @ worth / drawn.candidate.sum()),
-            difference=difference,
-            low=low,
-            high=high,
             test="bootstrap",
             paired=paired,
             n=n[0],
             n_candidate=n[1],
-            p=p_of_zero(draws),
+            p=p_of_zero(drawn.difference(scores)),
             note=note,
+            **drawn.estimate(scores),
         )
     )
     return drawn

@@ -1,4 +1,4 @@
-"""Checks as a trend: ordered by the time recorded in them, each held against the one before."""
+"""Checks over time: ordered by the time recorded in them, each compared with the one before."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from itertools import pairwise
 
-from assay.comparison.compare import LEVEL, judge_together
+from assay.comparison.checkups import LEVEL, correct_together
 from assay.comparison.differences import find_differences
-from assay.comparison.measures import list_shares
+from assay.comparison.measures import list_accuracies
 from assay.errors import InputError
 from assay.records.attack import EpsilonCurve
 from assay.records.checkup import Checkup
@@ -20,44 +20,43 @@ def trace_history(
 ) -> History:
     """The checks of a folder (by their names in it) as tracks, one for each data set and its classes.
 
-    Order is that of ``Checkup.started``, never of file names or times; ties keep the order of names. A check that is
-    equal to another is counted once, one whose time cannot be read is skipped; both are named. Each check is tested
-    against the one before it on the same samples, Holm's correction being over all tests of the history.
-    Raises :class:`InputError` where no check is left.
+    They are ordered by ``Checkup.started``, not by file names or file times; ties by name. A copy of another check and
+    a check whose time cannot be read are skipped, and named. Each check is tested against the one before it, with
+    Holm's correction over all tests of the history. Raises :class:`InputError` where no check is left.
     """
     left_out = list(skipped)
-    dated = _date(checkups, left_out)
+    dated = _sort_by_time(checkups, left_out)
     if not dated:
-        reason = f"; {left_out[0]}" if left_out else ""
-        raise InputError(folder, expected="at least one check", got=f"none{reason}")
+        raise InputError(folder, expected="at least one check", got="; ".join(["none", *left_out[:1]]))
     groups: dict[tuple[str, str, tuple[str, ...]], list[tuple[str, datetime, Checkup]]] = {}
     for name, moment, checkup in dated:
         subject = checkup.subject
         groups.setdefault((subject.data, subject.split, subject.classes), []).append((name, moment, checkup))
     pairs = [pair for group in groups.values() for pair in pairwise(group)]
-    found = [find_differences(before[2], after[2], seed=seed).differences for before, after in pairs]
-    changes = {after[0]: judged for (_, after), judged in zip(pairs, judge_together(found, level=level), strict=True)}
+    families = [find_differences(before[2], after[2], seed=seed).differences for before, after in pairs]
+    corrected = correct_together(families, level=level)
+    changes = {after[0]: differences for (_, after), differences in zip(pairs, corrected, strict=True)}
     return History(
         folder=folder,
         tracks=tuple(
             Track(
                 data=data,
                 split=split,
-                entries=tuple(_enter(name, moment, each, changes.get(name, ())) for name, moment, each in group),
+                entries=tuple(_entry(name, moment, each, changes.get(name, ())) for name, moment, each in group),
             )
             for (data, split, _), group in sorted(groups.items(), key=lambda item: -len(item[1]))
         ),
         level=level,
-        tests=sum(map(len, found)),
+        tests=sum(map(len, families)),
         claims=tuple(sorted({verdict.rule: verdict.claim for _, _, c in dated for verdict in c.verdicts}.items())),
         skipped=tuple(left_out),
     )
 
 
-def _date(checkups: Mapping[str, Checkup], left_out: list[str]) -> list[tuple[str, datetime, Checkup]]:
+def _sort_by_time(checkups: Mapping[str, Checkup], left_out: list[str]) -> list[tuple[str, datetime, Checkup]]:
     dated: list[tuple[str, datetime, Checkup]] = []
     seen: dict[str, str] = {}
-    # a copy is told from its original by its name: a check writes check.json
+    # Of two equal files the one named check.json, as a check writes it, counts as the original.
     for name, checkup in sorted(checkups.items(), key=lambda item: (not item[0].endswith("check.json"), item[0])):
         try:
             moment = datetime.fromisoformat(checkup.started)
@@ -73,7 +72,7 @@ def _date(checkups: Mapping[str, Checkup], left_out: list[str]) -> list[tuple[st
     return sorted(dated, key=lambda each: (each[1], each[0]))
 
 
-def _enter(name: str, moment: datetime, checkup: Checkup, changes: Sequence[Difference]) -> HistoryEntry:
+def _entry(name: str, moment: datetime, checkup: Checkup, changes: Sequence[Difference]) -> HistoryEntry:
     curve = checkup.first(EpsilonCurve)
     return HistoryEntry(
         name=name,
@@ -83,8 +82,8 @@ def _enter(name: str, moment: datetime, checkup: Checkup, changes: Sequence[Diff
         budget=checkup.budget,
         assay=checkup.environment.assay,
         shares=tuple(
-            MeasuredShare.of(share.proportion.correct, share.proportion.n, measure=share.name)
-            for share in list_shares(checkup)
+            MeasuredShare.of(measure.proportion.correct, measure.proportion.n, measure=measure.name)
+            for measure in list_accuracies(checkup)
         ),
         median_epsilon=None if curve is None else curve.median_epsilon,
         statuses=tuple(sorted((verdict.rule, verdict.status) for verdict in checkup.verdicts)),

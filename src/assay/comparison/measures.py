@@ -1,4 +1,4 @@
-"""The measures of one check that can be held against another's, each under a key that two equal ones share."""
+"""The measures of a check that can be compared with another's, each with the setting that both must share."""
 
 from __future__ import annotations
 
@@ -15,126 +15,127 @@ from assay.records.comparison import Quantity
 from assay.records.samples import SampleBits, SampleLevels
 from assay.wording import ball, epsilon, norm, plural
 
+Unit = Literal["", "share", "epsilon"]
+
 
 @dataclass(frozen=True)
-class Share:
-    """A share of samples that are right; ``setting`` must be equal for two of one ``topic`` to be comparable."""
+class Measure:
+    """What was measured; two of one ``topic`` are comparable where their ``setting`` is equal."""
 
     topic: str
     setting: str
+
+    @property
+    def name(self) -> str:
+        return f"{self.topic}, {self.setting}" if self.setting else self.topic
+
+
+@dataclass(frozen=True)
+class AccuracyMeasure(Measure):
+    """An accuracy, and which samples were correct."""
+
     proportion: Proportion
     bits: SampleBits | None
 
-    @property
-    def name(self) -> str:
-        """Topic and setting as one name."""
-        return f"{self.topic}, {self.setting}" if self.setting else self.topic
-
 
 @dataclass(frozen=True)
-class Grade:
-    """A mean over samples of a score from 0 to 1, ``worth[level]`` for each level that a sample can reach.
+class ScoreMeasure(Measure):
+    """A mean over n samples of a score in [0, 1]: ``scores[level]`` for a sample of that level (K levels).
 
-    ``counts`` is how many samples reached each level.
+    ``counts`` (K,) is the number of samples at each level, ``levels`` the level of each sample.
     """
 
-    topic: str
-    setting: str
-    worth: tuple[float, ...]
+    scores: tuple[float, ...]
     counts: tuple[int, ...] | None
     levels: SampleLevels | None
     n: int
-    mean: float
-
-    @property
-    def name(self) -> str:
-        """Topic and setting as one name."""
-        return f"{self.topic}, {self.setting}" if self.setting else self.topic
 
 
-def list_shares(checkup: Checkup) -> list[Share]:
+def list_accuracies(checkup: Checkup) -> list[AccuracyMeasure]:
     """The clean accuracy, and the accuracy after each attack."""
-    found = [Share("clean accuracy", "", clean, clean.per_sample) for clean in checkup.each(CleanAccuracy) if clean.n]
-    for attack in checkup.each(RobustAccuracy):
-        if attack.n:
-            found.append(Share(f"after {attack.attack}", _setting(attack), attack, attack.per_sample))
-    return found
+    clean = [AccuracyMeasure("clean accuracy", "", c, c.per_sample) for c in checkup.each(CleanAccuracy)]
+    robust = [AccuracyMeasure(f"after {r.attack}", _setting(r), r, r.per_sample) for r in checkup.each(RobustAccuracy)]
+    return [measure for measure in clean + robust if measure.proportion.n]
 
 
 def _setting(attack: RobustAccuracy) -> str:
     parts = [ball(attack), plural(attack.steps, "step")]
-    parts += [plural(attack.restarts, "restart")] if attack.restarts > 1 else []
-    parts += (
-        [f"of {epsilon(attack.step_size, attack.norm)}"] if attack.step_size is not None and attack.steps > 1 else []
-    )
+    if attack.restarts > 1:
+        parts.append(plural(attack.restarts, "restart"))
+    if attack.step_size is not None and attack.steps > 1:
+        parts.append(f"of {epsilon(attack.step_size, attack.norm)}")
     return ", ".join(parts)
 
 
-def area_of(curve: EpsilonCurve) -> Grade:
-    """The mean accuracy over ε from 0 to the last point, straight between the points: the area under the curve."""
+def area_under_curve(curve: EpsilonCurve) -> ScoreMeasure:
+    """The mean accuracy over ε from 0 to the last point, by the trapezoidal rule.
+
+    A sample correct at the first k points has level k and score Σ_{j<k} w_j, w the weights of the rule over the range.
+    """
     sizes = [point.epsilon for point in curve.points]
     last = sizes[-1] or 1.0
-    worth = [0.0]
+    scores = [0.0]
     for k in range(len(sizes)):
         left = sizes[k] - sizes[k - 1] if k else 0.0
         right = sizes[k + 1] - sizes[k] if k + 1 < len(sizes) else 0.0
-        worth.append(worth[-1] + (left + right) / 2 / last)
-    held = [point.correct for point in curve.points]
-    counts = [curve.points[0].n - held[0], *(a - b for a, b in pairwise(held)), held[-1]]
-    falls = all(count >= 0 for count in counts) and len({point.n for point in curve.points}) == 1
-    return Grade(
+        scores.append(scores[-1] + (left + right) / 2 / last)
+    correct = [point.correct for point in curve.points]
+    counts = [curve.points[0].n - correct[0], *(a - b for a, b in pairwise(correct)), correct[-1]]
+    falling = all(count >= 0 for count in counts) and len({point.n for point in curve.points}) == 1
+    return ScoreMeasure(
         topic="mean accuracy over ε",
         setting=curve_setting(curve),
-        worth=tuple(worth),
-        counts=tuple(counts) if falls else None,
+        scores=tuple(scores),
+        counts=tuple(counts) if falling else None,
         levels=curve.per_sample,
         n=curve.points[0].n,
-        mean=sum(w * c for w, c in zip(worth, counts, strict=True)) / max(1, curve.points[0].n),
     )
 
 
 def curve_setting(curve: EpsilonCurve) -> str:
-    """Attack, norm, steps and the sizes it was run at: what two curves must share to be compared."""
+    """Attack, norm, steps and every epsilon: what two curves must share to be compared."""
     sizes = ", ".join(epsilon(point.epsilon, curve.norm) for point in curve.points)
     return f"{curve.attack}, {norm(curve.norm)}, {plural(curve.steps, 'step')}, ε of {sizes}"
 
 
-def held_under_operations(invariance: Invariance) -> Grade:
-    """The mean accuracy over all operations and strengths; how many of them each sample withstood."""
-    pairs = [(each.operation, point.level) for each in invariance.operations for point in each.points]
-    most = len(pairs)
+def operation_score(invariance: Invariance) -> ScoreMeasure:
+    """The mean accuracy over all K (operation, strength) pairs; a sample's level is the number it is correct under."""
+    pairs = sum(len(each.points) for each in invariance.operations)
     levels = invariance.per_sample
-    counts = None if levels is None else [0] * (most + 1)
+    counts = None if levels is None else [0] * (pairs + 1)
     if counts is not None and levels is not None:
         for level in levels.unpack():
-            counts[min(level, most)] += 1
-    operations = ", ".join(dict.fromkeys(name for name, _ in pairs))
-    total = sum(point.correct for each in invariance.operations for point in each.points)
-    return Grade(
+            counts[min(level, pairs)] += 1
+    operations = ", ".join(each.operation for each in invariance.operations if each.points)
+    return ScoreMeasure(
         topic="under image operations",
-        setting=f"{operations} at {most} strengths in all",
-        worth=tuple(k / most for k in range(most + 1)),
+        setting=f"{operations} at {pairs} strengths in all",
+        scores=tuple(k / pairs for k in range(pairs + 1)),
         counts=None if counts is None else tuple(counts),
         levels=levels,
         n=invariance.clean.n,
-        mean=total / max(1, most * invariance.clean.n),
     )
 
 
-def list_quantities(checkup: Checkup) -> dict[str, Quantity]:
-    """Numbers without a test, by name; the reference's value stands in both places until a candidate's comes."""
-    found: list[Quantity] = []
+def compare_quantities(reference: Checkup, candidate: Checkup) -> tuple[Quantity, ...]:
+    """The numbers that both checks hold and no test applies to."""
+    before, after = _list_quantities(reference), _list_quantities(candidate)
+    return tuple(
+        Quantity(name=name, reference=value, candidate=after[name][0], unit=unit)
+        for name, (value, unit) in before.items()
+        if name in after
+    )
+
+
+def _list_quantities(checkup: Checkup) -> dict[str, tuple[float, Unit]]:
+    values: dict[str, tuple[float, Unit]] = {}
     clean, curve, anatomy = checkup.first(CleanAccuracy), checkup.first(EpsilonCurve), checkup.first(Anatomy)
     if clean is not None:
-        error = clean.expected_calibration_error
-        found.append(Quantity(name="expected calibration error", reference=error, candidate=error, unit="share"))
-        found.append(Quantity(name="cross-entropy (nats)", reference=clean.loss, candidate=clean.loss))
+        values["expected calibration error"] = (clean.expected_calibration_error, "share")
+        values["cross-entropy (nats)"] = (clean.loss, "")
     if curve is not None and curve.median_epsilon is not None:
-        half = curve.median_epsilon
-        unit: Literal["", "epsilon"] = "epsilon" if curve.norm == "linf" else ""
-        name = f"{norm(curve.norm)} ε that breaks half"
-        found.append(Quantity(name=name, reference=half, candidate=half, unit=unit))
+        unit: Unit = "epsilon" if curve.norm == "linf" else ""
+        values[f"{norm(curve.norm)} ε that breaks half"] = (curve.median_epsilon, unit)
     if anatomy is not None:
-        found.append(Quantity(name="parameters", reference=anatomy.parameters, candidate=anatomy.parameters))
-        found.append(Quantity(name="operations an image", reference=anatomy.flops, candidate=anatomy.flops))
-    return {quantity.name: quantity for quantity in found}
+        values["parameters"], values["operations an image"] = (anatomy.parameters, ""), (anatomy.flops, "")
+    return values

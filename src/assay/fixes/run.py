@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from assay.check.stages import STAGES, Budget, CheckContext
-from assay.comparison import compare_checkups
+from assay.comparison import compare
 from assay.data.dataset import ImageDataset
 from assay.errors import AssayError
 from assay.fixes.fix import Change, Fix, FixContext, RefusedError
@@ -140,7 +140,7 @@ def _measure_again(
     before = _only(checkup, [record for record in checkup.records if type(record) in kinds])
     effects: tuple[Difference, ...] = ()
     if fix.changes == "weights":
-        (versus,) = compare_checkups([before, _only(checkup, records)], seed=checkup.seed).versus
+        (versus,) = compare([before, _only(checkup, records)], seed=checkup.seed).versus
         effects = versus.differences
     return effects, judged[verdict.rule]
 
