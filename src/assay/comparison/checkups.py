@@ -40,11 +40,9 @@ def _compare(
 ) -> RuleChange:
     verdict = before or after
     assert verdict is not None
-    was: Status = before.status if before else "not run"
-    now: Status = after.status if after else "not run"
+    was, now = (each.status if each else "not run" for each in (before, after))
     topic = RESTS_ON.get(rule)
     tested = next((each for name, each in differences.items() if topic and name.startswith(topic)), None)
-    change: str
     if was == now:
         change = "same"
     elif now == "not run":

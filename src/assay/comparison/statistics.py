@@ -120,9 +120,8 @@ def _draw(counts: Counts, random: np.random.Generator) -> Counts:
 
 
 def percentile_interval(draws: Values) -> tuple[float, float]:
-    """The 2.5 % and 97.5 % points of the resampled differences."""
-    low, high = np.quantile(draws, [0.025, 0.975])
-    return float(low), float(high)
+    """The 2.5 % and 97.5 % quantiles of the resampled differences (R,)."""
+    return (float(np.quantile(draws, 0.025)), float(np.quantile(draws, 0.975)))
 
 
 def p_of_zero(draws: Values) -> float:
