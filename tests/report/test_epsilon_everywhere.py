@@ -7,10 +7,10 @@ import re
 from html import unescape
 
 import pytest
-from assay.comparison.compare import compare_checkups
 from rich.console import Console
 
-from assay.comparison.measures import curve_setting, list_quantities, list_shares
+from assay.comparison import compare
+from assay.comparison.measures import compare_quantities, curve_setting, list_accuracies
 from assay.records.attack import (
     AdversarialGallery,
     AttackAnatomy,
@@ -87,7 +87,7 @@ def printed(show: object, *arguments: object) -> str:
 def outputs(norm: str, checkup: Checkup) -> dict[str, str]:
     """Everything that tells of an attack, by name."""
     document = under(norm, checkup)
-    comparison = compare_checkups([document, document])
+    comparison = compare([document, document])
     attack = next(document.each(RobustAccuracy))
     return {
         "report": readable(render_page(document)),
@@ -97,9 +97,9 @@ def outputs(norm: str, checkup: Checkup) -> dict[str, str]:
         "sanity": printed(print_sanity, sanity(norm), document.verdicts),
         "comparison page": readable(render_comparison(comparison)),
         "comparison": printed(print_comparison, comparison),
-        "shares": " ".join(share.name for share in list_shares(document)),
+        "shares": " ".join(share.name for share in list_accuracies(document)),
         "curve setting": curve_setting(next(document.each(EpsilonCurve))),
-        "quantities": " ".join(f"{q.name} {q.unit}" for q in list_quantities(document).values()),
+        "quantities": " ".join(f"{q.name} {q.unit}" for q in compare_quantities(document, document)),
         "verdicts": " ".join(f"{v.where} {v.measured}" for v in document.verdicts),
         "notebook": render_record(attack),
     }
