@@ -119,12 +119,21 @@ def count(number: int) -> str:
     return f"{number:,}"
 
 
-def compact(number: float) -> str:
+def compact(amount: float) -> str:
     """A large number in three digits and a prefix: ``81.6 M``."""
     for size, prefix in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if abs(number) >= size:
-            return f"{number / size:.3g}{_GAP}{prefix}"
-    return f"{number:.3g}"
+        if abs(amount) >= size * 0.9995:
+            scaled = amount / size
+            return f"{scaled:.{max(0, 3 - len(str(int(abs(scaled)))))}f}{_GAP}{prefix}"
+    return f"{amount:.3g}"
+
+
+def points(share: float, *, digits: int = 2) -> str:
+    """A difference of shares in percentage points: ``+1.25``, ``−0.40``, ``±0.00``."""
+    if not math.isfinite(share):
+        return number(share)
+    text = f"{abs(share) * 100:.{digits}f}"
+    return ("±" if float(text) == 0 else "+" if share > 0 else "−") + text
 
 
 def number(value: float | None) -> str:

@@ -53,7 +53,7 @@ def test_it_prints_the_result_and_writes_the_records(words, tmp_path):
     assert "within L∞ 4/255" in printed
     assert "mean loss" in printed
     assert "turned into: " in printed
-    assert "structural similarity 0." in printed
+    assert "SSIM 0." in printed
     assert "checks of the attack itself" in printed
 
 

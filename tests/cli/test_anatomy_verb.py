@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from assay.cli.anatomy import short
 from assay.models.anatomy import measure_anatomy
 from assay.models.architectures import build
 from assay.records.anatomy import Anatomy
+from assay.wording import compact
 
 Assay = Callable[..., "tuple[int, str, str]"]
 
@@ -34,7 +34,7 @@ def test_the_table_fits_the_terminal_and_shows_numbers_in_full(
     assert max(map(len, out.splitlines())) <= width
     if width >= 80:
         assert "2,362,368" in out
-        assert re.search(r"total +87,\d{3},\d{3} +\d+ M", out)
+        assert re.search(r"total +87,\d{3},\d{3} +\d+\u00a0M", out)
     assert ("share" in out) == (width > 110)
 
 
@@ -48,7 +48,7 @@ def test_every_layer_total_and_block_is_shown(assay: Assay) -> None:
         assert layer.name in first_words
     assert "1 × 28 × 28 image → 7 outputs" in out
     assert f"{record.parameters:,} parameters" in out
-    assert f"{short(record.flops)} FLOPs an image" in out
+    assert f"{compact(record.flops)} FLOPs an image" in out
     assert "20 weight layers" in out
     assert "7 × basic, identity skip, post-activation" in out
     assert "2 × basic, projection skip, post-activation, downsampling" in out
@@ -144,5 +144,5 @@ def test_a_model_that_cannot_take_the_images_is_one_line(assay: Assay, tmp_path:
         (5 * 10**13, "50.0 T"),
     ],
 )
-def test_short_numbers_keep_three_digits(number: int, text: str) -> None:
-    assert short(number) == text
+def test_compact_numbers_keep_three_digits(number: int, text: str) -> None:
+    assert compact(number).replace("\u00a0", " ") == text

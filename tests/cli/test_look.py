@@ -80,7 +80,7 @@ def test_the_command_of_an_attack_gives_the_same_attack(subject: Subject, assay:
 def test_the_command_of_the_smallest_change_finds_it_again(subject: Subject, assay: Callable[..., Any]) -> None:
     found = find_smallest(subject, own_label(subject, 5), norm="l2")
     ended = assay(*printed(show_breakage(subject, found)))
-    assert f"distance {found.distance:.6g} (l2)" in ended.out
+    assert f"L2 distance {found.distance:.3g}; " in ended.out
 
 
 def test_a_file_of_ones_own(subject: Subject, assay: Callable[..., Any]) -> None:

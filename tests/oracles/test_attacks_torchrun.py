@@ -46,7 +46,7 @@ def test_several_processes_make_the_records_of_one(tmp_path: Path, processes: in
     several = [*launcher, "-m", "assay", *kept("several")]
     done = subprocess.run(several, capture_output=True, text=True, env=environment, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
-    assert done.stdout.count("after the attack") == 1  # only the first process talks
+    assert done.stdout.count("robust accuracy") == 1  # only the first process talks
     records, tables = [], []
     for name in ("one", "several"):
         (record,) = json.loads((tmp_path / f"{name}.json").read_text())

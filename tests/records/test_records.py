@@ -35,6 +35,12 @@ def test_every_kind_is_the_snake_case_name_of_its_class() -> None:
         assert cls.model_fields["kind"].default == snake
 
 
+def test_a_record_is_its_own_record() -> None:
+    curve = EpsilonCurve(attack="pgd", norm="linf", steps=1, points=(), median_epsilon=None, seconds=0.0)
+    assert curve.record is curve
+    assert "record" not in curve.model_dump()
+
+
 def test_every_measurement_is_told_apart_by_its_kind() -> None:
     union = get_args(get_args(Measurement)[0])
     kinds = [cls.model_fields["kind"].default for cls in union]

@@ -233,12 +233,12 @@ def _take_aim(dataset: ImageDataset, target_class: str | None, *, alone: bool) -
 def _take_apart(measured: RobustnessMeasurement, dataset: ImageDataset, console: Console) -> list[AttackAnatomy]:
     """What the attack did beyond how much it broke, printed; nothing where it broke nothing."""
     from assay.attacks import describe_attack
-    from assay.report.terminal.attack import print_anatomy
+    from assay.report.terminal.attack import print_attack_anatomy
 
     if not bool(measured.result.broken.any()):
         return []
     anatomy = describe_attack(measured, dataset)
-    print_anatomy(anatomy, console)
+    print_attack_anatomy(anatomy, console)
     return [anatomy]
 
 

@@ -146,7 +146,7 @@ def history(
     from assay.files import write_atomically
     from assay.records.reading import read_folder
     from assay.report.history_page import render_history
-    from assay.report.terminal.history import print_history
+    from assay.report.terminal.comparison import print_history
 
     checkups, broken = read_folder(folder)
     found = trace_history(checkups, folder=folder.resolve().name, skipped=broken)

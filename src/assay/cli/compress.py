@@ -13,7 +13,6 @@ from assay.errors import OptionError
 
 if TYPE_CHECKING:
     from assay.models.factorized import Kind
-    from assay.records.compression import CompressionReport
 
 
 def compress(
@@ -56,6 +55,7 @@ def compress(
     from assay.files import make_folder, write_atomically
     from assay.models.sources import open_model
     from assay.report.compression_page import render_compression_page
+    from assay.report.terminal.lowrank import print_compression
 
     if (out / "model.safetensors").exists() and not overwrite:
         raise OptionError("--out", expected="a new folder, or --overwrite", got=f"{out}, which holds a model")
@@ -86,7 +86,7 @@ def compress(
     if as_json:
         typer.echo(json.dumps(done.report.model_dump(mode="json")))
         return
-    _print_report(done.report, out)
+    print_compression(done.report, Console(), out=out)
 
 
 def _share(target: str | None, max_drop: float | None) -> float | None:
@@ -116,49 +116,3 @@ def _kinds(text: str) -> tuple[Kind, ...]:
     if wrong:
         raise OptionError("--kinds", expected=f"some of {', '.join(KINDS)}", got=wrong[0])
     return tuple(kind for kind in KINDS if kind in names)
-
-
-def _print_report(report: CompressionReport, out: Path) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    from assay.report.compression_page import compression_headline
-
-    console = Console(highlight=False, soft_wrap=True)
-    console.print(f"[bold]{compression_headline(report)}[/bold]")
-    before, after = report.before, report.after
-    table = Table("", "before", "after", "", box=None)
-
-    def row(name: str, one: float, two: float, form: str) -> None:
-        table.add_row(name, format(one, form), format(two, form), f"{two / one:.2f}x" if one else "")
-
-    row("parameters", before.parameters, after.parameters, ",")
-    row("FLOPs an image", before.flops, after.flops, ",")
-    row(f"ms for {before.batch} images", 1e3 * before.latency, 1e3 * after.latency, ".2f")
-    table.add_row("accuracy", f"{100 * before.clean.accuracy:.2f} %", f"{100 * after.clean.accuracy:.2f} %",
-                  f"{100 * (after.clean.accuracy - before.clean.accuracy):+.2f} points")  # fmt: skip
-    if before.robust is not None and after.robust is not None:
-        table.add_row(f"under {before.robust.attack}", f"{100 * before.robust.accuracy:.1f} %",
-                      f"{100 * after.robust.accuracy:.1f} %", f"n = {before.robust.n}")  # fmt: skip
-    console.print(table)
-    layers = Table("layer", "form", "rank", "FLOPs", "latency", "κ", "error", box=None)
-    for layer in report.layers:
-        kept = layer.kind == "kept"
-        layers.add_row(
-            layer.name,
-            layer.reason if kept else layer.kind,
-            "" if kept else f"{layer.rank} of {layer.full_rank}",
-            "" if kept else f"{layer.flops_after / layer.flops_before:.2f}x",
-            "" if kept else f"{layer.latency_after / layer.latency_before:.2f}x",
-            f"{layer.condition_before:.3g}" + ("" if kept else f" → {layer.condition_after:.3g}"),
-            "" if kept else f"{100 * layer.relative_error:.2g} %",
-        )
-    console.print(layers)
-    for point in report.curve:
-        console.print(f"{point.method:>10} at {100 * point.share:.0f} % of the rank: {100 * point.accuracy:.2f} %")
-    if report.fine_tuning_epochs:
-        console.print(
-            f"{report.fine_tuning_seconds:.0f} s of fine-tuning; before it {100 * report.compressed.accuracy:.2f} %"
-        )
-    console.print(f"page       {out / 'compression.html'}", markup=False)
-    console.print(f"network    {out}: assay check {out}", markup=False)

@@ -11,13 +11,10 @@ from assay.cli import inputs as arg
 from assay.errors import OptionError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from torch import Tensor
 
     from assay.lowrank.factors import Factorization
     from assay.lowrank.matrix import Matrix
-    from assay.records.factorization import FactorizationReport
 
 PICTURES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif"})
 DEFAULT_ENERGY = 0.9
@@ -72,11 +69,14 @@ def factor(
 
     A picture is shown at rank 1, 5, 20 and 50 (and at --rank). Exit codes: 0 done, 2 usage or input error.
     """
+    from rich.console import Console
+
     from assay.files import write_atomically
     from assay.lowrank.factorize import factorize
     from assay.lowrank.landscape import landscape
     from assay.lowrank.summary import RANKS, SCALES, describe_factorization, rebuild_picture
     from assay.report.factor_page import render_factor_page
+    from assay.report.terminal.lowrank import print_factorization
 
     _check_places(out, report)
     name, x, picture = _open(
@@ -101,7 +101,7 @@ def factor(
     if as_json:
         typer.echo(record.model_dump_json())
     else:
-        _print_summary(record, out=out, page=page, scales=scale or ())
+        print_factorization(record, Console(), page=page, out=out, scales=scale or ())
 
 
 def _open(
@@ -164,41 +164,3 @@ def _write_factors(path: Path, found: Factorization) -> None:
     buffer = io.BytesIO()
     np.savez(buffer, A=found.A.numpy(), B=found.B.numpy(), singular_values=found.singular_values.numpy())
     write_atomically(path, buffer.getvalue())
-
-
-def _print_summary(record: FactorizationReport, *, out: Path | None, page: Path, scales: Sequence[float]) -> None:
-    from rich.console import Console
-
-    from assay.report.factor_page import headline, state_proof
-
-    console = Console(highlight=False, soft_wrap=True)
-    c = record.certificate
-    stamp = "[green]certified optimal[/green]" if c.certified else "[yellow]not certified[/yellow]"
-    console.print(f"[bold]{headline(record)}[/bold]  {stamp}")
-    console.print(
-        f"{record.source}: {record.rows:,} × {record.columns:,}, by {record.method} in {record.seconds:.2g} s",
-        markup=False,
-    )
-    console.print(state_proof(c), markup=False)
-    if c.guarantee != "none":
-        console.print(f"error      in [{c.error_low:.12g}, {c.error_high:.12g}]", markup=False)
-        console.print(f"optimum    in [{c.optimum_low:.12g}, {c.optimum_high:.12g}]", markup=False)
-    words = {"tied": "σ_r = σ_{r+1}: other products are as good", "undecided": "σ_r and σ_{r+1} are not told apart"}
-    console.print(f"uniqueness {words.get(c.uniqueness, c.uniqueness)}", markup=False)
-    shown = ", ".join(f"{value:.5g}" for value in record.singular_values[: min(8, record.rank)])
-    console.print(f"singular values {shown}{' …' if record.rank > 8 else ''}", markup=False)
-    for picture in record.pictures[1:]:
-        console.print(
-            f"rank {picture.rank:>3}   {picture.psnr:5.1f} dB   {100 * picture.energy_kept:.4g} % of the energy",
-            markup=False,
-        )
-    for point in record.gauge:
-        if point.scale in scales:
-            console.print(
-                f"c = {point.scale:g}    loss {point.loss:.8g}, sharpness {point.sharpness:.4g}, "
-                f"steps below {2 / point.sharpness:.3g}",
-                markup=False,
-            )
-    if out is not None:
-        console.print(f"factors    {out}", markup=False)
-    console.print(f"page       {page}", markup=False)

@@ -7,19 +7,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from assay import wording
 from assay.cli import inputs as arg
 from assay.errors import DataError, OptionError
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from assay.views.breaking import Breakage
     from assay.views.looking import Look
     from assay.views.picture import Picture
     from assay.views.subject import Subject
-
-SHOWN = 5
 
 
 def look(
@@ -82,8 +77,11 @@ def look(
     """
     from rich.console import Console
 
+    from assay.app.panels import describe_breakage
     from assay.cli.inputs import open_subject
     from assay.files import make_folder
+    from assay.report.terminal.layout import print_line
+    from assay.report.terminal.look import print_breakage, print_prediction
     from assay.views.looking import look as ask
 
     if (sample is None) == (image is None):
@@ -105,16 +103,33 @@ def look(
         device=device,
         console=Console(stderr=True),
     )
-    console = Console(highlight=False)
+    console = Console()
     picture = _choose(subject, sample=sample, image=image, label=label, operations=apply or [])
     seen = ask(subject, picture)
     found = _attack(subject, picture, attack, norm, epsilon, steps, smallest, seed)
-    _print_look(seen, console)
+    name, truth = seen.picture.name, seen.picture.label
+    known = "no label given" if truth is None else f"label {seen.classes[truth]}"
+    print_prediction(
+        f"{name}: {seen.classes[seen.prediction]}, {known}",
+        list(zip(seen.classes, seen.probabilities, strict=True)),
+        console,
+        note=f"loss of {seen.classes[seen.target]} {seen.loss:.4g} nats, "
+        f"input gradient {seen.gradient.gradient_norm:.4g}",
+    )
     if found is not None:
-        _print_breakage(found, console)
+        print_breakage(
+            describe_breakage(found),
+            console,
+            broken=found.broken,
+            norm=found.norm,
+            distance=found.distance,
+            survives_rounding=found.survives_rounding,
+            losses=() if found.already_wrong else found.losses,
+            notes=found.notes,
+        )
     if out is not None:
         names = _write(seen, found, out)
-        console.print(f"wrote {out}: {', '.join(names)}", markup=False, soft_wrap=True)
+        print_line(console, f"wrote {out}: {', '.join(names)}", wrap=False)
 
 
 def _choose(
@@ -160,53 +175,6 @@ def _attack(
     if smallest:
         return find_smallest(subject, picture, norm=choice.norm, steps=steps or SEARCH_STEPS, limits=patient)
     return None if attack is None else break_picture(subject, picture, choice, limits=patient)
-
-
-def _print_look(seen: Look, console: Console) -> None:
-    from rich.table import Table
-
-    label = seen.picture.label
-    truth = "no label given" if label is None else f"label {seen.classes[label]}"
-    console.print(f"{seen.picture.name}: {seen.classes[seen.prediction]}, {truth}", style="bold", markup=False)
-    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
-    order = sorted(range(len(seen.classes)), key=lambda i: -seen.probabilities[i])[:SHOWN]
-    for i in order:
-        bar = "█" * round(30 * seen.probabilities[i])
-        table.add_row(_text(seen.classes[i]), f"{100 * seen.probabilities[i]:.2f} %", f"[blue]{bar}[/blue]")
-    console.print(table)
-    console.print(
-        f"loss of {seen.classes[seen.target]} {seen.loss:.4g} nats, input gradient {seen.gradient.gradient_norm:.4g}",
-        markup=False,
-    )
-
-
-def _print_breakage(found: Breakage, console: Console) -> None:
-    from rich.table import Table
-
-    from assay.app.panels import describe_breakage
-
-    colour = "red" if found.broken else "green"
-    console.print(describe_breakage(found), style=f"bold {colour}", markup=False, soft_wrap=True)
-    for note in found.notes:
-        console.print(f"note: {note}", style="yellow", markup=False)
-    if found.distance is not None:
-        rounded = "still breaks it" if found.survives_rounding else "no longer breaks it"
-        distance = f"{wording.norm(found.norm)} distance {wording.distance(found.distance, found.norm)}"
-        console.print(f"{distance}; as an 8-bit file it {rounded}", markup=False)
-    if len(found.losses) > 1 and not found.already_wrong:
-        table = Table(box=None, padding=(0, 2, 0, 0))
-        table.add_column("step", justify="right")
-        table.add_column("loss", justify="right")
-        last = len(found.losses) - 1
-        for step in sorted({round(i * last / min(last, 10)) for i in range(min(last, 10) + 1)}):
-            table.add_row(str(step), f"{found.losses[step]:.4f}")
-        console.print(table)
-
-
-def _text(name: str) -> str:
-    from rich.markup import escape
-
-    return escape(name)
 
 
 def _write(seen: Look, found: Breakage | None, out: Path) -> list[str]:

@@ -100,7 +100,7 @@ def trace(
 
     from assay.cli.progress import TrainingProgress
     from assay.files import make_folder
-    from assay.report.terminal import trace as printing
+    from assay.report.terminal.trace import print_traces
     from assay.verdict import judge
 
     if out is not None:
@@ -148,7 +148,7 @@ def trace(
         subject = subject_of_images(dataset, model=model, weights=weights)
         taken = 30 if steps is None else steps
         records = _over_depth(network, dataset, model, taken, every, learning_rate or 0.01, curvature, seed)
-    printing.print_records(records, judge(records), console)
+    print_traces(records, judge(records), console)
     if out is not None:
         seconds = time.perf_counter() - clock
         names = write_trace(out, records, subject=subject, seed=seed, started=started, seconds=seconds, device=device)
@@ -240,7 +240,7 @@ def _shape_of(radius: float | None, norm: float | None) -> tuple[float, float] |
 def _remedies(task: SequenceTask, hidden: int, steps: int, learning_rate: float, seed: int) -> Record:
     from rich.console import Console
 
-    from assay.report.terminal import trace as printing
+    from assay.report.terminal.trace import print_remedy_run
     from assay.tracing.remedies import compare_remedies
 
     progress = Console(stderr=True)
@@ -250,7 +250,7 @@ def _remedies(task: SequenceTask, hidden: int, steps: int, learning_rate: float,
         steps=steps,
         learning_rate=learning_rate,
         seed=seed,
-        on_run=lambda run: printing.print_run(run, progress),
+        on_run=lambda run: print_remedy_run(run, progress),
     )
 
 

@@ -17,10 +17,7 @@ from assay.training.jobs import image_job, refuse_image_options, sequence_job
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from rich.console import Console
-
     from assay.data.dataset import ImageDataset
-    from assay.records.training import TrainingRun
     from assay.training.jobs import Job
     from assay.training.metrics import OnStep, StepMetrics
     from assay.training.recipes import Recipe
@@ -28,7 +25,6 @@ if TYPE_CHECKING:
 
 # what a data set is trained by when nothing is said
 _RECIPES = {"digits": "digits", "cifar10": "cifar10-fast", "adding": "adding-lstm", "copy": "copy-lstm"}
-_PER_SECOND = {"images": "img/s", "sequences": "seq/s"}
 
 
 def train(
@@ -126,6 +122,7 @@ def _run(
 
     from assay.cli.progress import TrainingProgress
     from assay.files import exclusive, make_folder, write_atomically
+    from assay.report.terminal.training import print_training_run
     from assay.runtime import keep_freed_memory
     from assay.runtime.processes import joined_processes
 
@@ -154,7 +151,7 @@ def _run(
         write_atomically(out / "training.json", trained.run.model_dump_json(indent=1) + "\n")
         for reading in tested:
             write_atomically(out / reading.file, reading.record.model_dump_json(indent=1) + "\n")
-        _print_run(trained.run, Console())
+        print_training_run(trained.run, Console())
         for reading in tested:
             typer.echo(reading.sentence)
         typer.echo(f"Run: {out}")
@@ -210,34 +207,3 @@ def _tensorboard_writer(folder: Path) -> OnStep:
     from assay.training.metrics import TensorBoardLog
 
     return TensorBoardLog(folder)
-
-
-def _print_run(run: TrainingRun, console: Console) -> None:
-    """The epochs as a table, then what the time was spent on."""
-    from rich.table import Table
-
-    table = Table(box=None, header_style="dim", pad_edge=False)
-    speed = _PER_SECOND[run.modality]
-    headings = ("epoch", "loss", "accuracy", "validation", "learning rate", "gradient", speed, "seconds")
-    for heading in headings:
-        table.add_column(heading, justify="right")
-    for epoch in run.epochs:
-        held_out = "" if epoch.validation_accuracy is None else f"{epoch.validation_accuracy:.2%}"
-        table.add_row(
-            str(epoch.epoch + 1),
-            f"{epoch.loss:.4f}",
-            f"{epoch.accuracy:.2%}",
-            held_out,
-            f"{epoch.learning_rate:.3g}",
-            f"{epoch.gradient_norm:.3g}",
-            f"{epoch.images_per_second:,.0f}",
-            f"{epoch.seconds:.1f}",
-        )
-    console.print(table)
-    console.print(
-        f"Trained {run.model} on {run.n:,} {run.modality} of {run.data} in {run.seconds:.1f} s ({run.precision}).",
-        highlight=False,
-    )
-    if run.time_split is not None:
-        parts = [f"{name} {took:.1f} s" for name, took in run.time_split.model_dump().items() if took >= 0.05]
-        console.print(f"Time: {', '.join(parts)}.", highlight=False)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict
 
@@ -25,6 +25,11 @@ class Frozen(BaseModel):
 
 class Record(Frozen):
     """One measurement. Each subclass declares ``kind``, the snake-case name of its class, as a literal default."""
+
+    @property
+    def record(self) -> Self:
+        """The record itself: ``measure_x(...).record`` is one whether a function returns a record or holds one."""
+        return self
 
 
 class Environment(Record):

@@ -11,7 +11,7 @@ from assay.report.charts import ACCENT, ALARM, SOFT, AnyChart, Row, colours, fig
 from assay.report.parts import NUMBER, Column, Facts, Figure, Part, Prose, Section, Table
 from assay.report.sheet import Fact, Sheet, render_sheet
 from assay.report.summary import LOOKS
-from assay.wording import clip, count, distance, distinct, epsilon, norm, percent, plural
+from assay.wording import clip, count, distance, distinct, epsilon, norm, percent, plural, points
 
 
 def curves_section(comparison: Comparison) -> Section | None:
@@ -64,8 +64,8 @@ def _gap(curve: CurveDifference, versus: Versus) -> Figure:
     rows: list[Row] = [
         {"epsilon": point.epsilon * unit, "difference": point.difference * 100, "low": point.low * 100,
          "high": point.high * 100,
-         "tip": f"ε = {epsilon(point.epsilon, curve.norm)}: {say.points(point.difference)} points "
-         f"({say.points(point.low)} to {say.points(point.high)})"}
+         "tip": f"ε = {epsilon(point.epsilon, curve.norm)}: {points(point.difference)} points "
+         f"({points(point.low)} to {points(point.high)})"}
         for point in curve.points
     ]  # fmt: skip
 
@@ -85,14 +85,14 @@ def _gap(curve: CurveDifference, versus: Versus) -> Figure:
     largest = max(curve.points, key=lambda point: abs(point.difference))
     finding = (
         f"{clip(versus.candidate, 40)} differs most at ε = {epsilon(largest.epsilon, curve.norm)}: "
-        f"{say.points(largest.difference)} points"
+        f"{points(largest.difference)} points"
     )
     table = Table(
         "Accuracy against ε, both",
         tuple(Column(name, NUMBER) for name in ("ε", "reference", "candidate", "difference", "95 % interval")),
         tuple(
-            (epsilon(p.epsilon, curve.norm), percent(p.reference), percent(p.candidate), say.points(p.difference),
-             f"{say.points(p.low)} to {say.points(p.high)}")
+            (epsilon(p.epsilon, curve.norm), percent(p.reference), percent(p.candidate), points(p.difference),
+             f"{points(p.low)} to {points(p.high)}")
             for p in curve.points
         ),
     )  # fmt: skip
@@ -133,7 +133,7 @@ def _tiles(comparison: Comparison) -> tuple[Fact, ...]:
     for versus in comparison.versus:
         for each in versus.differences:
             name = say.short_name(each, versus.differences) + (f", {versus.candidate}" if several else "")
-            number = f"{say.ARROW[each.change]} {say.points(each.difference, digits=1)}"
+            number = f"{say.ARROW[each.change]} {points(each.difference, digits=1)}"
             detail = f"points: {percent(each.reference)} to {percent(each.candidate)}"
             tiles.append(Fact(name, number, detail, LOOKS[say.TONE[each.change]].name, "measures"))
     return tuple(tiles[:12])
@@ -237,7 +237,7 @@ def _rules(comparison: Comparison) -> Section | None:
                                 each.claim,
                                 f"{say.status_word(each.before)}: {each.measured_before}",
                                 f"{say.status_word(each.after)}: {each.measured_after}",
-                                say.rule_says(each),
+                                say.describe_change(each),
                             )
                             for each in rules
                         ),

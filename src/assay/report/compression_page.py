@@ -9,6 +9,8 @@ import altair as alt
 from assay.records.compression import CompressionPoint, CompressionReport, LayerCompression
 from assay.report.charts import ACCENT, ALARM, SOFT, AnyChart, Row, decades, shares, source
 from assay.report.leaflet import Drawn, Grid, Part, drawn, render_leaflet
+from assay.report.lowrank_wording import compression_headline, find_wins
+from assay.wording import points
 
 WIDTH, HEIGHT = 420, 240
 FLOOR = 1e-4  # of σ₁: smaller singular values have no place on the chart
@@ -107,7 +109,7 @@ def draw_spectra(layers: Sequence[LayerCompression]) -> AnyChart:
 def render_compression_page(report: CompressionReport) -> str:
     """The whole page as text; every name is escaped, nothing is fetched."""
     before, after = report.before, report.after
-    lost = 100 * (before.clean.accuracy - after.clean.accuracy)
+    change = points(after.clean.accuracy - before.clean.accuracy)
     return render_leaflet(
         title=f"{report.model}, compressed",
         headline=compression_headline(report),
@@ -117,7 +119,7 @@ def render_compression_page(report: CompressionReport) -> str:
         text=(
             f"One batch of {before.batch} images took {1e3 * before.latency:.2f} ms before and "
             f"{1e3 * after.latency:.2f} ms after, as the fastest of interleaved runs. "
-            f"On {after.clean.n:,} test images the accuracy changes by {_points(-lost)} points."
+            f"On {after.clean.n:,} test images the accuracy changes by {change} points."
         ),
         tiles=(
             ("FLOPs", f"{after.flops / before.flops:.2f}×"),
@@ -128,22 +130,6 @@ def render_compression_page(report: CompressionReport) -> str:
         ),
         sections=tuple(part for part in (_standing(report), _curve(report), _layers(report)) if part is not None),
     )
-
-
-def compression_headline(report: CompressionReport) -> str:
-    """The finding in one sentence."""
-    before, after = report.before, report.after
-    saved = 100 * (1 - after.flops / before.flops)
-    change = 100 * (after.clean.accuracy - before.clean.accuracy)
-    return f"{saved:.0f} % fewer FLOPs for {_points(change)} points of accuracy"
-
-
-def find_wins(curve: tuple[CompressionPoint, ...]) -> tuple[int, int]:
-    """At how many of how many ranks knowing the data was better than the weights alone."""
-    aware = {point.share: point.accuracy for point in curve if point.method == "data-aware"}
-    plain = {point.share: point.accuracy for point in curve if point.method == "weight SVD"}
-    shared = aware.keys() & plain.keys()
-    return sum(aware[share] > plain[share] for share in shared), len(shared)
 
 
 def _standing(report: CompressionReport) -> Part:
@@ -237,8 +223,3 @@ def _row(layer: LayerCompression) -> tuple[str, ...]:
         f"{layer.condition_after:.3g}",
         f"{100 * layer.relative_error:.2g} %",
     )
-
-
-def _points(change: float) -> str:
-    """A change of accuracy with its sign; nought has none."""
-    return "0.00" if abs(change) < 0.005 else f"{change:+.2f}".replace("-", "−")

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from assay.records.factorization import Certificate, FactorizationReport, Landscape, PictureRank
+from assay.records.factorization import FactorizationReport, Landscape, PictureRank
 from assay.report.charts import ACCENT, ALARM, SERIES, SOFT
 from assay.report.factor_charts import draw_energy, draw_gauge, draw_hessian, draw_saddle, draw_spectrum
 from assay.report.leaflet import Grid, Part, Shown, drawn, render_leaflet
+from assay.report.lowrank_wording import factor_headline, state_proof
 
 
 def render_factor_page(report: FactorizationReport) -> str:
@@ -13,7 +14,7 @@ def render_factor_page(report: FactorizationReport) -> str:
     c = report.certificate
     return render_leaflet(
         title=f"{report.source}, rank {report.rank}",
-        headline=headline(report),
+        headline=factor_headline(report),
         subject=f"{report.source}: {report.rows:,} × {report.columns:,}, by {report.method} in {report.seconds:.2g} s",
         good=c.certified,
         stamp="Certified optimal" if c.certified else "Not certified",
@@ -21,25 +22,6 @@ def render_factor_page(report: FactorizationReport) -> str:
         tiles=_tiles(report),
         sections=_sections(report),
     )
-
-
-def headline(report: FactorizationReport) -> str:
-    """The finding in one sentence."""
-    kept = f"{100 * report.energy_kept:.4g} % of the energy"
-    numbers = report.rank * (report.rows + report.columns) / (report.rows * report.columns)
-    return f"Rank {report.rank} keeps {kept} in {100 * numbers:.3g} % of the numbers"
-
-
-def state_proof(c: Certificate) -> str:
-    """What the certificate says, in a sentence."""
-    if c.guarantee == "none":
-        return f"No bound on the error was computed: {c.reason}."
-    holds = "" if c.guarantee == "deterministic" else f", except with probability {c.failure_probability:.0e}"
-    text = (
-        f"No factorisation of this rank has an objective below {c.optimum_low:.10g}; this one has {c.error:.10g}. "
-        f"It is at most {c.relative_gap:.1e} of ‖X‖² above the best{holds}."
-    )
-    return text if c.certified else f"{text} That is too wide for a proof: {c.reason}."
 
 
 def _tiles(report: FactorizationReport) -> tuple[tuple[str, str], ...]:

@@ -6,9 +6,8 @@ import altair as alt
 
 from assay.records.comparison import History, Track
 from assay.records.reading import made_inert
-from assay.report import history_wording as say
+from assay.report import comparison_wording as say
 from assay.report.charts import AnyChart, Row, colours, figure, shapes, shares, side, source, tip
-from assay.report.comparison_wording import interval_of, p_value
 from assay.report.parts import NUMBER, Column, Facts, Figure, Part, Section, Table
 from assay.report.sheet import Fact, Sheet, render_sheet
 from assay.report.summary import LOOKS
@@ -29,8 +28,8 @@ def render_history(history: History) -> str:
     sheet = Sheet(
         title=f"{clip(history.folder, 80)}: {plural(checks, 'check')}",
         subject=f"{plural(checks, 'check')} in {clip(history.folder, 80)}",
-        headline=say.headline(history),
-        tally=say.tally(history),
+        headline=say.history_headline(history),
+        tally=say.history_tally(history),
         tiles=_tiles(history.tracks[0]),
         sections=tuple(sections),
         version=history.tracks[0].entries[-1].assay,
@@ -223,8 +222,8 @@ def _checks(track: Track, names: list[str]) -> Table:
 
 def _changes(history: History) -> Section | None:
     rows = tuple(
-        (name, change.measure, percent(change.reference), percent(change.candidate), interval_of(change),
-         p_value(change.adjusted), change.change if change.paired else f"{change.change}, not paired")
+        (name, change.measure, percent(change.reference), percent(change.candidate), say.interval_of(change),
+         say.p_value(change.adjusted), change.change if change.paired else f"{change.change}, not paired")
         for track in history.tracks
         for name, entry in zip(say.labels(track), track.entries, strict=True)
         for change in entry.changes

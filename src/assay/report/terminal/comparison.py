@@ -1,4 +1,4 @@
-"""A comparison on the terminal."""
+"""What ``assay compare`` and ``assay history`` print."""
 
 from __future__ import annotations
 
@@ -6,60 +6,57 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from assay.records.comparison import Comparison, Difference, Versus
+from assay.records.comparison import Comparison, Difference, History, Track, Versus
 from assay.records.reading import made_inert
 from assay.report import comparison_wording as say
+from assay.report.terminal.layout import STYLES, WIDEST_TABLE, add_row, make_table, print_line
 from assay.wording import percent, plural
 
-_STYLES = {"better": "green", "worse": "bold red", "no change beyond noise": "dim"}
-_WIDEST = 110
+_CHANGES = {
+    "better": STYLES["pass"],
+    "worse": STYLES["error"],
+    "not judged": STYLES["error"],
+    "no change beyond noise": "dim",
+}
+_MEASURES = 3  # of a history that have a column
 
 
 def print_comparison(comparison: Comparison, console: Console) -> None:
     """The finding, a table of the measures of each candidate, and the verdicts that moved."""
     comparison = made_inert(comparison)
-    _line(console, say.headline(comparison), "bold")
+    print_line(console, say.headline(comparison), "bold")
     for versus in comparison.versus:
         console.print()
-        _line(console, f"{versus.candidate} against {comparison.reference.name}")
+        print_line(console, f"{versus.candidate} against {comparison.reference.name}")
         for reason in versus.unpaired:
-            _line(console, f"not paired: {reason}", "yellow")
+            print_line(console, f"not paired: {reason}", STYLES["warn"])
         if versus.differences:
-            console.print(_measures(versus), width=_WIDEST, highlight=False)
-        moved = [each for each in versus.rules if each.change != "same"]
-        for each in moved:
-            style = {"worse": "bold red", "not judged": "bold red", "better": "green"}.get(each.change, "dim")
-            words = f"{say.status_word(each.before)} → {say.status_word(each.after)}"
-            _line(console, f"{each.rule} {each.claim}: {words} ({say.rule_says(each)})", style)
+            console.print(_measures(versus), width=WIDEST_TABLE, highlight=False)
+        for each in versus.rules:
+            if each.change != "same":
+                words = f"{say.status_word(each.before)} → {say.status_word(each.after)}"
+                line = f"{each.rule} {each.claim}: {words} ({say.describe_change(each)})"
+                print_line(console, line, _CHANGES.get(each.change, "dim"))
         for reason in versus.left_out:
-            _line(console, f"not compared: {reason}", "dim")
+            print_line(console, f"not compared: {reason}", "dim")
     console.print()
-    _line(
-        console,
-        f"Better or worse: p below {comparison.level:g} after Holm's correction over "
-        f"{plural(comparison.tests, 'test')}. "
-        f"Intervals are 95 %.",
-        "dim",
-    )
+    corrected = f"p below {comparison.level:g} after Holm's correction over {plural(comparison.tests, 'test')}"
+    print_line(console, f"Better or worse: {corrected}. Intervals are 95 %.", "dim")
 
 
 def _measures(versus: Versus) -> Table:
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
-    table.add_column("")
-    table.add_column("measure", overflow="fold")
-    for title in ("before", "after", "points (95 %)", "p, Holm"):
-        table.add_column(title, justify="right", no_wrap=True)
-    table.add_column("lost, gained", style="dim", justify="right")
+    table = make_table("", "measure", ">before", ">after", ">points (95 %)", ">p, Holm", ">lost, gained")
     for each in versus.differences:
-        style = _STYLES[each.change]
-        table.add_row(
+        style = _CHANGES[each.change]
+        add_row(
+            table,
             Text(say.ARROW[each.change], style=style),
-            Text(say.short_name(each, versus.differences)),
+            say.short_name(each, versus.differences),
             percent(each.reference),
             percent(each.candidate),
             Text(say.interval_of(each), style=style),
             say.p_value(each.adjusted),
-            _pairs(each),
+            Text(_pairs(each), style="dim"),
         )
     return table
 
@@ -70,5 +67,37 @@ def _pairs(each: Difference) -> str:
     return "" if each.lost is None else f"{each.lost:,}, {each.gained:,}"
 
 
-def _line(console: Console, text: str, style: str = "") -> None:
-    console.print(Text(text, style=style), width=_WIDEST, highlight=False)
+def print_history(history: History, console: Console) -> None:
+    """The finding, a table of each track with what moved beyond noise, and the files that were skipped."""
+    history = made_inert(history)
+    print_line(console, say.history_headline(history), "bold")
+    for track in history.tracks:
+        console.print()
+        print_line(console, f"{track.data}, {track.split}")
+        console.print(_track(track), width=WIDEST_TABLE, highlight=False)
+    console.print()
+    print_line(console, "▲ better, ▼ worse than the check before it, beyond noise.", "dim")
+    print_line(console, say.history_tally(history))
+    for reason in history.skipped:
+        print_line(console, f"skipped: {reason}", STYLES["warn"])
+
+
+def _track(track: Track) -> Table:
+    measures = say.common_measures(track)[:_MEASURES]
+    several = len({entry.model for entry in track.entries}) > 1
+    columns = ("check", *(("model",) if several else ()), *(f">{say.topic(measure)}" for measure in measures))
+    table = make_table(*columns, ">fails", ">warns")
+    for name, entry in zip(say.labels(track), track.entries, strict=True):
+        shares = {share.measure: share for share in entry.shares}
+        signs = {
+            change.measure: say.ARROW[change.change]
+            for change in entry.changes
+            if change.change != "no change beyond noise"
+        }
+        accuracies = (
+            f"{percent(shares[measure].accuracy)} {signs.get(measure, ' ')}" if measure in shares else "–"
+            for measure in measures
+        )
+        findings = (str(say.count_status(entry, status)) for status in ("error", "warn"))
+        add_row(table, name, *((entry.model,) if several else ()), *accuracies, *findings)
+    return table

@@ -1,0 +1,42 @@
+"""Factorisations and compressions in words, the same on pages and on the terminal."""
+
+from __future__ import annotations
+
+from assay.records.compression import CompressionPoint, CompressionReport
+from assay.records.factorization import Certificate, FactorizationReport
+from assay.wording import points
+
+
+def factor_headline(report: FactorizationReport) -> str:
+    """The finding in one sentence."""
+    kept = f"{100 * report.energy_kept:.4g} % of the energy"
+    numbers = report.rank * (report.rows + report.columns) / (report.rows * report.columns)
+    return f"Rank {report.rank} keeps {kept} in {100 * numbers:.3g} % of the numbers"
+
+
+def state_proof(c: Certificate) -> str:
+    """What the certificate says, in a sentence."""
+    if c.guarantee == "none":
+        return f"No bound on the error was computed: {c.reason}."
+    holds = "" if c.guarantee == "deterministic" else f", except with probability {c.failure_probability:.0e}"
+    text = (
+        f"No factorisation of this rank has an objective below {c.optimum_low:.10g}; this one has {c.error:.10g}. "
+        f"It is at most {c.relative_gap:.1e} of ‖X‖² above the best{holds}."
+    )
+    return text if c.certified else f"{text} That is too wide for a proof: {c.reason}."
+
+
+def compression_headline(report: CompressionReport) -> str:
+    """The finding in one sentence."""
+    before, after = report.before, report.after
+    saved = 100 * (1 - after.flops / before.flops)
+    change = after.clean.accuracy - before.clean.accuracy
+    return f"{saved:.0f} % fewer FLOPs for {points(change)} points of accuracy"
+
+
+def find_wins(curve: tuple[CompressionPoint, ...]) -> tuple[int, int]:
+    """At how many of how many ranks knowing the data was better than the weights alone."""
+    aware = {point.share: point.accuracy for point in curve if point.method == "data-aware"}
+    plain = {point.share: point.accuracy for point in curve if point.method == "weight SVD"}
+    shared = aware.keys() & plain.keys()
+    return sum(aware[share] > plain[share] for share in shared), len(shared)
