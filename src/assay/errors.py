@@ -17,16 +17,35 @@ from typing import ClassVar
 
 
 class AssayError(Exception):
-    """The root: catch this to catch everything assay raises on purpose."""
+    """The root of all errors: catch it to catch everything assay raises on purpose.
+
+    Attributes:
+        exit_code: what the command line ends with; 2, or 3 where an interrupted run can be resumed.
+
+    Example:
+        >>> import assay
+        >>> try:
+        ...     assay.load_dataset("no-such-folder")
+        ... except assay.AssayError as error:
+        ...     print(type(error).__name__, error.exit_code)
+        DataError 2
+    """
 
     exit_code: ClassVar[int] = 2
 
 
 class InputError(AssayError):
-    """One line: where the fault is, what was expected, what was got.
+    """Something handed in is not what was expected; its message is one line.
 
-    >>> str(InputError("labels[37]", expected="0..9", got=12))
-    'labels[37]: expected 0..9, got 12'
+    Attributes:
+        where: the place of the fault: an argument, a file, a field, an element such as ``labels[37]``.
+        expected: what would have been right there.
+        got: what was there, as text.
+
+    Example:
+        >>> import assay
+        >>> str(assay.InputError("labels[37]", expected="0..9", got=12))
+        'labels[37]: expected 0..9, got 12'
     """
 
     def __init__(self, where: str, *, expected: str, got: object) -> None:
@@ -44,15 +63,51 @@ def _rebuild_input_error(cls: type[InputError], where: str, expected: str, got: 
 
 
 class DataError(InputError):
-    """A data set, an image or a label is not usable."""
+    """A data set, an image or a label is not usable.
+
+    Attributes:
+        where, expected, got: as in :class:`InputError`.
+
+    Example:
+        >>> import assay
+        >>> try:
+        ...     assay.load_dataset("photos/")
+        ... except assay.DataError as error:
+        ...     print(error.where)
+        photos/
+    """
 
 
 class ModelError(InputError):
-    """A model, its weights or its output is not usable."""
+    """A model, its weights or its output is not usable.
+
+    Attributes:
+        where, expected, got: as in :class:`InputError`.
+
+    Example:
+        >>> import assay
+        >>> try:
+        ...     assay.load_model("resnet21", classes=10, image_shape=(3, 32, 32))
+        ... except assay.ModelError as error:
+        ...     print(error.got)
+        'resnet21' (did you mean resnet20?)
+    """
 
 
 class OptionError(InputError):
-    """An option, a recipe or a configuration file is not valid."""
+    """An option, a recipe or a configuration file is not valid.
+
+    Attributes:
+        where, expected, got: as in :class:`InputError`.
+
+    Example:
+        >>> import assay
+        >>> try:
+        ...     assay.load_recipe("digits", overrides=["epochs=0"])
+        ... except assay.OptionError as error:
+        ...     print(error)
+        recipe digits: epochs: expected greater than 0, got 0
+    """
 
 
 class OutputError(AssayError):
