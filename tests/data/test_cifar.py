@@ -74,6 +74,13 @@ def test_every_published_form_is_read(tmp_path: Path, make: object, form: str) -
     assert load_dataset(spec, split="train", limit=7).ids.tolist() == list(range(7))
 
 
+def test_a_folder_with_some_batches_and_the_archive_of_all_is_read_from_the_archive(tmp_path: Path) -> None:
+    archive(tmp_path, "python")
+    (tmp_path / "data_batch_1").write_bytes(b"left over from an interrupted unpacking")
+    assert load_dataset(str(tmp_path), split="train").labels.tolist() == LABELS[:50].tolist()
+    assert load_dataset(str(tmp_path / "data_batch_1"), split="test").labels.tolist() == LABELS[50:].tolist()
+
+
 @pytest.mark.parametrize("protocol", [2, 3, 4])
 def test_pickles_written_anew_are_read_too(protocol: int) -> None:
     batch = {"data": IMAGES[50:].reshape(10, -1), "labels": LABELS[50:].tolist()}

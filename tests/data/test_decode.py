@@ -32,7 +32,7 @@ def decode_all(contents: list[bytes | Path | None], **options: object) -> decode
 def test_lossless_pictures_come_back_bit_for_bit(pixels: np.ndarray) -> None:
     decoded = decode_all([encode(Image.fromarray(image)) for image in pixels])
     assert np.array_equal(decoded.images.numpy(), pixels.transpose(0, 3, 1, 2))
-    assert decoded.kept.tolist() == list(range(len(pixels)))
+    assert decoded.indices.tolist() == list(range(len(pixels)))
     assert decoded.skipped == ()
 
 
@@ -119,7 +119,7 @@ def test_broken_pictures_are_skipped_and_named(make_png: Callable[..., bytes], t
     good = make_png()
     contents = [good, b"nothing", good, good[:60], None, b"", tmp_path / "absent.png", good]
     decoded = decode_all(contents, max_bad=5)
-    assert decoded.kept.tolist() == [0, 2, 7]
+    assert decoded.indices.tolist() == [0, 2, 7]
     assert len(decoded.images) == 3
     assert [line.partition(": ")[0] for line in decoded.skipped] == [f"sample {i}" for i in (1, 3, 4, 5, 6)]
     assert decoded.skipped[0] == "sample 1: not a picture in a known format"

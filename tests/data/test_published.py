@@ -160,8 +160,8 @@ def test_what_is_not_found_is_downloaded_checked_and_then_found(
         for path in sorted(folder.iterdir())
     )
     small = replace(MNIST, files={"test": files, "train": files})
-    first = load_published(small, data_dir=None, reading=Reading(), base_url=url)
-    second = load_published(small, data_dir=None, reading=Reading(limit=3), base_url=url)
+    first = load_published(small, reading=Reading(), base_url=url)
+    second = load_published(small, reading=Reading(limit=3), base_url=url)
     assert first.labels.tolist() == DIGITS
     assert second.labels.tolist() == DIGITS[:3]
     assert asked == ["/t10k-images-idx3-ubyte.gz", "/t10k-labels-idx1-ubyte.gz"]
@@ -176,7 +176,7 @@ def test_a_mirror_with_other_content_is_refused(
         with (tmp_path / "mirror" / name).open("wb") as file:
             file.truncate(size)
     with pytest.raises(DataError, match="expected content with SHA-256"):
-        load_published(published, data_dir=None, reading=Reading(), base_url=mirror[0])
+        load_published(published, reading=Reading(), base_url=mirror[0])
     assert not [path for path in (cache_folder() / published.name).iterdir() if path.suffix != ".lock"]
 
 

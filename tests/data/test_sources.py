@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from assay.data.sources import canonical_name, load_dataset
+from assay.data import sources
+from assay.data.sources import FILE_FORMATS, SOURCES, canonical_name, format_of, import_function, load_dataset
 from assay.errors import DataError, OptionError
 
 pytestmark = pytest.mark.usefixtures("no_network")
@@ -119,3 +121,50 @@ def test_a_home_folder_is_expanded(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("HOME", str(tmp_path))
     np.savez(tmp_path / "set.npz", images=np.zeros((2, 6, 6), np.uint8), labels=np.arange(2))
     assert len(load_dataset("~/set.npz")) == 2
+
+
+@pytest.mark.parametrize("row", [*SOURCES, *FILE_FORMATS], ids=lambda row: getattr(row, "loader", None) or row.reader)
+def test_every_row_of_the_tables_names_a_function_of_the_agreed_form(row: sources.Source | sources.FileFormat) -> None:
+    if isinstance(row, sources.Source):
+        signature = inspect.signature(import_function(row.loader))
+        signature.bind("digits", reading=None)
+    else:
+        signature = inspect.signature(import_function(row.reader))
+        of_single_files = {} if row.takes_folder else {"split": "test", "others": []}
+        signature.bind(None, name="x", reading=None, **of_single_files)
+
+
+@pytest.mark.parametrize(
+    ("file_name", "expected"),
+    [
+        ("train-00000-of-00001.parquet", "parquet"),
+        ("a.PQ", "parquet"),
+        ("t10k-images-idx3-ubyte.gz", "idx"),
+        ("train-labels.idx1-ubyte", "idx"),
+        ("digits.idx", "idx"),
+        (".hidden-idx3-ubyte", None),
+        ("data_batch_3.bin", "cifar"),
+        ("test_batch", "cifar"),
+        ("data_batch_6", None),
+        ("cifar-10-python.tar.gz", "cifar"),
+        ("other.tar.gz", "webdataset"),
+        ("x-000.tar", "webdataset"),
+        ("set.npz", "npz"),
+        ("photo.JPeG", "folder"),
+        ("notes.md", None),
+        ("parquet", None),
+    ],
+)
+def test_a_file_name_tells_the_format(file_name: str, expected: str | None) -> None:
+    file_format = format_of(file_name)
+    assert (file_format and file_format.name) == expected
+
+
+def test_files_of_two_splits_named_one_by_one_are_told_apart(tmp_path: Path) -> None:
+    for name, count in (("train", 4), ("test", 2)):
+        np.savez(tmp_path / f"{name}.npz", images=np.zeros((count, 6, 6), np.uint8), labels=np.arange(count) % 2)
+    dataset = load_dataset(f"{tmp_path / 'train.npz'},{tmp_path / 'test.npz'}")
+    assert (dataset.split, len(dataset)) == ("test", 2)
+    np.savez(tmp_path / "test-2.npz", images=np.zeros((2, 6, 6), np.uint8), labels=np.arange(2))
+    with pytest.raises(DataError, match=r"expected one \.npz file, got test-2\.npz, test\.npz"):
+        load_dataset(str(tmp_path))

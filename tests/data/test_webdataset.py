@@ -11,7 +11,7 @@ import pytest
 
 from assay.data.pictures import decode
 from assay.data.sources import load_dataset
-from assay.data.sources.webdataset import expand_braces
+from assay.data.sources.paths import expand_braces
 from assay.errors import DataError
 
 

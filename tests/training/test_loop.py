@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from assay.data.dataset import ImageDataset, to_unit_range
-from assay.data.sequences import MADE_UP, make_task
+from assay.data.sequences import SYNTHETIC_TASKS, make_task
 from assay.errors import DivergedError, InterruptedRunError, OptionError, OutputError
 from assay.evaluate import measure_clean_accuracy
 from assay.training.classifier import build_for, train_classifier
@@ -316,7 +316,7 @@ def test_the_time_is_split_without_rest(tmp_path: Path, smallnet: Make, blobs: I
 def test_every_shipped_recipe_makes_a_step(name: str) -> None:
     few = ["batch_size=8", "micro_batch=4", "epochs=1", "adversary.watch=8", "sequence.samples=8"]
     recipe = load_recipe(name, overrides=few)
-    if recipe.data in MADE_UP:
+    if recipe.data in SYNTHETIC_TASKS:
         task = make_task(recipe.data, length=recipe.sequence.length)
         trained = train_sequence_model(task, recipe=recipe)
         start = build_sequence_for(recipe, task, seed=0)

@@ -1,1 +1,20 @@
-"""Images and labels: what they are and where they come from."""
+"""Labelled images and sequence tasks: what they are and where they come from.
+
+A classifier is measured on an :class:`ImageDataset`; :func:`load_dataset` makes one from a name, a folder or files.
+The format behind each spelling is a row of a table in :mod:`assay.data.sources`.
+"""
+
+from assay.data.dataset import ImageDataset
+from assay.data.selection import stratified_split
+from assay.data.sequences import SequenceTask, adding_problem, copy_memory, image_rows
+from assay.data.sources import load_dataset
+
+__all__ = [
+    "ImageDataset",
+    "SequenceTask",
+    "adding_problem",
+    "copy_memory",
+    "image_rows",
+    "load_dataset",
+    "stratified_split",
+]

@@ -24,9 +24,9 @@ AnyArray = NDArray[Any]
 def to_image_bytes(array: AnyArray, *, where: str, chosen: NDArray[np.int64] | None = None) -> Tensor:
     """uint8 (M, C, H, W) from images stored as (N, H, W), (N, H, W, C), (N, C, H, W) or square rows (N, H·H).
 
-    ``chosen`` int64 (M,) picks images; the scale of the numbers is judged on all. Bytes are taken as they are, truth
-    values become 0 and 255, wider integers must lie in 0..255 (or be ``uint16``, which is scaled by 1/257), floating
-    numbers in [0, 1] become round(255·x), and whole floating numbers in 0..255 are taken as bytes.
+    ``chosen`` int64 (M,) picks images; the scale of the numbers is inferred from all. Bytes are taken as they are,
+    truth values become 0 and 255, wider integers must lie in 0..255 (or be ``uint16``, which is scaled by 1/257),
+    floating numbers in [0, 1] become round(255·x), and whole floating numbers in 0..255 are taken as bytes.
 
     Raises :class:`DataError` when the layout is ambiguous or the scale unknown.
     """
@@ -44,7 +44,7 @@ def to_image_bytes(array: AnyArray, *, where: str, chosen: NDArray[np.int64] | N
 
 
 def channels_first(array: AnyArray, *, where: str) -> AnyArray:
-    """A view (N, C, H, W) of images in any layout that can be told from its shape."""
+    """A view (N, C, H, W) of images in any layout that follows from the shape."""
     shape = array.shape
     expected = "images as (N, H, W), (N, H, W, C) or (N, C, H, W)"
     if array.ndim == 2 and shape[1] > 0:
@@ -59,7 +59,9 @@ def channels_first(array: AnyArray, *, where: str) -> AnyArray:
     first, last = shape[1] in CHANNELS, shape[3] in CHANNELS
     if first and last:
         raise DataError(
-            where, expected="a shape that tells channels from pixels", got=f"{shape}, which could be either"
+            where,
+            expected="a shape that tells channels from pixels",
+            got=f"{shape}, which could be either",
         )
     if not first and not last:
         raise DataError(where, expected=f"{expected} with 1 to 4 channels", got=f"shape {shape}")
@@ -75,10 +77,10 @@ def find_scale(array: AnyArray, *, where: str) -> float:
         return 255.0
     if kind not in "iuf":
         raise DataError(where, expected="numbers", got=f"values of type {array.dtype}")
-    low, high, whole = _survey(array, where=where)
+    low, high, integral = _value_range(array, where=where)
     if kind == "f" and low >= 0 and high <= 1:
         return 255.0
-    if low >= 0 and high <= 255 and whole:
+    if low >= 0 and high <= 255 and integral:
         return 1.0
     if array.dtype == np.uint16:
         return 1 / 257
@@ -86,18 +88,18 @@ def find_scale(array: AnyArray, *, where: str) -> float:
     raise DataError(where, expected="pixels 0..255, or floating in [0, 1]", got=f"{low:g}..{high:g}{hint}")
 
 
-def _survey(array: AnyArray, *, where: str) -> tuple[float, float, bool]:
+def _value_range(array: AnyArray, *, where: str) -> tuple[float, float, bool]:
     """Smallest, largest, and whether all are whole numbers; raises at the first image that is not finite."""
-    low, high, whole = math.inf, -math.inf, True
+    low, high, integral = math.inf, -math.inf, True
     for start, part in _parts(array):
         if part.dtype.kind == "f":
             finite = np.isfinite(part).all(axis=tuple(range(1, part.ndim)))
             if not finite.all():
                 first = start + int((~finite).argmax())
                 raise DataError(f"{where}[{first}]", expected="finite pixels", got="NaN or infinity")
-            whole = whole and bool((part == np.rint(part)).all())
+            integral = integral and bool((part == np.rint(part)).all())
         low, high = min(low, float(part.min())), max(high, float(part.max()))
-    return low, high, whole
+    return low, high, integral
 
 
 def _parts(array: AnyArray) -> Iterator[tuple[int, AnyArray]]:

@@ -24,17 +24,28 @@ class Batch(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class ImageDataset:
-    """A validated set of labelled images.
+    """A validated set of labelled images in memory.
 
-    ``images``  uint8 (N, C, H, W), C in 1..4
-    ``labels``  int64 (N,), 0 ≤ label < len(classes)
-    ``classes`` class names, by label
-    ``ids``     int64 (N,), distinct; the sample's place in its source, kept by every subset
-    ``name``    what the user called it; ``split`` is ``train``, ``test`` or ``all``
-    ``filenames`` the samples' file names in their source where it has them
-    ``skipped`` broken images that were left out, each with its reason
+    Args:
+        images: uint8 (N, C, H, W), C in 1..4.
+        labels: int64 (N,), 0 ≤ label < len(classes).
+        classes: class names in the order of the labels; at least two.
+        name: what the user called the set.
+        split: ``train``, ``validation``, ``test`` or ``all``.
+        ids: int64 (N,), distinct: a sample's place in its source, which every subset preserves. Default: 0..N−1.
+        filenames: the samples' file names in their source, where it has them.
+        skipped: broken images that were left out, each with the reason.
 
-    Raises :class:`DataError` saying where, expected and got.
+    Raises:
+        DataError: a wrong dtype, shape or range; the message says where, what was expected and what is there.
+
+    Example:
+        >>> import torch
+        >>> from assay import ImageDataset
+        >>> images = torch.zeros(4, 3, 8, 8, dtype=torch.uint8)
+        >>> data = ImageDataset(images, torch.tensor([0, 1, 1, 0]), classes=("cat", "dog"))
+        >>> len(data), data.shape, data.subset(data.labels == 1).ids.tolist()
+        (4, (3, 8, 8), [1, 2])
     """
 
     images: Tensor
@@ -97,7 +108,7 @@ class ImageDataset:
         return (channels, height, width)
 
     def sample_name(self, index: int) -> str:
-        """How to call one sample to a person: its file name where it has one, else its split and id."""
+        """A sample's file name where it has one, else its split and id."""
         if self.filenames is not None:
             return self.filenames[index]
         return f"{self.split}/{int(self.ids[index])}"
@@ -115,7 +126,7 @@ class ImageDataset:
         )
 
     def arranged(self, ids: Tensor) -> ImageDataset:
-        """The samples in the order of ``ids`` (int64, distinct), passing over those it does not have."""
+        """The samples in the order of ``ids`` (int64, distinct); ids that are not in the set are ignored."""
         places = {identity: place for place, identity in enumerate(self.ids.tolist())}
         return self.subset(torch.tensor([places[i] for i in ids.tolist() if i in places], dtype=torch.int64))
 
@@ -131,12 +142,12 @@ def to_unit_range(images: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
     return images.to(dtype).div_(255)
 
 
-MOST_LEVELS = 255  # what one byte a sample can tell
-_BLOCK = 1 << 22  # bytes hashed at once, so that a set is never copied whole
+MOST_LEVELS = 255  # the largest number that one byte a sample can hold
+_BLOCK = 1 << 22  # bytes hashed at once, so that the images are never copied as one
 
 
 def identify_samples(dataset: ImageDataset) -> SampleSet:
-    """The ids of ``dataset`` with digests of its labels and pixels, whatever the order the samples stand in."""
+    """The ids of ``dataset`` with digests of its labels and pixels; the order of the samples has no effect."""
     order = dataset.ids.argsort()
     ids, labels = dataset.ids[order], dataset.labels[order]
     pixels = hashlib.blake2b(str(dataset.shape).encode(), digest_size=16)
@@ -151,11 +162,11 @@ def identify_samples(dataset: ImageDataset) -> SampleSet:
     )
 
 
-def keep_right(dataset: ImageDataset, right: torch.Tensor) -> SampleBits:
-    """``right`` bool (N,), one a sample of ``dataset`` in its order, beside the samples it is about."""
+def keep_right(dataset: ImageDataset, right: Tensor) -> SampleBits:
+    """A record of ``right`` bool (N,), one for each sample of ``dataset`` in its order, with the samples' identity."""
     return SampleBits.of(identify_samples(dataset), right.cpu()[dataset.ids.argsort()].tolist())
 
 
-def keep_levels(dataset: ImageDataset, levels: torch.Tensor) -> SampleLevels:
-    """``levels`` int64 (N,) of 0 to 255, one a sample of ``dataset`` in its order, beside the samples."""
+def keep_levels(dataset: ImageDataset, levels: Tensor) -> SampleLevels:
+    """A record of ``levels`` int64 (N,) of 0..255, one for each sample of ``dataset`` in its order."""
     return SampleLevels.of(identify_samples(dataset), levels.cpu()[dataset.ids.argsort()].tolist())

@@ -28,14 +28,14 @@ from assay.data.reading import Reading
 from assay.errors import DataError
 from assay.runtime import memory_bytes
 
-SHARE = 0.25  # of the machine's memory that pictures may fill before they go to a file
+MEMORY_SHARE = 0.25  # of the machine's memory that pictures may fill before they go to a file
 
 
 class PictureStore:
     """``count`` pictures of one size, appended one by one: uint8 (M, C, H, W), one channel while all are grey.
 
-    A large set lies in a temporary file (in ``TMPDIR``) that has no name and is gone with the process; its pages are
-    read as they are asked for, and the system may drop them again.
+    A large set lies in a temporary file (in ``TMPDIR``) without a name, which ends with the process; its pages are
+    read on demand, and the system may drop them again.
 
     Raises :class:`DataError` when they fit neither in memory nor in that folder.
     """
@@ -49,9 +49,9 @@ class PictureStore:
         """(H, W) grey or (H, W, 3); the first colour makes all of them three channels."""
         planes = pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
         if self._filled == 0:
-            self._pixels = self._room(planes.shape)
+            self._pixels = self._allocate(planes.shape)
         elif len(planes) > self._pixels.shape[1]:
-            grey, self._pixels = self._pixels, self._room(planes.shape)
+            grey, self._pixels = self._pixels, self._allocate(planes.shape)
             self._pixels[: self._filled] = grey[: self._filled]
         self._pixels[self._filled] = planes
         self._filled += 1
@@ -60,20 +60,20 @@ class PictureStore:
         """All that were appended; they share the store's memory."""
         return torch.from_numpy(self._pixels[: self._filled])
 
-    def _room(self, shape: tuple[int, ...]) -> NDArray[np.uint8]:
-        whole = (self._count, *shape)
-        size, present = math.prod(whole), memory_bytes()
-        if not present or size <= SHARE * present:
-            return np.empty(whole, np.uint8)
+    def _allocate(self, shape: tuple[int, ...]) -> NDArray[np.uint8]:
+        full_shape = (self._count, *shape)
+        size, present = math.prod(full_shape), memory_bytes()
+        if not present or size <= MEMORY_SHARE * present:
+            return np.empty(full_shape, np.uint8)
         with tempfile.TemporaryFile() as file:
             try:
                 _reserve(file.fileno(), size)
-                mapped: np.memmap[Any, np.dtype[np.uint8]] = np.memmap(file, np.uint8, "r+", shape=whole)
+                mapped: np.memmap[Any, np.dtype[np.uint8]] = np.memmap(file, np.uint8, "r+", shape=full_shape)
             except OSError:
                 free = shutil.disk_usage(tempfile.gettempdir()).free
                 raise DataError(
                     self._where,
-                    expected=f"images that fit in {SHARE * present / 2**30:.1f} GiB of memory or the "
+                    expected=f"images that fit in {MEMORY_SHARE * present / 2**30:.1f} GiB of memory or the "
                     f"{free / 2**30:.1f} GiB that TMPDIR has free (use --limit or --image-size)",
                     got=f"{self._count:,} of {shape[2]}x{shape[1]} pixels, {size / 2**30:.1f} GiB",
                 ) from None
@@ -95,8 +95,8 @@ FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP", "PPM")
 SUFFIXES = frozenset(
     (".png", ".jpg", ".jpeg", ".jpe", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".pbm", ".pnm")
 )
-CHUNK = 64  # pictures a task: one task a picture would spend more time handing over than decoding
-CHUNK_BYTES = 1 << 22  # of pixels a task at the most: large pictures are not decoded far ahead
+CHUNK = 64  # pictures a task: with one each, passing tasks to the threads takes longer than decoding
+CHUNK_BYTES = 1 << 22  # of pixels a task at most: large pictures are not decoded far ahead
 
 # What PIL's decoders raise on damaged files, found by feeding them damaged files.
 BROKEN = (
@@ -120,7 +120,7 @@ BROKEN = (
 
 @dataclass(frozen=True)
 class Encoded:
-    """One picture file: what to call it to a person, and its bytes or where they are; None when they are missing."""
+    """One picture file: its name in messages, and its bytes or where they are; None when they are missing."""
 
     name: str
     content: bytes | Path | None
@@ -128,10 +128,10 @@ class Encoded:
 
 @dataclass(frozen=True, eq=False)
 class Decoded:
-    """``images`` uint8 (M, C, H, W); ``kept`` int64 (M,), their places in the input; a line for each broken one."""
+    """``images`` uint8 (M, C, H, W); ``indices`` int64 (M,), their places in the input; a line for each broken one."""
 
     images: Tensor
-    kept: Tensor
+    indices: Tensor
     skipped: tuple[str, ...]
 
 
@@ -149,17 +149,17 @@ def decode_pictures(samples: Iterable[Encoded], *, count: int, reading: Reading,
     """Decode ``count`` pictures, in order; ``samples`` may be a generator and is never far ahead of the decoding.
 
     One channel when every picture is grey, else three: palettes, CMYK and the like become RGB, an alpha channel is
-    dropped (what ``convert("RGB")`` does in everybody's training pipeline), 16-bit grey is scaled to 8 bits, and an
+    dropped (as by ``convert("RGB")``, which training pipelines use), 16-bit grey is scaled to 8 bits, and an
     orientation written by a camera is applied. With ``reading.image_size`` the short side is resized to it (bilinear
     with antialiasing) and the centre square cut out.
 
-    Pictures that would fill much of the memory lie in a mapped file: see :class:`assay.data.pictures.PictureStore`.
+    Pictures that would fill much of the memory lie in a mapped file: see :class:`PictureStore`.
 
     Raises :class:`DataError` naming the first broken picture when there are more than ``reading.max_bad``, naming two
     pictures when sizes differ, and when there is no room for so many.
     """
     store = PictureStore(count=count, where=where)
-    kept: list[int] = []
+    indices: list[int] = []
     skipped: list[str] = []
     first: tuple[str, Pixels] | None = None
     first_broken: tuple[str, str] | None = None
@@ -175,16 +175,16 @@ def decode_pictures(samples: Iterable[Encoded], *, count: int, reading: Reading,
             expected = f"{_size(first[1])} pixels as in {first[0]}, or an image size to resize all to (--image-size)"
             raise DataError(name, expected=expected, got=f"{_size(pixels)} pixels")
         store.append(pixels)
-        kept.append(place)
+        indices.append(place)
     if first is None:
         raise DataError(where, expected="at least one readable image", got=f"none ({len(skipped)} broken)")
-    return Decoded(store.images(), torch.tensor(kept), tuple(skipped))
+    return Decoded(store.images(), torch.tensor(indices), tuple(skipped))
 
 
 def _decode_in_order(samples: Iterable[Encoded], *, image_size: int | None) -> Iterator[tuple[str, Pixels | Broken]]:
     workers = min(8, 2 * (os.cpu_count() or 1))
     source = iter(samples)
-    size = 1  # pictures in the next task; the first ones tell how large pictures are
+    size = 1  # pictures in the next task; the first ones show how large pictures are
     waiting: deque[tuple[list[Encoded], Future[list[Pixels | Broken]]]] = deque()
     pool = ThreadPoolExecutor(workers, thread_name_prefix="decode")
     try:
@@ -222,8 +222,8 @@ def decode(
         with Image.open(io.BytesIO(encoded), formats=FORMATS) as image:
             limit = Image.MAX_IMAGE_PIXELS if most_pixels is None else most_pixels
             if limit is not None and image.width * image.height > limit:
-                whose = " (PIL's bomb guard)" if most_pixels is None else ""
-                return Broken(f"{image.width}x{image.height} pixels exceed the limit of {limit:,}{whose}")
+                guard = " (PIL's bomb guard)" if most_pixels is None else ""
+                return Broken(f"{image.width}x{image.height} pixels exceed the limit of {limit:,}{guard}")
             picture = eight_bits(ImageOps.exif_transpose(image) if "exif" in image.info else image)
             if image_size is not None:
                 picture = resize(picture, image_size)

@@ -1,4 +1,4 @@
-"""What to read from a source: which split, how much of it, and what to put up with."""
+"""What to read from a source: which split, how much of it, and how many broken pictures to skip."""
 
 from __future__ import annotations
 
@@ -34,38 +34,40 @@ class Reading(Options):
     """How to read a source, whatever it is.
 
     ``split``      the part to use; a source that has no parts is used whole
+    ``data_dir``   a folder in which published sets are looked for first
     ``limit``      at most this many samples; the rest is never decoded
     ``max_bad``    broken pictures to skip before giving up
     ``image_size`` when set, the short side is resized to it and the centre square is cut out
     """
 
     split: SplitName = "test"
+    data_dir: Path | None = None
     limit: Annotated[int, Field(ge=1)] | None = None
     max_bad: Annotated[int, Field(ge=0)] = 0
     image_size: Annotated[int, Field(ge=1)] | None = None
 
 
 def split_of(name: str) -> str | None:
-    """The split that a file or folder name speaks of: ``train-00000-of-00005.parquet`` is ``train``; else None."""
+    """The split in the name of a file or folder: ``train-00000-of-00005.parquet`` is ``train``; else None."""
     for word in re.split(r"[^a-z0-9]+", name.lower()):
-        found = SPLIT_WORDS.get(word) or SPLIT_WORDS.get(word.rstrip("0123456789"))
-        if found:
-            return found
+        split = SPLIT_WORDS.get(word) or SPLIT_WORDS.get(word.rstrip("0123456789"))
+        if split:
+            return split
     return None
 
 
 def split_of_path(path: Path, *, root: Path) -> str | None:
-    """The split that a file's name, or the nearest folder between it and ``root``, speaks of."""
+    """The split in a file's name, else in that of the nearest folder between it and ``root``."""
     inside = path.relative_to(root) if path.is_relative_to(root) else Path(path.name)
     for part in reversed(inside.parts):
-        found = split_of(part)
-        if found:
-            return found
+        split = split_of(part)
+        if split:
+            return split
     return None
 
 
 def group_by_split(paths: list[Path], *, root: Path) -> dict[str, list[Path]]:
-    """Files by split, each group in the order of its names; under ``all`` those whose names speak of none."""
+    """Files by split, each group in the order of its names; under ``all`` those whose names contain none."""
     groups: dict[str, list[Path]] = {}
     for path in paths:
         groups.setdefault(split_of_path(path, root=root) or "all", []).append(path)

@@ -29,10 +29,10 @@ def evenly_spaced(dataset: ImageDataset, n: int) -> ImageDataset:
 
 
 def choose_samples(labels: NDArray[Any], *, limit: int | None) -> NDArray[np.int64]:
-    """The places of the samples to use: all in file order, or the first ``limit``.
+    """The indices of the samples to use, int64: all in file order, or the first ``limit``.
 
-    Where the set is ordered by class its first samples would be no sample of it, so the limit then takes the beginning
-    of :func:`interleave` instead.
+    Where the source is laid out class by class its first samples would be of one class only; the first ``limit`` of
+    :func:`interleave` are taken instead.
     """
     n = len(labels)
     if limit is None or limit >= n:
@@ -60,7 +60,7 @@ def is_grouped(labels: NDArray[Any]) -> bool:
 
 
 def interleave(labels: NDArray[Any]) -> NDArray[np.int64]:
-    """An order in which every beginning holds the classes in about the proportions of the whole.
+    """An order of which every prefix has about the class proportions of the whole set.
 
     The i-th of the n_c samples of class c comes at (i + ½) / n_c; ties keep the order of the classes. With classes of
     equal size that is one of each in turn.
@@ -74,14 +74,14 @@ def interleave(labels: NDArray[Any]) -> NDArray[np.int64]:
     return np.lexsort((classes, (2 * rank + 1) / (2 * sizes[classes])))
 
 
-STREAM = 0x5B117  # keeps these draws apart from every other use of the same seed
+STREAM = 0x5B117  # separates these draws from every other use of the same seed
 
 
 def stratified_split(dataset: ImageDataset, *, fraction: float, seed: int) -> tuple[ImageDataset, ImageDataset]:
-    """``dataset`` as (kept, held out): ``fraction`` of every class, drawn by ``seed``, is held out.
+    """``dataset`` as (rest, held out): ``fraction`` of every class, drawn by ``seed``, is held out.
 
     The held-out part has round(fraction · N) samples; each class gives fraction · n_c of them, rounded so that the sum
-    fits (largest remainders first). Both parts keep the ids and the order of ``dataset``; the held-out part of a
+    fits (largest remainders first). Both parts have the ids and the order of ``dataset``; the held-out part of a
     ``train`` split is called ``validation``. Which samples are drawn depends on ids and seed only, not on their order.
 
     Raises :class:`OptionError` for a fraction outside (0, 1), :class:`DataError` when a part would be empty.
@@ -103,5 +103,5 @@ def stratified_split(dataset: ImageDataset, *, fraction: float, seed: int) -> tu
     for label in range(k):
         members = shuffled[dataset.labels[shuffled] == label]
         held_out[members[: counts[label]]] = True
-    kept, part = dataset.subset(~held_out), dataset.subset(held_out)
-    return kept, replace(part, split="validation") if dataset.split == "train" else part
+    rest, part = dataset.subset(~held_out), dataset.subset(held_out)
+    return rest, replace(part, split="validation") if dataset.split == "train" else part

@@ -23,11 +23,11 @@ TOLERANCE = 0.04
 class SequenceTask:
     """What a sequence model is trained on.
 
-    ``draw(n, stream, step)`` gives inputs and targets that follow from the numbers and ``seed`` alone; stream ``TRAIN``
-    or ``TEST``. ``loss(output, target)`` is the mean over samples, in ``loss_unit``; ``baseline`` is that of a model
-    without memory. ``right(output, target)`` tells, bool (N,), which sequences are answered as ``right_is`` says.
-    ``features`` and ``outputs`` are the widths a model needs; ``reads`` says whether the answer is expected after the
-    last step or at each.
+    ``draw(n, stream, step)`` gives inputs (n, T, F) and targets, which follow from its arguments and ``seed`` alone;
+    the stream is ``TRAIN`` or ``TEST``. ``loss(output, target)`` is the mean over samples, in ``loss_unit``;
+    ``baseline`` is the loss of a model without memory. ``right(output, target)``, bool (N,), is which sequences count
+    as correct; ``right_is`` describes that. ``features`` and ``outputs`` are the widths of a model for the task;
+    ``reads`` is whether its output is used after the ``last`` step or at ``every`` one.
     """
 
     name: str
@@ -46,16 +46,16 @@ class SequenceTask:
 
     @property
     def shape(self) -> dict[str, int | str]:
-        """What a model for the task is built from."""
+        """The arguments of a model for the task."""
         return {"features": self.features, "outputs": self.outputs, "length": self.length, "reads": self.reads}
 
 
 def adding_problem(length: int, *, seed: int = 0) -> SequenceTask:
     """T pairs (u_t, m_t), u uniform on [0, 1], two markers m = 1, one in each half; the target is the marked sum.
 
-    Always answering 1 has a mean squared error of 1/6, the variance of the sum of two uniforms; an answer within 0.04
-    is right, as in the original. Reference: Hochreiter & Schmidhuber, *Long short-term memory* (1997), experiment 4, as
-    posed by Le et al. (2015).
+    The constant 1 has a mean squared error of 1/6, the variance of the sum of two uniforms; an output within 0.04 of
+    the target is correct, as in the original. Reference: Hochreiter & Schmidhuber, *Long short-term memory* (1997),
+    experiment 4, as posed by Le et al. (2015).
     Raises :class:`OptionError` for a length below 2.
     """
     _check_length(length, least=2)
@@ -94,7 +94,7 @@ def adding_problem(length: int, *, seed: int = 0) -> SequenceTask:
 
 
 def copy_memory(length: int, *, symbols: int = 8, items: int = 10, seed: int = 0) -> SequenceTask:
-    """Ten symbols, ``length`` blanks, a signal, then the ten symbols are asked for: T + 20 steps in all.
+    """Ten symbols, ``length`` blanks, a signal, then the ten symbols are the targets: T + 20 steps in all.
 
     Guessing the symbols and knowing the blanks costs 10·ln 8/(T+20) nats a step. One-hot inputs of width 10.
     Reference: Arjovsky, Shah & Bengio, *Unitary evolution recurrent neural networks* (2016), section 5.1.
@@ -170,11 +170,11 @@ def image_rows(
     )
 
 
-MADE_UP = ("adding", "copy")
+SYNTHETIC_TASKS = ("adding", "copy")
 
 
 def make_task(name: str, *, length: int, seed: int = 0) -> SequenceTask:
-    """The task of that name, one of :data:`MADE_UP`. Raises :class:`OptionError` for a length that is too small."""
+    """The task of that name, one of :data:`SYNTHETIC_TASKS`. Raises :class:`OptionError` for a small length."""
     return {"adding": adding_problem, "copy": copy_memory}[name](length, seed=seed)
 
 

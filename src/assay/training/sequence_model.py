@@ -7,7 +7,7 @@ from pathlib import Path
 
 from torch import nn
 
-from assay.data.sequences import MADE_UP, SequenceTask, make_task
+from assay.data.sequences import SYNTHETIC_TASKS, SequenceTask, make_task
 from assay.errors import ModelError, OptionError
 from assay.models.sequence import CELLS, SequenceModelOptions, build_sequence_model
 from assay.models.sources.run_folder import CONFIG, WEIGHTS
@@ -85,8 +85,10 @@ def load_sequence_run(folder: Path) -> tuple[nn.Module, SequenceTask]:
         recipe, name, seed = dict(config["recipe"]), str(config["data"]["name"]), int(config["seed"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ModelError(str(path), expected="the configuration of a run", got=error) from None
-    if name not in MADE_UP:
-        raise ModelError(str(path), expected=f"a run on one of the tasks {', '.join(MADE_UP)}", got=f"one on {name}")
+    if name not in SYNTHETIC_TASKS:
+        raise ModelError(
+            str(path), expected=f"a run on one of the tasks {', '.join(SYNTHETIC_TASKS)}", got=f"one on {name}"
+        )
     parsed = Recipe.parse(recipe, where=f"{path}: recipe")
     task = make_task(name, length=parsed.sequence.length, seed=seed)
     model = build_sequence_for(parsed, task, seed=seed)

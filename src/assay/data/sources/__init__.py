@@ -1,94 +1,178 @@
-"""From what a user calls a data set to the set itself."""
+"""From the name of a data set to its samples: :func:`load_dataset`, over a table of sources and one of file formats.
+
+To add a file format, write a module with its reader in this folder, a row in :data:`FILE_FORMATS`, and a test. Readers
+are imported when they are first used, so that pyarrow is not loaded for a folder of pictures.
+"""
 
 from __future__ import annotations
 
-import difflib
+import importlib
 import os
 import re
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from assay.data.dataset import ImageDataset
+from assay.data.pictures import SUFFIXES
 from assay.data.reading import SPLIT_WORDS, Reading
-from assay.data.sources.paths import FORMATS, find_paths, load_path
 from assay.errors import DataError
 
 NAMES = ("digits", "cifar10", "mnist", "fashion-mnist")
 
 
+@dataclass(frozen=True)
+class Source:
+    """A kind of source: how it is spelled (in messages), for which specs it applies, and ``module:function``.
+
+    The function takes ``(spec, *, reading)`` and returns an :class:`ImageDataset`.
+    """
+
+    spelling: str
+    applies: Callable[[str], bool]
+    loader: str
+
+
+@dataclass(frozen=True)
+class FileFormat:
+    """A format of data files: what it is called in messages, which file names are of it, and ``module:function``.
+
+    A reader of single files takes ``(files, *, name, split, reading, others)``: the files of one split in order, and
+    those of the same set's other splits. One that takes a ``folder`` is called with ``(path, *, name, reading)``, a
+    folder with such files or one of them, and finds the split itself.
+    """
+
+    name: str
+    description: str
+    file_names: str  # a regular expression, searched for whatever the case
+    reader: str
+    takes_folder: bool = False
+
+    def matches(self, file_name: str) -> bool:
+        return re.search(self.file_names, file_name, re.IGNORECASE) is not None
+
+
+CLASS_FOLDERS = FileFormat(
+    "folder",
+    "a folder of class folders",
+    rf"({'|'.join(map(re.escape, sorted(SUFFIXES)))})$",
+    "folder:load_folder",
+    takes_folder=True,
+)
+# In the order in which they are looked for: in a folder with files of several formats the first one is read.
+FILE_FORMATS = (
+    FileFormat("parquet", "*.parquet", r"\.(parquet|pq)$", "parquet:load_parquet"),
+    FileFormat(
+        "cifar",
+        "CIFAR-10 batches",
+        r"^(cifar-10-(binary|python)\.tar\.gz|(data_batch_[1-5]|test_batch)(\.bin)?)$",
+        "cifar:load_cifar",
+        takes_folder=True,
+    ),
+    FileFormat(
+        "idx",
+        "IDX files",
+        r"^(?!\.).*([-._]idx\d([-._][a-z]+\d*)?|\.idx)(\.gz)?$",  # such as t10k-images-idx3-ubyte.gz
+        "idx:load_idx",
+        takes_folder=True,
+    ),
+    FileFormat(
+        "webdataset", "WebDataset shards x-{000..099}.tar", r"\.(tar|tar\.gz|tgz)$", "webdataset:load_webdataset"
+    ),
+    FileFormat("npz", "*.npz", r"\.npz$", "npz:load_npz"),
+    CLASS_FOLDERS,
+)
+# In the order in which they are tried; the last one takes everything else.
+SOURCES = (
+    Source("digits", lambda spec: canonical_name(spec) == "digits", "digits:load_digits"),
+    Source("cifar10, mnist, fashion-mnist", lambda spec: canonical_name(spec) is not None, "published:load_named"),
+    Source("hf:owner/name", lambda spec: spec.startswith("hf:"), "hub:load_hub"),
+    Source(", ".join(each.description for each in reversed(FILE_FORMATS)), lambda _: True, "paths:load_path"),
+)
+
+
 def load_dataset(
-    spec: str,
+    spec: str | os.PathLike[str],
     *,
     split: str = "test",
-    data_dir: Path | None = None,
+    data_dir: str | os.PathLike[str] | None = None,
     limit: int | None = None,
     max_bad: int = 0,
     image_size: int | None = None,
 ) -> ImageDataset:
-    """Load the ``split`` of the set called ``spec``.
+    """Load one split of a set of labelled images.
 
-    ``digits``
-        built in, needs no network: 1,438 training and 359 test images (1, 32, 32)
-    ``cifar10``, ``mnist``, ``fashion-mnist``
-        as Parquet or the original files in ``data_dir``, in a folder of $ASSAY_DATA or in the cache, in this order;
-        else downloaded into the cache and checked against a SHA-256
-    a folder
-        of class folders, with ``train/``, ``test/``, ``val/`` above them or not, or with data files in it
-    ``*.parquet``, ``*.npz``, IDX files, WebDataset shards ``x-{000..099}.tar``
-        one, or several by a pattern or with commas between
-    ``hf:owner/name``
-        Parquet files of the public hub; needs ``pip install 'assay[hub]'``
+    Args:
+        spec: What to load.
 
-    ``split`` is ``train``, ``test`` or ``validation``. A source without splits is used whole and says so: its ``split``
-    is ``all``. Where only a validation split is there it stands in for ``test``, under its own name.
+            ==============================================  =====================================================
+            ``digits``                                      built in: 1,438 training, 359 test images (1, 32, 32)
+            ``cifar10``, ``mnist``, ``fashion-mnist``       looked for in ``data_dir``, the folders in $ASSAY_DATA
+                                                            and the cache, in this order; else downloaded into
+                                                            the cache and checked against a SHA-256
+            a folder                                        of class folders, below ``train/``, ``test/``,
+                                                            ``val/`` or not, or with data files in it
+            ``*.parquet``, ``*.npz``, IDX files,            one, or several by a pattern or with commas between
+            CIFAR-10 batches, shards ``x-{000..099}.tar``
+            ``hf:owner/name``                               Parquet files of the public hub; needs
+                                                            ``pip install 'assay[hub]'``
+            ==============================================  =====================================================
+        split: ``train``, ``test`` or ``validation``. A source without splits is used entirely, and the ``split`` of the
+            result is then ``all``. Where only a validation split exists it takes the place of ``test``, under its own
+            name.
+        data_dir: a folder in which published sets are looked for first.
+        limit: at most this many samples, the first of the split; the rest is never decoded. Where a source is laid out
+            class by class, as class folders are, they are a fixed spread over the classes instead.
+        max_bad: broken pictures to leave out before giving up; the ``skipped`` of the result names them.
+        image_size: resize the short side to this many pixels and cut out the centre square; without it, pictures of
+            different sizes are an error.
 
-    ``limit`` takes the first samples of the split and never decodes the rest. Where a source is laid out class by
-    class, as class folders are, they are a fixed spread over the classes instead (:mod:`assay.data.selection`).
+    Returns:
+        The samples, as bytes in memory (a set too large for that lies in a temporary file).
 
-    Up to ``max_bad`` broken pictures are left out; ``skipped`` names each, with the reason. ``image_size`` resizes the
-    short side and cuts out the centre square; without it, pictures of different sizes are an error.
+    Raises:
+        DataError: nothing is there, or it cannot be read; the message says where, what was expected and what is there.
+        OptionError: an option out of its range.
+        DependencyError: ``hf:`` without the client of the hub.
 
-    Raises :class:`DataError` saying where, expected and got; :class:`assay.errors.OptionError` for an option out of
-    range.
+    Example:
+        >>> import assay
+        >>> data = assay.load_dataset("digits", split="train", limit=64)
+        >>> len(data), data.shape, data.classes[:3]
+        (64, (1, 32, 32), ('0', '1', '2'))
     """
-    part = SPLIT_WORDS.get(split.lower(), split)
-    reading = Reading.parse({"split": part, "limit": limit, "max_bad": max_bad, "image_size": image_size})
+    reading = Reading.parse(
+        {
+            "split": SPLIT_WORDS.get(split.lower(), split),
+            "data_dir": None if data_dir is None else Path(data_dir),
+            "limit": limit,
+            "max_bad": max_bad,
+            "image_size": image_size,
+        }
+    )
     spec = os.fspath(spec)
-    name = canonical_name(spec)
+    source = next(source for source in SOURCES if source.applies(spec))
     try:
-        if name == "digits":
-            from assay.data.sources.digits import load_digits
-
-            return load_digits(reading=reading)
-        if name is not None:
-            from assay.data.sources.published import PUBLISHED, load_published
-
-            return load_published(PUBLISHED[name], data_dir=Path(data_dir) if data_dir else None, reading=reading)
-        if spec.startswith("hf:"):
-            from assay.data.sources.hub import load_hub
-
-            return load_hub(spec, reading=reading)
-        _check_known(spec)
-        return load_path(spec, reading=reading)
+        dataset: ImageDataset = import_function(source.loader)(spec, reading=reading)
     except OSError as error:
         place = str(error.filename or spec)
         raise DataError(f"{place:.200}", expected="data that can be read", got=error.strerror or str(error)) from None
+    return dataset
+
+
+def import_function(path: str) -> Callable[..., Any]:
+    """``module:function`` of the tables above."""
+    module, _, function = path.partition(":")
+    return getattr(importlib.import_module(f"{__name__}.{module}"), function)  # type: ignore[no-any-return]
+
+
+def format_of(file_name: str) -> FileFormat | None:
+    """The format of a file by its name; None for a file that holds no data."""
+    return next((each for each in FILE_FORMATS if each.matches(file_name)), None)
 
 
 def canonical_name(spec: str) -> str | None:
-    """The name of a known set, whatever the signs and the case it is written with; None for anything else."""
+    """The name of a known set, whatever the punctuation and case it is written with; None for anything else."""
     plain = re.sub(r"[-_ ]", "", spec.lower())
     return next((name for name in NAMES if name.replace("-", "") == plain), None)
-
-
-def _check_known(spec: str) -> None:
-    """Raise, with all the names there are, for a word that is no path and no name."""
-    if not spec.strip():
-        raise DataError("data", expected=f"{', '.join(NAMES)}, hf:owner/name, {FORMATS}", got="an empty name")
-    looks_like_path = re.search(r"[/\\.*?\[{,~]", spec) is not None
-    if looks_like_path or Path(spec).exists():
-        find_paths(spec)
-        return
-    here = [entry.name for entry in Path().iterdir()]
-    near = difflib.get_close_matches(spec.lower(), [*NAMES, *here], n=1)
-    got = f"{spec!r}; did you mean {near[0]!r}?" if near else repr(spec)
-    raise DataError("data", expected=f"{', '.join(NAMES)}, hf:owner/name, {FORMATS}", got=got)

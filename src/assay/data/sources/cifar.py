@@ -46,15 +46,25 @@ UNPICKLABLE = (
 )
 
 
-def is_cifar_name(name: str) -> bool:
-    """Whether a file name is that of one of the batches or of an archive of them."""
-    return name in ARCHIVES or name.removesuffix(".bin") in (*BATCHES["train"], *BATCHES["test"])
+def find_batches(folder: Path, *, split: str) -> Path | None:
+    """Where the batches of a split are: the folder itself, else an archive in it, else nowhere."""
+    names = {path.name for path in folder.iterdir()}
+    if all({batch, f"{batch}.bin"} & names for batch in BATCHES[split]):
+        return folder
+    return next((folder / archive for archive in ARCHIVES if archive in names), None)
 
 
 def load_cifar(path: Path, *, name: str, reading: Reading) -> ImageDataset:
-    """Read a folder with the batches, or an archive of them. An id is the place in the split's batches, in order."""
+    """Read a folder with the batches or an archive of them, one batch of the folder, or the archive.
+
+    An id is the place in the split's batches, in order.
+    """
     if reading.split not in BATCHES:
         raise DataError(str(path), expected="the split 'train' or 'test'", got=repr(reading.split))
+    if path.is_file() and path.name not in ARCHIVES:
+        path = path.parent
+    if path.is_dir():
+        path = find_batches(path, split=reading.split) or path
     contents = [
         (f"{path / batch}", content) for batch, content in _read_batches(path, wanted=BATCHES[reading.split]).items()
     ]
@@ -76,36 +86,36 @@ def load_cifar(path: Path, *, name: str, reading: Reading) -> ImageDataset:
 def _read_batches(path: Path, *, wanted: tuple[str, ...]) -> dict[str, bytes]:
     """The bytes of every wanted batch; raises when one is not there."""
     try:
-        found = _unpacked(path, wanted) if path.is_dir() else _archived(path, wanted)
+        batches = _unpacked(path, wanted) if path.is_dir() else _archived(path, wanted)
     except UNREADABLE as error:
         reason = " ".join(str(error).split())[:160] or type(error).__name__
         raise DataError(str(path), expected="readable CIFAR-10 batches", got=reason) from None
-    missing = [batch for batch in wanted if batch not in found]
+    missing = [batch for batch in wanted if batch not in batches]
     if missing:
         raise DataError(str(path), expected=" and ".join(wanted), got=f"no {missing[0]}")
-    return {batch: found[batch] for batch in wanted}
+    return {batch: batches[batch] for batch in wanted}
 
 
 def _unpacked(folder: Path, wanted: tuple[str, ...]) -> dict[str, bytes]:
-    found = {}
+    batches = {}
     for batch in wanted:
         for file in (folder / f"{batch}.bin", folder / batch):
-            if file.is_file() and batch not in found:
-                found[batch] = file.read_bytes()
-    return found
+            if file.is_file() and batch not in batches:
+                batches[batch] = file.read_bytes()
+    return batches
 
 
 def _archived(archive: Path, wanted: tuple[str, ...]) -> dict[str, bytes]:
-    found = {}
+    batches = {}
     with tarfile.open(archive) as members:
         for member in members:
             batch = Path(member.name).name.removesuffix(".bin")
             file = members.extractfile(member) if batch in wanted and member.isfile() else None
             if file is not None:
-                found[batch] = file.read()
-                if len(found) == len(wanted):
+                batches[batch] = file.read()
+                if len(batches) == len(wanted):
                     break
-    return found
+    return batches
 
 
 def _parse(content: bytes, *, where: str) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:

@@ -16,7 +16,7 @@ SEED = 0
 SIDE = 32
 
 
-def load_digits(*, reading: Reading) -> ImageDataset:
+def load_digits(_spec: str = "digits", *, reading: Reading) -> ImageDataset:
     """8x8 digits with 17 grey levels (Alpaydin and Kaynak, 1998), one channel, enlarged to 32x32 (bilinear).
 
     A fixed fifth of every class, 359 in all, is the test split; the other 1,438 are the training split. An id is the
@@ -27,13 +27,13 @@ def load_digits(*, reading: Reading) -> ImageDataset:
     bunch = datasets.load_digits()
     small = torch.from_numpy(bunch.images).double()[:, None]  # (N, 1, 8, 8), 0..16
     large = F.interpolate(small, size=(SIDE, SIDE), mode="bilinear", align_corners=False)
-    whole = ImageDataset(
+    everything = ImageDataset(
         images=(large * (255 / 16)).round().byte(),
         labels=torch.from_numpy(bunch.target).long(),
         classes=tuple(str(digit) for digit in range(10)),
         name="digits",
     )
-    train, test = stratified_split(whole, fraction=0.2, seed=SEED)
+    train, test = stratified_split(everything, fraction=0.2, seed=SEED)
     split, part = choose_split({"train": train, "test": test}, wanted=reading.split, where="digits")
     part = part.subset(torch.arange(min(len(part), reading.limit or len(part))))
     return replace(part, split=split, images=resize_all(part.images, reading.image_size))

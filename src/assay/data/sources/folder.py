@@ -20,10 +20,10 @@ Classes = dict[str, list[Path]]  # class name -> its pictures, sorted
 def load_folder(root: Path, *, name: str, reading: Reading) -> ImageDataset:
     """Read class folders; classes are numbered in the sorted order of the folder names, as torchvision does.
 
-    Sub-folders named ``train``, ``test``, ``val`` … that hold class folders themselves are splits, and all of them
-    together tell the classes. Pictures lie anywhere inside their class folder; hidden ones are passed over.
+    Sub-folders named ``train``, ``test``, ``val`` … that hold class folders themselves are splits; the classes are
+    those of all splits together. Pictures lie anywhere inside their class folder; hidden ones are left out.
     The samples are in an order in which the classes take turns (:func:`assay.data.selection.interleave`), so that every
-    beginning, and so ``reading.limit``, is a spread over the classes; an id is the place in the sorted listing.
+    prefix, as taken by ``reading.limit``, is a spread over the classes; an id is the place in the sorted listing.
 
     Raises :class:`DataError` for a folder without pictures, for pictures outside of class folders, and for class
     folders without any.
@@ -47,15 +47,15 @@ def load_folder(root: Path, *, name: str, reading: Reading) -> ImageDataset:
         reading=reading,
         where=str(root),
     )
-    kept = order[decoded.kept.numpy()]
+    ids = order[decoded.indices.numpy()]
     return ImageDataset(
         images=decoded.images,
-        labels=torch.from_numpy(numbers[kept]),
+        labels=torch.from_numpy(numbers[ids]),
         classes=tuple(names),
         name=name,
         split=split,
-        ids=torch.from_numpy(kept),
-        filenames=tuple(_short(files[place][1], root) for place in kept.tolist()),
+        ids=torch.from_numpy(ids),
+        filenames=tuple(_short(files[place][1], root) for place in ids.tolist()),
         skipped=decoded.skipped,
     )
 
@@ -89,15 +89,15 @@ def _subfolders(folder: Path) -> list[Path]:
 
 def _pictures(folder: Path) -> list[Path]:
     """Every picture inside, at any depth, in sorted order; links to folders are not followed in circles."""
-    found: list[Path] = []
+    pictures: list[Path] = []
     for where, folders, files in os.walk(folder):
         folders[:] = sorted(name for name in folders if not _is_hidden(name))
-        found += [
+        pictures += [
             Path(where, file)
             for file in sorted(files)
             if not _is_hidden(file) and Path(file).suffix.lower() in SUFFIXES
         ]
-    return found
+    return pictures
 
 
 def _is_hidden(name: str) -> bool:

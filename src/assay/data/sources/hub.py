@@ -12,7 +12,7 @@ from assay.data.reading import Reading, choose_split, split_of, split_of_path
 from assay.data.sources.parquet import load_parquet
 from assay.errors import DataError, DependencyError
 
-Answer = TypeVar("Answer")
+Reply = TypeVar("Reply")
 SPEC = re.compile(r"hf:(?P<repository>[\w.-]+(/[\w.-]+)?)(:(?P<part>[\w.-]+))?(@(?P<revision>[\w./-]+))?")
 CONVERTED = "refs/convert/parquet"  # where the hub keeps its own Parquet edition of sets stored otherwise
 
@@ -31,20 +31,20 @@ def load_hub(spec: str, *, reading: Reading) -> ImageDataset:
     except ImportError:
         raise DependencyError("huggingface-hub", extra="hub", purpose=f"reading {spec}") from None
     repository, part, revision = match.group("repository", "part", "revision")
-    files, revision = _ask(lambda: _list_tables(HfApi(), repository, revision), where=spec)
+    files, revision = _call_hub(lambda: _list_tables(HfApi(), repository, revision), where=spec)
     if not files:
         raise DataError(spec, expected="Parquet files on the hub", got="a set without any")
     split, chosen = choose_tables(files, part=part, wanted=reading.split, where=spec)
     paths = [
-        _ask(lambda: Path(hf_hub_download(repository, file, repo_type="dataset", revision=revision)), where=spec)  # noqa: B023
+        _call_hub(lambda: Path(hf_hub_download(repository, file, repo_type="dataset", revision=revision)), where=spec)  # noqa: B023
         for file in chosen
     ]
     return load_parquet(paths, name=repository, split=split, reading=reading)
 
 
-def _ask(question: Callable[[], Answer], *, where: str) -> Answer:
+def _call_hub(request: Callable[[], Reply], *, where: str) -> Reply:
     try:
-        return question()
+        return request()
     except Exception as error:  # the client raises its own, the HTTP library's and the system's errors
         reason = " ".join(str(error).split())[:160]
         raise DataError(where, expected="a data set on the hub", got=f"{type(error).__name__}: {reason}") from None

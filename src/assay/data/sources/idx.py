@@ -23,11 +23,11 @@ from assay.data.dataset import ImageDataset
 from assay.data.labels import derive_classes, number_labels, read_labels
 from assay.data.reading import Reading, choose_split, group_by_split
 from assay.data.selection import choose_samples
+from assay.data.sources import format_of
 from assay.errors import DataError
 
 TYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 PIECE = 1 << 24  # bytes a read, so that a damaged header cannot ask for all memory at once
-FILE_NAME = re.compile(r"([-._]idx\d([-._][a-z]+\d*)?|\.idx)(\.gz)?$", re.IGNORECASE)
 
 MNIST_CLASSES = tuple("0123456789")
 FASHION_CLASSES = (
@@ -51,14 +51,10 @@ FIRST_LABELS = {
 }
 
 
-def is_idx_name(name: str) -> bool:
-    """Whether a file name is of the kind ``t10k-images-idx3-ubyte.gz`` or ``train-labels.idx1-ubyte``."""
-    return not name.startswith(".") and FILE_NAME.search(name) is not None
-
-
 def is_images_name(name: str) -> bool:
-    """Whether a file name is that of the images of a pair."""
-    return is_idx_name(name) and "image" in name.lower()
+    """Whether a file name is that of the images of a pair, such as ``t10k-images-idx3-ubyte.gz``."""
+    file_format = format_of(name)
+    return file_format is not None and file_format.name == "idx" and "image" in name.lower()
 
 
 def load_idx(path: Path, *, name: str, reading: Reading) -> ImageDataset:
@@ -84,15 +80,14 @@ def load_idx(path: Path, *, name: str, reading: Reading) -> ImageDataset:
 
 
 def find_pair(path: Path, *, wanted: str) -> tuple[str, Path, Path]:
-    """The split, the images' file and the labels' file that ``path`` speaks of."""
+    """The split, the images' file and the labels' file at ``path``: one of the two files, or their folder."""
     if path.is_dir():
-        found = sorted(file for file in path.rglob("*") if is_images_name(file.name) and file.is_file())
-        folders = sorted({str(file.parent) for file in found})
+        all_images = sorted(file for file in path.rglob("*") if is_images_name(file.name) and file.is_file())
+        folders = sorted({str(file.parent) for file in all_images})
         if len(folders) > 1:
             raise DataError(str(path), expected="one folder with IDX files", got=" and ".join(folders[:3]))
-        split, files = choose_split(group_by_split(found, root=path), wanted=wanted, where=str(path))
-        # The same file may lie there twice, gzipped and not: either will do.
-        images = files[0]
+        split, files = choose_split(group_by_split(all_images, root=path), wanted=wanted, where=str(path))
+        images = files[0]  # the same file may lie there twice, gzipped and not
         if len({file.name.removesuffix(".gz") for file in files}) > 1:
             raise DataError(str(path), expected="one pair of IDX files", got=", ".join(file.name for file in files))
         return split, images, _partner(images, old="image", new="label", digits="1")

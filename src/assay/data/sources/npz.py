@@ -6,6 +6,7 @@ import struct
 import tokenize
 import zipfile
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -54,19 +55,25 @@ class Part:
     labels: str | None = None
 
 
-def load_npz(path: Path, *, name: str, reading: Reading) -> ImageDataset:
+def load_npz(
+    files: Sequence[Path], *, name: str, split: str, reading: Reading, others: Sequence[Path] = ()
+) -> ImageDataset:
     """Read one archive with arrays such as ``x_test`` and ``y_test``, ``train_images`` and ``train_labels``, or
     ``images`` and ``labels``; see :func:`assay.data.arrays.to_image_bytes` for layouts and scales.
 
     Labels are (N,) numbers or text, (N, 1), or one-hot (N, K). Class names come from an array ``classes``,
-    ``class_names`` or ``label_names`` where there is one.
+    ``class_names`` or ``label_names`` where there is one. ``split``, from the file's name, holds where
+    the names of the arrays contain none.
     """
+    if len(files) > 1:
+        raise DataError(name, expected="one .npz file", got=", ".join(file.name for file in files))
+    path = files[0]
     if not zipfile.is_zipfile(path):
-        raise DataError(str(path), expected="a NumPy archive (.npz)", got=_what_it_is(path))
+        raise DataError(str(path), expected="a NumPy archive (.npz)", got=_describe_content(path))
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             arrays = dict.fromkeys(archive.files)
-            split, part = choose_split(_find_parts(archive, where=str(path)), wanted=reading.split, where=str(path))
+            part_name, part = choose_split(_find_parts(archive, where=str(path)), wanted=reading.split, where=str(path))
             images, labels = (_read(archive, key, path=path) for key in (part.images, part.labels))
             names = next((_read(archive, key, path=path) for key in arrays if key.lower() in CLASS_WORDS), None)
     except UNREADABLE as error:
@@ -88,21 +95,21 @@ def load_npz(path: Path, *, name: str, reading: Reading) -> ImageDataset:
         labels=number_labels(stored, classes=classes, where=where)[torch.from_numpy(chosen)],
         classes=classes,
         name=name,
-        split=split,
+        split=split if part_name == "all" else part_name,
         ids=torch.from_numpy(chosen),
     )
 
 
 def _find_parts(archive: Any, *, where: str) -> dict[str, Part]:
     """The arrays by split, judged by their names; failing that, the only array of images and the only one of labels."""
-    found: dict[str, dict[str, str]] = {}
+    by_split: dict[str, dict[str, str]] = {}
     for key in archive.files:
         words = key.lower().replace("-", "_").split("_")
         split = next((SPLIT_WORDS[word] for word in words if word in SPLIT_WORDS), "all")
         rest = "_".join(word for word in words if word not in SPLIT_WORDS)
-        found.setdefault(split, {})[rest] = key
+        by_split.setdefault(split, {})[rest] = key
     parts = {}
-    for split, keys in found.items():
+    for split, keys in by_split.items():
         images = next((keys[word] for word in IMAGE_WORDS if word in keys), None)
         labels = next((keys[word] for word in LABEL_WORDS if word in keys), None)
         if images and labels:
@@ -140,7 +147,7 @@ def _one_column(labels: AnyArray, names: AnyArray | None, *, where: str) -> tupl
     raise DataError(where, expected="one label for each image, or one-hot rows", got=got)
 
 
-def _what_it_is(path: Path) -> str:
+def _describe_content(path: Path) -> str:
     with path.open("rb") as file:
         head = file.read(8)
     if head[:1] == b"\x80":

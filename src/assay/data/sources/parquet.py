@@ -137,8 +137,8 @@ def load_parquet(
         decoded = decode_pictures(pictures, count=len(rows), reading=reading, where=name)
     else:
         decoded = _read_pixels(_cells(files, columns.image, rows), reading=reading, where=f"{name}:{columns.image}")
-    ids = torch.from_numpy(rows)[decoded.kept]
-    named = [filenames[place] for place in decoded.kept.tolist()] if filenames else [None]
+    ids = torch.from_numpy(rows)[decoded.indices]
+    named = [filenames[place] for place in decoded.indices.tolist()] if filenames else [None]
     dataset = ImageDataset(
         images=decoded.images,
         labels=labels[ids],

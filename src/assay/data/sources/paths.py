@@ -1,4 +1,4 @@
-"""From a path, a list of paths or a pattern to the reader that understands the files there."""
+"""From a path, a list of paths or a pattern to the reader of the files there."""
 
 from __future__ import annotations
 
@@ -6,70 +6,100 @@ import difflib
 import glob
 import os
 import re
-from dataclasses import replace
 from pathlib import Path
 
 from assay.data.dataset import ImageDataset
-from assay.data.pictures import SUFFIXES
 from assay.data.reading import Reading, choose_split, group_by_split
-from assay.data.sources.cifar import is_cifar_name, load_cifar
-from assay.data.sources.folder import load_folder
-from assay.data.sources.idx import is_idx_name, load_idx
-from assay.data.sources.npz import load_npz
-from assay.data.sources.parquet import load_parquet
-from assay.data.sources.webdataset import expand_braces, load_webdataset
+from assay.data.sources import (
+    CLASS_FOLDERS,
+    FILE_FORMATS,
+    NAMES,
+    SOURCES,
+    FileFormat,
+    format_of,
+    import_function,
+)
 from assay.errors import DataError
 
-FORMATS = "a folder of class folders, *.parquet, *.npz, IDX files, or WebDataset shards x-{000..099}.tar"
 DEPTH = 3  # folders below the one given in which data files are looked for
-PRIORITY = ("parquet", "cifar", "idx", "webdataset", "npz")
+FORMATS = SOURCES[-1].spelling
 
 
 def load_path(spec: str, *, reading: Reading) -> ImageDataset:
-    """The set that a path speaks of: a folder, a file, several files with commas between, a glob or a brace pattern.
+    """The set at a folder, a file, several files with commas between, a glob or a brace pattern.
 
-    In a folder the files whose names speak of the wanted split are taken. Files that are named one by one, and all are
+    In a folder the files whose names contain the wanted split are taken. Files that are named one by one, and all are
     of one split, are taken as they are. The set is called by the last part of the path.
     """
+    _check_known(spec)
     paths = find_paths(spec)
     name = paths[0].resolve().name if len(paths) == 1 else Path(spec.split(",", maxsplit=1)[0]).name
     if len(paths) == 1 and paths[0].is_dir():
-        return _load_found(paths[0], name=name, reading=reading)
-    kinds = {kind_of_file(path.name) for path in paths if path.is_file()}
-    if len(kinds) != 1 or not all(path.is_file() for path in paths):
+        return _load_folder(paths[0], name=name, reading=reading)
+    formats = {format_of(path.name) for path in paths if path.is_file()}
+    if len(formats) != 1 or not all(path.is_file() for path in paths):
         raise DataError(spec, expected="one folder, or files of one format", got=f"{len(paths)} paths of several kinds")
-    kind = kinds.pop()
-    if kind == "image":
-        raise DataError(spec, expected=FORMATS, got="a single picture, without a label")
-    if kind is None:
+    file_format = formats.pop()
+    if file_format is None:
         raise DataError(spec, expected=FORMATS, got=f"a file of another kind ({paths[0].suffix or 'no ending'})")
-    if kind in {"idx", "npz", "cifar"} and len(paths) > 1:
-        parents = {path.parent for path in paths}
-        if kind != "idx" or len(parents) > 1:
-            raise DataError(spec, expected=f"one {kind} file", got=f"{len(paths)} files")
-        return load_idx(parents.pop(), name=name, reading=reading)
-    return _load_files(kind, paths, root=paths[0].parent, name=name, reading=reading)
+    if file_format is CLASS_FOLDERS:
+        raise DataError(spec, expected=FORMATS, got="a single picture, without a label")
+    if file_format.takes_folder:
+        if len({path.parent for path in paths}) > 1:
+            got = f"{len(paths)} files in several"
+            raise DataError(spec, expected=f"{file_format.description} of one folder", got=got)
+        place = paths[0] if len(paths) == 1 else paths[0].parent
+        return _read(file_format, place, name=name, reading=reading)
+    groups = group_by_split(paths, root=paths[0].parent)
+    only = next(iter(groups.items())) if len(groups) == 1 else None
+    split, files = only or choose_split(groups, wanted=reading.split, where=name)
+    return _read(file_format, files, name=name, split=split, reading=reading, others=[])
+
+
+def _check_known(spec: str) -> None:
+    """Raise, with every name there is, for a word that is neither a path nor a name."""
+    expected = ", ".join(source.spelling for source in SOURCES)
+    if not spec.strip():
+        raise DataError("data", expected=expected, got="an empty name")
+    if re.search(r"[/\\.*?\[{,~]", spec) or Path(spec).exists():
+        return
+    near = difflib.get_close_matches(spec.lower(), [*NAMES, *(entry.name for entry in Path().iterdir())], n=1)
+    got = f"{spec!r}; did you mean {near[0]!r}?" if near else repr(spec)
+    raise DataError("data", expected=expected, got=got)
 
 
 def find_paths(spec: str) -> list[Path]:
-    """The existing paths that ``spec`` speaks of, at least one; raises :class:`DataError` with a near match."""
-    whole = Path(spec).expanduser()
-    if whole.exists():
-        return [whole]
-    parts = [part for text in _split_commas(spec) for part in expand_braces(text)]
-    found: list[Path] = []
-    for part in parts:
+    """The existing paths that ``spec`` stands for, at least one; raises :class:`DataError` with a near match."""
+    path = Path(spec).expanduser()
+    if path.exists():
+        return [path]
+    at_commas = [part for part in re.split(r",(?![^{}]*\})", spec) if part.strip()]  # not at those inside of braces
+    paths: list[Path] = []
+    for part in (expanded for text in at_commas for expanded in expand_braces(text)):
         path = Path(part.strip()).expanduser()
         matches = sorted(glob.glob(str(path), recursive=True)) if re.search(r"[*?\[]", part) else []  # noqa: PTH207
         if not matches and not path.exists():
             raise DataError(part, expected="a file or a folder", got=f"nothing there{_near_match(path)}")
-        found += [Path(match) for match in matches] or [path]
-    return found
+        paths += [Path(match) for match in matches] or [path]
+    return paths
 
 
-def _split_commas(spec: str) -> list[str]:
-    """At the commas outside of braces."""
-    return [part for part in re.split(r",(?![^{}]*\})", spec) if part.strip()]
+def expand_braces(pattern: str) -> list[str]:
+    """``x-{000..002}.tar`` to x-000.tar, x-001.tar, x-002.tar, and ``{a,b}.tar`` to a.tar, b.tar."""
+    match = re.search(r"\{([^{}]*)\}", pattern)
+    if match is None:
+        return [pattern]
+    inside = match.group(1)
+    numbers = re.fullmatch(r"(\d+)\.\.(\d+)", inside)
+    if numbers:
+        first, last = numbers.groups()
+        if not int(first) <= int(last) < int(first) + 100_000:
+            raise DataError(pattern, expected="a range that rises by less than 100,000", got="{" + inside + "}")
+        parts = [str(number).zfill(len(first)) for number in range(int(first), int(last) + 1)]
+    else:
+        parts = inside.split(",")
+    head, tail = pattern[: match.start()], pattern[match.end() :]
+    return [result for part in parts for result in expand_braces(head + part + tail)]
 
 
 def _near_match(path: Path) -> str:
@@ -79,39 +109,20 @@ def _near_match(path: Path) -> str:
     return f"; did you mean {str(path.with_name(near[0]))!r}?" if near else ""
 
 
-def kind_of_file(name: str) -> str | None:
-    """The format that a file's name speaks of; None for a file that is no data."""
-    lower = name.lower()
-    if is_cifar_name(name):
-        return "cifar"
-    if is_idx_name(name):
-        return "idx"
-    if lower.endswith((".parquet", ".pq")):
-        return "parquet"
-    if lower.endswith(".npz"):
-        return "npz"
-    if lower.endswith((".tar", ".tar.gz", ".tgz")):
-        return "webdataset"
-    return "image" if Path(lower).suffix in SUFFIXES else None
-
-
-def _load_found(folder: Path, *, name: str, reading: Reading) -> ImageDataset:
-    """Whatever the folder holds."""
-    kind, place = _find_kind(folder, depth=DEPTH) or ("folder", folder)
-    if kind == "folder":
-        return load_folder(folder, name=name, reading=reading)
-    if kind in {"idx", "cifar"}:
-        return _load_files(kind, [place], root=folder, name=name, reading=reading)
-    files = sorted(file for file in folder.rglob("*") if kind_of_file(file.name) == kind and file.is_file())
+def _load_folder(folder: Path, *, name: str, reading: Reading) -> ImageDataset:
+    file_format, place = _find_format(folder, depth=DEPTH) or (CLASS_FOLDERS, folder)
+    if file_format.takes_folder:
+        return _read(file_format, folder if file_format is CLASS_FOLDERS else place, name=name, reading=reading)
+    files = sorted(file for file in folder.rglob("*") if format_of(file.name) is file_format and file.is_file())
     groups = group_by_split(files, root=folder)
     split, chosen = choose_split(groups, wanted=reading.split, where=str(folder))
     others = [file for other, more in groups.items() if other != split for file in more]
-    return _load_files(kind, chosen, root=folder, name=name, reading=reading, others=others)
+    return _read(file_format, chosen, name=name, split=split, reading=reading, others=others)
 
 
-def _find_kind(folder: Path, *, depth: int) -> tuple[str, Path] | None:
-    """The format of the first data files from the top down, and the folder (or CIFAR archive) they lie in."""
-    kinds: dict[str, Path] = {}
+def _find_format(folder: Path, *, depth: int) -> tuple[FileFormat, Path] | None:
+    """The format of the first data files from the top down, and the folder they lie in."""
+    present: set[FileFormat] = set()
     inner: list[Path] = []
     with os.scandir(folder) as entries:
         for entry in entries:
@@ -119,37 +130,19 @@ def _find_kind(folder: Path, *, depth: int) -> tuple[str, Path] | None:
                 continue
             if entry.is_dir():
                 inner.append(Path(entry.path))
-            elif kind := kind_of_file(entry.name):
-                kinds.setdefault(kind, Path(entry.path))
-            if "image" in kinds and depth < DEPTH:
+            elif file_format := format_of(entry.name):
+                present.add(file_format)
+            if CLASS_FOLDERS in present and depth < DEPTH:
                 # A picture below the top: these are class folders, and there may be very many files.
-                return "folder", folder
-    for kind in PRIORITY:
-        if kind in kinds:
-            is_archive = kind == "cifar" and kinds[kind].suffix == ".gz"
-            return kind, kinds[kind] if is_archive else folder
-    below = [_find_kind(path, depth=depth - 1) for path in sorted(inner)] if depth else []
-    found = [place for place in below if place is not None]
-    return next((place for place in found if place[0] != "folder"), found[0] if found else None)
+                return CLASS_FOLDERS, folder
+    for file_format in FILE_FORMATS:
+        if file_format in present and file_format is not CLASS_FOLDERS:
+            return file_format, folder
+    below = [_find_format(path, depth=depth - 1) for path in sorted(inner)] if depth else []
+    matches = [match for match in below if match is not None]
+    return next((match for match in matches if match[0] is not CLASS_FOLDERS), matches[0] if matches else None)
 
 
-def _load_files(
-    kind: str, files: list[Path], *, root: Path, name: str, reading: Reading, others: list[Path] | None = None
-) -> ImageDataset:
-    if kind == "idx":
-        return load_idx(files[0], name=name, reading=reading)
-    if kind == "cifar":
-        place = files[0] if files[0].is_dir() or files[0].suffix == ".gz" else files[0].parent
-        return load_cifar(place, name=name, reading=reading)
-    groups = group_by_split(files, root=root)
-    split, chosen = (
-        next(iter(groups.items())) if len(groups) == 1 else choose_split(groups, wanted=reading.split, where=name)
-    )
-    if kind == "parquet":
-        return load_parquet(chosen, name=name, split=split, reading=reading, others=others or [])
-    if kind == "webdataset":
-        return load_webdataset(chosen, name=name, split=split, reading=reading)
-    if len(chosen) > 1:
-        raise DataError(name, expected="one .npz file", got=", ".join(file.name for file in chosen))
-    dataset = load_npz(chosen[0], name=name, reading=reading)
-    return replace(dataset, split=split) if dataset.split == "all" else dataset
+def _read(file_format: FileFormat, place: Path | list[Path], **options: object) -> ImageDataset:
+    dataset: ImageDataset = import_function(file_format.reader)(place, **options)
+    return dataset

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import lzma
 import posixpath
-import re
 import struct
 import tarfile
 import zlib
@@ -35,7 +34,7 @@ UNREADABLE = (tarfile.TarError, OSError, EOFError, ValueError, zlib.error, lzma.
 
 
 @dataclass
-class Sample:
+class _ShardSample:
     """One sample of a shard: its key, its picture's place in the archive, and its label as text."""
 
     key: str
@@ -43,7 +42,9 @@ class Sample:
     label: str | None = None
 
 
-def load_webdataset(shards: Sequence[Path], *, name: str, split: str, reading: Reading) -> ImageDataset:
+def load_webdataset(
+    shards: Sequence[Path], *, name: str, split: str, reading: Reading, others: Sequence[Path] = ()
+) -> ImageDataset:
     """Read shards one after the other; nothing is ever unpacked to disk.
 
     A sample is a run of files whose names agree up to the first dot: a picture (``png``, ``jpg``, …) and a label
@@ -54,11 +55,11 @@ def load_webdataset(shards: Sequence[Path], *, name: str, split: str, reading: R
     Raises :class:`DataError` for damaged or truncated archives and for samples without a label.
     """
     shards_of: list[Path] = []
-    samples: list[Sample] = []
+    samples: list[_ShardSample] = []
     for shard in shards:
-        found = _scan(shard)
-        samples += found
-        shards_of += [shard] * len(found)
+        in_shard = _scan(shard)
+        samples += in_shard
+        shards_of += [shard] * len(in_shard)
     if not samples:
         raise DataError(str(shards[0]), expected="samples with a picture and a label", got="none")
     for shard, sample in zip(shards_of, samples, strict=True):
@@ -71,7 +72,7 @@ def load_webdataset(shards: Sequence[Path], *, name: str, split: str, reading: R
     chosen = choose_samples(labels.numpy(), limit=reading.limit)
     rows = np.sort(chosen)
     decoded = decode_pictures(_read(rows, samples, shards_of), count=len(rows), reading=reading, where=name)
-    ids = torch.from_numpy(rows)[decoded.kept]
+    ids = torch.from_numpy(rows)[decoded.indices]
     dataset = ImageDataset(
         images=decoded.images,
         labels=labels[ids],
@@ -85,24 +86,6 @@ def load_webdataset(shards: Sequence[Path], *, name: str, split: str, reading: R
     return dataset if np.array_equal(rows, chosen) else dataset.arranged(torch.from_numpy(chosen))
 
 
-def expand_braces(pattern: str) -> list[str]:
-    """``x-{000..002}.tar`` to x-000.tar, x-001.tar, x-002.tar, and ``{a,b}.tar`` to a.tar, b.tar."""
-    match = re.search(r"\{([^{}]*)\}", pattern)
-    if match is None:
-        return [pattern]
-    inside = match.group(1)
-    numbers = re.fullmatch(r"(\d+)\.\.(\d+)", inside)
-    if numbers:
-        first, last = numbers.groups()
-        if not int(first) <= int(last) < int(first) + 100_000:
-            raise DataError(pattern, expected="a range that rises by less than 100,000", got="{" + inside + "}")
-        parts = [str(number).zfill(len(first)) for number in range(int(first), int(last) + 1)]
-    else:
-        parts = inside.split(",")
-    head, tail = pattern[: match.start()], pattern[match.end() :]
-    return [result for part in parts for result in expand_braces(head + part + tail)]
-
-
 @contextmanager
 def _opened(shard: Path) -> Iterator[tarfile.TarFile]:
     try:
@@ -113,9 +96,9 @@ def _opened(shard: Path) -> Iterator[tarfile.TarFile]:
         raise DataError(str(shard), expected="a readable tar archive", got=reason) from None
 
 
-def _scan(shard: Path) -> list[Sample]:
+def _scan(shard: Path) -> list[_ShardSample]:
     """The samples of one shard, in order, with their labels read and their pictures only located."""
-    samples: list[Sample] = []
+    samples: list[_ShardSample] = []
     with _opened(shard) as archive:
         for member in archive:
             if not member.isfile():
@@ -126,7 +109,7 @@ def _scan(shard: Path) -> list[Sample]:
                 continue
             key = posixpath.join(folder, stem)
             if not samples or samples[-1].key != key:
-                samples.append(Sample(key))
+                samples.append(_ShardSample(key))
             ending = endings.lower().rpartition(".")[2]
             if f".{ending}" in SUFFIXES:
                 samples[-1].picture = member
@@ -171,7 +154,7 @@ def _class_names(shard: Path) -> tuple[str, ...] | None:
     return None
 
 
-def _read(rows: NDArray[np.int64], samples: list[Sample], shards_of: list[Path]) -> Iterator[Encoded]:
+def _read(rows: NDArray[np.int64], samples: list[_ShardSample], shards_of: list[Path]) -> Iterator[Encoded]:
     """The pictures at ``rows`` (sorted), each shard opened once."""
     for shard, places in groupby(rows.tolist(), key=shards_of.__getitem__):
         with _opened(shard) as archive:
