@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -66,7 +68,7 @@ def test_another_campaign_is_not_resumed_and_none_is_overwritten(conv_net, small
     run_campaign(conv_net, small_set, folder=tmp_path, attack=OPTIONS, epsilon=0.02)
     with pytest.raises(OptionError, match="expected an empty folder, or --resume, got an earlier campaign"):
         run_campaign(conv_net, small_set, folder=tmp_path, attack=OPTIONS, epsilon=0.02)
-    with pytest.raises(OptionError, match=r"campaign.json: epsilon: expected 0.03 to resume, got 0.02"):
+    with pytest.raises(OptionError, match=r"identity.json: epsilon: expected 0.02 as in the run to resume, got 0.03"):
         run_campaign(conv_net, small_set, folder=tmp_path, attack=OPTIONS, epsilon=0.03, resume=True)
 
 
@@ -109,21 +111,28 @@ def test_a_merge_takes_each_sample_exactly_once(conv_net, small_set, tmp_path):
         merge_campaign([first, second])
     with pytest.raises(DataError, match=r"sample \d+: expected in one part, got in several"):
         merge_campaign([first, second, again])
-    with pytest.raises(DataError, match=r"campaign.json: epsilon: expected 0.02, got 0.03"):
+    with pytest.raises(OptionError, match=r"d.identity.json: epsilon: expected 0.02 as in .*a, got 0.03"):
         merge_campaign([first, second, stranger])
-    with pytest.raises(DataError, match="expected the manifest of a campaign"):
+    with pytest.raises(DataError, match="expected the identity of a resumable job"):
         merge_campaign([tmp_path])
     (second / "part-00002.parquet").write_bytes(b"nothing")
     with pytest.raises(DataError, match="expected a Parquet part of a campaign"):
         merge_campaign([first, second])
 
 
-def test_another_model_is_another_campaign(conv_net, small_set, tmp_path):
-    run_campaign(conv_net, small_set, folder=tmp_path, attack=OPTIONS, epsilon=0.02)
+def test_another_model_or_other_images_are_another_campaign(conv_net, small_set, tmp_path):
+    options = {"folder": tmp_path, "attack": OPTIONS, "epsilon": 0.02}
+    run_campaign(conv_net, small_set, **options)
+    other = r"expected '\w{64}' as in the run to resume, got '\w{64}'"
+    changed = replace(small_set, images=small_set.images.flip(3))
+    with pytest.raises(OptionError, match=f"identity.json: samples: {other}"):
+        run_campaign(conv_net, changed, resume=True, **options)
+    with pytest.raises(OptionError, match="identity.json: eot_samples: expected 1 as in the run to resume, got 2"):
+        run_campaign(conv_net, small_set, resume=True, eot_samples=2, **options)
     with torch.no_grad():
         conv_net[0].weight[0, 0, 0, 0] += 1e-3
-    with pytest.raises(OptionError, match=r"campaign.json: model: expected \d+ to resume, got \d+"):
-        run_campaign(conv_net, small_set, folder=tmp_path, attack=OPTIONS, epsilon=0.02, resume=True)
+    with pytest.raises(OptionError, match=f"identity.json: model: {other}"):
+        run_campaign(conv_net, small_set, resume=True, **options)
 
 
 @pytest.mark.parametrize(

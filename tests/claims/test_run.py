@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import json
 import os
 import signal
 import subprocess
@@ -15,10 +14,11 @@ from pathlib import Path
 import pytest
 
 from assay.claims import Claim, Settings, find_claims, run_claims
-from assay.claims.journal import Journal, fingerprint
+from assay.claims.run import identify, read_result
 from assay.errors import OptionError, OutputError
 from assay.files import exclusive
 from assay.records.claims import ClaimResult, ClaimsReport, Evidence, Sample
+from assay.runtime.store import IDENTITY, ResumableStore
 
 TINY = Settings(budget="tiny")
 CHEAP, QUICKEST = "factor-gauge", "group-by-name"
@@ -77,7 +77,7 @@ def test_claims_that_fail_or_die_leave_the_others_alone(tmp_path: Path, monkeypa
     assert errors["fails"] == "ValueError: no such thing"
     assert "its process ended with code 7" in errors["dies"]
     assert sorted(seen) == ["dies", CHEAP, "fails"]
-    assert [path.name for path in (tmp_path / "out" / "results").iterdir()] == [f"{CHEAP}.json"]
+    assert {path.name for path in (tmp_path / "out" / "results").iterdir()} == {f"{CHEAP}.json", IDENTITY}
 
 
 def test_one_seed_gives_one_result_in_any_process(tmp_path: Path, examined) -> None:
@@ -93,25 +93,32 @@ def test_a_second_run_on_one_folder_is_refused(tmp_path: Path) -> None:
 
 
 def test_results_are_taken_over_only_with_resume_and_only_of_the_same_settings(tmp_path: Path) -> None:
-    Journal(tmp_path, TINY, resume=False).add(result_of(CHEAP))
-    assert Journal(tmp_path, TINY, resume=False).find(CHEAP) is None
-    assert Journal(tmp_path, replace(TINY, seed=1), resume=True).find(CHEAP) is None
-    kept = Journal(tmp_path, TINY, resume=True).find(CHEAP)
-    assert kept is not None
-    assert kept.because == "kept"
+    store = ResumableStore(tmp_path / "results", identify(TINY))
+    store.claim(replace=False)
+    store.write(CHEAP, result_of(CHEAP).model_dump_json())
     report = run_claims(find_claims([CHEAP]), folder=tmp_path, settings=TINY, resume=True)
     assert report.results[0].because == "kept"
-    (tmp_path / "results" / f"{CHEAP}.json").write_text('{"fingerprint": ')
-    assert Journal(tmp_path, TINY, resume=True).find(CHEAP) is None
+    with pytest.raises(OptionError, match=r"identity.json: seed: expected 0 as in the run to resume, got 1"):
+        run_claims(find_claims([CHEAP]), folder=tmp_path, settings=replace(TINY, seed=1), resume=True)
+    finished = read_result(store, CHEAP)
+    assert finished is not None
+    assert finished.model_dump_json() == result_of(CHEAP).model_dump_json(), "a refused run removes nothing"
+    store.path(CHEAP).write_text('{"id": ')
+    assert read_result(store, CHEAP) is None
+    store.write(CHEAP, result_of(CHEAP).model_dump_json())
+    report = run_claims(find_claims([CHEAP]), folder=tmp_path, settings=TINY, resume=False)
+    assert report.results[0].because != "kept"
 
 
-def test_the_fingerprint_knows_the_weights(tmp_path: Path) -> None:
+def test_the_identity_of_a_run_knows_the_weights(tmp_path: Path) -> None:
     weights = tmp_path / "w.pt"
     weights.write_bytes(b"one")
     settings = replace(TINY, model="resnet20", weights=weights)
-    before = fingerprint(settings)
+    before = identify(settings)
     weights.write_bytes(b"two")
-    assert len({before, fingerprint(settings), fingerprint(TINY)}) == 3
+    after = identify(settings)
+    assert {key for key in before if before[key] != after[key]} == {"weights"}
+    assert identify(TINY)["weights"] is None
 
 
 def test_claims_are_found_by_id_in_the_order_of_the_registry() -> None:
@@ -148,6 +155,6 @@ def test_a_stopped_run_goes_on_where_it_was(tmp_path: Path, how: signal.Signals,
     assert "Traceback" not in errors
     assert not (tmp_path / "claims.json").exists()
 
-    kept = ClaimResult.model_validate(json.loads(finished.read_text())["result"])
+    kept = ClaimResult.model_validate_json(finished.read_text())
     report = run_claims(find_claims([QUICKEST]), folder=tmp_path, settings=Settings(), resume=True)
     assert report.results == (kept,)

@@ -6,11 +6,9 @@ Blocks are independent, so several processes or machines may share them out with
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import time
-import zlib
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -35,6 +33,7 @@ from assay.errors import DataError, OptionError
 from assay.files import exclusive, make_folder, write_atomically
 from assay.records.attack import Norm, Precision, RobustAccuracy
 from assay.runtime import generator, pixel_dtype
+from assay.runtime.store import IDENTITY, ResumableStore, check_same_identity, fingerprint, read_identity
 
 _SUMS = ("forwards", "backwards", "outside_ball", "unconfirmed", "right_after_rounding", "seconds")
 _PRECISION = "precision"
@@ -175,9 +174,6 @@ def _edge(likelihood: Callable[[float], float], limit: float, *, outside: float,
     return outside
 
 
-MANIFEST = "campaign.json"
-
-
 @dataclass(frozen=True)
 class Campaign:
     """``record`` over the samples attacked, and their ``table``: one row a sample.
@@ -259,11 +255,25 @@ def run_campaign(
     mine = range(len(blocks))[slice(None) if shard is None else slice(shard.index, None, shard.count)]
     if shard is not None and not mine:
         raise OptionError("shard", expected=f"at most {len(blocks)}, one a block of {block} samples", got=shard.count)
-    identity = _identity(model, dataset, options, threat, seed=seed, block=block, precision=precision)
-    paths = None if shard is None else [_path(folder, number) for number in mine]
+    identity = {
+        "attack": options.name,
+        "options": options.model_dump(mode="json"),
+        "norm": threat.norm,
+        "epsilon": threat.epsilon,
+        "eot_samples": eot_samples,
+        "seed": seed,
+        "block": block,
+        "precision": precision,
+        "model": fingerprint(model=model),
+        "data": dataset.name,
+        "samples": fingerprint(dataset=dataset),
+        "n": len(dataset),
+        "ids": int(dataset.ids.sum()),
+    }
+    store = ResumableStore(folder, identity, suffix=".parquet")
 
     def part_of(number: int) -> pa.Table:
-        path = _path(folder, number)
+        path = store.path(_key(number))
         if not path.is_file():
             part = dataset.subset(blocks[number])
             result = run_attack(
@@ -288,7 +298,9 @@ def run_campaign(
     parts: list[pa.Table] = []
     # Shards may share a folder: each writes parts of its own, whole or not at all.
     with exclusive(folder) if shard is None else nullcontext():
-        _claim(folder, identity, resume=resume, paths=paths)
+        if not resume and any(_key(number) in store for number in mine):
+            raise OptionError(str(folder), expected="an empty folder, or --resume", got="an earlier campaign")
+        store.claim(replace=False)
         for number in mine:
             parts.append(part_of(number))
             if stop_at is not None and _half_width(parts) <= stop_at:
@@ -299,14 +311,12 @@ def run_campaign(
 def merge_campaign(folders: Sequence[Path]) -> Campaign:
     """The whole campaign from the parts of its shards, each sample exactly once.
 
-    Raises :class:`DataError` for parts of different campaigns, a sample that is there twice, or samples that are not.
+    Raises :class:`OptionError` for parts of different campaigns, and :class:`DataError` for a sample that is there
+    twice, or samples that are not.
     """
-    identities = [_read_manifest(folder) for folder in folders]
+    identities = [read_identity(folder) for folder in folders]
     for folder, identity in zip(folders, identities, strict=True):
-        different = sorted(key for key in identities[0] if identity.get(key) != identities[0][key])
-        if different:
-            key = different[0]
-            raise DataError(f"{folder / MANIFEST}: {key}", expected=identities[0][key], got=identity.get(key))
+        check_same_identity(str(folder / IDENTITY), identities[0], identity, of=str(folders[0]))
     paths = [path for folder in folders for path in sorted(folder.glob("part-*.parquet"))]
     parts = [read_part(path) for path in sorted(paths, key=lambda path: path.name)]
     whole = identities[0]
@@ -323,14 +333,14 @@ def merge_campaign(folders: Sequence[Path]) -> Campaign:
 
 def await_parts(folder: Path, *, seconds: float = 0.5) -> None:
     """Wait until every block of the campaign in ``folder`` has its part; other processes are writing them."""
-    whole = _read_manifest(folder)
+    whole = read_identity(folder)
     blocks = range(-(-whole["n"] // whole["block"]))
-    while not all(_path(folder, number).is_file() for number in blocks):
+    while not all((folder / f"{_key(number)}.parquet").is_file() for number in blocks):
         time.sleep(seconds)
 
 
-def _path(folder: Path, number: int) -> Path:
-    return folder / f"part-{number:05d}.parquet"
+def _key(number: int) -> str:
+    return f"part-{number:05d}"
 
 
 def _conclude(parts: Sequence[pa.Table], options: AttackOptions, threat: Threat, *, seed: int, n: int) -> Campaign:
@@ -345,63 +355,3 @@ def _half_width(parts: Sequence[pa.Table]) -> float:
     robust = column(parts, "robust")
     low, high = confidence_sequence(sum(robust), len(robust))
     return (high - low) / 2
-
-
-def _identity(
-    model: nn.Module,
-    dataset: ImageDataset,
-    options: AttackOptions,
-    threat: Threat,
-    *,
-    seed: int,
-    block: int,
-    precision: str,
-) -> dict[str, Any]:
-    """What two runs must share for one to go on with the other's parts."""
-    return {
-        "attack": options.name,
-        "options": options.model_dump(mode="json"),
-        "norm": threat.norm,
-        "epsilon": threat.epsilon,
-        "seed": seed,
-        "block": block,
-        "precision": precision,
-        "model": _checksum(model),
-        "data": dataset.name,
-        "n": len(dataset),
-        "ids": int(dataset.ids.sum()),
-    }
-
-
-def _checksum(model: nn.Module) -> int:
-    """CRC-32 of every parameter and buffer."""
-    total = 0
-    for tensor in model.state_dict().values():
-        if isinstance(tensor, torch.Tensor):
-            total = zlib.crc32(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data, total)
-    return total
-
-
-def _claim(folder: Path, identity: dict[str, Any], *, resume: bool, paths: Sequence[Path] | None) -> None:
-    """Make ``folder`` this campaign's, or make sure that it is; ``paths`` are the parts of a shard."""
-    manifest = folder / MANIFEST
-    if not manifest.is_file():
-        write_atomically(manifest, json.dumps(identity, indent=1) + "\n")
-        return
-    if not resume and (paths is None or any(path.is_file() for path in paths)):
-        raise OptionError(str(folder), expected="an empty folder, or --resume", got="an earlier campaign")
-    found = _read_manifest(folder)
-    different = sorted(key for key in identity if found.get(key) != identity[key])
-    if different:
-        key = different[0]
-        raise OptionError(f"{manifest.name}: {key}", expected=f"{identity[key]} to resume", got=found.get(key))
-
-
-def _read_manifest(folder: Path) -> dict[str, Any]:
-    try:
-        found = json.loads((folder / MANIFEST).read_text())
-    except (OSError, ValueError) as error:
-        raise DataError(str(folder / MANIFEST), expected="the manifest of a campaign", got=str(error)) from None
-    if not isinstance(found, dict):
-        raise DataError(str(folder / MANIFEST), expected="the manifest of a campaign", got=type(found).__name__)
-    return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import multiprocessing
 import os
 import signal
@@ -10,22 +11,26 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from importlib.metadata import version
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import Any
 
 import torch
+from pydantic import ValidationError
 
 from assay.claims.claim import Claim, Settings
-from assay.claims.journal import Journal
 from assay.claims.registry import CLAIMS
 from assay.claims.rule import conclude, weigh
-from assay.errors import AssayError, InterruptedRunError, OptionError
-from assay.files import exclusive, make_folder
+from assay.errors import AssayError, InterruptedRunError, OptionError, OutputError
+from assay.files import exclusive, make_folder, remove_leftovers
+from assay.models.sources.run_folder import WEIGHTS
 from assay.records.claims import ClaimResult, ClaimsReport, FailedClaim
 from assay.runtime import describe_environment
 from assay.runtime.processes import deferred_interrupts
+from assay.runtime.store import ResumableStore
 
 PATIENCE = 0.2  # seconds between two looks at whether the run is to be stopped
 Outcome = ClaimResult | FailedClaim
@@ -172,8 +177,8 @@ def run_claims(
     ``folder`` keeps every finished result; with ``resume`` those of the same settings are taken over. A claim whose
     experiment fails is reported as failed, and the others go on.
 
-    Raises :class:`OutputError` when the folder cannot be written to or another run holds it, and
-    :class:`InterruptedRunError` on SIGINT or SIGTERM.
+    Raises :class:`OutputError` when the folder cannot be written to or another run holds it, :class:`OptionError` when
+    it holds results of other settings and ``resume`` is set, and :class:`InterruptedRunError` on SIGINT or SIGTERM.
     """
     if not claims:
         raise OptionError("claims", expected="at least one", got="none")
@@ -181,10 +186,12 @@ def run_claims(
     settings = replace(settings, folder=make_folder(folder))
     found: dict[str, ClaimResult | FailedClaim] = {}
     with exclusive(folder):
-        journal = Journal(folder, settings, resume=resume)
-        kept = {claim.id: result for claim in claims if (result := journal.find(claim.id)) is not None}
-        found.update(kept)
-        todo = [claim for claim in claims if claim.id not in kept]
+        store = ResumableStore(folder / "results", identify(settings))
+        store.claim(replace=not resume)
+        remove_leftovers(store.folder)
+        finished = {claim.id: result for claim in claims if resume and (result := read_result(store, claim.id))}
+        found.update(finished)
+        todo = [claim for claim in claims if claim.id not in finished]
         with (
             deferred_interrupts(enabled=True) as interrupts,
             Workers(settings, processes=processes or count_cores()) as workers,
@@ -193,7 +200,7 @@ def run_claims(
                 if outcome is not None:
                     found[outcome.id] = outcome
                     if isinstance(outcome, ClaimResult):
-                        journal.add(outcome)
+                        store.write(outcome.id, outcome.model_dump_json())
                     on_outcome(outcome)
                 on_progress(workers.running, len(found), len(claims))
                 if interrupts.pending is not None:
@@ -211,6 +218,29 @@ def run_claims(
         failed=tuple(outcome for outcome in outcomes if isinstance(outcome, FailedClaim)),
         seconds=time.perf_counter() - clock,
     )
+
+
+def identify(settings: Settings) -> dict[str, Any]:
+    """Everything that a result follows from: version, budget, data, seed, model and the SHA-256 of its weights."""
+    weights, digest = settings.weights, None
+    if weights is None and settings.model is not None:
+        weights = Path(settings.model) / WEIGHTS
+    if weights is not None and weights.is_file():
+        try:
+            with weights.open("rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+        except OSError as error:
+            raise OutputError(f"{weights}: cannot be read ({error.strerror or error})") from None
+    named = {name: getattr(settings, name) for name in ("budget", "data", "seed", "model")}
+    return {"version": version("assay"), **named, "weights": digest}
+
+
+def read_result(store: ResumableStore, claim: str) -> ClaimResult | None:
+    """The finished result of this claim; None where there is none, or one that is damaged or of another version."""
+    try:
+        return ClaimResult.model_validate_json(store.path(claim).read_bytes())
+    except (OSError, ValidationError):
+        return None
 
 
 def find_claims(ids: Sequence[str]) -> tuple[Claim, ...]:

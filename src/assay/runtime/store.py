@@ -92,13 +92,15 @@ def read_identity(folder: Path) -> dict[str, Any]:
     return identity
 
 
-def check_same_identity(where: str, stored: Mapping[str, Any], current: Mapping[str, Any]) -> None:
+def check_same_identity(
+    where: str, stored: Mapping[str, Any], current: Mapping[str, Any], *, of: str = "the run to resume"
+) -> None:
     """Raise :class:`OptionError` naming the first field, such as ``recipe.seed``, in which two identities differ."""
     there, here = _flatten(stored), _flatten(current)
     for name in sorted(there.keys() | here.keys()):
         expected, got = there.get(name), here.get(name)
         if expected != got:
-            raise OptionError(f"{where}: {name}", expected=f"{expected!r} as in the run to resume", got=repr(got))
+            raise OptionError(f"{where}: {name}", expected=f"{expected!r} as in {of}", got=repr(got))
 
 
 def _flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

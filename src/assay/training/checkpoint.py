@@ -29,6 +29,7 @@ from assay.errors import OptionError
 from assay.files import make_folder, write_atomically
 from assay.records.training import EpochSummary
 from assay.runtime import describe_environment, device_of
+from assay.runtime.store import check_same_identity
 from assay.training.metrics import EpochTotals, MetricsLog, StepMetrics, Stopwatch
 
 SCHEMA_VERSION = 1
@@ -178,7 +179,7 @@ def restore_state(
     except (pickle.UnpicklingError, RuntimeError, OSError, EOFError, KeyError, TypeError, ValueError) as error:
         reason = " ".join(str(error).split())[:120]
         raise OptionError(str(path), expected="the state of a run", got=f"a damaged file ({reason})") from None
-    _check_same(path, json.loads(json.dumps(asdict(identity))), theirs)
+    check_same_identity(str(path), theirs, json.loads(json.dumps(asdict(identity))))
     model.load_state_dict(content["model"])
     for optimizer, saved in zip(optimizers, content["optimizers"], strict=True):
         optimizer.load_state_dict(saved)
@@ -198,16 +199,6 @@ def restore_state(
 
 def _on_cpu(tensor: Tensor | None) -> Tensor | None:
     return None if tensor is None else tensor.cpu()
-
-
-def _check_same(path: Path, ours: dict[str, Any], theirs: dict[str, Any], *, prefix: str = "") -> None:
-    """Name the first field in which two identities differ."""
-    for key in sorted(ours.keys() | theirs.keys()):
-        here, there = ours.get(key), theirs.get(key)
-        if isinstance(here, dict) and isinstance(there, dict):
-            _check_same(path, here, there, prefix=f"{prefix}{key}.")
-        elif here != there:
-            raise OptionError(f"{path}: {prefix}{key}", expected=f"{there!r} as in the run to resume", got=repr(here))
 
 
 @dataclass
