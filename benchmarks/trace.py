@@ -4,7 +4,7 @@
 
 A step of each is made in turn on one model; each is divided by the step without hooks beside it. Medians of these
 ratios with their quartiles: of the steps between samples, of the sampled steps, and of whole cycles of ten steps,
-sampled one included; and the call of ``t.step()`` alone, which is all that is there between samples. ``ratio`` is
+sampled one included; and the call of ``recorder.step()`` alone, which is all that is there between samples. ``ratio`` is
 theirs over ours: above 1, ours is cheaper. ``--clock cpu`` counts the seconds of this process instead of those on the
 wall, for a machine that others use too. Needs the extra ``tensorboard``.
 """
@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.tensorboard import SummaryWriter
 
-from assay.diagnostics.recorder import trace
+from assay.diagnostics.recorder import record_gradients
 from assay.models.architectures import build
 from assay.runtime import describe_environment
 
@@ -64,7 +64,7 @@ def log_histograms(writer: SummaryWriter, model: nn.Module, step: int) -> None:
 class Cycle:
     """Seconds of ten steps each: without hooks, with ours, and with histograms at the first of them.
 
-    ``counting`` is what ``t.step()`` took of ours.
+    ``counting`` is what ``recorder.step()`` took of ours.
     """
 
     none: list[float]
@@ -78,7 +78,7 @@ def measure(name: str, *, side: int, batch: int, rounds: int, clock: Clock) -> l
     loops = {key: Loop(name, side, batch) for key in ("none", "ours", "histograms")}
     cycles = []
     with tempfile.TemporaryDirectory() as folder, SummaryWriter(folder) as writer:
-        with trace(loops["ours"].model, every=EVERY) as t:
+        with record_gradients(loops["ours"].model, every=EVERY) as recorder:
 
             def histograms(step: int) -> None:
                 loops["histograms"].step()
@@ -88,14 +88,14 @@ def measure(name: str, *, side: int, batch: int, rounds: int, clock: Clock) -> l
             for cycle in range(rounds + 1):
                 found = Cycle([], [], [], [])
                 for step in range(cycle * EVERY, (cycle + 1) * EVERY):
-                    assert t.sampling == (step % EVERY == 0)
+                    assert recorder.sampling == (step % EVERY == 0)
                     found.none.append(seconds(loops["none"].step, clock))
                     stepping = seconds(loops["ours"].step, clock)
-                    found.counting.append(seconds(t.step, clock))
+                    found.counting.append(seconds(recorder.step, clock))
                     found.ours.append(stepping + found.counting[-1])
                     found.histograms.append(seconds(partial(histograms, step), clock))
                 cycles.append(found)
-        assert t.record().first_non_finite is None
+        assert recorder.summarize().first_non_finite is None
     return cycles[1:]
 
 
@@ -121,7 +121,7 @@ def compare(cycles: list[Cycle]) -> dict[str, list[float]]:
         return (times[0] + times[-1] - usual) / median(none)
 
     return {
-        "t.step() alone": [1 + c.counting[k] / c.none[k] for c in cycles for k in middle],
+        "recorder.step() alone": [1 + c.counting[k] / c.none[k] for c in cycles for k in middle],
         "between samples": [c.ours[k] / c.none[k] for c in cycles for k in middle],
         "sampled": [sampled(c.ours, c.none) for c in cycles],
         "average": [mean(c.ours) / mean(c.none) for c in cycles],

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from assay.data.dataset import ImageDataset
 from assay.diagnostics.depth import measure_gradient_flow
 from assay.diagnostics.modes import audit_modes
-from assay.diagnostics.recorder import trace
+from assay.diagnostics.recorder import record_gradients
 from assay.diagnostics.time import measure_time_trace
 from assay.errors import ModelError
 from assay.verdict import find_rule, judge
@@ -105,10 +105,10 @@ def test_layers_behind_a_part_that_has_no_derivative_are_named(images: ImageData
     assert [(layer.name, layer.reached) for layer in flow.layers] == [("stem", False), ("head", True)]
     assert flow.unused == ("stem.weight", "stem.bias")
     model = Rounded()
-    with trace(model) as t:
+    with record_gradients(model) as recorder:
         model(torch.rand(5, 3, 8, 8)).sum().backward()
-        t.step()
-    stem, head = t.record().layers
+        recorder.step()
+    stem, head = recorder.summarize().layers
     assert (stem.gradient, stem.weight_gradient) == ((0.0,), (0.0,))
     assert head.weight_gradient[0] > 0
 
@@ -123,9 +123,9 @@ def test_any_loop_can_be_watched_whatever_its_model_takes_and_returns() -> None:
             return {"logits": self.shared(self.shared(batch["x"]))}
 
     model = Dictionary()
-    with trace(model) as t:
+    with record_gradients(model) as recorder:
         model(batch={"x": torch.rand(3)})["logits"].sum().backward()
-        t.step()
-    (layer,) = t.record().layers
+        recorder.step()
+    (layer,) = recorder.summarize().layers
     assert layer.activation[0] > 0
     assert layer.weight_gradient[0] > 0

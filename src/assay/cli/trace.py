@@ -208,7 +208,7 @@ def _train_a_copy(
     """``steps`` steps of the one training loop on a copy, with the hooks in."""
     import copy
 
-    from assay.diagnostics.recorder import trace as watch
+    from assay.diagnostics.recorder import record_gradients
     from assay.training.loop import fit
     from assay.training.recipes import AugmentOptions, OptimizerOptions, Recipe, ScheduleOptions
 
@@ -222,9 +222,9 @@ def _train_a_copy(
         augment=AugmentOptions(name="none"),
     )
     twin = copy.deepcopy(network)
-    with watch(twin, every=every, label=name) as watching:
-        fit(twin, dataset, recipe=recipe, seed=seed, on_step=lambda _: watching.step())
-    return watching.record()
+    with record_gradients(twin, every=every, label=name) as recorder:
+        fit(twin, dataset, recipe=recipe, seed=seed, on_step=lambda _: recorder.step())
+    return recorder.summarize()
 
 
 def _shape_of(radius: float | None, norm: float | None) -> tuple[float, float] | None:

@@ -1,4 +1,4 @@
-"""Gradients over depth in anybody's training loop: hooks that never wait for the device, gone between samples."""
+"""Gradients over depth in any training loop: hooks that never synchronise with the device, gone between samples."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ _ACTIVATIONS: tuple[type[nn.Module], ...] = (*_RECTIFIERS, *_SQUASHERS)
 
 
 @dataclass(eq=False)
-class _Sample:
-    """What one sampled step left behind: 0-dimensional tensors on the device, by quantity and layer."""
+class _GradientSample:
+    """The measurements of one sampled step: 0-dimensional tensors on the device, by quantity and layer."""
 
     step: int
     squares: dict[str, Tensor] = field(default_factory=dict)
@@ -41,8 +41,8 @@ class _Sample:
     updates: dict[str, Tensor] = field(default_factory=dict)
 
 
-class Trace:
-    """Counts steps, samples some of them, and turns them into a :class:`DepthTrace`; made by :func:`trace`."""
+class GradientRecorder:
+    """Counts steps, samples some of them, and summarises them as a :class:`DepthTrace`; see :func:`record_gradients`."""
 
     def __init__(self, model: nn.Module, *, every: int, label: str) -> None:
         if every < 1:
@@ -52,7 +52,7 @@ class Trace:
         if not self._layers:
             raise ModelError("model", expected="layers with parameters", got="none")
         self._order: dict[str, int] = {}
-        self._samples: list[_Sample] = []
+        self._samples: list[_GradientSample] = []
         self._handles: list[RemovableHandle] = []
         self._before: dict[str, list[Tensor]] = {}
         self._times: dict[bool, list[float]] = {True: [], False: []}
@@ -63,11 +63,11 @@ class Trace:
 
     @property
     def sampling(self) -> bool:
-        """Is the step that comes, or runs, one of those looked at?"""
+        """Whether the coming or running step is a sampled one."""
         return bool(self._handles)
 
     def step(self) -> None:
-        """Call at the end of each step, after the optimizer's; free unless a sample begins or ends there."""
+        """Count a step; call after ``optimizer.step()``. Costs nothing unless a sample begins or ends there."""
         self._steps += 1
         sampled = self.sampling
         if sampled:
@@ -79,18 +79,18 @@ class Trace:
         if self._steps % self._every == 0:
             self._arm()  # paid for by the step that comes, which is the sampled one
 
-    def record(self) -> DepthTrace:
-        """Everything sampled so far, read from the device once.
+    def summarize(self) -> DepthTrace:
+        """The record of everything sampled so far; the only read from the device.
 
-        Raises :class:`ModelError` when no step ended or no gradient ever came: a loop without ``backward()``.
+        Raises :class:`ModelError` when no step ended, or none had a gradient: a loop without ``backward()``.
         """
         samples = [sample for sample in self._samples if sample.step <= self._steps]
         if not samples:
-            expected = "t.step() at the end of every step, or trace(model, optimizer=…)"
-            raise ModelError("trace", expected=expected, got="no finished step")
+            expected = "recorder.step() at the end of every step, or record_gradients(model, optimizer=…)"
+            raise ModelError("record_gradients", expected=expected, got="no finished step")
         if not any(sample.gradients or sample.weights for sample in samples):
             got = f"{self._steps} steps without a gradient"
-            raise ModelError("trace", expected="a loop that calls loss.backward()", got=got)
+            raise ModelError("record_gradients", expected="a loop that calls loss.backward()", got=got)
         names = sorted(self._order, key=lambda name: self._order[name])
         layers = tuple(self._layer(name, depth, samples) for depth, name in enumerate(names))
         bad = [
@@ -115,7 +115,7 @@ class Trace:
 
     def _arm(self) -> None:
         """Put the hooks in for the step that comes, and keep the weights as they are before it."""
-        sample = _Sample(self._steps + 1)
+        sample = _GradientSample(self._steps + 1)
         self._samples.append(sample)
         self._last = None
         with torch.no_grad():
@@ -140,7 +140,7 @@ class Trace:
             handle.remove()
         self._handles.clear()
 
-    def _after_layer(self, name: str, sample: _Sample) -> Callable[..., None]:
+    def _after_layer(self, name: str, sample: _GradientSample) -> Callable[..., None]:
         def hook(module: nn.Module, args: object, output: object) -> None:
             out = first_tensor(output)
             if out is None:
@@ -154,7 +154,7 @@ class Trace:
 
         return hook
 
-    def _after_activation(self, sample: _Sample) -> Callable[..., None]:
+    def _after_activation(self, sample: _GradientSample) -> Callable[..., None]:
         def hook(module: nn.Module, args: object, output: object) -> None:
             name, self._last = self._last, None
             if name is None or not isinstance(output, Tensor) or output.ndim < 2:
@@ -170,7 +170,7 @@ class Trace:
         return hook
 
     @staticmethod
-    def _after_gradient(key: str, sample: _Sample) -> Callable[[Tensor], None]:
+    def _after_gradient(key: str, sample: _GradientSample) -> Callable[[Tensor], None]:
         def hook(parameter: Tensor) -> None:
             if parameter.grad is not None:  # accumulated so far: the last call of a step sees the whole
                 sample.weights[key] = torch.linalg.vector_norm(parameter.grad).square()
@@ -178,7 +178,7 @@ class Trace:
         return hook
 
     @torch.no_grad()
-    def _measure_updates(self, sample: _Sample) -> None:
+    def _measure_updates(self, sample: _GradientSample) -> None:
         for name, before in self._before.items():
             own = [p for p in self._layers[name].parameters(recurse=False) if p.requires_grad and p.is_floating_point()]
             if len(own) != len(before):
@@ -188,7 +188,7 @@ class Trace:
             sample.updates[name] = torch.stack(torch._foreach_norm(before)).norm() / size
         self._before = {}
 
-    def _layer(self, name: str, depth: int, samples: list[_Sample]) -> LayerTrace:
+    def _layer(self, name: str, depth: int, samples: list[_GradientSample]) -> LayerTrace:
         def read(values: list[Tensor | None]) -> tuple[float, ...]:
             given = [v for v in values if v is not None]
             numbers = iter(torch.stack([v.double() for v in given]).tolist() if given else [])
@@ -212,32 +212,46 @@ class Trace:
 
 
 @contextmanager
-def trace(
+def record_gradients(
     model: nn.Module, *, optimizer: Optimizer | None = None, every: int = 10, label: str = "model"
-) -> Iterator[Trace]:
-    """Watch a training loop::
-
-        with trace(model, optimizer=optimizer) as t:
-            for images, labels in loader:
-                loss = criterion(model(images), labels)
-                optimizer.zero_grad(); loss.backward(); optimizer.step()
-        print(t.record().first_non_finite)
+) -> Iterator[GradientRecorder]:
+    """Sample activations, gradients and updates of every layer while the block trains the model.
 
     The first step and every ``every``-th after it are sampled: forward hooks, gradient hooks and a copy of the weights
-    are there for that step only, and every number stays on the device until :meth:`Trace.record`. With ``optimizer``
-    its steps are counted; without, call ``t.step()`` at the end of each. Nothing is left in the model afterwards.
-    Raises :class:`ModelError` for a model without parameters, :class:`OptionError` for ``every`` below 1.
+    exist for that step only, and every number stays on the device until :meth:`GradientRecorder.summarize`. Training
+    itself is bit-identical with and without it, and no hook is left in the model afterwards.
+
+    Args:
+        model: any module with parameters; nothing is assumed of its inputs or of the loss.
+        optimizer: its steps are counted; None: call ``recorder.step()`` at the end of each step.
+        every: steps from one sample to the next, at least 1.
+        label: the name in the record.
+
+    Raises:
+        ModelError: the model has no parameters.
+        OptionError: ``every`` is below 1.
+
+    Example:
+        >>> import torch
+        >>> from assay.diagnostics import record_gradients
+        >>> model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 1))
+        >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        >>> with record_gradients(model, optimizer=optimizer, every=2) as recorder:
+        ...     for _ in range(5):
+        ...         optimizer.zero_grad()
+        ...         model(torch.rand(16, 4)).square().mean().backward()
+        ...         optimizer.step()
+        >>> recorder.summarize().steps
+        (1, 3, 5)
     """
-    watching = Trace(model, every=every, label=label)
-    counted = None
-    if optimizer is not None:
-        counted = optimizer.register_step_post_hook(lambda *_: watching.step())
+    recorder = GradientRecorder(model, every=every, label=label)
+    counter = None if optimizer is None else optimizer.register_step_post_hook(lambda *_: recorder.step())
     try:
-        yield watching
+        yield recorder
     finally:
-        watching._disarm()
-        if counted is not None:
-            counted.remove()
+        recorder._disarm()
+        if counter is not None:
+            counter.remove()
 
 
 def _add(totals: dict[str, Tensor], name: str, term: Tensor) -> None:
