@@ -42,7 +42,7 @@ class _GradientSample:
 
 
 class GradientRecorder:
-    """Counts steps, samples some of them, and summarises them as a :class:`DepthTrace`; see :func:`record_gradients`."""
+    """Samples some steps and summarises them in a :class:`DepthTrace`; see :func:`record_gradients`."""
 
     def __init__(self, model: nn.Module, *, every: int, label: str) -> None:
         if every < 1:
