@@ -5,8 +5,8 @@
 A step of each is made in turn on one model; each is divided by the step without hooks beside it. Medians of these
 ratios with their quartiles: of the steps between samples, of the sampled steps, and of whole cycles of ten steps,
 sampled one included; and the call of ``recorder.step()`` alone, which is all that is there between samples.
-``ratio`` is theirs over ours: above 1, ours is cheaper. ``--clock cpu`` counts the seconds of this process instead of those on the
-wall, for a machine that others use too. Needs the extra ``tensorboard``.
+``ratio`` is theirs over ours: above 1, ours is cheaper. ``--clock cpu`` counts the seconds of this process instead of
+those on the wall, for a machine that others use too. Needs the extra ``tensorboard``.
 """
 
 from __future__ import annotations
