@@ -16,6 +16,11 @@ from __future__ import annotations
 from typing import ClassVar
 
 
+def one_line(message: object, *, limit: int = 200) -> str:
+    """The text of an error as one line of at most ``limit`` characters."""
+    return " ".join(str(message).split())[:limit]
+
+
 class AssayError(Exception):
     """The root of all errors: catch it to catch everything assay raises on purpose.
 

@@ -20,8 +20,7 @@ from assay.fixes.fix import FixContext, RefusedError
 from assay.fixes.model_fixes import COMPRESSION, TEMPERATURE, fit_temperature
 from assay.fixes.recurrent import CLIPPING, FORGET_BIAS
 from assay.fixes.run import FIXES, leave_out_tested
-from assay.models.image_reader import ImageReader, ReaderOptions
-from assay.models.sequence import build_sequence_model
+from assay.models.sequence import ImageReader, ReaderOptions, build_sequence_model
 from assay.models.sources import open_model
 from assay.models.speednet import build_speednet
 from assay.models.wrappers import Normalize, choose_normalization

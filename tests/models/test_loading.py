@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import importlib
+import inspect
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -9,7 +11,8 @@ import torch
 from safetensors.torch import save_file
 
 from assay.models.architectures import build
-from assay.models.sources import load_model, open_model, parse_options
+from assay.models.sources import SPELLINGS, Spelling, load_model, open_model
+from assay.models.sources.blueprint import ModelRequest, parse_options
 
 Refused = Callable[[Callable[[], object]], str]
 CLASSES = ["ant", "bee", "cat", "dog", "eel"]
@@ -148,6 +151,42 @@ def test_an_architecture_without_weights_says_so() -> None:
     loaded = open_model("resnet20,width=0.25", classes=3, image_shape=(1, 8, 8))
     assert loaded.notes == ("resnet20,width=0.25 has random weights: nothing was trained and nothing loaded",)
     assert not loaded.model.training
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        "mlp",
+        "allcnn",
+        "speednet",
+        "lstm",
+        "resnet18",
+        "torchvision:squeezenet1_1",
+        "timm:test_convnext",
+        "timm:test_vit",
+    ],
+)
+def test_every_named_network_without_weights_is_said_to_be_random(spec: str, tmp_path: Path) -> None:
+    loaded = open_model(spec, classes=3, image_shape=(3, 32, 32))
+    assert loaded.notes == (f"{spec} has random weights: nothing was trained and nothing loaded",)
+    torch.save(loaded.model.state_dict(), tmp_path / "weights.pt")
+    filled = open_model(spec, classes=3, image_shape=(3, 32, 32), weights=tmp_path / "weights.pt", seed=1)
+    assert filled.notes == ()
+
+
+@pytest.mark.parametrize("row", SPELLINGS, ids=lambda row: row.function)
+def test_every_row_of_the_table_names_a_function_of_the_agreed_form(row: Spelling) -> None:
+    module, _, function = row.function.partition(":")
+    planner = getattr(importlib.import_module(f"assay.models.sources.{module}"), function)
+    inspect.signature(planner).bind("spec", ModelRequest())
+
+
+def test_a_run_folder_fetches_no_published_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_run(tmp_path / "run", name="torchvision:squeezenet1_1,weights=DEFAULT", image_shape=[3, 64, 64], options={})
+    saved = load_model("torchvision:squeezenet1_1", classes=5, image_shape=(3, 64, 64), seed=3)
+    save_file(saved.state_dict(), tmp_path / "run" / "model.safetensors")
+    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", lambda *_, **__: pytest.fail("fetched"))
+    assert open_model(tmp_path / "run").classes == 5
 
 
 def test_options_of_an_architecture_are_spelled_after_its_name() -> None:

@@ -39,10 +39,8 @@ from assay.errors import OptionError
 from assay.evaluate import measure_clean_accuracy, predict
 from assay.files import write_atomically
 from assay.models.anatomy import measure_anatomy
-from assay.models.architectures import ARCHITECTURES
 from assay.models.factorized import Kind, LayerFactors, write_structure
-from assay.models.sources import parse_options
-from assay.models.sources.libraries import LIBRARIES
+from assay.models.sources.named import parse_architecture
 from assay.models.sources.run_folder import CONFIG, WEIGHTS, is_run_folder
 from assay.records.compression import CompressionPoint, CompressionReport, Standing
 from assay.runtime import device_of, dtype_of, generator
@@ -314,16 +312,16 @@ def save_compressed(
     if is_run_folder(Path(spec)):
         described = json.loads((Path(spec) / CONFIG).read_text(encoding="utf-8"))["model"]
     else:
-        name, spelled = parse_options(spec)
-        if name not in ARCHITECTURES and name.partition(":")[0] not in LIBRARIES:
+        named = parse_architecture(spec)
+        if named is None:
             return
-        plain = {key: value for key, value in spelled.items() if key not in {"weights", "pretrained"}}
+        name, spelled = named
         described = {
             "name": name,
             "classes": list(classes),
             "image_shape": list(image_shape),
             **_normalization(model),
-            "options": {**plain, **(options or {})},
+            "options": {**spelled, **(options or {})},
         }
     config = {"schema_version": 1, "model": described}
     write_atomically(out / CONFIG, json.dumps(config, indent=2, ensure_ascii=False) + "\n")

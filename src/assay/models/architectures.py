@@ -13,10 +13,9 @@ import torch
 from torch import nn
 
 from assay.errors import ModelError
-from assay.models.image_reader import build_image_reader
 from assay.models.plain import build_allcnn, build_mlp
 from assay.models.resnet import BasicBlock, BottleneckBlock, build_cifar_resnet, build_resnet
-from assay.models.sequence import CELLS
+from assay.models.sequence import CELLS, build_image_reader
 from assay.models.speednet import build_speednet
 from assay.models.wrappers import Normalize, choose_normalization
 

@@ -1,37 +1,78 @@
-"""From the name of a model to the model: one place that knows every spelling."""
+"""From the name of a model to the model, over a table of the ways to name one: :func:`load_model`, :func:`open_model`.
+
+To add a source, write a module with a function ``(spec, request) -> Blueprint`` in this folder, a row in
+:data:`SPELLINGS`, and a test.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+import importlib
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
-from assay.errors import ModelError, OptionError
-from assay.models.architectures import ARCHITECTURES, build, near
+from assay.errors import ModelError, one_line
+from assay.models.architectures import ARCHITECTURES, near
 from assay.models.factorized import install, read_structure
-from assay.models.sources.factories import import_factory
-from assay.models.sources.libraries import LIBRARIES, LIBRARY_CLASSES, Wanted
-from assay.models.sources.run_folder import CONFIG, WEIGHTS, is_run_folder, read_config
+from assay.models.sources.blueprint import Blueprint, ModelRequest, NormalizationChoice
+from assay.models.sources.run_folder import CONFIG, is_run_folder
 from assay.models.weights import StateDict, check_finite, implied_classes, load_weights, read_weights
-from assay.models.wrappers import Normalize, Normalized, choose_normalization
+from assay.models.wrappers import Normalized
 from assay.runtime import preserved
 
-DEFAULT_CLASSES = 10
-DEFAULT_SHAPE = (3, 32, 32)
-PUBLISHED = frozenset({"weights", "pretrained"})  # options that fetch; a run folder brings its own weights
 WEIGHT_SUFFIXES = frozenset({".safetensors", ".pt", ".pth", ".th", ".ckpt", ".bin", ".tar"})
+
+
+@dataclass(frozen=True)
+class Spelling:
+    """A way to name a model: how it is written, for which specs it applies, and ``module:function``.
+
+    The function makes a :class:`Blueprint` of ``(spec, request)``.
+    """
+
+    written: str
+    applies: Callable[[str], bool]
+    function: str
+
+
+def _begins_with(library: str) -> Callable[[str], bool]:
+    return lambda spec: spec.startswith(f"{library}:")
+
+
+# In the order in which they are tried.
+SPELLINGS = (
+    Spelling("a run folder", lambda spec: bool(spec) and is_run_folder(Path(spec)), "run_folder:plan_run"),
+    Spelling(
+        f"one of {', '.join(ARCHITECTURES)}",
+        lambda spec: spec.partition(",")[0] in ARCHITECTURES,
+        "named:plan_architecture",
+    ),
+    Spelling("torchvision:NAME", _begins_with("torchvision"), "named:plan_torchvision"),
+    Spelling("timm:NAME", _begins_with("timm"), "named:plan_timm"),
+    Spelling(
+        "FILE.py:FACTORY or PACKAGE.MODULE:FACTORY",
+        lambda spec: ":" in spec and not Path(spec).exists(),
+        "factories:plan_factory",
+    ),
+)
 
 
 @dataclass(frozen=True, eq=False)
 class LoadedModel:
-    """A model and what its source said about it.
+    """A model and what its source says about it.
 
-    ``class_names`` are known of a run folder only. ``notes`` are sentences that a user should see, such as that the
-    weights are random.
+    Attributes:
+        model: images (N, C, H, W) in [0, 1] to logits (N, classes).
+        name: the spec it was opened by.
+        classes: the number of logits.
+        image_shape: (C, H, W).
+        class_names: by label; of a run folder only.
+        notes: sentences that a user should see, such as that the weights are random.
     """
 
     model: nn.Module
@@ -42,214 +83,122 @@ class LoadedModel:
     notes: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
-class _Plan:
-    """How to make a model once its number of classes is known, and what is known before."""
-
-    make: Callable[[int], nn.Module]
-    image_shape: tuple[int, int, int]
-    classes: int | None = None
-    class_names: tuple[str, ...] | None = None
-    default_classes: int = DEFAULT_CLASSES
-    weights: Path | None = None
-    random_note: str | None = None
-    notes: tuple[str, ...] = ()
-
-
 def load_model(
-    spec: str | Path,
+    spec: str | os.PathLike[str],
     *,
-    weights: str | Path | None = None,
+    weights: str | os.PathLike[str] | None = None,
     classes: int | None = None,
     image_shape: tuple[int, int, int] | None = None,
-    normalization: Wanted = None,
+    normalization: NormalizationChoice = None,
     seed: int = 0,
 ) -> nn.Module:
-    """The model that ``spec`` names: images (N, C, H, W) in [0, 1] to logits (N, classes). See :func:`open_model`."""
+    """Build the model that a name stands for, with its weights; no code is run from a file of weights.
+
+    Args:
+        spec: What to load.
+
+            ===================================  ================================================================
+            a run folder                         its architecture and weights
+            ``resnet20``, ``resnet20,width=2``   an architecture of ours, with options; random weights
+            ``torchvision:resnet18``             torchvision's; ``,weights=DEFAULT`` for its published weights
+            ``timm:NAME``                        timm's; ``,pretrained=true`` for its published weights
+            ``path/to/file.py:factory``          what a function, class or module object in a file makes
+            ``package.module:factory``           the same of an importable module
+            ===================================  ================================================================
+        weights: a ``.safetensors`` file, a PyTorch checkpoint or a run folder, loaded into the model.
+        classes: the number of logits, as the data has; default: what the run folder or the weights imply, else 1000
+            for networks of libraries and 10 for others.
+        image_shape: (C, H, W) of the images, as the data has; default: the run folder's, else (3, 224, 224) for
+            networks of libraries and (3, 32, 32) for others.
+        normalization: in place of the model's own (before a user's own model): ``"imagenet"``, ``"cifar10"``,
+            ``"none"``, numbers ``"m1,m2,m3/s1,s2,s3"``, or a pair (mean, std) in pixel units.
+        seed: the random weights follow from it.
+
+    Returns:
+        The model: images (N, C, H, W) in [0, 1] to logits (N, classes). It is in evaluation mode, but for a user's own,
+        which comes as the factory made it.
+
+    Raises:
+        ModelError: an unknown name, a model that does not fit the data, weights that do not fit the model.
+        OptionError: a wrong option or normalisation.
+        DependencyError: torchvision or timm is not installed.
+
+    Example:
+        >>> import assay, torch
+        >>> model = assay.load_model("resnet20", classes=10, image_shape=(3, 32, 32))
+        >>> model(torch.rand(2, 3, 32, 32)).shape
+        torch.Size([2, 10])
+    """
     return open_model(
         spec, weights=weights, classes=classes, image_shape=image_shape, normalization=normalization, seed=seed
     ).model
 
 
 def open_model(
-    spec: str | Path,
+    spec: str | os.PathLike[str],
     *,
-    weights: str | Path | None = None,
+    weights: str | os.PathLike[str] | None = None,
     classes: int | None = None,
     image_shape: tuple[int, int, int] | None = None,
-    normalization: Wanted = None,
+    normalization: NormalizationChoice = None,
     seed: int = 0,
 ) -> LoadedModel:
-    """Find, build and fill the model that ``spec`` names.
-
-    ==================================  ==================================================================
-    a run folder                        its architecture and weights
-    ``resnet20``, ``resnet20,width=2``  an architecture of ours (see ``architectures.names()``), with options
-    ``torchvision:resnet18``            torchvision's; ``,weights=DEFAULT`` asks for its published weights
-    ``timm:NAME``                       timm's; ``,pretrained=true`` asks for its published weights
-    ``path/to/file.py:factory``         what a function (or class, or module object) of a file makes
-    ``package.module:factory``          the same of an importable module
-    ==================================  ==================================================================
-
-    ``weights`` are loaded from a file without running code from it. ``classes`` and ``image_shape`` are those of the
-    data the model must fit; left out, a run folder and weights speak for themselves, the networks of libraries get
-    ImageNet's 1000 and (3, 224, 224), and anything else 10 and (3, 32, 32). ``normalization`` replaces the model's own
-    (for a user's factory: comes before it). Random weights follow from ``seed``. All models but a user's own come in
-    evaluation mode; those come as they were made.
-
-    Raises :class:`ModelError`, :class:`OptionError` or :class:`DependencyError`, each one line.
-    """
+    """As :func:`load_model`, with what is known of the model, and notes for the user."""
+    spec = os.fspath(spec)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        source = None if weights is None else Path(weights)
-        loaded = _open(str(spec), source, classes, image_shape, normalization, seed)
-    check_finite(loaded.model, where=str(spec))
-    return loaded
+        blueprint = find_blueprint(spec, ModelRequest(image_shape, normalization, seed))
+        _check_fits(spec, blueprint, classes, image_shape)
+        count = classes or blueprint.classes or blueprint.default_classes
+        file = blueprint.weights if weights is None else Path(weights)
+        notes = blueprint.notes
+        if file is not None:
+            fixed = classes is not None or blueprint.classes is not None
+            model, count = _build_with_weights(blueprint, file, classes=count, fixed=fixed)
+        else:
+            model = _materialize(blueprint.make(count), blueprint.image_shape)
+            if blueprint.has_weights is False:
+                notes = (*notes, f"{spec} has random weights: nothing was trained and nothing loaded")
+    check_finite(model, where=spec)
+    return LoadedModel(model, spec, count, blueprint.image_shape, class_names=blueprint.class_names, notes=notes)
 
 
-def _open(
-    spec: str,
-    weights: Path | None,
-    classes: int | None,
-    image_shape: tuple[int, int, int] | None,
-    normalization: Wanted,
-    seed: int,
-) -> LoadedModel:
-    plan = _plan(spec, image_shape=image_shape, normalization=normalization, seed=seed)
-    if classes is not None and plan.classes not in {None, classes}:
-        raise ModelError(spec, expected=f"{classes} classes, as the data has", got=f"a model of {plan.classes}")
-    if image_shape is not None and plan.image_shape[0] != image_shape[0]:
-        got = f"a model for {plan.image_shape[0]}"
+def find_blueprint(spec: str, request: ModelRequest) -> Blueprint:
+    """What the first spelling that applies says of ``spec``; :class:`ModelError` where none does."""
+    spelling = next((each for each in SPELLINGS if each.applies(spec)), None)
+    if spelling is None:
+        raise _unknown(spec)
+    module, _, function = spelling.function.partition(":")
+    blueprint: Blueprint = getattr(importlib.import_module(f"{__name__}.{module}"), function)(spec, request)
+    return blueprint
+
+
+def _check_fits(spec: str, blueprint: Blueprint, classes: int | None, image_shape: tuple[int, int, int] | None) -> None:
+    if classes is not None and blueprint.classes not in {None, classes}:
+        raise ModelError(spec, expected=f"{classes} classes, as the data has", got=f"a model of {blueprint.classes}")
+    if image_shape is not None and blueprint.image_shape[0] != image_shape[0]:
+        got = f"a model for {blueprint.image_shape[0]}"
         raise ModelError(spec, expected=f"{image_shape[0]} channels, as the data has", got=got)
-    source = weights if weights is not None else plan.weights
-    count = classes or plan.classes or plan.default_classes
-    notes = plan.notes
-    structure = () if source is None else read_structure(source)  # of a compressed network, whose weights are factors
-    model = install(_materialize(plan.make(count), plan.image_shape), structure)
-    if source is not None:
-        state = read_weights(source)
-        implied = implied_classes(_receiver(model, state), state, classes=count)
-        if implied is not None and (classes is not None or plan.classes is not None):
-            got = f"weights for {implied.classes} ({implied.evidence})"
-            raise ModelError(str(source), expected=f"weights for {count} classes", got=got)
-        if implied is not None:
-            count = implied.classes
-            model = install(_materialize(plan.make(count), plan.image_shape), structure)
-        load_weights(_receiver(model, state), state, where=str(source))
-    elif plan.random_note is not None:
-        notes = (*notes, plan.random_note)
-    return LoadedModel(model, spec, count, plan.image_shape, class_names=plan.class_names, notes=notes)
 
 
-def _plan(spec: str, *, image_shape: tuple[int, int, int] | None, normalization: Wanted, seed: int) -> _Plan:
-    """Decide which spelling ``spec`` is."""
-    if spec and is_run_folder(Path(spec)):
-        return _plan_run(Path(spec), normalization=normalization, seed=seed)
-    name = spec.partition(",")[0]
-    library, colon, _ = name.partition(":")
-    if name in ARCHITECTURES or (colon and library in LIBRARIES):
-        return _plan_named(spec, {}, image_shape=image_shape, normalization=normalization, seed=seed)
-    if ":" in spec and not Path(spec).exists():
-        make, shape = import_factory(spec), image_shape or DEFAULT_SHAPE
-        return _Plan(lambda classes: _behind(normalization, shape[0], make(classes)), shape)
-    raise _unknown(spec)
-
-
-def _plan_named(
-    spec: str,
-    options: Mapping[str, object],
-    *,
-    image_shape: tuple[int, int, int] | None,
-    normalization: Wanted,
-    seed: int,
-) -> _Plan:
-    """An architecture of ours, or a library's."""
-    name, spelled = parse_options(spec)
-    options = {**spelled, **options}
-    note = f"{spec} has random weights: nothing was trained and nothing loaded"
-    library, _, inner = name.partition(":")
-    if library in LIBRARIES:
-        found = LIBRARIES[library](inner, image_shape=image_shape, normalization=normalization, options=options)
-        return _Plan(
-            found.make,
-            found.image_shape,
-            classes=found.published_classes,
-            default_classes=LIBRARY_CLASSES,
-            random_note=None if found.published else note,
-        )
-    shape = image_shape or DEFAULT_SHAPE
-
-    def make(classes: int) -> nn.Module:
-        return build(
-            name, classes=classes, image_shape=shape, normalization=normalization, options=options, seed=seed
-        ).eval()
-
-    return _Plan(make, shape, random_note=note)
-
-
-def _plan_run(folder: Path, *, normalization: Wanted, seed: int) -> _Plan:
-    config = read_config(folder)
-    name = config.name.partition(",")[0]
-    if name not in ARCHITECTURES and name.partition(":")[0] not in LIBRARIES:
-        expected = "an architecture of ours, torchvision:NAME or timm:NAME (a run folder names no code to run)"
-        got = f"{config.name!r}; name the code yourself, with --weights {folder / WEIGHTS}"
-        raise ModelError(f"{folder / CONFIG}: model.name", expected=expected, got=got)
-    plan = _plan_named(
-        config.name,
-        {key: value for key, value in config.options.items() if key not in PUBLISHED},
-        image_shape=config.image_shape,
-        normalization=config.normalization if normalization is None else normalization,
-        seed=seed,
-    )
-    return replace(
-        plan,
-        classes=len(config.classes),
-        class_names=config.classes,
-        weights=folder / WEIGHTS,
-        notes=(f"{folder} is a run folder here, and taken before the architecture of that name",)
-        if str(folder) in ARCHITECTURES
-        else (),
-    )
-
-
-def parse_options(spec: str) -> tuple[str, dict[str, object]]:
-    """``"resnet20,shortcut=B,width=2"`` to ``("resnet20", {"shortcut": "B", "width": 2})``.
-
-    Whole and decimal numbers, ``true`` and ``false`` are read as such. Raises :class:`OptionError`.
-    """
-    name, *parts = spec.split(",")
-    options: dict[str, object] = {}
-    for part in parts:
-        key, equals, text = part.partition("=")
-        if not equals or not key:
-            raise OptionError(spec, expected="options as NAME,option=value,option=value", got=repr(part))
-        options[key.strip()] = _value(text.strip())
-    return name, options
-
-
-def _value(text: str) -> object:
-    if text.lower() in {"true", "false"}:
-        return text.lower() == "true"
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return text
-
-
-def _behind(normalization: Wanted, channels: int, model: nn.Module) -> nn.Module:
-    """A user's model as it is; where the caller asks for a normalisation, behind that."""
-    if normalization is None:
-        return model
-    wrapped = Normalized(Normalize(choose_normalization(normalization, channels=channels)), model)
-    wrapped.training = model.training
-    wrapped.normalize.train(model.training)
-    return wrapped
+def _build_with_weights(blueprint: Blueprint, file: Path, *, classes: int, fixed: bool) -> tuple[nn.Module, int]:
+    """The model with the weights of ``file``, and its classes: those of the weights, unless they are ``fixed``."""
+    structure = read_structure(file)  # of a compressed network, whose weights are factors
+    model = install(_materialize(blueprint.make(classes), blueprint.image_shape), structure)
+    state = read_weights(file)
+    implied = implied_classes(_receiver(model, state), state, classes=classes)
+    if implied is not None and fixed:
+        got = f"weights for {implied.classes} ({implied.evidence})"
+        raise ModelError(str(file), expected=f"weights for {classes} classes", got=got)
+    if implied is not None:
+        classes = implied.classes
+        model = install(_materialize(blueprint.make(classes), blueprint.image_shape), structure)
+    load_weights(_receiver(model, state), state, where=str(file))
+    return model, classes
 
 
 def _receiver(model: nn.Module, state: StateDict) -> nn.Module:
-    """Where a state dict belongs: to the network behind the normalisation, unless it brings the normalisation too."""
+    """Where a state dict belongs: to the network behind the normalisation, unless it contains the normalisation too."""
     if isinstance(model, Normalized) and not any(name.endswith("normalize.mean") for name in state):
         return model.model
     return model
@@ -263,7 +212,7 @@ def _materialize(model: nn.Module, image_shape: tuple[int, int, int]) -> nn.Modu
                 model(torch.zeros(2, *image_shape))
             except (RuntimeError, ValueError, TypeError) as error:
                 expected = f"a model that takes images of shape (N, {', '.join(map(str, image_shape))})"
-                raise ModelError("model(images)", expected=expected, got=" ".join(str(error).split())[:200]) from error
+                raise ModelError("model(images)", expected=expected, got=one_line(error)) from error
     return model
 
 
@@ -276,8 +225,5 @@ def _unknown(spec: str) -> ModelError:
         return ModelError(spec, expected=f"the name of what makes the model, {spec}:FACTORY", got="no name")
     if spec and path.is_dir():
         return ModelError(spec, expected=f"a run folder, with a {CONFIG} in it", got="a folder without one")
-    expected = (
-        f"a run folder, one of {', '.join(ARCHITECTURES)}, torchvision:NAME, timm:NAME, "
-        "FILE.py:FACTORY or PACKAGE.MODULE:FACTORY"
-    )
+    expected = ", ".join(spelling.written for spelling in SPELLINGS)
     return ModelError("model", expected=expected, got=near(spec, ARCHITECTURES))

@@ -15,17 +15,35 @@ from typing import Any
 
 from torch import nn
 
-from assay.errors import ModelError
+from assay.errors import ModelError, one_line
 from assay.models.architectures import near
+from assay.models.sources.blueprint import DEFAULT_SHAPE, Blueprint, ModelRequest
+from assay.models.wrappers import Normalize, Normalized, choose_normalization
 
 CLASSES_PARAMETERS = ("classes", "num_classes", "n_classes")
+
+
+def plan_factory(spec: str, request: ModelRequest) -> Blueprint:
+    """A user's model as it is; where the caller asks for a normalisation, behind that."""
+    factory, shape = import_factory(spec), request.image_shape or DEFAULT_SHAPE
+
+    def make(classes: int) -> nn.Module:
+        model = factory(classes)
+        if request.normalization is None:
+            return model
+        wrapped = Normalized(Normalize(choose_normalization(request.normalization, channels=shape[0])), model)
+        wrapped.training = model.training
+        wrapped.normalize.train(model.training)
+        return wrapped
+
+    return Blueprint(make, shape)
 
 
 def import_factory(spec: str) -> Callable[[int], nn.Module]:
     """The function that makes the model of ``spec``, given a number of classes.
 
-    What the name stands for may be a function, a class, or a finished model. It is called without arguments, or with
-    the number of classes where it takes ``classes``, ``num_classes`` or ``n_classes``. A file's own folder and the
+    The name may be that of a function, a class, or a finished model. It is called without arguments, or with the number
+    of classes where it takes ``classes``, ``num_classes`` or ``n_classes``. A file's own folder and the
     current directory can be imported from. Whatever the code prints goes to standard error. Raises
     :class:`ModelError`, also for any exception of that code.
     """
@@ -38,11 +56,11 @@ def import_factory(spec: str) -> Callable[[int], nn.Module]:
     folders = [Path.cwd()] if path is None else [path.resolve().parent, Path.cwd()]
     with _users_code(spec, folders):
         module = importlib.import_module(place) if path is None else _import_file(path)
-    found = _find(module, attribute, spec)
+    factory = _find(module, attribute, spec)
 
     def make(classes: int) -> nn.Module:
         with _users_code(spec, folders):
-            model = found if isinstance(found, nn.Module) else found(**_arguments(found, classes, spec))
+            model = factory if isinstance(factory, nn.Module) else factory(**_arguments(factory, classes, spec))
         if not isinstance(model, nn.Module):
             raise ModelError(spec, expected="a torch.nn.Module", got=f"a {type(model).__name__}")
         return model
@@ -53,26 +71,26 @@ def import_factory(spec: str) -> Callable[[int], nn.Module]:
 def _import_file(path: Path) -> ModuleType:
     # The prefix keeps a file called resnet.py or torch.py from taking the place of a module of that name.
     name = f"_assay_model_{path.stem}"
-    found = importlib.util.spec_from_file_location(name, path.resolve())
-    assert found is not None
-    assert found.loader is not None
-    module = importlib.util.module_from_spec(found)
+    module_spec = importlib.util.spec_from_file_location(name, path.resolve())
+    assert module_spec is not None
+    assert module_spec.loader is not None
+    module = importlib.util.module_from_spec(module_spec)
     sys.modules[name] = module
-    found.loader.exec_module(module)
+    module_spec.loader.exec_module(module)
     return module
 
 
 def _find(module: ModuleType, attribute: str, spec: str) -> Any:
-    found: Any = module
+    value: Any = module
     for part in attribute.split("."):
-        if not hasattr(found, part):
-            public = [name for name, value in vars(found).items() if callable(value) and not name.startswith("_")]
+        if not hasattr(value, part):
+            public = [name for name, member in vars(value).items() if callable(member) and not name.startswith("_")]
             offered = f"one of {', '.join(public[:8])}" if public else "a function in it"
             raise ModelError(spec, expected=offered, got=near(part, public))
-        found = getattr(found, part)
-    if not callable(found):
-        raise ModelError(spec, expected="a function, a class or a torch.nn.Module", got=f"a {type(found).__name__}")
-    return found
+        value = getattr(value, part)
+    if not callable(value):
+        raise ModelError(spec, expected="a function, a class or a torch.nn.Module", got=f"a {type(value).__name__}")
+    return value
 
 
 def _arguments(factory: Callable[..., Any], classes: int, spec: str) -> dict[str, int]:
@@ -106,8 +124,8 @@ def _users_code(spec: str, folders: list[Path]) -> Iterator[None]:
     except ModelError:
         raise
     except (Exception, SystemExit) as error:
-        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
-        raise ModelError(spec, expected="a model", got=f"{reason}{_place(error, folders)}") from error
+        got = f"{type(error).__name__}: {one_line(error)}{_place(error, folders)}"
+        raise ModelError(spec, expected="a model", got=got) from error
     finally:
         sys.path[:] = before
 

@@ -1,14 +1,18 @@
-"""What a run folder says about its model: the part of ``config.json`` that is needed to build it again."""
+"""Run folders: the part of ``config.json`` that is needed to build the model again."""
 
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import ConfigDict, Field, ValidationError, model_validator
 
 from assay.errors import ModelError
+from assay.models.architectures import ARCHITECTURES
+from assay.models.sources.blueprint import Blueprint, ModelRequest
+from assay.models.sources.named import PUBLISHED, parse_architecture, plan_named
 from assay.options import Options, option_error
 
 CONFIG = "config.json"
@@ -40,7 +44,7 @@ class ModelConfig(Options):
 
 
 class RunConfig(Options):
-    """``config.json``; what it says about data, recipe and seed is for others to read."""
+    """``config.json``; its parts on data, recipe and seed are read elsewhere."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
 
@@ -62,7 +66,7 @@ def is_sequence_run(folder: Path) -> bool:
 
 
 def is_sequence_config(content: Any) -> bool:
-    """Whether a ``config.json`` speaks of a sequence task."""
+    """Whether a ``config.json`` is of a run on a sequence task."""
     match content:
         case {"model": {"reads": str()}, "data": {"name": str()}}:
             return True
@@ -85,3 +89,25 @@ def read_config(folder: Path) -> ModelConfig:
         raise ModelError(wrong.where, expected=wrong.expected, got=wrong.got) from None
     except ValueError as error:
         raise ModelError(str(path), expected="JSON", got=error) from None
+
+
+def plan_run(spec: str, request: ModelRequest) -> Blueprint:
+    """The architecture and the weights of a run folder; its configuration can name none that would run code."""
+    folder = Path(spec)
+    config = read_config(folder)
+    named = parse_architecture(config.name)
+    if named is None:
+        expected = "an architecture of ours, torchvision:NAME or timm:NAME (a run folder names no code to run)"
+        got = f"{config.name!r}; name the code yourself, with --weights {folder / WEIGHTS}"
+        raise ModelError(f"{folder / CONFIG}: model.name", expected=expected, got=got)
+    normalization = config.normalization if request.normalization is None else request.normalization
+    name, options = named
+    options |= {key: value for key, value in config.options.items() if key not in PUBLISHED}
+    same_name = (f"{folder} is a run folder here, and taken before the architecture of that name",)
+    return replace(
+        plan_named(name, ModelRequest(config.image_shape, normalization, request.seed), options),
+        classes=len(config.classes),
+        class_names=config.classes,
+        weights=folder / WEIGHTS,
+        notes=same_name if str(folder) in ARCHITECTURES else (),
+    )

@@ -1,0 +1,68 @@
+"""What is known of a model before it is built, and what the caller wants of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import nn
+
+from assay.errors import OptionError
+
+DEFAULT_CLASSES, DEFAULT_SHAPE = 10, (3, 32, 32)
+NormalizationChoice = str | tuple[Sequence[float], Sequence[float]] | None
+
+
+@dataclass(frozen=True)
+class ModelRequest:
+    """What the caller wants: images (C, H, W), normalisation (None: the model's own), the seed of random weights."""
+
+    image_shape: tuple[int, int, int] | None = None
+    normalization: NormalizationChoice = None
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Blueprint:
+    """How to make a model once its number of classes is known, and what is known before.
+
+    ``make(classes)`` builds it. ``classes`` is the number that the source fixes, where it fixes one; otherwise the
+    data, the weights or ``default_classes`` decide. ``weights`` is the file that belongs to the source. ``has_weights``
+    is whether ``make`` gives it trained weights (None: unknown, as of a user's own code).
+    """
+
+    make: Callable[[int], nn.Module]
+    image_shape: tuple[int, int, int]
+    classes: int | None = None
+    class_names: tuple[str, ...] | None = None
+    default_classes: int = DEFAULT_CLASSES
+    weights: Path | None = None
+    has_weights: bool | None = None
+    notes: tuple[str, ...] = ()
+
+
+def parse_options(spec: str) -> tuple[str, dict[str, object]]:
+    """``"resnet20,shortcut=B,width=2"`` to ``("resnet20", {"shortcut": "B", "width": 2})``.
+
+    Whole and decimal numbers, ``true`` and ``false`` are read as such. Raises :class:`OptionError`.
+    """
+    name, *parts = spec.split(",")
+    options: dict[str, object] = {}
+    for part in parts:
+        key, equals, text = part.partition("=")
+        if not equals or not key:
+            raise OptionError(spec, expected="options as NAME,option=value,option=value", got=repr(part))
+        options[key.strip()] = _value(text.strip())
+    return name, options
+
+
+def _value(text: str) -> object:
+    if text.lower() in {"true", "false"}:
+        return text.lower() == "true"
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
