@@ -32,6 +32,7 @@ _PUBLIC: dict[str, tuple[str, ...]] = {
         "StandardAttack",
         "Threat",
         "attack",
+        "list_attacks",
         "measure_attack_sanity",
         "measure_epsilon_curve",
         "measure_robust_accuracy",
@@ -121,6 +122,7 @@ if TYPE_CHECKING:
     from assay.attacks import StandardAttack as StandardAttack
     from assay.attacks import Threat as Threat
     from assay.attacks import attack as attack
+    from assay.attacks import list_attacks as list_attacks
     from assay.attacks import measure_attack_sanity as measure_attack_sanity
     from assay.attacks import measure_epsilon_curve as measure_epsilon_curve
     from assay.attacks import measure_robust_accuracy as measure_robust_accuracy

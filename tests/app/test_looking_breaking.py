@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from assay.attacks.methods import PRESETS
+from assay.attacks.methods import list_attacks
 from assay.errors import ModelError, OptionError
 from assay.views.breaking import OFFERED, AttackChoice, break_picture, find_smallest
 from assay.views.looking import look
@@ -84,7 +84,7 @@ def test_every_offered_attack_answers_and_what_it_finds_is_real(network, name):
         assert int(said.argmax()) != picture.label
         torch.testing.assert_close(torch.tensor(found.after), said.detach(), rtol=1e-4, atol=1e-6)
         assert found.distance == pytest.approx(float(delta.abs().max()), abs=1e-6)
-    if PRESETS[name].constrained:
+    if list_attacks()[name].options.constrained:
         assert float(delta.abs().max()) <= 16 / 255 + 1e-6
     assert 0 <= float(found.perturbation.min()) <= float(found.perturbation.max()) <= 1
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy.optimize import linprog, minimize
 
-from assay.attacks.methods.fab import reach
+from assay.attacks.methods.fab import step_to_hyperplane
 from assay.attacks.threat import GEOMETRIES
 
 
@@ -43,7 +43,7 @@ def test_it_is_the_smallest_step_onto_the_plane(norm, seed):
     x, w = rng.random(7), rng.normal(size=7)
     w[rng.integers(7)] = 0.0
     c = float(rng.normal() * 0.6)
-    d = reach(
+    d = step_to_hyperplane(
         torch.tensor(x)[None],
         torch.tensor(w)[None],
         torch.tensor([c], dtype=torch.float64),
@@ -62,9 +62,9 @@ def test_it_is_the_smallest_step_onto_the_plane(norm, seed):
 
 
 @pytest.mark.parametrize("norm", sorted(GEOMETRIES))
-def test_out_of_reach_means_the_corner_and_tiny_normals_survive(norm):
+def test_out_of_step_to_hyperplane_means_the_corner_and_tiny_normals_survive(norm):
     x = torch.full((2, 4), 0.5)
     w = torch.tensor([[1.0, -1.0, 2.0, 0.0], [1e-20, -1e-20, 2e-20, 0.0]])
-    far = reach(x, w, torch.tensor([100.0, 1e-18]), norm=norm, bounds=(0.0, 1.0))
+    far = step_to_hyperplane(x, w, torch.tensor([100.0, 1e-18]), norm=norm, bounds=(0.0, 1.0))
     assert torch.allclose(far, torch.tensor([-0.5, 0.5, -0.5, 0.0]).expand(2, 4))
-    assert torch.equal(reach(x, w, torch.zeros(2), norm=norm, bounds=(0.0, 1.0)), torch.zeros(2, 4))
+    assert torch.equal(step_to_hyperplane(x, w, torch.zeros(2), norm=norm, bounds=(0.0, 1.0)), torch.zeros(2, 4))

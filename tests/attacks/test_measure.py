@@ -13,8 +13,7 @@ from PIL import Image
 from assay.attacks.engine import attack
 from assay.attacks.examples import pick_gallery
 from assay.attacks.measure import count_correct_after_rounding, crossing, measure_epsilon_curve, measure_robust_accuracy
-from assay.attacks.methods import PRESETS
-from assay.attacks.methods.gradient import PGD, SignedSteps
+from assay.attacks.methods.gradient import PGD
 from assay.errors import DataError, OptionError
 from assay.evaluate import predict
 from assay.records.attack import EpsilonPoint, RobustAccuracy
@@ -134,8 +133,3 @@ def test_a_gallery_of_nothing_broken_is_empty_and_of_other_data_is_refused(conv_
     assert pick_gallery(measured, small_set).examples == ()
     with pytest.raises(DataError, match="dataset: expected the 48 samples that were attacked, got 2"):
         pick_gallery(measured, small_set.subset(torch.tensor([0, 1])))
-
-
-def test_presets_are_found_by_their_own_name():
-    assert {name: preset.name for name, preset in PRESETS.items()} == {name: name for name in PRESETS}
-    assert not SignedSteps.constrained

@@ -10,8 +10,8 @@ from assay.attacks.early_stopping import EarlyStoppingByYield
 from assay.attacks.engine import attack
 from assay.attacks.methods.ensembles import AdaptiveAttack, StandardAttack
 from assay.attacks.methods.external import External, Transfer
-from assay.attacks.methods.gradient import FGSM, PGD, Transforms
-from assay.attacks.methods.transforms import STRENGTHS, TransformsMethod
+from assay.attacks.methods.gradient import FGSM, PGD
+from assay.attacks.methods.transforms import STRENGTHS, Transforms, TransformsMethod
 from assay.augment.operations import CODES, TWELVE
 from assay.augment.plan import apply_operation
 from assay.errors import ModelError, OptionError
@@ -125,22 +125,22 @@ def test_averaging_finds_the_gradient_under_the_noise(linear, near_grey):
 def test_patience_is_the_binomial_bound():
     patience = EarlyStoppingByYield(0.01, n=1000)
     assert not patience.should_stop(11)  # no attempt yet: every one of them may break
-    patience.note(attempts=100, broken=3)
+    patience.update(attempts=100, broken=3)
     assert patience.failures == 0
-    patience.note(attempts=150, broken=0)
-    patience.note(attempts=149, broken=0)
+    patience.update(attempts=150, broken=0)
+    patience.update(attempts=149, broken=0)
     assert patience.failures == 299
     # The largest p for which 299 failures in a row still have probability 5 %.
-    assert (1 - patience.bound()) ** 299 == pytest.approx(0.05)
+    assert (1 - patience.success_rate_bound()) ** 299 == pytest.approx(0.05)
     assert patience.should_stop(1000)
     assert not patience.should_stop(1010)
 
 
 def test_patience_asks_of_a_small_set_no_more_than_three_rounds():
     patience = EarlyStoppingByYield(0.002, n=40)  # 0.08 samples
-    patience.note(attempts=53, broken=0)
+    patience.update(attempts=53, broken=0)
     assert not patience.should_stop(18)
-    patience.note(attempts=1, broken=0)
+    patience.update(attempts=1, broken=0)
     assert patience.should_stop(18)
     assert not patience.should_stop(19)
     assert not EarlyStoppingByYield(0.002, n=40).should_stop(1)  # a single one is attacked as well

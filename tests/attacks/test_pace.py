@@ -11,7 +11,7 @@ from assay.attacks.methods.ensembles import AdaptiveAttack, StandardAttack
 
 def watch(margins: list[float], steps: int = 10) -> list[bool]:
     """What :class:`EarlyStoppingByProgress` says of one sample after each step of a search with these margins."""
-    pace = EarlyStoppingByProgress.open(torch.zeros(3), steps=steps)
+    pace = EarlyStoppingByProgress.start(torch.zeros(3), steps=steps)
     index = torch.tensor([1])
     return [
         bool(pace.should_stop(index, torch.tensor([step]), torch.tensor([value]))) for step, value in enumerate(margins)
@@ -32,7 +32,7 @@ def test_a_margin_that_falls_back_loses_nothing_and_one_beyond_the_boundary_is_n
 
 
 def test_rows_are_watched_at_the_ends_of_windows_only_and_apart_from_each_other():
-    pace = EarlyStoppingByProgress.open(torch.zeros(3), steps=40)
+    pace = EarlyStoppingByProgress.start(torch.zeros(3), steps=40)
     index, margins = torch.tensor([2, 0]), torch.tensor([-9.0, -1.0])
     said = [pace.should_stop(index, torch.full((2,), step), margins).tolist() for step in range(13)]
     # Nothing is won by either, so both are hopeless when the second window ends, and when the third does.

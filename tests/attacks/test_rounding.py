@@ -34,7 +34,7 @@ def test_logits_are_float32_and_close_and_the_resolution_bounds_every_margin(con
 def test_auto_leaves_alone_what_is_small_not_convolutional_or_not_quick(conv_net, images, monkeypatch):
     monkeypatch.setattr(rounding, "has_fast_bfloat16", lambda device: True)
     assert make_bf16_surrogate(conv_net, images, precision="auto", classes=4) is None
-    monkeypatch.setattr(rounding, "SMALLEST", 1)
+    monkeypatch.setattr(rounding, "MIN_PARAMETERS", 1)
     assert make_bf16_surrogate(conv_net, images, precision="auto", classes=4) is not None
     assert make_bf16_surrogate(conv_net, images, precision="float32", classes=4) is None
     dense = nn.Sequential(nn.Flatten(), nn.Linear(192, 4))
@@ -55,7 +55,7 @@ def test_auto_refuses_a_network_whose_answers_do_not_survive(images, monkeypatch
             return (pooled - pooled.detach().round(decimals=2)) * 1e3
 
     monkeypatch.setattr(rounding, "has_fast_bfloat16", lambda device: True)
-    monkeypatch.setattr(rounding, "SMALLEST", 1)
+    monkeypatch.setattr(rounding, "MIN_PARAMETERS", 1)
     torch.manual_seed(0)
     assert make_bf16_surrogate(Delicate(), images, precision="auto", classes=4) is None
 

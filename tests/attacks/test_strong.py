@@ -13,11 +13,12 @@ from torch import nn
 from assay.attacks.batch import ModelOutput, Samples
 from assay.attacks.engine import attack
 from assay.attacks.measure import measure_epsilon_curve, measure_robust_accuracy
-from assay.attacks.methods.apgd import ApgdMethod
-from assay.attacks.methods.apgd_l1 import ApgdL1Method, _sparse
-from assay.attacks.methods.ensembles import APGD, APGDT, FAB, MinimumNorm, Square, StandardAttack
+from assay.attacks.methods.apgd import APGD, APGDT, ApgdL1Method, ApgdMethod, _sparse
+from assay.attacks.methods.ensembles import StandardAttack
+from assay.attacks.methods.fab import FAB
 from assay.attacks.methods.gradient import PGD, Noise
-from assay.attacks.methods.square import SquareLpMethod
+from assay.attacks.methods.minimum_norm import MinimumNorm
+from assay.attacks.methods.square import Square, SquareLpMethod
 from assay.attacks.threat import GEOMETRIES, Threat
 
 

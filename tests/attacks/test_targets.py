@@ -6,8 +6,12 @@ import pytest
 import torch
 
 from assay.attacks.engine import attack
-from assay.attacks.methods.ensembles import APGD, APGDT, FAB, AdaptiveAttack, MinimumNorm, Square, StandardAttack
+from assay.attacks.methods.apgd import APGD, APGDT
+from assay.attacks.methods.ensembles import AdaptiveAttack, StandardAttack
+from assay.attacks.methods.fab import FAB
 from assay.attacks.methods.gradient import PGD
+from assay.attacks.methods.minimum_norm import MinimumNorm
+from assay.attacks.methods.square import Square
 from assay.errors import DataError
 
 ATTACKS = {

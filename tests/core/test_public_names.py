@@ -43,6 +43,7 @@ PUBLIC = [
     "factorize",
     "fit",
     "judge",
+    "list_attacks",
     "load_dataset",
     "load_model",
     "load_recipe",

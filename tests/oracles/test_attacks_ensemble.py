@@ -7,8 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from assay.attacks.engine import attack
-from assay.attacks.methods.ensembles import APGD, APGDT, FAB, Square, StandardAttack
-from assay.attacks.methods.square import _bump
+from assay.attacks.methods.apgd import APGD, APGDT
+from assay.attacks.methods.ensembles import StandardAttack
+from assay.attacks.methods.fab import FAB
+from assay.attacks.methods.square import Square, _bump
 from assay.attacks.options import AttackOptions
 
 torchattacks = pytest.importorskip("torchattacks")

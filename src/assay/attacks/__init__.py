@@ -1,13 +1,24 @@
-"""Threats, steps, attacks, and the engine that judges them."""
+"""Adversarial attacks: threats, options, the engine that verifies every success, and what is measured with it."""
 
 from assay.attacks.engine import attack
 from assay.attacks.examples import describe_attack, pick_gallery
 from assay.attacks.measure import RobustnessMeasurement, measure_epsilon_curve, measure_robust_accuracy
-from assay.attacks.methods import PRESETS, find_attack
-from assay.attacks.methods.ensembles import APGD, APGDT, FAB, AdaptiveAttack, MinimumNorm, Square, StandardAttack
+from assay.attacks.methods import (
+    AttackEntry,
+    find_attack,
+    list_attacks,
+    parse_attack_options,
+    show_attack_options,
+)
+from assay.attacks.methods.apgd import APGD, APGDT
+from assay.attacks.methods.ensembles import AdaptiveAttack, StandardAttack
 from assay.attacks.methods.external import External, Transfer
-from assay.attacks.methods.gradient import FGSM, PGD, Noise, SignedSteps, Transforms
-from assay.attacks.options import AttackOptions
+from assay.attacks.methods.fab import FAB
+from assay.attacks.methods.gradient import FGSM, PGD, Noise, SignedSteps
+from assay.attacks.methods.minimum_norm import MinimumNorm
+from assay.attacks.methods.square import Square
+from assay.attacks.methods.transforms import Transforms
+from assay.attacks.options import AttackOptions, AttackPlan, register
 from assay.attacks.result import AttackResult
 from assay.attacks.sanity import measure_attack_sanity
 from assay.attacks.threat import Threat
@@ -18,9 +29,10 @@ __all__ = [
     "FAB",
     "FGSM",
     "PGD",
-    "PRESETS",
     "AdaptiveAttack",
+    "AttackEntry",
     "AttackOptions",
+    "AttackPlan",
     "AttackResult",
     "External",
     "MinimumNorm",
@@ -35,8 +47,12 @@ __all__ = [
     "attack",
     "describe_attack",
     "find_attack",
+    "list_attacks",
     "measure_attack_sanity",
     "measure_epsilon_curve",
     "measure_robust_accuracy",
+    "parse_attack_options",
     "pick_gallery",
+    "register",
+    "show_attack_options",
 ]

@@ -1,4 +1,4 @@
-"""Samples under attack, one row each: they join a batch, leave it when they break, and others take their place."""
+"""Samples under attack, one row each: rows join a batch, leave it when they are broken, and others take their place."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ class Rows:
 
     def take(self, rows: Tensor) -> Self:
         """The rows at ``rows`` (int64 indices, or a boolean mask)."""
-        return self._each(lambda name: getattr(self, name)[rows])
+        return self._map(lambda name: getattr(self, name)[rows])
 
     def join(self, other: Self) -> Self:
         """These rows, then the others'."""
-        return self._each(lambda name: torch.cat([getattr(self, name), getattr(other, name)]))
+        return self._map(lambda name: torch.cat([getattr(self, name), getattr(other, name)]))
 
-    def _each(self, change: Callable[[str], Tensor]) -> Self:
+    def _map(self, change: Callable[[str], Tensor]) -> Self:
         return replace(self, **{field.name: change(field.name) for field in fields(self)})  # type: ignore[type-var,arg-type]
 
 
@@ -32,9 +32,14 @@ class Rows:
 class Samples(Rows):
     """What an attack is given of each sample.
 
-    ``index`` int64 (B,): its place in the problem. ``ids`` int64 (B,): what its random numbers hang on. ``images``
-    float (B, C, H, W), ``labels`` int64 (B,), ``epsilon`` float (B,), ``logits`` float (B, K) on the clean image.
-    ``target_class`` int64 (B,): the class to be reached, −1 where any but the label will do.
+    Attributes:
+        index: int64 (B,), its row among all samples of the attack.
+        ids: int64 (B,), the keys of its random numbers.
+        images: float (B, C, H, W).
+        labels: int64 (B,).
+        epsilon: float (B,), in pixel units.
+        logits: float (B, K), on the clean image.
+        target_class: int64 (B,), the only class that counts as success; −1 where any but the label does.
     """
 
     index: Tensor
@@ -51,11 +56,14 @@ class Samples(Rows):
 
 @dataclass(eq=False)
 class ActiveBatch(Samples):
-    """Samples and where their attack stands.
+    """Samples and the state of their attack; a method adds fields of its own in a subclass.
 
-    ``iterate`` (B, C, H, W) is the image the model is asked about next, ``step`` int64 (B,) counts the moves that
-    led to it, ``loss_class`` int64 (B,) is the class a targeted loss moves towards, ``wants_gradient`` bool (B,) tells
-    which rows need more than logits, ``done`` bool (B,) marks rows that have nothing left to try.
+    Attributes:
+        iterate: float (B, C, H, W), the image that the model evaluates next.
+        step: int64 (B,), the number of updates that led to it.
+        loss_class: int64 (B,), the class that a targeted loss raises.
+        wants_gradient: bool (B,), rows that need more than logits.
+        done: bool (B,), rows that have nothing left to try.
     """
 
     iterate: Tensor
@@ -67,10 +75,13 @@ class ActiveBatch(Samples):
 
 @dataclass(eq=False)
 class ModelOutput(Rows):
-    """What the model said about ``iterate``.
+    """The model at ``iterate``.
 
-    ``logits`` (B, K); ``losses`` (B,), the method's own; ``gradient`` (B, C, H, W), zero where not asked for;
-    ``broken`` bool (B,): misclassified, inside the ball and the box.
+    Attributes:
+        logits: (B, K).
+        losses: (B,), the method's own loss.
+        gradient: (B, C, H, W), zero where it was not wanted.
+        broken: bool (B,), success inside the ball and the pixel bounds, not yet verified.
     """
 
     logits: Tensor
@@ -82,50 +93,45 @@ class ModelOutput(Rows):
 def initial_fields(
     samples: Samples, *, iterate: Tensor, gradient: bool = True, rank: int | None = None
 ) -> dict[str, Tensor]:
-    """The fields of fresh :class:`ActiveBatch` at step 0, for the constructor of a method's own kind of lanes.
+    """The fields of an :class:`ActiveBatch` at step 0, for the constructor of a method's own subclass.
 
     ``rank`` n ≥ 2 makes the class that is n-th most likely on the clean image the loss class of samples that have no
     target class.
     """
+    untargeted = samples.labels if rank is None else samples.logits.argsort(dim=1, descending=True)[:, rank - 1]
     return {
         **{field.name: getattr(samples, field.name) for field in fields(Samples)},
         "iterate": iterate,
         "step": torch.zeros_like(samples.index),
-        "loss_class": torch.where(
-            samples.target_class >= 0, samples.target_class, samples.labels if rank is None else _nth(samples, rank)
-        ),
+        "loss_class": torch.where(samples.target_class >= 0, samples.target_class, untargeted),
         "wants_gradient": torch.full_like(samples.index, gradient, dtype=torch.bool),
         "done": torch.zeros_like(samples.index, dtype=torch.bool),
     }
 
 
-def _nth(samples: Samples, rank: int) -> Tensor:
-    return samples.logits.argsort(dim=1, descending=True)[:, rank - 1]
-
-
 Keeps = Literal["first", "nearest", "last"]
-L = TypeVar("L", bound=ActiveBatch)
+B = TypeVar("B", bound=ActiveBatch)
 
 
-class Method(Protocol[L]):
-    """One attack as a state machine over lanes; the engine owns every call of the model.
+class Method(Protocol[B]):
+    """One attack as a state machine over a batch; the engine owns every call of the model.
 
-    The engine asks the model about ``iterate``, hands the answer to ``advance``, which moves it, and so on until a
-    row has made ``steps`` moves. ``keeps`` says what a row leaves behind: the ``first`` adversarial image (and leaves
-    at once), the ``nearest`` one, or wherever the ``last`` step led.
+    The engine evaluates ``iterate``, passes the output to ``advance``, which returns the next iterate, and so on until
+    a row has made ``steps`` updates. ``keeps`` is what a row leaves behind: the ``first`` adversarial image (the row
+    then leaves the batch), the ``nearest`` one, or the iterate after the ``last`` step.
     """
 
     @property
     def name(self) -> str:
-        """What the results call it."""
+        """What results call it."""
 
     @property
     def steps(self) -> int:
-        """Moves a row makes at most."""
+        """The most updates of a row."""
 
     @property
     def loss(self) -> AttackLoss:
-        """What it climbs."""
+        """What it maximises."""
 
     @property
     def keeps(self) -> Keeps:
@@ -133,17 +139,20 @@ class Method(Protocol[L]):
 
     @property
     def stays_inside(self) -> bool:
-        """Whether it promises candidates inside the ball; one outside is then worth counting."""
+        """Whether every iterate lies in the ball; one outside is then counted as a fault."""
 
-    def begin(self, samples: Samples, threat: Threat) -> L:
-        """Lanes at step 0."""
+    def begin(self, samples: Samples, threat: Threat) -> B:
+        """The batch at step 0."""
 
-    def advance(self, batch: L, output: ModelOutput, threat: Threat) -> L:
-        """The same lanes, one move on; a method counts its own moves in ``step``, so an answer may cost none."""
+    def advance(self, batch: B, output: ModelOutput, threat: Threat) -> B:
+        """The same batch after one update; a method counts its own steps, so an evaluation may cost none."""
+
+    def targeted(self) -> Self | None:
+        """The same method towards each sample's target class; None for one that would then repeat another."""
 
 
 def predictions(logits: Tensor) -> Tensor:
-    """int64 (B,): the class of the largest logit; −1 where a logit is not finite, which is never right."""
+    """int64 (B,): the class of the largest logit; −1 where a logit is not finite, which is never correct."""
     return torch.where(logits.isfinite().all(dim=1), logits.argmax(dim=1), -1)
 
 
@@ -154,9 +163,9 @@ def succeeds(logits: Tensor, samples: Samples) -> Tensor:
 
 
 def success_margin(logits: Tensor, samples: Samples) -> Tensor:
-    """How much a sample succeeds by, (B,): positive exactly where it does, for finite logits."""
+    """The margin by which each sample succeeds, (B,): positive exactly where it does, for finite logits."""
     untargeted = margin(logits, samples.labels, samples.labels)
     if not bool((samples.target_class >= 0).any()):
         return untargeted
-    led = target_lead(logits, samples.labels, samples.target_class.clamp_min(0))
-    return torch.where(samples.target_class >= 0, led, untargeted)
+    lead = target_lead(logits, samples.labels, samples.target_class.clamp_min(0))
+    return torch.where(samples.target_class >= 0, lead, untargeted)

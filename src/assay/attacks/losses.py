@@ -1,7 +1,7 @@
-"""What an attack climbs: each loss is larger the more wrong the model is.
+"""What an attack maximises: each loss is larger the more wrong the model is.
 
-A loss takes ``logits`` (B, K), ``labels`` (B,) and ``target_classes`` (B,) (the class to move towards, where the loss
-has one) and returns one number a sample, (B,).
+A loss takes ``logits`` (B, K), ``labels`` (B,) and ``target_classes`` (B,), which untargeted losses ignore, and returns
+one number a sample, (B,).
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def margin(logits: Tensor, labels: Tensor, target_classes: Tensor) -> Tensor:
 
 
 def probability_margin(logits: Tensor, labels: Tensor, target_classes: Tensor) -> Tensor:
-    """The margin of the softmax probabilities (Li et al. 2022): its gradient weighs both classes by their own odds."""
+    """The margin of the softmax probabilities (Li et al. 2022): its gradient weights both classes by their own odds."""
     return margin(logits.softmax(dim=1), labels, target_classes)
 
 
@@ -51,17 +51,17 @@ def targeted_dlr(logits: Tensor, labels: Tensor, target_classes: Tensor) -> Tens
 
 
 def targeted_margin(logits: Tensor, labels: Tensor, target_classes: Tensor) -> Tensor:
-    """z_t − z_y: positive when the target outranks the label."""
+    """z_t − z_y: positive when the target class outranks the label."""
     return _of(logits, target_classes) - _of(logits, labels)
 
 
 def target_lead(logits: Tensor, labels: Tensor, target_classes: Tensor) -> Tensor:
-    """z_t − max_{k≠t} z_k: positive exactly when the target is predicted."""
+    """z_t − max_{k≠t} z_k: positive exactly when the target class is predicted."""
     return -margin(logits, target_classes, target_classes)
 
 
 def targeted_cross_entropy(logits: Tensor, labels: Tensor, target_classes: Tensor) -> Tensor:
-    """log softmax(z)_t: climbs as the model becomes sure of the target."""
+    """log softmax(z)_t: rises as the model becomes sure of the target."""
     return -F.cross_entropy(logits, target_classes, reduction="none")
 
 
@@ -85,9 +85,22 @@ LOSSES: Mapping[str, AttackLoss] = MappingProxyType(
         "targeted-dlr": targeted_dlr,
     }
 )
+_TARGETED: Mapping[AttackLoss, AttackLoss] = MappingProxyType(
+    {
+        cross_entropy: targeted_cross_entropy,
+        margin: target_lead,
+        probability_margin: target_lead,
+        dlr: targeted_dlr,
+    }
+)
 _CLASSES_NEEDED: Mapping[AttackLoss, tuple[int, AttackLoss]] = MappingProxyType(
     {dlr: (3, margin), targeted_dlr: (4, targeted_margin)}
 )
+
+
+def targeted_loss(loss: AttackLoss) -> AttackLoss:
+    """The loss that raises the target class, where ``loss`` only lowers the label."""
+    return _TARGETED.get(loss, loss)
 
 
 def find_loss(name: str) -> AttackLoss:
@@ -98,7 +111,7 @@ def find_loss(name: str) -> AttackLoss:
 
 
 def fit_to_classes(loss: AttackLoss, classes: int) -> tuple[AttackLoss, str | None]:
-    """``loss``, or the margin where a ratio of logits needs more classes than there are; and what to say about it."""
+    """``loss``, or the margin where a ratio of logits needs more classes than there are; and a note about it."""
     needed, instead = _CLASSES_NEEDED.get(loss, (2, loss))
     if classes >= needed:
         return loss, None

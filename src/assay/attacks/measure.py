@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from assay.attacks.engine import OnStep, attack
 from assay.attacks.methods import find_attack
-from assay.attacks.methods.ensembles import MinimumNorm
+from assay.attacks.methods.minimum_norm import MinimumNorm
 from assay.attacks.options import AttackOptions
 from assay.attacks.result import AttackResult
 from assay.attacks.threat import Threat

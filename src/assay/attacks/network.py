@@ -1,4 +1,4 @@
-"""The model as an attack sees it: in evaluation mode, its parameters frozen, its every call counted."""
+"""The model under attack: in evaluation mode, its parameters frozen, its every call counted."""
 
 from __future__ import annotations
 
@@ -25,11 +25,17 @@ PADDED = 8  # images in a batch for a model that cannot take fewer
 
 @dataclass(eq=False)
 class QueryCounts:
-    """What an attack cost and what it met on the way, in samples.
+    """What an attack cost and the faults it met, in samples.
 
-    ``forwards`` and ``backwards`` count images through the network (a backward pass to the input costs about one
-    forward). ``zero_gradients`` and ``non_finite_gradients`` count rows; ``gradients`` all rows that asked for one.
-    ``differentiable`` turns False when the logits do not depend on the input through torch's graph.
+    Attributes:
+        forwards: images through the network.
+        backwards: images of which a gradient was taken (about the cost of one forward pass each).
+        gradients: rows that wanted a gradient.
+        zero_gradients: rows whose gradient was zero.
+        non_finite_gradients: rows whose gradient was not finite.
+        outside_ball: successes outside the ball or the bounds, which do not count.
+        unconfirmed: successes that the original model did not confirm, which do not count.
+        differentiable: False when the logits do not depend on the input through the graph.
     """
 
     forwards: int = 0
@@ -64,31 +70,30 @@ class Network:
 
     @property
     def note(self) -> str | None:
-        """What has to be said about how the model was asked."""
+        """What a reader should know about how the model was called."""
         return None if self.smallest == 1 else f"the model fails on small batches: rows were repeated up to {PADDED}"
 
     def verify(self, images: Tensor) -> Tensor:
-        """Logits of the untouched model, (B, K) float32."""
+        """Logits of the original model, (B, K) float32."""
         self.counts.forwards += len(images)
         with torch.no_grad():
             return self._forward(self.original, images)
 
     @property
     def precision(self) -> Literal["float32", "bfloat16"]:
-        """What the search multiplies in."""
+        """Of the search."""
         return "float32" if self.bf16_surrogate is None else "bfloat16"
 
     def evaluate(
         self, batch: ActiveBatch, method_loss: AttackLoss, threat: Threat, *, exact: bool = True
     ) -> ModelOutput:
-        """Logits of every candidate, and the gradient of the loss where a row wants it.
+        """Logits of every iterate, and the gradient of the loss where a row wants it.
 
-        Unless ``exact``, the copy in bfloat16 answers if there is one; what it cannot tell counts as broken, for the
-        untouched model to decide.
+        Unless ``exact``, the copy in bfloat16 is used if there is one; a margin below its resolution counts as broken,
+        and the original model decides.
         """
-        n = len(batch)
-        bf16_surrogate = None if exact else self.bf16_surrogate
-        forward_fn = self.folded if bf16_surrogate is None else bf16_surrogate
+        surrogate = None if exact else self.bf16_surrogate
+        forward_fn = self.folded if surrogate is None else surrogate
         gradient = torch.zeros_like(batch.iterate)
         wanted = batch.wants_gradient
         if bool(wanted.all()):
@@ -96,15 +101,15 @@ class Network:
         elif not bool(wanted.any()):
             logits, losses = self._losses(forward_fn, batch, method_loss)
         else:
-            logits = batch.iterate.new_empty((n, self.classes))
-            losses = batch.iterate.new_empty(n)
+            logits = batch.iterate.new_empty((len(batch), self.classes))
+            losses = batch.iterate.new_empty(len(batch))
             logits[wanted], losses[wanted], gradient[wanted] = self._gradients(
                 forward_fn, batch.take(wanted), method_loss
             )
             logits[~wanted], losses[~wanted] = self._losses(forward_fn, batch.take(~wanted), method_loss)
         broken = succeeds(logits, batch)
-        if bf16_surrogate is not None:
-            broken |= success_margin(logits, batch) > -bf16_surrogate.resolution
+        if surrogate is not None:
+            broken |= success_margin(logits, batch) > -surrogate.resolution
         if bool(broken.any()):
             rows = broken.nonzero()[:, 0]
             broken[rows] = threat.contains(batch.iterate[rows], batch.images[rows], batch.epsilon[rows])
@@ -153,7 +158,7 @@ class Network:
         return gradient
 
     def _forward(self, network: Forward, images: Tensor) -> Tensor:
-        """Logits (B, K) float32; a model that fails on a small batch is asked about a larger one of repeated rows."""
+        """Logits (B, K) float32; a model that fails on a small batch is given a larger one of repeated rows."""
         n = len(images)
         batch = images if n >= self.smallest else images[torch.arange(self.smallest, device=images.device) % n]
         if isinstance(network, nn.Module):  # one of half floats takes no others
@@ -183,16 +188,16 @@ def open_network(
     """A :class:`Network` around ``model`` for the length of a block; the model is left as it was found.
 
     ``example`` is a few images, on which the output is checked, and the folded copy (``fold``) against the original.
-    ``source`` answers the attack in the place of ``model``, which keeps the last word: a transfer attack.
-    ``compiled`` passes the copy through ``torch.compile``: worth its minute for long attacks. ``precision`` is what
-    :func:`assay.attacks.surrogate.make_bf16_surrogate` takes. Raises
-    :class:`ModelError` when the model cannot take the images or does not return one row of logits a sample.
+    ``source`` is searched in the place of ``model``, which still verifies: a transfer attack. ``compiled`` passes the
+    copy through ``torch.compile``, which pays for long attacks only. ``precision`` is what
+    :func:`assay.attacks.surrogate.make_bf16_surrogate` takes. Raises :class:`ModelError` when the model cannot take the
+    images or does not return one row of logits a sample.
     """
     with ExitStack() as stack:
-        for opened_model in (model, source):
-            if opened_model is not None:
-                stack.enter_context(preserved(opened_model, training=False))
-                for parameter in opened_model.parameters():
+        for module in (model, source):
+            if module is not None:
+                stack.enter_context(preserved(module, training=False))
+                for parameter in module.parameters():
                     parameter.requires_grad_(False)
         width = _width(model, example[:PADDED])
         forward_fn = model if source is None else source
@@ -201,31 +206,27 @@ def open_network(
         layout = _layout(forward_fn, example[:PADDED])
         if layout != _layout(model, example[:PADDED]):
             layout = torch.contiguous_format
-        folded, layers = (
-            fold_batch_norm(forward_fn, example.contiguous(memory_format=layout)) if fold else (forward_fn, 0)
-        )
+        example = example.contiguous(memory_format=layout)
+        folded, layers = fold_batch_norm(forward_fn, example) if fold else (forward_fn, 0)
         if layout == torch.channels_last and layers:
             folded = folded.to(memory_format=torch.channels_last)
-        given = example.contiguous(memory_format=layout)
-        bf16_surrogate = make_bf16_surrogate(folded, given, precision=precision, classes=width)
+        surrogate = make_bf16_surrogate(folded, example, precision=precision, classes=width)
         if compiled:
             folded = cast(nn.Module, torch.compile(folded))
-            bf16_surrogate = bf16_surrogate and replace(
-                bf16_surrogate, model=cast(nn.Module, torch.compile(bf16_surrogate.model))
-            )
+            surrogate = surrogate and replace(surrogate, model=cast(nn.Module, torch.compile(surrogate.model)))
         yield Network(
             original=model,
             folded=folded,
             classes=width,
             layout=layout,
             folded_layers=layers,
-            bf16_surrogate=bf16_surrogate,
+            bf16_surrogate=surrogate,
             eot_samples=eot_samples,
         )
 
 
 def _width(model: nn.Module, example: Tensor) -> int:
-    """The number of classes, proved by a few images."""
+    """The number of classes, from the logits of a few images."""
     with torch.no_grad():
         logits = call(model, example)
     if not isinstance(logits, Tensor) or logits.ndim != 2:

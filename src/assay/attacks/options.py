@@ -1,22 +1,31 @@
-"""An attack by its options, and the plan it makes of them."""
+"""An attack as its options: a small validated object, registered under its name, that makes a plan of methods."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
-from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 
-from pydantic import AfterValidator
+from pydantic import Field
 
 from assay.attacks.batch import Method
-from assay.attacks.losses import LOSSES
 from assay.attacks.threat import Threat
 from assay.options import Options
+
+LossName = Literal[
+    "ce", "margin", "dlr", "probability-margin", "targeted-ce", "targeted-margin", "target-lead", "targeted-dlr"
+]
+Steps = Annotated[int, Field(ge=1, description="gradient steps of one run")]
+Restarts = Annotated[int, Field(ge=1, description="runs from different random starts")]
+Queries = Annotated[int, Field(ge=1, description="forward passes a sample may cost")]
+TargetClasses = Annotated[int, Field(ge=1, description="most likely wrong classes, each targeted in turn")]
+Loss = Annotated[LossName, Field(description="loss to maximise")]
 
 
 @dataclass(frozen=True)
 class AttackPlan:
-    """Methods in the order they run, each on the samples that withstood the ones before; notes to be said aloud.
+    """Methods in the order they run, each on the samples that are still correct; notes for whoever reads the result.
 
     With a ``tolerance`` the methods from ``optional_from`` on run only until :class:`EarlyStoppingByYield` finds that
     one more of them would hardly change the result. With ``early_stopping`` a search leaves the samples for which
@@ -29,9 +38,18 @@ class AttackPlan:
     optional_from: int = 0
     early_stopping: bool = False
 
+    def targeted(self) -> Self:
+        """The plan with every method turned to each sample's target class."""
+        methods = [method.targeted() for method in self.methods]
+        return replace(
+            self,
+            methods=tuple(method for method in methods if method is not None),
+            optional_from=sum(method is not None for method in methods[: self.optional_from]),
+        )
+
 
 class AttackOptions(Options):
-    """An attack and its options. ``constrained`` is False for one that keeps to no ball."""
+    """Base of every attack's options. ``constrained`` is False for an attack that ignores the ε-ball."""
 
     name: ClassVar[str]
     constrained: ClassVar[bool] = True
@@ -44,16 +62,21 @@ class AttackOptions(Options):
         """(steps, step size, restarts), as the record states them."""
         return (int(getattr(self, "steps", 1)), None, int(getattr(self, "restarts", 1)))
 
-
-def _known_loss(name: str) -> str:
-    if name not in LOSSES:
-        raise ValueError(f"one of {', '.join(LOSSES)}")
-    return name
+    def without_effect(self) -> Mapping[str, str]:
+        """Fields that change nothing beside the other values, and what each would need."""
+        return {}
 
 
-LossName = Annotated[str, AfterValidator(_known_loss)]
+REGISTRY: dict[str, type[AttackOptions]] = {}
+A = TypeVar("A", bound=AttackOptions)
 
 
-def notes(*said: str | None) -> tuple[str, ...]:
+def register(options: type[A]) -> type[A]:
+    """Class decorator: make the attack known under its ``name``."""
+    REGISTRY[options.name] = options
+    return options
+
+
+def unique_notes(*notes: str | None) -> tuple[str, ...]:
     """The notes that are not None, each once."""
-    return tuple(dict.fromkeys(note for note in said if note))
+    return tuple(dict.fromkeys(note for note in notes if note))

@@ -1,4 +1,4 @@
-"""What an attack achieved, sample by sample."""
+"""What an attack found, sample by sample."""
 
 from __future__ import annotations
 
@@ -16,11 +16,17 @@ from assay.attacks.threat import Threat
 
 @dataclass(eq=False)
 class BestSoFar:
-    """One row a sample, (N, …).
+    """The nearest verified adversarial image of every sample, (N, …).
 
-    ``adversarial`` is the clean image until an attack breaks the sample; ``broken_by`` the position of the method that
-    did in ``methods``, −1 for none; ``steps`` the moves it took; ``distances`` float64, infinite while unbroken;
-    ``best_margin`` the largest margin max_{k≠y} z_k − z_y met inside the ball, below 0 while unbroken.
+    Attributes:
+        adversarial: the clean image until the sample is broken.
+        logits: of the original model on that image.
+        broken: bool (N,).
+        broken_by: int64 (N,), the position in ``methods`` of the method that broke it; −1 for none.
+        steps: int64 (N,), the updates it took; −1 for none.
+        distances: float64 (N,), infinite while unbroken.
+        best_margin: (N,), the largest margin max_{k≠y} z_k − z_y met inside the ball; below 0 while unbroken.
+        methods: the names of the methods so far.
     """
 
     adversarial: Tensor
@@ -33,7 +39,7 @@ class BestSoFar:
     methods: list[str]
 
     @classmethod
-    def open(cls, images: Tensor, clean_logits: Tensor) -> BestSoFar:
+    def start(cls, images: Tensor, clean_logits: Tensor) -> BestSoFar:
         """Nothing broken yet."""
         n, device = len(images), images.device
         return cls(
@@ -47,23 +53,23 @@ class BestSoFar:
             methods=[],
         )
 
-    def enter(self, batch: ActiveBatch, *, logits: Tensor, distances: Tensor) -> None:
-        """Write confirmed adversarial images down, where they are nearer than what is known."""
+    def update(self, batch: ActiveBatch, *, logits: Tensor, distances: Tensor) -> None:
+        """Keep verified adversarial images where they are nearer than the ones known."""
         nearer = distances < self.distances[batch.index]
-        found = batch.take(nearer)
-        rows = found.index
-        self.adversarial[rows] = found.iterate
+        improved = batch.take(nearer)
+        rows = improved.index
+        self.adversarial[rows] = improved.iterate
         self.logits[rows] = logits[nearer]
         self.distances[rows] = distances[nearer]
         self.broken[rows] = True
         self.broken_by[rows] = len(self.methods) - 1
-        self.steps[rows] = found.step
+        self.steps[rows] = improved.step
 
-    def update_margins(self, batch: ActiveBatch, reached: Tensor) -> None:
-        """Remember how near to the boundary each row has come: margins (B,)."""
-        self.best_margin[batch.index] = torch.maximum(self.best_margin[batch.index], reached)
+    def update_margins(self, batch: ActiveBatch, margins: Tensor) -> None:
+        """Keep the largest margin (B,) of each row."""
+        self.best_margin[batch.index] = torch.maximum(self.best_margin[batch.index], margins)
 
-    def forget(self, rows: Tensor, images: Tensor, clean_logits: Tensor) -> None:
+    def discard(self, rows: Tensor, images: Tensor, clean_logits: Tensor) -> None:
         """Take back the images of ``rows`` (bool (N,)), but not the distance at which one was found."""
         self.adversarial[rows] = images[rows]
         self.logits[rows] = clean_logits[rows].to(self.logits)
@@ -74,7 +80,7 @@ class BestSoFar:
 
 @dataclass(eq=False)
 class StepTrace:
-    """Cross-entropy, and whether the model was right, of every sample after every step: (N, steps + 1).
+    """Cross-entropy and correctness of every sample after every step: (N, steps + 1).
 
     Column 0 is the clean image. A sample that leaves keeps its last values, and one that was never attacked its first.
     """
@@ -83,14 +89,14 @@ class StepTrace:
     correct: Tensor
 
     @classmethod
-    def open(cls, clean_logits: Tensor, labels: Tensor, *, steps: int) -> StepTrace:
-        """Every column as if nothing happened."""
+    def start(cls, clean_logits: Tensor, labels: Tensor, *, steps: int) -> StepTrace:
+        """Every column as on the clean image."""
         losses = F.cross_entropy(clean_logits, labels, reduction="none")
         correct = predictions(clean_logits) == labels
         return cls(losses[:, None].repeat(1, steps + 1), correct[:, None].repeat(1, steps + 1))
 
-    def note(self, batch: ActiveBatch, logits: Tensor) -> None:
-        """Write what the model said, from this step to the end."""
+    def record(self, batch: ActiveBatch, logits: Tensor) -> None:
+        """Write loss and correctness from this step to the end."""
         losses = F.cross_entropy(logits, batch.labels, reduction="none")
         correct = predictions(logits) == batch.labels
         columns = torch.arange(self.losses.shape[1], device=losses.device)
@@ -102,14 +108,34 @@ class StepTrace:
 
 @dataclass(frozen=True, eq=False)
 class AttackResult:
-    """What an attack achieved, sample by sample; tensors are on the CPU.
+    """What :func:`assay.attack` found, sample by sample; tensors are on the CPU.
 
-    ``adversarial`` float32 (N, C, H, W): the adversarial image of a broken sample, else the clean one (for attacks
-    that keep their last step, that step's image). ``broken`` bool (N,): right before and wrong after, confirmed.
-    ``broken_by`` int64 (N,) indexes ``methods``, −1 for none. ``steps`` int64 (N,): moves made, −1 for none.
-    ``distances`` float64 (N,) in the threat's norm, infinite where nothing was found. ``clean_logits`` and
-    ``logits`` float32 (N, K). ``trace`` holds loss and correctness after each step of the first method.
-    ``precision`` is what the search multiplied in.
+    Attributes:
+        threat: norm, ε and pixel bounds of the attack.
+        labels: int64 (N,).
+        adversarial: float32 (N, C, H, W), the adversarial image of a broken sample, else the clean one; for attacks
+            that keep their last step, that step's image.
+        broken: bool (N,), correct before and wrong after the attack, verified by the original model.
+        broken_by: int64 (N,), the position in ``methods`` of the method that broke it; −1 for none.
+        steps: int64 (N,), updates that led to the image; −1 for none.
+        distances: float64 (N,), in the threat's norm; infinite where no adversarial image was found.
+        clean_logits: float32 (N, K).
+        logits: float32 (N, K), of the original model on ``adversarial``.
+        methods: names of the methods in the order they ran.
+        trace: loss and correctness after each step of the first method; None for a search too long to trace.
+        target_classes: int64 (N,), of a targeted attack.
+        counts: forward and backward passes, and faults met on the way.
+        precision: of the search.
+        notes: what a reader should know about how the attack ran.
+        seconds: wall-clock time.
+
+    Example:
+        >>> import torch, assay
+        >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(16, 3))
+        >>> images, labels = torch.rand(8, 1, 4, 4), torch.zeros(8, dtype=torch.int64)
+        >>> result = assay.attack(model, images, labels, attack="fgsm", epsilon=0.1)
+        >>> result.adversarial.shape, bool((result.robust <= result.clean_correct).all())
+        (torch.Size([8, 1, 4, 4]), True)
     """
 
     threat: Threat
@@ -131,14 +157,12 @@ class AttackResult:
 
     @property
     def clean_correct(self) -> Tensor:
-        """bool (N,): right before the attack."""
+        """bool (N,): correct before the attack."""
         return predictions(self.clean_logits) == self.labels
 
     @property
     def robust(self) -> Tensor:
-        """bool (N,): right before the attack and after it; if that was targeted, only the target counts as broken."""
-        return (
-            predictions(self.logits) == self.labels
-            if self.target_classes is None
-            else self.clean_correct & ~self.broken
-        )
+        """bool (N,): correct after the attack; where that was targeted, correct before it and not broken."""
+        if self.target_classes is None:
+            return predictions(self.logits) == self.labels
+        return self.clean_correct & ~self.broken

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from assay.attacks.engine import attack
-from assay.attacks.methods.ensembles import APGDT, Square
+from assay.attacks.methods.apgd import APGDT
 from assay.attacks.methods.gradient import FGSM, PGD
+from assay.attacks.methods.square import Square
 from assay.attacks.network import open_network
 from assay.attacks.options import AttackOptions
 from assay.attacks.result import AttackResult

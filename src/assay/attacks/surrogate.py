@@ -1,8 +1,8 @@
-"""A faster copy of a model that gives the same answers: BatchNorm folded into the layers before it.
+"""A faster copy of a model with the same outputs: BatchNorm folded into the layer before it, weights in bfloat16.
 
 In evaluation mode BatchNorm is the affine map y ↦ γ(y − μ)/√(σ² + ε) + β, and an affine map after a linear layer is one
-linear layer: W ← W·s, b ← (b − μ)·s + β with s = γ/√(σ² + ε). The copy answers the attack's thousands of questions; it
-is used only after it has been compared with the original, and the original keeps the last word.
+linear layer: W ← W·s, b ← (b − μ)·s + β with s = γ/√(σ² + ε). The copy is used for the search, and only after it has
+been compared with the original, which verifies every success.
 """
 
 from __future__ import annotations
@@ -41,23 +41,23 @@ def fold_batch_norm(model: nn.Module, example: Tensor, *, tolerance: float = TOL
         if pairs and agrees(folded, model, example, tolerance=tolerance):
             return folded, len(pairs)
     except (RuntimeError, TypeError, ValueError, AttributeError, NotImplementedError):
-        pass  # a model that cannot be copied, or that reads the norm it lost: the original serves as well, only slower
+        pass  # it cannot be copied, or reads the BatchNorm that was removed: the original does as well, only slower
     return model, 0
 
 
 def agrees(copied: nn.Module, model: nn.Module, example: Tensor, *, tolerance: float = TOLERANCE) -> bool:
     """Whether the logits agree within ``tolerance`` of their range, with equal predictions."""
     with torch.no_grad():
-        ours, theirs = copied(example).double(), model(example).double()
-    spread = float(theirs.max() - theirs.min())
-    close = float((ours - theirs).abs().max()) <= tolerance * max(spread, torch.finfo(torch.float32).tiny)
-    return close and bool(torch.equal(ours.argmax(dim=1), theirs.argmax(dim=1)))
+        logits, expected = copied(example).double(), model(example).double()
+    spread = float(expected.max() - expected.min())
+    close = float((logits - expected).abs().max()) <= tolerance * max(spread, torch.finfo(torch.float32).tiny)
+    return close and bool(torch.equal(logits.argmax(dim=1), expected.argmax(dim=1)))
 
 
 def _adjacent(model: nn.Module, example: Tensor) -> list[tuple[nn.Module, nn.Module]]:
     """(layer, norm) pairs in which the norm reads the very tensor that the layer wrote, each called once."""
-    written: dict[int, tuple[nn.Module, Tensor]] = {}  # holds the tensors, so that no id is given out twice
-    found: list[tuple[nn.Module, nn.Module]] = []
+    written: dict[int, tuple[nn.Module, Tensor]] = {}  # holds the tensors, so that no id is used twice
+    pairs: list[tuple[nn.Module, nn.Module]] = []
     calls: Counter[nn.Module] = Counter()
 
     def note(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
@@ -65,7 +65,7 @@ def _adjacent(model: nn.Module, example: Tensor) -> list[tuple[nn.Module, nn.Mod
         if isinstance(module, _LINEAR):
             written[id(output)] = (module, output)
         elif inputs and id(inputs[0]) in written:
-            found.append((written[id(inputs[0])][0], module))
+            pairs.append((written[id(inputs[0])][0], module))
 
     watched = [module for module in model.modules() if isinstance(module, (*_LINEAR, *_NORMS))]
     handles = [module.register_forward_hook(note) for module in watched]
@@ -77,7 +77,7 @@ def _adjacent(model: nn.Module, example: Tensor) -> list[tuple[nn.Module, nn.Mod
             handle.remove()
     return [
         (layer, norm)
-        for layer, norm in found
+        for layer, norm in pairs
         if calls[layer] == calls[norm] == 1 and _is_plain(layer) and _is_plain(norm) and _has_statistics(norm)
     ]
 
@@ -116,13 +116,13 @@ def _replace(model: nn.Module, norm: nn.Module) -> None:
                 setattr(parent, name, nn.Identity())
 
 
-SMALLEST = 100_000  # parameters: below, the passes cost less than the Python around them
-BFLOAT16_TOLERANCE = 0.02  # of the range of the logits: what bfloat16 may do to them before it is not to be used
+MIN_PARAMETERS = 100_000  # below, the passes cost less than the Python around them
+BFLOAT16_TOLERANCE = 0.02  # of the range of the logits: the largest error at which bfloat16 is used
 
 
 @dataclass(frozen=True, eq=False)
 class Bf16Surrogate:
-    """``model`` answers under autocast; margins that differ by less than ``resolution`` are equal to it."""
+    """``model`` under autocast; it cannot tell margins apart that differ by less than ``resolution``."""
 
     model: nn.Module
     resolution: float
@@ -135,7 +135,7 @@ class Bf16Surrogate:
 
 
 class _FullLinear(nn.Linear):
-    """The last layer, in float32: a logit of 10 has no neighbour in bfloat16 nearer than 0.06."""
+    """The last layer in float32: near 10, bfloat16 numbers are 0.06 apart."""
 
     def forward(self, x: Tensor) -> Tensor:
         with torch.autocast(x.device.type, enabled=False):
@@ -145,33 +145,30 @@ class _FullLinear(nn.Linear):
 def make_bf16_surrogate(
     model: nn.Module, example: Tensor, *, precision: Precision | str, classes: int
 ) -> Bf16Surrogate | None:
-    """``model`` in bfloat16 if ``precision`` asks for it; None where float32 is to do.
+    """``model`` in bfloat16 if ``precision`` asks for it; None for a search in float32.
 
-    ``auto`` takes bfloat16 for a convolutional float32 network of at least :data:`SMALLEST` parameters on a device that
-    multiplies it in hardware, provided that the logits on ``example`` (B, C, H, W) move by at most
+    ``auto`` takes bfloat16 for a convolutional float32 network of at least :data:`MIN_PARAMETERS` parameters on a
+    device that multiplies it in hardware, provided that the logits on ``example`` (B, C, H, W) move by at most
     :data:`BFLOAT16_TOLERANCE` of their range. Raises :class:`OptionError` for an unknown precision, or one that the
-    network cannot answer in.
+    network cannot run in.
     """
     if precision not in ("auto", "float32", "bfloat16"):
         raise OptionError("precision", expected="auto, float32 or bfloat16", got=repr(precision))
-    if precision == "float32" or (precision == "auto" and not _gains(model, example)):
+    if precision == "float32" or (precision == "auto" and not _pays_off(model, example)):
         return None
     try:
-        rounded = _measure(_convert(model, example, classes=classes), model, example)
+        surrogate = _measure(_convert(model, example, classes=classes), model, example)
     except (RuntimeError, TypeError, ValueError, NotImplementedError) as error:
         if precision == "auto":
             return None
         raise OptionError("precision", expected="float32 for this model", got=f"bfloat16: {error}") from None
-    return (
-        rounded
-        if precision == "bfloat16" or rounded.resolution <= BFLOAT16_TOLERANCE * _range(model, example)
-        else None
-    )
+    close = precision == "bfloat16" or surrogate.resolution <= BFLOAT16_TOLERANCE * _range(model, example)
+    return surrogate if close else None
 
 
-def _gains(model: nn.Module, example: Tensor) -> bool:
+def _pays_off(model: nn.Module, example: Tensor) -> bool:
     convolves = any(isinstance(module, CONVOLUTIONS) for module in model.modules())
-    large = sum(parameter.numel() for parameter in model.parameters()) >= SMALLEST
+    large = sum(parameter.numel() for parameter in model.parameters()) >= MIN_PARAMETERS
     return convolves and large and example.dtype == torch.float32 and has_fast_bfloat16(example.device)
 
 
@@ -198,12 +195,11 @@ def _convert(model: nn.Module, example: Tensor, *, classes: int) -> nn.Module:
 
 def _measure(converted: nn.Module, model: nn.Module, example: Tensor) -> Bf16Surrogate:
     """The largest change of a difference of two logits of one image, on ``example``."""
-    rounded = Bf16Surrogate(converted, 0.0)
     with torch.no_grad():
-        moved = rounded(example).double() - model(example).double()
-    if not bool(moved.isfinite().all()):
+        errors = Bf16Surrogate(converted, 0.0)(example).double() - model(example).double()
+    if not bool(errors.isfinite().all()):
         raise ValueError("its logits are not finite")
-    return Bf16Surrogate(converted, float((moved.amax(dim=1) - moved.amin(dim=1)).max()))
+    return Bf16Surrogate(converted, float((errors.amax(dim=1) - errors.amin(dim=1)).max()))
 
 
 def _range(model: nn.Module, example: Tensor) -> float:

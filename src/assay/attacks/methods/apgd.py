@@ -1,50 +1,124 @@
-"""Auto-PGD: projected gradient steps with momentum and a step size that halves itself where progress stops."""
+"""Auto-PGD and its L1 form: projected gradient steps with momentum, and a step size that adapts to progress."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor
 
+from assay.attacks import draws
 from assay.attacks.batch import ActiveBatch, Keeps, ModelOutput, Samples, initial_fields
-from assay.attacks.losses import AttackLoss, cross_entropy
+from assay.attacks.losses import AttackLoss, cross_entropy, find_loss, fit_to_classes, targeted_dlr, targeted_loss
+from assay.attacks.options import (
+    AttackOptions,
+    AttackPlan,
+    Loss,
+    Restarts,
+    Steps,
+    TargetClasses,
+    register,
+    unique_notes,
+)
 from assay.attacks.threat import Threat, column
 
 _MOMENTUM = 0.75  # α of the paper: the share of the new step
 _RISES = 0.75  # ρ of the paper: below this share of rising steps the step size is halved
 
 
-@dataclass(eq=False)
-class ApgdBatch(ActiveBatch):
-    """Lanes with what Auto-PGD remembers of each row.
+@register
+class APGD(AttackOptions):
+    """Auto-PGD (APGD): untargeted PGD with momentum and an adaptive step size.
 
-    ``previous`` is the image before ``iterate``; ``best`` the image of the largest loss so far, with its gradient
-    and loss; ``rises`` counts the steps since the last checkpoint that raised the loss; ``checked`` is the best loss
-    at that checkpoint and ``halved`` whether it halved the step.
+    Attributes:
+        steps: gradient steps of one run, at least 1.
+        restarts: runs from different random starts, at least 1.
+        loss: what to maximise: ce, margin, dlr or probability-margin.
+
+    Example:
+        >>> import assay
+        >>> data = assay.load_dataset("digits", limit=32)
+        >>> model = assay.load_model("mlp", classes=10, image_shape=data.shape)
+        >>> options = assay.APGD(steps=5, loss="dlr")
+        >>> result = assay.attack(model, data.images / 255, data.labels, attack=options, epsilon=0.1)
+        >>> result.methods
+        ('apgd-ce',)
+
+    Reference:
+        Croce & Hein 2020, arXiv:2003.01690, algorithm 1; under L1 Croce & Hein 2021, arXiv:2103.01208.
     """
 
-    previous: Tensor
+    name: ClassVar[str] = "apgd-ce"
+    steps: Steps = 100
+    restarts: Restarts = 1
+    loss: Loss = "ce"
+
+    def plan(self, threat: Threat, *, classes: int, seed: int) -> AttackPlan:
+        loss, note = fit_to_classes(find_loss(self.loss), classes)
+        method = ApgdL1Method if threat.norm == "l1" else ApgdMethod
+        return AttackPlan(
+            tuple(
+                method(name=self.name, steps=self.steps, loss=loss, seed=seed, stream=restart)
+                for restart in range(self.restarts)
+            ),
+            unique_notes(note),
+        )
+
+
+@register
+class APGDT(AttackOptions):
+    """Targeted Auto-PGD (APGD-T): on the targeted difference of logits ratio, towards each likely wrong class in turn.
+
+    Attributes:
+        steps: gradient steps towards each class, at least 1.
+        n_target_classes: how many of the most likely wrong classes, at least 1.
+
+    Reference:
+        Croce & Hein 2020, arXiv:2003.01690, eq. 7.
+    """
+
+    name: ClassVar[str] = "apgd-t"
+    steps: Steps = 100
+    n_target_classes: TargetClasses = 9
+
+    def plan(self, threat: Threat, *, classes: int, seed: int) -> AttackPlan:
+        loss, note = fit_to_classes(targeted_dlr, classes)
+        method = ApgdL1Method if threat.norm == "l1" else ApgdMethod
+        return AttackPlan(
+            tuple(
+                method(name=self.name, steps=self.steps, loss=loss, rank=rank, seed=seed, stream=1)
+                for rank in range(2, 2 + min(self.n_target_classes, classes - 1))
+            ),
+            unique_notes(note),
+        )
+
+
+@dataclass(eq=False)
+class _BestBatch(ActiveBatch):
+    """The image of the largest loss so far, with its gradient and loss."""
+
     best: Tensor
     best_gradient: Tensor
     best_loss: Tensor
-    last_loss: Tensor
-    step_size: Tensor
-    rises: Tensor
-    checked: Tensor
-    halved: Tensor
+
+    def keep_better(self, output: ModelOutput) -> None:
+        better = output.losses > self.best_loss
+        self.best = torch.where(column(better), self.iterate, self.best)
+        self.best_gradient = torch.where(column(better), output.gradient, self.best_gradient)
+        self.best_loss = torch.where(better, output.losses, self.best_loss)
+
+    def restart(self, rows: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
+        """Where to step from and along which gradient: the best image for ``rows``, else the iterate."""
+        back = column(rows)
+        return torch.where(back, self.best, self.iterate), torch.where(back, self.best_gradient, gradient)
 
 
 @dataclass(frozen=True)
-class ApgdMethod:
-    """Auto-PGD (Croce & Hein 2020, algorithm 1) with its own defaults: first step 2ε, α = 0.75, ρ = 0.75.
-
-    x⁽ᵏ⁺¹⁾ = Π(x⁽ᵏ⁾ + α(z − x⁽ᵏ⁾) + (1 − α)(x⁽ᵏ⁾ − x⁽ᵏ⁻¹⁾)), z = Π(x⁽ᵏ⁾ + η·d). At checkpoints the step η halves, and
-    the search returns to its best image, where fewer than ρ of the steps since the last one raised the loss, or
-    where the best loss did not move although η was not halved then. ``rank`` n ≥ 2 moves towards the class that is
-    n-th most likely on the clean image; None is untargeted.
-    """
+class _RankedMethod:
+    """What both forms share. ``rank`` n ≥ 2 raises the class that is n-th most likely; None is untargeted."""
 
     name: str
     steps: int = 100
@@ -54,6 +128,34 @@ class ApgdMethod:
     stream: int = 0
     keeps: Keeps = "first"
     stays_inside: bool = True
+
+    def targeted(self) -> Self | None:
+        """Ranks differ by their target class alone, so one of them is enough."""
+        return None if self.rank is not None and self.rank > 2 else replace(self, loss=targeted_loss(self.loss))
+
+
+@dataclass(eq=False)
+class ApgdBatch(_BestBatch):
+    """``previous`` is the image before ``iterate``; ``rises`` counts the steps since the last checkpoint that raised
+    the loss; ``checked`` is the best loss at that checkpoint and ``halved`` whether it halved the step size.
+    """
+
+    previous: Tensor
+    last_loss: Tensor
+    step_size: Tensor
+    rises: Tensor
+    checked: Tensor
+    halved: Tensor
+
+
+@dataclass(frozen=True)
+class ApgdMethod(_RankedMethod):
+    """Auto-PGD (Croce & Hein 2020, algorithm 1) with its own defaults: first step 2ε, α = 0.75, ρ = 0.75.
+
+    x⁽ᵏ⁺¹⁾ = Π(x⁽ᵏ⁾ + α(z − x⁽ᵏ⁾) + (1 − α)(x⁽ᵏ⁾ − x⁽ᵏ⁻¹⁾)), z = Π(x⁽ᵏ⁾ + η·d). At checkpoints the step size η halves,
+    and the search returns to its best image, where fewer than ρ of the steps since the last one raised the loss, or
+    where the best loss did not change although η was not halved then.
+    """
 
     @cached_property
     def _periods(self) -> tuple[int, ...]:
@@ -74,9 +176,8 @@ class ApgdMethod:
         moved = samples.images + column(samples.epsilon / size) * noise
         iterate = threat.project(moved, samples.images, samples.epsilon)
         unseen = torch.full_like(samples.epsilon, -torch.inf)
-        fields = initial_fields(samples, iterate=iterate, rank=self.rank)
         return ApgdBatch(
-            **fields,
+            **initial_fields(samples, iterate=iterate, rank=self.rank),
             previous=iterate,
             best=iterate,
             best_gradient=torch.zeros_like(iterate),
@@ -89,21 +190,17 @@ class ApgdMethod:
         )
 
     def advance(self, batch: ApgdBatch, output: ModelOutput, threat: Threat) -> ApgdBatch:
-        """Remember the best, adapt the step at a checkpoint, and move."""
-        better = output.losses > batch.best_loss
-        batch.best = torch.where(column(better), batch.iterate, batch.best)
-        batch.best_gradient = torch.where(column(better), output.gradient, batch.best_gradient)
-        batch.best_loss = torch.where(better, output.losses, batch.best_loss)
+        batch.keep_better(output)
         batch.rises = batch.rises + (output.losses > batch.last_loss)
         batch.last_loss = output.losses
-        here, gradient = self._adapt(batch, output)
+        start, gradient = self._adapt(batch, output)
         geometry, first = threat.geometry, column(batch.step == 0)
         step = column(batch.step_size) * geometry.steepest(gradient)
-        target = threat.project(here + step, batch.images, batch.epsilon)
-        drift = torch.where(first, 0.0, (1 - _MOMENTUM) * (here - batch.previous))
+        stepped = threat.project(start + step, batch.images, batch.epsilon)
+        drift = torch.where(first, 0.0, (1 - _MOMENTUM) * (start - batch.previous))
         share = torch.where(first, 1.0, _MOMENTUM)
-        batch.previous = here
-        batch.iterate = threat.project(here + share * (target - here) + drift, batch.images, batch.epsilon)
+        batch.previous = start
+        batch.iterate = threat.project(start + share * (stepped - start) + drift, batch.images, batch.epsilon)
         batch.step = batch.step + 1
         return batch
 
@@ -120,8 +217,115 @@ class ApgdMethod:
         batch.halved = torch.where(due, halve, batch.halved)
         batch.checked = torch.where(due, batch.best_loss, batch.checked)
         batch.rises = torch.where(due, 0, batch.rises)
-        back = column(halve)
-        return (
-            torch.where(back, batch.best, batch.iterate),
-            torch.where(back, batch.best_gradient, output.gradient),
+        return batch.restart(halve, output.gradient)
+
+
+_RADII = (3.0, 2.0, 1.0)  # in ε, one phase each
+_SHARES = (0.3, 0.3)  # of the steps for the first two phases
+_FIRST_SHARE = 0.2  # of the pixels that the first steps change
+_SPARSER = 1.5  # steps change so many times fewer pixels than the best image has changed
+_FEWER = 0.95  # below this share of the pixels changed before, the step is long again
+_SHORTEST = 0.1  # step, in radii
+
+
+@dataclass(eq=False)
+class ApgdL1Batch(_BestBatch):
+    """``phase`` and the step it ``began`` at; ``best`` is that of the phase. ``share`` is the share of pixels that a
+    step changes and ``changed`` the number that the best image had changed at the last checkpoint.
+    """
+
+    phase: Tensor
+    began: Tensor
+    step_size: Tensor
+    share: Tensor
+    changed: Tensor
+
+
+@dataclass(frozen=True)
+class ApgdL1Method(_RankedMethod):
+    """APGD for L1 (Croce & Hein 2021, *Mind the box*), algorithm 1 with the published schedule 3ε, 2ε, ε.
+
+    A step moves the share of pixels of the largest gradient, equally, and is projected onto the intersection of ball
+    and bounds. At checkpoints the share follows the sparsity of the best image; where that grew sparser the step is as
+    long as the radius again and restarts from there, else it is 1.5 times shorter.
+    """
+
+    stays_inside: bool = False  # the first two phases search outside the ball, where nothing counts
+
+    @cached_property
+    def _ends(self) -> tuple[int, ...]:
+        """The steps at which the phases end."""
+        first, second = (min(math.ceil(share * self.steps), self.steps) for share in _SHARES)
+        return (first, min(first + second, self.steps), self.steps)
+
+    def begin(self, samples: Samples, threat: Threat) -> ApgdL1Batch:
+        """Gaussian noise, projected into three times the ball."""
+        images = samples.images
+        noise = draws.normal(samples.ids, self.seed, 0xA1, self.stream, self.rank or 0, size=images[0].numel())
+        moved = images + noise.to(images).reshape(images.shape)
+        iterate = threat.project(moved, images, _RADII[0] * samples.epsilon)
+        return ApgdL1Batch(
+            **initial_fields(samples, iterate=iterate, rank=self.rank),
+            phase=torch.zeros_like(samples.index),
+            began=torch.zeros_like(samples.index),
+            best=iterate,
+            best_gradient=torch.zeros_like(iterate),
+            best_loss=torch.full_like(samples.epsilon, -torch.inf),
+            step_size=_RADII[0] * samples.epsilon,
+            share=torch.full_like(samples.epsilon, _FIRST_SHARE),
+            changed=torch.full_like(samples.epsilon, images[0].numel()),
         )
+
+    def advance(self, batch: ApgdL1Batch, output: ModelOutput, threat: Threat) -> ApgdL1Batch:
+        """Begin the next phase from the best image where one has ended, else adapt and step."""
+        batch.keep_better(output)
+        ends = torch.tensor(self._ends, device=batch.step.device)
+        radius = batch.epsilon * torch.tensor(_RADII, device=batch.epsilon.device)[batch.phase]
+        over = (batch.step == ends[batch.phase]) & (batch.phase < len(_RADII) - 1)
+        start, gradient = self._adapt(batch, output, radius, ends, due=~over)
+        moved = start + column(batch.step_size) * _sparse(gradient, batch.share)
+        batch.phase = batch.phase + over
+        smaller = batch.epsilon * torch.tensor(_RADII, device=batch.epsilon.device)[batch.phase]
+        moved = torch.where(column(over), batch.best, moved)
+        batch.iterate = threat.project(moved, batch.images, smaller)
+        if bool(over.any()):
+            pixels = batch.images[0].numel()
+            changed = _count_changed(batch.iterate, batch.images)
+            batch.began = torch.where(over, batch.step, batch.began)
+            batch.best_loss = torch.where(over, -torch.inf, batch.best_loss)
+            batch.step_size = torch.where(over, smaller, batch.step_size)
+            batch.share = torch.where(over, changed / pixels / _SPARSER, batch.share)
+            batch.changed = torch.where(over, changed, batch.changed)
+        batch.step = batch.step + ~over  # the first image of a phase is evaluated, but is no step
+        return batch
+
+    def _adapt(
+        self, batch: ApgdL1Batch, output: ModelOutput, radius: Tensor, ends: Tensor, *, due: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """At a checkpoint: the share of pixels, the step size, where to step from and along which gradient."""
+        starts = torch.cat([ends.new_zeros(1), ends[:-1]])
+        period = (0.04 * (ends - starts)).long().clamp_min(1)[batch.phase]
+        taken = batch.step - batch.began
+        due = due & (taken > 0) & (taken % period == 0)
+        changed = _count_changed(batch.best, batch.images)
+        sparser = due & (changed < _FEWER * batch.changed)
+        shorter = torch.maximum(batch.step_size / _SPARSER, _SHORTEST * radius)
+        batch.step_size = torch.where(due, torch.where(sparser, radius, shorter), batch.step_size)
+        batch.share = torch.where(due, changed / batch.images[0].numel() / _SPARSER, batch.share)
+        batch.changed = torch.where(due, changed, batch.changed)
+        return batch.restart(sparser, output.gradient)
+
+
+def _count_changed(images: Tensor, originals: Tensor) -> Tensor:
+    """Pixels that differ, float (B,)."""
+    return (images != originals).flatten(1).sum(dim=1).to(originals)
+
+
+def _sparse(gradient: Tensor, share: Tensor) -> Tensor:
+    """The signs of the largest ``share`` (B,) of each gradient, at least one, scaled to L1 norm 1."""
+    magnitude = gradient.flatten(1).abs()
+    pixels = magnitude.shape[1]
+    place = ((1 - share) * pixels).long().clamp(0, pixels - 1)
+    threshold = magnitude.sort(dim=1).values.gather(1, place[:, None])
+    signs = torch.where(magnitude >= threshold, gradient.flatten(1).sign(), 0.0)
+    return (signs / signs.abs().sum(dim=1, keepdim=True).clamp_min(1.0)).reshape(gradient.shape)

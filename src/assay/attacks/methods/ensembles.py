@@ -1,146 +1,106 @@
-"""The parameter-free attacks and their ensemble, with the budgets AutoAttack was published with."""
+"""The ensembles: AutoAttack with its published budgets, and the same algorithms under an adaptive budget."""
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 from pydantic import Field
 
-from assay.attacks.losses import find_loss, fit_to_classes, targeted_dlr
-from assay.attacks.methods.apgd import ApgdMethod
-from assay.attacks.methods.apgd_l1 import ApgdL1Method
-from assay.attacks.methods.fab import FabMethod
-from assay.attacks.methods.minimum_norm import MinimumNormMethod
-from assay.attacks.methods.square import SquareLpMethod, SquareMethod
-from assay.attacks.options import AttackOptions, AttackPlan, LossName, notes
+from assay.attacks.methods.apgd import APGD, APGDT
+from assay.attacks.methods.fab import FAB
+from assay.attacks.methods.square import Square
+from assay.attacks.options import AttackOptions, AttackPlan, Queries, Steps, TargetClasses, register, unique_notes
 from assay.attacks.threat import Threat
 
-_L1_RESTARTS, _L1_TARGETS = 5, 5  # of the published ensemble
+_L1_RESTARTS, _L1_TARGET_CLASSES = 5, 5  # of the published ensemble
 
 
-class APGD(AttackOptions):
-    """Auto-PGD on the cross-entropy, untargeted (Croce & Hein 2020)."""
-
-    name: ClassVar[str] = "apgd-ce"
-    steps: int = Field(default=100, ge=1)
-    restarts: int = Field(default=1, ge=1)
-    loss: LossName = "ce"
-
-    def plan(self, threat: Threat, *, classes: int, seed: int) -> AttackPlan:
-        """One method a restart."""
-        loss, note = fit_to_classes(find_loss(self.loss), classes)
-        method = ApgdL1Method if threat.norm == "l1" else ApgdMethod
-        return AttackPlan(
-            tuple(
-                method(name=self.name, steps=self.steps, loss=loss, seed=seed, stream=restart)
-                for restart in range(self.restarts)
-            ),
-            notes(note),
-        )
-
-
-class APGDT(AttackOptions):
-    """Auto-PGD on the targeted difference of logits ratio, towards each of the likeliest wrong classes in turn."""
-
-    name: ClassVar[str] = "apgd-t"
-    steps: int = Field(default=100, ge=1)
-    n_target_classes: int = Field(default=9, ge=1)
-
-    def plan(self, threat: Threat, *, classes: int, seed: int) -> AttackPlan:
-        """One method a target."""
-        loss, note = fit_to_classes(targeted_dlr, classes)
-        method = ApgdL1Method if threat.norm == "l1" else ApgdMethod
-        return AttackPlan(
-            tuple(
-                method(name=self.name, steps=self.steps, loss=loss, rank=rank, seed=seed, stream=1)
-                for rank in range(2, 2 + min(self.n_target_classes, classes - 1))
-            ),
-            notes(note),
-        )
-
-
-class FAB(AttackOptions):
-    """The targeted FAB attack, towards each of the likeliest wrong classes in turn (Croce & Hein 2020)."""
-
-    name: ClassVar[str] = "fab-t"
-    steps: int = Field(default=100, ge=1)
-    n_target_classes: int = Field(default=9, ge=1)
-
-    def plan(self, threat: Threat, *, classes: int, seed: int) -> AttackPlan:
-        """One method a target."""
-        ranks = range(2, 2 + min(self.n_target_classes, classes - 1))
-        return AttackPlan(tuple(FabMethod(name=self.name, steps=self.steps, rank=rank) for rank in ranks))
-
-
-class Square(AttackOptions):
-    """The black-box Square Attack: random search without gradients (Andriushchenko et al. 2020)."""
-
-    name: ClassVar[str] = "square"
-    queries: int = Field(default=5000, ge=1)
-    restarts: int = Field(default=1, ge=1)
-
-    def plan(self, threat: Threat, *, classes: int, seed: int) -> AttackPlan:
-        """One method a restart."""
-        restarts = range(self.restarts)
-        method = SquareMethod if threat.norm == "linf" else SquareLpMethod
-        return AttackPlan(tuple(method(steps=self.queries - 1, seed=seed, stream=restart) for restart in restarts))
-
-    def describe(self, threat: Threat) -> tuple[int, float | None, int]:
-        """(queries, no step size, restarts)."""
-        return (self.queries, None, self.restarts)
-
-
+@register
 class StandardAttack(AttackOptions):
-    """The AutoAttack ensemble: APGD-CE, APGD-T, FAB-T and Square, each on what withstood the ones before.
+    """AutoAttack: APGD-CE, APGD-T, FAB-T and Square, each on the samples that are still correct after the others.
 
-    Croce & Hein 2020, with the published budgets: 100 steps, twice 100 towards each of 9 targets, 5,000 queries.
-    Under L1 (Croce & Hein 2021) APGD-CE runs from five starts and APGD-T towards five targets.
+    The published budgets are the defaults. Under L1, APGD-CE has five restarts and APGD-T five target classes.
+
+    Attributes:
+        steps: of each gradient attack, at least 1.
+        n_target_classes: of APGD-T and FAB-T, at least 1.
+        queries: of the Square Attack, at least 1.
+
+    Example:
+        >>> import assay
+        >>> data = assay.load_dataset("digits", limit=16)
+        >>> model = assay.load_model("mlp", classes=10, image_shape=data.shape)
+        >>> options = assay.StandardAttack(steps=2, n_target_classes=1, queries=2)
+        >>> assay.attack(model, data.images / 255, data.labels, attack=options, epsilon=0.1).methods
+        ('apgd-ce', 'apgd-t', 'fab-t', 'square')
+
+    Reference:
+        Croce & Hein 2020, arXiv:2003.01690; under L1 Croce & Hein 2021, arXiv:2103.01208.
     """
 
     name: ClassVar[str] = "standard"
-    steps: int = Field(default=100, ge=1)
-    n_target_classes: int = Field(default=9, ge=1)
-    queries: int = Field(default=5000, ge=1)
+    steps: Steps = 100
+    n_target_classes: TargetClasses = 9
+    queries: Queries = 5000
 
     def plan(self, threat: Threat, *, classes: int, seed: int) -> AttackPlan:
-        """The four, in the published order."""
+        l1 = threat.norm == "l1"
         members = (
-            APGD(steps=self.steps, restarts=_L1_RESTARTS if threat.norm == "l1" else 1),
+            APGD(steps=self.steps, restarts=_L1_RESTARTS if l1 else 1),
             APGDT(
                 steps=self.steps,
-                n_target_classes=min(self.n_target_classes, _L1_TARGETS)
-                if threat.norm == "l1"
-                else self.n_target_classes,
+                n_target_classes=min(self.n_target_classes, _L1_TARGET_CLASSES) if l1 else self.n_target_classes,
             ),
             FAB(steps=self.steps, n_target_classes=self.n_target_classes),
             Square(queries=self.queries),
         )
         plans = [member.plan(threat, classes=classes, seed=seed) for member in members]
-        said = notes(*(note for plan in plans for note in plan.notes))
-        return AttackPlan(tuple(method for plan in plans for method in plan.methods), said)
+        return AttackPlan(
+            tuple(method for plan in plans for method in plan.methods),
+            unique_notes(*(note for plan in plans for note in plan.notes)),
+        )
 
 
+@register
 class AdaptiveAttack(AttackOptions):
-    """The algorithms of :class:`StandardAttack` under a budget that goes where samples still break.
+    """The algorithms of AutoAttack under a budget that goes where samples still break.
 
-    One round of each always runs on all that stand: APGD-CE, APGD-T and FAB-T towards the likeliest wrong class, and a
-    short Square search, which alone sees through masked gradients. The other targets follow, then the long Square
-    search; each attacks the samples nearest to the boundary first, and all end when
-    :class:`assay.attacks.early_stopping.EarlyStoppingByYield` says so: when one more method is expected, with 95 %
-    confidence, to break at most ``tolerance`` of all samples. A search inside the ball leaves a sample when
-    :class:`assay.attacks.early_stopping.EarlyStoppingByProgress` says that it will not reach the boundary in time.
+    One round of each runs on all that are still correct: APGD-CE, APGD-T and FAB-T towards the most likely wrong class,
+    and a short Square search, which alone needs no gradients. The other target classes follow, then the long Square
+    search; each attacks the samples nearest to the boundary first. They end early when one more method is expected,
+    with 95 % confidence, to break at most ``tolerance`` of all samples
+    (:class:`assay.attacks.early_stopping.EarlyStoppingByYield`). A search inside the ball leaves a sample that it will
+    not bring to the boundary in time (:class:`assay.attacks.early_stopping.EarlyStoppingByProgress`).
+
+    Attributes:
+        steps: of APGD-CE and APGD-T, at least 1.
+        n_target_classes: of APGD-T, at least 1.
+        boundary_steps: of FAB-T, at least 1.
+        queries: of the long Square search, at least 1.
+        short_queries: of the short one, at least 1.
+        tolerance: share of all samples that may be missed, between 0 and 1.
+
+    Example:
+        >>> import assay
+        >>> data = assay.load_dataset("digits", limit=16)
+        >>> model = assay.load_model("mlp", classes=10, image_shape=data.shape)
+        >>> options = assay.AdaptiveAttack(steps=2, queries=2, short_queries=2, boundary_steps=2)
+        >>> assay.attack(model, data.images / 255, data.labels, attack=options, epsilon=0.1).methods[:2]
+        ('apgd-ce', 'apgd-t')
+
+    Reference:
+        Croce & Hein 2020, arXiv:2003.01690, for the algorithms.
     """
 
     name: ClassVar[str] = "adaptive"
-    steps: int = Field(default=100, ge=1)
-    n_target_classes: int = Field(default=9, ge=1)
-    boundary_steps: int = Field(default=30, ge=1)
-    queries: int = Field(default=5000, ge=1)
-    short_queries: int = Field(default=300, ge=1)
-    tolerance: float = Field(default=0.002, gt=0, lt=1)
+    steps: Steps = 100
+    n_target_classes: TargetClasses = 9
+    boundary_steps: Annotated[int, Field(ge=1, description="steps of FAB-T")] = 30
+    queries: Queries = 5000
+    short_queries: Annotated[int, Field(ge=1, description="forward passes of the first, short Square search")] = 300
+    tolerance: Annotated[float, Field(gt=0, lt=1, description="share of all samples that may be missed")] = 0.002
 
     def plan(self, threat: Threat, *, classes: int, seed: int) -> AttackPlan:
-        """One round of each, then the rest while it is worthwhile."""
         untargeted = APGD(steps=self.steps).plan(threat, classes=classes, seed=seed)
         targeted = APGDT(steps=self.steps, n_target_classes=self.n_target_classes).plan(
             threat, classes=classes, seed=seed
@@ -151,19 +111,8 @@ class AdaptiveAttack(AttackOptions):
         first = (*untargeted.methods, targeted.methods[0], *short.methods, *boundary.methods)
         return AttackPlan(
             (*first, *targeted.methods[1:], *long.methods),
-            notes(*untargeted.notes, *targeted.notes),
+            unique_notes(*untargeted.notes, *targeted.notes),
             tolerance=self.tolerance,
             optional_from=len(first),
             early_stopping=True,
         )
-
-
-class MinimumNorm(AttackOptions):
-    """The nearest adversarial image of each sample: the whole curve in one run (FMN, Pintor et al. 2021)."""
-
-    name: ClassVar[str] = "min-norm"
-    steps: int = Field(default=60, ge=1)
-
-    def plan(self, threat: Threat, *, classes: int, seed: int) -> AttackPlan:
-        """One method."""
-        return AttackPlan((MinimumNormMethod(steps=self.steps),))

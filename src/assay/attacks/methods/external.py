@@ -1,18 +1,18 @@
-"""Other people's attacks, run through this engine and judged by its rules."""
+"""Attacks of other libraries, verified by this engine; and transfer attacks from a second model."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar, Self
 
-from pydantic import ConfigDict
+from pydantic import ConfigDict, Field
 from torch import Tensor
 
 from assay.attacks.batch import ActiveBatch, Keeps, ModelOutput, Samples, initial_fields
 from assay.attacks.losses import AttackLoss, cross_entropy
 from assay.attacks.methods.gradient import GradientMethod
-from assay.attacks.options import AttackOptions, AttackPlan
+from assay.attacks.options import AttackOptions, AttackPlan, Steps, register
 from assay.attacks.threat import Threat
 from assay.errors import ModelError
 
@@ -21,7 +21,7 @@ Perturb = Callable[[Tensor, Tensor], Tensor]  # images (B, C, H, W) and labels (
 
 @dataclass(frozen=True)
 class ExternalMethod:
-    """A foreign attack as a method of one answer: it proposes, the engine checks box and ball and asks the model."""
+    """The attack of another library as a method of no steps: it proposes, the engine checks and verifies."""
 
     perturb: Perturb
     name: str = "external"
@@ -30,8 +30,10 @@ class ExternalMethod:
     keeps: Keeps = "first"
     stays_inside: bool = True
 
+    def targeted(self) -> Self:
+        return self
+
     def begin(self, samples: Samples, threat: Threat) -> ActiveBatch:
-        """What the foreign attack makes of the images."""
         iterate = self.perturb(samples.images.clone(), samples.labels.clone())
         if not isinstance(iterate, Tensor) or iterate.shape != samples.images.shape:
             got = tuple(iterate.shape) if isinstance(iterate, Tensor) else type(iterate).__name__
@@ -40,16 +42,15 @@ class ExternalMethod:
         return ActiveBatch(**initial_fields(samples, iterate=moved, gradient=False))
 
     def advance(self, batch: ActiveBatch, output: ModelOutput, threat: Threat) -> ActiveBatch:
-        """There is no second answer."""
         raise AssertionError("a method of no steps is never advanced")
 
 
 class External(AttackOptions):
-    """Any callable ``(images, labels) -> images``, in the manner of torchattacks.
+    """Any callable ``(images, labels) -> images``, such as an attack of torchattacks or Foolbox.
 
-    ``External(perturb=torchattacks.PGD(model, eps=8 / 255), label="their pgd")``. A Foolbox attack needs one line:
+    ``External(perturb=torchattacks.PGD(model, eps=8 / 255), label="torchattacks pgd")``, or with Foolbox
     ``External(perturb=lambda x, y: linf(fb_model, x, y, epsilons=8 / 255)[1])``. It is called with the samples that are
-    right before the attack; candidates outside the ball are counted and do not count.
+    correct before the attack. Images outside the ball do not count, and their number is in the result.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
@@ -58,23 +59,29 @@ class External(AttackOptions):
     label: str = "external"
 
     def plan(self, threat: Threat, *, classes: int, seed: int) -> AttackPlan:
-        """One method."""
         return AttackPlan((ExternalMethod(self.perturb, name=self.label),))
 
 
+@register
 class Transfer(AttackOptions):
-    """MI-FGSM on a second model, judged by the first: how well an attacker does who has only a relative of the model.
+    """Transfer attack: MI-FGSM on a second model, verified on the first.
 
-    Give the second model as ``source`` of :func:`assay.attacks.engine.attack` (Dong et al. 2018). Every sample takes
-    every step: an image that barely fools the source rarely fools anyone else.
+    Give the second model as ``source`` of :func:`assay.attack`. Every sample takes every step: an image that barely
+    fools the source rarely fools another model.
+
+    Attributes:
+        steps: gradient steps on the source, at least 1.
+        momentum: decay factor of the accumulated gradient.
+
+    Reference:
+        Dong et al. 2018, arXiv:1710.06081.
     """
 
     name: ClassVar[str] = "transfer"
-    steps: int = 10
-    momentum: float = 1.0
+    steps: Steps = 10
+    momentum: Annotated[float, Field(ge=0, description="decay factor of the accumulated gradient")] = 1.0
 
     def plan(self, threat: Threat, *, classes: int, seed: int) -> AttackPlan:
-        """One method."""
         relative = min(1.0, 1.25 / self.steps)
         method = GradientMethod(
             name=self.name, steps=self.steps, relative_step=relative, momentum=self.momentum, keeps="last", seed=seed

@@ -1,9 +1,10 @@
-"""FGSM, PGD and its relatives: repeated steps along the steepest direction of a loss."""
+"""FGSM, PGD and signed steps: repeated steps along the steepest direction of a loss; and random noise beside them."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import ClassVar
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Annotated, ClassVar, Self
 
 import torch
 from pydantic import Field
@@ -11,15 +12,156 @@ from torch import Tensor
 
 from assay.attacks import draws
 from assay.attacks.batch import ActiveBatch, Keeps, ModelOutput, Samples, initial_fields
-from assay.attacks.losses import AttackLoss, cross_entropy, find_loss, fit_to_classes
-from assay.attacks.methods.transforms import Search, TransformsMethod
-from assay.attacks.options import AttackOptions, AttackPlan, LossName, notes
+from assay.attacks.losses import AttackLoss, cross_entropy, find_loss, fit_to_classes, targeted_loss
+from assay.attacks.options import AttackOptions, AttackPlan, Loss, Restarts, Steps, register, unique_notes
 from assay.attacks.threat import Threat, column
+
+
+@register
+class FGSM(AttackOptions):
+    """Fast gradient sign method (FGSM): one step of size ε along the sign of the gradient.
+
+    Under L2 and L1 the step goes along the steepest direction of that norm.
+
+    Attributes:
+        loss: what to maximise: ce, margin, dlr or probability-margin.
+
+    Example:
+        >>> import assay
+        >>> data = assay.load_dataset("digits", limit=64)
+        >>> model = assay.load_model("mlp", classes=10, image_shape=data.shape)
+        >>> result = assay.attack(model, data.images / 255, data.labels, attack=assay.FGSM(), epsilon=0.1)
+        >>> bool((result.steps[result.broken] == 1).all())
+        True
+
+    Reference:
+        Goodfellow et al. 2015, arXiv:1412.6572.
+    """
+
+    name: ClassVar[str] = "fgsm"
+    loss: Loss = "ce"
+
+    def plan(self, threat: Threat, *, classes: int, seed: int) -> AttackPlan:
+        loss, note = fit_to_classes(find_loss(self.loss), classes)
+        return AttackPlan((GradientMethod(name=self.name, steps=1, loss=loss, seed=seed),), unique_notes(note))
+
+    def describe(self, threat: Threat) -> tuple[int, float | None, int]:
+        return (1, threat.epsilon, 1)
+
+
+@register
+class PGD(AttackOptions):
+    """Projected gradient descent (PGD): gradient steps from a random point of the ball.
+
+    Attributes:
+        steps: gradient steps of one run, at least 1.
+        step_size: in the norm of the threat; None is 2.5·ε/steps, at most ε.
+        restarts: runs from different random starts, at least 1.
+        random_start: whether to start from a random point of the ball, or from the image itself.
+        momentum: decay factor of the accumulated gradient; 0 is plain PGD, 1 MI-FGSM.
+        loss: what to maximise: ce, margin, dlr or probability-margin.
+
+    Example:
+        >>> import assay
+        >>> data = assay.load_dataset("digits", limit=64)
+        >>> model = assay.load_model("mlp", classes=10, image_shape=data.shape)
+        >>> options = assay.PGD(steps=20, restarts=2)
+        >>> measured = assay.measure_robust_accuracy(model, data, attack=options, epsilon=0.1)
+        >>> measured.record.steps, measured.record.restarts
+        (20, 2)
+
+    Reference:
+        Madry et al. 2018, arXiv:1706.06083, eq. 2; with momentum Dong et al. 2018, arXiv:1710.06081.
+    """
+
+    name: ClassVar[str] = "pgd"
+    steps: Steps = 10
+    step_size: Annotated[float | None, Field(gt=0, description="length of a step; none is 2.5·ε/steps")] = None
+    restarts: Restarts = 1
+    random_start: Annotated[bool, Field(description="start from a random point of the ball")] = True
+    momentum: Annotated[float, Field(ge=0, description="decay factor of the accumulated gradient")] = 0.0
+    loss: Loss = "ce"
+
+    def plan(self, threat: Threat, *, classes: int, seed: int) -> AttackPlan:
+        loss, note = fit_to_classes(find_loss(self.loss), classes)
+        methods = tuple(
+            GradientMethod(
+                name=self.name,
+                steps=self.steps,
+                step_size=self.step_size,
+                relative_step=min(1.0, 2.5 / self.steps),
+                loss=loss,
+                random_start=self.random_start,
+                momentum=self.momentum,
+                seed=seed,
+                stream=restart,
+            )
+            for restart in range(self.restarts)
+        )
+        return AttackPlan(methods, unique_notes(note))
+
+    def describe(self, threat: Threat) -> tuple[int, float | None, int]:
+        step_size = self.step_size or min(threat.epsilon, 2.5 * threat.epsilon / self.steps)
+        return (self.steps, step_size, self.restarts)
+
+    def without_effect(self) -> Mapping[str, str]:
+        return {} if self.random_start else {"restarts": "random_start=true"}
+
+
+@register
+class SignedSteps(AttackOptions):
+    """Iterated gradient sign without projection: x ← x + ε·sign ∇ₓℓ, where ε is the size of a step.
+
+    Every sample takes every step, so that the mean loss after each is over all samples. The last image is clipped to
+    the pixel bounds before it is verified.
+
+    Attributes:
+        steps: at least 1.
+
+    Example:
+        >>> import assay
+        >>> data = assay.load_dataset("digits", limit=64)
+        >>> model = assay.load_model("mlp", classes=10, image_shape=data.shape)
+        >>> record = assay.measure_robust_accuracy(model, data, attack=assay.SignedSteps(), epsilon=2 / 255).record
+        >>> len(record.loss_per_step)
+        6
+
+    Reference:
+        Goodfellow et al. 2015, arXiv:1412.6572, repeated.
+    """
+
+    name: ClassVar[str] = "signed-steps"
+    constrained: ClassVar[bool] = False
+    steps: Steps = 5
+
+    def plan(self, threat: Threat, *, classes: int, seed: int) -> AttackPlan:
+        return AttackPlan((GradientMethod(name=self.name, steps=self.steps, keeps="last", seed=seed),))
+
+    def describe(self, threat: Threat) -> tuple[int, float | None, int]:
+        return (self.steps, threat.epsilon, 1)
+
+
+@register
+class Noise(AttackOptions):
+    """Random points of the ball, half inside and half on its border: the baseline that every attack must beat.
+
+    Attributes:
+        draws: random points for each sample, at least 1.
+    """
+
+    name: ClassVar[str] = "noise"
+    draws: Annotated[int, Field(ge=1, description="random points for each sample")] = 20
+
+    def plan(self, threat: Threat, *, classes: int, seed: int) -> AttackPlan:
+        return AttackPlan((NoiseMethod(steps=self.draws - 1, seed=seed),))
+
+    def describe(self, threat: Threat) -> tuple[int, float | None, int]:
+        return (self.draws, None, 1)
 
 
 @dataclass(eq=False)
 class StepBatch(ActiveBatch):
-    """Lanes with the running ``velocity`` (B, C, H, W) and a fingerprint of each image ``visited``, (B, steps + 1)."""
+    """``velocity`` (B, C, H, W) is the accumulated gradient, ``visited`` (B, steps + 1) a hash of each iterate."""
 
     velocity: Tensor
     visited: Tensor
@@ -27,15 +169,15 @@ class StepBatch(ActiveBatch):
 
 @dataclass(frozen=True)
 class GradientMethod:
-    """x ← Π(x + α·argmax_{‖d‖=1} ⟨v, d⟩), v ← μ·v + g/‖g‖₁, ``steps`` times; Π projects into ball and box.
+    """x ← Π(x + α·argmax_{‖d‖=1} ⟨v, d⟩), v ← μ·v + g/‖g‖₁, ``steps`` times; Π projects into ball and bounds.
 
     α is ``step_size``, a length in the threat's norm, or ``relative_step`` of each sample's ε. ``momentum`` μ = 0 is
     plain PGD (Madry et al. 2018), one step of size ε from the image itself FGSM (Goodfellow et al. 2015), μ = 1
-    MI-FGSM (Dong et al. 2018). ``stream`` sets restarts apart. With ``keeps="last"`` and an unconstrained threat
-    nothing is projected: the textbook's signed steps.
+    MI-FGSM (Dong et al. 2018). ``stream`` distinguishes restarts. With ``keeps="last"`` and an unconstrained threat
+    nothing is projected: signed steps.
 
-    Plain steps of one size are a function of the image alone, so a row that comes back to an image it has visited will
-    go round for ever: it is done.
+    Plain steps of one size are a function of the image alone, so a row that returns to an image it has visited would
+    repeat the cycle for ever: it is done.
     """
 
     name: str
@@ -50,8 +192,10 @@ class GradientMethod:
     seed: int = 0
     stream: int = 0
 
+    def targeted(self) -> Self:
+        return replace(self, loss=targeted_loss(self.loss))
+
     def begin(self, samples: Samples, threat: Threat) -> StepBatch:
-        """Each sample's first image."""
         iterate = samples.images
         if self.random_start:
             delta = threat.geometry.sample(samples.ids, self.seed, self.stream, like=samples.images)
@@ -64,7 +208,6 @@ class GradientMethod:
         return StepBatch(**fields, velocity=samples.images.new_zeros(shape), visited=visited)
 
     def advance(self, batch: StepBatch, output: ModelOutput, threat: Threat) -> StepBatch:
-        """The next image."""
         batch.step = batch.step + 1
         direction = output.gradient
         if self.momentum:
@@ -86,7 +229,7 @@ class GradientMethod:
 
 
 def fingerprints(images: Tensor) -> Tensor:
-    """int64 (B,): a hash of every bit of each image; 0 is left to images not yet visited."""
+    """int64 (B,): a hash of every bit of each image; 0 marks an empty place."""
     words = images.float().flatten(1).contiguous().view(torch.int32).long()
     weights = draws.bits(torch.zeros(1, dtype=torch.int64, device=images.device), 0xF1, size=words.shape[1]) | 1
     marks = (words * weights).sum(dim=1)
@@ -95,10 +238,7 @@ def fingerprints(images: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class NoiseMethod:
-    """Random points instead of gradients: uniform in the ball for the first half of the draws, then on its border.
-
-    The floor that every attack must beat: a model that noise breaks needs no adversary.
-    """
+    """Random points instead of gradients: uniform in the ball for the first half of the draws, then on its border."""
 
     name: str = "noise"
     steps: int = 10
@@ -107,12 +247,13 @@ class NoiseMethod:
     stays_inside: bool = True
     seed: int = 0
 
+    def targeted(self) -> Self:
+        return self
+
     def begin(self, samples: Samples, threat: Threat) -> ActiveBatch:
-        """Each sample's first image."""
         return self._draw(ActiveBatch(**initial_fields(samples, iterate=samples.images, gradient=False)), threat)
 
     def advance(self, batch: ActiveBatch, output: ModelOutput, threat: Threat) -> ActiveBatch:
-        """The next image."""
         batch.step = batch.step + 1
         return self._draw(batch, threat)
 
@@ -123,119 +264,3 @@ class NoiseMethod:
         delta = torch.where(on_border, threat.geometry.steepest(delta), delta)
         batch.iterate = threat.project(batch.images + column(batch.epsilon) * delta, batch.images, batch.epsilon)
         return batch
-
-
-class FGSM(AttackOptions):
-    """One step of size ε along the sign of the gradient, from the image itself (Goodfellow et al. 2015)."""
-
-    name: ClassVar[str] = "fgsm"
-    loss: LossName = "ce"
-
-    def plan(self, threat: Threat, *, classes: int, seed: int) -> AttackPlan:
-        """One method a restart."""
-        loss, note = fit_to_classes(find_loss(self.loss), classes)
-        method = GradientMethod(name=self.name, steps=1, loss=loss, seed=seed)
-        return AttackPlan((method,), notes(note))
-
-    def describe(self, threat: Threat) -> tuple[int, float | None, int]:
-        """(steps, step size, restarts)."""
-        return (1, threat.epsilon, 1)
-
-
-class PGD(AttackOptions):
-    """Projected gradient steps from a random point of the ball (Madry et al. 2018).
-
-    ``step_size`` None means 2.5·ε/steps, at most ε. ``momentum`` 1 is MI-FGSM (Dong et al. 2018).
-    """
-
-    name: ClassVar[str] = "pgd"
-    steps: int = Field(default=10, ge=1)
-    step_size: float | None = Field(default=None, gt=0)
-    restarts: int = Field(default=1, ge=1)
-    random_start: bool = True
-    momentum: float = Field(default=0.0, ge=0)
-    loss: LossName = "ce"
-
-    def plan(self, threat: Threat, *, classes: int, seed: int) -> AttackPlan:
-        """One method a restart."""
-        loss, note = fit_to_classes(find_loss(self.loss), classes)
-        methods = tuple(
-            GradientMethod(
-                name=self.name,
-                steps=self.steps,
-                step_size=self.step_size,
-                relative_step=min(1.0, 2.5 / self.steps),
-                loss=loss,
-                random_start=self.random_start,
-                momentum=self.momentum,
-                seed=seed,
-                stream=restart,
-            )
-            for restart in range(self.restarts)
-        )
-        return AttackPlan(methods, notes(note))
-
-    def describe(self, threat: Threat) -> tuple[int, float | None, int]:
-        """(steps, step size, restarts)."""
-        step_size = self.step_size or min(threat.epsilon, 2.5 * threat.epsilon / self.steps)
-        return (self.steps, step_size, self.restarts)
-
-
-class SignedSteps(AttackOptions):
-    """x ← x + ε·sign ∇ₓℓ, ``steps`` times, no projection: the textbook exercise. ε is the size of a step.
-
-    Every sample takes every step, so that the mean loss after each is over all of them. The last image is clipped to
-    the box before it is judged.
-    """
-
-    name: ClassVar[str] = "signed-steps"
-    constrained: ClassVar[bool] = False
-    steps: int = Field(default=5, ge=1)
-
-    def plan(self, threat: Threat, *, classes: int, seed: int) -> AttackPlan:
-        """One method a restart."""
-        method = GradientMethod(name=self.name, steps=self.steps, keeps="last", seed=seed)
-        return AttackPlan((method,))
-
-    def describe(self, threat: Threat) -> tuple[int, float | None, int]:
-        """(steps, step size, restarts)."""
-        return (self.steps, threat.epsilon, 1)
-
-
-class Noise(AttackOptions):
-    """Random points of the ball, half inside and half on its border: the floor that every attack must beat."""
-
-    name: ClassVar[str] = "noise"
-    draws: int = Field(default=20, ge=1)
-
-    def plan(self, threat: Threat, *, classes: int, seed: int) -> AttackPlan:
-        """One method a restart."""
-        return AttackPlan((NoiseMethod(steps=self.draws - 1, seed=seed),))
-
-    def describe(self, threat: Threat) -> tuple[int, float | None, int]:
-        """(steps, step size, restarts)."""
-        return (self.draws, None, 1)
-
-
-class Transforms(AttackOptions):
-    """The worst of the twelve image operations at strengths that a person sees through; ε does not apply.
-
-    ``grid`` tries every operation at every strength, ``random`` as many as ``draws`` says, ``greedy`` composes
-    ``depth`` operations, each the worst after those before it.
-    """
-
-    name: ClassVar[str] = "transforms"
-    constrained: ClassVar[bool] = False
-    search: Search = "grid"
-    draws: int = Field(default=40, ge=1)
-    depth: int = Field(default=2, ge=1, le=4)
-
-    def plan(self, threat: Threat, *, classes: int, seed: int) -> AttackPlan:
-        """One method."""
-        depth = self.depth if self.search == "greedy" else 1
-        return AttackPlan((TransformsMethod(search=self.search, draws=self.draws, depth=depth, seed=seed),))
-
-    def describe(self, threat: Threat) -> tuple[int, float | None, int]:
-        """(pictures tried, no step size, one run)."""
-        depth = self.depth if self.search == "greedy" else 1
-        return (TransformsMethod(search=self.search, draws=self.draws, depth=depth).steps + 1, None, 1)

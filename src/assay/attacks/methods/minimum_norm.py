@@ -4,21 +4,52 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor
 
 from assay.attacks.batch import ActiveBatch, Keeps, ModelOutput, Samples, initial_fields, succeeds
-from assay.attacks.losses import AttackLoss, margin
+from assay.attacks.losses import AttackLoss, margin, targeted_loss
+from assay.attacks.options import AttackOptions, AttackPlan, Steps, register
 from assay.attacks.threat import Threat, column
 
-_OVERSHOOT = 1.02  # beyond the boundary as the linearisation sees it
-_FIRST_GAMMA, _LAST_GAMMA = 0.05, 1e-3  # how fast the radius moves
+_OVERSHOOT = 1.02  # beyond the boundary of the linearised model
+_FIRST_GAMMA, _LAST_GAMMA = 0.05, 1e-3  # how fast the radius changes
+
+
+@register
+class MinimumNorm(AttackOptions):
+    """Fast minimum-norm attack (FMN): the nearest adversarial image of each sample, whatever its distance.
+
+    Distances beyond ε are found and reported as well; only those within ε count as broken.
+
+    Attributes:
+        steps: gradient steps, at least 1.
+
+    Example:
+        >>> import assay
+        >>> data = assay.load_dataset("digits", limit=16)
+        >>> model = assay.load_model("mlp", classes=10, image_shape=data.shape)
+        >>> options = assay.MinimumNorm(steps=20)
+        >>> result = assay.attack(model, data.images / 255, data.labels, attack=options, epsilon=1.0)
+        >>> bool(result.distances[result.broken].isfinite().all())
+        True
+
+    Reference:
+        Pintor et al. 2021, arXiv:2102.12827, algorithm 1.
+    """
+
+    name: ClassVar[str] = "min-norm"
+    steps: Steps = 60
+
+    def plan(self, threat: Threat, *, classes: int, seed: int) -> AttackPlan:
+        return AttackPlan((MinimumNormMethod(steps=self.steps),))
 
 
 @dataclass(eq=False)
 class MinimumNormBatch(ActiveBatch):
-    """``radius`` of the ball each row searches now; ``nearest`` distance at which it was adversarial."""
+    """``radius`` of the ball that each row searches now; ``nearest`` distance at which it was adversarial."""
 
     radius: Tensor
     nearest: Tensor
@@ -41,6 +72,9 @@ class MinimumNormMethod:
     keeps: Keeps = "nearest"
     stays_inside: bool = True
 
+    def targeted(self) -> Self:
+        return replace(self, loss=targeted_loss(self.loss))
+
     def begin(self, samples: Samples, threat: Threat) -> MinimumNormBatch:
         """The original itself; the ball of the threat does not bind the search."""
         batch = MinimumNormBatch(
@@ -51,7 +85,7 @@ class MinimumNormMethod:
         return replace(batch, epsilon=torch.full_like(samples.epsilon, torch.inf))
 
     def advance(self, batch: MinimumNormBatch, output: ModelOutput, threat: Threat) -> MinimumNormBatch:
-        """Move the radius, then the image."""
+        """Update the radius, then the image."""
         geometry = threat.geometry
         delta = batch.iterate - batch.images
         length = geometry.distance(delta)
@@ -67,8 +101,8 @@ class MinimumNormMethod:
         smaller = torch.minimum(batch.radius * (1 - gamma), batch.nearest)
         largest = geometry.distance(torch.ones_like(batch.images)) * (threat.bounds[1] - threat.bounds[0])
         batch.radius = torch.minimum(torch.where(crossed, smaller, wider), largest)
-        pace = _anneal(batch.step, self.steps, self.first_step, self.last_step)
-        step = column(pace * batch.radius) * geometry.steepest(output.gradient)
+        relative_step = _anneal(batch.step, self.steps, self.first_step, self.last_step)
+        step = column(relative_step * batch.radius) * geometry.steepest(output.gradient)
         moved = geometry.project(delta + step, batch.radius)
         batch.iterate = threat.clip(batch.images + moved)
         batch.step = batch.step + 1

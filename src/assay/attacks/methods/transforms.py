@@ -1,25 +1,27 @@
-"""The worst of the twelve image operations: what a rotation, a shift or another exposure can break."""
+"""The worst of the twelve image operations: rotations, shifts, exposure and the like, of bounded strength."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import Literal
+from typing import Annotated, ClassVar, Literal, Self
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from assay.attacks import draws
 from assay.attacks.batch import ActiveBatch, Keeps, ModelOutput, Samples, initial_fields
-from assay.attacks.losses import AttackLoss, margin
+from assay.attacks.losses import AttackLoss, margin, targeted_loss
+from assay.attacks.options import AttackOptions, AttackPlan, register
 from assay.attacks.threat import Threat
 from assay.augment.operations import CODES
 from assay.augment.plan import AugmentPlan, apply_plan
 
 Search = Literal["grid", "random", "greedy"]
 
-# Strengths at which a person still sees the same object; shifts are shares of the side of the picture.
+# Strengths that leave the object recognisable; shifts are shares of the side of the image.
 STRENGTHS: Mapping[str, tuple[float, ...]] = MappingProxyType(
     {
         "ShearX": (-0.3, -0.15, 0.15, 0.3),
@@ -38,6 +40,42 @@ STRENGTHS: Mapping[str, tuple[float, ...]] = MappingProxyType(
 )
 
 
+@register
+class Transforms(AttackOptions):
+    """The worst of the twelve image operations, at strengths that leave the object recognisable; ε does not apply.
+
+    Attributes:
+        search: ``grid`` tries every operation at every strength, ``random`` draws some, ``greedy`` composes ``depth``
+            operations, each the worst after those before it.
+        draws: random operations tried by ``random``, at least 1.
+        depth: operations composed by ``greedy``, 1 to 4.
+
+    Reference:
+        Engstrom et al. 2019, arXiv:1712.02779 (worst-of-k).
+    """
+
+    name: ClassVar[str] = "transforms"
+    constrained: ClassVar[bool] = False
+    search: Annotated[Search, Field(description="which operations are tried")] = "grid"
+    draws: Annotated[int, Field(ge=1, description="operations drawn by search=random")] = 40
+    depth: Annotated[int, Field(ge=1, le=4, description="operations composed by search=greedy")] = 2
+
+    def plan(self, threat: Threat, *, classes: int, seed: int) -> AttackPlan:
+        return AttackPlan((self._method(seed),))
+
+    def describe(self, threat: Threat) -> tuple[int, float | None, int]:
+        """(images tried, no step size, one run)."""
+        return (self._method(0).steps + 1, None, 1)
+
+    def without_effect(self) -> Mapping[str, str]:
+        needed = {"draws": "random", "depth": "greedy"}
+        return {field: f"search={search}" for field, search in needed.items() if self.search != search}
+
+    def _method(self, seed: int) -> TransformsMethod:
+        depth = self.depth if self.search == "greedy" else 1
+        return TransformsMethod(search=self.search, draws=self.draws, depth=depth, seed=seed)
+
+
 @dataclass(eq=False)
 class TransformsBatch(ActiveBatch):
     """``codes`` and ``magnitudes`` (B, S) of the operations being tried, and of the ``best`` so far with its margin."""
@@ -51,11 +89,7 @@ class TransformsBatch(ActiveBatch):
 
 @dataclass(frozen=True)
 class TransformsMethod:
-    """max over operations of the margin: every one on a ``grid``, ``random`` ones, or ``greedy`` compositions.
-
-    Greedy takes the operation of the largest margin on the grid, then tries every operation after it, ``depth`` deep.
-    Reference: Engstrom et al. 2019, *Exploring the landscape of spatial robustness* (worst-of-k).
-    """
+    """Maximises the margin over operations; random strengths lie between the points of the grid."""
 
     search: Search = "grid"
     draws: int = 40
@@ -73,11 +107,13 @@ class TransformsMethod:
 
     @property
     def steps(self) -> int:
-        """Pictures tried, less the first."""
+        """Images tried, less the first."""
         return (self.draws if self.search == "random" else self.depth * len(self.grid)) - 1
 
+    def targeted(self) -> Self:
+        return replace(self, loss=targeted_loss(self.loss))
+
     def begin(self, samples: Samples, threat: Threat) -> TransformsBatch:
-        """The first operation."""
         empty = torch.zeros(len(samples), self.depth, device=samples.index.device)
         batch = TransformsBatch(
             **initial_fields(samples, iterate=samples.images, gradient=False),
@@ -90,7 +126,7 @@ class TransformsMethod:
         return self._try(batch, threat)
 
     def advance(self, batch: TransformsBatch, output: ModelOutput, threat: Threat) -> TransformsBatch:
-        """Remember the best, and try the next."""
+        """Keep what is better, and try the next operation."""
         better = output.losses > batch.best_loss
         batch.best_codes = torch.where(better[:, None], batch.codes, batch.best_codes)
         batch.best_magnitudes = torch.where(better[:, None], batch.magnitudes, batch.best_magnitudes)
@@ -102,11 +138,11 @@ class TransformsMethod:
         grid = torch.tensor(self.grid, dtype=torch.float64, device=batch.index.device)
         if self.search == "random":
             picked = draws.uniform(batch.ids, self.seed, 0x7A, batch.step, size=2)
-            row, next_to = (picked[:, 0] * len(grid)).long(), picked[:, 1]
+            row, fraction = (picked[:, 0] * len(grid)).long(), picked[:, 1]
             code, strength = grid[row, 0], grid[row, 1]
-            # Between this strength and the next of the same operation, so that no value is privileged.
+            # Uniform between this strength and the next of the same operation.
             other = torch.where(grid[(row + 1) % len(grid), 0] == code, grid[(row + 1) % len(grid), 1], strength)
-            strength = strength + next_to * (other - strength)
+            strength = strength + fraction * (other - strength)
             level = torch.zeros_like(batch.step)
         else:
             level = torch.div(batch.step, len(grid), rounding_mode="floor")
@@ -117,8 +153,8 @@ class TransformsMethod:
         strength = torch.where(code == CODES["TranslateY"], (strength * height).round(), strength)
         place = torch.arange(self.depth, device=level.device)
         here, before = place == level[:, None], place < level[:, None]
-        kept = torch.where(before, batch.best_codes, 0)
-        batch.codes = torch.where(here, code[:, None].to(torch.uint8), kept)
+        earlier = torch.where(before, batch.best_codes, 0)
+        batch.codes = torch.where(here, code[:, None].to(torch.uint8), earlier)
         batch.magnitudes = torch.where(here, strength[:, None], torch.where(before, batch.best_magnitudes, 0.0))
         batch.iterate = self._apply(batch, threat)
         return batch
