@@ -29,10 +29,10 @@ from assay.data.dataset import ImageDataset
 from assay.runtime import describe_environment, has_fast_bfloat16, keep_freed_memory
 from assay.training.augmentation import View, build_augmentation
 from assay.training.classifier import build_for, train_classifier
-from assay.training.objective import Objective, learn_images
+from assay.training.objective import Objective, image_losses
 from assay.training.optimizers import build_optimizers, update
 from assay.training.recipes import Recipe, load_recipe
-from assay.training.sampling import micro_batches
+from assay.training.sampling import split_batch
 from assay.training.step import accumulate_gradient
 
 CONVOLUTIONS = ("aten::convolution_backward", "aten::mkldnn_convolution", "aten::addmm", "aten::mm")
@@ -52,19 +52,19 @@ def our_step(recipe: Recipe, data: ImageDataset) -> Callable[[], None]:
     optimizers = build_optimizers(model, recipe.optimizer)
     augment = build_augmentation(recipe.augment)
 
-    learn = partial(
-        learn_images,
+    losses = partial(
+        image_losses,
         objective=Objective(10, recipe.label_smoothing, autocast=autocast),
         prepare=View(augment, None, 0, 0),
         layout=torch.channels_last,
     )
-    pieces = partial(micro_batches, data, torch.arange(recipe.batch_size), size=recipe.micro_batch)
+    pieces = partial(split_batch, data, torch.arange(recipe.batch_size), size=recipe.micro_batch)
 
     def step() -> None:
         model.zero_grad(set_to_none=True)
         accumulate_gradient(
             model,
-            [(number, partial(learn, batch=batch)) for number, batch in pieces()],
+            [(number, partial(losses, batch=batch)) for number, batch in pieces()],
             batch_size=recipe.batch_size,
             key=(0,),
         )

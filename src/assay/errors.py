@@ -5,6 +5,7 @@ AssayError                  (exit code 2)
 │   ├── DataError           a data set, an image, a label
 │   ├── ModelError          a model, its weights, its output
 │   └── OptionError         an option, a recipe, a configuration file
+│       └── UnusedOptionError   an option that has no effect beside the others
 ├── OutputError             a place to write to cannot be written
 ├── DependencyError         an optional package is missing; names the extra that brings it
 ├── DivergedError           training produced non-finite numbers; names step, layer and last good checkpoint
@@ -13,6 +14,7 @@ AssayError                  (exit code 2)
 
 from __future__ import annotations
 
+from functools import partial
 from typing import ClassVar
 
 
@@ -113,6 +115,18 @@ class OptionError(InputError):
         ...     print(error)
         recipe digits: epochs: expected greater than 0, got 0
     """
+
+
+class UnusedOptionError(OptionError):
+    """An option was given that has no effect: what was chosen does not have it, or another option turns it off."""
+
+    def __init__(self, where: str, *, reason: str) -> None:
+        super().__init__(where, expected="no such option", got=reason)
+        self.reason = reason
+        self.args = (f"{where}: {reason}",)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (partial(UnusedOptionError, reason=self.reason), (self.where,))
 
 
 class OutputError(AssayError):

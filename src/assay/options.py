@@ -26,10 +26,10 @@ class Options(BaseModel):
             raise option_error(error, where=where) from None
 
 
-def option_error(error: ValidationError, *, where: str) -> OptionError:
-    """Turn pydantic's first complaint into one line: where, expected, got."""
+def option_error(error: ValidationError, *, where: str, field: str | None = None) -> OptionError:
+    """Turn pydantic's first complaint into one line: where, expected, got; ``field`` replaces pydantic's location."""
     first = error.errors(include_url=False)[0]
-    field = ".".join(str(part) for part in first["loc"])
+    field = ".".join(str(part) for part in first["loc"]) if field is None else field
     place = ": ".join(part for part in (where, field) if part) or "options"
     expected = first["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
     if first["type"] == "extra_forbidden":

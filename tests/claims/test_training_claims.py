@@ -19,7 +19,8 @@ from assay.models.anatomy import measure_anatomy
 from assay.models.architectures import build
 from assay.records.claims import ClaimResult
 from assay.records.gradients import GradientFlow, LayerGradient
-from assay.training.recipes import OptimizerOptions, Recipe
+from assay.training.recipes import Recipe
+from assay.training.sections import SGDOptions
 
 OURS = (
     "residual-depth",
@@ -41,7 +42,7 @@ RECIPE = Recipe(
     model_options={"width": 8},
     epochs=0.2,
     batch_size=64,
-    optimizer=OptimizerOptions(lr=0.05),
+    optimizer=SGDOptions(lr=0.05),
 )
 
 
@@ -78,7 +79,7 @@ def test_equal_recipes_give_equal_outcomes_and_seeds_differ(digits: ImageDataset
 
 
 def test_a_run_that_diverges_is_an_outcome(digits: ImageDataset) -> None:
-    wild = RECIPE.model_copy(update={"optimizer": OptimizerOptions(lr=1e6)})
+    wild = RECIPE.model_copy(update={"optimizer": SGDOptions(lr=1e6)})
     one = train_one(wild, digits, digits, seed=0)
     assert one.diverged
     assert 0 < len(one.steps) < 4

@@ -19,8 +19,9 @@ from assay.training.adversaries import GuardedAdversary, input_gradient, n_fgsm,
 from assay.training.augmentation import AlternatingFlipCrop, View, build_augmentation, choose_side, cutmix, mixup
 from assay.training.averaging import refresh_batchnorm
 from assay.training.loop import fit
-from assay.training.recipes import AdversaryOptions, AugmentOptions, Recipe
-from assay.training.sampling import Sampler, micro_batches
+from assay.training.recipes import Recipe
+from assay.training.sampling import Sampler, split_batch
+from assay.training.sections import NFGSMAdversary, NoAdversary, NoAugment, PGDAdversary, PolicyAugment
 
 
 @settings(max_examples=50, deadline=None)
@@ -40,7 +41,7 @@ def test_an_epoch_holds_every_sample_at_most_once_and_all_but_a_rest(
 def test_processes_share_a_batch_without_gap_or_overlap(world: int, size: int) -> None:
     dataset = ImageDataset(torch.zeros(20, 1, 2, 2, dtype=torch.uint8), torch.arange(20) % 2, ("a", "b"))
     indices = torch.randperm(20, generator=torch.Generator().manual_seed(1))[:16]
-    parts = [micro_batches(dataset, indices, size=size, rank=rank, world=world) for rank in range(world)]
+    parts = [split_batch(dataset, indices, size=size, rank=rank, world=world) for rank in range(world)]
     whole = {number: batch.ids for part in parts for number, batch in part}
     assert torch.equal(torch.cat([whole[number] for number in sorted(whole)]), indices)
     assert sum(len(part) for part in parts) == len(whole)
@@ -84,15 +85,15 @@ def test_without_flip_or_padding_alternating_changes_nothing() -> None:
 
 def test_a_recipe_can_name_any_policy() -> None:
     images = torch.randint(0, 256, (6, 3, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    augment = build_augmentation(AugmentOptions(name="policy", policy="flip()"))
+    augment = build_augmentation(PolicyAugment(policy="flip()"))
     assert augment is not None
     result = augment(images, torch.arange(6), seed=0, epoch=0)
     assert all(
         torch.equal(got, image) or torch.equal(got, image.flip(2)) for got, image in zip(result, images, strict=True)
     )
     with pytest.raises(OptionError, match=r"augment\.policy"):
-        build_augmentation(AugmentOptions(name="policy", policy="flop()"))
-    assert build_augmentation(AugmentOptions(name="none")) is None
+        build_augmentation(PolicyAugment(policy="flop()"))
+    assert build_augmentation(NoAugment()) is None
 
 
 def test_windows_are_cut_out_of_the_image() -> None:
@@ -213,11 +214,11 @@ def test_the_watch_tells_masked_gradients_from_honest_ones() -> None:
     dataset = ImageDataset(
         torch.full((30, 1, 4, 4), 128, dtype=torch.uint8), torch.zeros(30, dtype=torch.int64), ("a", "b")
     )
-    options = AdversaryOptions(name="n-fgsm", watch=30, gap=0.5, epsilon=0.02)
+    options = NFGSMAdversary(watch=30, gap=0.5, epsilon=0.02)
     seen = watch_overfitting(Masked(), dataset, options=options, seed=0)
     assert (seen.fgsm_accuracy, seen.pgd_accuracy, seen.n) == (1.0, 0.0, 30)
     guard = GuardedAdversary(options, dataset, seed=0)
-    assert guard.has_failed(guard.watch(Masked(), epoch=0))
+    assert guard.watch(Masked(), epoch=0) == (seen, True)
     stern = GuardedAdversary(options.model_copy(update={"fallback_steps": 0}), dataset, seed=0)
     with pytest.raises(
         DivergedError, match="epoch 1: catastrophic overfitting: 100% accurate under one step, 0% under"
@@ -225,8 +226,8 @@ def test_the_watch_tells_masked_gradients_from_honest_ones() -> None:
         stern.watch(Masked(), epoch=0)
     torch.manual_seed(0)
     honest = nn.Sequential(nn.Flatten(), nn.Linear(16, 2))
-    assert not guard.has_failed(guard.watch(honest, epoch=0))
-    assert GuardedAdversary(AdversaryOptions(), dataset, seed=0).watch(honest, epoch=0) is None
+    assert not guard.watch(honest, epoch=0)[1]
+    assert GuardedAdversary(NoAdversary(), dataset, seed=0).watch(honest, epoch=0) == (None, False)
 
 
 def test_the_watch_looks_in_the_precision_that_is_trained_in() -> None:
@@ -240,9 +241,7 @@ def test_the_watch_looks_in_the_precision_that_is_trained_in() -> None:
             return logits
 
     dataset = ImageDataset(torch.zeros(20, 1, 4, 4, dtype=torch.uint8), torch.arange(20) % 2, ("a", "b"))
-    recipe = Recipe(
-        name="x", epochs=1, batch_size=20, precision="bfloat16", adversary=AdversaryOptions(name="pgd", watch=20)
-    )
+    recipe = Recipe(name="x", epochs=1, batch_size=20, precision="bfloat16", adversary=PGDAdversary(watch=20))
     fit(Told(16, 2), dataset, recipe=recipe)
     assert torch.bfloat16 in Told.asked
 

@@ -9,7 +9,7 @@ from torch import nn
 from assay.records.training import OptimizerAudit
 from assay.training.optimizers import build_optimizers
 from assay.training.param_groups import audit_optimizer, split_parameters
-from assay.training.recipes import OptimizerOptions
+from assay.training.sections import MuonOptions
 
 
 def block() -> nn.Sequential:
@@ -67,5 +67,5 @@ def test_weights_spared_while_others_decay_are_named_and_no_decay_at_all_is_no_f
 
 def test_weights_of_fixed_norm_need_no_decay() -> None:
     model = nn.Sequential(*block(), nn.Conv2d(2, 2, 1))
-    options = OptimizerOptions.parse({"name": "muon", "unit_norm": True, "weight_decay": 0.1})
+    options = MuonOptions(unit_norm=True, weight_decay=0.1)
     assert audit_optimizer(model, build_optimizers(model, options)).faults == 0

@@ -12,7 +12,16 @@ from assay.errors import ModelError
 from assay.training.averaging import WeightAverage
 from assay.training.optimizers import Muon, build_optimizers, hidden_matrices, orthogonalize, set_learning_rate
 from assay.training.param_groups import audit_optimizer
-from assay.training.recipes import AverageOptions, ClipOptions, OptimizerOptions
+from assay.training.sections import (
+    CHOICES,
+    AdaptiveClip,
+    AverageOptions,
+    MuonOptions,
+    NoClip,
+    NormClip,
+    SGDOptions,
+    ValueClip,
+)
 from assay.training.step import build_clip, clip_adaptively
 
 
@@ -83,7 +92,7 @@ def network() -> nn.Sequential:
 def test_every_optimizer_holds_every_trainable_parameter_once(name: str, frozen: bool) -> None:
     model = network()
     model[2].weight.requires_grad_(not frozen)
-    options = OptimizerOptions.parse({"name": name, "weight_decay": 0.01})
+    options = CHOICES["optimizer"][name].parse({"weight_decay": 0.01})
     audit = audit_optimizer(model, build_optimizers(model, options))
     assert audit.faults == 0
     assert audit.frozen_held == ()
@@ -92,13 +101,13 @@ def test_every_optimizer_holds_every_trainable_parameter_once(name: str, frozen:
 def test_muon_takes_the_hidden_matrices_only() -> None:
     model = network()
     assert [id(parameter) for parameter in hidden_matrices(model)] == [id(model[2].weight), id(model[3].weight)]
-    muon, side = build_optimizers(model, OptimizerOptions.parse({"name": "muon"}))
+    muon, side = build_optimizers(model, MuonOptions())
     assert sum(len(group["params"]) for group in muon.param_groups) == 2
     assert sum(len(group["params"]) for group in side.param_groups) == 7
 
 
 def test_the_factor_on_norms_leaves_their_decay_as_it_was() -> None:
-    options = OptimizerOptions.parse(
+    options = SGDOptions.parse(
         {"lr": 0.1, "norm_lr_factor": 8, "decay_roles": ["norm", "bias", "weight"], "weight_decay": 0.01}
     )
     optimizers = build_optimizers(network(), options)
@@ -113,7 +122,7 @@ def test_the_factor_on_norms_leaves_their_decay_as_it_was() -> None:
 @pytest.mark.parametrize("roles", [("weight",), ("weight", "norm"), ("bias",), ()])
 @pytest.mark.parametrize("name", ["sgd", "adamw", "muon"])
 def test_decay_reaches_the_roles_that_are_asked_for(name: str, roles: tuple[str, ...]) -> None:
-    options = OptimizerOptions.parse({"name": name, "decay_roles": roles, "weight_decay": 0.01})
+    options = CHOICES["optimizer"][name].parse({"decay_roles": roles, "weight_decay": 0.01})
     groups = [group for optimizer in build_optimizers(network(), options) for group in optimizer.param_groups]
     assert {(group["role"], group["weight_decay"]) for group in groups} == {
         (role, 0.01 if role in roles else 0.0) for role in ("norm", "bias", "weight")
@@ -122,7 +131,7 @@ def test_decay_reaches_the_roles_that_are_asked_for(name: str, roles: tuple[str,
 
 def test_a_model_without_trainable_parameters_is_refused() -> None:
     with pytest.raises(ModelError, match="model: expected at least one trainable parameter, got none"):
-        build_optimizers(nn.Flatten(), OptimizerOptions())
+        build_optimizers(nn.Flatten(), SGDOptions())
 
 
 def with_gradients() -> nn.Sequential:
@@ -135,13 +144,13 @@ def with_gradients() -> nn.Sequential:
 def test_clipping_by_norm_and_value_reports_the_norm_before() -> None:
     expected = torch.cat([p.grad.flatten() for p in with_gradients().parameters()]).norm()
     model = with_gradients()
-    assert build_clip(model, ClipOptions(name="norm", limit=0.5))() == pytest.approx(float(expected))
+    assert build_clip(model, NormClip(limit=0.5))() == pytest.approx(float(expected))
     assert torch.cat([p.grad.flatten() for p in model.parameters()]).norm() == pytest.approx(0.5, rel=1e-4)
     model = with_gradients()
-    assert build_clip(model, ClipOptions(name="value", limit=0.25))() == pytest.approx(float(expected))
+    assert build_clip(model, ValueClip(limit=0.25))() == pytest.approx(float(expected))
     assert max(float(p.grad.max()) for p in model.parameters()) == 0.25
     model = with_gradients()
-    assert build_clip(model, ClipOptions())() == pytest.approx(float(expected))
+    assert build_clip(model, NoClip())() == pytest.approx(float(expected))
     assert float(model[5].bias.grad[0]) == pytest.approx(0.9)
 
 
@@ -155,7 +164,7 @@ def test_adaptive_clipping_by_hand() -> None:
 
 def test_adaptive_clipping_leaves_vectors_and_the_last_layer_alone() -> None:
     model = with_gradients()
-    build_clip(model, ClipOptions(name="adaptive", limit=1e-6))()
+    build_clip(model, AdaptiveClip(limit=1e-6))()
     assert float(model[5].weight.grad.min()) == pytest.approx(0.8)
     assert float(model[0].bias.grad.min()) == pytest.approx(0.2)
     assert float(model[2].weight.grad.abs().max()) < 1e-4

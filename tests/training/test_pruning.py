@@ -24,9 +24,10 @@ from assay.runtime.processes import ALONE, Processes
 from assay.training.checkpoint import RunState
 from assay.training.loop import fit
 from assay.training.metrics import StepMetrics
-from assay.training.recipes import AugmentOptions, PruneOptions, Recipe, load_recipe
+from assay.training.recipes import Recipe, load_recipe
 from assay.training.sampling import PrunedSampler
-from assay.training.tasks import ImageCurriculum
+from assay.training.sections import NoAugment, PruneOptions
+from assay.training.tasks import ImageTask
 
 Make = Callable[[], nn.Module]
 
@@ -34,7 +35,7 @@ Make = Callable[[], nn.Module]
 def with_prune(recipe: Recipe, **changes: object) -> Recipe:
     """Six steps, four, six."""
     pruned = PruneOptions(share=0.4, start=0.3, end=0.6)
-    return recipe.model_copy(update={"prune": pruned, "augment": AugmentOptions(name="none"), **changes})
+    return recipe.model_copy(update={"prune": pruned, "augment": NoAugment(), **changes})
 
 
 @settings(max_examples=60, deadline=None)
@@ -48,7 +49,8 @@ def with_prune(recipe: Recipe, **changes: object) -> Recipe:
 def test_steps_and_epochs_agree_with_counting(
     n: int, batch_size: int, share: float, epochs: float, start: float
 ) -> None:
-    sampler = PrunedSampler(n, batch_size, 0, epochs, PruneOptions(share=share, start=start, end=1.0))
+    options = PruneOptions(share=share, start=start, end=1.0) if share else PruneOptions()
+    sampler = PrunedSampler(n, batch_size, 0, epochs, options)
     counted = [epoch for epoch in range(8) for _ in range(sampler.length(epoch))]
     total = sampler.steps(epochs)
     assert [sampler.epoch(step) for step in range(total)] == counted[:total]
@@ -78,12 +80,12 @@ def test_only_the_easier_are_left_out_and_the_others_are_all_there() -> None:
 def test_the_losses_kept_are_those_of_the_network_at_that_step(blobs: ImageDataset, recipe: Recipe) -> None:
     model = nn.Sequential(nn.Flatten(), nn.Linear(144, 3))
     pruned = with_prune(recipe, micro_batch=10)
-    curriculum = ImageCurriculum(model, blobs, pruned, seed=0, processes=ALONE, perturb=None, loss=None)
+    task = ImageTask(model, blobs, pruned, seed=0, processes=ALONE, perturb=None, loss=None)
     state = RunState()
-    chosen = curriculum._sampler.indices(0)
-    for _, lesson in curriculum.lessons(0, state):
-        lesson(model)
-    curriculum.remember(0, state)
+    chosen = task._sampler.indices(0)
+    for _, micro_batch in task.micro_batches(0, state):
+        micro_batch(model)
+    task.keep_losses(0, state)
     assert state.losses is not None
     for piece in chosen.split(10):
         logits = model(to_unit_range(blobs.images[piece]))
@@ -120,10 +122,10 @@ def test_two_processes_note_the_losses_of_the_whole_batch_between_them(blobs: Im
     pruned = with_prune(recipe, micro_batch=10)
 
     def noted(processes: Processes) -> Tensor:
-        curriculum = ImageCurriculum(model, blobs, pruned, seed=0, processes=processes, perturb=None, loss=None)
-        for _, lesson in curriculum.lessons(0, RunState()):
-            lesson(model)
-        return curriculum._losses
+        task = ImageTask(model, blobs, pruned, seed=0, processes=processes, perturb=None, loss=None)
+        for _, micro_batch in task.micro_batches(0, RunState()):
+            micro_batch(model)
+        return task._losses
 
     first, second, alone = noted(Processes(0, 2)), noted(Processes(1, 2)), noted(ALONE)
     assert torch.equal(first + second, alone)
@@ -179,10 +181,9 @@ def test_a_loss_of_ones_own_and_sequences_cannot_be_pruned_by(
 
     with pytest.raises(OptionError, match=r"prune\.share: expected 0 where the loss is your own, got 0\.4"):
         fit(smallnet(), blobs, recipe=with_prune(recipe), loss=own)
-    with pytest.raises(OptionError, match=r"prune\.share: expected none of it"):
-        fit(
-            smallnet(), make_task("adding", length=10), recipe=load_recipe("adding-lstm", overrides=["prune.share=0.4"])
-        )
+    adding = load_recipe("adding-lstm").model_copy(update={"prune": PruneOptions(share=0.4)})
+    with pytest.raises(OptionError, match=r"prune: expected none of it: adding is a task of sequences"):
+        fit(smallnet(), make_task("adding", length=10), recipe=adding)
 
 
 def test_an_end_before_the_start_is_refused() -> None:

@@ -8,7 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from assay.training import schedule
-from assay.training.recipes import ScheduleOptions
+from assay.training.sections import (
+    ConstantSchedule,
+    CosineSchedule,
+    LinearSchedule,
+    MultistepSchedule,
+    ScheduleOptions,
+    TriangularSchedule,
+)
 
 
 def test_cosine_equals_torch() -> None:
@@ -82,18 +89,28 @@ def test_a_triangle_beyond_its_end_stays_there() -> None:
     assert schedule.triangular(2, total=10, peak=0.2, start=0.5) == 1
 
 
-@pytest.mark.parametrize("name", ["constant", "cosine", "linear", "triangular", "multistep"])
-def test_a_recipe_gets_the_schedule_that_it_names(name: str) -> None:
-    options = ScheduleOptions.parse(
-        {"name": name, "warmup": 0.2, "final": 0.3, "peak": 0.4, "start": 0.1, "milestones": [0.6], "gamma": 0.5},
-        where="schedule",
-    )
-    expected = {
-        "constant": lambda step: schedule.constant(step, warmup=2),
-        "cosine": lambda step: schedule.cosine(step, total=10, warmup=2, final=0.3),
-        "linear": lambda step: schedule.linear(step, total=10, warmup=2, final=0.3),
-        "triangular": lambda step: schedule.triangular(step, total=10, peak=0.4, start=0.1, final=0.3),
-        "multistep": lambda step: schedule.multistep(step, total=10, milestones=(0.6,), gamma=0.5, warmup=2),
-    }[name]
+NAMED: dict[str, tuple[ScheduleOptions, schedule.Schedule]] = {
+    "constant": (ConstantSchedule(warmup=0.2), lambda step: schedule.constant(step, warmup=2)),
+    "cosine": (
+        CosineSchedule(warmup=0.2, final=0.3),
+        lambda step: schedule.cosine(step, total=10, warmup=2, final=0.3),
+    ),
+    "linear": (
+        LinearSchedule(warmup=0.2, final=0.3),
+        lambda step: schedule.linear(step, total=10, warmup=2, final=0.3),
+    ),
+    "triangular": (
+        TriangularSchedule(peak=0.4, start=0.1, final=0.3),
+        lambda step: schedule.triangular(step, total=10, peak=0.4, start=0.1, final=0.3),
+    ),
+    "multistep": (
+        MultistepSchedule(warmup=0.2, milestones=(0.6,), gamma=0.5),
+        lambda step: schedule.multistep(step, total=10, milestones=(0.6,), gamma=0.5, warmup=2),
+    ),
+}
+
+
+@pytest.mark.parametrize(("options", "expected"), NAMED.values(), ids=NAMED.keys())
+def test_a_recipe_gets_the_schedule_that_it_names(options: ScheduleOptions, expected: schedule.Schedule) -> None:
     built = schedule.build_schedule(options, steps=10)
     assert [built(step) for step in range(10)] == [expected(step) for step in range(10)]

@@ -86,7 +86,7 @@ def test_micro_batches_sum_to_the_gradient_of_the_whole_batch() -> None:
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
 
 
-def test_what_is_put_around_a_step_adds_to_its_gradient() -> None:
+def test_a_step_context_adds_to_the_gradient() -> None:
     """A penalty ½·λ‖θ‖² as a context manager is plain weight decay of SGD: θ ← θ − η(g + λθ)."""
     task, strength = TASKS["adding"], 0.3
 
@@ -98,7 +98,7 @@ def test_what_is_put_around_a_step_adds_to_its_gradient() -> None:
 
     plain = {"name": "sgd", "lr": 0.1, "momentum": 0.0, "nesterov": False, "weight_decay": 0.0}
     ours, theirs, without = model_for(task), model_for(task), model_for(task)
-    fit(ours, task, recipe=recipe_for(optimizer=plain), around=penalised)
+    fit(ours, task, recipe=recipe_for(optimizer=plain), step_context=penalised)
     fit(
         theirs,
         task,

@@ -13,7 +13,8 @@ from assay.data.selection import evenly_spaced
 from assay.diagnostics.invariance import measure_invariance
 from assay.records.augmentation import Invariance
 from assay.records.claims import Axis, Chart, Evidence, Grid, Point, Sample
-from assay.training.recipes import AugmentOptions, Recipe
+from assay.training.recipes import Recipe
+from assay.training.sections import PolicyAugment
 
 NOTHING = "nothing"
 POLICIES = ("crop(2)", "randaugment(2, 9)", "trivialaugment")
@@ -96,7 +97,7 @@ def _recipe(settings: Settings, data: ImageDataset, policy: str) -> Recipe:
         steps=settings.pick(tiny=4, quick=110, full=1600),
         learning_rate=0.1,
     )
-    return recipe.model_copy(update={"augment": AugmentOptions(name="policy", policy=policy)}) if policy else recipe
+    return recipe.model_copy(update={"augment": PolicyAugment(policy=policy)}) if policy else recipe
 
 
 def _gains(found: Mapping[str, Sequence[Outcome]]) -> Chart:

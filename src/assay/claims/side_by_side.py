@@ -19,7 +19,8 @@ from assay.records.claims import Point
 from assay.training.classifier import build_for
 from assay.training.loop import fit
 from assay.training.metrics import StepMetrics
-from assay.training.recipes import AugmentOptions, OptimizerOptions, Recipe, ScheduleOptions
+from assay.training.recipes import Recipe
+from assay.training.sections import CosineSchedule, NoAugment, SGDOptions
 
 BATCH = 64
 LAST = 10  # steps that the final training loss is the mean of
@@ -67,9 +68,9 @@ def short_recipe(
         epochs=steps / max(1, len(data) // BATCH),
         batch_size=BATCH,
         refresh_batchnorm=1000,
-        optimizer=OptimizerOptions(lr=learning_rate),
-        schedule=ScheduleOptions(warmup=0.2),
-        augment=AugmentOptions(name="none"),
+        optimizer=SGDOptions(lr=learning_rate),
+        schedule=CosineSchedule(warmup=0.2),
+        augment=NoAugment(),
     )
 
 

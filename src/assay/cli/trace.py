@@ -210,16 +210,17 @@ def _train_a_copy(
 
     from assay.diagnostics.recorder import record_gradients
     from assay.training.loop import fit
-    from assay.training.recipes import AugmentOptions, OptimizerOptions, Recipe, ScheduleOptions
+    from assay.training.recipes import Recipe
+    from assay.training.sections import ConstantSchedule, NoAugment, SGDOptions
 
     batch_size = min(64, len(dataset))
     recipe = Recipe(
         name="trace",
         epochs=steps * batch_size / len(dataset),
         batch_size=batch_size,
-        optimizer=OptimizerOptions(lr=learning_rate),
-        schedule=ScheduleOptions(name="constant"),
-        augment=AugmentOptions(name="none"),
+        optimizer=SGDOptions(lr=learning_rate),
+        schedule=ConstantSchedule(),
+        augment=NoAugment(),
     )
     twin = copy.deepcopy(network)
     with record_gradients(twin, every=every, label=name) as recorder:

@@ -12,13 +12,12 @@ import typer
 
 from assay.cli import inputs as arg
 from assay.errors import OptionError
-from assay.training.jobs import image_job, refuse_image_options, sequence_job
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from assay.data.dataset import ImageDataset
-    from assay.training.jobs import Job
+    from assay.training.classifier import TrainingJob
     from assay.training.metrics import OnStep, StepMetrics
     from assay.training.recipes import Recipe
 
@@ -91,11 +90,15 @@ def train(
         expected = "a new folder, or --resume to go on, or --overwrite"
         raise OptionError("--out", expected=expected, got=f"{folder}, which holds a run")
     if name in {"adding", "copy"}:
-        refuse_image_options(name, limit=limit, validation_fraction=validation_fraction, image_size=image_size)
+        from assay.training.sequence_model import sequence_job
+
+        _refuse_image_options(name, limit=limit, validation_fraction=validation_fraction, image_size=image_size)
         prepare = partial(sequence_job, chosen, name, seed=number)
     else:
+        from assay.training.classifier import classifier_job
+
         load = partial(_load, name, limit=limit, data_dir=data_dir, image_size=image_size, max_bad=max_bad)
-        prepare = partial(image_job, chosen, load, validation_fraction=validation_fraction, seed=number)
+        prepare = partial(classifier_job, chosen, load, validation_fraction=validation_fraction, seed=number)
     _run(
         prepare,
         out=folder,
@@ -108,7 +111,7 @@ def train(
 
 
 def _run(
-    prepare: Callable[[], Job],
+    prepare: Callable[[], TrainingJob],
     *,
     out: Path,
     device: str,
@@ -177,7 +180,7 @@ def _choose_recipe(
     from assay.training.recipes import Recipe, load_recipe
 
     if name is None and before and not sets:
-        recipe = Recipe.parse(dict(before["recipe"]), where="config.json: recipe")
+        recipe = Recipe.parse_saved(dict(before["recipe"]), where="config.json: recipe")
     else:
         recipe = load_recipe(name or _RECIPES.get(data or "digits", "default"), overrides=sets)
     if model is not None and model != recipe.model:
@@ -186,6 +189,14 @@ def _choose_recipe(
         alike = {model, recipe.model} <= CELLS.keys()  # all sequence models take the same options
         recipe = recipe.model_copy(update={"model": model, "model_options": recipe.model_options if alike else {}})
     return recipe
+
+
+def _refuse_image_options(name: str, **given: object) -> None:
+    """Raise :class:`OptionError` for an option that only stored images have, with a task of generated sequences."""
+    for option, value in given.items():
+        if value:
+            flag = f"--{option.replace('_', '-')}"
+            raise OptionError(flag, expected=f"nothing: {name} is drawn anew at every step", got=value)
 
 
 def _load(

@@ -85,7 +85,7 @@ def fine_tune(
         where="fine-tuning",
     )
     loss = Distillation(copy.deepcopy(original).eval(), TEMPERATURE)
-    fit(model, train, recipe=recipe, seed=seed, loss=loss, around=with_running_statistics)
+    fit(model, train, recipe=recipe, seed=seed, loss=loss, step_context=with_running_statistics)
 
 
 SHARES = (0.95, 0.9, 0.85, 0.8, 0.75, 0.7, 0.65, 0.6, 0.55, 0.5, 0.45, 0.4, 0.35, 0.3, 0.25, 0.2)

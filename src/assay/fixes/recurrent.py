@@ -18,7 +18,8 @@ from assay.records.comparison import Reading
 from assay.records.recurrence import TimeTrace
 from assay.training.loop import fit
 from assay.training.metrics import StepMetrics
-from assay.training.recipes import ClipOptions, Recipe
+from assay.training.recipes import Recipe
+from assay.training.sections import ClipOptions, NoClip, NormClip
 from assay.verdict import judge
 
 IMAGES, STEPS, BATCH = 2_000, 60, 64
@@ -52,7 +53,7 @@ def _raise_forget_bias(context: FixContext) -> Change:
             if isinstance(module, nn.LSTM):
                 set_forget_bias(module, bias)
 
-    before, after = _train(context, lambda model: None, ClipOptions()), _train(context, prepare, ClipOptions())
+    before, after = _train(context, lambda model: None, NoClip()), _train(context, prepare, NoClip())
     verdict = next(each for each in judge([after.trace]) if each.rule == "A411")
     return Change(
         f"{_story(context)} with a forget bias of {bias:.2f} = ln(T − 1) at T = {length} steps, and without it",
@@ -68,8 +69,8 @@ def _raise_forget_bias(context: FixContext) -> Change:
 
 
 def _clip(context: FixContext) -> Change:
-    clip = ClipOptions(name="norm", limit=LIMIT)
-    before, after = _train(context, lambda model: None, ClipOptions()), _train(context, lambda model: None, clip)
+    clip = NormClip(limit=LIMIT)
+    before, after = _train(context, lambda model: None, NoClip()), _train(context, lambda model: None, clip)
     reaches = min(after.largest, LIMIT)
     return Change(
         f"{_story(context)} with gradients clipped to norm {LIMIT:g}, and without",

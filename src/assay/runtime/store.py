@@ -95,9 +95,12 @@ def read_identity(folder: Path) -> dict[str, Any]:
 def check_same_identity(
     where: str, stored: Mapping[str, Any], current: Mapping[str, Any], *, of: str = "the run to resume"
 ) -> None:
-    """Raise :class:`OptionError` naming the first field, such as ``recipe.seed``, in which two identities differ."""
+    """Raise :class:`OptionError` naming the first field, such as ``recipe.seed``, in which two identities differ.
+
+    A ``name`` comes before the options that depend on it.
+    """
     there, here = _flatten(stored), _flatten(current)
-    for name in sorted(there.keys() | here.keys()):
+    for name in sorted(there.keys() | here.keys(), key=lambda name: [(p != "name", p) for p in name.split(".")]):
         expected, got = there.get(name), here.get(name)
         if expected != got:
             raise OptionError(f"{where}: {name}", expected=f"{expected!r} as in {of}", got=repr(got))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from statistics import median
 
@@ -20,9 +20,10 @@ from assay.models.sequence import build_sequence_model, set_forget_bias, set_rec
 from assay.records.recurrence import Problem, RemedyComparison, RemedyEffect, RemedyRun, StateGradients
 from assay.training.loop import fit
 from assay.training.metrics import StepMetrics
-from assay.training.recipes import ClipOptions, Recipe
+from assay.training.recipes import Recipe
+from assay.training.sections import AdaptiveClip, ClipOptions, NoClip, NormClip, ValueClip
 from assay.training.sequence_model import constant_recipe
-from assay.training.step import Around, nothing_around
+from assay.training.step import StepContext
 
 
 def omega(call: Unrolled) -> Tensor:
@@ -52,17 +53,17 @@ def omega(call: Unrolled) -> Tensor:
 def regularised(strength: float) -> Callable[[nn.Module], AbstractContextManager[None]]:
     """(model) -> context manager: a forward and backward pass inside of it gets the gradient of ``strength``·Ω added.
 
-    What :func:`~assay.training.loop.fit` takes as ``around``. Raises :class:`ModelError` as :func:`omega` does.
+    What :func:`~assay.training.loop.fit` takes as ``step_context``. Raises :class:`ModelError` as :func:`omega` does.
     """
 
     @contextmanager
-    def around(model: nn.Module) -> Iterator[None]:
+    def step_context(model: nn.Module) -> Iterator[None]:
         with unrolled(model) as calls:
             yield
         for call in calls:
             (strength * omega(call)).backward()  # type: ignore[no-untyped-call]
 
-    return around
+    return step_context
 
 
 EXPLODING_GAIN = 2.0
@@ -76,9 +77,9 @@ class Remedy:
     against: tuple[Problem, ...]
     cell: str = "rnn"
     prepare: Callable[[nn.Module], None] = field(default=lambda model: None)
-    clip: ClipOptions = field(default_factory=ClipOptions)
+    clip: ClipOptions = field(default_factory=NoClip)
     weight_decay: float = 0.0
-    around: Around = nothing_around
+    step_context: StepContext = nullcontext
 
 
 def _orthogonal(model: nn.Module) -> None:
@@ -99,11 +100,11 @@ def _forget(bias: float) -> Callable[[nn.Module], None]:
 BOTH: tuple[Problem, ...] = ("vanishing", "exploding")
 REMEDIES: tuple[Remedy, ...] = (
     Remedy("nothing", BOTH),
-    Remedy("clipping by norm, 1", BOTH, clip=ClipOptions(name="norm", limit=1.0)),
-    Remedy("clipping by value, 0.1", BOTH, clip=ClipOptions(name="value", limit=0.1)),
-    Remedy("adaptive clipping, 0.02", BOTH, clip=ClipOptions(name="adaptive", limit=0.02)),
+    Remedy("clipping by norm, 1", BOTH, clip=NormClip(limit=1.0)),
+    Remedy("clipping by value, 0.1", BOTH, clip=ValueClip(limit=0.1)),
+    Remedy("adaptive clipping, 0.02", BOTH, clip=AdaptiveClip(limit=0.02)),
     Remedy("weight decay, 0.1", BOTH, weight_decay=0.1),
-    Remedy("regulariser Ω, 1", BOTH, around=regularised(1.0)),
+    Remedy("regulariser Ω, 1", BOTH, step_context=regularised(1.0)),
     Remedy("orthogonal start", BOTH, prepare=_orthogonal),
     Remedy("LSTM, forget bias 0", ("vanishing",), cell="lstm", prepare=_forget(0.0)),
     Remedy("LSTM, forget bias 1", ("vanishing",), cell="lstm", prepare=_forget(1.0)),
@@ -193,7 +194,7 @@ def _run(
         weight_decay=remedy.weight_decay,
     )
     recipe = plain.model_copy(update={"clip": remedy.clip})
-    norms, losses, diverged = _train(model, task, recipe, around=remedy.around, seed=seed)
+    norms, losses, diverged = _train(model, task, recipe, step_context=remedy.step_context, seed=seed)
     after = _states(model, task, inputs[:32], targets[:32])
     model.eval()
     with torch.no_grad():
@@ -235,7 +236,7 @@ def _states(model: nn.Module, task: SequenceTask, inputs: Tensor, targets: Tenso
 
 
 def _train(
-    model: nn.Module, task: SequenceTask, recipe: Recipe, *, around: Around, seed: int
+    model: nn.Module, task: SequenceTask, recipe: Recipe, *, step_context: StepContext, seed: int
 ) -> tuple[list[float], list[float], int | None]:
     """Gradient norms that reach the optimizer, losses, and the step that diverged, if one did; ``model`` is trained."""
     norms: list[float] = []
@@ -247,7 +248,7 @@ def _train(
         losses.append(metrics.loss)
 
     try:
-        fit(model, task, recipe=recipe, seed=seed, around=around, on_step=watch)
+        fit(model, task, recipe=recipe, seed=seed, step_context=step_context, on_step=watch)
     except DivergedError:
         return norms, losses, len(losses) + 1
     return norms, losses, None

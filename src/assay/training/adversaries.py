@@ -14,16 +14,17 @@ from assay.errors import DivergedError
 from assay.runtime import device_of, dtype_of, generator, preserved
 from assay.training.metrics import Stopwatch
 from assay.training.objective import Perturb
-from assay.training.recipes import AdversaryOptions
+from assay.training.sections import AdversaryOptions, NFGSMAdversary, NoAdversary, PGDAdversary
 
 
 def build_adversary(options: AdversaryOptions) -> Perturb | None:
-    """The perturbation a recipe asks for; None for none."""
-    if options.name == "n-fgsm":
-        return partial(n_fgsm, epsilon=options.epsilon, step_size=options.step_size, noise=options.noise)
-    if options.name == "pgd":
-        return partial(pgd, epsilon=options.epsilon, step_size=options.step_size, steps=options.steps)
-    return None
+    match options:
+        case NoAdversary():
+            return None
+        case NFGSMAdversary():
+            return partial(n_fgsm, epsilon=options.epsilon, step_size=options.step_size, noise=options.noise)
+        case PGDAdversary():
+            return partial(pgd, epsilon=options.epsilon, step_size=options.step_size, steps=options.steps)
 
 
 def n_fgsm(
@@ -83,13 +84,13 @@ class OverfittingWatch:
 
 
 def watch_overfitting(
-    model: nn.Module, train: ImageDataset, *, options: AdversaryOptions, seed: int
+    model: nn.Module, train: ImageDataset, *, options: NFGSMAdversary | PGDAdversary, seed: int
 ) -> OverfittingWatch:
     """Attack the first ``options.watch`` training images with FGSM and with 10-step PGD of step ε/4."""
     epsilon = options.epsilon
     chosen = train.subset(torch.arange(min(options.watch, len(train))))
     device, dtype = device_of(model), dtype_of(model)
-    right = [0, 0]
+    correct = [0, 0]
     with preserved(model, training=False):
         torch.manual_seed(generator(seed).initial_seed())
         for batch in chosen.batches(128):
@@ -101,50 +102,45 @@ def watch_overfitting(
             )
             with torch.no_grad():
                 for i, adversarial in enumerate(attacked):
-                    right[i] += int((model(adversarial).argmax(dim=1) == labels).sum())
+                    correct[i] += int((model(adversarial).argmax(dim=1) == labels).sum())
     n = len(chosen)
-    return OverfittingWatch(right[0] / n, right[1] / n, n)
+    return OverfittingWatch(correct[0] / n, correct[1] / n, n)
 
 
 class GuardedAdversary:
-    """A recipe's perturbation, watched for catastrophic overfitting after every epoch.
+    """A recipe's perturbation, monitored for catastrophic overfitting after every epoch.
 
-    Nothing is perturbed where the recipe has no adversary, and nothing watched with ``watch`` = 0. ``own`` is
-    somebody's perturbation instead of the recipe's; it is not watched.
+    Nothing is perturbed where the recipe has no adversary, and nothing monitored with ``watch`` = 0. ``own`` is a
+    caller's perturbation instead of the recipe's; it is not monitored.
     """
 
     def __init__(
         self, options: AdversaryOptions, train: ImageDataset, *, seed: int, own: Perturb | None = None
     ) -> None:
-        self._options = options
-        self._train = train
-        self._seed = seed
-        self._own = own
+        self._options, self._train, self._seed, self._own = options, train, seed, own
 
     def perturb(self, *, fallen_back: bool, clock: Stopwatch) -> Perturb | None:
         """The perturbation for the next step: the recipe's, or PGD of a few steps once that has failed."""
-        options, steps = self._options, self._options.fallback_steps
-        if self._own is not None:
-            chosen: Perturb | None = self._own
-        elif fallen_back:
-            chosen = partial(pgd, epsilon=options.epsilon, step_size=1.25 * options.epsilon / steps, steps=steps)
-        else:
-            chosen = build_adversary(options)
-        return None if chosen is None else clock.timed("adversary", chosen)
-
-    def watch(self, model: nn.Module, *, epoch: int) -> OverfittingWatch | None:
-        """What the watch saw, if it is set. Raises :class:`DivergedError` where it is bad and there is no fallback."""
         options = self._options
-        if options.name == "none" or options.watch == 0 or self._own is not None:
-            return None
-        seen = watch_overfitting(model, self._train, options=options, seed=self._seed)
-        if seen.gap > options.gap and options.fallback_steps == 0:
-            raise DivergedError(
-                f"epoch {epoch + 1}: catastrophic overfitting: {seen.fgsm_accuracy:.0%} accurate under one step, "
-                f"{seen.pgd_accuracy:.0%} under ten small ones; more noise, a smaller step or PGD may help"
-            )
-        return seen
+        perturb = build_adversary(options) if self._own is None else self._own
+        if fallen_back and self._own is None and not isinstance(options, NoAdversary):
+            steps = options.fallback_steps
+            perturb = partial(pgd, epsilon=options.epsilon, step_size=1.25 * options.epsilon / steps, steps=steps)
+        return None if perturb is None else clock.timed("adversary", perturb)
 
-    def has_failed(self, seen: OverfittingWatch | None) -> bool:
-        """Is it time to go on with the fallback?"""
-        return seen is not None and seen.gap > self._options.gap
+    def watch(self, model: nn.Module, *, epoch: int) -> tuple[OverfittingWatch | None, bool]:
+        """The accuracies under FGSM and PGD, where they are monitored, and whether to go on with the fallback.
+
+        Raises :class:`DivergedError` for catastrophic overfitting where the recipe has no fallback.
+        """
+        options = self._options
+        if isinstance(options, NoAdversary) or options.watch == 0 or self._own is not None:
+            return None, False
+        accuracies = watch_overfitting(model, self._train, options=options, seed=self._seed)
+        failed = accuracies.gap > options.gap
+        if failed and options.fallback_steps == 0:
+            raise DivergedError(
+                f"epoch {epoch + 1}: catastrophic overfitting: {accuracies.fgsm_accuracy:.0%} accurate under one step, "
+                f"{accuracies.pgd_accuracy:.0%} under ten small ones; more noise, a smaller step or PGD may help"
+            )
+        return accuracies, failed

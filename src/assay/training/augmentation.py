@@ -16,7 +16,17 @@ from assay.augment.randomness import draw_integers
 from assay.data.dataset import Batch
 from assay.errors import DataError
 from assay.training.objective import Mix
-from assay.training.recipes import AugmentOptions, MixOptions, Shrink
+from assay.training.sections import (
+    AlternatingAugment,
+    AugmentOptions,
+    FlipCropAugment,
+    MixOptions,
+    Mixup,
+    NoAugment,
+    NoMix,
+    PolicyAugment,
+    Shrink,
+)
 
 
 @dataclass(frozen=True)
@@ -87,12 +97,15 @@ def build_augmentation(options: AugmentOptions) -> Augmentation | None:
 
     Raises :class:`OptionError` for a policy that cannot be read.
     """
-    if options.name == "none":
-        return None
-    if options.name == "policy":
-        return parse_policy(options.policy, where="augment.policy")
-    maker = AlternatingFlipCrop if options.name == "alternating" else flip_crop
-    return maker(padding=options.padding, flip=options.flip)
+    match options:
+        case NoAugment():
+            return None
+        case PolicyAugment():
+            return parse_policy(options.policy, where="augment.policy")
+        case FlipCropAugment():
+            return flip_crop(padding=options.padding, flip=options.flip)
+        case AlternatingAugment():
+            return AlternatingFlipCrop(padding=options.padding, flip=options.flip)
 
 
 def choose_side(stages: Sequence[tuple[float, int]], *, progress: float) -> int | None:
@@ -102,10 +115,9 @@ def choose_side(stages: Sequence[tuple[float, int]], *, progress: float) -> int 
 
 
 def build_mix(options: MixOptions) -> Mix | None:
-    """The mixing that a recipe asks for; None for none."""
-    if options.name == "none":
+    if isinstance(options, NoMix):
         return None
-    return partial({"mixup": mixup, "cutmix": cutmix}[options.name], alpha=options.alpha)
+    return partial(mixup if isinstance(options, Mixup) else cutmix, alpha=options.alpha)
 
 
 def mixup(images: Tensor, targets: Tensor, *, alpha: float) -> tuple[Tensor, Tensor]:

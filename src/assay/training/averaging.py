@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from assay.data.dataset import Batch, ImageDataset, to_unit_range
 from assay.runtime import device_of, dtype_of, preserved
-from assay.training.recipes import AverageOptions
+from assay.training.sections import AverageOptions
 
 
 class WeightAverage:

@@ -31,6 +31,7 @@ from assay.records.training import EpochSummary
 from assay.runtime import describe_environment, device_of
 from assay.runtime.store import check_same_identity
 from assay.training.metrics import EpochTotals, MetricsLog, StepMetrics, Stopwatch
+from assay.training.recipes import Recipe
 
 SCHEMA_VERSION = 1
 SHAPE = ("classes", "image_shape", "features", "outputs", "length", "reads")  # facts of the data a model is built for
@@ -38,11 +39,11 @@ SHAPE = ("classes", "image_shape", "features", "outputs", "length", "reads")  # 
 
 @dataclass
 class RunState:
-    """Where a run is: everything beside weights and optimizer that the next step depends on or the record needs.
+    """Everything beside weights and optimizer that the next step depends on or the record needs.
 
     ``fallen_back``: the recipe's adversary has failed and its fallback took over. ``clock`` counts what ``seconds``
-    were spent on. Where a recipe prunes, ``losses`` (n,) are those that the samples had when last trained on, relative
-    to their micro-batch, infinite before, and ``left_out`` bool (n,) is whom this epoch leaves out.
+    were spent on. Where a recipe prunes, ``losses`` (n,) are those of the samples when last trained on, less the mean
+    of their micro-batch, infinite before; ``left_out`` bool (n,) marks the samples that this epoch leaves out.
     """
 
     step: int = 0
@@ -78,7 +79,7 @@ class RunState:
 
 @dataclass(frozen=True)
 class RunIdentity:
-    """What must be equal for a run to be the continuation of another; ``data`` are the facts of its curriculum."""
+    """What must be equal for a run to be the continuation of another; ``data`` are the facts of its task."""
 
     recipe: dict[str, Any]
     data: dict[str, Any]
@@ -88,7 +89,7 @@ class RunIdentity:
 def write_config(out: Path, model: nn.Module, identity: RunIdentity, *, architecture: str | None) -> None:
     """Write ``config.json`` and ``environment.json``.
 
-    ``architecture`` is the name the recipe's network was built by. None: the model is somebody's own, known by
+    ``architecture`` is the name that the recipe's network was built by. None: the model is the caller's own, known by
     ``module:Class``, which loads again if its constructor needs no arguments.
     """
     config = {
@@ -124,8 +125,8 @@ def normalization_of(model: nn.Module) -> dict[str, list[float]]:
 
 def save_weights(out: Path, tensors: dict[str, Tensor]) -> None:
     """Write ``model.safetensors``; tied tensors are written once for each name."""
-    plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-    write_atomically(out / "model.safetensors", save(plain))
+    separate = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+    write_atomically(out / "model.safetensors", save(separate))
 
 
 def save_state(
@@ -175,14 +176,15 @@ def restore_state(
         return RunState()
     try:
         content = torch.load(path, map_location=device_of(model), weights_only=True)
-        theirs = json.loads(content["identity"])
+        saved = json.loads(content["identity"])
     except (pickle.UnpicklingError, RuntimeError, OSError, EOFError, KeyError, TypeError, ValueError) as error:
         reason = " ".join(str(error).split())[:120]
         raise OptionError(str(path), expected="the state of a run", got=f"a damaged file ({reason})") from None
-    check_same_identity(str(path), theirs, json.loads(json.dumps(asdict(identity))))
+    saved["recipe"] = Recipe.parse_saved(saved["recipe"], where=f"{path}: recipe").model_dump(mode="json")
+    check_same_identity(str(path), saved, json.loads(json.dumps(asdict(identity))))
     model.load_state_dict(content["model"])
-    for optimizer, saved in zip(optimizers, content["optimizers"], strict=True):
-        optimizer.load_state_dict(saved)
+    for optimizer, optimizer_state in zip(optimizers, content["optimizers"], strict=True):
+        optimizer.load_state_dict(optimizer_state)
     for name, tensor in average.items():
         tensor.copy_(content["average"][name])
     return RunState(
@@ -202,8 +204,8 @@ def _on_cpu(tensor: Tensor | None) -> Tensor | None:
 
 
 @dataclass
-class Journal:
-    """The run folder ``out`` of one run; without a folder nothing is kept and every method does nothing.
+class RunFolder:
+    """The folder ``out`` of one run; where it is None nothing is kept and every method does nothing.
 
     ``average`` holds the averaged tensors where there are any: they, not the raw ones, become the weights on disk.
     Of several processes all read the checkpoint and only the one that ``leads`` writes.
@@ -222,9 +224,9 @@ class Journal:
     _log: MetricsLog | None = None
 
     def open(self, *, resume: bool) -> RunState:
-        """Make the folder, and go back to its last checkpoint if that is wanted and there is one.
+        """Make the folder and, with ``resume``, restore its last checkpoint if there is one.
 
-        A folder that holds a finished or broken run is written over unless ``resume``.
+        Without ``resume`` a run that the folder holds is written over.
         """
         if self.out is None:
             return RunState()
@@ -233,31 +235,30 @@ class Journal:
         if resume:
             state = restore_state(self.out, self.model, self.optimizers, self.average, identity=self.identity)
         if self.leads:
-            (self.out / "state.pt").unlink(missing_ok=True) if not resume else None
+            if not resume:
+                (self.out / "state.pt").unlink(missing_ok=True)
             write_config(self.out, self.model, self.identity, architecture=self.architecture)
             self._log = MetricsLog(self.out / "metrics.jsonl", resume_at=state.step)
         self.saved_step = state.step
         return state
 
     @property
-    def kept(self) -> str | None:
-        """Where the last checkpoint is and of which step, in words; None when there is none."""
+    def last_checkpoint(self) -> str | None:
+        """The last checkpoint's step and folder, for a message; None when there is none."""
         return f"that of step {self.saved_step} in {self.out}" if self.out is not None and self.saved_step else None
 
-    def step(self, metrics: StepMetrics) -> None:
-        """Log one step."""
+    def log_step(self, metrics: StepMetrics) -> None:
         if self._log is not None:
             self._log.step(metrics)
 
-    def epoch(self, summary: EpochSummary, *, step: int) -> None:
-        """Log one epoch."""
+    def log_epoch(self, summary: EpochSummary, *, step: int) -> None:
         if self._log is not None:
             self._log.epoch(summary, step=step)
 
-    def watch(self, seen: dict[str, object] | None, *, epoch: int, step: int, fallen_back: bool) -> None:
-        """Log what the watch over an adversary saw, if there is one."""
-        if self._log is not None and seen is not None:
-            self._log.watch(seen, epoch=epoch, step=step, fallen_back=fallen_back)
+    def log_watch(self, accuracies: dict[str, object] | None, *, epoch: int, state: RunState) -> None:
+        """The accuracies by which an adversary is monitored, if it is."""
+        if self._log is not None and accuracies is not None:
+            self._log.watch(accuracies, epoch=epoch, step=state.step, fallen_back=state.fallen_back)
 
     def save(self, state: RunState) -> None:
         """Write a checkpoint now."""

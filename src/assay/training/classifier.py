@@ -1,8 +1,10 @@
-"""From a recipe and data to a trained classifier: build, initialise from the data, fit."""
+"""From a recipe and images to a trained and tested classifier."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -10,7 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from assay.data.dataset import ImageDataset, to_unit_range
+from assay.data.selection import stratified_split
+from assay.evaluate import predict_shared, summarize
 from assay.models.architectures import build
+from assay.models.wrappers import AveragedViews
+from assay.records.accuracy import CleanAccuracy, SequenceAccuracy
+from assay.records.base import Record
 from assay.records.training import TrainingRun
 from assay.runtime import choose_device, generator
 from assay.runtime.processes import ALONE, Processes
@@ -34,10 +41,34 @@ class InitializesFromData(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Trained:
-    """A trained ``model`` in evaluation mode, and how it came to be."""
+    """A trained ``model`` in evaluation mode, and the record of its training."""
 
     model: nn.Module
     run: TrainingRun
+
+
+@dataclass(frozen=True)
+class TestResult:
+    """A measurement on the test set: the file of the run folder that keeps it, the record, and a sentence with both."""
+
+    __test__ = False  # no test case, for pytest
+
+    file: str
+    record: Record
+    sentence: str
+
+
+@dataclass(frozen=True)
+class TrainingJob:
+    """A training and its test, for images or sequences: what ``assay train`` runs.
+
+    ``train`` takes the options of :func:`~assay.training.loop.fit`; ``test`` is called once, after it, and is None
+    where there is nothing to test on. ``notes`` are to be printed before.
+    """
+
+    train: Callable[..., Trained]
+    test: Callable[[Trained, Processes], Iterator[TestResult]] | None
+    notes: tuple[str, ...] = ()
 
 
 def train_classifier(
@@ -54,7 +85,33 @@ def train_classifier(
     checkpoint_seconds: float = 30.0,
     processes: Processes = ALONE,
 ) -> Trained:
-    """Build the recipe's network for ``train`` and :func:`~assay.training.loop.fit` it; see there for the options."""
+    """Build the recipe's network for ``train`` and train it.
+
+    Args:
+        train: The training images; the network gets their classes, shape, mean and standard deviation.
+        recipe: The architecture and everything about its training.
+        validation: Held-out images; accuracy on them is measured after every epoch.
+        seed: Decides the initial weights and every random choice of the training.
+        out: The run folder; None: nothing is written.
+        device: ``"cpu"``, ``"cuda"``, ``"mps"``, or ``"auto"`` for the fastest there is.
+        perturb, on_step, resume, checkpoint_seconds, processes: As in :func:`~assay.training.loop.fit`.
+
+    Returns:
+        The trained model in evaluation mode, and the record of its training.
+
+    Raises:
+        ModelError: The architecture is unknown, or cannot take the images.
+        OptionError: ``model_options`` or another part of the recipe does not fit.
+        DivergedError, InterruptedRunError, OutputError: As in :func:`~assay.training.loop.fit`.
+
+    Example:
+        >>> import assay
+        >>> data = assay.load_dataset("digits", split="train", limit=64)
+        >>> recipe = assay.load_recipe("digits", overrides=["epochs=1", "model_options.widths=[4, 4, 4]"])
+        >>> trained = assay.train_classifier(data, recipe=recipe, seed=1)
+        >>> trained.model.training, trained.run.epochs[0].steps
+        (False, 1)
+    """
     model = build_for(recipe, train, seed=seed).to(choose_device(device))
     run = fit(
         model,
@@ -71,6 +128,39 @@ def train_classifier(
         architecture=recipe.model,
     )
     return Trained(model, run)
+
+
+def classifier_job(
+    recipe: Recipe, load: Callable[[str], ImageDataset], *, validation_fraction: float, seed: int
+) -> TrainingJob:
+    """Train on the split ``load("train")``, less the share held out for validation, and test on ``load("test")``."""
+    images = load("train")
+    training_set, validation = images, None
+    if validation_fraction:
+        training_set, validation = stratified_split(images, fraction=validation_fraction, seed=0)
+    return TrainingJob(
+        train=partial(train_classifier, training_set, recipe=recipe, validation=validation, seed=seed),
+        test=partial(_test_images, recipe=recipe, load=load) if images.split == "train" else None,
+        notes=tuple(f"skipped: {line}" for line in images.skipped),
+    )
+
+
+def _test_images(
+    trained: Trained, processes: Processes, *, recipe: Recipe, load: Callable[[str], ImageDataset]
+) -> Iterator[TestResult]:
+    images = load("test")
+    models = {"test.json": (trained.model, "")}
+    if recipe.test_views > 1:
+        averaged = AveragedViews(trained.model, views=recipe.test_views)
+        models["test-averaged.json"] = (averaged, f", averaged over {recipe.test_views} views")
+    for file, (model, how) in models.items():
+        record = summarize(predict_shared(model, images, processes), classes=images.classes)
+        yield TestResult(file, record, f"Test accuracy{how} {record.accuracy:.2%} ({describe_interval(record)}).")
+
+
+def describe_interval(record: CleanAccuracy | SequenceAccuracy) -> str:
+    """The 95 % interval of an accuracy and the number of samples it comes from."""
+    return f"95 % interval {record.low:.2%} to {record.high:.2%}, n = {record.n:,}"
 
 
 def build_for(recipe: Recipe, train: ImageDataset, *, seed: int) -> nn.Module:

@@ -3,38 +3,50 @@
 from __future__ import annotations
 
 import time
+from contextlib import nullcontext
 from pathlib import Path
+from typing import TypedDict
 
 import torch
 from torch import nn
 
 from assay.data.dataset import ImageDataset
 from assay.data.sequences import SequenceTask
-from assay.errors import InterruptedRunError, OptionError
+from assay.errors import InterruptedRunError
 from assay.evaluate import predict_shared
 from assay.records.training import TrainingRun
 from assay.runtime import device_of, has_fast_bfloat16
 from assay.runtime.processes import ALONE, Processes, deferred_interrupts
 from assay.training.averaging import WeightAverage
-from assay.training.checkpoint import Journal, RunIdentity, name_of
-from assay.training.metrics import OnStep, StepMetrics, Stopwatch
-from assay.training.objective import Loss, Perturb
+from assay.training.checkpoint import RunFolder, RunIdentity, name_of
+from assay.training.metrics import OnStep, StepMetrics
+from assay.training.objective import Perturb, TrainingLoss
 from assay.training.optimizers import build_optimizers, set_learning_rate, update
 from assay.training.param_groups import measure_decay_groups
 from assay.training.recipes import Recipe
 from assay.training.schedule import build_schedule
 from assay.training.step import (
-    Around,
+    StepContext,
     accumulate_gradient,
     autocast_dtype,
     build_clip,
     explain_divergence,
     is_sane,
-    nothing_around,
 )
-from assay.training.tasks import Curriculum, ImageCurriculum, SequenceCurriculum
+from assay.training.tasks import TrainingTask, build_task
 
 STEP_STREAM = 0x57E
+
+
+class FitOptions(TypedDict, total=False):
+    """What :func:`fit` takes for images and sequences alike, for those that pass it on."""
+
+    out: Path | None
+    step_context: StepContext
+    on_step: OnStep | None
+    resume: bool
+    checkpoint_seconds: float
+    processes: Processes
 
 
 def fit(
@@ -46,117 +58,148 @@ def fit(
     seed: int = 0,
     out: Path | None = None,
     perturb: Perturb | None = None,
-    around: Around = nothing_around,
-    loss: Loss | None = None,
+    step_context: StepContext = nullcontext,
+    loss: TrainingLoss | None = None,
     on_step: OnStep | None = None,
     resume: bool = False,
     checkpoint_seconds: float = 30.0,
     processes: Processes = ALONE,
     architecture: str | None = None,
 ) -> TrainingRun:
-    """Train ``model`` on ``train``, images or sequences, as ``recipe`` says; it ends trained and in evaluation mode.
-
-    ``perturb``   (model, images in [0, 1], labels) -> images: what every micro-batch goes through, such as an attack;
-                  None: the recipe's own adversary, if it has one
-    ``around``    (model) -> context manager: entered for the forward and backward pass of every micro-batch; what it
-                  adds to the gradients, such as a regulariser's, belongs to the step
-    ``loss``      (images as trained on, logits, labels or shares of classes) -> sum of the losses, such as a
-                  :class:`~assay.training.objective.Distillation`; None: cross-entropy as the recipe says
-    ``on_step``   called with a :class:`StepMetrics` after every step
-    ``out``       the run folder; a checkpoint goes there every ``checkpoint_seconds`` and at the end
-    ``resume``    go on from the folder's last checkpoint; the end is that of an uninterrupted run, to the bit
-    ``processes`` who else trains this model; see :func:`~assay.runtime.processes.joined_processes`
-    ``architecture`` the name of ours that ``model`` was built by, for ``config.json``; None: it is your own
+    """Train ``model`` by ``recipe``, in place; it ends with the weights to keep and in evaluation mode.
 
     Every random choice follows from ``seed``: one machine and one number of threads give equal bits.
-    Raises :class:`DivergedError` when a number is not finite, :class:`InterruptedRunError` on SIGINT or SIGTERM once
-    the step is finished and saved, :class:`OutputError` when the folder cannot be written to.
+
+    Args:
+        model: Takes images (N, C, H, W) in [0, 1] and returns logits (N, K), or reads sequences (N, T, features).
+        train: The images, or a task of sequences such as :func:`~assay.data.sequences.adding_problem`.
+        recipe: Everything else: epochs, batch size, optimizer, schedule, augmentation, …
+        validation: Held-out images; accuracy on them is measured after every epoch.
+        seed: Decides order, augmentation, dropout, mixing and random starts.
+        out: The run folder; a checkpoint goes there every ``checkpoint_seconds`` and at the end.
+        perturb: (model, images in [0, 1], labels) -> images: applied to every micro-batch, such as an attack.
+            None: the recipe's own adversary, if it has one.
+        step_context: (model) -> context manager, entered for the forward and backward pass of every micro-batch; what
+            it adds to the gradients, such as those of a regulariser, belongs to the step.
+        loss: (images as trained on, logits, labels or shares of classes) -> sum of the losses, such as a
+            :class:`~assay.training.objective.Distillation`. None: cross-entropy, with the recipe's label smoothing.
+        on_step: Called with a :class:`~assay.training.metrics.StepMetrics` after every step.
+        resume: Go on from the folder's last checkpoint; the weights end as those of an uninterrupted run, to the bit.
+        checkpoint_seconds: How old a checkpoint may grow.
+        processes: The processes that train this model together; see
+            :func:`~assay.runtime.processes.joined_processes`.
+        architecture: The name of ours that ``model`` was built by, for ``config.json``. None: it is your own.
+
+    Returns:
+        The record of the run: one summary an epoch, seconds, weight-decay groups, precision.
+
+    Raises:
+        OptionError: The recipe does not fit the data, or ``out`` holds another run.
+        DivergedError: A number is not finite, or the loss is far above that of guessing.
+        InterruptedRunError: SIGINT or SIGTERM came, once the step is finished and saved; only with ``out``.
+        OutputError: The folder cannot be written to.
+
+    Example:
+        >>> import assay
+        >>> data = assay.load_dataset("digits", split="train", limit=64)
+        >>> model = assay.load_model("mlp", classes=10, image_shape=data.shape)
+        >>> run = assay.fit(model, data, recipe=assay.load_recipe("digits", overrides=["epochs=1"]))
+        >>> len(run.epochs), run.n, model.training
+        (1, 64, False)
     """
     device = device_of(model)
     recipe = recipe.settled(fast_bfloat16=has_fast_bfloat16(device))
     processes.share_weights(model)
-    curriculum = _plan(model, train, recipe, seed=seed, processes=processes, perturb=perturb, loss=loss)
-    factor = build_schedule(recipe.schedule, steps=curriculum.steps)
+    task = build_task(model, train, recipe, seed=seed, processes=processes, perturb=perturb, loss=loss)
+    factor = build_schedule(recipe.schedule, steps=task.steps)
     autocast = autocast_dtype(recipe.precision)
     optimizers = build_optimizers(model, recipe.optimizer)
     average = WeightAverage(model, recipe.average)
     clip = build_clip(model, recipe.clip)
-    journal = Journal(
+    folder = RunFolder(
         out,
         model,
         optimizers,
         average.tensors,
-        RunIdentity(recipe.model_dump(mode="json"), curriculum.facts, seed),
+        RunIdentity(recipe.model_dump(mode="json"), task.facts, seed),
         checkpoint_seconds,
         leads=processes.leads,
         architecture=architecture,
     )
-    state = journal.open(resume=resume)
+    state = folder.open(resume=resume)
 
     with deferred_interrupts(enabled=out is not None) as interrupts, torch.random.fork_rng(devices=[]):
-        for step in range(state.step, curriculum.steps):
+        for step in range(state.step, task.steps):
             started = time.perf_counter()
-            epoch = curriculum.epoch(step)
+            epoch = task.epoch(step)
             set_learning_rate(optimizers, factor(step))
-            lessons = curriculum.lessons(step, state)
+            micro_batches = task.micro_batches(step, state)
             model.train()
             model.zero_grad(set_to_none=True)
-            losses, rights = accumulate_gradient(
-                model, lessons, batch_size=curriculum.batch_size, key=(seed, STEP_STREAM, step), around=around
+            losses, correct = accumulate_gradient(
+                model,
+                micro_batches,
+                batch_size=task.batch_size,
+                key=(seed, STEP_STREAM, step),
+                step_context=step_context,
             )
-            curriculum.remember(step, state)
+            task.keep_losses(step, state)
             processes.sum_gradients(model)
-            loss_sum, hits, stop = processes.sum_numbers(losses, rights, interrupts.pending is not None)
-            norm, reached = float(clip()), loss_sum / curriculum.batch_size
-            if not is_sane(reached, norm, ceiling=curriculum.ceiling):
+            loss_sum, correct_sum, stop = processes.sum_numbers(losses, correct, interrupts.pending is not None)
+            gradient_norm, mean_loss = float(clip()), loss_sum / task.batch_size
+            if not is_sane(mean_loss, gradient_norm, ceiling=task.ceiling):
                 raise explain_divergence(
-                    model, lessons, step=step + 1, loss=reached, gradient_norm=norm, kept=journal.kept
+                    model,
+                    micro_batches,
+                    step=step + 1,
+                    loss=mean_loss,
+                    gradient_norm=gradient_norm,
+                    checkpoint=folder.last_checkpoint,
                 )
-            with state.clock.part("update"), torch.autocast(device.type, dtype=autocast, enabled=autocast is not None):
-                update(optimizers)
-            _settle(model, average, processes, step=step + 1, clock=state.clock)
+            with state.clock.part("update"):
+                with torch.autocast(device.type, dtype=autocast, enabled=autocast is not None):
+                    update(optimizers)
+                processes.average_buffers(model)  # running statistics agree among the processes
+                average.update(step + 1)
 
             metrics = StepMetrics(
                 step=step + 1,
-                steps=curriculum.steps,
+                steps=task.steps,
                 epoch=epoch,
-                loss=reached,
-                accuracy=hits / curriculum.batch_size,
+                loss=mean_loss,
+                accuracy=correct_sum / task.batch_size,
                 learning_rate=recipe.optimizer.lr * factor(step),
-                gradient_norm=norm,
-                images_per_second=curriculum.batch_size / (time.perf_counter() - started),
+                gradient_norm=gradient_norm,
+                images_per_second=task.batch_size / (time.perf_counter() - started),
                 seconds=state.seconds + time.perf_counter() - started,
             )
-            state.count(metrics, images=curriculum.batch_size)
-            journal.step(metrics)
+            state.count(metrics, images=task.batch_size)
+            folder.log_step(metrics)
             if on_step is not None and processes.leads:
                 on_step(metrics)
-            if curriculum.closes_epoch(step):
+            if task.closes_epoch(step):
                 with state.clock.part("validation"):
-                    accuracy = _watch_validation(model, validation, average, processes)
-                    journal.epoch(state.close_epoch(epoch, accuracy), step=step + 1)
-                    seen = curriculum.review(model, state, epoch=epoch)
-                    journal.watch(seen, epoch=epoch, step=state.step, fallen_back=state.fallen_back)
+                    accuracy = _measure_validation_accuracy(model, validation, average, processes)
+                    folder.log_epoch(state.close_epoch(epoch, accuracy), step=step + 1)
+                    folder.log_watch(task.after_epoch(model, state, epoch=epoch), epoch=epoch, state=state)
             if stop:
-                journal.save(state)
-                raise InterruptedRunError(
-                    f"interrupted after step {step + 1} of {curriculum.steps}; go on with --resume"
-                )
-            journal.save_if_due(state)
+                folder.save(state)
+                raise InterruptedRunError(f"interrupted after step {step + 1} of {task.steps}; go on with --resume")
+            folder.save_if_due(state)
 
-    journal.save(state)
-    _finish(model, curriculum, average)
-    journal.save_final(model)
+    folder.save(state)
+    _finish(model, task, average)
+    folder.save_final(model)
     return TrainingRun(
         recipe=recipe.name,
         model=architecture or name_of(model),
-        data=curriculum.name,
+        data=task.name,
         seed=seed,
         epochs=tuple(state.epochs),
         seconds=state.seconds,
-        n=curriculum.n,
-        modality=curriculum.samples,
-        loss_unit=curriculum.loss_unit,
+        n=task.n,
+        modality=task.samples,
+        loss_unit=task.loss_unit,
         groups=measure_decay_groups(
             model, weight_decay=recipe.optimizer.weight_decay, decayed=recipe.optimizer.decay_roles
         ),
@@ -165,33 +208,7 @@ def fit(
     )
 
 
-def _plan(
-    model: nn.Module,
-    train: ImageDataset | SequenceTask,
-    recipe: Recipe,
-    *,
-    seed: int,
-    processes: Processes,
-    perturb: Perturb | None,
-    loss: Loss | None,
-) -> Curriculum:
-    """What there is to learn from ``train``."""
-    if isinstance(train, ImageDataset):
-        return ImageCurriculum(model, train, recipe, seed=seed, processes=processes, perturb=perturb, loss=loss)
-    for name, given in (("perturb", perturb), ("loss", loss)):
-        if given is not None:
-            raise OptionError(name, expected=f"None: {train.name} is no set of images and has its own loss", got=given)
-    return SequenceCurriculum(train, recipe, seed=seed, processes=processes)
-
-
-def _settle(model: nn.Module, average: WeightAverage, processes: Processes, *, step: int, clock: Stopwatch) -> None:
-    """After an update: running statistics agree among the processes, and the average takes the weights in."""
-    with clock.part("update"):
-        processes.average_buffers(model)
-        average.update(step)
-
-
-def _watch_validation(
+def _measure_validation_accuracy(
     model: nn.Module, validation: ImageDataset | None, average: WeightAverage, processes: Processes
 ) -> float | None:
     """Accuracy on the held-out set with the weights that would be kept now."""
@@ -201,9 +218,9 @@ def _watch_validation(
         return float(predict_shared(model, validation, processes).correct.double().mean())
 
 
-def _finish(model: nn.Module, curriculum: Curriculum, average: WeightAverage) -> None:
+def _finish(model: nn.Module, task: TrainingTask, average: WeightAverage) -> None:
     """The weights become those to keep, the running statistics theirs, the mode evaluation; no gradients stay."""
     average.apply()
-    curriculum.finish(model)
+    task.finish(model)
     model.zero_grad(set_to_none=True)
     model.eval()

@@ -65,7 +65,7 @@ class EpochTotals:
 
 
 class MetricsLog:
-    """``metrics.jsonl``: a line for every step, epoch and watch over an adversary, appended and flushed as they come.
+    """``metrics.jsonl``: a line for every step, epoch and look at an adversary, appended and flushed as they come.
 
     ``resume_at`` keeps the lines up to that step and drops what a killed run wrote beyond its last checkpoint.
     Raises :class:`OutputError` when the file cannot be written.
@@ -73,19 +73,17 @@ class MetricsLog:
 
     def __init__(self, path: Path, *, resume_at: int = 0) -> None:
         self._path = path
-        kept = _lines_up_to(path, resume_at) if resume_at else []
-        write_atomically(path, "".join(line + "\n" for line in kept))
+        lines = _lines_up_to(path, resume_at) if resume_at else []
+        write_atomically(path, "".join(line + "\n" for line in lines))
 
     def step(self, metrics: StepMetrics) -> None:
-        """Append one step."""
         self._append({"kind": "step", **asdict(metrics)})
 
     def epoch(self, summary: EpochSummary, *, step: int) -> None:
-        """Append one epoch, which ended with ``step``."""
         self._append({"kind": "epoch", "step": step, **summary.model_dump(mode="json")})
 
     def watch(self, values: dict[str, object], *, epoch: int, step: int, fallen_back: bool) -> None:
-        """Append what the watch over an adversary saw after an epoch."""
+        """Append the accuracies under FGSM and PGD after an epoch."""
         self._append({"kind": "watch", "step": step, "epoch": epoch, **values, "fallen_back": fallen_back})
 
     def _append(self, values: dict[str, object]) -> None:
@@ -97,16 +95,16 @@ class MetricsLog:
 
 
 def _lines_up_to(path: Path, step: int) -> list[str]:
-    """The whole lines whose ``step`` is not beyond ``step``; a line torn by a crash is dropped."""
-    kept = []
+    """The complete lines whose ``step`` is not beyond ``step``; a line torn by a crash is dropped."""
+    lines = []
     for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
         try:
             values = json.loads(line)
         except json.JSONDecodeError:
             continue
         if values["step"] <= step:
-            kept.append(line)
-    return kept
+            lines.append(line)
+    return lines
 
 
 class TensorBoardLog:
@@ -123,7 +121,6 @@ class TensorBoardLog:
         self._writer = SummaryWriter(str(folder))
 
     def __call__(self, metrics: StepMetrics) -> None:
-        """Write loss, accuracy, learning rate, gradient norm and speed of one step."""
         for name in ("loss", "accuracy", "learning_rate", "gradient_norm", "images_per_second"):
             self._writer.add_scalar(f"train/{name}", getattr(metrics, name), metrics.step)
         if metrics.step == metrics.steps:

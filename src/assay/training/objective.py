@@ -17,8 +17,8 @@ from assay.runtime import device_of, dtype_of
 Perturb = Callable[[nn.Module, Tensor, Tensor], Tensor]
 Prepare = Callable[[Batch], Tensor]  # bytes of one micro-batch to augmented bytes
 Mix = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]  # (images, one-hot targets) -> the same, mixed
-Note = Callable[[Tensor], None]  # the losses (B,) of a micro-batch, one a sample
-Loss = Callable[[Tensor, Tensor, Tensor], Tensor]  # (images, logits, targets) -> sum of the losses of the samples
+KeepLosses = Callable[[Tensor], None]  # takes the losses (B,) of a micro-batch, one a sample
+TrainingLoss = Callable[[Tensor, Tensor, Tensor], Tensor]  # (images, logits, targets) -> sum of the samples' losses
 
 
 @dataclass(frozen=True)
@@ -34,14 +34,14 @@ class Objective:
     perturb: Perturb | None = None
     mix: Mix | None = None
     autocast: torch.dtype | None = None
-    loss: Loss | None = None
+    loss: TrainingLoss | None = None
 
     def __call__(
-        self, model: nn.Module, images: Tensor, labels: Tensor, *, note: Note | None = None
+        self, model: nn.Module, images: Tensor, labels: Tensor, *, keep_losses: KeepLosses | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Sum of the losses over the micro-batch, and how many samples were right (0-dimensional tensors).
+        """Sum of the losses over the micro-batch, and the number of correct samples (0-dimensional tensors).
 
-        ``note`` is told the cross-entropy of every sample.
+        ``keep_losses`` gets the cross-entropy of every sample.
         """
         targets = labels
         if self.mix is not None:
@@ -55,35 +55,35 @@ class Objective:
         if self.loss is None:
             cross_entropy = partial(F.cross_entropy, logits.float(), targets, label_smoothing=self.label_smoothing)
             losses = cross_entropy(reduction="sum")
-            if note is not None:
+            if keep_losses is not None:
                 with torch.no_grad():
-                    note(cross_entropy(reduction="none"))
-        hits = logits.detach().argmax(dim=1) == (targets if targets.ndim == 1 else targets.argmax(dim=1))
-        return losses, hits.sum()
+                    keep_losses(cross_entropy(reduction="none"))
+        correct = logits.detach().argmax(dim=1) == (targets if targets.ndim == 1 else targets.argmax(dim=1))
+        return losses, correct.sum()
 
 
-def learn_images(
+def image_losses(
     model: nn.Module,
     batch: Batch,
     *,
     objective: Objective,
     prepare: Prepare,
     layout: torch.memory_format,
-    note: Note | None = None,
+    keep_losses: KeepLosses | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """The lesson of one micro-batch of bytes."""
+    """Prepare the bytes of one micro-batch, then the ``objective``: the sum of the losses, and the correct samples."""
     device, dtype = device_of(model), dtype_of(model)
     images = to_unit_range(prepare(batch).to(device), dtype).contiguous(memory_format=layout)
-    return objective(model, images, batch.labels.to(device), note=note)
+    return objective(model, images, batch.labels.to(device), keep_losses=keep_losses)
 
 
 @dataclass(frozen=True, eq=False)
 class Distillation:
-    """Σ over the batch of T²·KL(softmax(t/T) ‖ softmax(z/T)), t the ``teacher``'s logits on the same pictures.
+    """Σ over the batch of T²·KL(softmax(t/T) ‖ softmax(z/T)), t the ``teacher``'s logits on the same images.
 
-    The teacher runs in the mode it is in and gets no gradients: put it into evaluation mode first. It is asked about
-    the pictures as augmented and mixed, so that it says more than their labels do.
-    Reference: Hinton, Vinyals & Dean, *Distilling the knowledge in a neural network* (2015); on the same pictures for
+    The teacher runs in the mode it is in and gets no gradients: put it into evaluation mode first. It is evaluated on
+    the images as augmented and mixed.
+    Reference: Hinton, Vinyals & Dean, *Distilling the knowledge in a neural network* (2015); on the same images for
     both, Beyer et al., *Knowledge distillation: a good teacher is patient and consistent*, CVPR 2022.
     """
 
@@ -91,11 +91,11 @@ class Distillation:
     temperature: float = 4.0
 
     def __call__(self, images: Tensor, logits: Tensor, targets: Tensor) -> Tensor:
-        """images (B, C, H, W), logits (B, K); ``targets`` are not looked at."""
+        """Images (B, C, H, W) and logits (B, K); ``targets`` are not used."""
         with torch.no_grad():
-            wanted = self.teacher(images).float()
+            teacher_logits = self.teacher(images).float()
         t = self.temperature
         divergence = F.kl_div(
-            F.log_softmax(logits / t, dim=1), F.log_softmax(wanted / t, dim=1), reduction="sum", log_target=True
+            F.log_softmax(logits / t, dim=1), F.log_softmax(teacher_logits / t, dim=1), reduction="sum", log_target=True
         )
         return divergence * t * t

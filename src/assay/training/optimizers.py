@@ -11,7 +11,7 @@ from torch.optim import SGD, AdamW, Optimizer
 
 from assay.errors import ModelError
 from assay.training.param_groups import ROLES, Role, split_parameters
-from assay.training.recipes import OptimizerOptions
+from assay.training.sections import AdamWOptions, MuonOptions, OptimizerOptions, SGDOptions
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 STEPS = 5
@@ -107,35 +107,29 @@ def build_optimizers(model: nn.Module, options: OptimizerOptions) -> tuple[Optim
     members = {role: [parameter for _, parameter in split.of(role)] for role in ROLES}
     if not any(members.values()):
         raise ModelError("model", expected="at least one trainable parameter", got="none")
-    nesterov = options.nesterov and options.momentum > 0
-    if options.name == "adamw":
-        groups = [_group(role, members[role], options, rate=options.lr) for role in ROLES if members[role]]
-        return (AdamW(groups, lr=options.lr, betas=options.betas, weight_decay=0.0),)
-    if options.name == "sgd":
-        groups = [_group(role, members[role], options, rate=options.lr) for role in ROLES if members[role]]
-        return (SGD(groups, lr=options.lr, momentum=options.momentum, nesterov=nesterov),)
+    if isinstance(options, AdamWOptions):
+        return (
+            AdamW(_groups(members, options, rate=options.lr), lr=options.lr, betas=options.betas, weight_decay=0.0),
+        )
+    if isinstance(options, SGDOptions):
+        return (_sgd(members, options, rate=options.lr, momentum=options.momentum),)
     matrices = hidden_matrices(model)
     own = {id(parameter) for parameter in matrices}
     members["weight"] = [parameter for parameter in members["weight"] if id(parameter) not in own]
-    side = [_group(role, members[role], options, rate=options.side_lr) for role in ROLES if members[role]]
     optimizers: list[Optimizer] = []
     if matrices:
-        group = {"params": matrices, "lr": options.lr, "peak_lr": options.lr, "role": "weight"}
-        decay = 0.0 if options.unit_norm else _decay("weight", options)
-        optimizers.append(
-            Muon(
-                [group],
-                lr=options.lr,
-                momentum=options.momentum,
-                nesterov=nesterov,
-                weight_decay=decay,
-                unit_norm=options.unit_norm,
-                newton_schulz_steps=options.newton_schulz_steps,
-            )
+        muon = Muon(
+            [{"params": matrices, "lr": options.lr, "peak_lr": options.lr, "role": "weight"}],
+            lr=options.lr,
+            momentum=options.momentum,
+            nesterov=options.nesterov and options.momentum > 0,
+            weight_decay=0.0 if options.unit_norm else _decay("weight", options),
+            unit_norm=options.unit_norm,
+            newton_schulz_steps=options.newton_schulz_steps,
         )
-    if side:
-        momentum = options.side_momentum
-        optimizers.append(SGD(side, lr=options.side_lr, momentum=momentum, nesterov=options.nesterov and momentum > 0))
+        optimizers.append(muon)
+    if any(members.values()):
+        optimizers.append(_sgd(members, options, rate=options.side_lr, momentum=options.side_momentum))
     return tuple(optimizers)
 
 
@@ -164,16 +158,28 @@ def update(optimizers: tuple[Optimizer, ...]) -> None:
         optimizer.step()
 
 
-def _group(role: Role, parameters: list[nn.Parameter], options: OptimizerOptions, *, rate: float) -> dict[str, Any]:
-    factor = options.norm_lr_factor if role == "norm" else 1.0
-    decay = _decay(role, options)
-    return {
-        "params": parameters,
-        "lr": rate * factor,
-        "peak_lr": rate * factor,
-        "weight_decay": decay / factor,  # a step shrinks by lr · decay, which the factor on lr shall not change
-        "role": role,
-    }
+def _sgd(
+    members: dict[Role, list[nn.Parameter]], options: SGDOptions | MuonOptions, *, rate: float, momentum: float
+) -> SGD:
+    groups = _groups(members, options, rate=rate)
+    return SGD(groups, lr=rate, momentum=momentum, nesterov=options.nesterov and momentum > 0)
+
+
+def _groups(members: dict[Role, list[nn.Parameter]], options: OptimizerOptions, *, rate: float) -> list[dict[str, Any]]:
+    """A group for every role that has parameters."""
+    groups = []
+    for role in ROLES:
+        if members[role]:
+            factor = options.norm_lr_factor if role == "norm" else 1.0
+            group = {
+                "params": members[role],
+                "lr": rate * factor,
+                "peak_lr": rate * factor,
+                "weight_decay": _decay(role, options) / factor,  # lr · decay must not change with the factor on lr
+                "role": role,
+            }
+            groups.append(group)
+    return groups
 
 
 def _decay(role: Role, options: OptimizerOptions) -> float:

@@ -2,155 +2,88 @@
 
 from __future__ import annotations
 
+import copy
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 
-from assay.errors import OptionError
-from assay.options import Options
+from assay.errors import OptionError, UnusedOptionError
+from assay.options import option_error
+from assay.training.sections import (
+    CHOICES,
+    NO_EFFECT,
+    SEQUENCE_TASKS,
+    AdversaryOptions,
+    AugmentOptions,
+    AverageOptions,
+    ClipOptions,
+    CosineSchedule,
+    FlipCropAugment,
+    MixOptions,
+    NoAdversary,
+    NoAugment,
+    NoClip,
+    NoMix,
+    OptimizerOptions,
+    PruneOptions,
+    ScheduleOptions,
+    Section,
+    SequenceOptions,
+    SGDOptions,
+    Share,
+    Shrink,
+)
 
-Share = Annotated[float, Field(ge=0, le=1)]
-Positive = Annotated[float, Field(gt=0)]
-NotNegative = Annotated[float, Field(ge=0)]
-Shrink = Literal["window", "resize"]
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
 
-
-class OptimizerOptions(Options):
-    """Which rule updates the parameters, and with what.
-
-    ``weight_decay`` reaches the parameters of ``decay_roles``, the weights unless told otherwise (see
-    :mod:`assay.training.param_groups`).
-    With ``muon`` the hidden weight matrices get ``lr`` and ``momentum``, all other parameters SGD with ``side_lr``
-    and ``side_momentum``; ``unit_norm`` rescales the former, which then do not decay; ``newton_schulz_steps`` tells
-    how nearly orthogonal their updates are. ``norm_lr_factor`` multiplies the learning rate of normalisation
-    parameters and leaves lr · decay as it was.
-    """
-
-    name: Literal["sgd", "adamw", "muon"] = "sgd"
-    lr: Positive = 0.1
-    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
-    nesterov: bool = True
-    betas: tuple[Share, Share] = (0.9, 0.999)
-    weight_decay: NotNegative = 5e-4
-    decay_roles: tuple[Literal["norm", "bias", "weight"], ...] = ("weight",)
-    norm_lr_factor: Positive = 1.0
-    unit_norm: bool = False
-    newton_schulz_steps: Annotated[int, Field(ge=1, le=10)] = 5
-    side_lr: Positive = 0.1
-    side_momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
-
-
-class ScheduleOptions(Options):
-    """The learning rate over the run; ``warmup``, ``peak`` and ``milestones`` are shares of all steps."""
-
-    name: Literal["constant", "cosine", "linear", "triangular", "multistep"] = "cosine"
-    warmup: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    peak: Annotated[float, Field(gt=0, lt=1)] = 0.2
-    start: Share = 0.2
-    final: Share = 0.0
-    milestones: tuple[Share, ...] = ()
-    gamma: Share = 0.1
+IMAGE_OPTIONS: dict[str, object] = {
+    "label_smoothing": 0.0,
+    "refresh_batchnorm": 0,
+    "test_views": 1,
+    "resolution": (),
+    "augment": NoAugment(),
+    "mix": NoMix(),
+    "adversary": NoAdversary(),
+    "prune": PruneOptions(),
+}
+"""What only images have, and the value that asks for none of it."""
 
 
-class AugmentOptions(Options):
-    """What happens to the bytes of a training image.
+class Recipe(Section):
+    """Everything that decides a training run: data, model, length, precision, and a section for each part of the step.
 
-    ``flip-crop`` pads black, crops and mirrors half of the images; ``alternating`` shifts with a mirrored border and
-    mirrors every image in every other epoch; ``policy`` does what the text ``policy`` says, in the language of
-    ``assay augment``: ``crop(4) + flip() + randaugment``.
-    """
+    The sections ``optimizer``, ``schedule``, ``augment``, ``clip``, ``mix`` and ``adversary`` are choices by ``name``;
+    :mod:`assay.training.sections` has the options of each. An option that the choice does not have, or that another
+    option turns off, is refused by name.
 
-    name: Literal["none", "flip-crop", "alternating", "policy"] = "flip-crop"
-    padding: Annotated[int, Field(ge=0, le=64)] = 4
-    flip: bool = True
-    policy: str = ""
+    Args:
+        name: What the run is called; with the seed it names the run folder.
+        data: The data set or the task of sequences that the recipe was made for.
+        model: An architecture of ours, built with ``model_options``.
+        epochs: Passes over the training set; a fraction is allowed.
+        batch_size: Samples of an optimizer step, over all processes.
+        micro_batch: Samples that go through the network at once; gradients are summed over the micro-batches of a
+            step, and normalisation layers see one micro-batch at a time. None: the whole batch.
+        label_smoothing: Share of the target spread over all classes, in [0, 1).
+        precision: Of convolutions and matrix products; weights, sums and the loss stay ``float32``. ``auto`` is
+            ``bfloat16`` where the device multiplies it in hardware, else ``float32``; the run keeps which it was.
+        refresh_batchnorm: After training, batch statistics are averaged anew over that many training images.
+        test_views: Where it is not 1, the test has a second number: logits averaged over that many views.
+        resolution: (share of the run, side in pixels) stages: from that share on, images of that side are trained on,
+            cut out at random or resized as ``shrink`` says. The network's last pooling must be global.
 
-
-class ClipOptions(Options):
-    """Gradient clipping: by global ``norm``, by ``value``, or ``adaptive`` to each unit's weight norm."""
-
-    name: Literal["none", "norm", "value", "adaptive"] = "none"
-    limit: Positive = 1.0
-
-
-class MixOptions(Options):
-    """Mixing of samples within a batch: ``alpha`` of the Beta distribution the share is drawn from."""
-
-    name: Literal["none", "mixup", "cutmix"] = "none"
-    alpha: Positive = 0.2
-
-
-class AverageOptions(Options):
-    """Exponential moving average of the weights, one update every ``every`` steps; a decay of 0 turns it off."""
-
-    decay: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    every: Annotated[int, Field(ge=1)] = 1
-
-
-class AdversaryOptions(Options):
-    """Adversarial training: the perturbation of every batch, in pixel units.
-
-    ``watch`` is the number of training images on which FGSM and PGD accuracy are compared after every epoch. When
-    FGSM is ahead by more than ``gap`` the network has overfitted to the single step, and training goes on with
-    ``fallback_steps`` of PGD; 0 of them: it stops.
-    """
-
-    name: Literal["none", "n-fgsm", "pgd"] = "none"
-    epsilon: NotNegative = 8 / 255
-    step_size: Positive = 8 / 255
-    steps: Annotated[int, Field(ge=1)] = 1
-    noise: NotNegative = 2.0
-    watch: Annotated[int, Field(ge=0)] = 256
-    gap: Share = 0.25
-    fallback_steps: Annotated[int, Field(ge=0)] = 2
-
-
-class PruneOptions(Options):
-    """Epochs that leave out ``share`` of the samples, drawn at random from twice as many that are learnt best.
-
-    Which those are, the loss tells that each had when it was last trained on, less the mean of its micro-batch. The
-    epochs are those that begin between ``start`` and ``end``, shares of the run; the first is always whole. The idea
-    is that of Qin et al., *InfoBatch*, ICLR 2024, without their rescaled gradients.
-    """
-
-    share: Annotated[float, Field(ge=0, le=0.5)] = 0.0
-    start: Annotated[float, Field(ge=0, lt=1)] = 0.4
-    end: Share = 1.0
-
-    @field_validator("end")
-    @classmethod
-    def _follows_the_start(cls, end: float, info: ValidationInfo) -> float:
-        start = info.data.get("start")
-        if start is not None and end <= start:
-            raise ValueError(f"a share above the start, {start:g}")
-        return end
-
-
-class SequenceOptions(Options):
-    """The tasks ``adding`` and ``copy``, made up as they go: ``length`` steps, of ``copy`` the blanks alone.
-
-    No sequence is seen twice; ``samples`` of them count as an epoch, ``test_samples`` are tested on at the end.
-    """
-
-    length: Annotated[int, Field(ge=2)] = 100
-    samples: Annotated[int, Field(ge=1)] = 6400
-    test_samples: Annotated[int, Field(ge=1)] = 2000
-
-
-class Recipe(Options):
-    """One way to train one kind of network. See the sections for their fields; print it with :meth:`to_toml`.
-
-    ``micro_batch`` is how many images go through the network at once: gradients are summed over a step's
-    micro-batches, and normalisation layers see one micro-batch at a time. ``precision`` is that of convolutions and
-    matrix products; weights, sums and the loss stay ``float32``; ``auto`` is ``bfloat16`` where the device multiplies
-    it in hardware, else ``float32``, and the run keeps which it was. ``resolution`` lists (share of the run,
-    side in pixels) stages: from that share on, images of that side are trained on, cut out at random or resized as
-    ``shrink`` says; a network whose last pooling is global takes any of them. ``test_views``, where it is not 1, adds
-    a second number to the test: logits averaged over that many views of each image.
+    Example:
+        >>> import assay
+        >>> recipe = assay.Recipe.parse({"name": "mine", "epochs": 2, "optimizer": {"name": "adamw", "lr": 1e-3}})
+        >>> recipe.optimizer.betas
+        (0.9, 0.999)
+        >>> "betas" in recipe.to_toml(), "momentum" in recipe.to_toml()
+        (True, False)
     """
 
     name: str
@@ -167,15 +100,58 @@ class Recipe(Options):
     test_views: Literal[1, 2, 6] = 1
     resolution: tuple[tuple[Share, Annotated[int, Field(ge=8)]], ...] = ()
     shrink: Shrink = "window"
-    optimizer: OptimizerOptions = OptimizerOptions()
-    schedule: ScheduleOptions = ScheduleOptions()
-    augment: AugmentOptions = AugmentOptions()
-    clip: ClipOptions = ClipOptions()
-    mix: MixOptions = MixOptions()
+    optimizer: OptimizerOptions = SGDOptions()
+    schedule: ScheduleOptions = CosineSchedule()
+    augment: AugmentOptions = FlipCropAugment()
+    clip: ClipOptions = NoClip()
+    mix: MixOptions = NoMix()
     average: AverageOptions = AverageOptions()
-    adversary: AdversaryOptions = AdversaryOptions()
+    adversary: AdversaryOptions = NoAdversary()
     prune: PruneOptions = PruneOptions()
     sequence: SequenceOptions = SequenceOptions()
+
+    @classmethod
+    def parse(cls, values: dict[str, Any], *, where: str = "") -> Self:
+        """Validate ``values``; raise :class:`OptionError` naming the first field that is wrong or has no effect."""
+        return cls._parse(values, where=where)
+
+    @classmethod
+    def parse_saved(cls, values: dict[str, Any], *, where: str = "") -> Self:
+        """The recipe that a run folder holds, of today's form or of the former one: see :data:`FORMER_DEFAULTS`."""
+        return cls._parse(values, where=where, may_drop=_former_defaults(values, complete=False).__contains__)
+
+    @classmethod
+    def _parse(
+        cls,
+        values: dict[str, Any],
+        *,
+        where: str,
+        overridden: Collection[Place] = (),
+        may_drop: Callable[[Place], bool] = lambda place: False,
+    ) -> Self:
+        """Validate ``values``; options without effect are dropped where they may be, else refused."""
+        values = copy.deepcopy(values)
+        while True:
+            try:
+                return cls.model_validate(values)
+            except ValidationError as error:
+                idle = [place for place in _places_without_effect(error) if may_drop(place)]
+                if not idle:
+                    raise _explain(error, where=where, overridden=overridden) from None
+                for *sections, option in idle:
+                    del (values[sections[0]] if sections else values)[option]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _name_the_default_choices(cls, values: Any) -> Any:
+        if not isinstance(values, Mapping):
+            return values
+        return {
+            key: {"name": cls.model_fields[key].get_default().name, **value}
+            if key in CHOICES and isinstance(value, dict)
+            else value
+            for key, value in values.items()
+        }
 
     @field_validator("micro_batch")
     @classmethod
@@ -185,6 +161,16 @@ class Recipe(Options):
             raise ValueError(f"a number that divides the batch_size, {batch}")
         return size
 
+    def image_options(self) -> dict[str, object]:
+        """The settings that only images have, where they differ from none."""
+        return {name: getattr(self, name) for name, none in IMAGE_OPTIONS.items() if getattr(self, name) != none}
+
+    def without_effect(self) -> Mapping[str, str]:
+        idle = {} if self.resolution else {"shrink": "resolution is empty"}
+        if self.data in SEQUENCE_TASKS:
+            idle.update(dict.fromkeys(self.image_options(), f"data is {self.data}, a task of sequences"))
+        return idle
+
     def settled(self, *, fast_bfloat16: bool) -> Recipe:
         """The same recipe with ``auto`` replaced by the precision that a machine gets."""
         if self.precision != "auto":
@@ -192,12 +178,67 @@ class Recipe(Options):
         return self.model_copy(update={"precision": "bfloat16" if fast_bfloat16 else "float32"})
 
     def to_toml(self) -> str:
-        """The whole recipe as TOML, defaults spelled out; :func:`load_recipe` reads it back to an equal recipe."""
+        """All fields that act as TOML, defaults spelled out; :func:`load_recipe` reads it back to an equal recipe."""
         values = self.model_dump(mode="json", exclude_none=True)
-        plain = [f"{key} = {_toml(value)}" for key, value in values.items() if not isinstance(value, dict)]
+        kept_for_images = IMAGE_OPTIONS.keys() - {"augment"} if self.data in SEQUENCE_TASKS else {"sequence"}
+        defaults = type(self).model_fields
+        for name in kept_for_images & values.keys():
+            if getattr(self, name) == defaults[name].get_default():
+                del values[name]
+        lines = [f"{key} = {_toml(value)}" for key, value in values.items() if not isinstance(value, dict)]
         tables = [(key, value) for key, value in values.items() if isinstance(value, dict) and value]
         sections = ["\n".join([f"[{key}]", *(f"{k} = {_toml(v)}" for k, v in value.items())]) for key, value in tables]
-        return "\n\n".join(["\n".join(plain), *sections]) + "\n"
+        return "\n\n".join(["\n".join(lines), *sections]) + "\n"
+
+
+Place = tuple[str, ...]
+"""Where an option is: (option,) or (section, option)."""
+
+FORMER_DEFAULTS: dict[str, dict[str, Any]] = {
+    "optimizer": {
+        "momentum": 0.9,
+        "nesterov": True,
+        "betas": [0.9, 0.999],
+        "decay_roles": ["weight"],
+        "unit_norm": False,
+        "newton_schulz_steps": 5,
+        "side_lr": 0.1,
+        "side_momentum": 0.9,
+    },
+    "schedule": {"warmup": 0.0, "peak": 0.2, "start": 0.2, "final": 0.0, "milestones": [], "gamma": 0.1},
+    "augment": {"padding": 4, "flip": True, "policy": ""},
+    "clip": {"limit": 1.0},
+    "mix": {"alpha": 0.2},
+    "adversary": {
+        "epsilon": 8 / 255,
+        "step_size": 8 / 255,
+        "steps": 1,
+        "noise": 2.0,
+        "watch": 256,
+        "gap": 0.25,
+        "fallback_steps": 2,
+    },
+    "average": {"every": 1},
+    "prune": {"start": 0.4, "end": 1.0},
+    "sequence": {"length": 100, "samples": 6400, "test_samples": 2000},
+    "": {"shrink": "window", "resolution": []},
+}
+"""Recipes used to be written with all options of all choices, defaults spelled out: this is what stood there.
+
+On reading such a recipe an option without effect is dropped where it holds this default, and refused where it does
+not. A run folder is always read so; a section of a TOML file when it lists every one of these options.
+"""
+
+
+def _former_defaults(values: Mapping[str, Any], *, complete: bool) -> set[Place]:
+    """The options that hold their former default; with ``complete`` only of sections that list every option."""
+    places: set[Place] = set()
+    for section, defaults in FORMER_DEFAULTS.items():
+        given = values.get(section) if section else values
+        if isinstance(given, dict) and (defaults.keys() <= given.keys() or not complete):
+            equal = [option for option, default in defaults.items() if option in given and given[option] == default]
+            places.update((section, option) if section else (option,) for option in equal)
+    return places
 
 
 def recipe_names() -> tuple[str, ...]:
@@ -206,18 +247,44 @@ def recipe_names() -> tuple[str, ...]:
 
 
 def load_recipe(name_or_path: str | Path, *, overrides: Sequence[str] = ()) -> Recipe:
-    """Read a recipe by name or from a ``.toml`` file, then apply ``overrides`` such as ``"optimizer.lr=0.1"``.
+    """Read a recipe by name or from a ``.toml`` file, then apply ``overrides``.
 
-    Raises :class:`OptionError` for an unknown name, a file that is no TOML, and any field that is not valid.
+    An override may choose another optimizer, schedule, …: options of the file that the new choice does not have are
+    dropped then, the others stay.
+
+    Args:
+        name_or_path: One of the recipes that come with assay, such as ``"digits"``, or the path of a ``.toml`` file.
+        overrides: Changes such as ``"optimizer.lr=0.1"``; the value is read as TOML, a bare word as text.
+
+    Returns:
+        The recipe, every field checked.
+
+    Raises:
+        OptionError: The name is unknown, the file is no TOML, or a field is not valid.
+        UnusedOptionError: An option in the file or among ``overrides`` has no effect.
+
+    Example:
+        >>> import assay
+        >>> recipe = assay.load_recipe("digits", overrides=["optimizer.lr=0.1", "schedule.name=cosine"])
+        >>> recipe.optimizer.lr, recipe.schedule.name
+        (0.1, 'cosine')
     """
     where, text = _read(name_or_path)
     try:
         values = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise OptionError(where, expected="a TOML file", got=error) from None
-    for override in overrides:
-        _apply(values, override)
-    return Recipe.parse(values, where=where)
+    former = _former_defaults(values, complete=True)
+    recipe = Recipe._parse(values, where=where, may_drop=former.__contains__)
+    overridden = {_apply(values, override) for override in overrides}
+    if overridden:
+        recipe = Recipe._parse(
+            values, where=where, overridden=overridden, may_drop=lambda place: not _overrides_of(place, overridden)
+        )
+    if "data" in values and recipe.data not in SEQUENCE_TASKS:
+        for place in sorted({("sequence", option) for option in values.get("sequence", {})} - former):
+            raise UnusedOptionError(_spell(place, where, overridden), reason=f"no effect while data is {recipe.data}")
+    return recipe
 
 
 def _read(name_or_path: str | Path) -> tuple[str, str]:
@@ -237,11 +304,11 @@ def _folder() -> resources.abc.Traversable:
     return resources.files("assay.training") / "recipes"
 
 
-def _apply(values: dict[str, Any], override: str) -> None:
-    """Write ``section.key=value`` into nested ``values``; the value is read as TOML, a bare word as text."""
+def _apply(values: dict[str, Any], override: str) -> Place:
+    """Write ``section.key=value`` into nested ``values``, and return its place."""
     key, equals, text = override.partition("=")
-    *sections, last = (part.strip() for part in key.split("."))
-    if not equals or not last or not all(sections):
+    *sections, option = (part.strip() for part in key.split("."))
+    if not equals or not option or not all(sections):
         raise OptionError("--set", expected="key=value, such as optimizer.lr=0.1", got=override)
     try:
         value = tomllib.loads(f"value = {text.strip()}")["value"]
@@ -251,7 +318,62 @@ def _apply(values: dict[str, Any], override: str) -> None:
         values = values.setdefault(section, {})
         if not isinstance(values, dict):
             raise OptionError("--set", expected=f"{section} to be a section", got=override)
-    values[last] = value
+    values[option] = value
+    return (*sections, option)
+
+
+def _places_without_effect(error: ValidationError) -> list[Place]:
+    """The options that are refused because their choice does not have them or another option turns them off."""
+    kinds = {"extra_forbidden", NO_EFFECT}
+    return [_place(each) for each in error.errors(include_url=False) if each["type"] in kinds]
+
+
+def _place(complaint: ErrorDetails) -> Place:
+    """The option that pydantic complains about: of a choice, the location also holds the name chosen."""
+    place = tuple(str(part) for part in complaint["loc"])
+    if place and place[0] in CHOICES:
+        place = (place[0], *place[2:])
+    if complaint["type"] == NO_EFFECT:
+        return (*place, complaint["ctx"]["option"])
+    return (*place, "name") if complaint["type"] == "union_tag_invalid" else place
+
+
+def _explain(error: ValidationError, *, where: str, overridden: Collection[Place]) -> OptionError:
+    """Pydantic's first complaint in one line."""
+    first = error.errors(include_url=False)[0]
+    place, kind = _place(first), first["type"]
+    spelled = _spell(place, where, overridden)
+    if kind == NO_EFFECT:
+        return UnusedOptionError(spelled, reason=first["msg"])
+    if kind == "union_tag_invalid":
+        expected = _list([repr(name) for name in CHOICES[place[0]]], "or")
+        return OptionError(spelled, expected=expected, got=repr(first["input"].get("name")))
+    if kind == "extra_forbidden" and place[0] in CHOICES:
+        choices, chosen = CHOICES[place[0]], str(first["loc"][1])
+        own = ", ".join(name for name in choices[chosen].model_fields if name != "name") or "no options"
+        holders = [name for name, choice in choices.items() if place[1] in choice.model_fields]
+        known = f"; {_list(holders, 'and')} {'have' if len(holders) > 1 else 'has'} it" if holders else ""
+        return UnusedOptionError(spelled, reason=f"not an option of {chosen} (it has {own}){known}")
+    return option_error(error, where=spelled, field="")
+
+
+def _spell(place: Place, where: str, overridden: Collection[Place]) -> str:
+    """``where: section.option``, or the flag where the option was given by one."""
+    flags = _overrides_of(place, overridden)
+    if flags:
+        longer = flags[0] if len(flags[0]) > len(place) else place
+        return f"--set {'.'.join(longer)}"
+    return ": ".join(part for part in (where, ".".join(place)) if part)
+
+
+def _overrides_of(place: Place, overridden: Collection[Place]) -> list[Place]:
+    """The overrides that gave ``place``, the section that it is in, or a part of it."""
+    return sorted(each for each in overridden if each[: len(place)] == place[: len(each)])
+
+
+def _list(names: Sequence[str], word: str) -> str:
+    *others, last = names
+    return f"{', '.join(others)} {word} {last}" if others else last
 
 
 def _toml(value: object) -> str:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from assay.data.dataset import Batch, ImageDataset
 from assay.runtime import generator
-from assay.training.recipes import PruneOptions
+from assay.training.sections import PruneOptions
 
 ORDER_STREAM = 0x0DE
 
@@ -34,7 +34,7 @@ class Sampler:
 
     @property
     def steps_per_epoch(self) -> int:
-        """Whole batches in the set."""
+        """Full batches in the set."""
         return self.n // self.size
 
     def steps(self, epochs: float) -> int:
@@ -64,17 +64,15 @@ def _order(n: int, seed: int, epoch: int) -> Tensor:
     return torch.randperm(n, generator=generator(seed, ORDER_STREAM, epoch))
 
 
-def take(dataset: ImageDataset, indices: Tensor) -> Batch:
-    """The samples at ``indices``."""
-    return Batch(dataset.images[indices], dataset.labels[indices], dataset.ids[indices])
-
-
-def micro_batches(
+def split_batch(
     dataset: ImageDataset, indices: Tensor, *, size: int | None, rank: int = 0, world: int = 1
 ) -> list[tuple[int, Batch]]:
-    """The (number, micro-batch) pairs of one process: of the batch cut into pieces of ``size``, every ``world``-th."""
+    """The (number, samples) pairs of one process: every ``world``-th of the micro-batches of ``size``."""
     pieces = torch.split(indices, size or len(indices))
-    return [(number, take(dataset, pieces[number])) for number in range(rank, len(pieces), world)]
+    return [
+        (number, Batch(dataset.images[piece], dataset.labels[piece], dataset.ids[piece]))
+        for number, piece in list(enumerate(pieces))[rank::world]
+    ]
 
 
 PRUNE_STREAM = 0x9A11
@@ -82,7 +80,7 @@ PRUNE_STREAM = 0x9A11
 
 @dataclass(frozen=True)
 class PrunedSampler(Sampler):
-    """A :class:`Sampler` whose epochs may be shorter: see :class:`~assay.training.recipes.PruneOptions`.
+    """A :class:`Sampler` whose epochs may be shorter: see :class:`~assay.training.sections.PruneOptions`.
 
     How many samples an epoch leaves out is known beforehand, so that the schedule is; which, only when it begins.
     """
@@ -92,9 +90,9 @@ class PrunedSampler(Sampler):
 
     def length(self, epoch: int) -> int:
         """The steps of ``epoch``."""
-        whole = self.steps_per_epoch
+        steps = self.steps_per_epoch
         pruned = epoch > 0 and self.options.start <= epoch / self.epochs < self.options.end
-        return max(1, round(whole * (1 - self.options.share))) if pruned else whole
+        return max(1, round(steps * (1 - self.options.share))) if pruned else steps
 
     def first_step(self, epoch: int) -> int:
         """The step that ``epoch`` begins with."""
@@ -102,8 +100,8 @@ class PrunedSampler(Sampler):
 
     def steps(self, epochs: float) -> int:
         """Steps in ``epochs``, a fraction of one allowed; at least one."""
-        part, whole = math.modf(epochs)
-        return max(1, self.first_step(int(whole)) + round(part * self.length(int(whole))))
+        fraction, complete = math.modf(epochs)
+        return max(1, self.first_step(int(complete)) + round(fraction * self.length(int(complete))))
 
     def epoch(self, step: int) -> int:
         """The epoch, from 0, that ``step`` is in."""
@@ -113,7 +111,7 @@ class PrunedSampler(Sampler):
         return epoch
 
     def choose(self, losses: Tensor, *, epoch: int) -> Tensor | None:
-        """bool (n,): whom ``epoch`` leaves out, given the ``losses`` (n,) last seen; None: nobody.
+        """bool (n,): the samples that ``epoch`` leaves out, given their last ``losses`` (n,); None: none of them.
 
         A sample never seen counts as the hardest. What fills no batch is left out of every epoch, by chance.
         """

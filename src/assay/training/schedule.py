@@ -10,7 +10,14 @@ import math
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from assay.training.recipes import ScheduleOptions
+from assay.training.sections import (
+    ConstantSchedule,
+    CosineSchedule,
+    LinearSchedule,
+    MultistepSchedule,
+    ScheduleOptions,
+    TriangularSchedule,
+)
 
 Schedule = Callable[[int], float]
 
@@ -66,12 +73,14 @@ def multistep(step: int, *, total: int, milestones: Sequence[float], gamma: floa
 
 def build_schedule(options: ScheduleOptions, *, steps: int) -> Schedule:
     """The factor on the peak learning rate at every step of a run of ``steps``."""
-    warmup = round(options.warmup * steps)
-    schedules: dict[str, Schedule] = {
-        "constant": partial(constant, warmup=warmup),
-        "cosine": partial(cosine, total=steps, warmup=warmup, final=options.final),
-        "linear": partial(linear, total=steps, warmup=warmup, final=options.final),
-        "triangular": partial(triangular, total=steps, peak=options.peak, start=options.start, final=options.final),
-        "multistep": partial(multistep, total=steps, milestones=options.milestones, gamma=options.gamma, warmup=warmup),
-    }
-    return schedules[options.name]
+    match options:
+        case TriangularSchedule(peak=peak, start=start, final=final):
+            return partial(triangular, total=steps, peak=peak, start=start, final=final)
+        case ConstantSchedule():
+            return partial(constant, warmup=round(options.warmup * steps))
+        case MultistepSchedule(milestones=milestones, gamma=gamma):
+            warmup = round(options.warmup * steps)
+            return partial(multistep, total=steps, milestones=milestones, gamma=gamma, warmup=warmup)
+        case CosineSchedule() | LinearSchedule():
+            follow = cosine if isinstance(options, CosineSchedule) else linear
+            return partial(follow, total=steps, warmup=round(options.warmup * steps), final=options.final)

@@ -1,55 +1,54 @@
-"""From a recipe to a trained sequence model, and from its run folder back to the model."""
+"""From a recipe to a trained and tested sequence model, and from its run folder back to the model."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
+from typing import Unpack
 
 from torch import nn
 
 from assay.data.sequences import SYNTHETIC_TASKS, SequenceTask, make_task
 from assay.errors import ModelError, OptionError
+from assay.evaluate import measure_sequence_accuracy
 from assay.models.sequence import CELLS, SequenceModelOptions, build_sequence_model
 from assay.models.sources.run_folder import CONFIG, WEIGHTS
 from assay.models.weights import load_weights, read_weights
 from assay.runtime import choose_device
-from assay.runtime.processes import ALONE, Processes
-from assay.training.classifier import Trained
-from assay.training.loop import fit
-from assay.training.metrics import OnStep
-from assay.training.recipes import AugmentOptions, OptimizerOptions, Recipe, ScheduleOptions, SequenceOptions
-from assay.training.step import Around, nothing_around
+from assay.runtime.processes import Processes
+from assay.training.classifier import TestResult, Trained, TrainingJob, describe_interval
+from assay.training.loop import FitOptions, fit
+from assay.training.recipes import Recipe
+from assay.training.sections import AdamWOptions, ConstantSchedule, NoAugment, SequenceOptions
 
 
 def train_sequence_model(
-    task: SequenceTask,
-    *,
-    recipe: Recipe,
-    seed: int = 0,
-    out: Path | None = None,
-    device: str = "cpu",
-    around: Around = nothing_around,
-    on_step: OnStep | None = None,
-    resume: bool = False,
-    checkpoint_seconds: float = 30.0,
-    processes: Processes = ALONE,
+    task: SequenceTask, *, recipe: Recipe, device: str = "cpu", seed: int = 0, **options: Unpack[FitOptions]
 ) -> Trained:
     """Build the recipe's model for ``task`` and :func:`~assay.training.loop.fit` it; see there for the options."""
     model = build_sequence_for(recipe, task, seed=seed).to(choose_device(device))
-    run = fit(
-        model,
-        task,
-        recipe=recipe,
-        seed=seed,
-        out=out,
-        around=around,
-        on_step=on_step,
-        resume=resume,
-        checkpoint_seconds=checkpoint_seconds,
-        processes=processes,
-        architecture=recipe.model,
-    )
-    return Trained(model, run)
+    return Trained(model, fit(model, task, recipe=recipe, seed=seed, architecture=recipe.model, **options))
+
+
+def sequence_job(recipe: Recipe, name: str, *, seed: int) -> TrainingJob:
+    """Train on the task of that name, as long as the recipe sets, and test on new sequences of it.
+
+    Raises :class:`OptionError` for a length that is too small.
+    """
+    task = make_task(name, length=recipe.sequence.length, seed=seed)
+
+    def test(trained: Trained, processes: Processes) -> Iterator[TestResult]:
+        record = measure_sequence_accuracy(trained.model, task, n=recipe.sequence.test_samples, label=recipe.model)
+        sentence = (
+            f"Test loss {record.loss:.4g} ({record.loss_unit}); {record.accuracy:.2%} {record.right_is} "
+            f"({describe_interval(record)}). "
+            f"Without memory: {record.baseline:.4g} ({record.baseline_is})."
+        )
+        yield TestResult("test.json", record, sentence)
+
+    return TrainingJob(train=partial(train_sequence_model, task, recipe=recipe, seed=seed), test=test)
 
 
 def build_sequence_for(recipe: Recipe, task: SequenceTask, *, seed: int) -> nn.Module:
@@ -82,16 +81,16 @@ def load_sequence_run(folder: Path) -> tuple[nn.Module, SequenceTask]:
     path = folder / CONFIG
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
-        recipe, name, seed = dict(config["recipe"]), str(config["data"]["name"]), int(config["seed"])
+        saved, name, seed = dict(config["recipe"]), str(config["data"]["name"]), int(config["seed"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ModelError(str(path), expected="the configuration of a run", got=error) from None
     if name not in SYNTHETIC_TASKS:
         raise ModelError(
             str(path), expected=f"a run on one of the tasks {', '.join(SYNTHETIC_TASKS)}", got=f"one on {name}"
         )
-    parsed = Recipe.parse(recipe, where=f"{path}: recipe")
-    task = make_task(name, length=parsed.sequence.length, seed=seed)
-    model = build_sequence_for(parsed, task, seed=seed)
+    recipe = Recipe.parse_saved(saved, where=f"{path}: recipe")
+    task = make_task(name, length=recipe.sequence.length, seed=seed)
+    model = build_sequence_for(recipe, task, seed=seed)
     load_weights(model, read_weights(folder / WEIGHTS), where=str(folder / WEIGHTS))
     return model.eval(), task
 
@@ -99,14 +98,14 @@ def load_sequence_run(folder: Path) -> tuple[nn.Module, SequenceTask]:
 def constant_recipe(
     name: str, *, model: str, steps: int, batch_size: int, learning_rate: float, weight_decay: float = 0.0
 ) -> Recipe:
-    """``steps`` steps of Adam at one rate: what models and remedies are compared under."""
+    """``steps`` steps of Adam at one learning rate: the training under which models and remedies are compared."""
     return Recipe(
         name=name,
         model=model,
         epochs=1,
         batch_size=batch_size,
-        augment=AugmentOptions(name="none"),
-        optimizer=OptimizerOptions(name="adamw", lr=learning_rate, weight_decay=weight_decay),
-        schedule=ScheduleOptions(name="constant"),
+        augment=NoAugment(),
+        optimizer=AdamWOptions(lr=learning_rate, weight_decay=weight_decay),
+        schedule=ConstantSchedule(),
         sequence=SequenceOptions(samples=steps * batch_size),
     )

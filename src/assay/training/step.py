@@ -13,52 +13,47 @@ from torch.nn.utils import clip_grad_norm_, clip_grad_value_, get_total_norm
 from assay.errors import DivergedError
 from assay.runtime import generator
 from assay.training.param_groups import split_parameters
-from assay.training.recipes import ClipOptions
+from assay.training.sections import AdaptiveClip, ClipOptions, NormClip, ValueClip
 
-Lesson = Callable[[nn.Module], tuple[Tensor, Tensor]]
-"""One micro-batch: the sum of the model's losses on it, and how many samples were right (0-dimensional tensors)."""
+MicroBatch = Callable[[nn.Module], tuple[Tensor, Tensor]]
+"""Called with the model: the sum of its losses on one micro-batch, and the correct samples (0-dimensional tensors)."""
 
-Around = Callable[[nn.Module], AbstractContextManager[object]]
-"""What the forward and backward pass of every micro-batch runs inside of: a regulariser, a watch."""
+StepContext = Callable[[nn.Module], AbstractContextManager[object]]
+"""What the forward and backward pass of every micro-batch runs inside of: a regulariser, hooks."""
 
 RANDOM_STREAM = 0x5E9
 
 
-def nothing_around(model: nn.Module) -> AbstractContextManager[object]:
-    """The plain step."""
-    return nullcontext()
-
-
 def autocast_dtype(precision: str) -> torch.dtype | None:
-    """What convolutions and products are computed in, where it is not the weights' own."""
+    """The dtype of convolutions and products; None: that of the weights."""
     return torch.bfloat16 if precision == "bfloat16" else None
 
 
 def accumulate_gradient(
     model: nn.Module,
-    lessons: Sequence[tuple[int, Lesson]],
+    micro_batches: Sequence[tuple[int, MicroBatch]],
     *,
     batch_size: int,
     key: Sequence[int],
-    around: Around = nothing_around,
+    step_context: StepContext = nullcontext,
 ) -> tuple[Tensor, Tensor]:
-    """Add ∇ (1/B) Σ losses over this process's ``lessons`` to every ``.grad``; B is the global batch size.
+    """Add ∇ (1/B) Σ losses over this process's ``micro_batches`` to every ``.grad``; B is the global batch size.
 
-    Each lesson comes with its number in the global batch. All that is random in it (dropout, mixing, random
-    starts) is drawn from torch's global generator seeded by ``key`` and that number, so the outcome depends neither
-    on the number of processes nor on what ran before. Returns the sums of losses and of right answers.
+    Each micro-batch comes with its number in the global batch. All that is random in it (dropout, mixing, random
+    starts) is drawn from torch's global generator seeded by ``key`` and that number, so the gradient depends neither
+    on the number of processes nor on what ran before. Returns the sums of losses and of correct samples.
     """
     device = next(model.parameters()).device
     loss_sum = torch.zeros((), device=device)
-    correct = torch.zeros((), dtype=torch.int64, device=device)
-    for number, lesson in lessons:
+    correct_sum = torch.zeros((), dtype=torch.int64, device=device)
+    for number, micro_batch in micro_batches:
         torch.manual_seed(generator(*key, RANDOM_STREAM, number).initial_seed())
-        with around(model):
-            losses, hits = lesson(model)
+        with step_context(model):
+            losses, correct = micro_batch(model)
             (losses / batch_size).backward()  # type: ignore[no-untyped-call]
         loss_sum += losses.detach()
-        correct += hits
-    return loss_sum, correct
+        correct_sum += correct
+    return loss_sum, correct_sum
 
 
 Clip = Callable[[], Tensor]
@@ -77,12 +72,13 @@ def build_clip(model: nn.Module, options: ClipOptions) -> Clip:
 
     def clip() -> Tensor:
         norm = get_total_norm([parameter.grad for parameter in parameters if parameter.grad is not None])
-        if options.name == "norm":
-            clip_grad_norm_(parameters, options.limit)
-        elif options.name == "value":
-            clip_grad_value_(parameters, options.limit)
-        elif options.name == "adaptive":
-            clip_adaptively(matrices, options.limit)
+        match options:
+            case NormClip():
+                clip_grad_norm_(parameters, options.limit)
+            case ValueClip():
+                clip_grad_value_(parameters, options.limit)
+            case AdaptiveClip():
+                clip_adaptively(matrices, options.limit)
         return norm
 
     return clip
@@ -107,29 +103,29 @@ def is_sane(loss: float, gradient_norm: float, *, ceiling: float) -> bool:
 
 def explain_divergence(
     model: nn.Module,
-    lessons: Sequence[tuple[int, Lesson]],
+    micro_batches: Sequence[tuple[int, MicroBatch]],
     *,
     step: int,
     loss: float,
     gradient_norm: float,
-    kept: str | None,
+    checkpoint: str | None,
 ) -> DivergedError:
     """The error to raise: the step, the layer where it shows first, and where the last good checkpoint is.
 
-    ``lessons`` are those the model was just given.
+    ``micro_batches`` are those of the step.
     """
     layer = None
-    for _, lesson in lessons:
-        layer = layer or first_bad_layer(model, lesson)
+    for _, micro_batch in micro_batches:
+        layer = layer or first_bad_layer(model, micro_batch)
     where = f", first in {layer}" if layer else ""
-    checkpoint = f"the last good checkpoint is {kept}" if kept else "no checkpoint was kept"
+    way_back = f"the last good checkpoint is {checkpoint}" if checkpoint else "no checkpoint was kept"
     return DivergedError(
-        f"step {step}: the loss is {loss:.4g} and the gradient norm {gradient_norm:.4g}{where}; {checkpoint}; "
+        f"step {step}: the loss is {loss:.4g} and the gradient norm {gradient_norm:.4g}{where}; {way_back}; "
         "a lower learning rate or clipping may help"
     )
 
 
-def first_bad_layer(model: nn.Module, lesson: Lesson) -> str | None:
+def first_bad_layer(model: nn.Module, micro_batch: MicroBatch) -> str | None:
     """The first module, in the order of the forward pass, whose parameters, output or gradient are not finite.
 
     Parameters come first (they spoil everything after them), then outputs, then gradients from the output backwards.
@@ -140,14 +136,14 @@ def first_bad_layer(model: nn.Module, lesson: Lesson) -> str | None:
     bad: list[str] = []
     names = {module: name for name, module in model.named_modules()}
 
-    def look(module: nn.Module, _: object, output: object) -> None:
+    def record_non_finite(module: nn.Module, _: object, output: object) -> None:
         parts = output if isinstance(output, tuple) else (output,)
         if any(isinstance(part, Tensor) and not bool(part.detach().isfinite().all()) for part in parts):
             bad.append(_describe(model, names[module], "output"))
 
-    hooks = [module.register_forward_hook(look) for module in names if not list(module.children())]
+    hooks = [module.register_forward_hook(record_non_finite) for module in names if not list(module.children())]
     try:
-        lesson(model)
+        micro_batch(model)
     finally:
         for hook in hooks:
             hook.remove()
