@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any, get_args
 
+from assay.records.base import Record
 from assay.records.finding import Category
-from assay.verdict import RULES, Rule
+from assay.verdict import RULES, Evidence, Rule
 
 FETCHING = {"script": "src", "img": "src", "iframe": "src", "source": "src", "video": "src", "audio": "src"}
 LOADED = {"stylesheet", "preconnect", "preload", "dns-prefetch", "icon", "modulepreload", "manifest"}
@@ -34,9 +36,12 @@ def catalogue() -> str:
 def _entry(rule: Rule) -> list[str]:
     about = "the model" if rule.scored else "the measurement; it raises no score"
     facts = [
-        ("Asked for", _text(rule.threshold)),
+        ("Passes when", _text(rule.threshold)),
         ("Why it matters", _text(rule.why)),
         ("What to do", _text(rule.fix)),
+        ("Known limits", _text(rule.limits)),
+        ("Example that fails", _example(rule, rule.examples.failing)),
+        ("Example that passes", _example(rule, rule.examples.passing)),
         ("Judges", about),
         ("Read from", ", ".join(f"`{need.model_fields['kind'].default}`" for need in rule.needs)),
         ("Reference", _linked(rule.reference)),
@@ -46,6 +51,11 @@ def _entry(rule: Rule) -> list[str]:
         "",
         *(line for name, text in facts for line in (f"**{name}.** {text}", "")),
     ]
+
+
+def _example(rule: Rule, records: Callable[[], tuple[Record, ...]]) -> str:
+    verdict = rule.verdict(Evidence(records()))
+    return _text(verdict.measured + (f" ({verdict.where})" if verdict.where else ""))
 
 
 def _text(text: str) -> str:

@@ -21,7 +21,6 @@ from assay.records.checkup import Checkup
 from assay.records.configuration import ModeAudit
 from assay.records.gradients import GradientFlow, InputGradients
 from assay.verdict import RULES
-from assay.verdict.catalogue import ON_REQUEST
 
 SMALL = Budget(
     name="quick", clean=None, attacked=24, probed=16, steps=3, restarts=1, gallery=3, sanity_samples=8, sanity_queries=5
@@ -69,7 +68,7 @@ def test_a_check_measures_everything_and_judges_every_rule(model: nn.Module, dat
     for kind in (*kinds, InputGradients):
         assert checkup.first(kind) is not None, kind
     assert [attack.attack for attack in checkup.each(RobustAccuracy)] == ["fgsm", "pgd", "signed-steps", "noise"]
-    assert {verdict.rule for verdict in checkup.verdicts} >= {rule.id for rule in RULES if rule not in ON_REQUEST}
+    assert {verdict.rule for verdict in checkup.verdicts} >= {rule.id for rule in RULES if not rule.on_request}
     sanity, samples = checkup.first(AttackSanity), checkup.first(SampleGallery)
     assert sanity is not None
     assert samples is not None

@@ -49,7 +49,7 @@ def test_over_time_compares_models_with_theory(tmp_path: Path) -> None:
     assert "necessary and sufficient" in said
     assert "stepped against fused kernel" in said
     page = (tmp_path / "report.html").read_text()
-    assert "Gradients reach back over the whole sequence? ×" in page
+    assert "Not met: No vanishing gradients over time (the horizon covers the sequence) (×" in page
     assert "32 sequences of adding (test)" in page
     assert read_checkup(tmp_path / "trace.json").records
     svg = (tmp_path / "gradients-over-time.svg").read_text()

@@ -60,7 +60,7 @@ def entry(rule: str, status: str = "error", expires: date | None = None) -> Acce
         ("error", entry("A101", "warn"), True, "a warning was accepted, it is an error now"),
         ("error", entry("A101", expires=TODAY), False, None),
         ("error", entry("A101", expires=date(2026, 5, 31)), True, "expired on 2026-05-31"),
-        ("pass", entry("A101"), False, "the rule holds now: remove the entry"),
+        ("pass", entry("A101"), False, "the rule passes now: remove the entry"),
         ("not run", entry("A101"), False, None),
         ("error", entry("A777"), True, "no rule has this id"),
     ],
@@ -94,10 +94,10 @@ def test_accepting_keeps_other_entries_and_replaces_its_own() -> None:
 @pytest.mark.parametrize(
     ("rules", "reason", "expires", "message"),
     [
-        (["A102"], "r", None, r"A102: expected a finding of this check \(A101\), got one that says 'pass'"),
+        (["A102"], "r", None, r"A102: expected a finding of this check \(A101\), got a verdict of status 'pass'"),
         (["A103"], "r", None, "A103: .*got no verdict of this check"),
-        (["A101"], " ", None, "--reason: expected why"),
-        (["A101"], "r", date(2020, 1, 1), "--expires: expected a day that is still to come"),
+        (["A101"], " ", None, "--reason: expected why the finding is accepted, got nothing"),
+        (["A101"], "r", date(2020, 1, 1), "--expires: expected a day that is not past, got 2020-01-01"),
     ],
 )
 def test_what_cannot_be_accepted(rules: list[str], reason: str, expires: date | None, message: str) -> None:
@@ -152,7 +152,7 @@ def test_the_command_writes_a_file_that_people_can_read(folder: Path) -> None:
     [
         (["A101", "--reason", "r", "--expires", "soon"], "--expires: expected a day such as 2027-01-31, got soon"),
         (["--reason", "r"], "RULE: expected rules such as A202, or --all, got neither"),
-        (["A101", "--all", "--reason", "r"], "got both"),
+        (["A101", "--all", "--reason", "r"], "RULE: expected rules such as A202, or --all, got both"),
     ],
 )
 def test_wrong_arguments_write_nothing(folder: Path, arguments: list[str], message: str) -> None:

@@ -60,28 +60,16 @@ def _day(text: str | None) -> date | None:
 def explain(
     rule: Annotated[str | None, typer.Argument(help="A rule's id, such as A201; without one all are listed.")] = None,
 ) -> None:
-    """Explain a rule: its claim, threshold, why it matters, the fix and the reference."""
+    """Explain a rule: its claim, threshold, reason, fix, known limits, examples that fail and pass, and reference."""
     from rich.console import Console
-    from rich.text import Text
 
-    from assay.report.terminal.layout import print_facts, print_line, print_table
-    from assay.verdict import RULES, find_rule
+    from assay.report.terminal.rules import print_rule, print_rules
+    from assay.verdict import RULES, Evidence, find_rule
 
-    console = Console()
     if rule is None:
-        print_table(console, ("rule", "category", "claim"), ((each.id, each.category, each.claim) for each in RULES))
+        print_rules([(each.id, each.category, each.claim) for each in RULES], Console())
         return
-    found = find_rule(rule)
-    print_line(console, Text.assemble((found.id, "bold"), " · ", found.category))
-    print_line(console, found.claim, "bold")
-    print_facts(
-        console,
-        (
-            ("Passes when", found.threshold),
-            ("Why", found.why),
-            ("Fix", found.fix),
-            ("Applied by", f"assay check --apply-fixes ({found.remedy})" if found.remedy else ""),
-            ("Reference", found.reference),
-            ("Judged from", ", ".join(need.__name__ for need in found.needs)),
-        ),
-    )
+    chosen = find_rule(rule)
+    examples = (chosen.examples.passing, chosen.examples.failing)
+    passing, failing = (chosen.verdict(Evidence(records())) for records in examples)
+    print_rule(passing, failing, Console(), limits=chosen.limits, remedy=chosen.remedy)

@@ -20,7 +20,7 @@ from assay.runtime import device_of, dtype_of, preserved
 from assay.training.averaging import refresh_batchnorm
 from assay.training.param_groups import audit_optimizer, split_parameters
 from assay.verdict import judge
-from assay.verdict.rule import percent
+from assay.wording import percent
 
 COLDEST, HOTTEST = 0.05, 20.0
 

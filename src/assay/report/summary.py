@@ -148,7 +148,7 @@ def headline(checkup: Checkup) -> str:
     parts += [_blow(attack) for attack in _telling(attacks)]
     if not parts and (checkup.first(TimeTrace) or checkup.first(DepthTrace)):
         worst = next((v for v in in_order(checkup.verdicts) if v.status in {"error", "warn"}), None)
-        return "Gradients traced: nothing found." if worst is None else f"{worst.claim}? {worst.measured}."
+        return "Gradients traced: nothing found." if worst is None else f"Not met: {worst.claim} ({worst.measured})."
     if not parts:
         return "Looked at, not measured: neither accuracy nor an attack was asked for."
     if clean is None:

@@ -1,6 +1,6 @@
 """Rules: records in, verdicts out."""
 
 from assay.verdict.catalogue import RULES, find_rule, judge
-from assay.verdict.rule import Evidence, Outcome, Rule
+from assay.verdict.rule import Evidence, Rule, RuleExamples, RuleResult
 
-__all__ = ["RULES", "Evidence", "Outcome", "Rule", "find_rule", "judge"]
+__all__ = ["RULES", "Evidence", "Rule", "RuleExamples", "RuleResult", "find_rule", "judge"]

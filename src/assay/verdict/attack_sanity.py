@@ -1,212 +1,247 @@
-"""Can the answers of the attacks be trusted?"""
+"""Can the results of the attacks be trusted? One rule for each check of :class:`~assay.records.attack.AttackSanity`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import NamedTuple
-
 from assay.records.attack import AttackSanity, SanityName
 from assay.records.finding import Status, Verdict
-from assay.verdict.rule import Evidence, Outcome, Rule
+from assay.verdict import examples as ex
+from assay.verdict.rule import Evidence, Rule, RuleExamples, RuleResult
+from assay.wording import ball
 
 _CARLINI = "Carlini et al. 2019, On evaluating adversarial robustness, arXiv:1902.06705, section 5"
 _ATHALYE = "Athalye et al. 2018, Obfuscated gradients give a false sense of security, arXiv:1802.00420"
 _CROCE = "Croce & Hein 2020, Reliable evaluation of adversarial robustness, arXiv:2003.01690"
 
 
-class _Doubt(NamedTuple):
-    id: str
-    check: SanityName
-    status: Status
-    claim: str
-    threshold: str
-    why: str
-    fix: str
-    reference: str
+def _rule(rule_id: str, name: SanityName, status: Status, *texts: str) -> Rule:
+    """A rule about one check: ``status`` where it is raised, and the texts in the order of the unpacking."""
+    claim, threshold, why, fix, reference, limits, passing, failing = texts
 
-
-def _judge(doubt: _Doubt) -> Callable[[Evidence], Outcome | None]:
-    def judge(evidence: Evidence) -> Outcome | None:
-        sanity = evidence.first(AttackSanity)
-        check = None if sanity is None else sanity.find(doubt.check)
-        if sanity is None or check is None or check.value is None:
+    def judge(evidence: Evidence) -> RuleResult | None:
+        sanity = evidence.get(AttackSanity)
+        check = sanity.find(name)
+        if check is None or check.value is None:
             return None
-        where = f"{sanity.norm}, n = {sanity.n:,}"
-        return Outcome(doubt.status if check.raised else "pass", check.detail, check.value, where=where)
+        where = f"{ball(sanity)}, n = {sanity.n:,}"
+        return RuleResult(status if check.raised else "pass", check.detail, check.value, where=where)
 
-    return judge
+    return Rule(
+        id=rule_id,
+        claim=claim,
+        threshold=threshold,
+        needs=(AttackSanity,),
+        judge=judge,
+        why=why,
+        fix=fix,
+        limits=limits,
+        examples=RuleExamples(
+            passing=lambda: (ex.sanity(name, 0.0, passing),), failing=lambda: (ex.sanity(name, 1.0, failing),)
+        ),
+        reference=reference,
+        scored=False,
+        on_request=True,
+    )
 
 
-_DOUBTS = (
-    _Doubt(
+RULES = (
+    _rule(
         "A211",
         "train mode",
         "warn",
-        "The model was handed over in evaluation mode",
+        "Evaluation mode: the attacked model was handed over with model.eval()",
         "0 mode-dependent modules in training mode",
-        "Dropout and batch statistics that stay on make every number depend on chance and company.",
+        "Dropout and batch statistics that stay on make every number depend on chance and on the batch.",
         "Call model.eval() before evaluating; assay did so for its own measurements.",
         _CARLINI,
+        "Monte-Carlo dropout, kept in training mode on purpose, is reported as well.",
+        "none",
+        "2 modules were handed over in training mode, such as ('bn1',)",
     ),
-    _Doubt(
+    _rule(
         "A212",
         "randomised",
         "error",
-        "The same image gets the same answer",
+        "Deterministic: repeated forward passes give equal logits",
         "logits of repeated passes equal within 1e-4 of their range",
-        "Attacks on a randomised model climb a gradient that changes at every step, and look weaker than they are.",
-        "Attack the expectation: average the gradient over many passes (`--average 20`).",
+        "Attacks on a randomised model follow a gradient that changes at every step, and look weaker than they are.",
+        "Attack the expectation (EOT): average the gradient over many passes (`--eot-samples 20`).",
         _ATHALYE,
+        "A few batches, three passes each: randomness that acts rarely is missed.",
+        "2 batches evaluated three times differ by 0 of the range of the logits",
+        "2 batches evaluated three times differ by 0.08 of the range of the logits",
     ),
-    _Doubt(
+    _rule(
         "A213",
         "not logits",
         "warn",
-        "The model returns logits",
+        "The model returns logits, not probabilities",
         "outputs are neither probabilities nor log-probabilities",
-        "A second softmax flattens the loss, and its gradient vanishes where the model is sure.",
+        "A second softmax flattens the loss, and its gradient vanishes where the model is confident.",
         "Return the values before the softmax.",
         _CARLINI,
+        "It looks at values only: a sigmoid or a scaled softmax passes for logits.",
+        "outputs look like logits",
+        "outputs look like probabilities",
     ),
-    _Doubt(
+    _rule(
         "A214",
         "zero gradients",
         "error",
-        "Every sample has a gradient to climb",
+        "Usable input gradient for every sample (no gradient masking)",
         "at most 2 % of the samples without a usable gradient of cross-entropy and margin",
-        "Where the gradient is zero or not finite, attacks stand still and robust accuracy flatters the model.",
-        "Look for quantised inputs, hard thresholds and other steps; attack a smooth stand-in of that layer.",
+        "Where the gradient is zero or not finite, gradient attacks cannot move and robust accuracy is too high.",
+        "Look for quantised inputs, hard thresholds and other steps; attack a smooth surrogate of that layer (BPDA).",
         _ATHALYE,
+        "Zero or not finite only: gradients that exist and point the wrong way pass.",
+        "0 % of the samples have no usable gradient of the cross-entropy nor of the margin",
+        "40 % of the samples have no usable gradient of the cross-entropy nor of the margin",
     ),
-    _Doubt(
+    _rule(
         "A215",
         "saturated",
         "error",
-        "The cross-entropy does not underflow",
+        "No saturated softmax: the cross-entropy has a gradient",
         "at most 2 % of the samples with a zero gradient of the cross-entropy but not of the margin",
         "Logits so large that the softmax is exactly one leave the cross-entropy without a gradient.",
         "Attack with a margin or a ratio of logits: `--loss margin`, `--attack apgd-t`.",
         _CROCE,
+        "In the precision of this run; a gradient that is tiny and not zero passes.",
+        "0 % of the samples have no usable gradient of the cross-entropy, but one of the margin",
+        "30 % of the samples have no usable gradient of the cross-entropy, but one of the margin",
     ),
-    _Doubt(
+    _rule(
         "A216",
         "not differentiable",
         "error",
-        "The outputs depend on the input through the graph",
+        "Differentiable: the logits depend on the input through the autograd graph",
         "a connected graph",
         "A detached or integer-valued layer cuts the gradient off: no gradient attack can do anything.",
         "Remove the detach, or attack without gradients (`--attack square`).",
         _ATHALYE,
+        "One connected path is enough to pass, though a detached one beside it may carry most of the signal.",
+        "the graph is connected",
+        "the outputs do not depend on the input through the graph",
     ),
-    _Doubt(
+    _rule(
         "A217",
         "one step beats many",
         "error",
-        "Many steps are at least as strong as one",
+        "PGD is at least as strong as FGSM on the samples of this test (no gradient masking)",
         "PGD leaves at most 2 points more than FGSM",
         "Iterating a correct gradient cannot do worse; where it does, the gradient misleads.",
         "Look for masked gradients, and for a step size that overshoots.",
         _ATHALYE,
+        "Masking that misleads both attacks alike is not seen.",
+        "one step leaves 40.0 %, 20 steps leave 12.0 %",
+        "one step leaves 12.0 %, 20 steps leave 40.0 %",
     ),
-    _Doubt(
+    _rule(
         "A218",
         "rises with epsilon",
         "error",
-        "A larger ball never helps the model",
+        "Robust accuracy does not rise with ε",
         "accuracy at twice epsilon at most 2 points higher",
         "The larger ball contains the smaller one; doing worse in it means that the search fails.",
         "Use more steps, another loss, or the ensemble.",
         _CARLINI,
+        "One pair of sizes on a few samples; attacks may fail at both alike.",
+        "40.0 % left at epsilon, 12.0 % at twice epsilon",
+        "12.0 % left at epsilon, 40.0 % at twice epsilon",
     ),
-    _Doubt(
+    _rule(
         "A219",
         "survives any epsilon",
         "error",
-        "No model survives when every image is allowed",
+        "Unbounded attack succeeds: accuracy at most chance when ε does not bind",
         "accuracy at most chance where epsilon does not bind",
         "Any image may be replaced by one of another class; an attack that does not find it is broken.",
         "Do not trust any robust accuracy of this attack on this model.",
         _CARLINI,
+        "Necessary, not sufficient: an attack can succeed in a large ball and fail in a small one.",
+        "0.0 % left where any image is allowed; chance is 10.0 %",
+        "60.0 % left where any image is allowed; chance is 10.0 %",
     ),
-    _Doubt(
+    _rule(
         "A220",
         "more steps help",
         "warn",
-        "The attack has converged",
+        "The attack has converged: more steps and restarts misclassify few more samples",
         "twice the steps and restarts break at most 4 points more",
         "Where more work still breaks more, the number reported is an upper bound that the next run will lower.",
         "Use more steps, or `--attack adaptive`, which stops by a stated rule.",
         _CARLINI,
+        "A plateau is no proof: an attack that is stuck looks converged, too.",
+        "twice the steps and restarts break another 0.0 %",
+        "twice the steps and restarts break another 12.0 %",
     ),
-    _Doubt(
+    _rule(
         "A221",
         "black box beats white box",
         "error",
-        "Gradients find what a blind search finds",
+        "White-box attack at least as strong as a black-box one (Square)",
         "at most 2 points broken by Square and not by PGD",
         "An attacker who knows the model cannot be weaker than one who does not, unless gradients are masked.",
         "Look for masked gradients; report the ensemble.",
         _ATHALYE,
+        "Square runs with few queries here; with more it might find what PGD missed.",
+        "a search without gradients breaks 0.0 % that 20 gradient steps do not",
+        "a search without gradients breaks 15.0 % that 20 gradient steps do not",
     ),
-    _Doubt(
+    _rule(
         "A222",
         "far from the ensemble",
         "warn",
-        "PGD is near the strongest attack",
+        "PGD is close to the attack ensemble",
         "within 8 points of all attacks together",
-        "A gap means that this model needs the other losses and searches; PGD alone overstates it.",
+        "A gap means that this model needs the other losses and searches; PGD alone overstates its robustness.",
         "Report `--attack standard` or `adaptive`.",
         _CROCE,
+        "The ensemble is made of the short attacks of this test, on its few samples.",
+        "PGD leaves 40.0 %, all attacks together 38.0 %",
+        "PGD leaves 40.0 %, all attacks together 20.0 %",
     ),
-    _Doubt(
+    _rule(
         "A223",
         "depends on the batch",
         "error",
-        "A prediction does not depend on its company",
+        "Batch-independent: logits of a sample alone equal those in a batch",
         "logits alone and in a batch equal within 1e-3 of their range",
-        "An attack drops samples as they break; where the others' answers change with it, nothing it finds holds.",
+        "An attack drops samples once they are misclassified; where this changes other logits, no result holds.",
         "Use running statistics instead of batch statistics in evaluation mode.",
         _CARLINI,
+        "Half precision rounds by more than float32 and can fail without any dependence.",
+        "a sample alone and in its batch differ by 1e-07 of the range of the logits",
+        "a sample alone and in its batch differ by 0.2 of the range of the logits",
     ),
-    _Doubt(
+    _rule(
         "A224",
         "still climbing",
         "warn",
-        "The loss has settled by the last steps",
-        "the loss of what stands rises at most 10 % over the last fifth of the steps",
-        "A loss that still climbs says that the attack was stopped before its end.",
+        "The attack loss has converged by the last steps",
+        "the loss of the samples still correct rises at most 10 % over the last fifth of the steps",
+        "A loss that still rises means that the attack was stopped too early.",
         "Use more steps.",
         _CARLINI,
+        "A loss that oscillates, or rests in a poor local maximum, counts as converged.",
+        "the loss of the samples still correct rose by 1.0 % over the last fifth of the steps",
+        "the loss of the samples still correct rose by 35.0 % over the last fifth of the steps",
     ),
-    _Doubt(
+    _rule(
         "A225",
         "outside the ball",
         "error",
-        "Every candidate stayed inside the ball",
-        "0 misclassified candidates outside the ball or the box",
-        "An attack that leaves its ball breaks more than it may.",
+        "Adversarial examples lie inside the perturbation ball",
+        "0 misclassified images outside the ball or the pixel range",
+        "An attack that leaves its ball misclassifies more than its threat model allows.",
         "They were not counted; report the attack that made them.",
         _CARLINI,
+        "Attacks that stay inside may still be weak; this is about validity, not strength.",
+        "0 adversarial images lay outside the ball or the pixel range",
+        "3 adversarial images lay outside the ball or the pixel range",
     ),
-)
-
-RULES = tuple(
-    Rule(
-        id=doubt.id,
-        category="robustness",
-        claim=doubt.claim,
-        threshold=doubt.threshold,
-        needs=(AttackSanity,),
-        judge=_judge(doubt),
-        why=doubt.why,
-        fix=doubt.fix,
-        reference=doubt.reference,
-        scored=False,
-    )
-    for doubt in _DOUBTS
 )
 
 
 def judge_attacks(sanity: AttackSanity) -> list[Verdict]:
-    """The verdicts on the attack itself, one a rule of this file."""
+    """The verdicts of these rules on one attack sanity record."""
     return [rule.verdict(Evidence([sanity])) for rule in RULES]

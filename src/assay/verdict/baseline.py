@@ -47,7 +47,7 @@ def _outdated(entry: Acceptance, verdict: Verdict | None, *, today: date) -> str
     worse = verdict.status == "error" and entry.status == "warn"
     expired = entry.expires is not None and entry.expires < today
     reasons = {
-        "the rule holds now: remove the entry": verdict.status == "pass",
+        "the rule passes now: remove the entry": verdict.status == "pass",
         f"expired on {entry.expires}": expired,
         "a warning was accepted, it is an error now": worse,
     }
@@ -70,19 +70,18 @@ def accept_findings(
     if not reason.strip():
         raise InputError("--reason", expected="why the finding is accepted", got="nothing")
     if expires is not None and expires < today:
-        raise InputError("--expires", expected="a day that is still to come", got=expires.isoformat())
+        raise InputError("--expires", expected="a day that is not past", got=expires.isoformat())
     judged = {verdict.rule: verdict for verdict in checkup.verdicts}
     fresh = {}
     for rule in rules:
         verdict = judged.get(rule)
         if verdict is None or verdict.status not in {"warn", "error"}:
-            found = ", ".join(v.rule for v in checkup.verdicts if v.status in {"warn", "error"}) or "none"
-            state = "no verdict of this check" if verdict is None else f"one that says {verdict.status!r}"
-            raise InputError(rule, expected=f"a finding of this check ({found})", got=state)
+            findings = ", ".join(v.rule for v in checkup.verdicts if v.status in {"warn", "error"}) or "none"
+            state = "no verdict of this check" if verdict is None else f"a verdict of status {verdict.status!r}"
+            raise InputError(rule, expected=f"a finding of this check ({findings})", got=state)
         fresh[rule] = Acceptance.model_validate(
             {"rule": rule, "status": verdict.status, "reason": reason.strip(), "accepted": today, "expires": expires,
              "measured": verdict.measured}
         )  # fmt: skip
-    kept = {entry.rule: entry for entry in baseline.accepted}
-    merged = {**kept, **fresh}
+    merged = {entry.rule: entry for entry in baseline.accepted} | fresh
     return Baseline(accepted=tuple(merged[rule] for rule in sorted(merged)))

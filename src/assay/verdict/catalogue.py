@@ -1,4 +1,4 @@
-"""All rules, by id, and the judge that asks each of them."""
+"""All rules by id, and the function that judges records by each of them."""
 
 from __future__ import annotations
 
@@ -8,47 +8,40 @@ from collections.abc import Iterable
 from assay.errors import InputError
 from assay.records.base import Record
 from assay.records.finding import Verdict
-from assay.verdict import (
-    accuracy,
-    attack_sanity,
-    configuration,
-    invariance,
-    optimisation,
-    redundancy,
-    robustness,
-    traces,
-)
+from assay.verdict import accuracy, attack_sanity, configuration, invariance, optimisation, redundancy, robustness
 from assay.verdict.rule import Evidence, Rule
 
-ON_REQUEST = (*attack_sanity.RULES, *traces.RULES)  # judged only where their records were taken
-# The first of each pair asks of a few samples what the second asks of more, and keeps silent where that was judged.
+# The first of each pair tests on a few samples what the second tests on more; it is left out where the second ran.
 TWINS = {"A211": "A501", "A212": "A502", "A213": "A504", "A217": "A204", "A223": "A503", "A225": "A206"}
+_MODULES = (accuracy, robustness, attack_sanity, invariance, optimisation, configuration, redundancy)
 RULES: tuple[Rule, ...] = tuple(
-    sorted(
-        (
-            *accuracy.RULES,
-            *robustness.RULES,
-            *invariance.RULES,
-            *optimisation.RULES,
-            *configuration.RULES,
-            *redundancy.RULES,
-            *ON_REQUEST,
-        ),
-        key=lambda rule: rule.id,
-    )
+    sorted((rule for module in _MODULES for rule in module.RULES), key=lambda rule: rule.id)
 )
 SEVERITY = {"error": 0, "warn": 1, "pass": 2, "not run": 3}
 
 
 def judge(records: Iterable[Record], *, rules: Iterable[Rule] = RULES) -> tuple[Verdict, ...]:
-    """Hold the records against every rule: errors first, then warnings, passes, and what could not be judged.
+    """Judge records by rules: thresholds on measured numbers, each with its reason and its fix.
 
-    Rules about traces and about an attack's own sanity are left out where no such record was taken, and those that
-    have a twin (:data:`TWINS`) where it was judged: one fault is told once.
+    Rules about traces and about the sanity of an attack are left out where no such record was taken, and those that
+    have a twin where the twin was judged: one fault is reported once.
+
+    Args:
+        records: what the measuring functions return, of any kinds and in any order.
+        rules: those to judge by; all that there are unless told otherwise.
+    Returns:
+        One verdict for each rule: errors first, then warnings, passes, and what could not be judged ("not run").
+    Example:
+        >>> import assay
+        >>> data = assay.load_dataset("digits", limit=64)
+        >>> model = assay.load_model("mlp", classes=10, image_shape=data.shape)  # untrained
+        >>> verdicts = assay.judge([assay.measure_clean_accuracy(model, data)])
+        >>> {verdict.rule: verdict.status for verdict in verdicts}["A104"]  # finite logits
+        'pass'
     """
     evidence = Evidence(records)
-    asked = (r for r in rules if r not in ON_REQUEST or all(evidence.first(need) for need in r.needs))
-    every = [rule.verdict(evidence) for rule in asked]
+    applicable = (r for r in rules if not r.on_request or all(evidence.first(need) for need in r.needs))
+    every = [rule.verdict(evidence) for rule in applicable]
     judged = {verdict.rule for verdict in every if verdict.status != "not run"}
     verdicts = [verdict for verdict in every if TWINS.get(verdict.rule) not in judged]
     return tuple(sorted(verdicts, key=lambda verdict: (SEVERITY[verdict.status], verdict.rule)))

@@ -1,114 +1,202 @@
-"""Is the model used as its makers meant it to be?"""
+"""Evaluation mode, determinism, logits, normalisation: is the model used as it was trained?"""
 
 from __future__ import annotations
 
-from assay.records.configuration import ModeAudit
+from assay.records.configuration import ModeAudit, NormalizationAudit
 from assay.records.training import DecayGroups
-from assay.verdict.rule import Evidence, Outcome, Rule, grade, name_some, percent
+from assay.verdict import examples as ex
+from assay.verdict.rule import Evidence, Rule, RuleExamples, RuleResult, grade, name_some
+from assay.wording import percent
 
-SAME = 1e-6  # of the range of the logits: two identical passes
-ROUNDING = (1e-3, 1e-2)  # of the range of the logits: other batch sizes take other paths through the kernels
+REPEAT_GAP = 1e-6  # of the range of the logits: two identical passes
+BATCH_GAP = (1e-3, 1e-2)  # of the range of the logits: kernels round differently for other batch sizes
+STALE = (0.1, 1.0)  # nats
+ACCURACY_GAIN = (0.01, 0.05)
 
 
-def _handed_over_in_evaluation_mode(evidence: Evidence) -> Outcome | None:
-    audit = evidence.first(ModeAudit)
-    assert audit is not None
+def _evaluation_mode(evidence: Evidence) -> RuleResult | None:
+    audit = evidence.get(ModeAudit)
     training = audit.modules_in_train_mode
     gap = "" if audit.train_eval_gap is None else f"; outputs move by {percent(audit.train_eval_gap)} of their range"
     measured = f"{len(training)} modules in training mode{gap}" if training else "every module in evaluation mode"
-    return Outcome("warn" if training else "pass", measured, float(len(training)), where=name_some(training))
+    return RuleResult("warn" if training else "pass", measured, float(len(training)), where=name_some(training))
 
 
-def _repeatable(evidence: Evidence) -> Outcome | None:
-    audit = evidence.first(ModeAudit)
-    assert audit is not None
-    gap = audit.repeat_gap
-    return Outcome(grade(gap, warn=SAME, error=1e-3), f"{gap:.1e} of the range of the logits", gap)
+def _deterministic(evidence: Evidence) -> RuleResult | None:
+    gap = evidence.get(ModeAudit).repeat_gap
+    return RuleResult(grade(gap, warn=REPEAT_GAP, error=1e-3), f"{gap:.1e} of the range of the logits", gap)
 
 
-def _independent_of_company(evidence: Evidence) -> Outcome | None:
-    audit = evidence.first(ModeAudit)
-    assert audit is not None
-    if audit.repeat_gap > SAME:
+def _batch_independent(evidence: Evidence) -> RuleResult | None:
+    audit = evidence.get(ModeAudit)
+    if audit.repeat_gap > REPEAT_GAP:
         return None  # a randomised model differs anyway
-    gap = audit.batch_gap
-    return Outcome(grade(gap, warn=ROUNDING[0], error=ROUNDING[1]), f"{gap:.1e} of the range of the logits", gap)
+    status = grade(audit.batch_gap, warn=BATCH_GAP[0], error=BATCH_GAP[1])
+    return RuleResult(status, f"{audit.batch_gap:.1e} of the range of the logits", audit.batch_gap)
 
 
-def _outputs_logits(evidence: Evidence) -> Outcome | None:
-    audit = evidence.first(ModeAudit)
-    assert audit is not None
-    kind = audit.outputs_look_like
-    return Outcome("pass" if kind == "logits" else "warn", kind, float(kind != "logits"))
+def _returns_logits(evidence: Evidence) -> RuleResult | None:
+    kind = evidence.get(ModeAudit).outputs_look_like
+    return RuleResult("pass" if kind == "logits" else "warn", kind, float(kind != "logits"))
 
 
-def _norms_found_by_name(evidence: Evidence) -> Outcome | None:
-    groups = evidence.first(DecayGroups)
-    assert groups is not None
+def _norms_named_bn(evidence: Evidence) -> RuleResult | None:
+    groups = evidence.get(DecayGroups)
     total = sum(len(group.names) for group in groups.groups if group.role == "norm")
     if total == 0:
         return None
     missed = groups.missed_by_name
     measured = f"{total - len(missed)} of {total} tensors found"
-    return Outcome("warn" if missed else "pass", measured, float(len(missed)), where=name_some(missed))
+    return RuleResult("warn" if missed else "pass", measured, float(len(missed)), where=name_some(missed))
 
+
+def _statistics_match(evidence: Evidence) -> RuleResult | None:
+    audit = evidence.get(NormalizationAudit)
+    if not audit.layers:
+        return None
+    worst = max(audit.layers, key=lambda layer: layer.distance)
+    again = "" if audit.reestimated is None else f"; re-estimated: {percent(audit.reestimated.accuracy)}"
+    measured = f"{worst.distance:.3g} nats, accuracy {percent(audit.before.accuracy)}{again}"
+    return RuleResult(grade(worst.distance, warn=STALE[0], error=STALE[1]), measured, worst.distance, where=worst.name)
+
+
+def _input_scale(evidence: Evidence) -> RuleResult | None:
+    audit = evidence.get(NormalizationAudit)
+    best = max(audit.conventions, key=lambda convention: convention.accuracy)
+    gain = best.accuracy - audit.before.accuracy
+    if best.low <= audit.before.high:
+        gain = min(gain, ACCURACY_GAIN[0])
+    measured = f"{percent(audit.before.accuracy)} as is, {percent(best.accuracy)} {best.convention}"
+    status = grade(gain, warn=ACCURACY_GAIN[0], error=ACCURACY_GAIN[1])
+    return RuleResult(status, measured, gain, where="" if status == "pass" else audit.stem)
+
+
+def _usual_settings(evidence: Evidence) -> RuleResult | None:
+    audit = evidence.get(NormalizationAudit)
+    if not audit.layers:
+        return None
+    odd = [f"{layer.name}: {layer.oddities[0]}" for layer in audit.layers if layer.oddities]
+    measured = f"{len(odd)} of {len(audit.layers)} layers"
+    return RuleResult("warn" if odd else "pass", measured, float(len(odd)), where=name_some(odd, most=2))
+
+
+IOFFE = "Ioffe & Szegedy 2015, Batch normalization, arXiv:1502.03167"
 
 RULES = (
     Rule(
         id="A501",
-        category="configuration",
-        claim="It was handed over in evaluation mode",
+        claim="Handed over in evaluation mode (model.eval())",
         threshold="0 modules with dropout or running statistics in training mode",
         needs=(ModeAudit,),
-        judge=_handed_over_in_evaluation_mode,
+        judge=_evaluation_mode,
         why="In training mode dropout is random and BatchNorm uses the batch: accuracy falls and numbers are noise.",
-        fix="Call model.eval() before using it. (All numbers here were measured in evaluation mode.)",
-        reference="Ioffe & Szegedy 2015, Batch normalization, arXiv:1502.03167",
+        fix="Call model.eval() before using it; all numbers here were measured in evaluation mode.",
+        limits="It sees modules whose output depends on the mode. Monte-Carlo dropout, kept in training mode on "
+        "purpose, is reported as well.",
+        examples=RuleExamples(
+            passing=lambda: (ex.modes(),),
+            failing=lambda: (ex.modes(training_flag=True, modules_in_train_mode=("bn",)),),
+        ),
+        reference=IOFFE,
         remedy="evaluation mode",
     ),
     Rule(
         id="A502",
-        category="configuration",
-        claim="The same image gets the same answer twice",
+        claim="Deterministic: two forward passes give equal logits",
         threshold="two passes differ by at most 10⁻⁶ of the range of the logits (error beyond 10⁻³)",
         needs=(ModeAudit,),
-        judge=_repeatable,
-        why="A randomised model blurs gradients: attacks look weak, and no number can be repeated.",
-        fix="Find the random layer; if it is meant, attack the mean over many passes.",
+        judge=_deterministic,
+        why="A randomised model has noisy gradients: attacks look weak, and no number can be repeated.",
+        fix="Find the random layer; if it is meant, attack the expectation (EOT: average the gradient over passes).",
+        limits="One batch is compared twice: randomness that acts rarely is missed. Kernels that are not deterministic "
+        "on a GPU can warn without any random layer.",
+        examples=RuleExamples(passing=lambda: (ex.modes(),), failing=lambda: (ex.modes(repeat_gap=0.1),)),
         reference="Athalye et al. 2018, arXiv:1802.00420, section 4",
     ),
     Rule(
         id="A503",
-        category="configuration",
-        claim="An image's answer does not depend on its batch",
-        threshold="alone and in company differ by at most 10⁻³ of the range of the logits (error beyond 10⁻²)",
+        claim="Batch-independent: logits of a sample alone equal those in a batch",
+        threshold="alone and in a batch differ by at most 10⁻³ of the range of the logits (error beyond 10⁻²)",
         needs=(ModeAudit,),
-        judge=_independent_of_company,
-        why="Accuracy measured in one batch size does not hold in another; an attacker may choose the company.",
+        judge=_batch_independent,
+        why="Accuracy measured in one batch size does not hold in another; an attacker may choose the batch.",
         fix="Normalise with running statistics in evaluation mode; look for track_running_stats=False.",
+        limits="Half precision rounds by more than float32 and can warn. Not judged where A502 fails.",
+        examples=RuleExamples(passing=lambda: (ex.modes(),), failing=lambda: (ex.modes(batch_gap=0.1),)),
         reference="Ioffe & Szegedy 2015, arXiv:1502.03167, algorithm 2",
     ),
     Rule(
         id="A504",
-        category="configuration",
-        claim="It returns logits",
+        claim="Returns logits, not probabilities",
         threshold="outputs that are neither probabilities nor log-probabilities",
         needs=(ModeAudit,),
-        judge=_outputs_logits,
+        judge=_returns_logits,
         why="A softmax inside the model is applied twice by the cross-entropy: gradients shrink and attacks look weak.",
         fix="Return the values before the softmax, or take its logarithm.",
+        limits="It looks at the values of one batch. Log-probabilities warn although their cross-entropy is right; a "
+        "sigmoid or a scaled softmax passes for logits.",
+        examples=RuleExamples(
+            passing=lambda: (ex.modes(),), failing=lambda: (ex.modes(outputs_look_like="probabilities"),)
+        ),
         reference="Carlini & Wagner 2017, Towards evaluating the robustness of neural networks, arXiv:1608.04644",
     ),
     Rule(
         id="A505",
-        category="configuration",
-        claim='A search for "bn" in parameter names would find every normalisation layer',
+        claim='Weight-decay groups by name would be right: a search for "bn" finds every normalisation layer',
         threshold="0 normalisation tensors missed",
         needs=(DecayGroups,),
-        judge=_norms_found_by_name,
+        judge=_norms_named_bn,
         why="Training scripts often exempt parameters from weight decay by name; what the name misses decays unseen.",
         fix="Group by module type: assay.training.param_groups.split_parameters(model).",
+        limits="It judges names, not a training run: scripts that group by module type lose nothing. How much accuracy "
+        "a decayed norm costs depends on the network, and is often little.",
+        examples=RuleExamples(passing=lambda: (ex.decay_groups(),), failing=lambda: (ex.decay_groups("norm.weight"),)),
         reference="He et al. 2019, Bag of tricks for image classification, arXiv:1812.01187, section 3.1",
         remedy="parameter groups",
+    ),
+    Rule(
+        id="A511",
+        claim="Running statistics of normalisation layers match the data",
+        threshold="at most 0.1 nats between a layer's statistics and the data's (error beyond 1)",
+        needs=(NormalizationAudit,),
+        judge=_statistics_match,
+        why="Stale statistics shift and scale every feature; accuracy falls though no weight is wrong.",
+        fix="Run the training data through once in training mode with momentum=None, then switch to evaluation.",
+        limits="Each channel is compared as a normal distribution, on the data at hand: test data from elsewhere than "
+        "the training data warn rightly, augmented training images can warn without harm.",
+        examples=RuleExamples(passing=lambda: (ex.normalization(),), failing=lambda: (ex.normalization(distance=5.0),)),
+        reference=IOFFE,
+        remedy="statistics",
+        on_request=True,
+    ),
+    Rule(
+        id="A512",
+        claim="Input preprocessing matches training: pixel scale and channel order",
+        threshold="no other scale or channel order gains 1 % accuracy (error beyond 5 %)",
+        needs=(NormalizationAudit,),
+        judge=_input_scale,
+        why="Pixels normalised twice, not at all, or in BGR cost accuracy without any error message.",
+        fix="Put the normalisation into the model as its first layer and hand over pixels in [0, 1].",
+        limits="Only usual conventions are tried, not image size, crop or interpolation. A model near chance gains "
+        "nothing from any of them and passes.",
+        examples=RuleExamples(passing=lambda: (ex.normalization(bgr=62),), failing=lambda: (ex.normalization(bgr=95),)),
+        reference=IOFFE,
+        on_request=True,
+    ),
+    Rule(
+        id="A513",
+        claim="Normalisation layers have usual settings (momentum, eps)",
+        threshold="0 layers with an unusual momentum or eps, unused statistics or vanishing variance",
+        needs=(NormalizationAudit,),
+        judge=_usual_settings,
+        why="torch's momentum is the weight of the new batch (0.1), elsewhere that of the old (0.9): if copied over, "
+        "the statistics are those of the last few batches.",
+        fix="momentum=0.1 and eps=1e-5 unless there is a reason; check layers whose variance is near eps.",
+        limits="Unusual is not wrong: EfficientNet's eps of 1e-3, or a momentum for small batches, is reported too.",
+        examples=RuleExamples(
+            passing=lambda: (ex.normalization(),), failing=lambda: (ex.normalization(oddities=("momentum 0.9",)),)
+        ),
+        reference="torch.nn.BatchNorm2d, documentation of momentum",
+        on_request=True,
     ),
 )

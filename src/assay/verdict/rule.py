@@ -1,19 +1,20 @@
-"""A rule: one claim about a model, and the function that holds records against it."""
+"""A rule: one claim about a model or a measurement, and the function that judges it from records."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import TypeVar, get_args
 
 from assay.records.base import Record
 from assay.records.finding import Category, Status, Verdict
 
 R = TypeVar("R", bound=Record)
+CATEGORIES: dict[str, Category] = dict(zip("123456", get_args(Category), strict=True))
 
 
 class Evidence:
-    """The records of one check, asked for by class."""
+    """The records of one check, by class."""
 
     def __init__(self, records: Iterable[Record]) -> None:
         self._records = tuple(records)
@@ -26,10 +27,17 @@ class Evidence:
         """The first record of one class, or None."""
         return next(self.each(kind), None)
 
+    def get(self, kind: type[R]) -> R:
+        """The first record of one class; a rule is judged only where every class that it ``needs`` is there."""
+        record = self.first(kind)
+        if record is None:
+            raise LookupError(f"no {kind_of(kind)} was measured")
+        return record
+
 
 @dataclass(frozen=True)
-class Outcome:
-    """What a rule saw: its status, the number in words and as a float, and where in the model or the data."""
+class RuleResult:
+    """A rule's status, the number it rests on in words and as a float, and where in the model or the data."""
 
     status: Status
     measured: str
@@ -38,49 +46,67 @@ class Outcome:
 
 
 @dataclass(frozen=True)
+class RuleExamples:
+    """Records on which a rule passes, and records on which it warns or fails; built when called."""
+
+    passing: Callable[[], tuple[Record, ...]]
+    failing: Callable[[], tuple[Record, ...]]
+
+
+@dataclass(frozen=True)
 class Rule:
     """One claim, judged from records alone.
 
-    ``id``         stable for ever: ``A`` and three digits; the first digit is the category
-    ``claim``      a sentence that is true when the rule passes
-    ``threshold``  the boundary in words, in the units of ``Outcome.measured``
-    ``needs``      the record classes ``judge`` reads; any that is missing makes the verdict "not run"
-    ``judge``      evidence in, outcome out; None when the records hold nothing this rule could judge
-    ``why``        what goes wrong for the user when the claim is false
-    ``fix``        what to do then
-    ``reference``  where the reader can learn more
-    ``scored``     False when it judges the measurement, not the model
-    ``remedy``     the name of the mechanical fix that ``assay check --apply-fixes`` applies, empty where there is none
+    Attributes:
+        id: stable for ever: ``A`` and three digits, the first of which is the category.
+        claim: a statement that is true when the rule passes.
+        threshold: the boundary in words, in the units of ``RuleResult.measured``.
+        needs: the record classes that ``judge`` reads; where one is missing the verdict is "not run".
+        judge: evidence in, result out; None when the records hold nothing that this rule applies to.
+        why: what goes wrong for the user when the claim is false.
+        fix: what to do then.
+        limits: known limits: when the rule is wrong, and what it cannot see.
+        examples: evidence that passes and evidence that fails: the rule's test, shown by ``assay explain``.
+        reference: where the reader can learn more.
+        scored: False when the rule judges the measurement, not the model.
+        remedy: the mechanical fix that ``assay check --apply-fixes`` applies; empty where there is none.
+        on_request: judged, and listed, only where its records were taken.
     """
 
     id: str
-    category: Category
     claim: str
     threshold: str
     needs: tuple[type[Record], ...]
-    judge: Callable[[Evidence], Outcome | None]
+    judge: Callable[[Evidence], RuleResult | None]
     why: str
     fix: str
+    limits: str
+    examples: RuleExamples
     reference: str
     scored: bool = True
     remedy: str = ""
+    on_request: bool = False
+
+    @property
+    def category(self) -> Category:
+        return CATEGORIES[self.id[1]]
 
     def verdict(self, evidence: Evidence) -> Verdict:
-        """Judge, and put the outcome beside the claim."""
+        """The result of ``judge`` with the texts of the rule."""
         missing = [kind_of(need) for need in self.needs if evidence.first(need) is None]
-        outcome = None if missing else self.judge(evidence)
-        if outcome is None:
+        result = None if missing else self.judge(evidence)
+        if result is None:
             reason = f"no {', '.join(missing)} was measured" if missing else "nothing here that it applies to"
-            outcome = Outcome("not run", reason, float("nan"))
+            result = RuleResult("not run", reason, float("nan"))
         return Verdict(
             rule=self.id,
             category=self.category,
-            status=outcome.status,
+            status=result.status,
             claim=self.claim,
-            measured=outcome.measured,
+            measured=result.measured,
             threshold=self.threshold,
-            value=outcome.value,
-            where=outcome.where,
+            value=result.value,
+            where=result.where,
             why=self.why,
             fix=self.fix,
             reference=self.reference,
@@ -95,23 +121,17 @@ def kind_of(record: type[Record]) -> str:
 
 
 def grade(value: float, *, warn: float, error: float) -> Status:
-    """``pass`` up to ``warn``, ``warn`` up to ``error``, ``error`` beyond; for values that should be small.
+    """``pass`` up to ``warn``, ``warn`` up to ``error``, ``error`` beyond and for NaN; for values that should be small.
 
-    NaN is an error: a number that cannot be computed is no reassurance. Negate the arguments for values that
-    should be large.
+    Negate the arguments for values that should be large.
     """
     if value <= warn:
         return "pass"
     return "warn" if value <= error else "error"
 
 
-def percent(value: float) -> str:
-    """0.9173 → '91.7 %'."""
-    return f"{100 * value:.1f} %"
-
-
 def name_some(names: Iterable[str], *, most: int = 3) -> str:
-    """'a, b, c and 4 more'."""
+    """``a, b, c and 4 more``."""
     every = tuple(names)
     rest = len(every) - most
     return ", ".join(every[:most]) + (f" and {rest} more" if rest > 0 else "")
