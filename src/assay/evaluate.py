@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from assay.data.dataset import Batch, ImageDataset, keep_right, to_unit_range
 from assay.data.sequences import TEST, SequenceTask
-from assay.errors import ModelError
+from assay.errors import ModelError, one_line
 from assay.records.accuracy import CalibrationBin, ClassAccuracy, CleanAccuracy, SequenceAccuracy
 from assay.records.samples import SampleBits
 from assay.runtime import device_of, dtype_of, preserved
@@ -77,44 +77,42 @@ def predict(
 
 
 def predict_shared(model: nn.Module, dataset: ImageDataset, processes: Processes) -> Predictions:
-    """:func:`predict`, each sample by the process whose turn it is; all of them get all the logits."""
+    """:func:`predict` with the samples dealt out to the processes; each gets all the logits."""
     if processes.world == 1:
         return predict(model, dataset)
     mine = torch.arange(processes.rank, len(dataset), processes.world)
-    part = predict(model, dataset.subset(mine)) if len(mine) else None
-    parts = processes.gather(None if part is None else (mine, part.logits, part.seconds))
+    own = predict(model, dataset.subset(mine)) if len(mine) else None
+    parts = processes.gather(None if own is None else (mine, own.logits, own.seconds))
     logits = torch.full((len(dataset), len(dataset.classes)), float("nan"))
-    for found in parts:
-        if found is not None:
-            logits[found[0]] = found[1]
-    seconds = max(found[2] for found in parts if found is not None)
+    for part in filter(None, parts):
+        logits[part[0]] = part[1]
+    seconds = max(part[2] for part in parts if part is not None)
     return Predictions(logits, dataset.labels, seconds)
 
 
 def run_over(model: nn.Module, batches: Iterable[Tensor], *, n: int) -> Tensor:
     """The outputs of ``model`` in evaluation mode for the ``n`` rows of all batches, float32 on the CPU.
 
-    They are written to one place: many small results kept between large inputs would tear holes into the heap that no
-    later input fits, and memory would grow with the set. Raises :class:`ModelError` for another number of rows than of
-    images.
+    They are written to one preallocated tensor: many small tensors kept between large batches fragment the heap, and
+    memory would grow with the set. Raises :class:`ModelError` for another number of rows than of images.
     """
     outputs, filled = torch.empty(0), 0
     with preserved(model, training=False), torch.no_grad():  # inference tensors would outlive it in a lazy model
         for batch in batches:
-            found = model(batch).float().cpu()
-            if len(found) != len(batch):  # else rows would be left unwritten
-                raise ModelError("model(images)", expected=f"{len(batch)} rows of outputs", got=tuple(found.shape))
+            rows = model(batch).float().cpu()
+            if len(rows) != len(batch):  # else rows would be left unwritten
+                raise ModelError("model(images)", expected=f"{len(batch)} rows of outputs", got=tuple(rows.shape))
             if filled == 0:
-                outputs = found.new_empty(n, *found.shape[1:])
-            outputs[filled : filled + len(found)] = found
-            filled += len(found)
+                outputs = rows.new_empty(n, *rows.shape[1:])
+            outputs[filled : filled + len(rows)] = rows
+            filled += len(rows)
     return outputs
 
 
 def measure_sequence_accuracy(
     model: nn.Module, task: SequenceTask, *, n: int = 2000, batch_size: int = 250, label: str = "model"
 ) -> SequenceAccuracy:
-    """Loss and right answers on ``n`` sequences of the task's test stream, beside the loss that needs no memory."""
+    """Loss and accuracy on ``n`` sequences of the task's test stream, beside the loss of a model without memory."""
     inputs, targets = task.draw(n, TEST, 0)
     outputs = run_over(model, torch.split(inputs.to(device_of(model)), batch_size), n=n)
     return SequenceAccuracy.of(
@@ -134,8 +132,8 @@ def measure_sequence_accuracy(
 def preferred_layout(model: nn.Module, dataset: ImageDataset) -> torch.memory_format:
     """``channels_last`` where the model can take it, the fast path of convolutions; else ``contiguous_format``.
 
-    This is also where a model meets the data for the first time, so its output is checked here, on two images.
-    A model that views its input as rows refuses the strides of ``channels_last``; that is its right.
+    Two images are passed, so this is also where the shape of the output is checked first. A model that flattens its
+    input by ``view`` cannot take the strides of ``channels_last``.
     """
     images = to_unit_range(dataset.images[:2].to(device_of(model)), dtype_of(model))
     check_logits(call(model, images), n=len(images), classes=len(dataset.classes))
@@ -161,12 +159,11 @@ def call(model: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
         NotImplementedError,
         AssertionError,
     ) as error:
-        reason = " ".join(str(error).split())[:200]
         shape = ", ".join(str(size) for size in images.shape[1:])
         raise ModelError(
             "model(images)",
             expected=f"a model that takes images of shape (N, {shape})",
-            got=f"{type(error).__name__}: {reason}",
+            got=f"{type(error).__name__}: {one_line(error)}",
         ) from error
 
 
@@ -180,7 +177,35 @@ def check_logits(logits: object, *, n: int, classes: int) -> None:
 
 
 def measure_clean_accuracy(model: nn.Module, dataset: ImageDataset, *, batch_size: int = 250) -> CleanAccuracy:
-    """Accuracy, loss, confusion, recall of each class and calibration on untouched images."""
+    """Accuracy, loss, confusion matrix, recall of each class and calibration on unmodified images.
+
+    A sample counts as correct when the class of its largest logit is its label; one with a logit that is not finite
+    never does, and is counted in ``non_finite``.
+
+    Args:
+        model: takes images (N, C, H, W) in [0, 1], returns logits (N, K); run in evaluation mode, left as it was found.
+        dataset: images and labels of K classes.
+        batch_size: images in one forward pass; it changes no result but by floating-point rounding.
+
+    Returns:
+        The record: ``accuracy`` = ``correct`` / ``n`` with its 95 % Wilson interval ``low`` to ``high``, ``loss`` (mean
+        cross-entropy in nats), ``confusion`` (K rows of true classes), ``per_class``, the expected calibration error
+        over 15 bins of equal width, and the bit of every sample.
+
+    Raises:
+        ModelError: the model cannot take the images, or does not return logits (N, K).
+
+    Example:
+        >>> import assay
+        >>> data = assay.load_dataset("digits", limit=64)
+        >>> model = assay.load_model("mlp", classes=10, image_shape=data.shape)
+        >>> accuracy = assay.measure_clean_accuracy(model, data)
+        >>> accuracy.n, accuracy.low <= accuracy.accuracy <= accuracy.high
+        (64, True)
+
+    Reference:
+        Wilson 1927, JASA 22(158), for the interval; Guo et al. 2017, arXiv:1706.04599, for the calibration error.
+    """
     predictions = predict(model, dataset, batch_size=batch_size)
     return summarize(predictions, classes=dataset.classes, per_sample=keep_right(dataset, predictions.correct))
 
@@ -218,12 +243,12 @@ def summarize(
 def _calibrate(confidences: Tensor, correct: Tensor, *, bins: int = 15) -> tuple[CalibrationBin, ...]:
     """Equal-width bins (low, high]; empty ones are left out."""
     index = (confidences.double() * bins).ceil().long().sub(1).clamp(0, bins - 1)
-    found = []
+    filled = []
     for b in range(bins):
         inside = index == b
         n = int(inside.sum())
         if n:
-            found.append(
+            filled.append(
                 CalibrationBin(
                     low=b / bins,
                     high=(b + 1) / bins,
@@ -232,4 +257,4 @@ def _calibrate(confidences: Tensor, correct: Tensor, *, bins: int = 15) -> tuple
                     accuracy=float(correct[inside].double().mean()),
                 )
             )
-    return tuple(found)
+    return tuple(filled)

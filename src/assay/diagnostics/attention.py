@@ -1,4 +1,4 @@
-"""Where attention looks: entropy, distance, rollout, and the blocks around it, for any user of torch's attention."""
+"""Attention maps of any model that uses torch's attention: entropy, distance, rollout, and the blocks around them."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
+from assay.diagnostics.batches import hooked
 from assay.records.recurrence import AttentionLayer, AttentionPaths
 
 
 @dataclass(eq=False)
-class Attended:
+class AttentionMaps:
     """Square attention maps (N, heads, T, T) in the order of their computation, and the blocks around them.
 
     ``blocks`` holds, by the place of its map, a name, its output with the gradient retained, and the axis of time.
@@ -28,19 +29,19 @@ class Attended:
 
 
 @contextmanager
-def watched_attention(model: nn.Module) -> Iterator[Attended]:
-    """See every ``F.scaled_dot_product_attention`` and ``nn.MultiheadAttention`` the model runs inside the block.
+def record_attention(model: nn.Module) -> Iterator[AttentionMaps]:
+    """Record every ``F.scaled_dot_product_attention`` and ``nn.MultiheadAttention`` the model runs inside the block.
 
     A block is the outermost module whose first input and output have one shape (N, T, D) and that holds exactly one
     of them.
     """
-    seen = Attended()
+    maps = AttentionMaps()
     starts: dict[nn.Module, int] = {}
     running: list[str] = []
     names = {module: name for name, module in model.named_modules()}
 
     def enter(module: nn.Module, args: tuple[Any, ...]) -> None:
-        starts[module] = len(seen.layers)
+        starts[module] = len(maps.layers)
         running.append(names[module])
 
     def leave(module: nn.Module, args: tuple[Any, ...], output: object) -> None:
@@ -48,44 +49,41 @@ def watched_attention(model: nn.Module) -> Iterator[Attended]:
         first = args[0] if args else None
         if not isinstance(output, Tensor) or output.ndim != 3 or not output.requires_grad:
             return
-        alone = len(seen.layers) - starts[module] == 1
+        alone = len(maps.layers) - starts[module] == 1
         if alone and isinstance(first, Tensor) and first.shape == output.shape:
             output.retain_grad()
-            length = seen.layers[-1][1].shape[-1]
-            seen.blocks[len(seen.layers) - 1] = (names[module], output, 1 if output.shape[1] == length else 0)
+            length = maps.layers[-1][1].shape[-1]
+            maps.blocks[len(maps.layers) - 1] = (names[module], output, 1 if output.shape[1] == length else 0)
 
-    def keep(weights: Tensor) -> None:
+    def record(weights: Tensor) -> None:
         if weights.shape[-1] == weights.shape[-2]:
-            seen.layers.append((running[-1] if running else "attention", weights.detach()))
+            maps.layers.append((running[-1] if running else "attention", weights.detach()))
 
     handles = [module.register_forward_pre_hook(enter) for module in names]
     handles += [module.register_forward_hook(leave, always_call=True) for module in names]
-    try:
-        with _AttentionWatch(keep):
-            yield seen
-    finally:
-        for handle in handles:
-            handle.remove()
+    with hooked(*handles), _AttentionMode(record):
+        yield maps
 
 
-class _AttentionWatch(TorchFunctionMode):
-    """Computes the weights a second time, beside the fused kernel that never shows them."""
+class _AttentionMode(TorchFunctionMode):
+    """Computes the weights a second time, as the fused kernels do not return them."""
 
-    def __init__(self, keep: Callable[[Tensor], None]) -> None:
+    def __init__(self, record: Callable[[Tensor], None]) -> None:
         super().__init__()
-        self.keep = keep
+        self.record = record
 
     def __torch_function__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
         kwargs = kwargs or {}
         if func is F.multi_head_attention_forward:
-            asked, averaged = kwargs.get("need_weights", True), kwargs.get("average_attn_weights", True)
+            need_weights, averaged = kwargs.get("need_weights", True), kwargs.get("average_attn_weights", True)
             output, weights = func(*args, **{**kwargs, "need_weights": True, "average_attn_weights": False})
-            assert weights is not None  # asked for above
-            self.keep(weights if weights.ndim == 4 else weights.unsqueeze(0))
-            shown = weights.mean(dim=-3) if averaged else weights
-            return output, shown if asked else None
+            assert weights is not None
+            self.record(weights if weights.ndim == 4 else weights.unsqueeze(0))
+            if not need_weights:
+                return output, None
+            return output, weights.mean(dim=-3) if averaged else weights
         if func is F.scaled_dot_product_attention:
-            self.keep(attention_weights(*args, **kwargs))
+            self.record(attention_weights(*args, **kwargs))
         return func(*args, **kwargs)
 
 
@@ -105,20 +103,20 @@ def attention_weights(
         key = key.repeat_interleave(query.shape[-3] // key.shape[-3], dim=-3)
     scores = query @ key.transpose(-2, -1) * (scale if scale is not None else 1 / math.sqrt(query.shape[-1]))
     if is_causal:
-        keep = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).tril()
-        scores = scores.masked_fill(~keep, -torch.inf)
+        visible = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).tril()
+        scores = scores.masked_fill(~visible, -torch.inf)
     if attn_mask is not None:
         scores = scores.masked_fill(~attn_mask, -torch.inf) if attn_mask.dtype == torch.bool else scores + attn_mask
     weights = scores.softmax(dim=-1)
     return weights if weights.ndim == 4 else weights.reshape(-1, 1, *weights.shape[-2:])
 
 
-def describe_attention(attended: Attended) -> AttentionPaths:
+def describe_attention(maps: AttentionMaps) -> AttentionPaths:
     """Entropy and distance of each layer's heads, and the rollout of the layers whose lengths agree with the first."""
-    layers, length = [], attended.layers[0][1].shape[-1]
+    layers, length = [], maps.layers[0][1].shape[-1]
     rollout = torch.eye(length, dtype=torch.float64)
     positions = torch.arange(length, dtype=torch.float64)
-    for i, (name, weights) in enumerate(attended.layers):
+    for i, (name, weights) in enumerate(maps.layers):
         A = weights.double().cpu()
         T = A.shape[-1]
         entropy = -(A * A.clamp_min(1e-300).log()).sum(-1)  # (N, heads, T)

@@ -1,14 +1,16 @@
-"""The labelled samples a diagnosis looks at, and the one place where it asks for gradients."""
+"""Batches as a model takes them, and backward passes whose failure is one clear error."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
+from torch.utils.hooks import RemovableHandle
 
 from assay.data.dataset import ImageDataset, to_unit_range
-from assay.errors import ModelError
+from assay.errors import ModelError, one_line
 from assay.runtime import device_of, dtype_of
 
 
@@ -19,8 +21,17 @@ def inputs(model: nn.Module, dataset: ImageDataset, *, batch_size: int) -> Itera
         yield to_unit_range(batch.images.to(device), dtype), batch.labels.to(device)
 
 
+@contextmanager
+def hooked(*handles: RemovableHandle) -> Iterator[None]:
+    """Remove the hooks when the block ends, however it ends."""
+    with ExitStack() as stack:
+        for handle in handles:
+            stack.callback(handle.remove)
+        yield
+
+
 def require_gradients(model: nn.Module) -> None:
-    """Let every floating parameter take part, frozen ones too; call inside :func:`assay.runtime.preserved`."""
+    """Set ``requires_grad`` of every floating parameter, frozen ones too; call inside ``preserved``."""
     for parameter in model.parameters():
         if parameter.is_floating_point() and parameter.is_leaf:
             parameter.requires_grad_(True)
@@ -34,8 +45,7 @@ def backward(loss: Tensor) -> None:
     try:
         loss.backward()  # type: ignore[no-untyped-call]
     except (RuntimeError, NotImplementedError, ValueError, TypeError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise ModelError("model", expected=expected, got=f"{type(error).__name__}: {reason}") from error
+        raise ModelError("model", expected=expected, got=f"{type(error).__name__}: {one_line(error)}") from error
 
 
 def first_tensor(output: object) -> Tensor | None:

@@ -1,10 +1,10 @@
-"""Running statistics against the data that reaches them, and input pixels against other ways to hand them over."""
+"""Running statistics against the activations they normalise, and the pixel convention against the usual others."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +12,7 @@ from torch.nn.modules.batchnorm import _NormBase
 
 from assay.data.dataset import ImageDataset
 from assay.data.selection import evenly_spaced
-from assay.diagnostics.batches import inputs
+from assay.diagnostics.batches import hooked, inputs
 from assay.errors import ModelError
 from assay.evaluate import call, check_logits
 from assay.records.accuracy import Proportion
@@ -25,12 +25,11 @@ Convention = Callable[[Tensor], Tensor]
 
 @dataclass(eq=False)
 class _Moments:
-    """Sums over batches and positions, by channel, in float64."""
+    """First and second moments over batches and positions, by channel, in float64."""
 
     count: int = 0
     total: Tensor | float = 0.0
     squares: Tensor | float = 0.0
-    own: list[Tensor] = field(default_factory=list)
 
     def add(self, x: Tensor) -> None:
         channels = x.detach().double().transpose(0, 1).flatten(1)  # (N, C, …) -> (C, N·…)
@@ -50,24 +49,48 @@ class _Moments:
 def audit_normalization(
     model: nn.Module, dataset: ImageDataset, *, n: int = 512, batch_size: int = 128
 ) -> NormalizationAudit:
-    """How far each layer's running statistics are from the data, what re-estimating them does, and the input scale.
+    """Running statistics of normalisation layers against the data, accuracy after re-estimating them, input scale.
 
-    Everything is measured on ``n`` samples spread over the set, in evaluation mode but for the re-estimation, which
-    runs the normalisation layers alone in training mode with cumulative averaging. The model, its statistics
-    included, is left as found. Raises :class:`ModelError` when it cannot take the images.
+    All in evaluation mode but for the re-estimation, which runs the normalisation layers alone in training mode with
+    cumulative averaging.
+
+    Args:
+        model: takes images (N, C, H, W) in [0, 1], returns logits (N, K); left as it was found, statistics included.
+        dataset: images and labels of K classes.
+        n: most samples, evenly spaced over the set.
+        batch_size: images in one forward pass.
+
+    Returns:
+        The record: for each layer the distance of its running statistics from those of its inputs (the symmetric
+        Kullback-Leibler divergence of normal distributions, mean over channels, in nats), accuracy before and after
+        re-estimation, and accuracy under each of six to eight ways to scale the pixels.
+
+    Raises:
+        ModelError: the model cannot take the images, or does not return logits (N, K).
+
+    Example:
+        >>> import assay
+        >>> data = assay.load_dataset("digits", limit=64)
+        >>> model = assay.load_model("resnet8", classes=10, image_shape=data.shape)
+        >>> audit = assay.audit_normalization(model, data)
+        >>> audit.before.n, {layer.type for layer in audit.layers}, audit.conventions[0].convention
+        (64, {'BatchNorm2d'}, 'as is')
+
+    Reference:
+        Ioffe & Szegedy 2015, arXiv:1502.03167; re-estimation as in Wu & Johnson 2021, arXiv:2105.07576.
     """
     data = evenly_spaced(dataset, n)
     norms = {m: name for name, m in model.named_modules() if isinstance(m, _NormBase) and m.running_mean is not None}
     with preserved(model, training=False), torch.no_grad(), torch.compiler.set_stance("force_eager"):
-        with _listening([*norms, *_stem(model)]) as heard:
+        with _record_moments([*norms, *_stem(model)]) as moments:
             before = _accuracy(model, data, batch_size=batch_size)
         conventions = [
-            InputConvention.of(_accuracy(model, data, batch_size=batch_size, hand_over=how), len(data), convention=name)
+            InputConvention.of(_accuracy(model, data, batch_size=batch_size, convert=how), len(data), convention=name)
             for name, how in _conventions(data).items()
         ]
-        layers = tuple(_compare(module, name, heard[module]) for module, name in norms.items() if module in heard)
-        stem, pixels = next(((m, heard[m]) for m in _stem(model) if m in heard), (None, None))
-        reestimated = _reestimate(model, [m for m in norms if m in heard], data, batch_size=batch_size)
+        layers = tuple(_compare(module, name, moments[module]) for module, name in norms.items() if module in moments)
+        stem, pixels = next(((m, moments[m]) for m in _stem(model) if m in moments), (None, None))
+        reestimated = _reestimate(model, [m for m in norms if m in moments], data, batch_size=batch_size)
     names = {m: name or "(model)" for name, m in model.named_modules()}
     return NormalizationAudit(
         n=len(data),
@@ -83,35 +106,29 @@ def audit_normalization(
 
 
 @contextmanager
-def _listening(modules: list[nn.Module]) -> Iterator[dict[nn.Module, _Moments]]:
-    heard: dict[nn.Module, _Moments] = {}
+def _record_moments(modules: list[nn.Module]) -> Iterator[dict[nn.Module, _Moments]]:
+    moments: dict[nn.Module, _Moments] = {}
 
     def before(module: nn.Module, args: tuple[Tensor, ...]) -> None:
         if args and isinstance(args[0], Tensor) and args[0].ndim > 1 and args[0].is_floating_point():
-            heard.setdefault(module, _Moments()).add(args[0])
+            moments.setdefault(module, _Moments()).add(args[0])
 
-    handles = [module.register_forward_pre_hook(before) for module in dict.fromkeys(modules)]
-    try:
-        yield heard
-    finally:
-        for handle in handles:
-            handle.remove()
+    with hooked(*(module.register_forward_pre_hook(before) for module in dict.fromkeys(modules))):
+        yield moments
 
 
-def _stem(model: nn.Module) -> list[nn.Module]:
-    """The first weighted layers by order of definition: the one that meets the pixels is among the first."""
-    weighted: list[nn.Module] = [
-        m for m in model.modules() if isinstance(m, (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear, nn.RNNBase))
-    ]
-    return weighted[:1]
+def _stem(model: nn.Module) -> Sequence[nn.Module]:
+    """The first weighted layer by order of definition, taken to be the one that reads the pixels; none without any."""
+    kinds = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear, nn.RNNBase)
+    return [m for m in model.modules() if isinstance(m, kinds)][:1]
 
 
-def _compare(module: nn.Module, name: str, heard: _Moments) -> NormLayer:
+def _compare(module: nn.Module, name: str, moments: _Moments) -> NormLayer:
     assert isinstance(module, _NormBase)
     assert module.running_mean is not None
     assert module.running_var is not None
     mean, variance = module.running_mean.double(), module.running_var.double() + module.eps
-    data_mean, data_variance = heard.mean.to(mean.device), heard.variance.to(mean.device) + module.eps
+    data_mean, data_variance = moments.mean.to(mean.device), moments.variance.to(mean.device) + module.eps
     shift = (data_mean - mean).square()
     ratio = data_variance / variance
     divergence = 0.25 * (ratio + 1 / ratio - 2 + shift / variance + shift / data_variance)  # ½·(KL + KL reversed)
@@ -130,20 +147,20 @@ def _compare(module: nn.Module, name: str, heard: _Moments) -> NormLayer:
 
 def _oddities(module: _NormBase) -> list[str]:
     assert module.running_var is not None
-    found = []
+    oddities = []
     # Not by num_batches_tracked alone: checkpoints older than that counter load with it at 0.
     mean, variance = module.running_mean, module.running_var
-    untold = module.num_batches_tracked is None or int(module.num_batches_tracked) == 0
-    if untold and mean is not None and not bool(mean.any()) and bool((variance == 1).all()):
-        found.append("statistics never updated (mean 0 and variance 1, as initialised)")
+    never_updated = module.num_batches_tracked is None or int(module.num_batches_tracked) == 0
+    if never_updated and mean is not None and not bool(mean.any()) and bool((variance == 1).all()):
+        oddities.append("statistics never updated (mean 0 and variance 1, as initialised)")
     if module.momentum is not None and not 0.001 <= module.momentum <= 0.5:
-        found.append(f"momentum {module.momentum:g}: torch weighs the new batch with it, 0.1 is usual")
+        oddities.append(f"momentum {module.momentum:g}: torch weighs the new batch with it, 0.1 is usual")
     if not 1e-8 <= module.eps <= 2e-3:
-        found.append(f"eps {module.eps:g}: 1e-5 to 1e-3 is usual")
+        oddities.append(f"eps {module.eps:g}: 1e-5 to 1e-3 is usual")
     if bool((module.running_var <= 10 * module.eps).any()):
         share = float((module.running_var <= 10 * module.eps).double().mean())
-        found.append(f"{100 * share:.0f} % of channels have a running variance near eps")
-    return found
+        oddities.append(f"{100 * share:.0f} % of channels have a running variance near eps")
+    return oddities
 
 
 def _reestimate(model: nn.Module, norms: list[nn.Module], data: ImageDataset, *, batch_size: int) -> int | None:
@@ -168,13 +185,13 @@ def _reestimate(model: nn.Module, norms: list[nn.Module], data: ImageDataset, *,
             module.momentum = momentum
 
 
-def _accuracy(model: nn.Module, data: ImageDataset, *, batch_size: int, hand_over: Convention | None = None) -> int:
+def _accuracy(model: nn.Module, data: ImageDataset, *, batch_size: int, convert: Convention | None = None) -> int:
     correct = 0
     for images, labels in inputs(model, data, batch_size=batch_size):
         try:
-            logits = call(model, images if hand_over is None else hand_over(images))
+            logits = call(model, images if convert is None else convert(images))
         except ModelError:
-            if hand_over is None:
+            if convert is None:
                 raise
             return 0
         check_logits(logits, n=len(images), classes=len(data.classes))
@@ -183,7 +200,7 @@ def _accuracy(model: nn.Module, data: ImageDataset, *, batch_size: int, hand_ove
 
 
 def _conventions(data: ImageDataset) -> dict[str, Convention]:
-    """How else people hand pixels over; the model's own layer for it, if any, stays in place."""
+    """The usual pixel conventions; a normalisation layer of the model itself stays in place."""
     channels = data.shape[0]
     moments = data.images.double().transpose(0, 1).flatten(1) / 255
     mean, std = (t.float().view(-1, 1, 1) for t in (moments.mean(dim=1), moments.std(dim=1).clamp_min(1e-3)))

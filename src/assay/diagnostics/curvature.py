@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from assay.data.dataset import ImageDataset
 from assay.data.selection import evenly_spaced
 from assay.diagnostics.batches import inputs, require_gradients
-from assay.errors import ModelError
+from assay.errors import ModelError, one_line
 from assay.evaluate import call
 from assay.records.gradients import Curvature
 from assay.runtime import generator, preserved
@@ -35,10 +35,10 @@ def measure_curvature(
     """λ₁ ≥ … ≥ λ_top by Lanczos with full re-orthogonalisation, trace(H) by Hutchinson with Rademacher probes.
 
     H is the Hessian of the mean cross-entropy over ``n`` samples in evaluation mode; one Hessian-vector product costs
-    about two backward passes. ``learning_rate`` is the one to hold against 2/λmax. References: Pearlmutter (1994) for
-    the product, Ghorbani, Krishnan & Xiao (2019) for Lanczos on networks, Hutchinson (1990). The model is left as
-    found.
-    Raises :class:`ModelError` for a model whose loss has no second derivative.
+    about two backward passes. ``learning_rate`` is recorded beside the critical one, 2/λmax. The model is left as it
+    was found. Raises :class:`ModelError` for a model whose loss has no second derivative.
+
+    Reference: Pearlmutter 1994 (the product), Ghorbani, Krishnan & Xiao 2019 (Lanczos on networks), Hutchinson 1990.
     """
     data = evenly_spaced(dataset, n)
     with preserved(model, training=False), torch.enable_grad():
@@ -87,8 +87,8 @@ def hessian_product(losses: list[Callable[[], Tensor]], parameters: list[nn.Para
                     continue  # a loss linear in every parameter
                 second = torch.autograd.grad(along, parameters, allow_unused=True)
             except RuntimeError as error:
-                reason = " ".join(str(error).split())[:200]
-                raise ModelError("model", expected="a loss that can be differentiated twice", got=reason) from error
+                expected = "a loss that can be differentiated twice"
+                raise ModelError("model", expected=expected, got=one_line(error)) from error
             flat = [torch.zeros_like(p) if h is None else h for h, p in zip(second, parameters, strict=True)]
             total += torch.cat([h.flatten() for h in flat])
         return total
@@ -99,8 +99,8 @@ def hessian_product(losses: list[Callable[[], Tensor]], parameters: list[nn.Para
 def lanczos(product: Product, size: int, *, iterations: int, seed: int, like: Tensor) -> tuple[list[float], float, int]:
     """Ritz values in descending order, the residual norm of the largest, and the iterations used.
 
-    The residual ‖Hv − λv‖₂ is computed, not taken from the recurrence, whose β_k·|y_k| knows nothing of rounding.
-    Iteration ends early when an invariant subspace is found.
+    The residual ‖Hv − λv‖₂ is computed, not taken from the recurrence, whose β_k·|y_k| leaves rounding out. Iteration
+    ends early when an invariant subspace is found.
     """
     start = torch.randn(size, generator=generator(seed, 0x1A2C), dtype=torch.float64).to(like)
     basis = [start / start.norm()]

@@ -1,11 +1,11 @@
-"""Gradient norms over the depth of any image classifier."""
+"""Gradient flow: norms of activations and gradients, layer by layer, of any image classifier."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from assay.data.dataset import ImageDataset
 from assay.data.selection import evenly_spaced
-from assay.diagnostics.batches import backward, first_tensor, inputs, require_gradients
+from assay.diagnostics.batches import backward, first_tensor, hooked, inputs, require_gradients
 from assay.errors import ModelError
 from assay.evaluate import call, check_logits
 from assay.records.gradients import GradientFlow, LayerGradient
@@ -24,18 +24,19 @@ _LAST_DIM = (nn.Linear, nn.LayerNorm, nn.Embedding, nn.RNNBase, nn.MultiheadAtte
 
 
 @dataclass
-class _Seen:
-    """What the hooks add up for one module; sums stay on the device until the end."""
+class _ModuleSums:
+    """Sums of own module over its calls; they stay on the device until the end."""
 
     calls: int = 0
     elements: int = 0
-    squares: Tensor | None = None
+    squares: Tensor | float = 0.0
     gradient_elements: int = 0
-    gradient_squares: Tensor | None = None
-    bad_activation: int = 0
-    bad_gradient: int = 0
+    gradient_squares: Tensor | float = 0.0
+    non_finite_activations: int = 0
+    non_finite_gradients: int = 0
     alive: Tensor | None = None
-    order: int = field(default=-1)
+    order: int = -1
+    unit_axis: int = 1
 
 
 def measure_gradient_flow(
@@ -43,30 +44,53 @@ def measure_gradient_flow(
 ) -> GradientFlow:
     """Norms of activations, of their gradients and of weight gradients, layer by layer, in evaluation mode.
 
-    For every module that owns parameters and runs, in the order it first runs: with ℓ_i the cross-entropy of sample i
-    and z the layer's output, √mean z², √mean (∂ℓ_i/∂z_i)², √(mean_i ‖∂ℓ_i/∂z_i‖²), ‖∂L/∂W‖₂ of L = mean ℓ_i and that
-    over ‖W‖₂, and the share of units that a following ReLU leaves at zero for every sample. Parameters of a module
-    that is never called itself (a ``ParameterList``, the projection inside ``nn.MultiheadAttention``) count with the
-    nearest module around it that is. The samples (at most ``n``) are spread evenly over the set. The model is left as
-    found. Raises :class:`ModelError` when the model cannot take the images, has no layer that hooks can see, or
-    cannot be differentiated.
+    Args:
+        model: takes images (N, C, H, W) in [0, 1], returns logits (N, K); left as it was found.
+        dataset: images and labels of K classes.
+        n: most samples, evenly spaced over the set.
+        batch_size: images in own backward pass.
+
+    Returns:
+        The record, with a row for every module that owns parameters and runs, in the order it first runs. With ℓ_i the
+        cross-entropy of sample i and z the layer's output: √mean z², √mean (∂ℓ_i/∂z_i)², √(mean_i ‖∂ℓ_i/∂z_i‖²),
+        ‖∂L/∂W‖₂ of L = mean ℓ_i and that over ‖W‖₂, and the share of units that a following ReLU leaves at zero for
+        every sample. ``decay_per_layer`` is the factor by which the gradient changes a layer towards the input.
+        Parameters of a module that is never called itself (a ``ParameterList``, the projection inside
+        ``nn.MultiheadAttention``) count with the nearest enclosing module that is.
+
+    Raises:
+        ModelError: the model cannot take the images, has no layer that forward hooks reach, or cannot be
+            differentiated.
+
+    Example:
+        >>> import assay
+        >>> data = assay.load_dataset("digits", limit=32)
+        >>> model = assay.load_model("mlp", classes=10, image_shape=data.shape)
+        >>> flow = assay.measure_gradient_flow(model, data)
+        >>> flow.n, flow.first_non_finite, all(layer.gradient_per_sample > 0 for layer in flow.layers)
+        (32, None, True)
+
+    Reference:
+        Glorot & Bengio 2010, AISTATS.
     """
     data = evenly_spaced(dataset, n)
     loss = 0.0
-    with preserved(model, training=False), torch.enable_grad(), _watch(model) as seen:
+    with preserved(model, training=False), torch.enable_grad(), _record_modules(model) as recording:
         require_gradients(model)
         for images, labels in inputs(model, data, batch_size=batch_size):
             images.requires_grad_(True)
-            with _ReluWatch(seen):
+            with _RectifierMode(recording):
                 logits = call(model, images)
             check_logits(logits, n=len(images), classes=len(dataset.classes))
             total = F.cross_entropy(logits.float(), labels, reduction="sum") / len(data)
             backward(total)
             loss += float(total.detach())
-        layers, unused = _collect(model, seen.modules, n=len(data))
-        first = _first_non_finite(model, layers, seen.modules)
+        layers, unused = _collect(model, recording.modules, n=len(data))
+        first = _first_non_finite(model, layers, recording.modules)
     if not layers:
-        raise ModelError("model", expected="layers with parameters that run as modules", got="none that hooks can see")
+        raise ModelError(
+            "model", expected="layers with parameters that run as modules", got="none that forward hooks reach"
+        )
     decay = _fit_decay([layer.gradient_per_sample for layer in layers])
     return GradientFlow(
         layers=layers, n=len(data), loss=loss, decay_per_layer=decay, first_non_finite=first, unused=unused
@@ -74,51 +98,39 @@ def measure_gradient_flow(
 
 
 @dataclass
-class _Watch:
+class _Recording:
     """All modules by name, and the layer that ran last."""
 
-    modules: dict[str, _Seen]
-    units: dict[str, int]
+    modules: dict[str, _ModuleSums]
     last: str | None = None
     calls: int = 0
 
 
-class _ReluWatch(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leaves it untyped
-    """Sees every rectifier the forward pass computes, module or function, and credits it to the layer before."""
+class _RectifierMode(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leaves it untyped
+    """Intercepts every rectifier of the forward pass, module or function, and assigns it to the layer before it."""
 
-    def __init__(self, watch: _Watch) -> None:
+    def __init__(self, recording: _Recording) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.watch = watch
+        self.recording = recording
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
         out = func(*args, **(kwargs or {}))
-        name = self.watch.last
-        if (
-            name is not None
-            and func.overloadpacket.__name__ in _RECTIFIERS
-            and isinstance(out, Tensor)
-            and out.ndim > 1
-        ):
-            if _is_rectifier(func.overloadpacket.__name__, args):
-                seen, axis = self.watch.modules[name], self.watch.units[name]
-                alive = (out != 0).transpose(0, axis).flatten(1).any(dim=1)
-                fits = seen.alive is not None and seen.alive.shape == alive.shape
-                seen.alive = seen.alive | alive if fits else alive  # type: ignore[operator]
-            self.watch.last = None
+        name = self.recording.last
+        if name is None or not isinstance(out, Tensor) or out.ndim < 2:
+            return out
+        operation = func.overloadpacket.__name__
+        if operation in _RECTIFIERS:
+            if _is_rectifier(operation, args):
+                sums = self.recording.modules[name]
+                alive = (out != 0).transpose(0, sums.unit_axis).flatten(1).any(dim=1)
+                fits = sums.alive is not None and sums.alive.shape == alive.shape
+                sums.alive = sums.alive | alive if fits else alive  # type: ignore[operator]
+            self.recording.last = None
         return out
 
 
 _RECTIFIERS = {
-    "relu",
-    "relu_",
-    "threshold",
-    "threshold_",
-    "clamp_min",
-    "clamp_min_",
-    "clamp",
-    "clamp_",
-    "hardtanh",
-    "hardtanh_",
+    name + suffix for name in ("relu", "threshold", "clamp_min", "clamp", "hardtanh") for suffix in ("", "_")
 }
 
 
@@ -128,7 +140,7 @@ def _is_rectifier(name: str, args: tuple[object, ...]) -> bool:
 
 
 @contextmanager
-def _watch(model: nn.Module) -> Iterator[_Watch]:
+def _record_modules(model: nn.Module) -> Iterator[_Recording]:
     """Hook every module for the length of the block; ``torch.compile``d parts run eagerly meanwhile."""
     names = {
         module: name
@@ -136,36 +148,27 @@ def _watch(model: nn.Module) -> Iterator[_Watch]:
         if "parametrizations" not in name.split(".") and not isinstance(module, (nn.Sequential, torch.jit.ScriptModule))
         if any(True for _ in module.parameters())
     }
-    watch = _Watch({}, {})
+    recording = _Recording({})
 
     def after(module: nn.Module, args: object, output: object) -> None:
         out = first_tensor(output)
         if out is None:
             return
         name = names[module]
-        seen = watch.modules.setdefault(name, _Seen(order=watch.calls))
-        watch.calls += 1
-        seen.calls += 1
-        seen.elements += out.numel()
-        seen.squares = _plus(seen.squares, _squares(out.detach()))
-        seen.bad_activation += _bad(out.detach(), seen.squares)
+        sums = recording.modules.setdefault(name, _ModuleSums(order=recording.calls))
+        recording.calls += 1
+        sums.calls += 1
+        sums.elements += out.numel()
+        sums.squares = sums.squares + _squares(out.detach())
+        sums.non_finite_activations += _count_non_finite(out.detach(), sums.squares)
         if any(True for _ in module.parameters(recurse=False)) or "parametrizations" in module._modules:
-            watch.last = name
-            watch.units[name] = out.ndim - 1 if isinstance(module, _LAST_DIM) else min(1, out.ndim - 1)
+            recording.last = name
+            sums.unit_axis = out.ndim - 1 if isinstance(module, _LAST_DIM) else min(1, out.ndim - 1)
         if out.requires_grad:
-            out.register_hook(lambda gradient: _add_gradient(seen, gradient))  # type: ignore[no-untyped-call]
+            out.register_hook(lambda gradient: _add_gradient(sums, gradient))  # type: ignore[no-untyped-call]
 
-    handles = [module.register_forward_hook(after) for module in names]
-    try:
-        with torch.compiler.set_stance("force_eager"):
-            yield watch
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-def _plus(total: Tensor | None, term: Tensor) -> Tensor:
-    return term if total is None else total + term
+    with hooked(*(module.register_forward_hook(after) for module in names)), torch.compiler.set_stance("force_eager"):
+        yield recording
 
 
 def _squares(value: Tensor) -> Tensor:
@@ -173,26 +176,28 @@ def _squares(value: Tensor) -> Tensor:
     return norm.square()
 
 
-def _bad(value: Tensor, squares: Tensor) -> int:
-    """How many entries are not finite; looked for only where their sum of squares is not."""
-    return 0 if bool(squares.isfinite()) else int((~value.isfinite()).sum())
+def _count_non_finite(value: Tensor, squares: Tensor | float) -> int:
+    """The number of non-finite entries; counted only where their sum of squares is not finite."""
+    return 0 if math.isfinite(squares) else int((~value.isfinite()).sum())
 
 
-def _add_gradient(seen: _Seen, gradient: Tensor) -> None:
-    seen.gradient_elements += gradient.numel()
-    seen.gradient_squares = _plus(seen.gradient_squares, _squares(gradient))
-    seen.bad_gradient += _bad(gradient, seen.gradient_squares)
+def _add_gradient(sums: _ModuleSums, gradient: Tensor) -> None:
+    sums.gradient_elements += gradient.numel()
+    sums.gradient_squares = sums.gradient_squares + _squares(gradient)
+    sums.non_finite_gradients += _count_non_finite(gradient, sums.gradient_squares)
 
 
-def _owned(model: nn.Module, called: dict[str, _Seen]) -> tuple[dict[str, dict[str, nn.Parameter]], tuple[str, ...]]:
-    """Each parameter credited to the deepest module around it that was called; those without a gradient are unused."""
-    first = {module: name for name, module in model.named_modules()}
+def _owned(
+    model: nn.Module, called: dict[str, _ModuleSums]
+) -> tuple[dict[str, dict[str, nn.Parameter]], tuple[str, ...]]:
+    """Each parameter by the innermost enclosing module that was called; those without a gradient are unused."""
+    first = {module: name for name, module in model.named_modules()}  # a shared module goes by its first name
     owned: dict[str, dict[str, nn.Parameter]] = {}
     unused = []
     for alias, module in model.named_modules(remove_duplicate=False):
         parts = alias.split(".") if alias else []
         around = (".".join(parts[:k]) for k in range(len(parts), -1, -1))
-        owner = next((name for path in around if (name := _canonical(model, path, first)) in called), None)
+        owner = next((name for path in around if (name := first[model.get_submodule(path)]) in called), None)
         for key, parameter in module.named_parameters(recurse=False):
             path = f"{alias}.{key}" if alias else key
             if parameter.grad is None and first[module] == alias:
@@ -203,22 +208,19 @@ def _owned(model: nn.Module, called: dict[str, _Seen]) -> tuple[dict[str, dict[s
     return owned, tuple(unused)
 
 
-def _canonical(model: nn.Module, path: str, first: dict[nn.Module, str]) -> str:
-    """A shared module goes by the first of its names."""
-    return first[model.get_submodule(path)]
-
-
-def _collect(model: nn.Module, seen: dict[str, _Seen], *, n: int) -> tuple[tuple[LayerGradient, ...], tuple[str, ...]]:
-    owned, unused = _owned(model, seen)
+def _collect(
+    model: nn.Module, sums: dict[str, _ModuleSums], *, n: int
+) -> tuple[tuple[LayerGradient, ...], tuple[str, ...]]:
+    owned, unused = _owned(model, sums)
     modules = dict(model.named_modules())
     layers = []
-    for depth, name in enumerate(sorted(owned, key=lambda key: seen[key].order)):
-        one = seen[name]
+    for depth, name in enumerate(sorted(owned, key=lambda key: sums[key].order)):
+        own = sums[name]
         weights = list(_weights(owned[name]).values())
         norm = math.sqrt(sum(float(w.detach().double().square().sum()) for w in weights))
         gradients = [w.grad for w in weights if w.grad is not None]
         gradient = math.sqrt(sum(float(g.double().square().sum()) for g in gradients))
-        squares, scale = _number(one.gradient_squares), float(n) ** 2
+        squares, scale = float(own.gradient_squares), float(n) ** 2
         layers.append(
             LayerGradient(
                 name=name or "(model)",
@@ -228,13 +230,13 @@ def _collect(model: nn.Module, seen: dict[str, _Seen], *, n: int) -> tuple[tuple
                 weight_norm=norm,
                 weight_gradient=gradient,
                 relative_gradient=gradient / norm if norm else 0.0,
-                activation=math.sqrt(_number(one.squares) / max(1, one.elements)),
-                activation_gradient=math.sqrt(squares * scale / max(1, one.gradient_elements)),
+                activation=math.sqrt(float(own.squares) / max(1, own.elements)),
+                activation_gradient=math.sqrt(squares * scale / max(1, own.gradient_elements)),
                 gradient_per_sample=math.sqrt(squares * scale / n),
-                dead=None if one.alive is None else 1 - float(one.alive.double().mean()),
-                calls=one.calls,
-                reached=one.gradient_squares is not None or bool(gradients),
-                non_finite=_count(owned[name], one),
+                dead=None if own.alive is None else 1 - float(own.alive.double().mean()),
+                calls=own.calls,
+                reached=isinstance(own.gradient_squares, Tensor) or bool(gradients),
+                non_finite=_count(owned[name], own),
             )
         )
     return tuple(layers), unused
@@ -246,27 +248,23 @@ def _weights(parameters: dict[str, nn.Parameter]) -> dict[str, nn.Parameter]:
     return matrices or {name: p for name, p in parameters.items() if "bias" not in name} or parameters
 
 
-def _number(total: Tensor | None) -> float:
-    return 0.0 if total is None else float(total)
-
-
-def _count(parameters: dict[str, nn.Parameter], seen: _Seen) -> int:
-    held = sum(int((~p.detach().isfinite()).sum()) for p in parameters.values())
+def _count(parameters: dict[str, nn.Parameter], sums: _ModuleSums) -> int:
+    parameters_non_finite = sum(int((~p.detach().isfinite()).sum()) for p in parameters.values())
     gradients = sum(int((~p.grad.isfinite()).sum()) for p in parameters.values() if p.grad is not None)
-    return held + gradients + seen.bad_activation + seen.bad_gradient
+    return parameters_non_finite + gradients + sums.non_finite_activations + sums.non_finite_gradients
 
 
-def _first_non_finite(model: nn.Module, layers: tuple[LayerGradient, ...], seen: dict[str, _Seen]) -> str | None:
+def _first_non_finite(model: nn.Module, layers: tuple[LayerGradient, ...], sums: dict[str, _ModuleSums]) -> str | None:
     """Parameters and activations in forward order come first; then gradients, which flow from the last layer back."""
-    held = {path for path, p in model.named_parameters() if not bool(p.detach().isfinite().all())}
-    by_name = {layer.name: seen["" if layer.name == "(model)" else layer.name] for layer in layers}
-    for name, one in by_name.items():
-        if any(path.startswith(f"{name}.") for path in held):
+    non_finite_parameters = {path for path, p in model.named_parameters() if not bool(p.detach().isfinite().all())}
+    by_name = {layer.name: sums["" if layer.name == "(model)" else layer.name] for layer in layers}
+    for name, own in by_name.items():
+        if any(path.startswith(f"{name}.") for path in non_finite_parameters):
             return f"{name} (parameter)"
-        if one.bad_activation:
+        if own.non_finite_activations:
             return f"{name} (activation)"
-    for name, one in reversed(by_name.items()):
-        if one.bad_gradient:
+    for name, own in reversed(by_name.items()):
+        if own.non_finite_gradients:
             return f"{name} (gradient)"
     broken = [layer.name for layer in layers if layer.non_finite]
     return f"{broken[-1]} (weight gradient)" if broken else None

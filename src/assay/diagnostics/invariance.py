@@ -1,4 +1,4 @@
-"""Does the answer survive changes of the picture that leave its meaning alone?"""
+"""Invariance: is the prediction the same after image operations that do not change the class?"""
 
 from __future__ import annotations
 
@@ -28,28 +28,51 @@ def measure_invariance(
     seed: int = 0,
     advance: Callable[[], None] | None = None,
 ) -> Invariance:
-    """Accuracy under each of ``operations`` at five rising strengths, all on the same samples.
+    """Accuracy under each image operation at five rising magnitudes, all on the same samples.
 
-    Half of the samples, chosen by (seed, sample id), are changed in one direction and half in the other. Operations
-    that cannot change such pictures (Color on grey ones) are left out. ``advance`` is called after each pass over the
-    data, of which there are at most 1 + 5 × operations. The model is left as found.
+    Half of the samples, drawn by (seed, sample id), are changed in one direction and half in the other. Operations
+    that cannot change such images (Color on grey ones) are left out.
 
-    Raises :class:`OptionError` for an unknown operation, :class:`ModelError` when the model cannot take the images.
+    Args:
+        model: takes images (N, C, H, W) in [0, 1], returns logits (N, K); run in evaluation mode, left as it was found.
+        dataset: images and labels of K classes; every sample is used.
+        operations: names as of :mod:`assay.augment`; by default the twelve.
+        batch_size: images in one forward pass.
+        seed: of the directions.
+        advance: called after each pass over the data; there are five an operation.
+
+    Returns:
+        The record: accuracy of every operation at every magnitude with its interval, the samples lost and gained, the
+        mean accuracy and the worst operation.
+
+    Raises:
+        OptionError: no operation has this name.
+        ModelError: the model cannot take the images.
+
+    Example:
+        >>> import assay
+        >>> data = assay.load_dataset("digits", limit=32)
+        >>> model = assay.load_model("mlp", classes=10, image_shape=data.shape)
+        >>> invariance = assay.measure_invariance(model, data, operations=["Rotate", "Brightness"])
+        >>> [operation.operation for operation in invariance.operations], len(invariance.operations[0].points)
+        (['Rotate', 'Brightness'], 5)
+
+    Reference:
+        The operations of Cubuk et al. 2020 (RandAugment), arXiv:1909.13719.
     """
     started = time.perf_counter()
     channels, height, width = dataset.shape
-    found = [find_operation(name) for name in operations]
-    chosen = [operation for operation in found if _applies(operation, channels)]
-    levels = {operation.name: levels_of(operation, height=height, width=width) for operation in chosen}
+    applicable = [operation for operation in map(find_operation, operations) if _applies(operation, channels)]
+    levels = {operation.name: levels_of(operation, height=height, width=width) for operation in applicable}
     before = predict(model, dataset, batch_size=batch_size).correct
     measured = []
-    held = torch.zeros(len(dataset), dtype=torch.int64)
-    for operation in chosen:
+    levels_correct = torch.zeros(len(dataset), dtype=torch.int64)
+    for operation in applicable:
         points = []
         for level, (low, high) in enumerate(levels[operation.name], start=1):
             change = partial(_change, operation=operation, low=low, high=high, seed=seed)
             after = predict(model, dataset, batch_size=batch_size, transform=change).correct
-            held += after
+            levels_correct += after
             points.append(_count(before, after, level=level, low=low, high=high))
             if advance is not None:
                 advance()
@@ -66,7 +89,7 @@ def measure_invariance(
         worst_accuracy=worst.mean_accuracy,
         seed=seed,
         seconds=time.perf_counter() - started,
-        per_sample=keep_levels(dataset, held) if sum(map(len, levels.values())) <= MOST_LEVELS else None,
+        per_sample=keep_levels(dataset, levels_correct) if sum(map(len, levels.values())) <= MOST_LEVELS else None,
     )
 
 

@@ -1,4 +1,4 @@
-"""Is the model in the mode its user thinks it is in, and what does the mode change?"""
+"""Training and evaluation mode: which modules are in which, and what that changes in the logits."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from torch.utils import _pytree as pytree
 
 from assay.data.dataset import ImageDataset
 from assay.data.selection import evenly_spaced
-from assay.diagnostics.batches import first_tensor, inputs
+from assay.diagnostics.batches import first_tensor, hooked, inputs
 from assay.errors import ModelError
 from assay.evaluate import call, check_logits
 from assay.records.configuration import ModeAudit
@@ -26,12 +26,31 @@ _ACTS = 1e-4  # a relative change of a module's output that rounding between two
 
 
 def audit_modes(model: nn.Module, dataset: ImageDataset, *, n: int = 16) -> ModeAudit:
-    """Compare the model with itself: in both modes, twice in one mode, and a sample alone against its batch.
+    """Compare the logits of both modes, of two runs in one mode, and of a sample alone and in its batch.
 
-    Gaps are max |a − b| over the logits of ``n`` samples, divided by max − min of the evaluation logits. Which modules
-    have a mode at all is measured: each is run again on its own input with nothing but its own flag turned over, so a
-    ``F.dropout(x, training=self.training)`` inside any module is found. The model is left as found.
-    Raises :class:`ModelError` when it cannot take the images or does not return one row of logits a sample.
+    Which modules depend on their mode is measured: each is run again on its own input with nothing but its own
+    ``training`` flag flipped, so an ``F.dropout(x, training=self.training)`` inside any module is found.
+
+    Args:
+        model: takes images (N, C, H, W) in [0, 1], returns logits (N, K); left as it was found.
+        dataset: images and labels of K classes.
+        n: most samples, evenly spaced over the set, in one batch.
+
+    Returns:
+        The record: the modules in each mode, and the gaps between training and evaluation, between two runs, and
+        between batch sizes (each max |a − b| over the logits, divided by max − min of the evaluation logits); whether
+        outputs look like logits or probabilities; parameters that are frozen or not finite.
+
+    Raises:
+        ModelError: the model cannot take the images, or does not return logits (N, K).
+
+    Example:
+        >>> import assay
+        >>> data = assay.load_dataset("digits", limit=16)
+        >>> model = assay.load_model("resnet8", classes=10, image_shape=data.shape)
+        >>> audit = assay.audit_modes(model.eval(), data)
+        >>> audit.modules_in_train_mode, audit.repeat_gap, audit.train_eval_gap > 0.01
+        ((), 0.0, True)
     """
     data = evenly_spaced(dataset, n)
     handed = {name: module.training for name, module in model.named_modules()}
@@ -99,11 +118,8 @@ def _turned_over(model: nn.Module) -> Iterator[_Seen]:
 
     handles = [module.register_forward_pre_hook(enter, with_kwargs=True) for module in names]
     handles += [module.register_forward_hook(leave, with_kwargs=True) for module in names]
-    try:
+    with hooked(*handles):
         yield seen
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 @dataclass(frozen=True, eq=False)

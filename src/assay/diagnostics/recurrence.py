@@ -1,24 +1,26 @@
-"""Theory of z_{t+1} = φ(W z_t + U x_t): bounds on powers of W, and the singular values of Jacobian products."""
+"""The recurrence z_{t+1} = φ(W z_t + U x_t): bounds on powers of W, and singular values of Jacobian products."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
 
+from assay.diagnostics.unroll import Track
 from assay.errors import ModelError
-from assay.records.recurrence import JacobianProduct, RecurrentMatrix
+from assay.models.sequence import PlainCell
+from assay.records.recurrence import GateStatistics, JacobianProduct, RecurrentMatrix, TimeConstants
 
 _ONE = 1e-5  # an orthogonal matrix in float32 is orthogonal to about this
 _GATES = {nn.RNN: ("",), nn.GRU: ("reset", "update", "new"), nn.LSTM: ("input", "forget", "cell", "output")}
 
 
 def analyse_matrix(W: Tensor, *, steps: int, name: str = "W", gate: str = "") -> RecurrentMatrix:
-    """ρ(W), ‖W‖₂ and the sandwich ρ^k ≤ ‖W^k‖₂ ≤ ‖W‖₂^k at k = 1 … ``steps`` (at most 60 of them kept).
+    """ρ(W), ‖W‖₂ and the bounds ρ^k ≤ ‖W^k‖₂ ≤ ‖W‖₂^k at k = 1 … ``steps`` (at most 60 of them kept).
 
-    Powers are taken in float64 with their scale carried apart, so neither end leaves the range of numbers.
+    Powers are taken in float64 with their scale kept as a logarithm, so they neither overflow nor underflow.
     Raises :class:`ModelError` unless ``W`` (H, H) is square and finite.
     """
     W = W.detach().double().cpu()
@@ -31,6 +33,7 @@ def analyse_matrix(W: Tensor, *, steps: int, name: str = "W", gate: str = "") ->
     logs = log_power_norms(W, steps)
     shown = sorted({round(1 + i * (steps - 1) / 59) for i in range(60)}) if steps > 60 else list(range(1, steps + 1))
     peak_at = max(range(steps), key=lambda i: logs[i]) + 1
+    peak = math.exp(min(700.0, logs[peak_at - 1]))
     return RecurrentMatrix(
         name=name,
         gate=gate,
@@ -42,9 +45,9 @@ def analyse_matrix(W: Tensor, *, steps: int, name: str = "W", gate: str = "") ->
         log_lower=tuple(k * _log(radius) for k in shown),
         log_power=tuple(logs[k - 1] for k in shown),
         log_upper=tuple(k * _log(norm) for k in shown),
-        peak=math.exp(min(700.0, logs[peak_at - 1])),
+        peak=peak,
         peak_at=peak_at,
-        proves=_proves(radius, norm, math.exp(min(700.0, logs[peak_at - 1])), peak_at),
+        proves=_conclusions(radius, norm, peak, peak_at),
     )
 
 
@@ -60,28 +63,28 @@ def log_power_norms(W: Tensor, steps: int) -> list[float]:
     return logs
 
 
-def _proves(radius: float, norm: float, peak: float, peak_at: int) -> tuple[str, ...]:
-    said = []
+def _conclusions(radius: float, norm: float, peak: float, peak_at: int) -> tuple[str, ...]:
+    statements = []
     if abs(radius - 1) < _ONE:
-        said.append("ρ = 1: neither vanishing nor exploding is settled by the radius alone.")
+        statements.append("ρ = 1: neither vanishing nor exploding is settled by the radius alone.")
     elif radius < 1:
-        said.append(f"ρ = {radius:.3f} < 1: W^k → 0, so a linear recurrence forgets; necessary and sufficient.")
+        statements.append(f"ρ = {radius:.3f} < 1: W^k → 0, so a linear recurrence forgets; necessary and sufficient.")
     else:
-        said.append(f"ρ = {radius:.3f} > 1: ‖W^k‖ grows without bound in a linear recurrence.")
+        statements.append(f"ρ = {radius:.3f} > 1: ‖W^k‖ grows without bound in a linear recurrence.")
     if abs(norm - 1) < _ONE:
-        said.append("‖W‖ = 1: no product of Jacobians can grow when slopes are at most 1.")
+        statements.append("‖W‖ = 1: no product of Jacobians can grow when slopes are at most 1.")
     elif norm < 1:
-        said.append(f"‖W‖ = {norm:.3f} < 1: sufficient for vanishing, also with tanh or relu (slopes at most 1).")
+        statements.append(f"‖W‖ = {norm:.3f} < 1: sufficient for vanishing, also with tanh or relu (slopes at most 1).")
     else:
-        said.append(f"‖W‖ = {norm:.3f} > 1: necessary for exploding, not sufficient; alone it settles nothing.")
+        statements.append(f"‖W‖ = {norm:.3f} > 1: necessary for exploding, not sufficient; alone it settles nothing.")
     if radius < 1 < norm and peak > 1.5 and peak_at > 1:
-        said.append(f"Non-normal: ‖W^k‖ climbs to {peak:.3g} at k = {peak_at} before it vanishes.")
-    return tuple(said)
+        statements.append(f"Non-normal: ‖W^k‖ climbs to {peak:.3g} at k = {peak_at} before it vanishes.")
+    return tuple(statements)
 
 
 def recurrent_matrices(module: nn.RNNBase, *, name: str, steps: int) -> tuple[RecurrentMatrix, ...]:
     """Every W_hh of a stacked, bidirectional RNN, GRU or LSTM, gate by gate (projected LSTMs: W_h· times W_hr)."""
-    found = []
+    matrices = []
     gates = next((names for kind, names in _GATES.items() if isinstance(module, kind)), ("",))
     for layer in range(module.num_layers):
         for suffix in ("", "_reverse") if module.bidirectional else ("",):
@@ -90,8 +93,8 @@ def recurrent_matrices(module: nn.RNNBase, *, name: str, steps: int) -> tuple[Re
                 W = W @ getattr(module, f"weight_hr_l{layer}{suffix}").detach()
             for gate, part in zip(gates, W.chunk(len(gates)), strict=True):
                 label = f"{name}.l{layer}{suffix.replace('_', '.')}"
-                found.append(analyse_matrix(part, steps=steps, name=label, gate=gate))
-    return tuple(found)
+                matrices.append(analyse_matrix(part, steps=steps, name=label, gate=gate))
+    return tuple(matrices)
 
 
 def jacobian_product(
@@ -104,33 +107,81 @@ def jacobian_product(
     Jacobian is singular. Reference: Pascanu, Mikolov & Bengio, *On the difficulty of training RNNs* (2013), eq. 5.
     """
     total = len(states)
-    product, inverse = (
-        torch.eye(states[0].numel(), dtype=torch.float64),
-        torch.eye(states[0].numel(), dtype=torch.float64),
-    )
-    grown, shrunk, largest, smallest = 0.0, 0.0, [0.0], [0.0]
+    product = inverse = torch.eye(states[0].numel(), dtype=torch.float64)
+    log_scale, inverse_log_scale, largest, smallest = 0.0, 0.0, [0.0], [0.0]
     for t in range(total - 1, 0, -1):
         J = torch.func.jacrev(lambda z, t=t: step(z, t))(states[t - 1].detach()).double().cpu()
         product = product @ J
         size = float(torch.linalg.matrix_norm(product, 2))
-        largest.append(grown + _log(size))
+        largest.append(log_scale + _log(size))
         if size > 0:
-            product, grown = product / size, grown + math.log(size)
+            product, log_scale = product / size, log_scale + math.log(size)
         back, singular = torch.linalg.inv_ex(J)
-        if int(singular) or not bool(back.isfinite().all()) or not math.isfinite(shrunk):
-            shrunk = math.inf
+        if int(singular) or not bool(back.isfinite().all()) or not math.isfinite(inverse_log_scale):
+            inverse_log_scale = math.inf
             smallest.append(-math.inf)
             continue
         inverse = back @ inverse
         size = float(torch.linalg.matrix_norm(inverse, 2))
-        inverse, shrunk = inverse / size, shrunk + math.log(size)
-        smallest.append(-shrunk)
+        inverse, inverse_log_scale = inverse / size, inverse_log_scale + math.log(size)
+        smallest.append(-inverse_log_scale)
     return JacobianProduct(
         name=name,
         log_largest=tuple(largest),
         log_smallest=tuple(smallest),
         lyapunov=largest[-1] / max(1, total - 1),
     )
+
+
+def plain_cells(model: nn.Module, tracks: Sequence[Track]) -> Iterator[tuple[str, Tensor]]:
+    """Name and W of every recorded cell with one recurrent matrix: ``nn.RNNCell``, and :class:`PlainCell`."""
+    modules = dict(model.named_modules())
+    for track in tracks:
+        cell = modules.get(track.name)
+        if isinstance(cell, nn.RNNCell):
+            yield track.name, cell.weight_hh
+        elif isinstance(cell, PlainCell):
+            yield track.name, cell.recurrent.weight
+
+
+QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
+
+
+def describe_gates(track: Track) -> list[GateStatistics]:
+    """Mean, saturation and quantiles of every gate of one layer over steps, samples and units."""
+    statistics = []
+    for gate, steps in track.gates.items():
+        values = torch.stack(steps).flatten().double()
+        statistics.append(
+            GateStatistics(
+                name=track.name,
+                gate=gate,
+                mean=float(values.mean()),
+                open=float((values > 0.9).double().mean()),
+                shut=float((values < 0.1).double().mean()),
+                quantiles=tuple(_quantile(values, q) for q in QUANTILES),
+            )
+        )
+    return statistics
+
+
+def time_constants(track: Track) -> TimeConstants | None:
+    """−1/ln f̄_j for each unit, f̄_j = exp(mean ln f_j) over steps and samples; None for a layer that has no such gate.
+
+    c_T depends on c_t along the additive path by Π_s f_s, so the geometric mean is the rate a step. A bias b and no
+    input give σ(b): time constant −1/ln σ(b), half-life ln 2 times that.
+    """
+    steps = track.gates.get("forget", track.gates.get("update"))
+    if not steps:
+        return None
+    logs = torch.stack(steps).double().clamp_min(1e-30).log().mean(dim=(0, 1))  # (T, B, H) -> (H,)
+    taus = (-1 / logs.clamp_max(-1e-12)).sort().values
+    return TimeConstants(name=track.name, steps=tuple(taus.tolist()), median=float(taus.quantile(0.5)))
+
+
+def _quantile(values: Tensor, q: float) -> float:
+    """``Tensor.quantile`` refuses more than 16 million entries; the order statistic does not."""
+    return float(values.kthvalue(1 + round(q * (len(values) - 1))).values)
 
 
 def _log(value: float) -> float:

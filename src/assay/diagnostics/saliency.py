@@ -1,8 +1,6 @@
-"""What the loss is sensitive to in the input, on images the model gets right and on those it gets wrong."""
+"""Input gradients (saliency): where and how strongly the loss depends on the pixels."""
 
 from __future__ import annotations
-
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +10,7 @@ from assay.data.dataset import ImageDataset
 from assay.data.pictures import png_base64, to_bytes
 from assay.data.selection import evenly_spaced
 from assay.diagnostics.batches import inputs
-from assay.errors import ModelError
+from assay.errors import ModelError, one_line
 from assay.evaluate import call, check_logits
 from assay.records.gradients import InputGradients, InputGradientSample
 from assay.runtime import preserved
@@ -20,31 +18,46 @@ from assay.runtime import preserved
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
 
-@dataclass(frozen=True, eq=False)
-class _Gradients:
-    """``gradients`` float32 (N, C, H, W), ``logits`` float32 (N, K), both on the CPU."""
-
-    gradients: Tensor
-    logits: Tensor
-
-
 def measure_input_gradients(
     model: nn.Module, dataset: ImageDataset, *, n: int = 256, shown: int = 12, batch_size: int = 64
 ) -> InputGradients:
-    """‖∂ℓ_i/∂x_i‖₂ of each sample's cross-entropy, in evaluation mode, and ``shown`` of the maps as pictures.
+    """Norms of the input gradients ‖∂ℓ_i/∂x_i‖₂, ℓ_i the cross-entropy of sample i, and some of them as saliency maps.
 
-    The samples (at most ``n``) are spread evenly over the set; half of those shown are right and half wrong where
-    there are enough, taken at even ranks of their norm, so that they stand for the rest. The model is left as found.
-    Raises :class:`ModelError` when the model cannot take the images or its loss has no gradient with respect to them.
+    Args:
+        model: takes images (N, C, H, W) in [0, 1], returns logits (N, K); run in evaluation mode, left as it was found.
+        dataset: images and labels of K classes.
+        n: most samples, evenly spaced over the set.
+        shown: pictures in the record: half of correct and half of wrong samples where there are enough, at equal
+            distances in the ranking by norm.
+        batch_size: images in one backward pass.
+
+    Returns:
+        The record: medians and quantiles of the norms (per unit of pixel value, in nats) of correct and of wrong
+        samples, the share of squared gradient in the top tenth of pixels, counts of zero and of non-finite gradients,
+        and the pictures.
+
+    Raises:
+        ModelError: the model cannot take the images, or its loss has no gradient with respect to them.
+
+    Example:
+        >>> import assay
+        >>> data = assay.load_dataset("digits", limit=64)
+        >>> model = assay.load_model("mlp", classes=10, image_shape=data.shape)
+        >>> gradients = assay.measure_input_gradients(model, data, shown=4)
+        >>> gradients.n_right + gradients.n_wrong, gradients.zero, len(gradients.samples)
+        (64, 0, 4)
+
+    Reference:
+        Simonyan, Vedaldi & Zisserman 2014, arXiv:1312.6034.
     """
     data = evenly_spaced(dataset, n)
-    found = _differentiate(model, data, batch_size=batch_size)
-    norms = found.gradients.double().flatten(1).norm(dim=1)
+    gradients, logits = _differentiate(model, data, batch_size=batch_size)
+    norms = gradients.double().flatten(1).norm(dim=1)
     finite = norms.isfinite()
-    predicted = found.logits.nan_to_num(nan=-torch.inf).argmax(dim=1)
-    right = (predicted == data.labels) & found.logits.isfinite().all(dim=1)
-    confidence = found.logits.softmax(dim=1).amax(dim=1)
-    maps = found.gradients.abs().sum(dim=1, keepdim=True)  # (N, C, H, W) -> (N, 1, H, W)
+    predicted = logits.nan_to_num(nan=-torch.inf).argmax(dim=1)
+    correct = (predicted == data.labels) & logits.isfinite().all(dim=1)
+    confidence = logits.softmax(dim=1).amax(dim=1)
+    maps = gradients.abs().sum(dim=1, keepdim=True)  # (N, C, H, W) -> (N, 1, H, W)
 
     def show(i: int) -> InputGradientSample:
         peak = float(maps[i].max())
@@ -53,33 +66,34 @@ def measure_input_gradients(
             label=data.classes[int(data.labels[i])],
             prediction=data.classes[int(predicted[i])],
             confidence=float(confidence[i]),
-            correct=bool(right[i]),
+            correct=bool(correct[i]),
             gradient_norm=float(norms[i]),
             image=png_base64(data.images[i]),
             gradient_map=png_base64(to_bytes(maps[i] / peak if peak > 0 else maps[i])),
         )
 
-    chosen = _choose(norms, right & finite, ~right & finite, shown=shown)
+    chosen = _choose(norms, correct & finite, ~correct & finite, shown=shown)
     return InputGradients(
-        n_right=int(right.sum()),
-        n_wrong=int((~right).sum()),
-        median_norm_right=_median(norms[right & finite]),
-        median_norm_wrong=_median(norms[~right & finite]),
-        quantiles_right=_quantiles(norms[right & finite]),
-        quantiles_wrong=_quantiles(norms[~right & finite]),
-        concentration=_concentration(found.gradients[finite]),
+        n_right=int(correct.sum()),
+        n_wrong=int((~correct).sum()),
+        median_norm_right=_median(norms[correct & finite]),
+        median_norm_wrong=_median(norms[~correct & finite]),
+        quantiles_right=_quantiles(norms[correct & finite]),
+        quantiles_wrong=_quantiles(norms[~correct & finite]),
+        concentration=_concentration(gradients[finite]),
         zero=int((norms == 0).sum()),
         non_finite=int((~finite).sum()),
         samples=tuple(show(i) for i in chosen),
     )
 
 
-def _differentiate(model: nn.Module, data: ImageDataset, *, batch_size: int) -> _Gradients:
+def _differentiate(model: nn.Module, data: ImageDataset, *, batch_size: int) -> tuple[Tensor, Tensor]:
+    """∂ℓ_i/∂x_i float32 (N, C, H, W) and logits float32 (N, K), both on the CPU."""
     expected = "a model whose loss can be differentiated with respect to the image"
     gradients, outputs = [], []
     with preserved(model, training=False), torch.enable_grad(), torch.compiler.set_stance("force_eager"):
         for parameter in model.parameters():
-            parameter.requires_grad_(False)  # only the image's gradient is asked for: half the backward pass
+            parameter.requires_grad_(False)  # without weight gradients the backward pass costs half
         for images, labels in inputs(model, data, batch_size=batch_size):
             images.requires_grad_(True)
             logits = call(model, images)
@@ -90,18 +104,19 @@ def _differentiate(model: nn.Module, data: ImageDataset, *, batch_size: int) -> 
             try:
                 (gradient,) = torch.autograd.grad(loss, images, allow_unused=True)
             except (RuntimeError, NotImplementedError) as error:
-                reason = " ".join(str(error).split())[:200]
-                raise ModelError("model", expected=expected, got=f"{type(error).__name__}: {reason}") from error
+                raise ModelError(
+                    "model", expected=expected, got=f"{type(error).__name__}: {one_line(error)}"
+                ) from error
             gradients.append((torch.zeros_like(images) if gradient is None else gradient).detach().float().cpu())
             outputs.append(logits.detach().float().cpu())
-    return _Gradients(torch.cat(gradients), torch.cat(outputs))
+    return torch.cat(gradients), torch.cat(outputs)
 
 
-def _choose(norms: Tensor, right: Tensor, wrong: Tensor, *, shown: int) -> list[int]:
-    """Half right, half wrong; what one side lacks the other gives."""
-    n_wrong = min(int(wrong.sum()), max(shown // 2, shown - int(right.sum())))
-    n_right = min(int(right.sum()), shown - n_wrong)
-    return [*_even_ranks(norms, right, n_right), *_even_ranks(norms, wrong, n_wrong)]
+def _choose(norms: Tensor, correct: Tensor, wrong: Tensor, *, shown: int) -> list[int]:
+    """Half correct, half wrong; where one side has too few, more of the other."""
+    n_wrong = min(int(wrong.sum()), max(shown // 2, shown - int(correct.sum())))
+    n_correct = min(int(correct.sum()), shown - n_wrong)
+    return [*_even_ranks(norms, correct, n_correct), *_even_ranks(norms, wrong, n_wrong)]
 
 
 def _even_ranks(norms: Tensor, mask: Tensor, count: int) -> list[int]:

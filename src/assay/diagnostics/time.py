@@ -1,4 +1,4 @@
-"""‖∂L/∂z_t‖ for every step t of any sequence model, with what its weights, gates and attention say about it."""
+"""Gradient flow over time: ‖∂L/∂z_t‖ for every step t of any sequence model, with its recurrent weights and gates."""
 
 from __future__ import annotations
 
@@ -13,12 +13,18 @@ from torch.nn import functional as F
 
 from assay.data.dataset import ImageDataset, to_unit_range
 from assay.data.selection import evenly_spaced
-from assay.diagnostics.attention import Attended, describe_attention, watched_attention
+from assay.diagnostics.attention import describe_attention, record_attention
 from assay.diagnostics.batches import backward, require_gradients
-from assay.diagnostics.cells import describe_gates, plain_cells, time_constants, watched_cells
-from assay.diagnostics.recurrence import analyse_matrix, jacobian_product, recurrent_matrices
-from assay.diagnostics.unroll import Track, Unrolled, layer_step, unrolled
-from assay.errors import DataError, ModelError
+from assay.diagnostics.recurrence import (
+    analyse_matrix,
+    describe_gates,
+    jacobian_product,
+    plain_cells,
+    recurrent_matrices,
+    time_constants,
+)
+from assay.diagnostics.unroll import Track, Unrolled, layer_step, record_cells, unrolled
+from assay.errors import DataError, ModelError, one_line
 from assay.records.recurrence import Decay, JacobianProduct, StateGradients, TimeTrace
 from assay.runtime import device_of, dtype_of, preserved
 
@@ -62,13 +68,13 @@ def _line(x: np.ndarray, y: np.ndarray) -> tuple[float, float, float]:
     return slope, 1 - residual / total if total > 0 else 1.0, residual
 
 
-Loss = Callable[[Tensor], Tensor]
+SequenceLoss = Callable[[Tensor], Tensor]
 
 
 def measure_time_trace(
     model: nn.Module,
     inputs: Tensor,
-    loss: Loss,
+    loss: SequenceLoss,
     *,
     label: str = "model",
     task: str = "",
@@ -78,13 +84,13 @@ def measure_time_trace(
     jacobians: int = 1,
     tolerance: float = 1e-3,
 ) -> TimeTrace:
-    """Step ``model`` through ``inputs`` token by token, differentiate ``loss(model(inputs))``, and keep every ∂L/∂z_t.
+    """Run ``model`` on ``inputs`` step by step, differentiate ``loss(model(inputs))``, and record every ∂L/∂z_t.
 
     ``inputs`` (N, T, F), (N, T) of tokens, or images a sequence classifier reads; time first with
     ``batch_first=False``. ``loss`` takes the model's output and returns the *mean* over the N samples; norms are of the
     per-sample losses, √(mean_i ‖∂ℓ_i/∂z_{t,i}‖²).
     Fused ``nn.RNN``, ``nn.GRU`` and ``nn.LSTM`` are unrolled and their output and parameter gradients compared with
-    the fused kernels'; ``nn.RNNCell`` and its kin, and modules named in ``cells``, are followed call by call; blocks
+    the fused kernels'; ``nn.RNNCell`` and its kin, and modules named in ``cells``, are recorded call by call; blocks
     around scaled dot-product attention position by position. The recurrent matrices are analysed up to the power
     ``powers`` (the sequence's length when 0), the Jacobian products along the trajectories of ``jacobians`` samples.
     The model runs in evaluation mode and is left as found. Raises :class:`ModelError` where nothing recurrent and no
@@ -93,32 +99,36 @@ def measure_time_trace(
     if inputs.ndim < 2 or inputs.shape[0] == 0 or inputs.shape[1] == 0:
         raise DataError("inputs", expected="a batch of sequences (N, T, …), neither empty", got=tuple(inputs.shape))
     n = inputs.shape[0 if batch_first or inputs.ndim > 3 else 1]
-    shares: dict[int, Tensor] = {}
+    summands: dict[int, Tensor] = {}
 
-    def add_share(parameter: nn.Parameter, gradient: Tensor) -> None:
-        shares[id(parameter)] = shares.get(id(parameter), 0) + gradient.detach()
+    def add_summand(parameter: nn.Parameter, gradient: Tensor) -> None:
+        summands[id(parameter)] = summands.get(id(parameter), 0) + gradient.detach()
 
     with preserved(model, training=False), torch.enable_grad(), ExitStack() as stack:
         require_gradients(model)
-        calls = stack.enter_context(unrolled(model, tolerance=tolerance, on_gradient=add_share))
-        tracks = stack.enter_context(watched_cells(model, cells))
-        attended = stack.enter_context(watched_attention(model))
-        given = inputs.detach().clone().requires_grad_(True) if inputs.is_floating_point() else inputs
-        value = _loss_of(loss, _call(model, given), expected_scalar=True)
+        calls = stack.enter_context(unrolled(model, tolerance=tolerance, on_gradient=add_summand))
+        tracks = stack.enter_context(record_cells(model, cells))
+        maps = stack.enter_context(record_attention(model))
+        leaves = inputs.detach().clone().requires_grad_(True) if inputs.is_floating_point() else inputs
+        value = _loss_of(model, leaves, loss)
         backward(value)
-        found = [track for call in calls for track in call.tracks] + tracks
-        if not found and not attended.layers:
+        every = [track for call in calls for track in call.tracks] + tracks
+        if not every and not maps.layers:
             raise ModelError(
                 "model",
                 expected="nn.RNN, nn.GRU, nn.LSTM, cells (nn.RNNCell, …, or named in `cells`), or attention",
                 got=f"{type(model).__name__} with none of them in its forward pass",
             )
-        states = [state for track in found for state in _of_track(track, n)]
-        states += _of_blocks(attended, n)
-        if given.requires_grad and given.grad is not None and given.ndim == 3:
-            states.append(_from_tensor("input", given.grad, n, time=1 if batch_first else 0, part="input"))
+        states = [state for track in every for state in _of_track(track, n)]
+        states += [
+            _series(block, list(tensor.grad.unbind(axis)), n, part="position")
+            for block, tensor, axis in maps.blocks.values()
+            if tensor.grad is not None
+        ]
+        if leaves.requires_grad and leaves.grad is not None and leaves.ndim == 3:
+            states.append(_series("input", list(leaves.grad.unbind(1 if batch_first else 0)), n, part="input"))
         products = [p for call in calls for p in _products(call, jacobians)]
-        stepped = {id(p): shares[id(p)] for p in model.parameters() if id(p) in shares}
+        stepped = {id(p): summands[id(p)] for p in model.parameters() if id(p) in summands}
     gap = _parameter_gap(model, inputs, loss, stepped) if stepped else None
     length = max(len(state.norms) for state in states)
     return TimeTrace(
@@ -134,24 +144,24 @@ def measure_time_trace(
         matrices=(
             *(
                 m
-                for call in _distinct(calls)
+                for call in {call.name: call for call in calls}.values()
                 for m in recurrent_matrices(call.module, name=call.name, steps=powers or length)
             ),
             *(analyse_matrix(W, steps=powers or length, name=name) for name, W in plain_cells(model, tracks)),
         ),
         jacobians=tuple(products),
-        gates=tuple(g for track in found for g in describe_gates(track)),
-        time_constants=tuple(c for track in found if (c := time_constants(track)) is not None),
-        attention=describe_attention(attended) if attended.layers else None,
+        gates=tuple(g for track in every for g in describe_gates(track)),
+        time_constants=tuple(c for track in every if (c := time_constants(track)) is not None),
+        attention=describe_attention(maps) if maps.layers else None,
     )
 
 
 def measure_state_gradients(
     states: Sequence[Tensor], loss: Tensor, *, name: str = "state", samples: int | None = None
 ) -> StateGradients:
-    """For a loop of your own: ‖∂L/∂z_t‖ of the states (B, …) it returned, ``loss`` being the mean over samples.
+    """‖∂L/∂z_t‖ of the states (B, …) of any loop; ``loss`` is the mean over its samples.
 
-    The graph is kept, so your own ``loss.backward()`` still works; no ``.grad`` is written.
+    The graph is kept, so ``loss.backward()`` still works afterwards; no ``.grad`` is written.
     Raises :class:`ModelError` when the loss has no gradient at all.
     """
     if not loss.requires_grad:
@@ -161,47 +171,31 @@ def measure_state_gradients(
     return _series(name, list(gradients), n, part="hidden")
 
 
-def _call(model: nn.Module, given: Tensor) -> object:
+def _loss_of(model: nn.Module, inputs: Tensor, loss: SequenceLoss) -> Tensor:
+    """``loss(model(inputs))``, one number; whatever either raises becomes one :class:`ModelError`."""
+    failures = (RuntimeError, ValueError, TypeError, IndexError, AttributeError)
     try:
-        return model(given)
-    except (RuntimeError, ValueError, TypeError, IndexError, AttributeError) as error:
-        reason = " ".join(str(error).split())[:200]
+        output = model(inputs)
+    except failures as error:
+        expected = f"a sequence model that takes one tensor {tuple(inputs.shape)}"
         raise ModelError(
-            "model(inputs)",
-            expected=f"a sequence model that takes one tensor {tuple(given.shape)}",
-            got=f"{type(error).__name__}: {reason}",
+            "model(inputs)", expected=expected, got=f"{type(error).__name__}: {one_line(error)}"
         ) from error
-
-
-def _loss_of(loss: Loss, output: object, *, expected_scalar: bool) -> Tensor:
     try:
-        value = loss(output)  # type: ignore[arg-type]
-    except (RuntimeError, ValueError, TypeError, IndexError, AttributeError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise ModelError("loss", expected="a function of the model's output", got=reason) from error
-    if expected_scalar and (not isinstance(value, Tensor) or value.numel() != 1):
+        value = loss(output)
+    except failures as error:
+        raise ModelError("loss", expected="a function of the model's output", got=one_line(error)) from error
+    if not isinstance(value, Tensor) or value.numel() != 1:
         raise ModelError("loss", expected="one number, the mean over samples", got=getattr(value, "shape", type(value)))
     return value
 
 
 def _of_track(track: Track, n: int) -> list[StateGradients]:
-    found = [_series(track.name, [h.grad for h in track.hidden], n, part="hidden", reverse=track.reverse)]
+    series = [_series(track.name, [h.grad for h in track.hidden], n, part="hidden", reverse=track.reverse)]
     if track.cell:
         cells = [c.grad for c in track.cell]
-        found.append(_series(f"{track.name}.cell", cells, n, part="cell", reverse=track.reverse))
-    return found
-
-
-def _of_blocks(attended: Attended, n: int) -> list[StateGradients]:
-    return [
-        _from_tensor(name, tensor.grad, n, time=axis, part="position")
-        for name, tensor, axis in attended.blocks.values()
-        if tensor.grad is not None
-    ]
-
-
-def _from_tensor(name: str, gradient: Tensor, n: int, *, time: int, part: str) -> StateGradients:
-    return _series(name, list(gradient.unbind(time)), n, part=part)
+        series.append(_series(f"{track.name}.cell", cells, n, part="cell", reverse=track.reverse))
+    return series
 
 
 def _series(name: str, gradients: list[Tensor | None], n: int, *, part: str, reverse: bool = False) -> StateGradients:
@@ -212,14 +206,14 @@ def _series(name: str, gradients: list[Tensor | None], n: int, *, part: str, rev
     )
     norms = [norm * math.sqrt(n) for norm in stack.tolist()]  # ∂ℓ_i = n·∂L: √(Σ_i ‖n ∂L‖² / n)
     bad = [t for t, norm in enumerate(norms) if not math.isfinite(norm)]
-    towards = norms if reverse else norms[::-1]
-    reached = next((d for d, norm in enumerate(towards) if norm > 0), 0)
+    from_loss = norms if reverse else norms[::-1]
+    first_nonzero = next((d for d, norm in enumerate(from_loss) if norm > 0), 0)
     return StateGradients(
         name=name,
         part=part,
         reverse=reverse,
         norms=tuple(norms),
-        decay=fit_decay(towards[reached:]),
+        decay=fit_decay(from_loss[first_nonzero:]),
         zero=norms.count(0.0),
         non_finite=len(bad),
         first_non_finite=(bad[-1] if not reverse else bad[0]) if bad else None,
@@ -227,7 +221,7 @@ def _series(name: str, gradients: list[Tensor | None], n: int, *, part: str, rev
 
 
 def _head(states: list[StateGradients]) -> str:
-    """The last layer that runs forward; of attention the last block but the one the loss reads directly."""
+    """The last layer that runs forward; of attention the first block."""
     for part in ("hidden", "position", "input"):
         names = [state.name for state in states if state.part == part and not state.reverse]
         if names:
@@ -237,7 +231,7 @@ def _head(states: list[StateGradients]) -> str:
 
 def _products(call: Unrolled, samples: int) -> list[JacobianProduct]:
     """Along the first samples' trajectories, layer by layer, forward in time."""
-    found = []
+    products = []
     for track in call.tracks:
         width = track.hidden[0].shape[1] + (track.cell[0].shape[1] if track.cell else 0)
         if track.reverse or width > 512:
@@ -245,20 +239,16 @@ def _products(call: Unrolled, samples: int) -> list[JacobianProduct]:
         for i in range(min(samples, track.hidden[0].shape[0])):
             states = [torch.cat([h[i], track.cell[t][i]]) if track.cell else h[i] for t, h in enumerate(track.hidden)]
             step = layer_step(call.module, track, sample=i)
-            found.append(jacobian_product(step, states, name=track.name if samples == 1 else f"{track.name}[{i}]"))
-    return found
+            products.append(jacobian_product(step, states, name=track.name if samples == 1 else f"{track.name}[{i}]"))
+    return products
 
 
-def _distinct(calls: list[Unrolled]) -> list[Unrolled]:
-    return list({call.name: call for call in calls}.values())
-
-
-def _parameter_gap(model: nn.Module, inputs: Tensor, loss: Loss, stepped: dict[int, Tensor]) -> float:
-    """Σ_t of each step's share against the fused kernels' own backward pass, relative to the largest gradient."""
+def _parameter_gap(model: nn.Module, inputs: Tensor, loss: SequenceLoss, stepped: dict[int, Tensor]) -> float:
+    """The steps' summands added up against the fused kernels' backward pass, relative to the largest gradient."""
     # cuDNN refuses a recurrent backward pass in evaluation mode
     with preserved(model, training=False), torch.enable_grad(), torch.backends.cudnn.flags(enabled=False):
         require_gradients(model)
-        backward(_loss_of(loss, _call(model, inputs), expected_scalar=True))
+        backward(_loss_of(model, inputs, loss))
         pairs = [(p.grad, stepped[id(p)]) for p in model.parameters() if id(p) in stepped and p.grad is not None]
         scale = max((float(fused.abs().max()) for fused, _ in pairs), default=0.0)
         gap = max((float((fused - ours).abs().max()) for fused, ours in pairs), default=0.0)
@@ -269,7 +259,7 @@ IMAGES = 32
 
 
 def is_recurrent(model: nn.Module) -> bool:
-    """Whether some module of it is a recurrent one of torch's."""
+    """Whether the model contains a recurrent module of torch."""
     return any(isinstance(module, (nn.RNNBase, nn.RNNCellBase)) for module in model.modules())
 
 

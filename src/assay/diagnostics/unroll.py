@@ -1,12 +1,12 @@
-"""Fused recurrent kernels, stepped token by token so that every state can be asked for its gradient.
+"""Fused recurrent kernels, run step by step so that every hidden state is a node of the graph and has a gradient.
 
-On ``nn.LSTM`` and its kin ``output.retain_grad()`` gives only the direct partial derivative: under a loss of the last
-step it is zero for every earlier one. Here each state is a node of the graph, and so are the weights of each step.
+On fused modules ``output.retain_grad()`` gives only the direct partial derivative: under a loss of the last step it is
+zero for every earlier one. Here the weights of each step are nodes of the graph as well.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
-from assay.errors import ModelError
+from assay.diagnostics.batches import hooked
+from assay.errors import ModelError, OptionError
 
 Weights = dict[str, Tensor]
 Output = tuple[Tensor | PackedSequence, Tensor | tuple[Tensor, Tensor]]
@@ -86,13 +87,13 @@ def unrolled(
     """
     calls: list[Unrolled] = []
     stock = {nn.RNN.forward, nn.GRU.forward, nn.LSTM.forward}
-    found = [(name, m) for name, m in model.named_modules() if isinstance(m, nn.RNNBase) and type(m).forward in stock]
-    for name, module in found:
+    modules = [(name, m) for name, m in model.named_modules() if isinstance(m, nn.RNNBase) and type(m).forward in stock]
+    for name, module in modules:
         module.forward = _stepper(name or "(model)", module, calls, tolerance, on_gradient)
     try:
         yield calls
     finally:
-        for _, module in found:
+        for _, module in modules:
             del module.forward
 
 
@@ -128,7 +129,7 @@ def step_through(
     name: str = "",
     on_gradient: Callable[[nn.Parameter, Tensor], None] | None = None,
 ) -> tuple[Tensor | PackedSequence, Tensor | tuple[Tensor, Tensor], list[Track]]:
-    """The module's own forward pass, one step at a time: output and final state in its own forms, and the tracks."""
+    """The forward pass one step at a time: output and final state as the module returns them, and the tracks."""
     lengths: Tensor | None = None
     if isinstance(x, PackedSequence):
         sequence, lengths = pad_packed_sequence(x)
@@ -139,7 +140,7 @@ def step_through(
     steps, batch = sequence.shape[:2]  # (T, B, F)
     mask = None if lengths is None else (torch.arange(steps)[:, None] < lengths[None]).to(sequence.device)[..., None]
     directions = 2 if module.bidirectional else 1
-    hidden, cell = _start(
+    hidden, cell = _initial_states(
         module, state, batch, sequence, directions, unbatched=not isinstance(x, PackedSequence) and x.ndim == 2
     )
     tracks, last_h, last_c = [], [], []
@@ -159,7 +160,54 @@ def step_through(
     output = torch.stack(inputs)
     if mask is not None:
         output = output * mask
-    return _give_back(module, x, output, torch.stack(last_h), torch.stack(last_c), lengths, tracks)
+    return _pack_output(module, x, output, torch.stack(last_h), torch.stack(last_c), lengths, tracks)
+
+
+@contextmanager
+def record_cells(model: nn.Module, names: Sequence[str]) -> Iterator[list[Track]]:
+    """Record ``nn.RNNCell``, ``nn.GRUCell``, ``nn.LSTMCell`` and the modules called ``names``, one state a call.
+
+    A cell returns its new state (B, H), or a tuple that starts with it and, for two tensors of one shape, goes on with
+    its cell state. Raises :class:`OptionError` for a name the model does not have.
+    """
+    modules = dict(model.named_modules())
+    for name in names:
+        if name not in modules:
+            raise OptionError("cells", expected=f"module names such as {', '.join(list(modules)[1:4])}", got=name)
+    chosen = {m: n for n, m in modules.items() if n in names or isinstance(m, nn.RNNCellBase)}
+    tracks: dict[nn.Module, Track] = {}
+    recorded: list[Track] = []
+
+    def after(module: nn.Module, args: tuple[Tensor, ...], output: Tensor | tuple[Tensor, ...]) -> None:
+        if module not in tracks:
+            tracks[module] = Track(chosen[module] or "(model)", len(tracks), reverse=False)
+            recorded.append(tracks[module])
+        track = tracks[module]
+        parts = output if isinstance(output, tuple) else (output,)
+        states = [part for part in parts if isinstance(part, Tensor) and part.is_floating_point()][:2]
+        for sequence, state in zip((track.hidden, track.cell), states, strict=False):
+            sequence.append(retain_gradient(state))
+        for gate, value in _gates(module, args).items():
+            track.gates.setdefault(gate, []).append(value)
+
+    with hooked(*(module.register_forward_hook(after) for module in chosen)), torch.compiler.set_stance("force_eager"):
+        yield recorded
+
+
+@torch.no_grad()
+def _gates(module: nn.Module, args: tuple[Tensor, ...]) -> dict[str, Tensor]:
+    """The gates of torch's own cells, computed again from the arguments of the call."""
+    if not isinstance(module, (nn.LSTMCell, nn.GRUCell)) or args[0].ndim != 2:
+        return {}
+    weights = {"ih": module.weight_ih, "hh": module.weight_hh}
+    if module.bias:
+        weights |= {"b_ih": module.bias_ih, "b_hh": module.bias_hh}
+    zeros = args[0].new_zeros(args[0].shape[0], module.hidden_size)
+    state = args[1] if len(args) > 1 and args[1] is not None else None
+    if isinstance(module, nn.LSTMCell):
+        h, c = (zeros, zeros) if state is None else state
+        return lstm_step(args[0], h, c, weights)[2]
+    return gru_step(args[0], zeros if state is None else state, weights)[1]
 
 
 def layer_step(module: nn.RNNBase, track: Track, *, sample: int) -> Callable[[Tensor, int], Tensor]:
@@ -178,7 +226,7 @@ def layer_step(module: nn.RNNBase, track: Track, *, sample: int) -> Callable[[Te
     return step
 
 
-def _start(
+def _initial_states(
     module: nn.RNNBase,
     state: Tensor | tuple[Tensor, Tensor] | None,
     batch: int,
@@ -187,7 +235,7 @@ def _start(
     *,
     unbatched: bool,
 ) -> tuple[Tensor, Tensor]:
-    """The first states, (layers·directions, B, H) each; zeros where none were given."""
+    """Initial h and c, (layers·directions, B, H) each; zeros where none were given."""
     places, size = module.num_layers * directions, module.proj_size or module.hidden_size
     given_h, given_c = state if isinstance(state, tuple) else (state, None)
     if unbatched and given_h is not None:
@@ -210,7 +258,7 @@ def _run(
     parameters = _parameters(module, track.layer, reverse=track.reverse)
     order = range(len(inputs) - 1, -1, -1) if track.reverse else range(len(inputs))
     for t in order:
-        weights = {key: _of_this_step(parameter, on_gradient) for key, parameter in parameters.items()}
+        weights = {key: _view_of_step(parameter, on_gradient) for key, parameter in parameters.items()}
         gates: dict[str, Tensor] = {}
         if isinstance(module, nn.LSTM):
             new_h, new_c, gates = lstm_step(inputs[t], h, c, weights)
@@ -219,9 +267,9 @@ def _run(
         else:
             new_h, new_c = rnn_step(inputs[t], h, weights, relu=module.nonlinearity == "relu"), c
         h, c = (new_h, new_c) if mask is None else (torch.where(mask[t], new_h, h), torch.where(mask[t], new_c, c))
-        track.hidden.append(_kept(h))
+        track.hidden.append(retain_gradient(h))
         if isinstance(module, nn.LSTM):
-            track.cell.append(_kept(c))
+            track.cell.append(retain_gradient(c))
         for key, gate in gates.items():
             track.gates.setdefault(key, []).append(gate.detach())
     if track.reverse:
@@ -236,8 +284,8 @@ def _parameters(module: nn.RNNBase, layer: int, *, reverse: bool) -> dict[str, T
     return {key: getattr(module, prefix + suffix) for key, prefix in names.items() if hasattr(module, prefix + suffix)}
 
 
-def _of_this_step(parameter: Tensor, on_gradient: Callable[[nn.Parameter, Tensor], None] | None) -> Tensor:
-    """A view that only this step uses, so that its gradient is this step's share."""
+def _view_of_step(parameter: Tensor, on_gradient: Callable[[nn.Parameter, Tensor], None] | None) -> Tensor:
+    """A view that only this step uses, so that its gradient is this step's summand of the whole."""
     if on_gradient is None or not parameter.requires_grad:
         return parameter
     view = parameter.view_as(parameter)
@@ -245,13 +293,14 @@ def _of_this_step(parameter: Tensor, on_gradient: Callable[[nn.Parameter, Tensor
     return view
 
 
-def _kept(state: Tensor) -> Tensor:
+def retain_gradient(state: Tensor) -> Tensor:
+    """``state``, whose ``.grad`` the backward pass will fill; one without a gradient stays as it is."""
     if state.requires_grad:
         state.retain_grad()
     return state
 
 
-def _give_back(
+def _pack_output(
     module: nn.RNNBase,
     x: Tensor | PackedSequence,
     output: Tensor,
@@ -262,19 +311,15 @@ def _give_back(
 ) -> tuple[Tensor | PackedSequence, Tensor | tuple[Tensor, Tensor], list[Track]]:
     if isinstance(x, PackedSequence):
         sorted_order = x.sorted_indices
-        given: Tensor | PackedSequence = pack_padded_sequence(
-            output, _cpu(lengths), enforce_sorted=sorted_order is None
+        assert lengths is not None
+        packed: Tensor | PackedSequence = pack_padded_sequence(
+            output, lengths.cpu(), enforce_sorted=sorted_order is None
         )
     elif x.ndim == 2:
-        given, h, c = output.squeeze(1), h.squeeze(1), c.squeeze(1)
+        packed, h, c = output.squeeze(1), h.squeeze(1), c.squeeze(1)
     else:
-        given = output.transpose(0, 1) if module.batch_first else output
-    return given, ((h, c) if isinstance(module, nn.LSTM) else h), tracks
-
-
-def _cpu(lengths: Tensor | None) -> Tensor:
-    assert lengths is not None
-    return lengths.cpu()
+        packed = output.transpose(0, 1) if module.batch_first else output
+    return packed, ((h, c) if isinstance(module, nn.LSTM) else h), tracks
 
 
 def _data(output: Tensor | PackedSequence) -> Tensor:
