@@ -148,8 +148,3 @@ class InterruptedRunError(AssayError):
     """Stopped from outside before the end; what was done is kept and can be resumed."""
 
     exit_code: ClassVar[int] = 3
-
-
-def one_line(error: object, *, length: int = 200) -> str:
-    """The first ``length`` characters of a message, its line breaks and runs of spaces made single spaces."""
-    return " ".join(str(error).split())[:length]

@@ -13,7 +13,7 @@ from torch import nn
 from assay.check.stages import STAGES, Budget, CheckContext
 from assay.comparison import compare
 from assay.data.dataset import ImageDataset
-from assay.errors import AssayError
+from assay.errors import AssayError, one_line
 from assay.fixes.fix import Change, Fix, FixContext, RefusedError
 from assay.fixes.model_fixes import COMPRESSION, EVALUATION_MODE, PARAMETER_GROUPS, STATISTICS, TEMPERATURE
 from assay.fixes.recurrent import CLIPPING, FORGET_BIAS
@@ -106,10 +106,13 @@ def _apply(
         change = fix.apply(context)
         effects, again = _measure_again(fix, change, verdict, context, checkup)
     except (RefusedError, AssayError, RuntimeError) as error:  # torch raises RuntimeError for what a copy cannot do
-        reason = " ".join(str(error).split())[:300]
         unchanged = {"after": verdict.status, "measured_after": verdict.measured, "applied": "nothing"}
         seconds = time.perf_counter() - started
-        return AppliedFix.model_validate({**base, **unchanged, "refused": reason, "seconds": seconds}), None, None
+        return (
+            AppliedFix.model_validate({**base, **unchanged, "refused": one_line(error, limit=300), "seconds": seconds}),
+            None,
+            None,
+        )
     record = AppliedFix.model_validate(
         {
             **base,
