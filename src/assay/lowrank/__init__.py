@@ -1,1 +1,20 @@
 """Spectra, factorisation, and smaller networks."""
+
+from assay.lowrank.certify import certify
+from assay.lowrank.factorize import factorize
+from assay.lowrank.gauge import apply_gauge, same_solution, sharpness_of_scaling
+from assay.lowrank.landscape import landscape
+from assay.lowrank.missing import complete, soft_impute
+from assay.lowrank.spectrum import measure_spectra
+
+__all__ = [
+    "apply_gauge",
+    "certify",
+    "complete",
+    "factorize",
+    "landscape",
+    "measure_spectra",
+    "same_solution",
+    "sharpness_of_scaling",
+    "soft_impute",
+]
