@@ -1,30 +1,36 @@
-"""Can the answer of an attack be trusted? Each check measures one known way of fooling attacks, or oneself."""
+"""Can the result of an attack be trusted? Each check measures one known way in which attacks are fooled."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from assay.attacks.engine import attack
+from assay.attacks.losses import AttackLoss, cross_entropy, margin
 from assay.attacks.methods.apgd import APGDT
 from assay.attacks.methods.gradient import FGSM, PGD
 from assay.attacks.methods.square import Square
 from assay.attacks.network import open_network
 from assay.attacks.options import AttackOptions
 from assay.attacks.result import AttackResult
+from assay.attacks.threat import GEOMETRIES
 from assay.data.dataset import ImageDataset, to_unit_range
-from assay.records.attack import AttackSanity, Norm, SanityCheck
+from assay.evaluate import call
+from assay.models.probes import gap_alone, output_kind, probe_modes, relative_gap
+from assay.records.attack import AttackSanity, Norm, SanityCheck, SanityName
 from assay.runtime import device_of, dtype_of, preserved
+from assay.wording import percent
 
-POINTS = 0.02  # accuracies closer than this, or by one sample, are taken for equal
-ENSEMBLE_POINTS = 0.08  # how far PGD may lie above the ensemble
+POINTS = 0.02  # accuracies closer than this, or by one sample, count as equal
+ENSEMBLE_POINTS = 0.08  # how far the accuracy under PGD may lie above that under the ensemble
 ROUNDING = 1e-4  # of the range of the logits: what float32 and another kernel may change
-_PASSES = 4
+_BATCHES = 4
+_BATCH_SIZE = 32
 _STEPS = 20
 
 
@@ -39,21 +45,45 @@ def measure_attack_sanity(
     queries: int = 300,
     batch_size: int = 128,
 ) -> AttackSanity:
-    """Run every check on the first ``n`` samples, a few hundred passes each on those that hold out.
+    """Check that the results of attacks on a model can be trusted: masked gradients, randomness, weak attacks.
 
-    ``queries`` is the budget of the search without gradients that the gradient attacks must beat.
+    Args:
+        model: takes images (N, C, H, W) in [0, 1], returns logits (N, K); left as it was found.
+        dataset: its first ``n`` samples are attacked, a few hundred passes for each that is not broken.
+        norm: of the perturbation: linf, l2 or l1.
+        epsilon: radius of the ball in pixel units.
+        seed: of all random numbers.
+        n: how many samples.
+        queries: of the black-box search that gradient attacks must beat.
+        batch_size: images at one time.
 
-    The model is left as found. A check that needs samples which are right before the attack is not run without any.
+    Returns:
+        Up to fifteen checks, each with its value and limit; those that need samples which are correct before the
+        attack are left out where there are none.
+
+    Raises:
+        ModelError: a model that cannot take the images, or does not return logits (N, K).
+
+    Example:
+        >>> import assay
+        >>> data = assay.load_dataset("digits", limit=32)
+        >>> model = assay.load_model("mlp", classes=10, image_shape=data.shape)
+        >>> sanity = assay.measure_attack_sanity(model, data, epsilon=0.1, queries=20)
+        >>> sanity.find("not differentiable").raised
+        False
+
+    Reference:
+        Carlini et al. 2019, arXiv:1902.06705, section 5; Athalye et al. 2018, arXiv:1802.00420.
     """
     started = time.perf_counter()
     data = dataset.subset(torch.arange(min(n, len(dataset))))
-    bench = _Bench(model, data, norm=norm, epsilon=epsilon, seed=seed, queries=queries, batch_size=batch_size)
-    checks = (*_answers(bench), *_gradients(bench), *_attacks(bench))
+    run = _SanityRun(model, data, norm, epsilon, seed, queries, batch_size)
+    checks = (*_check_outputs(run), *_check_gradients(run), *_check_attacks(run))
     return AttackSanity(norm=norm, epsilon=epsilon, n=len(data), checks=checks, seconds=time.perf_counter() - started)
 
 
-@dataclass(frozen=True, eq=False)
-class _Bench:
+@dataclass(eq=False)
+class _SanityRun:
     model: nn.Module
     data: ImageDataset
     norm: Norm
@@ -61,22 +91,14 @@ class _Bench:
     seed: int
     queries: int
     batch_size: int
+    outside: list[int] = field(default_factory=list)  # images outside the ball, of each attack so far
 
     @property
     def images(self) -> Tensor:
         return to_unit_range(self.data.images.to(device_of(self.model)), dtype_of(self.model))
 
-    @property
-    def labels(self) -> Tensor:
-        return self.data.labels.to(device_of(self.model))
-
-    @property
-    def equal(self) -> float:
-        """How far two accuracies may lie apart and be taken for equal."""
-        return max(POINTS, 1 / len(self.data))
-
-    def run(self, options: AttackOptions, *, epsilon: float | None = None) -> AttackResult:
-        return attack(
+    def attack(self, options: AttackOptions, *, epsilon: float | None = None) -> AttackResult:
+        result = attack(
             self.model,
             self.images,
             self.data.labels,
@@ -87,219 +109,127 @@ class _Bench:
             batch_size=self.batch_size,
             ids=self.data.ids,
         )
+        self.outside.append(result.counts.outside_ball)
+        return result
 
 
-def _answers(bench: _Bench) -> Iterator[SanityCheck]:
-    """What the outputs are, and whether they are the same twice and in other company."""
-    in_training = [name or "the model" for name, module in bench.model.named_modules() if _acts(module)]
-    detail = f"{len(in_training)} modules were handed over in training mode, such as {in_training[:1]}"
-    yield SanityCheck(
-        name="train mode", value=float(len(in_training)), limit=0.0, detail=detail if in_training else "none"
-    )
-    with preserved(bench.model, training=False), torch.no_grad():
-        batches = torch.split(bench.images, 32)[:_PASSES]
-        first = [bench.model(part).double() for part in batches]
-        spread = max(float(logits.max() - logits.min()) for logits in first) or 1.0
+def _check(name: SanityName, value: float | None, limit: float, detail: str) -> SanityCheck:
+    return SanityCheck(name=name, value=value, limit=limit, detail=detail)
+
+
+def _check_outputs(run: _SanityRun) -> Iterator[SanityCheck]:
+    """What kind the outputs are, and whether they are the same when repeated and in another batch."""
+    model = run.model
+    modes = {name: module.training for name, module in model.named_modules()}
+    with preserved(model, training=False), torch.no_grad(), torch.compiler.set_stance("force_eager"):
+        with probe_modes(model) as probe:
+            call(model, run.images[:_BATCH_SIZE])
+        batches = torch.split(run.images, _BATCH_SIZE)[:_BATCHES]
+        outputs = [call(model, batch).double() for batch in batches]
+        widest = max(outputs, key=lambda logits: float(logits.max() - logits.min()))
         repeats = max(
-            float((bench.model(part).double() - logits).abs().max()) / spread
-            for part, logits in zip(batches, first, strict=True)
+            relative_gap(model(batch).double(), logits, widest)
+            for batch, logits in zip(batches, outputs, strict=True)
             for _ in range(2)
         )
-        company = [_gap(bench.model, part, logits) / spread for part, logits in zip(batches, first, strict=True)]
-    yield SanityCheck(
-        name="randomised",
-        value=repeats,
-        limit=ROUNDING,
-        detail=f"{len(batches)} batches asked three times differ by {repeats:.2g} of the range of the logits",
-    )
-    logits = torch.cat(first)
-    kind = _looks_like(logits)
-    yield SanityCheck(name="not logits", value=float(kind != "logits"), limit=0.0, detail=f"outputs look like {kind}")
-    batch_gap = max(company)
-    known = repeats <= ROUNDING  # a randomised model differs from itself in any company
-    yield SanityCheck(
-        name="depends on the batch",
-        value=batch_gap if known else None,
-        limit=10 * ROUNDING,
-        detail=f"a sample alone and in its batch differ by {batch_gap:.2g} of the range of the logits",
-    )
+        batch_gap = max(_batch_gap(model, *pair, widest) for pair in zip(batches, outputs, strict=True))
+    in_training = [name or "the model" for name in modes if name in probe.dependent(model) and modes[name]]
+    detail = f"{len(in_training)} modules were in training mode, such as {in_training[0]}" if in_training else "none"
+    yield _check("train mode", float(len(in_training)), 0.0, detail)
+    detail = f"{len(batches)} batches evaluated three times differ by {repeats:.2g} of the range of the logits"
+    yield _check("randomised", repeats, ROUNDING, detail)
+    kind = output_kind(torch.cat(outputs))
+    yield _check("not logits", float(kind != "logits"), 0.0, f"outputs look like {kind}")
+    detail = f"a sample alone and in its batch differ by {batch_gap:.2g} of the range of the logits"
+    known = repeats <= ROUNDING  # a randomised model differs from itself in any batch
+    yield _check("depends on the batch", batch_gap if known else None, 10 * ROUNDING, detail)
 
 
-def _acts(module: nn.Module) -> bool:
-    """In training mode, and of a kind that the mode changes."""
-    kinds = (nn.modules.dropout._DropoutNd, nn.modules.batchnorm._NormBase)
-    return module.training and (isinstance(module, kinds) or (not list(module.children()) and _overrides(module)))
+def _batch_gap(model: nn.Module, images: Tensor, logits: Tensor, widest: Tensor) -> float:
+    """The largest change when samples are evaluated alone, and in a batch in reverse order."""
+    reversed_gap = relative_gap(model(images.flip(0)).double().flip(0), logits, widest)
+    alone, error = gap_alone(partial(call, model), images, logits, scale=widest)
+    return reversed_gap if error else max(reversed_gap, alone)  # some models need more than one image
 
 
-def _overrides(module: nn.Module) -> bool:
-    return type(module).train is not nn.Module.train
+def _check_gradients(run: _SanityRun) -> Iterator[SanityCheck]:
+    """Whether there is a gradient to follow, of the cross-entropy and of the margin."""
+    dead_ce, connected = _dead_gradients(run, cross_entropy)
+    dead_margin, _ = _dead_gradients(run, margin)
+    both, ce_only = _share(dead_ce & dead_margin), _share(dead_ce & ~dead_margin)
+    detail = "the graph is connected" if connected else "the outputs do not depend on the input through the graph"
+    yield _check("not differentiable", float(not connected), 0.0, detail)
+    detail = f"{percent(both)} of the samples have no usable gradient of the cross-entropy nor of the margin"
+    yield _check("zero gradients", both, POINTS, detail)
+    detail = f"{percent(ce_only)} of the samples have no usable gradient of the cross-entropy, but one of the margin"
+    yield _check("saturated", ce_only, POINTS, detail)
 
 
-def _gap(model: nn.Module, images: Tensor, logits: Tensor) -> float:
-    """The largest change when samples are asked alone, and in a batch turned round."""
-    turned = model(images.flip(0)).double().flip(0)
-    try:
-        alone = torch.cat([model(images[i : i + 1]) for i in range(min(4, len(images)))]).double()
-    except (RuntimeError, ValueError):  # a model that needs more than one image is judged by the turned batch
-        alone = logits[:0]
-    return max(
-        float((turned - logits).abs().max()),
-        float((alone - logits[: len(alone)]).abs().max()) if len(alone) else 0.0,
-    )
-
-
-def _looks_like(outputs: Tensor) -> str:
-    """What the numbers are: rows that sum to one, logarithms of such rows, or logits."""
-    ones = torch.ones(len(outputs), dtype=outputs.dtype, device=outputs.device)
-    if bool((outputs >= 0).all()) and torch.allclose(outputs.sum(dim=1), ones, atol=1e-3):
-        return "probabilities"
-    if bool((outputs <= 1e-6).all()) and torch.allclose(outputs.exp().sum(dim=1), ones, atol=1e-3):
-        return "log-probabilities"
-    return "logits"
-
-
-def _gradients(bench: _Bench) -> Iterator[SanityCheck]:
-    """Whether there is a gradient to climb, of the cross-entropy and of the margin."""
-    dead_ce, connected = _dead(bench, _cross_entropy)
-    dead_margin, _ = _dead(bench, _margin)
-    both, ce = float((dead_ce & dead_margin).float().mean()), float((dead_ce & ~dead_margin).float().mean())
-    yield SanityCheck(
-        name="not differentiable",
-        value=float(not connected),
-        limit=0.0,
-        detail="the graph is connected" if connected else "the outputs do not depend on the input through the graph",
-    )
-    yield SanityCheck(
-        name="zero gradients",
-        value=both,
-        limit=POINTS,
-        detail=f"{100 * both:.0f} % of the samples have no usable gradient of the cross-entropy nor of the margin",
-    )
-    yield SanityCheck(
-        name="saturated",
-        value=ce,
-        limit=POINTS,
-        detail=f"{100 * ce:.0f} % of the samples have no usable gradient of the cross-entropy, but one of the margin",
-    )
-
-
-def _cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    return F.cross_entropy(logits, labels, reduction="sum")
-
-
-def _margin(logits: Tensor, labels: Tensor) -> Tensor:
-    others = logits.masked_fill(F.one_hot(labels, logits.shape[1]).bool(), -torch.inf)
-    return (others.amax(dim=1) - logits.gather(1, labels[:, None])[:, 0]).sum()
-
-
-def _dead(bench: _Bench, loss: Callable[[Tensor, Tensor], Tensor]) -> tuple[Tensor, bool]:
+def _dead_gradients(run: _SanityRun, loss: AttackLoss) -> tuple[Tensor, bool]:
     """bool (N,): a gradient that is zero or not finite; and whether there was a graph at all."""
     dead: list[Tensor] = []
     connected = True
-    with open_network(bench.model, bench.images[:2], fold=False) as network, torch.enable_grad():
-        for images, labels in zip(
-            torch.split(bench.images, bench.batch_size), torch.split(bench.labels, bench.batch_size), strict=True
-        ):
-            asked = images.detach().requires_grad_()
-            value = loss(network.original(asked).float(), labels)
-            gradient = None
-            if value.requires_grad:
-                (gradient,) = torch.autograd.grad(value, asked, allow_unused=True)
+    labels = run.data.labels.to(run.images.device)
+    parts = (torch.split(tensor, run.batch_size) for tensor in (run.images, labels))
+    with open_network(run.model, run.images[:2], fold=False) as network, torch.enable_grad():
+        for images, classes in zip(*parts, strict=True):
+            x = images.detach().requires_grad_()
+            value = loss(network.original(x).float(), classes, classes).sum()
+            gradient = torch.autograd.grad(value, x, allow_unused=True)[0] if value.requires_grad else None
             if gradient is None:
                 connected = False
-                gradient = torch.zeros_like(asked)
+                gradient = torch.zeros_like(x)
             flat = gradient.flatten(1)
             dead.append(~flat.isfinite().all(dim=1) | (flat.abs().amax(dim=1) == 0))
     return torch.cat(dead).cpu(), connected
 
 
-def _attacks(bench: _Bench) -> Iterator[SanityCheck]:
-    """Whether attacks behave as attacks do on a model that hides nothing."""
-    chance = 1 / len(bench.data.classes)
-    one = bench.run(FGSM())
-    many = bench.run(PGD(steps=_STEPS))
-    right = one.clean_correct
-    if not bool(right.any()):
+def _check_attacks(run: _SanityRun) -> Iterator[SanityCheck]:
+    """Whether attacks behave as they do on a model that masks nothing."""
+    equal = max(POINTS, 1 / len(run.data))  # accuracies that lie no further apart count as equal
+    one = run.attack(FGSM())
+    many = run.attack(PGD(steps=_STEPS))
+    if not bool(one.clean_correct.any()):
         return
-    excess = _share(many.robust) - _share(one.robust)
-    yield SanityCheck(
-        name="one step beats many",
-        value=excess,
-        limit=bench.equal,
-        detail=f"one step leaves {_percent(_share(one.robust))}, {_STEPS} steps leave {_percent(_share(many.robust))}",
-    )
-    wider = bench.run(PGD(steps=_STEPS), epsilon=2 * bench.epsilon)
-    rise = _share(wider.robust) - _share(many.robust)
-    yield SanityCheck(
-        name="rises with epsilon",
-        value=rise,
-        limit=bench.equal,
-        detail=f"{_percent(_share(many.robust))} left at epsilon, {_percent(_share(wider.robust))} at twice epsilon",
-    )
-    huge = _share(bench.run(PGD(steps=_STEPS), epsilon=_unbounded(bench)).robust)
-    yield SanityCheck(
-        name="survives any epsilon",
-        value=huge,
-        limit=chance,
-        detail=f"{_percent(huge)} left where any image is allowed; chance is {_percent(chance)}",
-    )
-    more = bench.run(PGD(steps=2 * _STEPS, restarts=2))
-    gained = _share(many.robust) - _share(more.robust)
-    yield SanityCheck(
-        name="more steps help",
-        value=gained,
-        limit=2 * bench.equal,
-        detail=f"twice the steps and restarts break another {_percent(gained)}",
-    )
-    blind = bench.run(Square(queries=bench.queries))
-    missed = _share(~blind.robust & many.robust & right)
-    yield SanityCheck(
-        name="black box beats white box",
-        value=missed,
-        limit=bench.equal,
-        detail=f"a search without gradients breaks {_percent(missed)} that {_STEPS} gradient steps do not",
-    )
-    strong = bench.run(APGDT(steps=50, n_target_classes=3))
-    together = _share(many.robust & blind.robust & strong.robust)
-    distance = _share(many.robust) - together
-    yield SanityCheck(
-        name="far from the ensemble",
-        value=distance,
-        limit=ENSEMBLE_POINTS,
-        detail=f"PGD leaves {_percent(_share(many.robust))}, all attacks together {_percent(together)}",
-    )
-    yield _still_climbing(many)
-    outside = max(result.counts.outside_ball for result in (one, many, wider, blind, strong))
-    yield SanityCheck(
-        name="outside the ball",
-        value=float(outside),
-        limit=0.0,
-        detail=f"{outside} candidates lay outside the ball or the box and were not counted",
-    )
+    left = _share(many.robust)
+    detail = f"one step leaves {percent(_share(one.robust))}, {_STEPS} steps leave {percent(left)}"
+    yield _check("one step beats many", left - _share(one.robust), equal, detail)
+    wider = _share(run.attack(PGD(steps=_STEPS), epsilon=2 * run.epsilon).robust)
+    detail = f"{percent(left)} left at epsilon, {percent(wider)} at twice epsilon"
+    yield _check("rises with epsilon", wider - left, equal, detail)
+    pixels = torch.ones(1, run.data.images[0].numel(), dtype=torch.float64)
+    unbounded = run.attack(PGD(steps=_STEPS), epsilon=float(GEOMETRIES[run.norm].distance(pixels)))
+    huge, chance = _share(unbounded.robust), 1 / len(run.data.classes)
+    detail = f"{percent(huge)} left where any image is allowed; chance is {percent(chance)}"
+    yield _check("survives any epsilon", huge, chance, detail)
+    gain = left - _share(run.attack(PGD(steps=2 * _STEPS, restarts=2)).robust)
+    detail = f"twice the steps and restarts break another {percent(gain)}"
+    yield _check("more steps help", gain, 2 * equal, detail)
+    black_box = run.attack(Square(queries=run.queries))
+    missed = _share(~black_box.robust & many.robust & one.clean_correct)
+    detail = f"a search without gradients breaks {percent(missed)} that {_STEPS} gradient steps do not"
+    yield _check("black box beats white box", missed, equal, detail)
+    strong = run.attack(APGDT(steps=50, n_target_classes=3))
+    together = _share(many.robust & black_box.robust & strong.robust)
+    detail = f"PGD leaves {percent(left)}, all attacks together {percent(together)}"
+    yield _check("far from the ensemble", left - together, ENSEMBLE_POINTS, detail)
+    yield _check_convergence(many)
+    outside = max(run.outside)
+    detail = f"{outside} images lay outside the ball or the pixel bounds and were not counted"
+    yield _check("outside the ball", float(outside), 0.0, detail)
 
 
-def _still_climbing(result: AttackResult) -> SanityCheck:
-    """How much the mean loss of the samples that still stand rose over the last fifth of the steps."""
-    trace, standing = result.trace, result.robust
-    value, detail = None, "nothing stands"
-    if trace is not None and bool(standing.any()):
-        losses = trace.losses.cpu()[standing].double().mean(dim=0)
+def _check_convergence(result: AttackResult) -> SanityCheck:
+    """How much the mean loss of the samples that are still correct rose over the last fifth of the steps."""
+    value, detail = None, "no sample is still correct"
+    if result.trace is not None and bool(result.robust.any()):
+        losses = result.trace.losses.cpu()[result.robust].double().mean(dim=0)
         late = len(losses) - 1 - max(1, (len(losses) - 1) // 5)
         value = float((losses[-1] - losses[late]) / losses[late].abs().clamp_min(1e-12))
-        detail = f"the loss of what stands rose by {_percent(value)} over the last fifth of the steps"
-    return SanityCheck(name="still climbing", value=value, limit=0.1, detail=detail)
-
-
-def _unbounded(bench: _Bench) -> float:
-    """An epsilon that allows every image of the box."""
-    pixels = bench.data.images[0].numel()
-    return float({"linf": 1.0, "l2": pixels**0.5, "l1": pixels}[bench.norm])
+        detail = f"the loss of samples still correct rose by {percent(value)} over the last fifth of the steps"
+    return _check("still climbing", value, 0.1, detail)
 
 
 def _share(rows: Tensor) -> float:
     """The share of rows that are True."""
     return int(rows.sum()) / len(rows)
-
-
-def _percent(value: float) -> str:
-    return f"{100 * value:.1f} %"

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
 from torch import Tensor, nn
-from torch.utils import _pytree as pytree
 from torch.utils.hooks import RemovableHandle
 
 from assay.data.dataset import ImageDataset, to_unit_range
@@ -46,13 +45,3 @@ def backward(loss: Tensor) -> None:
         loss.backward()  # type: ignore[no-untyped-call]
     except (RuntimeError, NotImplementedError, ValueError, TypeError) as error:
         raise ModelError("model", expected=expected, got=f"{type(error).__name__}: {one_line(error)}") from error
-
-
-def first_tensor(output: object) -> Tensor | None:
-    """The first floating tensor of a module's output, however nested (tuple, dict, dataclass with ``logits``)."""
-    if isinstance(output, Tensor):
-        return output if output.is_floating_point() else None
-    leaves = pytree.tree_leaves(
-        vars(output) if hasattr(output, "__dict__") and not isinstance(output, dict) else output
-    )
-    return next((leaf for leaf in leaves if isinstance(leaf, Tensor) and leaf.is_floating_point()), None)

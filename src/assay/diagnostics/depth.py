@@ -14,9 +14,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from assay.data.dataset import ImageDataset
 from assay.data.selection import evenly_spaced
-from assay.diagnostics.batches import backward, first_tensor, hooked, inputs, require_gradients
+from assay.diagnostics.batches import backward, hooked, inputs, require_gradients
 from assay.errors import ModelError
 from assay.evaluate import call, check_logits
+from assay.models.probes import first_tensor
 from assay.records.gradients import GradientFlow, LayerGradient
 from assay.runtime import preserved
 

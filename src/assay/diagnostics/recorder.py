@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
-from assay.diagnostics.batches import first_tensor
 from assay.errors import ModelError, OptionError
+from assay.models.probes import first_tensor
 from assay.records.gradients import DepthTrace, LayerTrace
 
 _RECTIFIERS = (nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.Hardswish)
