@@ -11,7 +11,8 @@ from assay.attacks.engine import attack
 from assay.attacks.methods.ensembles import AdaptiveAttack, StandardAttack
 from assay.attacks.methods.external import External, Transfer
 from assay.attacks.methods.gradient import FGSM, PGD
-from assay.attacks.methods.transforms import STRENGTHS, Transforms, TransformsMethod
+from assay.attacks.methods.transforms import GRID, STRENGTHS, Transforms
+from assay.attacks.threat import Threat
 from assay.augment.operations import CODES, TWELVE
 from assay.augment.plan import apply_operation
 from assay.errors import ModelError, OptionError
@@ -36,8 +37,8 @@ def test_composition_is_at_least_as_strong_and_starts_from_the_worst(conv_net, s
     single = attack(conv_net, images, labels, attack=Transforms(search="grid"))
     double = attack(conv_net, images, labels, attack=Transforms(search="greedy", depth=2))
     assert (double.broken | ~single.broken).all()
-    assert len(TransformsMethod().grid) == 42
-    assert TransformsMethod(depth=2).steps == 83
+    assert len(GRID) == 42
+    assert Transforms(search="greedy", depth=2).describe(Threat())[0] == 84
 
 
 def test_random_operations_depend_on_seed_and_sample_alone(conv_net, small_set):

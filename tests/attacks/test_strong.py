@@ -103,7 +103,7 @@ def test_squares_of_a_length_stay_in_ball_and_box_and_spend_it(norm, epsilon):
         logits=torch.zeros(5, 2),
         target_class=0 * n - 1,
     )
-    method, threat = SquareLpMethod(steps=50), Threat(norm=norm, epsilon=epsilon)
+    method, threat = SquareLpMethod(name="square", steps=50), Threat(norm=norm, epsilon=epsilon)
     batch = method.begin(samples, threat)
     output = ModelOutput(torch.zeros(5, 2), torch.zeros(5), torch.zeros_like(images), torch.zeros(5, dtype=torch.bool))
     seen = []

@@ -44,7 +44,7 @@ def their_part(name: str, network: nn.Module, norm: str):
         "apgd-ce": lambda: torchattacks.APGD(network, steps=STEPS, **shared),
         "apgd-t": lambda: torchattacks.APGDT(network, steps=STEPS, n_classes=10, **shared),
         "fab-t": lambda: torchattacks.FAB(network, steps=STEPS, multi_targeted=True, n_classes=10, **shared),
-        "square": lambda: torchattacks.SquareMethod(network, n_queries=QUERIES, **shared),
+        "square": lambda: torchattacks.Square(network, n_queries=QUERIES, **shared),
     }[name]()
 
 
@@ -81,7 +81,7 @@ def test_square_finds_as_many(network, samples, norm):
 
 @pytest.mark.parametrize("side", [2, 3, 5, 6, 11])
 def test_the_bumps_are_theirs(network, side):
-    reference = torchattacks.SquareMethod(network).eta(side)
+    reference = torchattacks.Square(network).eta(side)
     ours = _bump(side)
     assert torch.allclose(ours, reference, atol=1e-6) or torch.allclose(ours.T, reference, atol=1e-6)
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
-from typing import Literal, Protocol, Self, TypeVar
+from typing import Generic, Literal, Self, TypeVar
 
 import torch
 from torch import Tensor
 
-from assay.attacks.losses import AttackLoss, margin, target_lead
+from assay.attacks.losses import AttackLoss, cross_entropy, margin, target_lead, targeted_loss
 from assay.attacks.threat import Threat
 
 
@@ -113,42 +114,54 @@ Keeps = Literal["first", "nearest", "last"]
 B = TypeVar("B", bound=ActiveBatch)
 
 
-class Method(Protocol[B]):
+@dataclass(frozen=True, kw_only=True)
+class Method(ABC, Generic[B]):
     """One attack as a state machine over a batch; the engine owns every call of the model.
 
     The engine evaluates ``iterate``, passes the output to ``advance``, which returns the next iterate, and so on until
-    a row has made ``steps`` updates. ``keeps`` is what a row leaves behind: the ``first`` adversarial image (the row
-    then leaves the batch), the ``nearest`` one, or the iterate after the ``last`` step.
+    a row has made ``steps`` updates.
+
+    Attributes:
+        name: what results call it.
+        steps: the most updates of a row.
+        loss: what it maximises.
+        keeps: what a row leaves behind: the first adversarial image (the row then leaves the batch), the nearest one,
+            or the iterate after the last step.
+        stays_inside: whether every iterate lies in the ball; one outside is then counted as a fault.
+        seed: of its random numbers.
+        stream: distinguishes restarts.
     """
 
-    @property
-    def name(self) -> str:
-        """What results call it."""
+    name: str
+    steps: int
+    loss: AttackLoss = cross_entropy
+    keeps: Keeps = "first"
+    stays_inside: bool = True
+    seed: int = 0
+    stream: int = 0
 
-    @property
-    def steps(self) -> int:
-        """The most updates of a row."""
-
-    @property
-    def loss(self) -> AttackLoss:
-        """What it maximises."""
-
-    @property
-    def keeps(self) -> Keeps:
-        """Which image counts."""
-
-    @property
-    def stays_inside(self) -> bool:
-        """Whether every iterate lies in the ball; one outside is then counted as a fault."""
-
+    @abstractmethod
     def begin(self, samples: Samples, threat: Threat) -> B:
         """The batch at step 0."""
 
+    @abstractmethod
     def advance(self, batch: B, output: ModelOutput, threat: Threat) -> B:
         """The same batch after one update; a method counts its own steps, so an evaluation may cost none."""
 
     def targeted(self) -> Self | None:
         """The same method towards each sample's target class; None for one that would then repeat another."""
+        return replace(self, loss=targeted_loss(self.loss))
+
+
+@dataclass(frozen=True, kw_only=True)
+class RankedMethod(Method[B]):
+    """``rank`` n ≥ 2 raises the class that is n-th most likely on the clean image; None is untargeted."""
+
+    rank: int | None = None
+
+    def targeted(self) -> Self | None:
+        """Ranks differ by that class alone, so one of them is enough."""
+        return None if self.rank is not None and self.rank > 2 else super().targeted()
 
 
 def predictions(logits: Tensor) -> Tensor:

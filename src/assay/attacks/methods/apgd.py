@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
-from typing import ClassVar, Self
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from assay.attacks import draws
-from assay.attacks.batch import ActiveBatch, Keeps, ModelOutput, Samples, initial_fields
-from assay.attacks.losses import AttackLoss, cross_entropy, find_loss, fit_to_classes, targeted_dlr, targeted_loss
+from assay.attacks.batch import ActiveBatch, ModelOutput, RankedMethod, Samples, initial_fields
+from assay.attacks.losses import find_loss, fit_to_classes, targeted_dlr
 from assay.attacks.options import (
     AttackOptions,
     AttackPlan,
@@ -116,24 +116,6 @@ class _BestBatch(ActiveBatch):
         return torch.where(back, self.best, self.iterate), torch.where(back, self.best_gradient, gradient)
 
 
-@dataclass(frozen=True)
-class _RankedMethod:
-    """What both forms share. ``rank`` n ≥ 2 raises the class that is n-th most likely; None is untargeted."""
-
-    name: str
-    steps: int = 100
-    loss: AttackLoss = cross_entropy
-    rank: int | None = None
-    seed: int = 0
-    stream: int = 0
-    keeps: Keeps = "first"
-    stays_inside: bool = True
-
-    def targeted(self) -> Self | None:
-        """Ranks differ by their target class alone, so one of them is enough."""
-        return None if self.rank is not None and self.rank > 2 else replace(self, loss=targeted_loss(self.loss))
-
-
 @dataclass(eq=False)
 class ApgdBatch(_BestBatch):
     """``previous`` is the image before ``iterate``; ``rises`` counts the steps since the last checkpoint that raised
@@ -148,8 +130,8 @@ class ApgdBatch(_BestBatch):
     halved: Tensor
 
 
-@dataclass(frozen=True)
-class ApgdMethod(_RankedMethod):
+@dataclass(frozen=True, kw_only=True)
+class ApgdMethod(RankedMethod[ApgdBatch]):
     """Auto-PGD (Croce & Hein 2020, algorithm 1) with its own defaults: first step 2ε, α = 0.75, ρ = 0.75.
 
     x⁽ᵏ⁺¹⁾ = Π(x⁽ᵏ⁾ + α(z − x⁽ᵏ⁾) + (1 − α)(x⁽ᵏ⁾ − x⁽ᵏ⁻¹⁾)), z = Π(x⁽ᵏ⁾ + η·d). At checkpoints the step size η halves,
@@ -241,8 +223,8 @@ class ApgdL1Batch(_BestBatch):
     changed: Tensor
 
 
-@dataclass(frozen=True)
-class ApgdL1Method(_RankedMethod):
+@dataclass(frozen=True, kw_only=True)
+class ApgdL1Method(RankedMethod[ApgdL1Batch]):
     """APGD for L1 (Croce & Hein 2021, *Mind the box*), algorithm 1 with the published schedule 3ε, 2ε, ε.
 
     A step moves the share of pixels of the largest gradient, equally, and is projected onto the intersection of ball

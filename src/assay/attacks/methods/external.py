@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, Self
+from typing import Annotated, ClassVar
 
 from pydantic import ConfigDict, Field
 from torch import Tensor
 
-from assay.attacks.batch import ActiveBatch, Keeps, ModelOutput, Samples, initial_fields
-from assay.attacks.losses import AttackLoss, cross_entropy
+from assay.attacks.batch import ActiveBatch, Method, ModelOutput, Samples, initial_fields
 from assay.attacks.methods.gradient import GradientMethod
 from assay.attacks.options import AttackOptions, AttackPlan, Steps, register
 from assay.attacks.threat import Threat
@@ -19,19 +18,11 @@ from assay.errors import ModelError
 Perturb = Callable[[Tensor, Tensor], Tensor]  # images (B, C, H, W) and labels (B,) to images
 
 
-@dataclass(frozen=True)
-class ExternalMethod:
+@dataclass(frozen=True, kw_only=True)
+class ExternalMethod(Method[ActiveBatch]):
     """The attack of another library as a method of no steps: it proposes, the engine checks and verifies."""
 
     perturb: Perturb
-    name: str = "external"
-    steps: int = 0
-    loss: AttackLoss = cross_entropy
-    keeps: Keeps = "first"
-    stays_inside: bool = True
-
-    def targeted(self) -> Self:
-        return self
 
     def begin(self, samples: Samples, threat: Threat) -> ActiveBatch:
         iterate = self.perturb(samples.images.clone(), samples.labels.clone())
@@ -59,7 +50,7 @@ class External(AttackOptions):
     label: str = "external"
 
     def plan(self, threat: Threat, *, classes: int, seed: int) -> AttackPlan:
-        return AttackPlan((ExternalMethod(self.perturb, name=self.label),))
+        return AttackPlan((ExternalMethod(name=self.label, steps=0, perturb=self.perturb),))
 
 
 @register

@@ -10,7 +10,7 @@ from typing import ClassVar, Self
 import torch
 from torch import Tensor
 
-from assay.attacks.batch import ActiveBatch, Keeps, ModelOutput, Samples, initial_fields, succeeds
+from assay.attacks.batch import ActiveBatch, ModelOutput, RankedMethod, Samples, initial_fields, succeeds
 from assay.attacks.losses import AttackLoss, margin, target_lead, targeted_margin
 from assay.attacks.options import AttackOptions, AttackPlan, Steps, TargetClasses, register
 from assay.attacks.threat import Threat, column
@@ -119,8 +119,8 @@ class FabBatch(ActiveBatch):
     crossed: Tensor
 
 
-@dataclass(frozen=True)
-class FabMethod:
+@dataclass(frozen=True, kw_only=True)
+class FabMethod(RankedMethod[FabBatch]):
     """Fast Adaptive Boundary attack (Croce & Hein 2020, ICML, algorithm 1), α_max = 0.1, η = 1.05, β = 0.9.
 
     A step linearises f = z_t − z_y at x, projects x and the original onto {f = 0} within the bounds (d₁, d₂), and moves
@@ -132,16 +132,12 @@ class FabMethod:
     most likely does too and is pulled back, so that its gradient would not be used.
     """
 
-    name: str
-    steps: int = 100
-    rank: int | None = None
     loss: AttackLoss = margin
-    keeps: Keeps = "first"
     stays_inside: bool = False
 
     def targeted(self) -> Self | None:
-        """Towards z_t − max_{k≠t} z_k, for no other class counts; ranks differ by their class alone."""
-        return None if self.rank is not None and self.rank > 2 else replace(self, loss=target_lead)
+        """Towards z_t − max_{k≠t} z_k, for no other class counts."""
+        return replace(self, loss=target_lead) if super().targeted() else None
 
     def begin(self, samples: Samples, threat: Threat) -> FabBatch:
         """The original itself."""

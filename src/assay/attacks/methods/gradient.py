@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import Annotated, ClassVar, Self
+from dataclasses import dataclass
+from typing import Annotated, ClassVar
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
 from assay.attacks import draws
-from assay.attacks.batch import ActiveBatch, Keeps, ModelOutput, Samples, initial_fields
-from assay.attacks.losses import AttackLoss, cross_entropy, find_loss, fit_to_classes, targeted_loss
+from assay.attacks.batch import ActiveBatch, Method, ModelOutput, Samples, initial_fields
+from assay.attacks.losses import find_loss, fit_to_classes
 from assay.attacks.options import AttackOptions, AttackPlan, Loss, Restarts, Steps, register, unique_notes
 from assay.attacks.threat import Threat, column
 
@@ -153,7 +153,7 @@ class Noise(AttackOptions):
     draws: Annotated[int, Field(ge=1, description="random points for each sample")] = 20
 
     def plan(self, threat: Threat, *, classes: int, seed: int) -> AttackPlan:
-        return AttackPlan((NoiseMethod(steps=self.draws - 1, seed=seed),))
+        return AttackPlan((NoiseMethod(name=self.name, steps=self.draws - 1, seed=seed),))
 
     def describe(self, threat: Threat) -> tuple[int, float | None, int]:
         return (self.draws, None, 1)
@@ -167,33 +167,23 @@ class StepBatch(ActiveBatch):
     visited: Tensor
 
 
-@dataclass(frozen=True)
-class GradientMethod:
+@dataclass(frozen=True, kw_only=True)
+class GradientMethod(Method[StepBatch]):
     """x ← Π(x + α·argmax_{‖d‖=1} ⟨v, d⟩), v ← μ·v + g/‖g‖₁, ``steps`` times; Π projects into ball and bounds.
 
     α is ``step_size``, a length in the threat's norm, or ``relative_step`` of each sample's ε. ``momentum`` μ = 0 is
     plain PGD (Madry et al. 2018), one step of size ε from the image itself FGSM (Goodfellow et al. 2015), μ = 1
-    MI-FGSM (Dong et al. 2018). ``stream`` distinguishes restarts. With ``keeps="last"`` and an unconstrained threat
+    MI-FGSM (Dong et al. 2018). With ``keeps="last"`` and an unconstrained threat
     nothing is projected: signed steps.
 
     Plain steps of one size are a function of the image alone, so a row that returns to an image it has visited would
     repeat the cycle for ever: it is done.
     """
 
-    name: str
-    steps: int
     step_size: float | None = None
     relative_step: float = 1.0
-    loss: AttackLoss = cross_entropy
     random_start: bool = False
     momentum: float = 0.0
-    keeps: Keeps = "first"
-    stays_inside: bool = True
-    seed: int = 0
-    stream: int = 0
-
-    def targeted(self) -> Self:
-        return replace(self, loss=targeted_loss(self.loss))
 
     def begin(self, samples: Samples, threat: Threat) -> StepBatch:
         iterate = samples.images
@@ -236,19 +226,9 @@ def fingerprints(images: Tensor) -> Tensor:
     return torch.where(marks == 0, 1, marks)
 
 
-@dataclass(frozen=True)
-class NoiseMethod:
+@dataclass(frozen=True, kw_only=True)
+class NoiseMethod(Method[ActiveBatch]):
     """Random points instead of gradients: uniform in the ball for the first half of the draws, then on its border."""
-
-    name: str = "noise"
-    steps: int = 10
-    loss: AttackLoss = cross_entropy
-    keeps: Keeps = "first"
-    stays_inside: bool = True
-    seed: int = 0
-
-    def targeted(self) -> Self:
-        return self
 
     def begin(self, samples: Samples, threat: Threat) -> ActiveBatch:
         return self._draw(ActiveBatch(**initial_fields(samples, iterate=samples.images, gradient=False)), threat)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import ClassVar, Self
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from assay.attacks.batch import ActiveBatch, Keeps, ModelOutput, Samples, initial_fields, succeeds
-from assay.attacks.losses import AttackLoss, margin, targeted_loss
+from assay.attacks.batch import ActiveBatch, Keeps, Method, ModelOutput, Samples, initial_fields, succeeds
+from assay.attacks.losses import AttackLoss, margin
 from assay.attacks.options import AttackOptions, AttackPlan, Steps, register
 from assay.attacks.threat import Threat, column
 
@@ -44,7 +44,7 @@ class MinimumNorm(AttackOptions):
     steps: Steps = 60
 
     def plan(self, threat: Threat, *, classes: int, seed: int) -> AttackPlan:
-        return AttackPlan((MinimumNormMethod(steps=self.steps),))
+        return AttackPlan((MinimumNormMethod(name=self.name, steps=self.steps),))
 
 
 @dataclass(eq=False)
@@ -55,8 +55,8 @@ class MinimumNormBatch(ActiveBatch):
     nearest: Tensor
 
 
-@dataclass(frozen=True)
-class MinimumNormMethod:
+@dataclass(frozen=True, kw_only=True)
+class MinimumNormMethod(Method[MinimumNormBatch]):
     """FMN (Pintor et al. 2021, algorithm 1): steps on the margin inside a ball that shrinks while it contains success.
 
     Where x is not adversarial: ε ← ‖δ‖ + |margin|/‖∇margin‖_* (and 2 % more) until a success was seen, ε(1 + γ)
@@ -64,16 +64,10 @@ class MinimumNormMethod:
     the norm, α and γ annealed by a cosine. ``first_step`` is α at the start, as a share of the current radius.
     """
 
-    name: str = "min-norm"
-    steps: int = 60
-    first_step: float = 0.5
-    last_step: float = 0.02
     loss: AttackLoss = margin
     keeps: Keeps = "nearest"
-    stays_inside: bool = True
-
-    def targeted(self) -> Self:
-        return replace(self, loss=targeted_loss(self.loss))
+    first_step: float = 0.5
+    last_step: float = 0.02
 
     def begin(self, samples: Samples, threat: Threat) -> MinimumNormBatch:
         """The original itself; the ball of the threat does not bind the search."""

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
-from typing import ClassVar, Self
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from assay.attacks import draws
-from assay.attacks.batch import ActiveBatch, Keeps, ModelOutput, Samples, initial_fields
-from assay.attacks.losses import AttackLoss, margin, targeted_loss
+from assay.attacks.batch import ActiveBatch, Method, ModelOutput, Samples, initial_fields
+from assay.attacks.losses import AttackLoss, margin
 from assay.attacks.options import AttackOptions, AttackPlan, Queries, Restarts, register
 from assay.attacks.threat import Threat, column
 
@@ -48,8 +48,12 @@ class Square(AttackOptions):
 
     def plan(self, threat: Threat, *, classes: int, seed: int) -> AttackPlan:
         method = SquareMethod if threat.norm == "linf" else SquareLpMethod
-        restarts = range(self.restarts)
-        return AttackPlan(tuple(method(steps=self.queries - 1, seed=seed, stream=restart) for restart in restarts))
+        return AttackPlan(
+            tuple(
+                method(name=self.name, steps=self.queries - 1, seed=seed, stream=restart)
+                for restart in range(self.restarts)
+            )
+        )
 
     def describe(self, threat: Threat) -> tuple[int, float | None, int]:
         """(queries, no step size, restarts)."""
@@ -69,20 +73,9 @@ class SquareBatch(ActiveBatch):
         self.best_loss = torch.where(better, losses, self.best_loss)
 
 
-@dataclass(frozen=True)
-class _RandomSearch:
-    """What both forms share. ``stream`` distinguishes restarts."""
-
-    name: str = "square"
-    steps: int = 4999
-    seed: int = 0
-    stream: int = 0
-    keeps: Keeps = "first"
-    stays_inside: bool = True
+@dataclass(frozen=True, kw_only=True)
+class _RandomSearch(Method[SquareBatch]):
     loss: AttackLoss = margin
-
-    def targeted(self) -> Self:
-        return replace(self, loss=targeted_loss(self.loss))
 
     def _start(self, samples: Samples, iterate: Tensor) -> SquareBatch:
         return SquareBatch(
@@ -107,7 +100,7 @@ class _RandomSearch:
         return down, right, inside
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class SquareMethod(_RandomSearch):
     """Square Attack (Andriushchenko et al. 2020), L∞: algorithm 2, every sample with squares of its own.
 
@@ -147,7 +140,7 @@ def square_sides(step: Tensor, steps: int, height: int, width: int, *, smallest:
     return (share * height * width).sqrt().round().long().clamp_min(smallest).clamp_max(min(height, width))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class SquareLpMethod(_RandomSearch):
     """Square Attack (Andriushchenko et al. 2020), algorithm 3, every sample with windows of its own.
 

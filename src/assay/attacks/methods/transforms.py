@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
 from assay.attacks import draws
-from assay.attacks.batch import ActiveBatch, Keeps, ModelOutput, Samples, initial_fields
-from assay.attacks.losses import AttackLoss, margin, targeted_loss
+from assay.attacks.batch import ActiveBatch, Method, ModelOutput, Samples, initial_fields
+from assay.attacks.losses import AttackLoss, margin
 from assay.attacks.options import AttackOptions, AttackPlan, register
 from assay.attacks.threat import Threat
 from assay.augment.operations import CODES
@@ -38,6 +38,7 @@ STRENGTHS: Mapping[str, tuple[float, ...]] = MappingProxyType(
         "Equalize": (0.0,),
     }
 )
+GRID = tuple((CODES[name], strength) for name, strengths in STRENGTHS.items() for strength in strengths)
 
 
 @register
@@ -61,19 +62,26 @@ class Transforms(AttackOptions):
     depth: Annotated[int, Field(ge=1, le=4, description="operations composed by search=greedy")] = 2
 
     def plan(self, threat: Threat, *, classes: int, seed: int) -> AttackPlan:
-        return AttackPlan((self._method(seed),))
+        method = TransformsMethod(
+            name=self.name, steps=self._tried - 1, search=self.search, depth=self._depth, seed=seed
+        )
+        return AttackPlan((method,))
 
     def describe(self, threat: Threat) -> tuple[int, float | None, int]:
         """(images tried, no step size, one run)."""
-        return (self._method(0).steps + 1, None, 1)
+        return (self._tried, None, 1)
 
     def without_effect(self) -> Mapping[str, str]:
         needed = {"draws": "random", "depth": "greedy"}
         return {field: f"search={search}" for field, search in needed.items() if self.search != search}
 
-    def _method(self, seed: int) -> TransformsMethod:
-        depth = self.depth if self.search == "greedy" else 1
-        return TransformsMethod(search=self.search, draws=self.draws, depth=depth, seed=seed)
+    @property
+    def _depth(self) -> int:
+        return self.depth if self.search == "greedy" else 1
+
+    @property
+    def _tried(self) -> int:
+        return self.draws if self.search == "random" else self._depth * len(GRID)
 
 
 @dataclass(eq=False)
@@ -87,31 +95,14 @@ class TransformsBatch(ActiveBatch):
     best_loss: Tensor
 
 
-@dataclass(frozen=True)
-class TransformsMethod:
+@dataclass(frozen=True, kw_only=True)
+class TransformsMethod(Method[TransformsBatch]):
     """Maximises the margin over operations; random strengths lie between the points of the grid."""
 
-    search: Search = "grid"
-    draws: int = 40
-    depth: int = 1
-    seed: int = 0
-    name: str = "transforms"
     loss: AttackLoss = margin
-    keeps: Keeps = "first"
     stays_inside: bool = False
-
-    @property
-    def grid(self) -> tuple[tuple[int, float], ...]:
-        """(code, strength) of every operation at every strength."""
-        return tuple((CODES[name], strength) for name, strengths in STRENGTHS.items() for strength in strengths)
-
-    @property
-    def steps(self) -> int:
-        """Images tried, less the first."""
-        return (self.draws if self.search == "random" else self.depth * len(self.grid)) - 1
-
-    def targeted(self) -> Self:
-        return replace(self, loss=targeted_loss(self.loss))
+    search: Search = "grid"
+    depth: int = 1
 
     def begin(self, samples: Samples, threat: Threat) -> TransformsBatch:
         empty = torch.zeros(len(samples), self.depth, device=samples.index.device)
@@ -135,7 +126,7 @@ class TransformsMethod:
         return self._try(batch, threat)
 
     def _try(self, batch: TransformsBatch, threat: Threat) -> TransformsBatch:
-        grid = torch.tensor(self.grid, dtype=torch.float64, device=batch.index.device)
+        grid = torch.tensor(GRID, dtype=torch.float64, device=batch.index.device)
         if self.search == "random":
             picked = draws.uniform(batch.ids, self.seed, 0x7A, batch.step, size=2)
             row, fraction = (picked[:, 0] * len(grid)).long(), picked[:, 1]
