@@ -77,5 +77,5 @@ clean:  ## remove environments, the report, the site and the distributions
 # An environment of its own: the site needs neither torch nor what the tests need.
 .venv-docs/installed: pyproject.toml
 	$(PYTHON) -m venv .venv-docs
-	.venv-docs/bin/$(INSTALL) "mkdocs-material>=9.5" "mkdocstrings-python>=1.10" "pydantic>=2.8"
+	.venv-docs/bin/$(INSTALL) "mkdocs-material>=9.5" "mkdocstrings-python>=1.10" "ruff>=0.6" "pydantic>=2.8"
 	@touch $@

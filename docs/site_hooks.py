@@ -1,4 +1,4 @@
-"""What the documentation site makes of the code: the catalogue of rules. And its promise: no page asks the outside."""
+"""What the documentation site makes of the code: the catalogue of rules, references. No page may fetch anything."""
 
 from __future__ import annotations
 
@@ -93,6 +93,33 @@ def on_files(files: Any, *, config: Any) -> Any:
 
     files.append(File.generated(config, "rules.md", content=catalogue()))
     return files
+
+
+ROLE = re.compile(r":(?:func|class|meth|data|mod|attr|exc):<code>(~?[\w.]+)</code>")
+ENTRY = re.compile(r"^::: assay\.(\w+)$", re.MULTILINE)
+
+
+def entries(docs: Path) -> dict[str, str]:
+    """The page of the API reference that has an entry for each public name."""
+    return {name: page.name for page in sorted((docs / "api").glob("*.md")) for name in ENTRY.findall(page.read_text())}
+
+
+def linked(page: str, known: dict[str, str]) -> str:
+    """References of docstrings as code; of public names as links to their entry."""
+
+    def one(match: re.Match[str]) -> str:
+        name = match[1].lstrip("~").split(".")[-1]
+        shown = f"<code>{name if match[1].startswith('~') or name in known else match[1]}</code>"
+        if name not in known:
+            return shown
+        return f'<a href="{Path(known[name]).stem}.html#assay.{name}">{shown}</a>'
+
+    return ROLE.sub(one, page)
+
+
+def on_page_content(html: str, *, page: Any, config: Any, files: Any) -> str:
+    """Resolve the references of docstrings."""
+    return linked(html, entries(Path(config.docs_dir))) if page.file.src_uri.startswith("api/") else html
 
 
 def on_post_build(*, config: Any) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+import assay
 from assay.verdict import RULES
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -57,7 +58,33 @@ def test_a_page_that_would_fetch_from_elsewhere_is_found(page: str, found: list[
     assert hooks["fetched"](page) == found
 
 
-@pytest.mark.parametrize("page", sorted(DOCS.glob("*.md")), ids=lambda page: page.name)
+def test_every_public_name_has_one_entry_in_the_reference_and_a_link_to_it(hooks: dict[str, Any]) -> None:
+    entries = [
+        (name, page.name) for page in (DOCS / "api").glob("*.md") for name in hooks["ENTRY"].findall(page.read_text())
+    ]
+    assert sorted(name for name, _ in entries) == sorted(assay.__all__)
+    contents = (DOCS / "api" / "index.md").read_text()
+    assert [
+        f"[`{name}`]({page}#assay.{name})" for name, page in entries if f"({page}#assay.{name})" not in contents
+    ] == []
+
+
+def test_references_of_docstrings_become_code_and_links(hooks: dict[str, Any]) -> None:
+    page = ":func:<code>assay.judge</code> :class:<code>~assay.verdict.rule.Rule</code> :mod:<code>assay.claims</code>"
+    assert hooks["linked"](page, {"judge": "records.md"}) == (
+        '<a href="records.html#assay.judge"><code>judge</code></a> <code>Rule</code> <code>assay.claims</code>'
+    )
+
+
+def test_the_picture_of_the_floors_is_that_of_the_import_contract() -> None:
+    drawing = runpy.run_path(str(DOCS / "draw_layers.py"))
+    assert drawing["draw"]() == drawing["PICTURE"].read_text(encoding="utf-8"), "run python docs/draw_layers.py"
+    packages = {name for floor in drawing["floors"]() for name in floor}
+    files = {path.stem for path in Path(assay.__file__).parent.iterdir() if path.suffix in {"", ".py"}}
+    assert packages == files - {"__init__", "__main__", "__pycache__", "py"}
+
+
+@pytest.mark.parametrize("page", sorted(DOCS.rglob("*.md")), ids=lambda page: page.relative_to(DOCS).as_posix())
 def test_every_link_of_a_page_leads_somewhere(page: Path, hooks: dict[str, Any]) -> None:
     anchors = {rule.id for rule in RULES}
     for target, anchor in LINK.findall(FENCE.sub("", page.read_text())):
