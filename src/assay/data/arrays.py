@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -12,13 +12,35 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from assay.data.dataset import ImageDataset
+from assay.data.labels import Values, number_labels
 from assay.data.pictures import resize
+from assay.data.reading import Reading
+from assay.data.selection import choose_samples
 from assay.errors import DataError
 
 CHANNELS = (1, 2, 3, 4)
 ROWS = 1024  # images a step, so that converting floats never needs a second copy of the whole array
 
 AnyArray = NDArray[Any]
+
+
+def build_dataset(
+    labels: Values,
+    read_images: Callable[[NDArray[np.int64]], Tensor],
+    *,
+    where: str,
+    classes: tuple[str, ...],
+    name: str,
+    split: str,
+    reading: Reading,
+) -> ImageDataset:
+    """The set of ``labels`` (N,) as stored; ``read_images`` maps indices to images, uint8 (M, C, H, W)."""
+    numbers = number_labels(labels, classes=classes, where=where)
+    chosen = choose_samples(labels, limit=reading.limit)
+    ids = torch.from_numpy(chosen)
+    images = resize_all(read_images(chosen), reading.image_size)
+    return ImageDataset(images, numbers[ids], classes, name=name, split=split, ids=ids)
 
 
 def to_image_bytes(array: AnyArray, *, where: str, chosen: NDArray[np.int64] | None = None) -> Tensor:

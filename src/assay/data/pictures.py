@@ -7,9 +7,7 @@ import io
 import math
 import os
 import shutil
-import struct
 import tempfile
-import zlib
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -24,8 +22,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from assay.data.reading import Reading
-from assay.errors import DataError
+from assay.data.reading import UNREADABLE, Reading
+from assay.errors import DataError, one_line
 from assay.runtime import memory_bytes
 
 MEMORY_SHARE = 0.25  # of the machine's memory that pictures may fill before they go to a file
@@ -98,24 +96,7 @@ SUFFIXES = frozenset(
 CHUNK = 64  # pictures a task: with one each, passing tasks to the threads takes longer than decoding
 CHUNK_BYTES = 1 << 22  # of pixels a task at most: large pictures are not decoded far ahead
 
-# What PIL's decoders raise on damaged files, found by feeding them damaged files.
-BROKEN = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    TypeError,
-    EOFError,
-    LookupError,
-    ArithmeticError,
-    AttributeError,
-    RuntimeError,
-    NotImplementedError,
-    MemoryError,
-    struct.error,
-    zlib.error,
-    Image.DecompressionBombError,
-    Warning,
-)
+BROKEN: tuple[type[Exception], ...] = (*UNREADABLE, Image.DecompressionBombError, Warning)
 
 
 @dataclass(frozen=True)
@@ -272,11 +253,8 @@ def _size(pixels: NDArray[Any]) -> str:
 
 
 def _reason(error: BaseException) -> str:
-    """One short line without the address of an object or the name of a buffer."""
-    text = " ".join(str(error).split())
-    if "cannot identify image file" in text:
-        return "not a picture in a known format"
-    return text[:160] or type(error).__name__
+    text = one_line(error)
+    return "not a picture in a known format" if "cannot identify image file" in text else text or type(error).__name__
 
 
 def png_base64(image: Tensor) -> str:

@@ -2,32 +2,35 @@
 
 from __future__ import annotations
 
+import lzma
+import pickle
 import re
-from collections.abc import Mapping
+import struct
+import tarfile
+import tokenize
+import zipfile
+import zlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 
 from pydantic import Field
 
-from assay.errors import DataError
+from assay.errors import DataError, one_line
 from assay.options import Options
 
 Item = TypeVar("Item")
 SplitName = Literal["train", "test", "validation"]
 
-# The words by which files and folders say which part of a data set they hold.
-SPLIT_WORDS = {
-    "train": "train",
-    "training": "train",
-    "test": "test",
-    "testing": "test",
-    "t10k": "test",
-    "validation": "validation",
-    "valid": "validation",
-    "val": "validation",
-    "dev": "validation",
-    "eval": "validation",
-}
+# What decoders and readers of archives raise on damaged files, found by feeding them damaged files.
+_BUILT_IN = (OSError, EOFError, ValueError, TypeError, LookupError, ArithmeticError, AttributeError, RuntimeError)
+_ARCHIVES = (struct.error, zlib.error, lzma.LZMAError, zipfile.BadZipFile, tarfile.TarError, pickle.UnpicklingError)
+UNREADABLE: tuple[type[Exception], ...] = (*_BUILT_IN, *_ARCHIVES, SyntaxError, MemoryError, tokenize.TokenError)
+
+# The words in the names of files and folders for the part of a data set that they hold.
+_SYNONYMS = {"train": "train training", "test": "test testing t10k", "validation": "validation valid val dev eval"}
+SPLIT_WORDS = {word: split for split, words in _SYNONYMS.items() for word in words.split()}
 
 
 class Reading(Options):
@@ -45,6 +48,16 @@ class Reading(Options):
     limit: Annotated[int, Field(ge=1)] | None = None
     max_bad: Annotated[int, Field(ge=0)] = 0
     image_size: Annotated[int, Field(ge=1)] | None = None
+
+
+@contextmanager
+def readable(where: object, expected: str, *errors: type[Exception]) -> Iterator[None]:
+    """Whatever a library raises on damaged bytes (or ``errors``) becomes one :class:`DataError`."""
+    try:
+        yield
+    except (*UNREADABLE, *errors) as error:
+        got = "a truncated file" if isinstance(error, EOFError) else one_line(error) or type(error).__name__
+        raise DataError(str(where), expected=expected, got=got) from None
 
 
 def split_of(name: str) -> str | None:

@@ -5,14 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from pathlib import Path
-from pickle import UnpicklingError
 
 import numpy as np
 import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from assay.data.sources.npz import UNREADABLE
+from assay.data.reading import readable
 from assay.errors import DataError
 from assay.lowrank.matrix import Dense, Matrix, Scaled, from_scipy, from_torch_sparse
 from assay.lowrank.streams import MappedArray, NpyFile, ParquetMatrix, RowBlocks
@@ -75,13 +74,11 @@ def open_matrix(path: Path) -> Matrix:
     if kind not in readers:
         expected = ".npy, .parquet, " + ", ".join(readers)
         raise DataError(str(path), expected=expected, got=kind or "no suffix")
-    try:
-        return _wrap(readers[kind](path))
-    except DataError as error:
-        raise DataError(f"{path}: {error.where}", expected=error.expected, got=error.got) from None
-    except (*UNREADABLE, UnpicklingError, SafetensorError) as error:
-        reason = " ".join(str(error).split())[:160]
-        raise DataError(str(path), expected=f"a readable {kind} file", got=reason) from None
+    with readable(path, f"a readable {kind} file", SafetensorError):
+        try:
+            return _wrap(readers[kind](path))
+        except DataError as error:
+            raise DataError(f"{path}: {error.where}", expected=error.expected, got=error.got) from None
 
 
 def measure_energy(matrix: Matrix, *, roughly: bool = False) -> tuple[Matrix, float]:

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from assay.data.sources.npz import UNREADABLE
+from assay.data.reading import UNREADABLE
 from assay.errors import DataError
 from assay.lowrank.matrix import Matrix, block_rows, squared_norm
 from assay.runtime import generator

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import io
 import pickle
-import struct
 import tarfile
-import zlib
 from pathlib import Path
 from typing import Any
 
@@ -18,32 +16,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from assay.data.arrays import resize_all
+from assay.data.arrays import build_dataset
 from assay.data.dataset import ImageDataset
-from assay.data.labels import number_labels
-from assay.data.reading import Reading
-from assay.data.selection import choose_samples
+from assay.data.reading import Reading, readable
 from assay.errors import DataError
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 BATCHES = {"train": tuple(f"data_batch_{number}" for number in range(1, 6)), "test": ("test_batch",)}
 ARCHIVES = ("cifar-10-binary.tar.gz", "cifar-10-python.tar.gz")
 RECORD = 1 + 3 * 32 * 32  # the label, then the red, green and blue planes
-
-UNREADABLE = (OSError, EOFError, tarfile.TarError, zlib.error, struct.error, MemoryError)
-# What the unpickler raises on damaged files.
-UNPICKLABLE = (
-    pickle.UnpicklingError,
-    EOFError,
-    ValueError,
-    TypeError,
-    LookupError,
-    AttributeError,
-    OverflowError,
-    MemoryError,
-    RecursionError,
-    struct.error,
-)
 
 
 def find_batches(folder: Path, *, split: str) -> Path | None:
@@ -70,26 +51,21 @@ def load_cifar(path: Path, *, name: str, reading: Reading) -> ImageDataset:
     ]
     parsed = [_parse(content, where=where) for where, content in contents]
     stored = np.concatenate([labels for _, labels in parsed])
-    chosen = choose_samples(stored, limit=reading.limit)
-    images = np.concatenate([images for images, _ in parsed])[chosen]
-    places = torch.from_numpy(chosen)
-    return ImageDataset(
-        images=resize_all(torch.from_numpy(images), reading.image_size),
-        labels=number_labels(stored, classes=CLASSES, where=f"{path} ({reading.split} labels)")[places],
+    return build_dataset(
+        stored,
+        lambda chosen: torch.from_numpy(np.concatenate([images for images, _ in parsed])[chosen]),
+        where=f"{path} ({reading.split} labels)",
         classes=CLASSES,
         name=name,
         split=reading.split,
-        ids=places,
+        reading=reading,
     )
 
 
 def _read_batches(path: Path, *, wanted: tuple[str, ...]) -> dict[str, bytes]:
     """The bytes of every wanted batch; raises when one is not there."""
-    try:
+    with readable(path, "readable CIFAR-10 batches"):
         batches = _unpacked(path, wanted) if path.is_dir() else _archived(path, wanted)
-    except UNREADABLE as error:
-        reason = " ".join(str(error).split())[:160] or type(error).__name__
-        raise DataError(str(path), expected="readable CIFAR-10 batches", got=reason) from None
     missing = [batch for batch in wanted if batch not in batches]
     if missing:
         raise DataError(str(path), expected=" and ".join(wanted), got=f"no {missing[0]}")
@@ -131,10 +107,8 @@ def _parse(content: bytes, *, where: str) -> tuple[NDArray[np.uint8], NDArray[np
 
 def _parse_pickle(content: bytes, *, where: str) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     expected = "a dictionary with data (N, 3072) and labels (N,)"
-    try:
+    with readable(where, expected):
         batch = _DataOnly(io.BytesIO(content), encoding="bytes").load()
-    except UNPICKLABLE as error:
-        raise DataError(where, expected=expected, got=" ".join(str(error).split())[:160] or "a damaged file") from None
     if not isinstance(batch, dict):
         raise DataError(where, expected=expected, got=type(batch).__name__)
     data, labels = (batch.get(key.encode(), batch.get(key)) for key in ("data", "labels"))

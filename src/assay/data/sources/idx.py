@@ -10,19 +10,17 @@ import gzip
 import math
 import re
 import struct
-import zlib
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
-from assay.data.arrays import resize_all, to_image_bytes
+from assay.data.arrays import build_dataset, to_image_bytes
 from assay.data.dataset import ImageDataset
-from assay.data.labels import derive_classes, number_labels, read_labels
-from assay.data.reading import Reading, choose_split, group_by_split
-from assay.data.selection import choose_samples
+from assay.data.labels import derive_classes, read_labels
+from assay.data.reading import Reading, choose_split, group_by_split, readable
 from assay.data.sources import format_of
 from assay.errors import DataError
 
@@ -30,18 +28,8 @@ TYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: 
 PIECE = 1 << 24  # bytes a read, so that a damaged header cannot ask for all memory at once
 
 MNIST_CLASSES = tuple("0123456789")
-FASHION_CLASSES = (
-    "T-shirt/top",
-    "Trouser",
-    "Pullover",
-    "Dress",
-    "Coat",
-    "Sandal",
-    "Shirt",
-    "Sneaker",
-    "Bag",
-    "Ankle boot",
-)
+_FASHION = "T-shirt/top, Trouser, Pullover, Dress, Coat, Sandal, Shirt, Sneaker, Bag, Ankle boot"
+FASHION_CLASSES = tuple(_FASHION.split(", "))
 # MNIST and Fashion-MNIST use the same file names; their first labels tell them apart.
 FIRST_LABELS = {
     (7, 2, 1, 0, 4, 1, 4, 9, 5, 9): MNIST_CLASSES,
@@ -66,17 +54,12 @@ def load_idx(path: Path, *, name: str, reading: Reading) -> ImageDataset:
     where = str(labels_path)
     stored = read_labels(labels, where=where)
     classes = FIRST_LABELS.get(tuple(stored[:10].tolist())) or derive_classes(stored, where=where)
-    chosen = choose_samples(stored, limit=reading.limit)
-    images = read_idx(images_path, rows=int(chosen.max()) + 1 if len(chosen) else 0, of=len(labels))
-    pixels = to_image_bytes(images, where=str(images_path), chosen=chosen)
-    return ImageDataset(
-        images=resize_all(pixels, reading.image_size),
-        labels=number_labels(stored, classes=classes, where=where)[torch.from_numpy(chosen)],
-        classes=classes,
-        name=name,
-        split=split,
-        ids=torch.from_numpy(chosen),
-    )
+
+    def read_images(chosen: NDArray[np.int64]) -> Tensor:
+        images = read_idx(images_path, rows=int(chosen.max()) + 1 if len(chosen) else 0, of=len(labels))
+        return to_image_bytes(images, where=str(images_path), chosen=chosen)
+
+    return build_dataset(stored, read_images, where=where, classes=classes, name=name, split=split, reading=reading)
 
 
 def find_pair(path: Path, *, wanted: str) -> tuple[str, Path, Path]:
@@ -119,17 +102,13 @@ def read_idx(path: Path, *, rows: int | None = None, of: int | None = None) -> N
 
     ``of`` is how many rows there must be in all. Raises :class:`DataError` for a damaged, truncated or overlong file.
     """
-    try:
-        with path.open("rb") as raw:
-            zipped = raw.read(2) == b"\x1f\x8b"
-            raw.seek(0)
-            if not zipped:
-                return _read_array(raw, path=path, rows=rows, of=of)
-            with gzip.GzipFile(fileobj=raw) as file:
-                return _read_array(file, path=path, rows=rows, of=of)  # type: ignore[arg-type]  # GzipFile reads alike
-    except (OSError, EOFError, zlib.error, struct.error, MemoryError) as error:
-        reason = "a truncated file" if isinstance(error, EOFError) else " ".join(str(error).split())[:160]
-        raise DataError(str(path), expected="a readable IDX file", got=reason) from None
+    with readable(path, "a readable IDX file"), path.open("rb") as raw:
+        zipped = raw.read(2) == b"\x1f\x8b"
+        raw.seek(0)
+        if not zipped:
+            return _read_array(raw, path=path, rows=rows, of=of)
+        with gzip.GzipFile(fileobj=raw) as file:
+            return _read_array(file, path=path, rows=rows, of=of)  # type: ignore[arg-type]  # GzipFile reads alike
 
 
 def _read_array(file: BinaryIO, *, path: Path, rows: int | None, of: int | None) -> NDArray[Any]:

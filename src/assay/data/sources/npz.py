@@ -2,47 +2,24 @@
 
 from __future__ import annotations
 
-import struct
-import tokenize
 import zipfile
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from assay.data.arrays import resize_all, to_image_bytes
+from assay.data.arrays import build_dataset, to_image_bytes
 from assay.data.dataset import ImageDataset
-from assay.data.labels import derive_classes, number_labels, read_labels
-from assay.data.reading import SPLIT_WORDS, Reading, choose_split
-from assay.data.selection import choose_samples
+from assay.data.labels import derive_classes, read_labels
+from assay.data.reading import SPLIT_WORDS, Reading, choose_split, readable
 from assay.errors import DataError
 
 IMAGE_WORDS = ("images", "image", "imgs", "img", "x", "data", "pixels", "inputs", "input", "pictures")
 LABEL_WORDS = ("labels", "label", "y", "targets", "target", "fine_labels", "fine_label")
 CLASS_WORDS = ("classes", "class_names", "label_names", "names")
-
-# What numpy and zipfile raise on damaged archives.
-UNREADABLE = (
-    OSError,
-    ValueError,
-    EOFError,
-    LookupError,
-    TypeError,
-    AttributeError,
-    SyntaxError,
-    OverflowError,
-    MemoryError,
-    RuntimeError,
-    zipfile.BadZipFile,
-    zlib.error,
-    struct.error,
-    tokenize.TokenError,
-)
 
 AnyArray = NDArray[Any]
 
@@ -70,16 +47,12 @@ def load_npz(
     path = files[0]
     if not zipfile.is_zipfile(path):
         raise DataError(str(path), expected="a NumPy archive (.npz)", got=_describe_content(path))
-    try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-            arrays = dict.fromkeys(archive.files)
-            part_name, part = choose_split(_find_parts(archive, where=str(path)), wanted=reading.split, where=str(path))
-            images, labels = (_read(archive, key, path=path) for key in (part.images, part.labels))
-            names = next((_read(archive, key, path=path) for key in arrays if key.lower() in CLASS_WORDS), None)
-    except UNREADABLE as error:
-        raise DataError(
-            str(path), expected="a readable NumPy archive", got=" ".join(str(error).split())[:160]
-        ) from None
+    unreadable = readable(path, "a readable NumPy archive")
+    with unreadable, path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+        arrays = dict.fromkeys(archive.files)
+        part_name, part = choose_split(_find_parts(archive, where=str(path)), wanted=reading.split, where=str(path))
+        images, labels = (_read(archive, key, path=path) for key in (part.images, part.labels))
+        names = next((_read(archive, key, path=path) for key in arrays if key.lower() in CLASS_WORDS), None)
     where = f"{path}:{part.labels}"
     if labels.ndim == 2:
         labels, names = _one_column(labels, names, where=where)
@@ -88,15 +61,14 @@ def load_npz(
         raise DataError(where, expected="one label for each image", got=got)
     stored = read_labels(labels, where=where)
     classes = derive_classes(stored, where=where) if names is None else tuple(str(text) for text in names.tolist())
-    chosen = choose_samples(stored, limit=reading.limit)
-    pixels = to_image_bytes(images, where=f"{path}:{part.images}", chosen=chosen)
-    return ImageDataset(
-        images=resize_all(pixels, reading.image_size),
-        labels=number_labels(stored, classes=classes, where=where)[torch.from_numpy(chosen)],
+    return build_dataset(
+        stored,
+        lambda chosen: to_image_bytes(images, where=f"{path}:{part.images}", chosen=chosen),
+        where=where,
         classes=classes,
         name=name,
         split=split if part_name == "all" else part_name,
-        ids=torch.from_numpy(chosen),
+        reading=reading,
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from assay.data.arrays import resize_all, to_image_bytes
 from assay.data.dataset import ImageDataset
 from assay.data.labels import derive_classes, number_labels, read_labels
 from assay.data.pictures import Decoded, Encoded, decode_pictures
-from assay.data.reading import Reading
+from assay.data.reading import Reading, readable
 from assay.data.selection import choose_samples
 from assay.errors import DataError
 
@@ -165,14 +165,8 @@ def opened(file: Path) -> Iterator[pq.ParquetFile]:
         yield parquet
 
 
-@contextmanager
-def _readable(file: Path) -> Iterator[None]:
-    """Whatever Arrow makes of a damaged file becomes one :class:`DataError`."""
-    try:
-        yield
-    except (pa.ArrowException, OSError, ValueError, MemoryError, OverflowError) as error:
-        reason = " ".join(str(error).split())[:160]
-        raise DataError(str(file), expected="a readable Parquet file", got=reason) from None
+def _readable(file: Path) -> AbstractContextManager[None]:
+    return readable(file, "a readable Parquet file", pa.ArrowException)
 
 
 def _agreeing_columns(files: Sequence[Path]) -> Columns:

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import json
-import lzma
 import posixpath
-import struct
 import tarfile
-import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,7 +18,7 @@ from numpy.typing import NDArray
 from assay.data.dataset import ImageDataset
 from assay.data.labels import derive_classes, number_labels, read_labels
 from assay.data.pictures import SUFFIXES, Encoded, decode_pictures
-from assay.data.reading import Reading
+from assay.data.reading import Reading, readable
 from assay.data.selection import choose_samples
 from assay.errors import DataError
 
@@ -29,8 +26,6 @@ LABEL_ENDINGS = ("cls", "class", "label", "json")
 LABEL_KEYS = ("label", "cls", "class", "class_id", "target")
 NAMES_FILES = ("classnames.txt", "classes.txt")
 LONGEST_LABEL = 1 << 20  # bytes
-
-UNREADABLE = (tarfile.TarError, OSError, EOFError, ValueError, zlib.error, lzma.LZMAError, struct.error, MemoryError)
 
 
 @dataclass
@@ -88,12 +83,8 @@ def load_webdataset(
 
 @contextmanager
 def _opened(shard: Path) -> Iterator[tarfile.TarFile]:
-    try:
-        with tarfile.open(shard, "r:*") as archive:
-            yield archive
-    except UNREADABLE as error:
-        reason = " ".join(str(error).split())[:160] or type(error).__name__
-        raise DataError(str(shard), expected="a readable tar archive", got=reason) from None
+    with readable(shard, "a readable tar archive"), tarfile.open(shard, "r:*") as archive:
+        yield archive
 
 
 def _scan(shard: Path) -> list[_ShardSample]:
