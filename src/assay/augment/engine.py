@@ -72,7 +72,6 @@ def run_kernels(
 
 
 def announce() -> None:
-    """Say that the compiler is at work."""
     logger.warning(
         "compiling the augmentation kernels: ten seconds or more, once on this machine (then they load from the cache)"
     )

@@ -46,8 +46,6 @@ class GalleryPanel:
 
 @dataclass(frozen=True, eq=False)
 class Strip:
-    """A row of pictures that belong together."""
-
     name: str
     detail: str
     panels: tuple[GalleryPanel, ...]

@@ -26,7 +26,6 @@ class Operation:
 
     @property
     def takes_magnitude(self) -> bool:
-        """False for Equalize, AutoContrast, Invert, Flip and Identity."""
         return bool(self.unit)
 
     def show(self, magnitude: float) -> str:

@@ -31,7 +31,6 @@ class AugmentPlan:
     places: Tensor
 
     def then(self, other: AugmentPlan) -> AugmentPlan:
-        """This plan's steps, then the other's."""
         return AugmentPlan(
             torch.cat([self.codes, other.codes], dim=1),
             torch.cat([self.magnitudes, other.magnitudes], dim=1),

@@ -36,7 +36,6 @@ class Dice:
     first: int = 0
 
     def uniform(self, stream: int) -> Tensor:
-        """float64 (B,) in [0, 1)."""
         return torch.from_numpy(draw_uniform(self.ids, seed=self.seed, epoch=self.epoch, slot=self.first + stream))
 
     def uniforms(self, count: int) -> Tensor:
@@ -45,7 +44,6 @@ class Dice:
         return torch.from_numpy(draw_uniforms(self.ids, seed=self.seed, epoch=self.epoch, slots=slots))
 
     def integers(self, bound: int, stream: int) -> Tensor:
-        """int64 (B,) in 0..bound−1."""
         drawn = draw_integers(self.ids, bound, seed=self.seed, epoch=self.epoch, slot=self.first + stream)
         return torch.from_numpy(drawn)
 
@@ -100,11 +98,9 @@ class Chain(Policy):
 
     @property
     def streams(self) -> int:
-        """The sum over the links."""
         return sum(link.streams for link in self.links)
 
     def draw(self, dice: Dice, *, height: int, width: int) -> AugmentPlan:
-        """The links' plans, one after the other."""
         plan = self.links[0].draw(dice, height=height, width=width)
         for link, previous in zip(self.links[1:], self.links, strict=False):
             dice = dice.after(previous.streams)
@@ -144,7 +140,6 @@ class Step(Policy):
         return 4
 
     def draw(self, dice: Dice, *, height: int, width: int) -> AugmentPlan:
-        """One step a sample."""
         found = find_operation(self.operation)
         happens = dice.uniform(0) < self.p
         high = self.low if self.high is None else self.high
@@ -179,7 +174,6 @@ class Choice(Policy):
         return self.count * (1 + sum(option.streams for option in self.options))
 
     def draw(self, dice: Dice, *, height: int, width: int) -> AugmentPlan:
-        """Every option is drawn; the chosen one is kept."""
         plan: AugmentPlan | None = None
         for _ in range(self.count):
             chosen = dice.integers(len(self.options), 0)

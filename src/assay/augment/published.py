@@ -73,7 +73,6 @@ class SubPolicies:
 
 @lru_cache(maxsize=8)
 def sub_policies(name: PolicyName) -> SubPolicies:
-    """The learned policy of one data set."""
     names = magnitude_table("autoaugment", bins=10, height=1, width=1).names
     pairs = [pair.split(",") for line in _AUTOAUGMENT[name].strip().splitlines() for pair in line.split(";")]
     steps = [[step.split() for step in pair] for pair in pairs]
@@ -156,7 +155,6 @@ class RandAugment(Policy):
         return 2 * self.operations
 
     def draw(self, dice: Dice, *, height: int, width: int) -> AugmentPlan:
-        """``operations`` steps a sample."""
         table = magnitude_table("randaugment", bins=self.bins, height=height, width=width)
         shares = dice.uniforms(2 * self.operations)
         which, negative = (shares[0::2] * len(table.names)).long(), shares[1::2] >= 0.5
@@ -182,7 +180,6 @@ class TrivialAugmentWide(Policy):
         return 3
 
     def draw(self, dice: Dice, *, height: int, width: int) -> AugmentPlan:
-        """One step a sample."""
         table = magnitude_table("trivialaugment", bins=self.bins, height=height, width=width)
         which, strength = dice.integers(len(table.names), 0), dice.integers(self.bins, 1)
         return _placeless([table.look_up(which, strength, dice.integers(2, 2).bool())])
@@ -207,7 +204,6 @@ class AutoAugment(Policy):
         return 5
 
     def draw(self, dice: Dice, *, height: int, width: int) -> AugmentPlan:
-        """Two steps a sample."""
         table = magnitude_table("autoaugment", bins=10, height=height, width=width)
         learned = sub_policies(self.policy)
         pair = dice.integers(len(learned.which), 0)

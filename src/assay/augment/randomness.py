@@ -31,7 +31,6 @@ def draw_uniforms(ids: Tensor, *, seed: int, epoch: int, slots: Sequence[int]) -
 
 
 def draw_uniform(ids: Tensor, *, seed: int, epoch: int, slot: int) -> npt.NDArray[np.float64]:
-    """The numbers of one slot; float64 (B,)."""
     return draw_uniforms(ids, seed=seed, epoch=epoch, slots=(slot,)).reshape(-1)
 
 

@@ -36,12 +36,7 @@ class AugmentTransform:
     """
 
     def __init__(
-        self,
-        policy: Policy | str,
-        *,
-        seed: int | None = None,
-        fill: Fill = 0,
-        interpolation: Interpolation = "nearest",
+        self, policy: Policy | str, *, seed: int | None = None, fill: Fill = 0, interpolation: Interpolation = "nearest"
     ) -> None:
         if seed is not None and not isinstance(seed, int):
             raise OptionError("seed", expected="a whole number or None", got=repr(seed))

@@ -81,9 +81,7 @@ def channels_first(array: AnyArray, *, where: str) -> AnyArray:
     first, last = shape[1] in CHANNELS, shape[3] in CHANNELS
     if first and last:
         raise DataError(
-            where,
-            expected="a shape that tells channels from pixels",
-            got=f"{shape}, which could be either",
+            where, expected="a shape that tells channels from pixels", got=f"{shape}, which could be either"
         )
     if not first and not last:
         raise DataError(where, expected=f"{expected} with 1 to 4 channels", got=f"shape {shape}")

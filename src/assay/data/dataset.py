@@ -103,7 +103,6 @@ class ImageDataset:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """(C, H, W) of one image."""
         _, channels, height, width = self.images.shape
         return (channels, height, width)
 
@@ -118,11 +117,7 @@ class ImageDataset:
         chosen = indices.nonzero()[:, 0] if indices.dtype == torch.bool else indices
         filenames = None if self.filenames is None else tuple(self.filenames[i] for i in chosen.tolist())
         return replace(
-            self,
-            images=self.images[chosen],
-            labels=self.labels[chosen],
-            ids=self.ids[chosen],
-            filenames=filenames,
+            self, images=self.images[chosen], labels=self.labels[chosen], ids=self.ids[chosen], filenames=filenames
         )
 
     def arranged(self, ids: Tensor) -> ImageDataset:
@@ -131,7 +126,6 @@ class ImageDataset:
         return self.subset(torch.tensor([places[i] for i in ids.tolist() if i in places], dtype=torch.int64))
 
     def batches(self, batch_size: int) -> Iterator[Batch]:
-        """The whole set in order; the last batch may be smaller."""
         for start in range(0, len(self), batch_size):
             part = slice(start, start + batch_size)
             yield Batch(self.images[part], self.labels[part], self.ids[part])

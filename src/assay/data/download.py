@@ -61,7 +61,6 @@ def fetch(file: RemoteFile, folder: Path, *, attempts: int = ATTEMPTS, timeout: 
 
 
 def _transfer(file: RemoteFile, part: Path, *, attempts: int, timeout: float) -> None:
-    """Bring ``part`` to ``file.size`` bytes."""
     problem = "no answer"
     with _shown(file) as show:
         for _ in range(attempts):

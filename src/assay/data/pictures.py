@@ -55,7 +55,6 @@ class PictureStore:
         self._filled += 1
 
     def images(self) -> Tensor:
-        """All that were appended; they share the store's memory."""
         return torch.from_numpy(self._pixels[: self._filled])
 
     def _allocate(self, shape: tuple[int, ...]) -> NDArray[np.uint8]:
@@ -118,8 +117,6 @@ class Decoded:
 
 @dataclass(frozen=True)
 class Broken:
-    """Why a picture cannot be used."""
-
     reason: str
 
 

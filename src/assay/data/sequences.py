@@ -46,7 +46,6 @@ class SequenceTask:
 
     @property
     def shape(self) -> dict[str, int | str]:
-        """The arguments of a model for the task."""
         return {"features": self.features, "outputs": self.outputs, "length": self.length, "reads": self.reads}
 
 

@@ -1,4 +1,4 @@
-"""What a model is made of, measured on one forward pass; any ``nn.Module`` will do."""
+"""The layers, shapes, parameters and operations of any ``nn.Module``, measured on one forward pass."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from assay.models.forward_pass import IMAGES, ForwardPass, Operation, record_for
 from assay.models.operations import ATTENTION
 from assay.records.anatomy import Anatomy, LayerAnatomy
 
-# Layers that are one row whatever they hold inside: parametrisations, projections used by their weight, a program that
-# runs out of Python's sight.
-WHOLE = (
+# Layers that are one row whatever they contain: parametrisations, projections used by their weight, a program that runs
+# outside of Python.
+SINGLE_ROW = (
     nn.modules.conv._ConvNd,
     nn.Linear,
     nn.Bilinear,
@@ -29,83 +29,101 @@ WHOLE = (
 
 
 def measure_anatomy(model: nn.Module, *, image_shape: tuple[int, int, int], name: str = "") -> Anatomy:
-    """Layers, output shapes, parameters, floating-point operations and residual blocks of ``model``.
+    """Layers, output shapes, parameters, floating-point operations and residual blocks of a model.
 
     One forward pass in evaluation mode on random images (2, *image_shape) in [0, 1], on the model's device and in its
     dtype. Every tensor operation is counted where it runs, so a functional ``relu`` or an attention written out by
-    hand counts too: a module that computes something itself gets a row beside its layers. What counts for how much is
-    said in :mod:`assay.models.operations`. The model is left exactly as it was found. Raises :class:`ModelError` when
-    it cannot take the images.
+    hand counts too: a module that computes something itself gets a row beside its layers.
+
+    Args:
+        model: any module that takes images (N, C, H, W); left exactly as it was run.
+        image_shape: (C, H, W).
+        name: what to call the model; default: its class.
+
+    Returns:
+        The record: ``layers`` in the order in which they run, ``parameters``, ``flops`` of one image (a multiply and an
+        add count one each; the convention is in :mod:`assay.models.operations`), ``depth`` in weight layers, and
+        ``blocks``.
+
+    Raises:
+        ModelError: the model cannot take such images.
+
+    Example:
+        >>> import assay
+        >>> model = assay.load_model("resnet20", classes=10, image_shape=(3, 32, 32))
+        >>> anatomy = assay.measure_anatomy(model, image_shape=(3, 32, 32))
+        >>> anatomy.depth, anatomy.parameters, len(anatomy.blocks)
+        (20, 269722, 9)
     """
     model = getattr(model, "_orig_mod", model)  # torch.compile's wrapper hides the modules
-    found = record_forward(model, image_shape=image_shape)
-    layers = _rows(model, found)
+    run = record_forward(model, image_shape=image_shape)
+    layers = _rows(model, run)
     parameters = list(model.parameters())
     return Anatomy(
         model=name or type(model).__name__,
         input_shape=image_shape,
-        classes=found.output_shape[-1] if len(found.output_shape) > 1 else 0,
+        classes=run.output_shape[-1] if len(run.output_shape) > 1 else 0,
         parameters=sum(parameter.numel() for parameter in parameters),
         trainable_parameters=sum(parameter.numel() for parameter in parameters if parameter.requires_grad),
         buffers=sum(buffer.numel() for buffer in model.buffers()),
         flops=sum(layer.flops for layer in layers),
-        depth=_depth(found),
+        depth=_depth(run),
         layers=layers,
-        blocks=find_blocks(found, model, image_shape=(IMAGES, *image_shape)),
-        normalizes_input=found.changed,
+        blocks=find_blocks(run, model, image_shape=(IMAGES, *image_shape)),
+        normalizes_input=run.changed,
     )
 
 
-def _depth(found: ForwardPass) -> int:
-    """Weight layers on the longest way to the output; to anywhere, should the output's origin be unknown."""
+def _depth(run: ForwardPass) -> int:
+    """Weight layers on the longest path to the output; to anywhere, where the output's origin is unknown."""
     longest = [0]  # of the images; then of each operation
-    for operation in found.operations:
+    for operation in run.operations:
         longest.append(max(longest[source + 1] for source in operation.inputs) + operation.layers)
-    return max(longest) if found.output < 0 else longest[found.output + 1]
+    return max(longest) if run.output < 0 else longest[run.output + 1]
 
 
-def _rows(model: nn.Module, found: ForwardPass) -> tuple[LayerAnatomy, ...]:
+def _rows(model: nn.Module, run: ForwardPass) -> tuple[LayerAnatomy, ...]:
     """A row for each layer that ran, each module that computes something itself, and each whose parameters are unused.
 
     An operation belongs to the innermost module that was running, a parameter to the module that first used it (its
-    holder, if none did); or to the layer around that which is kept whole.
+    owner, if none did); or to the layer around that which is a single row.
     """
     modules = dict(model.named_modules())
-    whole = {name: _kept_whole(name, modules) for name in modules}
+    row_of = {name: _row_of(name, modules) for name in modules}
     own: dict[str, list[Operation]] = {}
-    for operation in found.operations:
-        own.setdefault(whole[operation.module], []).append(operation)
+    for operation in run.operations:
+        own.setdefault(row_of[operation.module], []).append(operation)
     parameters: dict[str, int] = {}
     for name, parameter in model.named_parameters():
-        row = whole[found.users.get(id(parameter), name.rpartition(".")[0])]
+        row = row_of[run.users.get(id(parameter), name.rpartition(".")[0])]
         parameters[row] = parameters.get(row, 0) + parameter.numel()
     places: dict[str, tuple[int, int]] = {}
     for order, (name, module) in enumerate(modules.items()):
         computes = [operation.index for operation in own.get(name, []) if operation.flops]
-        is_layer = name in parameters or isinstance(module, WHOLE) or not list(module.children())
-        if whole[name] == name and (is_layer or computes):
-            start = found.first_seen.get(name, len(found.operations)) if is_layer else computes[0]
+        is_layer = name in parameters or isinstance(module, SINGLE_ROW) or not list(module.children())
+        if row_of[name] == name and (is_layer or computes):
+            start = run.first_seen.get(name, len(run.operations)) if is_layer else computes[0]
             places[name] = (start, order)
     return tuple(
         LayerAnatomy(
             name=name,
             type=type(modules[name]).__name__,
-            output_shape=_of_one_image(found.outputs.get(name, ())),
+            output_shape=_of_one_image(run.outputs.get(name, ())),
             parameters=parameters.get(name, 0),
             flops=sum(operation.flops for operation in own.get(name, [])) // IMAGES,
-            calls=found.calls.get(name, 0),
-            detail=_detail(modules[name], own.get(name, [])) if name in found.calls else "never runs",
+            calls=run.calls.get(name, 0),
+            detail=_detail(modules[name], own.get(name, [])) if name in run.calls else "never runs",
         )
         for name in sorted(places, key=lambda name: places[name])
-        if name in found.calls or name in parameters
+        if name in run.calls or name in parameters
     )
 
 
-def _kept_whole(name: str, modules: Mapping[str, nn.Module]) -> str:
-    """The outermost layer around ``name`` that is kept whole, else ``name`` itself."""
+def _row_of(name: str, modules: Mapping[str, nn.Module]) -> str:
+    """The outermost layer around ``name`` that is a single row, else ``name`` itself."""
     parts = name.split(".")
     outer = ("", *(".".join(parts[:i]) for i in range(1, len(parts) + 1)))
-    return next((each for each in outer if isinstance(modules.get(each), WHOLE)), name)
+    return next((each for each in outer if isinstance(modules.get(each), SINGLE_ROW)), name)
 
 
 def _of_one_image(shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -120,8 +138,8 @@ def _detail(module: nn.Module, operations: list[Operation]) -> str:
     match module:
         case nn.modules.conv._ConvNd():
             facts = ["×".join(map(str, module.kernel_size))]
-            facts += [f"stride {_one(module.stride)}"] if max(module.stride) > 1 else []
-            facts += [f"dilation {_one(module.dilation)}"] if max(module.dilation) > 1 else []
+            facts += [f"stride {_short(module.stride)}"] if max(module.stride) > 1 else []
+            facts += [f"dilation {_short(module.dilation)}"] if max(module.dilation) > 1 else []
             facts += [f"groups {module.groups}"] if module.groups > 1 else []
             detail = ", ".join(facts)
         case nn.Linear():
@@ -129,13 +147,13 @@ def _detail(module: nn.Module, operations: list[Operation]) -> str:
         case nn.modules.dropout._DropoutNd():
             detail = f"p = {module.p:g}"
         case nn.MaxPool2d() | nn.AvgPool2d():
-            detail = f"{_one(module.kernel_size)}, stride {_one(module.stride)}"
+            detail = f"{_short(module.kernel_size)}, stride {_short(module.stride)}"
         case nn.MultiheadAttention():
             detail = f"{module.num_heads} heads"
-        case _ if isinstance(module, WHOLE) or (_is_of_torch(module) and not list(module.children())):
+        case _ if isinstance(module, SINGLE_ROW) or (_is_of_torch(module) and not list(module.children())):
             detail = ""
         case _:
-            detail = ", ".join(dict.fromkeys(_plainly(each.name) for each in operations if each.flops))
+            detail = ", ".join(dict.fromkeys(_plain_name(each.name) for each in operations if each.flops))
     return detail
 
 
@@ -143,11 +161,11 @@ def _is_of_torch(module: nn.Module) -> bool:
     return type(module).__module__.partition(".")[0] == "torch"
 
 
-def _plainly(operation: str) -> str:
+def _plain_name(operation: str) -> str:
     return "attention" if operation in ATTENTION else operation.strip("_")
 
 
-def _one(sizes: int | tuple[int, ...]) -> str:
+def _short(sizes: int | tuple[int, ...]) -> str:
     """``2`` for (2, 2), ``2×1`` for (2, 1)."""
     each = (sizes,) if isinstance(sizes, int) else sizes
     return str(each[0]) if len(set(each)) == 1 else "×".join(map(str, each))

@@ -24,15 +24,8 @@ class Builder(Protocol):
     """Makes one architecture; ``options`` are its own, and a wrong one raises :class:`OptionError`."""
 
     def __call__(
-        self,
-        *,
-        classes: int,
-        image_shape: tuple[int, int, int],
-        normalize: Normalize,
-        options: Mapping[str, object],
-    ) -> nn.Module:
-        """Images (N, *image_shape) in [0, 1] to logits (N, classes)."""
-        ...
+        self, *, classes: int, image_shape: tuple[int, int, int], normalize: Normalize, options: Mapping[str, object]
+    ) -> nn.Module: ...
 
 
 ARCHITECTURES: Mapping[str, Builder] = MappingProxyType(
@@ -47,11 +40,6 @@ ARCHITECTURES: Mapping[str, Builder] = MappingProxyType(
         **{name: partial(build_image_reader, name=name) for name in CELLS},
     }
 )
-
-
-def names() -> tuple[str, ...]:
-    """The architectures that :func:`build` knows."""
-    return tuple(ARCHITECTURES)
 
 
 def build(

@@ -1,8 +1,7 @@
 """Residual blocks, found by what is added to what.
 
-A block is an addition of two things that both come from one earlier value, the fork: one way from the fork goes through
-weight layers (the body), the other (the skip) through none or through one. What does not fit is left out rather than
-guessed.
+A block is an addition of two values that both come from one earlier value, the fork: one branch from the fork goes
+through weight layers (the body), the other (the skip) through none or through one. What does not fit is left out.
 """
 
 from __future__ import annotations
@@ -10,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import Literal
 
 from torch import nn
@@ -23,29 +23,27 @@ Placement = Literal["post-activation", "pre-activation", "pre-norm", "post-norm"
 
 
 @dataclass(frozen=True)
-class _Found:
-    """A block and the operations of its body, in order."""
-
+class _Candidate:
     block: BlockAnatomy
     body: tuple[Operation, ...]
 
 
-def find_blocks(found: ForwardPass, model: nn.Module, *, image_shape: tuple[int, ...]) -> tuple[BlockAnatomy, ...]:
+def find_blocks(run: ForwardPass, model: nn.Module, *, image_shape: tuple[int, ...]) -> tuple[BlockAnatomy, ...]:
     """The residual blocks of a forward pass, and blocks of the same kinds without a skip, in forward order."""
-    graph = _Graph(found.operations, image_shape)
-    residual, spoken_for = [], set()
-    for operation in found.operations:
+    graph = _Graph(run.operations, image_shape)
+    residual, in_residuals = [], set()
+    for operation in run.operations:
         if operation.kind == "sum" and len(operation.inputs) == 2:
-            fork, ways = graph.ways(operation)
-            spoken_for |= {step.index for way in ways for step in way}
-            block = _residual_block(graph, operation, fork, ways)
+            fork, branches = graph.branches(operation)
+            in_residuals |= {step.index for branch in branches for step in branch}
+            block = _residual_block(graph, operation, fork, branches)
             residual += [block] if block else []
-    every = sorted((*_told_apart(residual), *_plain_blocks(graph, found, model, spoken_for)), key=_first_index)
-    return tuple(each.block for each in every)
+    blocks = sorted((*_name_distinctly(residual), *_plain_blocks(graph, run, model, in_residuals)), key=_first_index)
+    return tuple(each.block for each in blocks)
 
 
-def _first_index(found: _Found) -> int:
-    return found.body[0].index
+def _first_index(candidate: _Candidate) -> int:
+    return candidate.body[0].index
 
 
 class _Graph:
@@ -63,21 +61,21 @@ class _Graph:
                 self.readers.setdefault(source, []).append(operation)
             self.sources.append(bits)
 
-    def ways(self, addition: Operation) -> tuple[int, tuple[list[Operation], list[Operation]]]:
+    def branches(self, addition: Operation) -> tuple[int, tuple[list[Operation], list[Operation]]]:
         """The fork (the last value that both operands come from), and the operations from it to each of them."""
         first, second = (self.sources[source + 1] for source in addition.inputs)
         fork = (first & second).bit_length() - 2
         before = self.sources[fork + 1]
-        return fork, (self._chosen(first & ~before), self._chosen(second & ~before))
+        return fork, (self._operations_of(first & ~before), self._operations_of(second & ~before))
 
-    def _chosen(self, bits: int) -> list[Operation]:
-        return [self.operations[i - 1] for i in _ones(bits)]
+    def _operations_of(self, bits: int) -> list[Operation]:
+        return [self.operations[i - 1] for i in _bits_set(bits)]
 
     def shape_of(self, index: int) -> tuple[int, ...]:
         return self.image_shape if index < 0 else self.operations[index].shape
 
     def reader(self, index: int) -> Operation | None:
-        """The first operation that makes something of a value, not counting views and copies."""
+        """The first operation that reads a value, not counting views and copies."""
         for operation in self.readers.get(index, []):
             if operation.kind != "move":
                 return operation
@@ -87,33 +85,33 @@ class _Graph:
         return None
 
 
-def _ones(bits: int) -> Iterator[int]:
+def _bits_set(bits: int) -> Iterator[int]:
     while bits:
         lowest = bits & -bits
         yield lowest.bit_length() - 1
         bits ^= lowest
 
 
-def _weights(way: Sequence[Operation]) -> list[Operation]:
+def _weights(branch: Sequence[Operation]) -> list[Operation]:
     """Its weight layers; those on a pooled side branch (squeeze and excitation) count only where all are such."""
-    layers = [operation for operation in way if operation.kind == "weight"]
+    layers = [operation for operation in branch if operation.kind == "weight"]
     return [layer for layer in layers if layer.positions > 1] or layers
 
 
-def _is_chain(way: Sequence[Operation], layers: Sequence[Operation]) -> bool:
-    """Whether the layers follow each other, rather than standing side by side."""
+def _is_chain(branch: Sequence[Operation], layers: Sequence[Operation]) -> bool:
+    """Whether the layers are in series rather than in parallel."""
     counted = {layer.index for layer in layers}
     longest: dict[int, int] = {}
-    for operation in way:
+    for operation in branch:
         before = max((longest.get(source, 0) for source in operation.inputs), default=0)
         longest[operation.index] = before + (operation.index in counted)
     return max(longest.values(), default=0) == len(layers)
 
 
-def _shape(way: Sequence[Operation]) -> Shape:
-    layers = _weights(way)
+def _shape(branch: Sequence[Operation]) -> Shape:
+    layers = _weights(branch)
     spatial = ["wide" if max(layer.kernel, default=0) > 1 else "point" for layer in layers if layer.kernel]
-    if len(spatial) != len(layers) or not _is_chain(way, layers):
+    if len(spatial) != len(layers) or not _is_chain(branch, layers):
         return "other"
     if spatial == ["wide", "wide"]:
         return "basic"
@@ -122,8 +120,8 @@ def _shape(way: Sequence[Operation]) -> Shape:
     return "other"
 
 
-def _skip(graph: _Graph, way: Sequence[Operation], fork: int, addition: Operation) -> Skip | None:
-    kinds = Counter(operation.kind for operation in way)
+def _skip(graph: _Graph, branch: Sequence[Operation], fork: int, addition: Operation) -> Skip | None:
+    kinds = Counter(operation.kind for operation in branch)
     if kinds["weight"] == 1 and not kinds.keys() & {"sum", "product", "resample"}:
         return "projection"
     if kinds.keys() <= {"move", "pad", "reduce"} and kinds["pad"]:
@@ -134,13 +132,13 @@ def _skip(graph: _Graph, way: Sequence[Operation], fork: int, addition: Operatio
 
 
 def _residual_block(
-    graph: _Graph, addition: Operation, fork: int, ways: tuple[list[Operation], list[Operation]]
-) -> _Found | None:
-    skip_way, body = sorted(ways, key=lambda way: len(_weights(way)))
-    skip = _skip(graph, skip_way, fork, addition)
-    if skip is None or len(_weights(body)) <= len(_weights(skip_way)):
+    graph: _Graph, addition: Operation, fork: int, branches: tuple[list[Operation], list[Operation]]
+) -> _Candidate | None:
+    skip_branch, body = sorted(branches, key=lambda branch: len(_weights(branch)))
+    skip = _skip(graph, skip_branch, fork, addition)
+    if skip is None or len(_weights(body)) <= len(_weights(skip_branch)):
         return None
-    module = _common_module([*skip_way, *body, addition])
+    module = _common_module([*skip_branch, *body, addition])
     lead: list[Operation] = []
     while fork >= 0 and module and _within(graph.operations[fork].module, module):
         if graph.operations[fork].kind in {"norm", "activation"}:
@@ -155,14 +153,11 @@ def _residual_block(
         reader = None  # the next block's own
     placement = _placement(lead, body, reader)
     block = BlockAnatomy(name=module, shape=_shape(body), skip=skip, downsamples=downsamples, norm_placement=placement)
-    return _Found(block, tuple(body))
+    return _Candidate(block, tuple(body))
 
 
 def _area(shape: tuple[int, ...]) -> int:
-    area = 1
-    for size in shape[2:]:
-        area *= size
-    return area
+    return prod(shape[2:])
 
 
 def _placement(lead: Sequence[Operation], body: Sequence[Operation], reader: Operation | None) -> Placement:
@@ -177,14 +172,14 @@ def _placement(lead: Sequence[Operation], body: Sequence[Operation], reader: Ope
     return "post-activation" if after == "activation" else "post-norm" if after == "norm" else "unknown"
 
 
-def _plain_blocks(graph: _Graph, found: ForwardPass, model: nn.Module, spoken_for: set[int]) -> list[_Found]:
-    """Modules that are nothing but a residual body: two or three convolutions in a row, of a class used repeatedly."""
-    candidates: list[tuple[str, _Found]] = []
+def _plain_blocks(graph: _Graph, run: ForwardPass, model: nn.Module, in_residuals: set[int]) -> list[_Candidate]:
+    """Modules that are only a residual body: two or three convolutions in series, of a class used repeatedly."""
+    candidates: list[tuple[str, _Candidate]] = []
     for name, module in model.named_modules():
-        if not name or found.calls.get(name) != 1 or isinstance(module, nn.Sequential | nn.ModuleList):
+        if not name or run.calls.get(name) != 1 or isinstance(module, nn.Sequential | nn.ModuleList):
             continue
         body = [operation for operation in graph.operations if _within(operation.module, name)]
-        if not body or any(operation.index in spoken_for for operation in body):
+        if not body or any(operation.index in in_residuals for operation in body):
             continue
         shape = _shape(body)
         if shape == "other" or {operation.kind for operation in body} - {"weight", "norm", "activation", "move"}:
@@ -195,26 +190,26 @@ def _plain_blocks(graph: _Graph, found: ForwardPass, model: nn.Module, spoken_fo
         block = BlockAnatomy(
             name=name, shape=shape, skip="none", downsamples=_area(after) < _area(before), norm_placement=placement
         )
-        candidates.append((type(module).__qualname__, _Found(block, tuple(body))))
-    often = Counter(kind for kind, _ in candidates)
-    chosen: list[_Found] = []
-    for kind, found_block in candidates:  # outer modules first, of which the inner ones are a part
-        inner = any(_within(found_block.block.name, outer.block.name) for outer in chosen)
-        chosen += [found_block] if often[kind] > 1 and not inner else []
+        candidates.append((type(module).__qualname__, _Candidate(block, tuple(body))))
+    counts = Counter(kind for kind, _ in candidates)
+    chosen: list[_Candidate] = []
+    for kind, candidate in candidates:  # outer modules first, of which the inner ones are a part
+        inner = any(_within(candidate.block.name, outer.block.name) for outer in chosen)
+        chosen += [candidate] if counts[kind] > 1 and not inner else []
     return chosen
 
 
-def _told_apart(blocks: list[_Found]) -> list[_Found]:
+def _name_distinctly(blocks: list[_Candidate]) -> list[_Candidate]:
     """Where one module holds several blocks (attention and MLP), name each after the part that holds its weights."""
-    often = Counter(each.block.name for each in blocks)
+    counts = Counter(each.block.name for each in blocks)
     named = []
     for each in blocks:
         name = each.block.name
-        if often[name] > 1:
+        if counts[name] > 1:
             weights = _weights(each.body)
             own = _common_module(weights)
             name = own if own != name else f"{weights[0].module} … {weights[-1].module}"
-        named.append(_Found(each.block.model_copy(update={"name": name}), each.body))
+        named.append(_Candidate(each.block.model_copy(update={"name": name}), each.body))
     return named
 
 

@@ -69,7 +69,6 @@ def install(model: nn.Module, factorization: Sequence[LayerFactors]) -> nn.Modul
 
 
 def find_layer(model: nn.Module, path: str) -> tuple[nn.Module, str]:
-    """The module that holds the layer, and its name there."""
     above, _, name = path.rpartition(".")
     try:
         parent = model.get_submodule(above)

@@ -1,7 +1,7 @@
-"""One forward pass, written down: every tensor operation, what it reads, and the module that ran it.
+"""A record of one forward pass: every tensor operation, what it reads, and the module that ran it.
 
-Working on operations rather than on modules, what is found holds for anybody's model: an addition is seen whether it
-was written ``x + y``, ``x += y`` or as a module, and a layer used without calling it is seen where it is used.
+Operations rather than modules are recorded, so that it holds for any model: an addition is seen whether it was written
+``x + y``, ``x += y`` or as a module, and a layer used without calling it is seen where it is used.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from assay.errors import ModelError
+from assay.errors import ModelError, one_line
 from assay.models.operations import CONVOLUTIONS, RECURRENT, Kind, base_name, classify, count_flops
 from assay.runtime import device_of, dtype_of, generator, preserved
 
@@ -73,28 +73,28 @@ class ForwardPass:
 def record_forward(model: nn.Module, *, image_shape: tuple[int, int, int]) -> ForwardPass:
     """Run ``model`` once in evaluation mode, on its device and in its dtype, on images drawn from U[0, 1].
 
-    The model is left as found, and without hooks. Raises :class:`ModelError` when it cannot take such images.
+    The model is left as run, and without hooks. Raises :class:`ModelError` when it cannot take such images.
     """
     images = torch.rand(IMAGES, *image_shape, generator=generator(0)).to(device_of(model), dtype_of(model))
-    found = ForwardPass()
-    recorder = _Recorder(found, images)
+    run = ForwardPass()
+    recorder = _Recorder(run, images)
     with preserved(model, training=False), torch.no_grad(), _unfused_attention(), _hooked(model, recorder):
         try:
             with recorder:
                 result = model(images)
         except Exception as error:
             shape = ", ".join(str(size) for size in image_shape)
-            reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+            reason = f"{type(error).__name__}: {one_line(error)}"
             expected = f"a model that takes images of shape (N, {shape})"
             raise ModelError("model(images)", expected=expected, got=reason) from error
     tensors = [leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor)]
     if not tensors:
         raise ModelError("model output", expected="a tensor", got=type(result).__name__)
-    found.calls.setdefault("", 1)
-    found.first_seen.setdefault("", 0)
-    found.outputs.setdefault("", tuple(tensors[0].shape))
-    found.output, found.output_shape = recorder.source(tensors[0], default=-1), tuple(tensors[0].shape)
-    return found
+    run.calls.setdefault("", 1)
+    run.first_seen.setdefault("", 0)
+    run.outputs.setdefault("", tuple(tensors[0].shape))
+    run.output, run.output_shape = recorder.source(tensors[0], default=-1), tuple(tensors[0].shape)
+    return run
 
 
 class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leaves the base untyped
@@ -102,12 +102,12 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch le
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
-        # Guarding this class against torch.compile would import all of its compiler: seconds for nothing.
+        # Guarding this class against torch.compile would import its whole compiler, which takes seconds.
         return False
 
-    def __init__(self, found: ForwardPass, images: Tensor) -> None:
+    def __init__(self, run: ForwardPass, images: Tensor) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.found = found
+        self.run = run
         self.images = images
         self.stack: list[str] = [""]
         self.sources: Any = WeakTensorKeyDictionary()
@@ -128,13 +128,13 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch le
         sources = [self.source(tensor) for tensor in tensors]
         for tensor in tensors:
             if isinstance(tensor, nn.Parameter):
-                self.found.users.setdefault(id(tensor), self.stack[-1])
+                self.run.users.setdefault(id(tensor), self.stack[-1])
         data = [source for source in sources if source is not None]
         kind = classify(func, data=len(data), constants=len(tensors) - len(data))
         if kind == "weight" and not self.weight_seen:
             self.weight_seen = True
             seen = next(tensor for tensor, source in zip(tensors, sources, strict=True) if source is not None)
-            self.found.changed = not torch.equal(seen.flatten(), self.images.flatten())
+            self.run.changed = not torch.equal(seen.flatten(), self.images.flatten())
         result = func(*args, **kwargs)
         results = [leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor)]
         if data and results:
@@ -148,9 +148,9 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch le
         return result
 
     def _append_piece(self, whole: Operation, tensor: Tensor) -> Operation:
-        index, shape = len(self.found.operations), tuple(tensor.shape)
+        index, shape = len(self.run.operations), tuple(tensor.shape)
         piece = replace(whole, index=index, kind="move", inputs=(whole.index,), shape=shape, flops=0)
-        self.found.operations.append(piece)
+        self.run.operations.append(piece)
         return piece
 
     def _append(
@@ -165,7 +165,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch le
         if name in RECURRENT:
             layers = int(args[0].shape[0]) + 1  # the input's product, then the state's at each step
         operation = Operation(
-            index=len(self.found.operations),
+            index=len(self.run.operations),
             name=name,
             kind=kind,
             module=self.stack[-1],
@@ -178,20 +178,20 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch le
             channels=channels,
             positions=out.numel() // max(1, channels * IMAGES),
         )
-        self.found.operations.append(operation)
+        self.run.operations.append(operation)
         return operation
 
 
 @contextmanager
 def _hooked(model: nn.Module, recorder: _Recorder) -> Iterator[None]:
     """Tell the recorder which module runs; take every hook away again."""
-    found = recorder.found
+    run = recorder.run
 
     def entering(name: str) -> Any:
         def hook(_module: nn.Module, _inputs: Any) -> None:
             recorder.stack.append(name)
-            found.calls[name] = found.calls.get(name, 0) + 1
-            found.first_seen.setdefault(name, len(found.operations))
+            run.calls[name] = run.calls.get(name, 0) + 1
+            run.first_seen.setdefault(name, len(run.operations))
 
         return hook
 
@@ -199,7 +199,7 @@ def _hooked(model: nn.Module, recorder: _Recorder) -> Iterator[None]:
         def hook(_module: nn.Module, _inputs: Any, result: Any) -> None:
             recorder.stack.pop()
             tensors = [leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor)]
-            found.outputs[name] = tuple(tensors[0].shape) if tensors else ()
+            run.outputs[name] = tuple(tensors[0].shape) if tensors else ()
 
         return hook
 
@@ -217,7 +217,7 @@ def _hooked(model: nn.Module, recorder: _Recorder) -> Iterator[None]:
 
 @contextmanager
 def _unfused_attention() -> Iterator[None]:
-    """Run attention and transformer layers operation by operation, so that there is something to see."""
+    """Run attention and transformer layers operation by operation: fused ones would be recorded as a single one."""
     before = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:

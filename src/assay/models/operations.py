@@ -35,88 +35,37 @@ Kind = Literal[
     "weight", "product", "norm", "activation", "sum", "arithmetic", "reduce", "pad", "join", "split", "resample", "move"
 ]
 
-CONVOLUTIONS = frozenset({"convolution", "_convolution", "cudnn_convolution", "mkldnn_convolution"})
-MATRIX_PRODUCTS = frozenset({"mm", "addmm", "bmm", "baddbmm", "mv", "addmv", "dot", "vdot"})
-RECURRENT = frozenset({"mkldnn_rnn_layer", "_cudnn_rnn", "miopen_rnn"})
+
+def _names(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+CONVOLUTIONS = _names("convolution _convolution cudnn_convolution mkldnn_convolution")
+MATRIX_PRODUCTS = _names("mm addmm bmm baddbmm mv addmv dot vdot")
+RECURRENT = _names("mkldnn_rnn_layer _cudnn_rnn miopen_rnn")
 LAYERS = CONVOLUTIONS | MATRIX_PRODUCTS | RECURRENT | {"_trilinear"}
-ATTENTION = frozenset(
-    f"_scaled_dot_product_{kind}"
-    for kind in (
-        "attention_math",
-        "flash_attention",
-        "flash_attention_for_cpu",
-        "efficient_attention",
-        "cudnn_attention",
-        "fused_attention_overrideable",
-    )
-)
-BATCH_NORMS = frozenset(
-    {
-        "native_batch_norm",
-        "cudnn_batch_norm",
-        "miopen_batch_norm",
-        "_native_batch_norm_legit",
-        "_native_batch_norm_legit_no_training",
-        "_batch_norm_no_update",
-        "_batch_norm_with_update",
-    }
-)
-OWN_STATISTICS = frozenset({"native_layer_norm", "native_group_norm", "_fused_rms_norm"})
-SOFTMAXES = frozenset({"_softmax", "_log_softmax"})
-ACTIVATIONS = frozenset(
-    {
-        "relu",
-        "threshold",
-        "hardtanh",
-        "leaky_relu",
-        "_prelu_kernel",
-        "rrelu_with_noise",
-        "elu",
-        "celu",
-        "gelu",
-        "silu",
-        "mish",
-        "softplus",
-        "sigmoid",
-        "log_sigmoid_forward",
-        "tanh",
-        "hardswish",
-        "hardsigmoid",
-        "hardshrink",
-        "softshrink",
-        "glu",
-        "clamp",
-        "clamp_min",
-    }
-)
-WINDOWS = frozenset({"avg_pool1d", "avg_pool2d", "avg_pool3d", "max_pool2d_with_indices", "max_pool3d_with_indices"})
-REDUCTIONS = frozenset(
-    {
-        "mean",
-        "sum",
-        "amax",
-        "amin",
-        "max",
-        "min",
-        "var",
-        "std",
-        "var_mean",
-        "std_mean",
-        "prod",
-        "norm",
-        "linalg_vector_norm",
-        "logsumexp",
-        "cumsum",
-        "argmax",
-        "argmin",
-        "_adaptive_avg_pool2d",
-        "_adaptive_avg_pool3d",
-        "adaptive_max_pool2d",
-        "adaptive_max_pool3d",
-    }
-)
-SUMS = frozenset({"add", "sub", "rsub"})
-FREE = frozenset({"clone", "copy", "_to_copy", "fill", "zero", "detach", "alias", "lift_fresh"})
+ATTENTION = _names("""
+    _scaled_dot_product_attention_math _scaled_dot_product_flash_attention _scaled_dot_product_flash_attention_for_cpu
+    _scaled_dot_product_efficient_attention _scaled_dot_product_cudnn_attention
+    _scaled_dot_product_fused_attention_overrideable
+""")
+BATCH_NORMS = _names("""
+    native_batch_norm cudnn_batch_norm miopen_batch_norm _native_batch_norm_legit
+    _native_batch_norm_legit_no_training _batch_norm_no_update _batch_norm_with_update
+""")
+OWN_STATISTICS = _names("native_layer_norm native_group_norm _fused_rms_norm")
+SOFTMAXES = _names("_softmax _log_softmax")
+ACTIVATIONS = _names("""
+    relu threshold hardtanh leaky_relu _prelu_kernel rrelu_with_noise elu celu gelu silu mish softplus sigmoid
+    log_sigmoid_forward tanh hardswish hardsigmoid hardshrink softshrink glu clamp clamp_min
+""")
+WINDOWS = _names("avg_pool1d avg_pool2d avg_pool3d max_pool2d_with_indices max_pool3d_with_indices")
+REDUCTIONS = _names("""
+    mean sum amax amin max min var std var_mean std_mean prod norm linalg_vector_norm logsumexp cumsum argmax
+    argmin _adaptive_avg_pool2d _adaptive_avg_pool3d adaptive_max_pool2d adaptive_max_pool3d
+""")
+SUMS = _names("add sub rsub")
+FREE = _names("clone copy _to_copy fill zero detach alias lift_fresh")
 KINDS: Mapping[str, Kind] = MappingProxyType(
     {
         **dict.fromkeys(ATTENTION, "product"),

@@ -58,7 +58,6 @@ class MLP(nn.Module):
         self.layers = nn.Sequential(layers)
 
     def forward(self, images: Tensor) -> Tensor:
-        """(N, C, H, W) in [0, 1] to logits (N, classes)."""
         return self.layers(torch.flatten(self.normalize(images), 1))  # type: ignore[no-any-return]
 
 
@@ -124,7 +123,6 @@ class AllCNN(nn.Module):
         self.avgpool = nn.AdaptiveAvgPool2d(1)
 
     def forward(self, images: Tensor) -> Tensor:
-        """(N, C, H, W) in [0, 1] to logits (N, classes)."""
         x = self.features(self.dropout0(self.normalize(images)))
         return torch.flatten(self.avgpool(x), 1)
 

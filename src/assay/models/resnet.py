@@ -62,7 +62,6 @@ class PadShortcut(nn.Module):
         return F.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, self.before, self.after))
 
     def extra_repr(self) -> str:
-        """Show the numbers when the model is printed."""
         return f"stride={self.stride}, channels=+{self.before}+{self.after}"
 
 
@@ -78,12 +77,7 @@ class ResidualBlock(nn.Module):
     expansion: ClassVar[int]
 
     def __init__(
-        self,
-        in_channels: int,
-        plan: Sequence[tuple[int, int, int]],
-        *,
-        options: ResNetOptions,
-        shared: bool,
+        self, in_channels: int, plan: Sequence[tuple[int, int, int]], *, options: ResNetOptions, shared: bool
     ) -> None:
         super().__init__()
         self.pre = options.activation == "pre"
@@ -139,8 +133,6 @@ class ResidualBlock(nn.Module):
 
 
 class BasicBlock(ResidualBlock):
-    """Two 3×3 convolutions."""
-
     expansion = 1
 
     def __init__(self, in_channels: int, width: int, *, stride: int, options: ResNetOptions, shared: bool) -> None:
@@ -219,7 +211,6 @@ class ResNet(nn.Module):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, images: Tensor) -> Tensor:
-        """(N, C, H, W) in [0, 1] to logits (N, classes)."""
         x = self.conv1(self.normalize(images))
         if not self.pre:
             x = self.bn1(self.relu(x)) if self.relu_first else self.relu(self.bn1(x))
@@ -276,11 +267,5 @@ def build_resnet(
     if chosen.stem == "auto":
         chosen = chosen.model_copy(update={"stem": "cifar" if min(image_shape[1:]) <= SMALL_IMAGE else "imagenet"})
     return ResNet(
-        block,
-        blocks,
-        base_width=64,
-        classes=classes,
-        in_channels=image_shape[0],
-        normalize=normalize,
-        options=chosen,
+        block, blocks, base_width=64, classes=classes, in_channels=image_shape[0], normalize=normalize, options=chosen
     )

@@ -1,4 +1,7 @@
-"""Sequence models: plain recurrences of several initialisations, GRU, LSTM, and a small causal transformer."""
+"""Sequence models: plain recurrences of several initialisations, GRU, LSTM and a small causal transformer.
+
+As image classifiers they read a picture row by row or pixel by pixel.
+"""
 
 from __future__ import annotations
 
@@ -44,12 +47,11 @@ class SequenceModelOptions(Options):
 
 
 def identity(z: Tensor) -> Tensor:
-    """The activation of a linear recurrence."""
     return z
 
 
 class PlainRecurrence(nn.Module):
-    """z_t = φ(W z_{t−1} + U x_t + b): the recurrence theory speaks of, one call of ``cell`` a step; linear by default.
+    """z_t = φ(W z_{t−1} + U x_t + b), the recurrence of the theory, one call of ``cell`` a step; linear by default.
 
     ``activation`` is φ, such as ``torch.sigmoid``, which torch's own recurrences do not have. W starts orthogonal.
     """
@@ -69,8 +71,6 @@ class PlainRecurrence(nn.Module):
 
 
 class PlainCell(nn.RNNCellBase):
-    """One step: φ(W z + U x + b)."""
-
     def __init__(self, features: int, hidden: int, *, activation: Activation = identity) -> None:
         nn.Module.__init__(self)
         self.activation = activation
@@ -79,7 +79,6 @@ class PlainCell(nn.RNNCellBase):
         nn.init.orthogonal_(self.recurrent.weight)
 
     def forward(self, x: Tensor, z: Tensor) -> Tensor:
-        """(N, F), (N, H) -> (N, H)."""
         return self.activation(self.inward(x) + self.recurrent(z))
 
 
@@ -91,7 +90,6 @@ class Recurrent(nn.Module):
         self.body, self.readout, self.reads = body, nn.Linear(hidden, outputs), reads
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, T, F) -> (N, K) or (N, T, K)."""
         states = self.body(x)[0]
         out: Tensor = self.readout(states[:, -1] if self.reads == "last" else states)
         return out
@@ -117,7 +115,6 @@ class CausalTransformer(nn.Module):
         self.norm = nn.LayerNorm(hidden)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, T, F) -> (N, K) or (N, T, K); T at most the length it was made for."""
         steps = x.shape[1]
         mask = torch.ones(steps, steps, dtype=torch.bool, device=x.device).triu(1)
         z = self.embed(x) + self.positions[:steps]
@@ -146,13 +143,8 @@ def build_sequence_model(
     """
     if name not in CELLS:
         raise OptionError("cell", expected=f"one of {', '.join(CELLS)}", got=name)
-    for field, value in {
-        "features": features,
-        "outputs": outputs,
-        "length": length,
-        "hidden": hidden,
-        "layers": layers,
-    }.items():
+    sizes = {"features": features, "outputs": outputs, "length": length, "hidden": hidden, "layers": layers}
+    for field, value in sizes.items():
         if value < 1:
             raise OptionError(field, expected="at least 1", got=value)
     with torch.random.fork_rng(devices=[]):
@@ -246,9 +238,9 @@ def make_recurrent_matrix(size: int, *, radius: float, norm: float, seed: int = 
     """W (H, H), float64, with spectral radius ρ = ``radius`` and ‖W‖₂ = ``norm``: W = Q·diag(J, J, …)·Qᵀ.
 
     J = [[ρ, c], [0, ρ]] with c = ‖W‖ − ρ²/‖W‖, whose singular values are ‖W‖ and ρ²/‖W‖; an odd size ends with a
-    single ρ. Q is orthogonal and follows from ``seed``, so that W looks like any other matrix. c = 0 is a normal one;
-    the larger c, the further ‖W^k‖ climbs before it goes where ρ^k goes. (Longer Jordan blocks would climb further,
-    but rounding moves their eigenvalues so far that ρ could not be measured.)
+    single ρ. Q is orthogonal and follows from ``seed``, so that W has no visible structure. c = 0 is a normal matrix;
+    the larger c, the further ‖W^k‖ rises before it follows ρ^k. (Longer Jordan blocks would rise further, but rounding
+    moves their eigenvalues so far that ρ could not be measured.)
 
     Raises :class:`OptionError` for a size below 1, a negative radius, a norm below the radius (no matrix has one), or
     one above it for a single unit.
@@ -285,7 +277,6 @@ class ImageReader(nn.Module):
         self.normalize, self.sequence, self.by, self.side = normalize, sequence, options.by, options.side
 
     def forward(self, images: Tensor) -> Tensor:
-        """(N, C, H, W) in [0, 1] to logits (N, K)."""
         x = self.normalize(images)
         if self.side is not None:
             x = nn.functional.interpolate(x, size=(self.side, self.side), mode="area")
@@ -295,12 +286,7 @@ class ImageReader(nn.Module):
 
 
 def build_image_reader(
-    *,
-    classes: int,
-    image_shape: tuple[int, int, int],
-    normalize: Normalize,
-    options: Mapping[str, object],
-    name: str,
+    *, classes: int, image_shape: tuple[int, int, int], normalize: Normalize, options: Mapping[str, object], name: str
 ) -> nn.Module:
     """A classifier of images over the sequence model ``name``; see :class:`ReaderOptions`."""
     chosen = ReaderOptions.parse(dict(options), where="model_options")

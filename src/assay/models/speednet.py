@@ -91,7 +91,6 @@ class SpeedBlock(nn.Module):
             norm.weight.requires_grad_(False)  # the next convolution scales anyway
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) to (N, C', H // 2, W // 2)."""
         x = F.gelu(self.norm1(self.pool(self.conv1(x), 2)))
         deeper = F.gelu(self.norm2(self.conv2(x)))
         return F.gelu(self.norm3(self.conv3(deeper)) + x) if self.bridged else deeper
@@ -117,7 +116,6 @@ class SpeedNet(nn.Module):
         self.mirrored = options.mirrored
 
     def forward(self, images: Tensor) -> Tensor:
-        """(N, C, H, W) in [0, 1] to logits (N, classes)."""
         if self.mirrored and not self.training:
             return (self._see(images) + self._see(images.flip(3))) / 2
         return self._see(images)
@@ -134,7 +132,6 @@ class SpeedNet(nn.Module):
 def build_speednet(
     *, classes: int, image_shape: tuple[int, int, int], normalize: Normalize, options: Mapping[str, object]
 ) -> SpeedNet:
-    """Raises :class:`ModelError` for images that are too small, :class:`OptionError` for a wrong option."""
     if min(image_shape[1:]) < SMALLEST:
         expected = f"at least {SMALLEST}×{SMALLEST} pixels"
         raise ModelError("speednet: image size", expected=expected, got="×".join(map(str, image_shape[1:])))

@@ -15,30 +15,19 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from assay.errors import ModelError
+from assay.errors import ModelError, one_line
 from assay.models.architectures import near
 
 StateDict = dict[str, Tensor]
 
-# Where the field's training scripts keep the weights inside a checkpoint; the first that is there wins.
+# Under which keys checkpoints hold the weights; the first that is there is taken.
 WRAPPERS = (
-    "state_dict",
-    "model_state_dict",
-    "model_state",
-    "model",
-    "net",
-    "network",
-    "module",
-    "weights",
-    "params",
-    "state_dict_ema",
-    "model_ema",
-    "ema_state_dict",
-    "ema",
+    *("state_dict", "model_state_dict", "model_state", "model", "net", "network", "module", "weights", "params"),
+    *("state_dict_ema", "model_ema", "ema_state_dict", "ema"),
 )
 PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "network.")
 NOT_WEIGHTS = ("n_averaged",)  # the counter beside an averaged model's weights
-# Values that checkpoints carry beside their weights and that only hold data: building one calls no code of the file's.
+# Types of data that checkpoints contain beside weights: building one calls no code of the file's.
 INERT: list[Any] = [
     argparse.Namespace,
     np.dtype,
@@ -55,7 +44,7 @@ INERT: list[Any] = [
 def read_weights(path: Path) -> StateDict:
     """The tensors of a ``.safetensors`` file, of a PyTorch checkpoint, or of a run folder, by name, on the CPU.
 
-    A checkpoint's wrapper (``state_dict``, ``model``, ``ema``, …) is taken off. Raises :class:`ModelError` for a file
+    A checkpoint's wrapper (``state_dict``, ``model``, ``ema``, …) is removed. Raises :class:`ModelError` for a file
     that is missing, damaged, holds no tensors, or could only be loaded by running code from it.
     """
     if path.is_dir() and (path / "model.safetensors").is_file():
@@ -87,7 +76,7 @@ def _read_safetensors(path: Path) -> StateDict:
     try:
         state: StateDict = load_file(path)
     except SafetensorError as error:
-        raise ModelError(str(path), expected="a safetensors file", got=_one_line(error)) from None
+        raise ModelError(str(path), expected="a safetensors file", got=one_line(error)) from None
     if not state:
         raise ModelError(str(path), expected="a safetensors file with tensors in it", got="none")
     return state
@@ -119,7 +108,7 @@ def _explain(error: Exception, head: bytes) -> tuple[str, str]:
     if not head:
         return expected, "an empty file"
     if head[:2] == b"PK":
-        return expected, f"a damaged or foreign archive ({_one_line(message.partition('. ')[0])})"
+        return expected, f"a damaged or foreign archive ({one_line(message.partition('. ')[0])})"
     return expected, "a file of another kind"
 
 
@@ -145,7 +134,7 @@ def _unwrap(content: object, path: Path) -> StateDict:
 def load_weights(model: nn.Module, state: StateDict, *, where: str) -> None:
     """Copy ``state`` into ``model``, whose every tensor must be there in its shape and with finite values.
 
-    Prefixes that wrappers leave in names (``module.``, ``_orig_mod.``, ``model.``) are taken off where the model does
+    Prefixes that wrappers leave in names (``module.``, ``_orig_mod.``, ``model.``) are removed where the model does
     not have them, and torchvision's names of the last layer and of projections are understood by our ResNets.
     ``num_batches_tracked`` and the normalisation layer's own numbers may be missing; they stay as built. Raises
     :class:`ModelError`; the model is then as it was.
@@ -258,7 +247,3 @@ def _may_be_missing(name: str) -> bool:
 
 def _few(names: list[str], *, shown: int = 3) -> str:
     return ", ".join(names[:shown]) + (", …" if len(names) > shown else "")
-
-
-def _one_line(error: object) -> str:
-    return " ".join(str(error).split())[:160]

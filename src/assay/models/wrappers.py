@@ -47,11 +47,9 @@ class Normalize(nn.Module):
         self.register_buffer("std", torch.tensor(normalization.std))
 
     def forward(self, images: Tensor) -> Tensor:
-        """(N, C, H, W) or (N, 1, H, W) to (N, C, H, W)."""
         return (images - self.mean[:, None, None]) / self.std[:, None, None]
 
     def extra_repr(self) -> str:
-        """Show the numbers when the model is printed."""
         mean, std = (", ".join(f"{value:.4g}" for value in each.tolist()) for each in (self.mean, self.std))
         return f"mean=({mean}), std=({std})"
 
@@ -65,7 +63,6 @@ class Normalized(nn.Module):
         self.model = model
 
     def forward(self, images: Tensor) -> Tensor:
-        """(N, C, H, W) in [0, 1] to whatever the inner model returns."""
         return self.model(self.normalize(images))  # type: ignore[no-any-return]  # nn.Module.__call__ is untyped
 
 
@@ -124,7 +121,6 @@ class AveragedViews(nn.Module):
         self.views = views
 
     def forward(self, images: Tensor) -> Tensor:
-        """(N, C, H, W) to logits (N, K)."""
         logits = self._mirrored(images)
         if self.views == 2:
             return logits

@@ -19,7 +19,6 @@ SHEAR_X, SHEAR_Y = CODES["ShearX"], CODES["ShearY"]
 
 @kernel
 def fixed(value: float) -> int:
-    """In units of 2⁻¹⁶, rounded."""
     return int(np.floor(value * 65536.0 + 0.5))
 
 
@@ -123,13 +122,11 @@ U1, U2, U3, U4, U5, U6, U7 = (UNSIGNED(number) for number in range(1, 8))
 
 @kernel
 def copy(source: Array, target: Array) -> None:
-    """Every pixel as it is."""
     _copy(source.reshape(source.size), 0, target.reshape(target.size), 0, source.size)
 
 
 @kernel
 def flip(source: Array, target: Array) -> None:
-    """Mirror left and right."""
     channels, height, width = source.shape
     old, new = source.reshape(source.size), target.reshape(target.size)
     for row in range(channels * height):

@@ -65,7 +65,6 @@ def _run_one(
     places: Array,
     target: Array,
 ) -> None:
-    """Any operation but Equalize and AutoContrast."""
     if FIRST_POINT <= code <= LAST_POINT:
         mean = mean_luma(source) if code == CONTRAST else 0.0
         change(code, magnitude, mean, source.reshape(source.size), target.reshape(target.size))

@@ -162,7 +162,6 @@ def load_dataset(
 
 
 def import_function(path: str) -> Callable[..., Any]:
-    """``module:function`` of the tables above."""
     module, _, function = path.partition(":")
     return getattr(importlib.import_module(f"{__name__}.{module}"), function)  # type: ignore[no-any-return]
 

@@ -63,7 +63,6 @@ def load_cifar(path: Path, *, name: str, reading: Reading) -> ImageDataset:
 
 
 def _read_batches(path: Path, *, wanted: tuple[str, ...]) -> dict[str, bytes]:
-    """The bytes of every wanted batch; raises when one is not there."""
     with readable(path, "readable CIFAR-10 batches"):
         batches = _unpacked(path, wanted) if path.is_dir() else _archived(path, wanted)
     missing = [batch for batch in wanted if batch not in batches]
@@ -137,8 +136,6 @@ class _Array:
 
 
 class _Type:
-    """Stands in for a NumPy type while unpickling."""
-
     def __init__(self, code: object = None, *_: object) -> None:
         self.code = code.decode("ascii", "replace") if isinstance(code, bytes) else code
 

@@ -85,7 +85,6 @@ def _split_of_file(path: Path) -> str:
 
 
 def _partner(path: Path, *, old: str, new: str, digits: str) -> Path:
-    """The other file of the pair: ``t10k-images-idx3-ubyte.gz`` and ``t10k-labels-idx1-ubyte.gz``."""
     stem = path.name.removesuffix(".gz").replace(old, new)
     for digit in digits:
         for ending in ("", ".gz"):

@@ -26,8 +26,6 @@ AnyArray = NDArray[Any]
 
 @dataclass
 class Part:
-    """The names of one split's arrays inside the archive."""
-
     images: str | None = None
     labels: str | None = None
 
@@ -110,7 +108,6 @@ def _read(archive: Any, key: str | None, *, path: Path) -> AnyArray:
 
 
 def _one_column(labels: AnyArray, names: AnyArray | None, *, where: str) -> tuple[AnyArray, AnyArray | None]:
-    """Labels (N, 1) or one-hot (N, K) to (N,)."""
     if labels.shape[1] == 1:
         return labels[:, 0], names
     if labels.dtype.kind in "biuf" and bool(((labels == 0) | (labels == 1)).all() and (labels.sum(axis=1) == 1).all()):

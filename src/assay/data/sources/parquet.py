@@ -153,14 +153,12 @@ def load_parquet(
 
 
 def class_names(file: Path) -> tuple[str, ...] | None:
-    """The class names in a file's metadata; None where there are none."""
     with opened(file) as parquet:
         return find_columns(parquet.schema_arrow, where=str(file)).classes
 
 
 @contextmanager
 def opened(file: Path) -> Iterator[pq.ParquetFile]:
-    """A Parquet file, closed at the end."""
     with _readable(file), pq.ParquetFile(file) as parquet:
         yield parquet
 
@@ -258,7 +256,6 @@ def _encoded(pieces: Iterator[tuple[Path, Places, pa.Array]], filenames: list[st
 
 
 def _read_pixels(pieces: Iterator[tuple[Path, Places, pa.Array]], *, reading: Reading, where: str) -> Decoded:
-    """Cells with lists of pixels in them, all of one shape."""
     parts = []
     for file, places, cells in pieces:
         with _readable(file):

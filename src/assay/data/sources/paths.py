@@ -10,15 +10,7 @@ from pathlib import Path
 
 from assay.data.dataset import ImageDataset
 from assay.data.reading import Reading, choose_split, group_by_split
-from assay.data.sources import (
-    CLASS_FOLDERS,
-    FILE_FORMATS,
-    NAMES,
-    SOURCES,
-    FileFormat,
-    format_of,
-    import_function,
-)
+from assay.data.sources import CLASS_FOLDERS, FILE_FORMATS, NAMES, SOURCES, FileFormat, format_of, import_function
 from assay.errors import DataError
 
 DEPTH = 3  # folders below the one given in which data files are looked for

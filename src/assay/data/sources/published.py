@@ -36,7 +36,6 @@ class Published:
 
 
 def _files(lines: str) -> dict[str, tuple[tuple[str, int, str], ...]]:
-    """A line a file: split, name, bytes, SHA-256."""
     rows = [line.split() for line in lines.strip().splitlines()]
     return {
         split: tuple((name, int(size), sha256) for part, name, size, sha256 in rows if part == split)
@@ -85,7 +84,6 @@ PUBLISHED = {published.name: published for published in (CIFAR10, MNIST, FASHION
 
 
 def load_named(spec: str, *, reading: Reading) -> ImageDataset:
-    """The set called ``spec``, in any spelling of its name."""
     return load_published(PUBLISHED[canonical_name(spec) or ""], reading=reading)
 
 

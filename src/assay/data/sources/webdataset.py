@@ -30,8 +30,6 @@ LONGEST_LABEL = 1 << 20  # bytes
 
 @dataclass
 class _ShardSample:
-    """One sample of a shard: its key, its picture's place in the archive, and its label as text."""
-
     key: str
     picture: tarfile.TarInfo | None = None
     label: str | None = None
@@ -146,7 +144,6 @@ def _class_names(shard: Path) -> tuple[str, ...] | None:
 
 
 def _read(rows: NDArray[np.int64], samples: list[_ShardSample], shards_of: list[Path]) -> Iterator[Encoded]:
-    """The pictures at ``rows`` (sorted), each shard opened once."""
     for shard, places in groupby(rows.tolist(), key=shards_of.__getitem__):
         with _opened(shard) as archive:
             for place in places:

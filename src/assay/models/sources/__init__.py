@@ -40,10 +40,6 @@ class Spelling:
     function: str
 
 
-def _begins_with(library: str) -> Callable[[str], bool]:
-    return lambda spec: spec.startswith(f"{library}:")
-
-
 # In the order in which they are tried.
 SPELLINGS = (
     Spelling("a run folder", lambda spec: bool(spec) and is_run_folder(Path(spec)), "run_folder:plan_run"),
@@ -52,8 +48,8 @@ SPELLINGS = (
         lambda spec: spec.partition(",")[0] in ARCHITECTURES,
         "named:plan_architecture",
     ),
-    Spelling("torchvision:NAME", _begins_with("torchvision"), "named:plan_torchvision"),
-    Spelling("timm:NAME", _begins_with("timm"), "named:plan_timm"),
+    Spelling("torchvision:NAME", lambda spec: spec.startswith("torchvision:"), "named:plan_torchvision"),
+    Spelling("timm:NAME", lambda spec: spec.startswith("timm:"), "named:plan_timm"),
     Spelling(
         "FILE.py:FACTORY or PACKAGE.MODULE:FACTORY",
         lambda spec: ":" in spec and not Path(spec).exists(),
@@ -148,7 +144,12 @@ def open_model(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         blueprint = find_blueprint(spec, ModelRequest(image_shape, normalization, seed))
-        _check_fits(spec, blueprint, classes, image_shape)
+        if classes is not None and blueprint.classes not in {None, classes}:
+            got = f"a model of {blueprint.classes}"
+            raise ModelError(spec, expected=f"{classes} classes, as the data has", got=got)
+        if image_shape is not None and blueprint.image_shape[0] != image_shape[0]:
+            got = f"a model for {blueprint.image_shape[0]}"
+            raise ModelError(spec, expected=f"{image_shape[0]} channels, as the data has", got=got)
         count = classes or blueprint.classes or blueprint.default_classes
         file = blueprint.weights if weights is None else Path(weights)
         notes = blueprint.notes
@@ -171,14 +172,6 @@ def find_blueprint(spec: str, request: ModelRequest) -> Blueprint:
     module, _, function = spelling.function.partition(":")
     blueprint: Blueprint = getattr(importlib.import_module(f"{__name__}.{module}"), function)(spec, request)
     return blueprint
-
-
-def _check_fits(spec: str, blueprint: Blueprint, classes: int | None, image_shape: tuple[int, int, int] | None) -> None:
-    if classes is not None and blueprint.classes not in {None, classes}:
-        raise ModelError(spec, expected=f"{classes} classes, as the data has", got=f"a model of {blueprint.classes}")
-    if image_shape is not None and blueprint.image_shape[0] != image_shape[0]:
-        got = f"a model for {blueprint.image_shape[0]}"
-        raise ModelError(spec, expected=f"{image_shape[0]} channels, as the data has", got=got)
 
 
 def _build_with_weights(blueprint: Blueprint, file: Path, *, classes: int, fixed: bool) -> tuple[nn.Module, int]:

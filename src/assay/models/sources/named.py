@@ -85,11 +85,7 @@ def plan_torchvision(spec: str, request: ModelRequest, options: Mapping[str, obj
             return Normalized(Normalize(normalize), models.get_model(name, **arguments)).eval()
 
     return Blueprint(
-        make,
-        image_shape,
-        classes=classes_of_weights,
-        default_classes=LIBRARY_CLASSES,
-        has_weights=weights is not None,
+        make, image_shape, classes=classes_of_weights, default_classes=LIBRARY_CLASSES, has_weights=weights is not None
     )
 
 

@@ -39,7 +39,6 @@ class ModelConfig(Options):
 
     @property
     def normalization(self) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
-        """Mean and standard deviation as the builders take them."""
         return None if self.mean is None or self.std is None else (self.mean, self.std)
 
 
@@ -53,7 +52,6 @@ class RunConfig(Options):
 
 
 def is_run_folder(folder: Path) -> bool:
-    """Whether ``folder`` holds a ``config.json``."""
     return (folder / CONFIG).is_file()
 
 
@@ -66,7 +64,6 @@ def is_sequence_run(folder: Path) -> bool:
 
 
 def is_sequence_config(content: Any) -> bool:
-    """Whether a ``config.json`` is of a run on a sequence task."""
     match content:
         case {"model": {"reads": str()}, "data": {"name": str()}}:
             return True
