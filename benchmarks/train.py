@@ -29,11 +29,10 @@ from assay.data.dataset import ImageDataset
 from assay.runtime import describe_environment, has_fast_bfloat16, keep_freed_memory
 from assay.training.augmentation import View, build_augmentation
 from assay.training.classifier import build_for, train_classifier
-from assay.training.objective import Objective, image_losses
 from assay.training.optimizers import build_optimizers, update
 from assay.training.recipes import Recipe, load_recipe
 from assay.training.sampling import split_batch
-from assay.training.step import accumulate_gradient
+from assay.training.step import Objective, accumulate_gradient, image_losses
 
 CONVOLUTIONS = ("aten::convolution_backward", "aten::mkldnn_convolution", "aten::addmm", "aten::mm")
 

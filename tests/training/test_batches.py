@@ -21,7 +21,7 @@ from assay.training.averaging import refresh_batchnorm
 from assay.training.loop import fit
 from assay.training.recipes import Recipe
 from assay.training.sampling import Sampler, split_batch
-from assay.training.sections import NFGSMAdversary, NoAdversary, NoAugment, PGDAdversary, PolicyAugment
+from assay.training.sections import NFGSMAdversary, Nothing, PGDAdversary, PolicyAugment
 
 
 @settings(max_examples=50, deadline=None)
@@ -93,7 +93,7 @@ def test_a_recipe_can_name_any_policy() -> None:
     )
     with pytest.raises(OptionError, match=r"augment\.policy"):
         build_augmentation(PolicyAugment(policy="flop()"))
-    assert build_augmentation(NoAugment()) is None
+    assert build_augmentation(Nothing()) is None
 
 
 def test_windows_are_cut_out_of_the_image() -> None:
@@ -227,7 +227,7 @@ def test_the_watch_tells_masked_gradients_from_honest_ones() -> None:
     torch.manual_seed(0)
     honest = nn.Sequential(nn.Flatten(), nn.Linear(16, 2))
     assert not guard.watch(honest, epoch=0)[1]
-    assert GuardedAdversary(NoAdversary(), dataset, seed=0).watch(honest, epoch=0) == (None, False)
+    assert GuardedAdversary(Nothing(), dataset, seed=0).watch(honest, epoch=0) == (None, False)
 
 
 def test_the_watch_looks_in_the_precision_that_is_trained_in() -> None:

@@ -6,8 +6,8 @@ from torch.nn import functional as F
 
 from assay.data.dataset import ImageDataset
 from assay.training.loop import fit
-from assay.training.objective import Distillation
 from assay.training.recipes import Recipe
+from assay.training.step import Distillation
 
 
 def network(seed: int) -> nn.Module:

@@ -14,13 +14,11 @@ from assay.training.optimizers import Muon, build_optimizers, hidden_matrices, o
 from assay.training.param_groups import audit_optimizer
 from assay.training.sections import (
     CHOICES,
-    AdaptiveClip,
     AverageOptions,
+    GradientClip,
     MuonOptions,
-    NoClip,
-    NormClip,
+    Nothing,
     SGDOptions,
-    ValueClip,
 )
 from assay.training.step import build_clip, clip_adaptively
 
@@ -144,13 +142,13 @@ def with_gradients() -> nn.Sequential:
 def test_clipping_by_norm_and_value_reports_the_norm_before() -> None:
     expected = torch.cat([p.grad.flatten() for p in with_gradients().parameters()]).norm()
     model = with_gradients()
-    assert build_clip(model, NormClip(limit=0.5))() == pytest.approx(float(expected))
+    assert build_clip(model, GradientClip(name="norm", limit=0.5))() == pytest.approx(float(expected))
     assert torch.cat([p.grad.flatten() for p in model.parameters()]).norm() == pytest.approx(0.5, rel=1e-4)
     model = with_gradients()
-    assert build_clip(model, ValueClip(limit=0.25))() == pytest.approx(float(expected))
+    assert build_clip(model, GradientClip(name="value", limit=0.25))() == pytest.approx(float(expected))
     assert max(float(p.grad.max()) for p in model.parameters()) == 0.25
     model = with_gradients()
-    assert build_clip(model, NoClip())() == pytest.approx(float(expected))
+    assert build_clip(model, Nothing())() == pytest.approx(float(expected))
     assert float(model[5].bias.grad[0]) == pytest.approx(0.9)
 
 
@@ -164,7 +162,7 @@ def test_adaptive_clipping_by_hand() -> None:
 
 def test_adaptive_clipping_leaves_vectors_and_the_last_layer_alone() -> None:
     model = with_gradients()
-    build_clip(model, AdaptiveClip(limit=1e-6))()
+    build_clip(model, GradientClip(name="adaptive", limit=1e-6))()
     assert float(model[5].weight.grad.min()) == pytest.approx(0.8)
     assert float(model[0].bias.grad.min()) == pytest.approx(0.2)
     assert float(model[2].weight.grad.abs().max()) < 1e-4

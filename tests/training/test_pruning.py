@@ -26,7 +26,7 @@ from assay.training.loop import fit
 from assay.training.metrics import StepMetrics
 from assay.training.recipes import Recipe, load_recipe
 from assay.training.sampling import PrunedSampler
-from assay.training.sections import NoAugment, PruneOptions
+from assay.training.sections import Nothing, PruneOptions
 from assay.training.tasks import ImageTask
 
 Make = Callable[[], nn.Module]
@@ -35,7 +35,7 @@ Make = Callable[[], nn.Module]
 def with_prune(recipe: Recipe, **changes: object) -> Recipe:
     """Six steps, four, six."""
     pruned = PruneOptions(share=0.4, start=0.3, end=0.6)
-    return recipe.model_copy(update={"prune": pruned, "augment": NoAugment(), **changes})
+    return recipe.model_copy(update={"prune": pruned, "augment": Nothing(), **changes})
 
 
 @settings(max_examples=60, deadline=None)

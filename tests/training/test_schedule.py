@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 from assay.training import schedule
 from assay.training.sections import (
     ConstantSchedule,
-    CosineSchedule,
-    LinearSchedule,
+    DecaySchedule,
     MultistepSchedule,
     ScheduleOptions,
     TriangularSchedule,
@@ -92,11 +91,11 @@ def test_a_triangle_beyond_its_end_stays_there() -> None:
 NAMED: dict[str, tuple[ScheduleOptions, schedule.Schedule]] = {
     "constant": (ConstantSchedule(warmup=0.2), lambda step: schedule.constant(step, warmup=2)),
     "cosine": (
-        CosineSchedule(warmup=0.2, final=0.3),
+        DecaySchedule(name="cosine", warmup=0.2, final=0.3),
         lambda step: schedule.cosine(step, total=10, warmup=2, final=0.3),
     ),
     "linear": (
-        LinearSchedule(warmup=0.2, final=0.3),
+        DecaySchedule(name="linear", warmup=0.2, final=0.3),
         lambda step: schedule.linear(step, total=10, warmup=2, final=0.3),
     ),
     "triangular": (

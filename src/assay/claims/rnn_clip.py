@@ -15,7 +15,7 @@ from assay.data.dataset import ImageDataset
 from assay.models.sequence import set_recurrent
 from assay.records.claims import Axis, Chart, Evidence, Fact, Grid, Point, Reference, Sample
 from assay.training.recipes import Recipe
-from assay.training.sections import ConstantSchedule, NormClip
+from assay.training.sections import ConstantSchedule, GradientClip
 
 GAIN, LIMIT = 2.0, 1.0
 PLAIN, CLIPPED = "without clipping", "clipped at 1"
@@ -114,7 +114,7 @@ def _recipes(settings: Settings, data: ImageDataset) -> Mapping[str, Recipe]:
         steps=settings.pick(tiny=11, quick=132, full=800),
         learning_rate=0.1,
     )
-    clip = NormClip(limit=LIMIT)
+    clip = GradientClip(name="norm", limit=LIMIT)
     recipe = recipe.model_copy(update={"schedule": ConstantSchedule()})
     return {PLAIN: recipe, CLIPPED: recipe.model_copy(update={"clip": clip})}
 

@@ -20,7 +20,7 @@ from assay.training.classifier import build_for
 from assay.training.loop import fit
 from assay.training.metrics import StepMetrics
 from assay.training.recipes import Recipe
-from assay.training.sections import CosineSchedule, NoAugment, SGDOptions
+from assay.training.sections import DecaySchedule, Nothing, SGDOptions
 
 BATCH = 64
 LAST = 10  # steps that the final training loss is the mean of
@@ -69,8 +69,8 @@ def short_recipe(
         batch_size=BATCH,
         refresh_batchnorm=1000,
         optimizer=SGDOptions(lr=learning_rate),
-        schedule=CosineSchedule(warmup=0.2),
-        augment=NoAugment(),
+        schedule=DecaySchedule(warmup=0.2),
+        augment=Nothing(),
     )
 
 

@@ -211,7 +211,7 @@ def _train_a_copy(
     from assay.diagnostics.recorder import record_gradients
     from assay.training.loop import fit
     from assay.training.recipes import Recipe
-    from assay.training.sections import ConstantSchedule, NoAugment, SGDOptions
+    from assay.training.sections import ConstantSchedule, Nothing, SGDOptions
 
     batch_size = min(64, len(dataset))
     recipe = Recipe(
@@ -220,7 +220,7 @@ def _train_a_copy(
         batch_size=batch_size,
         optimizer=SGDOptions(lr=learning_rate),
         schedule=ConstantSchedule(),
-        augment=NoAugment(),
+        augment=Nothing(),
     )
     twin = copy.deepcopy(network)
     with record_gradients(twin, every=every, label=name) as recorder:

@@ -45,8 +45,8 @@ from assay.models.sources.run_folder import CONFIG, WEIGHTS, is_run_folder
 from assay.records.compression import CompressionPoint, CompressionReport, Standing
 from assay.runtime import device_of, dtype_of, generator
 from assay.training.loop import fit
-from assay.training.objective import Distillation
 from assay.training.recipes import Recipe
+from assay.training.step import Distillation
 
 TEMPERATURE = 4.0
 

@@ -19,7 +19,7 @@ from assay.records.recurrence import TimeTrace
 from assay.training.loop import fit
 from assay.training.metrics import StepMetrics
 from assay.training.recipes import Recipe
-from assay.training.sections import ClipOptions, NoClip, NormClip
+from assay.training.sections import ClipOptions, GradientClip, Nothing
 from assay.verdict import judge
 
 IMAGES, STEPS, BATCH = 2_000, 60, 64
@@ -53,7 +53,7 @@ def _raise_forget_bias(context: FixContext) -> Change:
             if isinstance(module, nn.LSTM):
                 set_forget_bias(module, bias)
 
-    before, after = _train(context, lambda model: None, NoClip()), _train(context, prepare, NoClip())
+    before, after = _train(context, lambda model: None, Nothing()), _train(context, prepare, Nothing())
     verdict = next(each for each in judge([after.trace]) if each.rule == "A411")
     return Change(
         f"{_story(context)} with a forget bias of {bias:.2f} = ln(T − 1) at T = {length} steps, and without it",
@@ -69,8 +69,8 @@ def _raise_forget_bias(context: FixContext) -> Change:
 
 
 def _clip(context: FixContext) -> Change:
-    clip = NormClip(limit=LIMIT)
-    before, after = _train(context, lambda model: None, NoClip()), _train(context, lambda model: None, clip)
+    clip = GradientClip(name="norm", limit=LIMIT)
+    before, after = _train(context, lambda model: None, Nothing()), _train(context, lambda model: None, clip)
     reaches = min(after.largest, LIMIT)
     return Change(
         f"{_story(context)} with gradients clipped to norm {LIMIT:g}, and without",

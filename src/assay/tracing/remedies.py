@@ -21,7 +21,7 @@ from assay.records.recurrence import Problem, RemedyComparison, RemedyEffect, Re
 from assay.training.loop import fit
 from assay.training.metrics import StepMetrics
 from assay.training.recipes import Recipe
-from assay.training.sections import AdaptiveClip, ClipOptions, NoClip, NormClip, ValueClip
+from assay.training.sections import ClipOptions, GradientClip, Nothing
 from assay.training.sequence_model import constant_recipe
 from assay.training.step import StepContext
 
@@ -77,7 +77,7 @@ class Remedy:
     against: tuple[Problem, ...]
     cell: str = "rnn"
     prepare: Callable[[nn.Module], None] = field(default=lambda model: None)
-    clip: ClipOptions = field(default_factory=NoClip)
+    clip: ClipOptions = field(default_factory=Nothing)
     weight_decay: float = 0.0
     step_context: StepContext = nullcontext
 
@@ -100,9 +100,9 @@ def _forget(bias: float) -> Callable[[nn.Module], None]:
 BOTH: tuple[Problem, ...] = ("vanishing", "exploding")
 REMEDIES: tuple[Remedy, ...] = (
     Remedy("nothing", BOTH),
-    Remedy("clipping by norm, 1", BOTH, clip=NormClip(limit=1.0)),
-    Remedy("clipping by value, 0.1", BOTH, clip=ValueClip(limit=0.1)),
-    Remedy("adaptive clipping, 0.02", BOTH, clip=AdaptiveClip(limit=0.02)),
+    Remedy("clipping by norm, 1", BOTH, clip=GradientClip(name="norm", limit=1.0)),
+    Remedy("clipping by value, 0.1", BOTH, clip=GradientClip(name="value", limit=0.1)),
+    Remedy("adaptive clipping, 0.02", BOTH, clip=GradientClip(name="adaptive", limit=0.02)),
     Remedy("weight decay, 0.1", BOTH, weight_decay=0.1),
     Remedy("regulariser Ω, 1", BOTH, step_context=regularised(1.0)),
     Remedy("orthogonal start", BOTH, prepare=_orthogonal),

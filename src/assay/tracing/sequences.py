@@ -100,8 +100,8 @@ def _loss(output: Tensor, *, task: SequenceTask, targets: Tensor) -> Tensor:
 
 
 def _recipe(name: str, steps: int, batch: int, learning_rate: float) -> Recipe:
-    from assay.training.sections import NormClip
+    from assay.training.sections import GradientClip
     from assay.training.sequence_model import constant_recipe
 
     plain = constant_recipe("trace", model=name, steps=steps, batch_size=batch, learning_rate=learning_rate)
-    return plain.model_copy(update={"clip": NormClip(limit=1.0)})
+    return plain.model_copy(update={"clip": GradientClip(name="norm", limit=1.0)})

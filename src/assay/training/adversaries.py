@@ -13,13 +13,13 @@ from assay.data.dataset import ImageDataset, to_unit_range
 from assay.errors import DivergedError
 from assay.runtime import device_of, dtype_of, generator, preserved
 from assay.training.metrics import Stopwatch
-from assay.training.objective import Perturb
-from assay.training.sections import AdversaryOptions, NFGSMAdversary, NoAdversary, PGDAdversary
+from assay.training.sections import AdversaryOptions, NFGSMAdversary, Nothing, PGDAdversary
+from assay.training.step import Perturb
 
 
 def build_adversary(options: AdversaryOptions) -> Perturb | None:
     match options:
-        case NoAdversary():
+        case Nothing():
             return None
         case NFGSMAdversary():
             return partial(n_fgsm, epsilon=options.epsilon, step_size=options.step_size, noise=options.noise)
@@ -107,6 +107,7 @@ def watch_overfitting(
     return OverfittingWatch(correct[0] / n, correct[1] / n, n)
 
 
+@dataclass(frozen=True, eq=False)
 class GuardedAdversary:
     """A recipe's perturbation, monitored for catastrophic overfitting after every epoch.
 
@@ -114,16 +115,16 @@ class GuardedAdversary:
     caller's perturbation instead of the recipe's; it is not monitored.
     """
 
-    def __init__(
-        self, options: AdversaryOptions, train: ImageDataset, *, seed: int, own: Perturb | None = None
-    ) -> None:
-        self._options, self._train, self._seed, self._own = options, train, seed, own
+    options: AdversaryOptions
+    train: ImageDataset
+    seed: int
+    own: Perturb | None = None
 
     def perturb(self, *, fallen_back: bool, clock: Stopwatch) -> Perturb | None:
         """The perturbation for the next step: the recipe's, or PGD of a few steps once that has failed."""
-        options = self._options
-        perturb = build_adversary(options) if self._own is None else self._own
-        if fallen_back and self._own is None and not isinstance(options, NoAdversary):
+        options = self.options
+        perturb = build_adversary(options) if self.own is None else self.own
+        if fallen_back and self.own is None and not isinstance(options, Nothing):
             steps = options.fallback_steps
             perturb = partial(pgd, epsilon=options.epsilon, step_size=1.25 * options.epsilon / steps, steps=steps)
         return None if perturb is None else clock.timed("adversary", perturb)
@@ -133,10 +134,10 @@ class GuardedAdversary:
 
         Raises :class:`DivergedError` for catastrophic overfitting where the recipe has no fallback.
         """
-        options = self._options
-        if isinstance(options, NoAdversary) or options.watch == 0 or self._own is not None:
+        options = self.options
+        if isinstance(options, Nothing) or options.watch == 0 or self.own is not None:
             return None, False
-        accuracies = watch_overfitting(model, self._train, options=options, seed=self._seed)
+        accuracies = watch_overfitting(model, self.train, options=options, seed=self.seed)
         failed = accuracies.gap > options.gap
         if failed and options.fallback_steps == 0:
             raise DivergedError(

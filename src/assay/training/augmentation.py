@@ -15,18 +15,8 @@ from assay.augment.policies import Augmentation, flip_crop
 from assay.augment.randomness import draw_integers
 from assay.data.dataset import Batch
 from assay.errors import DataError
-from assay.training.objective import Mix
-from assay.training.sections import (
-    AlternatingAugment,
-    AugmentOptions,
-    FlipCropAugment,
-    MixOptions,
-    Mixup,
-    NoAugment,
-    NoMix,
-    PolicyAugment,
-    Shrink,
-)
+from assay.training.sections import AugmentOptions, FlipCrop, MixOptions, Nothing, PolicyAugment, Shrink
+from assay.training.step import Mix
 
 
 @dataclass(frozen=True)
@@ -98,14 +88,13 @@ def build_augmentation(options: AugmentOptions) -> Augmentation | None:
     Raises :class:`OptionError` for a policy that cannot be read.
     """
     match options:
-        case NoAugment():
+        case Nothing():
             return None
         case PolicyAugment():
             return parse_policy(options.policy, where="augment.policy")
-        case FlipCropAugment():
-            return flip_crop(padding=options.padding, flip=options.flip)
-        case AlternatingAugment():
-            return AlternatingFlipCrop(padding=options.padding, flip=options.flip)
+        case FlipCrop():
+            maker = AlternatingFlipCrop if options.name == "alternating" else flip_crop
+            return maker(padding=options.padding, flip=options.flip)
 
 
 def choose_side(stages: Sequence[tuple[float, int]], *, progress: float) -> int | None:
@@ -115,9 +104,9 @@ def choose_side(stages: Sequence[tuple[float, int]], *, progress: float) -> int 
 
 
 def build_mix(options: MixOptions) -> Mix | None:
-    if isinstance(options, NoMix):
+    if isinstance(options, Nothing):
         return None
-    return partial(mixup if isinstance(options, Mixup) else cutmix, alpha=options.alpha)
+    return partial(mixup if options.name == "mixup" else cutmix, alpha=options.alpha)
 
 
 def mixup(images: Tensor, targets: Tensor, *, alpha: float) -> tuple[Tensor, Tensor]:

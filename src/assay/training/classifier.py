@@ -23,8 +23,8 @@ from assay.runtime import choose_device, generator
 from assay.runtime.processes import ALONE, Processes
 from assay.training.loop import fit
 from assay.training.metrics import OnStep
-from assay.training.objective import Perturb
 from assay.training.recipes import Recipe
+from assay.training.step import Perturb
 
 SAMPLE_STREAM = 0x5A3
 SAMPLE = 500  # images that the first layer is computed from: half a million patches at 32×32

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import time
 from contextlib import nullcontext
 from pathlib import Path
-from typing import TypedDict
 
 import torch
 from torch import nn
@@ -18,35 +18,24 @@ from assay.records.training import TrainingRun
 from assay.runtime import device_of, has_fast_bfloat16
 from assay.runtime.processes import ALONE, Processes, deferred_interrupts
 from assay.training.averaging import WeightAverage
-from assay.training.checkpoint import RunFolder, RunIdentity, name_of
+from assay.training.checkpoint import RunFolder, RunIdentity
 from assay.training.metrics import OnStep, StepMetrics
-from assay.training.objective import Perturb, TrainingLoss
 from assay.training.optimizers import build_optimizers, set_learning_rate, update
 from assay.training.param_groups import measure_decay_groups
 from assay.training.recipes import Recipe
 from assay.training.schedule import build_schedule
 from assay.training.step import (
+    Perturb,
     StepContext,
+    TrainingLoss,
     accumulate_gradient,
     autocast_dtype,
     build_clip,
     explain_divergence,
-    is_sane,
 )
 from assay.training.tasks import TrainingTask, build_task
 
 STEP_STREAM = 0x57E
-
-
-class FitOptions(TypedDict, total=False):
-    """What :func:`fit` takes for images and sequences alike, for those that pass it on."""
-
-    out: Path | None
-    step_context: StepContext
-    on_step: OnStep | None
-    resume: bool
-    checkpoint_seconds: float
-    processes: Processes
 
 
 def fit(
@@ -82,7 +71,7 @@ def fit(
         step_context: (model) -> context manager, entered for the forward and backward pass of every micro-batch; what
             it adds to the gradients, such as those of a regulariser, belongs to the step.
         loss: (images as trained on, logits, labels or shares of classes) -> sum of the losses, such as a
-            :class:`~assay.training.objective.Distillation`. None: cross-entropy, with the recipe's label smoothing.
+            :class:`~assay.training.step.Distillation`. None: cross-entropy, with the recipe's label smoothing.
         on_step: Called with a :class:`~assay.training.metrics.StepMetrics` after every step.
         resume: Go on from the folder's last checkpoint; the weights end as those of an uninterrupted run, to the bit.
         checkpoint_seconds: How old a checkpoint may grow.
@@ -147,7 +136,7 @@ def fit(
             processes.sum_gradients(model)
             loss_sum, correct_sum, stop = processes.sum_numbers(losses, correct, interrupts.pending is not None)
             gradient_norm, mean_loss = float(clip()), loss_sum / task.batch_size
-            if not is_sane(mean_loss, gradient_norm, ceiling=task.ceiling):
+            if not (math.isfinite(mean_loss) and math.isfinite(gradient_norm) and mean_loss <= task.ceiling):
                 raise explain_divergence(
                     model,
                     micro_batches,
@@ -174,14 +163,15 @@ def fit(
                 seconds=state.seconds + time.perf_counter() - started,
             )
             state.count(metrics, images=task.batch_size)
-            folder.log_step(metrics)
+            folder.log.step(metrics)
             if on_step is not None and processes.leads:
                 on_step(metrics)
             if task.closes_epoch(step):
                 with state.clock.part("validation"):
                     accuracy = _measure_validation_accuracy(model, validation, average, processes)
-                    folder.log_epoch(state.close_epoch(epoch, accuracy), step=step + 1)
-                    folder.log_watch(task.after_epoch(model, state, epoch=epoch), epoch=epoch, state=state)
+                    folder.log.epoch(state.close_epoch(epoch, accuracy), step=step + 1)
+                    watched = task.after_epoch(model, state, epoch=epoch)
+                    folder.log.watch(watched, epoch=epoch, step=state.step, fallen_back=state.fallen_back)
             if stop:
                 folder.save(state)
                 raise InterruptedRunError(f"interrupted after step {step + 1} of {task.steps}; go on with --resume")
@@ -189,10 +179,10 @@ def fit(
 
     folder.save(state)
     _finish(model, task, average)
-    folder.save_final(model)
+    folder.save_final()
     return TrainingRun(
         recipe=recipe.name,
-        model=architecture or name_of(model),
+        model=folder.model_name,
         data=task.name,
         seed=seed,
         epochs=tuple(state.epochs),

@@ -68,13 +68,14 @@ class MetricsLog:
     """``metrics.jsonl``: a line for every step, epoch and look at an adversary, appended and flushed as they come.
 
     ``resume_at`` keeps the lines up to that step and drops what a killed run wrote beyond its last checkpoint.
-    Raises :class:`OutputError` when the file cannot be written.
+    Without a ``path`` nothing is written. Raises :class:`OutputError` when the file cannot be.
     """
 
-    def __init__(self, path: Path, *, resume_at: int = 0) -> None:
+    def __init__(self, path: Path | None, *, resume_at: int = 0) -> None:
         self._path = path
-        lines = _lines_up_to(path, resume_at) if resume_at else []
-        write_atomically(path, "".join(line + "\n" for line in lines))
+        if path is not None:
+            lines = _lines_up_to(path, resume_at) if resume_at else []
+            write_atomically(path, "".join(line + "\n" for line in lines))
 
     def step(self, metrics: StepMetrics) -> None:
         self._append({"kind": "step", **asdict(metrics)})
@@ -82,11 +83,14 @@ class MetricsLog:
     def epoch(self, summary: EpochSummary, *, step: int) -> None:
         self._append({"kind": "epoch", "step": step, **summary.model_dump(mode="json")})
 
-    def watch(self, values: dict[str, object], *, epoch: int, step: int, fallen_back: bool) -> None:
-        """Append the accuracies under FGSM and PGD after an epoch."""
-        self._append({"kind": "watch", "step": step, "epoch": epoch, **values, "fallen_back": fallen_back})
+    def watch(self, accuracies: dict[str, object] | None, *, epoch: int, step: int, fallen_back: bool) -> None:
+        """The accuracies under FGSM and PGD after an epoch, where an adversary is monitored."""
+        if accuracies is not None:
+            self._append({"kind": "watch", "step": step, "epoch": epoch, **accuracies, "fallen_back": fallen_back})
 
     def _append(self, values: dict[str, object]) -> None:
+        if self._path is None:
+            return
         try:
             with self._path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(values) + "\n")

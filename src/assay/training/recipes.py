@@ -7,7 +7,7 @@ import tomllib
 from collections.abc import Callable, Collection, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 
@@ -21,13 +21,11 @@ from assay.training.sections import (
     AugmentOptions,
     AverageOptions,
     ClipOptions,
-    CosineSchedule,
-    FlipCropAugment,
+    DecaySchedule,
+    FlipCrop,
     MixOptions,
-    NoAdversary,
-    NoAugment,
-    NoClip,
-    NoMix,
+    Needs,
+    Nothing,
     OptimizerOptions,
     PruneOptions,
     ScheduleOptions,
@@ -46,9 +44,9 @@ IMAGE_OPTIONS: dict[str, object] = {
     "refresh_batchnorm": 0,
     "test_views": 1,
     "resolution": (),
-    "augment": NoAugment(),
-    "mix": NoMix(),
-    "adversary": NoAdversary(),
+    "augment": Nothing(),
+    "mix": Nothing(),
+    "adversary": Nothing(),
     "prune": PruneOptions(),
 }
 """What only images have, and the value that asks for none of it."""
@@ -101,14 +99,15 @@ class Recipe(Section):
     resolution: tuple[tuple[Share, Annotated[int, Field(ge=8)]], ...] = ()
     shrink: Shrink = "window"
     optimizer: OptimizerOptions = SGDOptions()
-    schedule: ScheduleOptions = CosineSchedule()
-    augment: AugmentOptions = FlipCropAugment()
-    clip: ClipOptions = NoClip()
-    mix: MixOptions = NoMix()
+    schedule: ScheduleOptions = DecaySchedule()
+    augment: AugmentOptions = FlipCrop()
+    clip: ClipOptions = Nothing()
+    mix: MixOptions = Nothing()
     average: AverageOptions = AverageOptions()
-    adversary: AdversaryOptions = NoAdversary()
+    adversary: AdversaryOptions = Nothing()
     prune: PruneOptions = PruneOptions()
     sequence: SequenceOptions = SequenceOptions()
+    needs: ClassVar[Needs] = {"shrink": ("resolution",)}
 
     @classmethod
     def parse(cls, values: dict[str, Any], *, where: str = "") -> Self:
@@ -166,10 +165,8 @@ class Recipe(Section):
         return {name: getattr(self, name) for name, none in IMAGE_OPTIONS.items() if getattr(self, name) != none}
 
     def without_effect(self) -> Mapping[str, str]:
-        idle = {} if self.resolution else {"shrink": "resolution is empty"}
-        if self.data in SEQUENCE_TASKS:
-            idle.update(dict.fromkeys(self.image_options(), f"data is {self.data}, a task of sequences"))
-        return idle
+        options = self.image_options() if self.data in SEQUENCE_TASKS else ()
+        return {**super().without_effect(), **dict.fromkeys(options, f"data is {self.data}, a task of sequences")}
 
     def settled(self, *, fast_bfloat16: bool) -> Recipe:
         """The same recipe with ``auto`` replaced by the precision that a machine gets."""
@@ -194,35 +191,20 @@ class Recipe(Section):
 Place = tuple[str, ...]
 """Where an option is: (option,) or (section, option)."""
 
-FORMER_DEFAULTS: dict[str, dict[str, Any]] = {
-    "optimizer": {
-        "momentum": 0.9,
-        "nesterov": True,
-        "betas": [0.9, 0.999],
-        "decay_roles": ["weight"],
-        "unit_norm": False,
-        "newton_schulz_steps": 5,
-        "side_lr": 0.1,
-        "side_momentum": 0.9,
-    },
-    "schedule": {"warmup": 0.0, "peak": 0.2, "start": 0.2, "final": 0.0, "milestones": [], "gamma": 0.1},
-    "augment": {"padding": 4, "flip": True, "policy": ""},
-    "clip": {"limit": 1.0},
-    "mix": {"alpha": 0.2},
-    "adversary": {
-        "epsilon": 8 / 255,
-        "step_size": 8 / 255,
-        "steps": 1,
-        "noise": 2.0,
-        "watch": 256,
-        "gap": 0.25,
-        "fallback_steps": 2,
-    },
-    "average": {"every": 1},
-    "prune": {"start": 0.4, "end": 1.0},
-    "sequence": {"length": 100, "samples": 6400, "test_samples": 2000},
-    "": {"shrink": "window", "resolution": []},
-}
+FORMER_DEFAULTS: dict[str, dict[str, Any]] = tomllib.loads("""
+optimizer = {momentum = 0.9, nesterov = true, betas = [0.9, 0.999], decay_roles = ["weight"], unit_norm = false, \
+newton_schulz_steps = 5, side_lr = 0.1, side_momentum = 0.9}
+schedule = {warmup = 0.0, peak = 0.2, start = 0.2, final = 0.0, milestones = [], gamma = 0.1}
+augment = {padding = 4, flip = true, policy = ""}
+clip = {limit = 1.0}
+mix = {alpha = 0.2}
+adversary = {epsilon = 0.03137254901960784, step_size = 0.03137254901960784, steps = 1, noise = 2.0, watch = 256, \
+gap = 0.25, fallback_steps = 2}
+average = {every = 1}
+prune = {start = 0.4, end = 1.0}
+sequence = {length = 100, samples = 6400, test_samples = 2000}
+"" = {shrink = "window", resolution = []}
+""")
 """Recipes used to be written with all options of all choices, defaults spelled out: this is what stood there.
 
 On reading such a recipe an option without effect is dropped where it holds this default, and refused where it does

@@ -29,12 +29,10 @@ class Sampler:
 
     @property
     def size(self) -> int:
-        """Samples in a batch."""
         return min(self.batch_size, self.n)
 
     @property
     def steps_per_epoch(self) -> int:
-        """Full batches in the set."""
         return self.n // self.size
 
     def steps(self, epochs: float) -> int:
@@ -42,7 +40,7 @@ class Sampler:
         return max(1, round(epochs * self.steps_per_epoch))
 
     def epoch(self, step: int) -> int:
-        """The epoch, from 0, that ``step`` is in."""
+        """Counted from 0."""
         return step // self.steps_per_epoch
 
     def indices(self, step: int, *, left_out: Tensor | None = None) -> Tensor:
@@ -55,7 +53,6 @@ class Sampler:
         return order[position * self.size : (position + 1) * self.size]
 
     def first_step(self, epoch: int) -> int:
-        """The step that ``epoch`` begins with."""
         return epoch * self.steps_per_epoch
 
 
@@ -89,22 +86,19 @@ class PrunedSampler(Sampler):
     options: PruneOptions
 
     def length(self, epoch: int) -> int:
-        """The steps of ``epoch``."""
+        """Steps of ``epoch``."""
         steps = self.steps_per_epoch
         pruned = epoch > 0 and self.options.start <= epoch / self.epochs < self.options.end
         return max(1, round(steps * (1 - self.options.share))) if pruned else steps
 
     def first_step(self, epoch: int) -> int:
-        """The step that ``epoch`` begins with."""
         return sum(self.length(earlier) for earlier in range(epoch))
 
     def steps(self, epochs: float) -> int:
-        """Steps in ``epochs``, a fraction of one allowed; at least one."""
         fraction, complete = math.modf(epochs)
         return max(1, self.first_step(int(complete)) + round(fraction * self.length(int(complete))))
 
     def epoch(self, step: int) -> int:
-        """The epoch, from 0, that ``step`` is in."""
         epoch = 0
         while step >= (length := self.length(epoch)):
             step, epoch = step - length, epoch + 1

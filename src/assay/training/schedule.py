@@ -12,8 +12,7 @@ from functools import partial
 
 from assay.training.sections import (
     ConstantSchedule,
-    CosineSchedule,
-    LinearSchedule,
+    DecaySchedule,
     MultistepSchedule,
     ScheduleOptions,
     TriangularSchedule,
@@ -34,24 +33,18 @@ def progress(step: int, *, total: int, warmup: int = 0) -> float:
 
 def constant(step: int, *, warmup: int = 0) -> float:
     """1 after the warm-up."""
-    rising = warmed(step, warmup=warmup)
-    return 1.0 if rising is None else rising
+    return warmed(step, warmup=warmup) or 1.0
 
 
 def cosine(step: int, *, total: int, warmup: int = 0, final: float = 0.0) -> float:
     """final + (1 − final)·(1 + cos πp)/2 (Loshchilov & Hutter 2017, eq. 5, one cycle)."""
-    rising = warmed(step, warmup=warmup)
-    if rising is not None:
-        return rising
-    return final + (1 - final) * (1 + math.cos(math.pi * progress(step, total=total, warmup=warmup))) / 2
+    p = progress(step, total=total, warmup=warmup)
+    return warmed(step, warmup=warmup) or final + (1 - final) * (1 + math.cos(math.pi * p)) / 2
 
 
 def linear(step: int, *, total: int, warmup: int = 0, final: float = 0.0) -> float:
     """1 − (1 − final)·p: straight down to ``final``. With a warm-up it is the triangle."""
-    rising = warmed(step, warmup=warmup)
-    if rising is not None:
-        return rising
-    return 1 - (1 - final) * progress(step, total=total, warmup=warmup)
+    return warmed(step, warmup=warmup) or 1 - (1 - final) * progress(step, total=total, warmup=warmup)
 
 
 def triangular(step: int, *, total: int, peak: float = 0.2, start: float = 0.2, final: float = 0.0) -> float:
@@ -64,11 +57,8 @@ def triangular(step: int, *, total: int, peak: float = 0.2, start: float = 0.2, 
 
 def multistep(step: int, *, total: int, milestones: Sequence[float], gamma: float = 0.1, warmup: int = 0) -> float:
     """gamma^(number of ``milestones`` passed), each given as a share of all steps."""
-    rising = warmed(step, warmup=warmup)
-    if rising is not None:
-        return rising
-    factor = gamma ** sum(step >= milestone * total for milestone in milestones)
-    return float(factor)
+    passed = sum(step >= milestone * total for milestone in milestones)
+    return warmed(step, warmup=warmup) or float(gamma**passed)
 
 
 def build_schedule(options: ScheduleOptions, *, steps: int) -> Schedule:
@@ -81,6 +71,6 @@ def build_schedule(options: ScheduleOptions, *, steps: int) -> Schedule:
         case MultistepSchedule(milestones=milestones, gamma=gamma):
             warmup = round(options.warmup * steps)
             return partial(multistep, total=steps, milestones=milestones, gamma=gamma, warmup=warmup)
-        case CosineSchedule() | LinearSchedule():
-            follow = cosine if isinstance(options, CosineSchedule) else linear
+        case DecaySchedule():
+            follow = cosine if options.name == "cosine" else linear
             return partial(follow, total=steps, warmup=round(options.warmup * steps), final=options.final)

@@ -6,7 +6,7 @@ A section with a ``name`` is a discriminated union: each name has a class that h
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, Self, get_args
+from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 
 from pydantic import (
     Field,
@@ -23,18 +23,28 @@ from assay.options import Options
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
-Momentum = Annotated[float, Field(ge=0, lt=1)]
+BelowOne = Annotated[float, Field(ge=0, lt=1)]
 Shrink = Literal["window", "resize"]
-
+Needs = Mapping[str, tuple[str, ...]]
 NO_EFFECT = "no_effect"  # type of the validation error
 
 
 class Section(Options):
-    """Options of which some turn others off: one that is given and cannot act is refused, and none is dumped."""
+    """Options of which some turn others off: one that is given and cannot act is refused, and none is dumped.
+
+    ``needs`` maps an option to others; while all of those are 0 or empty it has no effect.
+    """
+
+    needs: ClassVar[Needs] = {}
 
     def without_effect(self) -> Mapping[str, str]:
         """The options that have no effect given the others, each with the reason."""
-        return {}
+        idle = {name: others for name, others in self.needs.items() if not any(getattr(self, o) for o in others)}
+        return {
+            name: " and ".join(f"{other} is {'empty' if getattr(self, other) == () else 0}" for other in others)
+            for name, others in idle.items()
+            if getattr(self, name) is not False  # off anyway
+        }
 
     @model_validator(mode="after")
     def _refuse_options_without_effect(self) -> Self:
@@ -59,21 +69,16 @@ class _Optimizer(Section):
     weight_decay: NotNegative = 5e-4
     decay_roles: tuple[Literal["norm", "bias", "weight"], ...] = ("weight",)
     norm_lr_factor: Positive = 1.0
-
-    def without_effect(self) -> Mapping[str, str]:
-        return {} if self.weight_decay else {"decay_roles": "optimizer.weight_decay is 0"}
+    needs: ClassVar[Needs] = {"decay_roles": ("weight_decay",)}
 
 
 class SGDOptions(_Optimizer):
     """Stochastic gradient descent with (Nesterov) momentum."""
 
     name: Literal["sgd"] = "sgd"
-    momentum: Momentum = 0.9
+    momentum: BelowOne = 0.9
     nesterov: bool = True
-
-    def without_effect(self) -> Mapping[str, str]:
-        idle = {"nesterov": "optimizer.momentum is 0"} if self.nesterov and not self.momentum else {}
-        return {**super().without_effect(), **idle}
+    needs: ClassVar[Needs] = {**_Optimizer.needs, "nesterov": ("momentum",)}
 
 
 class AdamWOptions(_Optimizer):
@@ -91,37 +96,33 @@ class MuonOptions(_Optimizer):
     """
 
     name: Literal["muon"] = "muon"
-    momentum: Momentum = 0.9
+    momentum: BelowOne = 0.9
     nesterov: bool = True
     unit_norm: bool = False
     newton_schulz_steps: Annotated[int, Field(ge=1, le=10)] = 5
     side_lr: Positive = 0.1
-    side_momentum: Momentum = 0.9
-
-    def without_effect(self) -> Mapping[str, str]:
-        momentum = self.momentum or self.side_momentum
-        reason = "optimizer.momentum and optimizer.side_momentum are 0"
-        return {**super().without_effect(), **({"nesterov": reason} if self.nesterov and not momentum else {})}
+    side_momentum: BelowOne = 0.9
+    needs: ClassVar[Needs] = {**_Optimizer.needs, "nesterov": ("momentum", "side_momentum")}
 
 
-class _WarmedUp(Section):
-    """A linear rise over the first ``warmup`` of all steps, a share, then the schedule proper."""
+class Nothing(Section):
+    """None of it: no augmentation, no clipping, no mixing, no adversary."""
 
-    name: str
-    warmup: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    name: Literal["none"] = "none"
 
 
-class ConstantSchedule(_WarmedUp):
+class ConstantSchedule(Section):
+    """1, after a linear rise over the first ``warmup`` of all steps, a share."""
+
     name: Literal["constant"] = "constant"
+    warmup: BelowOne = 0.0
 
 
-class CosineSchedule(_WarmedUp):
-    name: Literal["cosine"] = "cosine"
-    final: Share = 0.0
+class DecaySchedule(Section):
+    """From 1, after the warm-up, down to ``final``: along half a cosine, or straight."""
 
-
-class LinearSchedule(_WarmedUp):
-    name: Literal["linear"] = "linear"
+    name: Literal["cosine", "linear"] = "cosine"
+    warmup: BelowOne = 0.0
     final: Share = 0.0
 
 
@@ -134,33 +135,23 @@ class TriangularSchedule(Section):
     final: Share = 0.0
 
 
-class MultistepSchedule(_WarmedUp):
-    """Times ``gamma`` at every one of ``milestones``, shares of all steps."""
+class MultistepSchedule(Section):
+    """1, after the warm-up, times ``gamma`` at every one of ``milestones``, shares of all steps."""
 
     name: Literal["multistep"] = "multistep"
+    warmup: BelowOne = 0.0
     milestones: tuple[Share, ...] = ()
     gamma: Share = 0.1
-
-    def without_effect(self) -> Mapping[str, str]:
-        return {} if self.milestones else {"gamma": "schedule.milestones is empty"}
+    needs: ClassVar[Needs] = {"gamma": ("milestones",)}
 
 
-class NoAugment(Section):
-    name: Literal["none"] = "none"
+class FlipCrop(Section):
+    """``flip-crop`` pads with black, crops at random and mirrors half of the images.
 
+    ``alternating`` shifts with a mirrored border and mirrors every image in every other epoch.
+    """
 
-class FlipCropAugment(Section):
-    """Pad with black, crop at random, mirror half of the images."""
-
-    name: Literal["flip-crop"] = "flip-crop"
-    padding: Annotated[int, Field(ge=0, le=64)] = 4
-    flip: bool = True
-
-
-class AlternatingAugment(Section):
-    """Shift with a mirrored border, and mirror every image in every other epoch."""
-
-    name: Literal["alternating"] = "alternating"
+    name: Literal["flip-crop", "alternating"] = "flip-crop"
     padding: Annotated[int, Field(ge=0, le=64)] = 4
     flip: bool = True
 
@@ -172,51 +163,18 @@ class PolicyAugment(Section):
     policy: str
 
 
-class NoClip(Section):
-    name: Literal["none"] = "none"
+class GradientClip(Section):
+    """Gradient clipping: by global L2 ``norm``, by ``value``, or ``adaptive`` to each unit's weight norm."""
 
-
-class NormClip(Section):
-    """The global L2 norm of the gradient to at most ``limit``."""
-
-    name: Literal["norm"] = "norm"
+    name: Literal["norm", "value", "adaptive"]
     limit: Positive = 1.0
 
 
-class ValueClip(Section):
-    """Every entry of the gradient to [−``limit``, ``limit``]."""
+class SampleMix(Section):
+    """Mixing of samples within a batch; ``alpha`` of the Beta distribution that the share is drawn from."""
 
-    name: Literal["value"] = "value"
-    limit: Positive = 1.0
-
-
-class AdaptiveClip(Section):
-    """Each unit's gradient norm to at most ``limit`` times its weight norm."""
-
-    name: Literal["adaptive"] = "adaptive"
-    limit: Positive = 1.0
-
-
-class NoMix(Section):
-    name: Literal["none"] = "none"
-
-
-class Mixup(Section):
-    """Convex combinations of two samples; ``alpha`` of the Beta distribution that the share is drawn from."""
-
-    name: Literal["mixup"] = "mixup"
+    name: Literal["mixup", "cutmix"]
     alpha: Positive = 0.2
-
-
-class CutMix(Section):
-    """A box of another sample pasted in; ``alpha`` of the Beta distribution that its area is drawn from."""
-
-    name: Literal["cutmix"] = "cutmix"
-    alpha: Positive = 0.2
-
-
-class NoAdversary(Section):
-    name: Literal["none"] = "none"
 
 
 class _Adversary(Section):
@@ -233,9 +191,7 @@ class _Adversary(Section):
     watch: Annotated[int, Field(ge=0)] = 256
     gap: Share = 0.25
     fallback_steps: Annotated[int, Field(ge=0)] = 2
-
-    def without_effect(self) -> Mapping[str, str]:
-        return {} if self.watch else dict.fromkeys(("gap", "fallback_steps"), "adversary.watch is 0")
+    needs: ClassVar[Needs] = {"gap": ("watch",), "fallback_steps": ("watch",)}
 
 
 class NFGSMAdversary(_Adversary):
@@ -255,11 +211,9 @@ class PGDAdversary(_Adversary):
 class AverageOptions(Section):
     """Exponential moving average of the weights, one update every ``every`` steps; a decay of 0 turns it off."""
 
-    decay: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    decay: BelowOne = 0.0
     every: Annotated[int, Field(ge=1)] = 1
-
-    def without_effect(self) -> Mapping[str, str]:
-        return {} if self.decay else {"every": "average.decay is 0"}
+    needs: ClassVar[Needs] = {"every": ("decay",)}
 
 
 class PruneOptions(Section):
@@ -271,8 +225,9 @@ class PruneOptions(Section):
     """
 
     share: Annotated[float, Field(ge=0, le=0.5)] = 0.0
-    start: Annotated[float, Field(ge=0, lt=1)] = 0.4
+    start: BelowOne = 0.4
     end: Share = 1.0
+    needs: ClassVar[Needs] = {"start": ("share",), "end": ("share",)}
 
     @field_validator("end")
     @classmethod
@@ -281,9 +236,6 @@ class PruneOptions(Section):
         if start is not None and end <= start:
             raise ValueError(f"a share above the start, {start:g}")
         return end
-
-    def without_effect(self) -> Mapping[str, str]:
-        return {} if self.share else dict.fromkeys(("start", "end"), "prune.share is 0")
 
 
 SEQUENCE_TASKS = ("adding", "copy")  # that a recipe can name as its data
@@ -302,16 +254,16 @@ class SequenceOptions(Options):
 
 _BY_NAME = Field(discriminator="name")
 OptimizerOptions = Annotated[SGDOptions | AdamWOptions | MuonOptions, _BY_NAME]
-ScheduleOptions = Annotated[
-    ConstantSchedule | CosineSchedule | LinearSchedule | TriangularSchedule | MultistepSchedule, _BY_NAME
-]
-AugmentOptions = Annotated[NoAugment | FlipCropAugment | AlternatingAugment | PolicyAugment, _BY_NAME]
-ClipOptions = Annotated[NoClip | NormClip | ValueClip | AdaptiveClip, _BY_NAME]
-MixOptions = Annotated[NoMix | Mixup | CutMix, _BY_NAME]
-AdversaryOptions = Annotated[NoAdversary | NFGSMAdversary | PGDAdversary, _BY_NAME]
+ScheduleOptions = Annotated[ConstantSchedule | DecaySchedule | TriangularSchedule | MultistepSchedule, _BY_NAME]
+AugmentOptions = Annotated[Nothing | FlipCrop | PolicyAugment, _BY_NAME]
+ClipOptions = Annotated[Nothing | GradientClip, _BY_NAME]
+MixOptions = Annotated[Nothing | SampleMix, _BY_NAME]
+AdversaryOptions = Annotated[Nothing | NFGSMAdversary | PGDAdversary, _BY_NAME]
 
 CHOICES: dict[str, dict[str, type[Section]]] = {
-    section: {kind.model_fields["name"].get_default(): kind for kind in get_args(get_args(union)[0])}
+    section: {
+        name: kind for kind in get_args(get_args(union)[0]) for name in get_args(kind.model_fields["name"].annotation)
+    }
     for section, union in {
         "optimizer": OptimizerOptions,
         "schedule": ScheduleOptions,

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Unpack
+from typing import Any
 
 from torch import nn
 
@@ -19,13 +19,13 @@ from assay.models.weights import load_weights, read_weights
 from assay.runtime import choose_device
 from assay.runtime.processes import Processes
 from assay.training.classifier import TestResult, Trained, TrainingJob, describe_interval
-from assay.training.loop import FitOptions, fit
+from assay.training.loop import fit
 from assay.training.recipes import Recipe
-from assay.training.sections import AdamWOptions, ConstantSchedule, NoAugment, SequenceOptions
+from assay.training.sections import AdamWOptions, ConstantSchedule, Nothing, SequenceOptions
 
 
 def train_sequence_model(
-    task: SequenceTask, *, recipe: Recipe, device: str = "cpu", seed: int = 0, **options: Unpack[FitOptions]
+    task: SequenceTask, *, recipe: Recipe, device: str = "cpu", seed: int = 0, **options: Any
 ) -> Trained:
     """Build the recipe's model for ``task`` and :func:`~assay.training.loop.fit` it; see there for the options."""
     model = build_sequence_for(recipe, task, seed=seed).to(choose_device(device))
@@ -104,7 +104,7 @@ def constant_recipe(
         model=model,
         epochs=1,
         batch_size=batch_size,
-        augment=NoAugment(),
+        augment=Nothing(),
         optimizer=AdamWOptions(lr=learning_rate, weight_decay=weight_decay),
         schedule=ConstantSchedule(),
         sequence=SequenceOptions(samples=steps * batch_size),

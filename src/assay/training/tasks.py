@@ -22,11 +22,10 @@ from assay.runtime.processes import Processes
 from assay.training.adversaries import GuardedAdversary
 from assay.training.augmentation import View, build_augmentation, build_mix, choose_side
 from assay.training.averaging import refresh_batchnorm
-from assay.training.objective import Objective, Perturb, TrainingLoss, image_losses
 from assay.training.recipes import Recipe
 from assay.training.sampling import PrunedSampler, Sampler, split_batch
 from assay.training.sections import SequenceOptions
-from assay.training.step import MicroBatch, autocast_dtype
+from assay.training.step import MicroBatch, Objective, Perturb, TrainingLoss, autocast_dtype, image_losses
 
 if TYPE_CHECKING:
     from assay.training.checkpoint import RunState
@@ -37,6 +36,8 @@ class TrainingTask(ABC):
 
     Attributes:
         samples: what one sample is.
+        steps, n, batch_size: optimizer steps of the run; samples in an epoch; samples of a step, over all processes.
+        epoch: (step) -> the epoch, from 0, that it is in.
         name: what the data is called.
         facts: the data as ``config.json`` describes it; a run resumes only where they are equal.
         loss_unit: the unit of the loss.
@@ -51,21 +52,8 @@ class TrainingTask(ABC):
 
     def __init__(self, sampler: Sampler, *, epochs: float) -> None:
         self._sampler = sampler
-        self.steps = sampler.steps(epochs)
-
-    @property
-    def n(self) -> int:
-        """Samples in an epoch."""
-        return self._sampler.n
-
-    @property
-    def batch_size(self) -> int:
-        """Samples of a step, over all processes."""
-        return self._sampler.size
-
-    def epoch(self, step: int) -> int:
-        """The epoch, from 0, that ``step`` is in."""
-        return self._sampler.epoch(step)
+        self.steps, self.epoch = sampler.steps(epochs), sampler.epoch
+        self.n, self.batch_size = sampler.n, sampler.size
 
     def closes_epoch(self, step: int) -> bool:
         """Is it the last step of its epoch, or of the run?"""
