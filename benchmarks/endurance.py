@@ -25,7 +25,7 @@ from assay.check.stages import BUDGETS
 from assay.data.dataset import ImageDataset
 from assay.files import write_atomically
 from assay.models.architectures import build
-from assay.report.page import render_page
+from assay.report.check_page import render_page
 
 PAGE_EVERY = 20  # drawing takes ten times as long as such a check
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096

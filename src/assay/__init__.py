@@ -60,7 +60,7 @@ _PUBLIC: dict[str, tuple[str, ...]] = {
     "assay.records.comparison": ("Comparison",),
     "assay.records.finding": ("Verdict",),
     "assay.records.reading": ("read_checkup",),
-    "assay.report.page": ("render_page",),
+    "assay.report.check_page": ("render_page",),
     "assay.training.classifier": ("train_classifier",),
     "assay.training.loop": ("fit",),
     "assay.training.recipes": ("Recipe", "load_recipe"),
@@ -153,7 +153,7 @@ if TYPE_CHECKING:
     from assay.records.comparison import Comparison as Comparison
     from assay.records.finding import Verdict as Verdict
     from assay.records.reading import read_checkup as read_checkup
-    from assay.report.page import render_page as render_page
+    from assay.report.check_page import render_page as render_page
     from assay.training.classifier import train_classifier as train_classifier
     from assay.training.loop import fit as fit
     from assay.training.recipes import Recipe as Recipe

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, ConsoleMessage, Page, Route, sync_playwright
 
-from assay.report.page import render_page
+from assay.report.check_page import render_page
 
 FLAGS = (
     "--no-sandbox",

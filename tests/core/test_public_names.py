@@ -127,7 +127,7 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
         "assay.cli.main",
         "assay.records.checkup",
         "assay.verdict",
-        "assay.report.page",
+        "assay.report.check_page",
         "assay.report.terminal.check",
     ],
 )

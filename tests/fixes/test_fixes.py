@@ -28,7 +28,7 @@ from assay.records.checkup import Checkup
 from assay.records.comparison import AppliedFix
 from assay.records.recurrence import TimeTrace
 from assay.records.training import DecayGroups
-from assay.report.page import render_page
+from assay.report.check_page import render_page
 from assay.training.param_groups import audit_optimizer
 from assay.verdict import RULES
 

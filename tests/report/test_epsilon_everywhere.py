@@ -22,8 +22,8 @@ from assay.records.attack import (
 )
 from assay.records.checkup import Checkup
 from assay.records.notebook import render_record
+from assay.report.check_page import render_page
 from assay.report.comparison_page import render_comparison
-from assay.report.page import render_page
 from assay.report.terminal.attack import print_attack, print_curve, print_sanity
 from assay.report.terminal.check import print_summary
 from assay.report.terminal.comparison import print_comparison

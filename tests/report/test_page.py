@@ -13,7 +13,7 @@ from assay.records.attack import AdversarialGallery, SampleGallery
 from assay.records.checkup import Checkup
 from assay.records.compression import LayerSpectra
 from assay.records.gradients import InputGradients
-from assay.report.page import render_page
+from assay.report.check_page import render_page
 from assay.report.sections.samples import SHEET_BYTES
 
 VOID = {"meta", "link", "img", "br", "input"}

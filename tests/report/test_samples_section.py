@@ -6,7 +6,7 @@ import pytest
 
 from assay.records.attack import SampleGallery
 from assay.records.checkup import Checkup
-from assay.report.page import render_page
+from assay.report.check_page import render_page
 from assay.report.parts import SampleGrid
 from assay.report.sections.samples import samples_section
 

@@ -14,7 +14,7 @@ from assay.records.compression import LayerSpectra
 from assay.records.configuration import ModeAudit
 from assay.records.gradients import GradientFlow, InputGradients
 from assay.records.training import DecayGroups, TrainingRun
-from assay.report.page import render_page
+from assay.report.check_page import render_page
 from assay.report.parts import Listing, Section
 from assay.report.sections import build_sections
 

@@ -8,8 +8,9 @@ from collections.abc import Sequence
 import altair as alt
 from markupsafe import Markup
 
-from assay.report.charts import ACCENT, ALARM, SERIES, SOFT, Row, colours, decades, source, tip, to_svg
-from assay.report.factor_charts import draw_gauge, draw_spectrum
+from assay.report.charts import ALARM, SERIES, SOFT, Row, colours, decades, source, tip, to_svg
+from assay.report.curves import Axes, Series, chart_curves
+from assay.report.factor_charts import chart_gauge, chart_spectrum
 from assay.views.factoring import Factored
 from assay.views.recurring import Recurrence
 
@@ -19,30 +20,19 @@ _DECADES = 12.0  # beyond this many powers of ten from 1 a curve leaves the char
 
 def draw_losses(losses: Sequence[float], *, finding: str) -> Markup:
     """Cross-entropy after each step of an attack; step 0 is the picture as it was."""
-    rows: list[Row] = [
-        {"x": step, "y": loss, "tip": f"step {step}: {loss:.4g} nats"} for step, loss in enumerate(losses)
-    ]
-    base = alt.Chart(source(rows)).encode(
-        x=alt.X(
-            "x:Q", title="step", axis=alt.Axis(grid=False, tickMinStep=1, format="~r"), scale=alt.Scale(nice=False)
-        ),
-        y=alt.Y("y:Q", title="loss, nats", axis=alt.Axis(tickCount=5), scale=alt.Scale(zero=True)),
-        description=tip(),
-    )
-    line = base.mark_line(color=ACCENT, strokeWidth=2)
-    points = base.mark_point(color=ACCENT, filled=True, size=36, opacity=1)
-    chart = (line + points if len(rows) <= 40 else line).properties(width=WIDTH, height=HEIGHT)
-    return to_svg(chart, label=finding)
+    tips = [f"step {step}: {loss:.4g} nats" for step, loss in enumerate(losses)]
+    series = Series("loss", range(len(losses)), losses, tips=tips)
+    return to_svg(chart_curves([series], Axes("step", "loss, nats"), WIDTH, height=HEIGHT), label=finding)
 
 
 def draw_ranks(factored: Factored, *, finding: str) -> Markup:
     """The singular values, those kept in colour."""
-    return to_svg(draw_spectrum(factored.report), label=finding)
+    return to_svg(chart_spectrum(factored.report, WIDTH), label=finding)
 
 
 def draw_scales(factored: Factored, *, finding: str) -> Markup:
     """Sharpness along (cA, B/c), and where the chosen c stands."""
-    line = draw_gauge(factored.report.gauge)
+    line = chart_gauge(factored.report.gauge, WIDTH)
     if factored.scaled is None:
         return to_svg(line, label=finding)
     here: list[Row] = [{"c": factored.scaled.scale, "y": factored.scaled.sharpness, "tip": "the chosen c"}]

@@ -180,8 +180,8 @@ def _write(checkup: Checkup, folder: Path, *, formats: Sequence[Extra], fail_on:
 
     # First what cannot be had again: the pages can be drawn from it at any time.
     write_atomically(folder / "check.json", checkup.model_dump_json(indent=1))
+    from assay.report.check_page import render_page
     from assay.report.junit import render_junit
-    from assay.report.page import render_page
     from assay.report.sarif import render_sarif
 
     write_atomically(folder / "report.html", render_page(checkup))

@@ -84,6 +84,6 @@ def _render(checkup: Checkup, form: Form) -> str:
         from assay.report.sarif import render_sarif
 
         return render_sarif(checkup)
-    from assay.report.page import render_page
+    from assay.report.check_page import render_page
 
     return render_page(checkup)

@@ -8,22 +8,11 @@ from collections.abc import Sequence
 import altair as alt
 
 from assay.records.claims import Axis, Chart, Point, Reference
-from assay.report.charts import (
-    SERIES,
-    SOFT,
-    AnyChart,
-    Row,
-    colours,
-    decades,
-    figure,
-    shapes,
-    source,
-    tip,
-)
-from assay.report.parts import MOST_ROWS, NUMBER, Column, Figure, Table
+from assay.report.charts import INK, SERIES, AnyChart, Row, colours, decades, figure, rules, shapes, source, tip
+from assay.report.curves import Axes, Series, draw_curves
+from assay.report.parts import MOST_ROWS, Figure, Table, table
 from assay.wording import number
 
-MOST_SIGNS = 30  # points of one series up to which each gets its sign
 ROW = 17  # pixels of height for one bar
 
 
@@ -34,48 +23,56 @@ def draw_chart(chart: Chart, *, full: bool = False) -> Figure | None:
     points = [point for point in points if point.series in names]
     if not points:
         return None
-    sideways = chart.x.scale == "names"
+    if chart.x.scale != "names":
+        return _curves(chart, points, names, full=full)
 
     def build(width: int) -> AnyChart:
-        layers = _bars(chart, points, names, width) if sideways else _curves(chart, points, names)
-        room = _room(points, width) if sideways else 46
-        height = max(90, ROW * len(points) + 26 * len({p.x for p in points})) if sideways else 240
-        return alt.layer(*layers).properties(width=width - room - 14, height=height)
+        room = _room(points, width)
+        height = max(90, ROW * len(points) + 26 * len({point.x for point in points}))
+        return alt.layer(*_bars(chart, points, names, width)).properties(width=width - room - 14, height=height)
 
-    legend = names if len(names) > 1 or any(names) else ()
+    legend = names if any(names) else ()
     return figure(build, finding=chart.finding, note=_note(chart), table=_table(chart), full=full, legend=legend)
 
 
-def _curves(chart: Chart, points: Sequence[Point], names: Sequence[str]) -> list[alt.Chart]:
-    """Lines or points over an axis of numbers, a band or a whisker for each interval."""
-    rows = [_row(point, chart) for point in points]
-    lows = [v for p in points for v in (p.y, p.low, p.high) if v is not None and _fits(v, chart.y)]
-    levels = [reference.y for reference in chart.references if _fits(reference.y, chart.y)]
-    x = alt.X(
-        "x:Q", title=chart.x.title, axis=_axis(chart.x, [float(p.x) for p in points], grid=False), scale=_scale(chart.x)
+def _curves(chart: Chart, points: Sequence[Point], names: Sequence[str], *, full: bool) -> Figure | None:
+    series = []
+    for name in names:
+        own = [point for point in points if point.series == name]
+        x, y = [float(point.x) for point in own], [point.y for point in own]
+        lows, highs = [point.low for point in own], [point.high for point in own]
+        series.append(Series(name, x, y, lows, highs, [_tip(point) for point in own]))
+    return draw_curves(
+        series,
+        Axes(
+            chart.x.title,
+            chart.y.title,
+            y_zero=False,
+            x_nice=True,
+            x_log=chart.x.scale == "log",
+            y_log=chart.y.scale == "log",
+        ),
+        finding=chart.finding,
+        note=_note(chart),
+        table=_table(chart),
+        full=full,
+        levels=_references(chart),
+        lines=chart.mark == "line",
+        legend=any(names),
     )
-    y = alt.Y("y:Q", title=chart.y.title, axis=_axis(chart.y, [*lows, *levels]), scale=_scale(chart.y))
-    base = alt.Chart(source(rows)).encode(x=x, y=y, color=colours(names))
-    bounded = [row for row in rows if row["low"] is not None and row["high"] is not None]
-    layers = _levels(chart, y_axis=True)
-    if chart.mark == "line":
-        if bounded:
-            band = alt.Chart(source(bounded)).mark_area(opacity=0.16)
-            layers.append(band.encode(x=x, y=alt.Y("low:Q"), y2="high:Q", color=colours(names)))
-        layers.append(base.mark_line(strokeWidth=2).encode(description=tip()))
-    elif bounded:
-        whisker = alt.Chart(source(bounded)).mark_rule(strokeWidth=1.5)
-        layers.append(whisker.encode(x=x, y=alt.Y("low:Q"), y2="high:Q", color=colours(names)))
-    if len(points) <= MOST_SIGNS * len(names):
-        layers.append(base.mark_point(filled=True, size=45, opacity=1).encode(shape=shapes(names), description=tip()))
-    elif chart.mark == "points":
-        layers.append(base.mark_point(filled=True, size=14, opacity=0.8).encode(description=tip()))
-    return layers
+
+
+def _references(chart: Chart) -> list[tuple[float, str]]:
+    return [(one.y, f"{one.name}: {number(one.y)}") for one in chart.references if _fits(one.y, chart.y)]
 
 
 def _bars(chart: Chart, points: Sequence[Point], names: Sequence[str], width: int) -> list[alt.Chart]:
     """Names down the side, where long ones have room, and values to the right."""
-    rows = [_row(point, chart) for point in points]
+    rows: list[Row] = [
+        {"series": point.series, "x": str(point.x), "y": point.y, "low": low, "high": high, "tip": _tip(point)}
+        for point in points
+        for low, high in [_interval(point, chart)]
+    ]
     values = [v for p in points for v in (p.y, p.low, p.high) if v is not None and _fits(v, chart.y)]
     order = list(dict.fromkeys(str(point.x) for point in points))
     room = _room(points, width)
@@ -91,11 +88,11 @@ def _bars(chart: Chart, points: Sequence[Point], names: Sequence[str], width: in
         layers.append(base.mark_point(filled=True, size=60, opacity=1).encode(shape=shapes(names), description=tip()))
     bounded = [row for row in rows if row["low"] is not None and row["high"] is not None]
     if bounded:
-        whisker = alt.Chart(source(bounded)).mark_rule(strokeWidth=1.6, color="var(--ink)")
+        whisker = alt.Chart(source(bounded)).mark_rule(strokeWidth=1.6, color=INK)
         layers.append(
             whisker.encode(x=alt.X("low:Q"), x2="high:Q", y=y, yOffset=offset, description=tip()),
         )
-    return [*layers, *_levels(chart, y_axis=False)]
+    return [*layers, rules(_references(chart), "y", along="x")]
 
 
 def _room(points: Sequence[Point], width: int) -> int:
@@ -103,35 +100,20 @@ def _room(points: Sequence[Point], width: int) -> int:
     return min(2 * width // 5, 7 * max(len(str(point.x)) for point in points) + 12)
 
 
-def _levels(chart: Chart, *, y_axis: bool) -> list[alt.Chart]:
-    """Dashed lines at the values that are named."""
-    rows: list[Row] = [
-        {"level": reference.y, "tip": f"{reference.name}: {number(reference.y)}"}
-        for reference in chart.references
-        if _fits(reference.y, chart.y)
-    ]
-    if not rows:
-        return []
-    rule = alt.Chart(source(rows)).mark_rule(color=SOFT, strokeDash=[5, 4], strokeWidth=1.3)
-    place = {"y": alt.Y("level:Q")} if y_axis else {"x": alt.X("level:Q")}
-    return [rule.encode(**place, description=tip())]
-
-
-def _row(point: Point, chart: Chart) -> dict[str, str | float | None]:
-    where = point.x if isinstance(point.x, str) else number(point.x)
-    low, high = (v if v is not None and math.isfinite(v) else None for v in (point.low, point.high))
-    between = "" if low is None or high is None else f" ({number(low)} to {number(high)})"
+def _tip(point: Point) -> str:
     named = f"{point.series}, " if point.series else ""
-    if low is not None and chart.y.scale == "log" and low <= 0:
-        low = point.y
-    return {
-        "series": point.series,
-        "x": point.x,
-        "y": point.y,
-        "low": low if high is not None else None,
-        "high": high if low is not None else None,
-        "tip": f"{named}{where}: {number(point.y)}{between}",
-    }
+    where = point.x if isinstance(point.x, str) else number(point.x)
+    bounded = point.low is not None and point.high is not None
+    between = f" ({number(point.low)} to {number(point.high)})" if bounded else ""
+    return f"{named}{where}: {number(point.y)}{between}"
+
+
+def _interval(point: Point, chart: Chart) -> tuple[float | None, float | None]:
+    """Both ends, or neither; on a logarithmic axis an interval that reaches zero begins at the point."""
+    low, high = point.low, point.high
+    if low is None or high is None or not (math.isfinite(low) and math.isfinite(high)):
+        return None, None
+    return (point.y if chart.y.scale == "log" and low <= 0 else low), high
 
 
 def _axis(axis: Axis, values: Sequence[float], *, grid: bool = True) -> alt.Axis:
@@ -169,10 +151,10 @@ def _table(chart: Chart) -> Table | None:
     bounded = any(point.low is not None for point in chart.points)
     several = any(point.series for point in chart.points)
     columns = [
-        *([Column("series")] if several else []),
-        Column(chart.x.title, "" if chart.x.scale == "names" else NUMBER),
-        Column(chart.y.title, NUMBER),
-        *([Column("low", NUMBER), Column("high", NUMBER)] if bounded else []),
+        *(["series"] if several else []),
+        f"{' ' if chart.x.scale == 'names' else '>'}{chart.x.title}",
+        f">{chart.y.title}",
+        *([">low", ">high"] if bounded else []),
     ]
     rows = tuple(
         (
@@ -183,4 +165,4 @@ def _table(chart: Chart) -> Table | None:
         )
         for point in chart.points
     )
-    return Table(chart.finding, tuple(columns), rows)
+    return table(chart.finding, columns, rows)

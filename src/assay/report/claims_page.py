@@ -1,20 +1,18 @@
-"""The page of ``assay claims``: a section a claim, one offline file in the dress of the report."""
+"""The page of ``assay claims``: a section a claim."""
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
-from markupsafe import Markup
-
-from assay.records.claims import ClaimResult, ClaimsReport, Effect, Fact, Grid
+from assay.records.claims import ClaimResult, ClaimsReport, Effect, FailedClaim, Grid
 from assay.report.claims_charts import draw_chart
 from assay.report.claims_wording import LOOKS, circumstances, headline, region, said
-from assay.report.page import SIGNS, page_environment, page_script, page_style
-from assay.report.parts import NUMBER, Column, Figure, Table
-from assay.wording import number, plural, seconds
+from assay.report.page import Page, render
+from assay.report.parts import Figure, Table, table
+from assay.report.summary import Look
+from assay.wording import number, plural
 
 RULE = (
     "Differences are paired over seeds (or images, or starts). A claim names the region of their mean in which it is "
@@ -49,49 +47,74 @@ class ShownEffect:
 
 @dataclass(frozen=True)
 class ClaimSection:
-    """One claim, ready to be shown."""
+    """One claim: its verdict, what decided it, its charts and its tables."""
 
+    template: ClassVar[str] = "claim.html"
     result: ClaimResult
     effects: tuple[ShownEffect, ...]
-    facts: tuple[Fact, ...]
     figures: tuple[Figure, ...]
     tables: tuple[Table, ...]
-    work: str
+
+    @property
+    def id(self) -> str:
+        """The claim's id, which is its anchor and its name in the contents."""
+        return self.result.id
+
+    title = id
+
+
+@dataclass(frozen=True)
+class FailedSection:
+    """A claim that could not be measured."""
+
+    template: ClassVar[str] = "failed_claim.html"
+    failed: FailedClaim
+
+    @property
+    def id(self) -> str:
+        """The claim's id, which is its anchor and its name in the contents."""
+        return self.failed.id
+
+    title = id
+
+
+@dataclass(frozen=True)
+class ClaimList:
+    """Every claim with its verdict, and the rule by which they are decided."""
+
+    template: ClassVar[str] = "claim_list.html"
+    entries: tuple[tuple[Look, str, str], ...]
+    rule: str = RULE
 
 
 def render_claims(report: ClaimsReport) -> str:
     """The whole page as text; every name from the record is escaped and made inert."""
-    environment = page_environment()
-    script = page_script(environment)
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
-    assert environment.loader is not None
-    more = environment.loader.get_source(environment, "claims.css")[0]
-    return environment.get_template("claims.html").render(
-        report=report,
-        headline=headline(report),
-        circumstances=circumstances(report),
-        rule=RULE,
-        sections=[_section(result) for result in report.results],
-        looks=LOOKS,
-        signs=SIGNS,
-        environment=_machine(report),
-        style=Markup(page_style(environment) + more),  # noqa: S704 - our own files
-        script=Markup(script),  # noqa: S704 - our own file
-        script_digest=digest,
+    unmeasured = Look("Could not be measured", "–", "skipped")
+    entries = [(LOOKS[result.verdict], result.sentence, result.id) for result in report.results]
+    entries += [(unmeasured, failed.sentence, failed.id) for failed in report.failed]
+    return render(
+        Page(
+            title=f"claims · {circumstances(report)}",
+            subject=circumstances(report),
+            headline=headline(report),
+            before_figures=(ClaimList(tuple(entries)),),
+            sections=(*map(_section, report.results), *map(FailedSection, report.failed)),
+            lead_title="All claims",
+            version=report.environment.assay,
+            footer=f"Made by {_machine(report)}, {report.started}, from claims.json, schema {report.schema_version}.",
+        )
     )
 
 
 def _section(result: ClaimResult) -> ClaimSection:
     charts = result.evidence.charts
     # two stand side by side; an odd one out takes the whole width
-    drawn = (draw_chart(chart, full=i == 0 and len(charts) % 2 == 1) for i, chart in enumerate(charts))
+    figures = (draw_chart(chart, full=i == 0 and len(charts) % 2 == 1) for i, chart in enumerate(charts))
     return ClaimSection(
-        result=result,
+        result,
         effects=tuple(_effect(effect) for effect in result.effects),
-        facts=result.evidence.facts,
-        figures=tuple(figure for figure in drawn if figure is not None),
+        figures=tuple(filter(None, figures)),
         tables=tuple(_table(grid) for grid in result.evidence.tables),
-        work=seconds(result.seconds),
     )
 
 
@@ -135,9 +158,9 @@ def _table(grid: Grid) -> Table:
         all(isinstance(row[i], (int, float)) and not isinstance(row[i], bool) for row in grid.rows)
         for i in range(len(grid.columns))
     ]
-    columns = tuple(Column(title, NUMBER if right else "") for title, right in zip(grid.columns, numeric, strict=True))
+    columns = tuple(f"{'>' if right else ' '}{title}" for title, right in zip(grid.columns, numeric, strict=True))
     rows = tuple(tuple(cell if isinstance(cell, str) else number(cell) for cell in row) for row in grid.rows)
-    return Table(grid.caption, columns, rows)
+    return table(grid.caption, columns, rows)
 
 
 def _machine(report: ClaimsReport) -> str:

@@ -7,10 +7,10 @@ import altair as alt
 from assay.records.comparison import Compared, Comparison, CurveDifference, Versus
 from assay.records.reading import made_inert
 from assay.report import comparison_wording as say
-from assay.report.charts import ACCENT, ALARM, SOFT, AnyChart, Row, colours, figure, shapes, shares, side, source, tip
-from assay.report.parts import NUMBER, Column, Facts, Figure, Part, Prose, Section, Table
-from assay.report.sheet import Fact, Sheet, render_sheet
-from assay.report.summary import LOOKS
+from assay.report.charts import SOFT, AnyChart, Row, figure, side, source, tip
+from assay.report.curves import Series, draw_curves, epsilon_axes
+from assay.report.page import Page, render
+from assay.report.parts import Facts, Figure, KeyFigure, Part, Prose, Section, table
 from assay.wording import clip, count, distance, distinct, epsilon, norm, percent, plural, points
 
 
@@ -19,7 +19,7 @@ def curves_section(comparison: Comparison) -> Section | None:
     parts: list[Part] = []
     for versus in comparison.versus:
         for curve in versus.curves:
-            parts += [_levels(curve, comparison.reference.name, versus), _gap(curve, versus)]
+            parts += filter(None, (_levels(curve, comparison.reference.name, versus), _gap(curve, versus)))
     if not parts:
         return None
     summary = (
@@ -29,78 +29,62 @@ def curves_section(comparison: Comparison) -> Section | None:
     return Section("curves", "Accuracy against ε", summary, tuple(parts))
 
 
-def _levels(curve: CurveDifference, reference: str, versus: Versus) -> Figure:
+def _levels(curve: CurveDifference, reference: str, versus: Versus) -> Figure | None:
+    scale, axes = epsilon_axes({curve.norm}, "share right (%)", y_shares=True)
     names = distinct([reference, versus.candidate], length=44)
-    unit = 255 if curve.norm == "linf" else 1
-    rows: list[Row] = [
-        {"series": name, "epsilon": point.epsilon * unit, "accuracy": value,
-         "tip": f"{name}, ε = {epsilon(point.epsilon, curve.norm)}: {percent(value)}"}
-        for point in curve.points
-        for name, value in zip(names, (point.reference, point.candidate), strict=True)
-    ]  # fmt: skip
-
-    def build(width: int) -> AnyChart:
-        base = alt.Chart(source(rows)).encode(
-            x=alt.X("epsilon:Q", title=_axis(curve), axis=alt.Axis(grid=False, tickCount=6)),
-            y=alt.Y("accuracy:Q", title="share right (%)", axis=shares(), scale=alt.Scale(domain=[0, 1])),
-            color=colours(names),
+    series = [
+        Series(
+            name,
+            [point.epsilon * scale for point in curve.points],
+            values,
+            tips=[
+                f"{name}, ε = {epsilon(point.epsilon, curve.norm)}: {percent(value)}"
+                for point, value in zip(curve.points, values, strict=True)
+            ],
         )
-        return alt.layer(
-            base.mark_line(strokeWidth=2.5),
-            base.mark_point(filled=True, size=55, opacity=1).encode(shape=shapes(names), description=tip()),
-        ).properties(width=width - 55, height=240)
-
+        for name, values in zip(
+            names, zip(*((point.reference, point.candidate) for point in curve.points), strict=True), strict=True
+        )
+    ]
     halves = [
         "more than the last ε" if half is None else distance(half, curve.norm)
         for half in (curve.median_reference, curve.median_candidate)
     ]
     finding = f"Half of the images break at ε = {halves[1]}; in the reference at {halves[0]}"
     note = f"{curve.attack}, {norm(curve.norm)}, {plural(curve.steps, 'step')}."
-    return figure(build, finding=finding, note=note, legend=names)
+    return draw_curves(series, axes, finding=finding, note=note)
 
 
-def _gap(curve: CurveDifference, versus: Versus) -> Figure:
-    unit = 255 if curve.norm == "linf" else 1
-    rows: list[Row] = [
-        {"epsilon": point.epsilon * unit, "difference": point.difference * 100, "low": point.low * 100,
-         "high": point.high * 100,
-         "tip": f"ε = {epsilon(point.epsilon, curve.norm)}: {points(point.difference)} points "
-         f"({points(point.low)} to {points(point.high)})"}
-        for point in curve.points
-    ]  # fmt: skip
-
-    def build(width: int) -> AnyChart:
-        base = alt.Chart(source(rows)).encode(
-            x=alt.X("epsilon:Q", title=_axis(curve), axis=alt.Axis(grid=False, tickCount=6))
-        )
-        y = alt.Y("difference:Q", title="difference (points)", axis=alt.Axis(tickCount=5))
-        zero = alt.Chart(source([{"at": 0.0}])).mark_rule(color=SOFT, strokeWidth=1.5).encode(y="at:Q")
-        return alt.layer(
-            base.mark_area(color=ACCENT, opacity=0.18).encode(y=alt.Y("low:Q"), y2="high:Q"),
-            zero,
-            base.mark_line(color=ACCENT, strokeWidth=2).encode(y=y),
-            base.mark_point(color=ALARM, filled=True, size=55, opacity=1).encode(y=y, description=tip()),
-        ).properties(width=width - 55, height=240)
-
+def _gap(curve: CurveDifference, versus: Versus) -> Figure | None:
+    scale, axes = epsilon_axes({curve.norm}, "difference (points)")
+    spans = [f"{points(point.low)} to {points(point.high)}" for point in curve.points]
+    sizes = [epsilon(point.epsilon, curve.norm) for point in curve.points]
+    series = Series(
+        versus.candidate,
+        [point.epsilon * scale for point in curve.points],
+        [point.difference * 100 for point in curve.points],
+        [point.low * 100 for point in curve.points],
+        [point.high * 100 for point in curve.points],
+        [
+            f"ε = {size}: {points(point.difference)} points ({span})"
+            for size, point, span in zip(sizes, curve.points, spans, strict=True)
+        ],
+    )
     largest = max(curve.points, key=lambda point: abs(point.difference))
     finding = (
         f"{clip(versus.candidate, 40)} differs most at ε = {epsilon(largest.epsilon, curve.norm)}: "
         f"{points(largest.difference)} points"
     )
-    table = Table(
+    numbers = table(
         "Accuracy against ε, both",
-        tuple(Column(name, NUMBER) for name in ("ε", "reference", "candidate", "difference", "95 % interval")),
-        tuple(
-            (epsilon(p.epsilon, curve.norm), percent(p.reference), percent(p.candidate), points(p.difference),
-             f"{points(p.low)} to {points(p.high)}")
-            for p in curve.points
+        (">ε", ">reference", ">candidate", ">difference", ">95 % interval"),
+        (
+            (size, percent(p.reference), percent(p.candidate), points(p.difference), span)
+            for size, p, span in zip(sizes, curve.points, spans, strict=True)
         ),
-    )  # fmt: skip
-    return figure(build, finding=finding, note="Band: 95 % bootstrap interval.", table=table)
-
-
-def _axis(curve: CurveDifference) -> str:
-    return "ε (grey levels of 255)" if curve.norm == "linf" else "ε, the size of the change"
+    )
+    note = "Band: 95 % bootstrap interval. Dashed: no difference."
+    return draw_curves([series], axes, finding=finding, note=note, table=numbers, levels=[(0.0, "no difference")])
 
 
 _BETTER = "var(--pass)"
@@ -113,30 +97,30 @@ def render_comparison(comparison: Comparison) -> str:
     names = [comparison.reference.name, *(each.name for each in comparison.candidates)]
     sections = [_measures(comparison), curves_section(comparison), _rules(comparison), _quantities(comparison)]
     sections += [_left_out(comparison), _method(comparison)]
-    sheet = Sheet(
-        title=" against ".join(clip(name, 60) for name in reversed(names)),
-        subject=f"{' · '.join(clip(name, 60) for name in names[1:])}, held against {clip(names[0], 60)}",
-        headline=say.headline(comparison),
-        tally=say.tally(comparison),
-        tiles=_tiles(comparison),
-        sections=tuple(section for section in sections if section is not None),
-        version=comparison.reference.environment.assay,
-    )
-    return render_sheet(
-        sheet, footer="Made by assay from compare.json. This page is one file and asks nothing of the network."
+    return render(
+        Page(
+            title=" against ".join(clip(name, 60) for name in reversed(names)),
+            subject=f"{' · '.join(clip(name, 60) for name in names[1:])}, held against {clip(names[0], 60)}",
+            headline=say.headline(comparison),
+            text=say.tally(comparison),
+            key_figures=_key_figures(comparison),
+            sections=tuple(section for section in sections if section is not None),
+            version=comparison.reference.environment.assay,
+            footer="Made by assay from compare.json.",
+        )
     )
 
 
-def _tiles(comparison: Comparison) -> tuple[Fact, ...]:
+def _key_figures(comparison: Comparison) -> tuple[KeyFigure, ...]:
     several = len(comparison.versus) > 1
-    tiles = []
+    figures = []
     for versus in comparison.versus:
         for each in versus.differences:
             name = say.short_name(each, versus.differences) + (f", {versus.candidate}" if several else "")
-            number = f"{say.ARROW[each.change]} {points(each.difference, digits=1)}"
+            number = f"{say.ARROW[each.change]}\u00a0{points(each.difference, digits=1)}"
             detail = f"points: {percent(each.reference)} to {percent(each.candidate)}"
-            tiles.append(Fact(name, number, detail, LOOKS[say.TONE[each.change]].name, "measures"))
-    return tuple(tiles[:12])
+            figures.append(KeyFigure(name, number, detail, "measures", status=say.TONE[each.change]))
+    return tuple(figures[:12])
 
 
 def _measures(comparison: Comparison) -> Section | None:
@@ -198,9 +182,9 @@ def _forest(versus: Versus) -> Figure | None:
         ).properties(width=width - room - 20, height=alt.Step(34))
 
     columns = ("reference", "candidate", "difference (95 % interval)", "p", "p after Holm")
-    table = Table(
+    numbers = table(
         "Every measure",
-        (Column("measure"), *(Column(name, NUMBER) for name in columns), Column("test"), Column("change")),
+        ("measure", *(f">{name}" for name in columns), "test", "change"),
         tuple(
             (
                 each.measure,
@@ -216,7 +200,7 @@ def _forest(versus: Versus) -> Figure | None:
         ),
     )
     note = "Mark: the difference, on its 95 % interval. ▲ better, ▼ worse, ● no change beyond noise."
-    return figure(build, finding=say.headline_of(versus), note=note, table=table, full=True)
+    return figure(build, finding=say.headline_of(versus), note=note, table=numbers, full=True)
 
 
 def _rules(comparison: Comparison) -> Section | None:
@@ -228,9 +212,9 @@ def _rules(comparison: Comparison) -> Section | None:
             if rules:
                 verb = f"{plural(len(rules), 'verdict')} {title}: {versus.candidate}"
                 parts.append(
-                    Table(
+                    table(
                         verb,
-                        (Column("rule"), Column("claim"), Column("reference"), Column("candidate"), Column("so it is")),
+                        ("rule", "claim", "reference", "candidate", "so it is"),
                         tuple(
                             (
                                 each.rule,
@@ -255,9 +239,9 @@ def _rules(comparison: Comparison) -> Section | None:
 
 def _quantities(comparison: Comparison) -> Section | None:
     parts = tuple(
-        Table(
+        table(
             f"Numbers: {versus.candidate}",
-            (Column("quantity"), Column("reference", NUMBER), Column("candidate", NUMBER)),
+            ("quantity", ">reference", ">candidate"),
             tuple(
                 (each.name, say.value_of(each, each.reference), say.value_of(each, each.candidate))
                 for each in versus.quantities
@@ -275,16 +259,16 @@ def _left_out(comparison: Comparison) -> Section | None:
     rows = tuple((versus.candidate, reason) for versus in comparison.versus for reason in versus.left_out)
     if not rows:
         return None
-    table = Table("Measures left out", (Column("candidate"), Column("why")), rows)
+    numbers = table("Measures left out", ("candidate", "why"), rows)
     summary = "What one check lacks, or took under another setting: such numbers cannot be held against each other."
-    return Section("left-out", "Not compared", summary, (table,))
+    return Section("left-out", "Not compared", summary, (numbers,))
 
 
 def _method(comparison: Comparison) -> Section:
     checks = (comparison.reference, *comparison.candidates)
-    table = Table(
+    numbers = table(
         "The checks",
-        tuple(Column(title) for title in ("name", "model", "data", "started", "budget, seed", "software and machine")),
+        ("name", "model", "data", "started", "budget, seed", "software and machine"),
         tuple(_describe(each) for each in checks),
     )
     facts = Facts(
@@ -306,7 +290,7 @@ def _method(comparison: Comparison) -> Section:
         "method",
         "How this was compared",
         "Intervals are 95 %, each on its own; the judgement is by the corrected p.",
-        (table, facts, prose),
+        (numbers, facts, prose),
     )
 
 

@@ -1,4 +1,4 @@
-"""Charts of a factorisation: its spectrum, its error, its gauge, and the saddle it lives on."""
+"""Charts of a factorisation: its spectrum, its error, its gauge, and the saddle of its loss."""
 
 from __future__ import annotations
 
@@ -8,84 +8,78 @@ from collections.abc import Sequence
 import altair as alt
 
 from assay.records.factorization import FactorizationReport, GaugePoint, Landscape
-from assay.report.charts import ACCENT, ALARM, SERIES, SOFT, AnyChart, Row, decades, source
+from assay.report.charts import ACCENT, ALARM, INK, SOFT, AnyChart, Row, colours, figure, source, tip
+from assay.report.curves import Axes, Series, chart_curves, draw_curves
+from assay.report.parts import Figure, Table
 
-WIDTH, HEIGHT = 420, 240
 MOST = 400
+_KEPT = (1, 6)  # colours of what is kept and what is left out
+_METHODS = (1, 2, 4)
 
 
-def draw_spectrum(report: FactorizationReport) -> AnyChart:
-    """σ_i against i; the ones kept in colour."""
+def chart_spectrum(report: FactorizationReport, width: int, *, height: int = 240) -> AnyChart:
+    """σ_i against i; the values that are kept in colour."""
     sigma = [value for value in report.singular_values if value > 0][:MOST]
-    rows: list[Row] = [
-        {"i": i, "sigma": value, "kept": "kept" if i <= report.rank else "left out", "tip": f"σ{i} = {value:.4g}"}
-        for i, value in enumerate(sigma, 1)
+    series = [
+        Series(name, [i for i, _ in part], [value for _, value in part], tips=[f"σ{i} = {v:.4g}" for i, v in part])
+        for name, kept in (("kept", True), ("left out", False))
+        if (part := [(i, value) for i, value in enumerate(sigma, 1) if (i <= report.rank) == kept])
     ]
-    wide = max(sigma) / min(sigma) > 30
-    colour = alt.Color("kept:N", scale=alt.Scale(domain=["kept", "left out"], range=[ACCENT, SOFT]), legend=None)
-    scale, axis = (alt.Scale(type="log"), decades(sigma)) if wide else (alt.Scale(zero=True), alt.Axis(tickCount=5))
-    chart: AnyChart = (
-        alt.Chart(source(rows))
-        .mark_point(filled=True, size=36, opacity=1)
-        .encode(
-            x=alt.X(
-                "i:Q", title="i", axis=alt.Axis(grid=False, tickMinStep=1, format="~r"), scale=alt.Scale(nice=False)
-            ),
-            y=alt.Y("sigma:Q", title="singular value σ_i", scale=scale, axis=axis),
-            color=colour,
-            description="tip:N",
-        )
-        .properties(width=WIDTH, height=HEIGHT)
+    axes = Axes("i", "singular value σ_i", y_log=max(sigma) / min(sigma) > 30)
+    places = _KEPT if len(series) == 2 or report.rank >= 1 else ()
+    return chart_curves(series, axes, width, height=height, lines=False, places=places[: len(series)])
+
+
+def draw_spectrum(report: FactorizationReport) -> Figure:
+    """The singular values, those that are kept in colour."""
+    return figure(
+        lambda width: chart_spectrum(report, width - 60),
+        finding=f"The first {min(report.rank, len(report.singular_values))} singular values are kept",
+        legend=("kept", "left out"),
+        places=_KEPT,
     )
-    return chart
 
 
-def draw_energy(report: FactorizationReport) -> AnyChart:
-    """The smallest relative error of any factorisation against its rank, and where this one stands."""
-    rows: list[Row] = [
-        {"rank": p.rank, "error": p.relative_error, "tip": f"rank {p.rank}: {p.relative_error:.4g}"}
-        for p in report.curve
+def draw_error(report: FactorizationReport) -> Figure | None:
+    """The least relative error of any factorisation against its rank, and that of this one."""
+    curve = [(point.rank, point.relative_error) for point in report.curve]
+    series = [
+        Series(
+            "the optimum",
+            [rank for rank, _ in curve],
+            [error for _, error in curve],
+            tips=[f"rank {rank}: {error:.4g}" for rank, error in curve],
+        ),
+        Series(
+            "this factorisation",
+            [report.rank],
+            [report.relative_error],
+            tips=[f"this one, rank {report.rank}: {report.relative_error:.4g}"],
+        ),
     ]
-    here: list[Row] = [
-        {"rank": report.rank, "error": report.relative_error, "tip": f"this one: {report.relative_error:.4g}"}
-    ]
-    x = alt.X(
-        "rank:Q", title="rank r", axis=alt.Axis(grid=False, tickMinStep=1, format="~r"), scale=alt.Scale(nice=False)
+    return draw_curves(
+        series,
+        Axes("rank r", "relative error ‖X − AB‖ / ‖X‖ (%)", y_shares=True),
+        finding=f"The best of rank {report.rank} misses {100 * report.relative_error:.3g} %",
+        note="The line is the optimum for every rank (Eckart and Young 1936); nothing lies below it.",
     )
-    y = alt.Y("error:Q", title="‖X − AB‖ / ‖X‖, per cent", scale=alt.Scale(domain=[0, 1]), axis=_per_cent())
-    line = alt.Chart(source(rows)).mark_line(color=ACCENT, strokeWidth=2).encode(x=x, y=y)
-    point = (
-        alt.Chart(source(here))
-        .mark_point(filled=True, size=110, color=ALARM, opacity=1)
-        .encode(x=x, y=y, description="tip:N")
-    )
-    chart: AnyChart = (line + point).properties(width=WIDTH, height=HEIGHT)
-    return chart
 
 
-def draw_gauge(points: Sequence[GaugePoint]) -> AnyChart:
-    """Sharpness along (cA, B/c) against the loss, which does not move."""
-    rows: list[Row] = [
-        {"c": p.scale, "y": p.sharpness, "tip": f"c = {p.scale:.3g}: λmax = {p.sharpness:.4g}, loss {p.loss:.6g}"}
-        for p in points
-    ]
-    c = [p.scale for p in points]
-    chart: AnyChart = (
-        alt.Chart(source(rows))
-        .mark_line(color=ACCENT, strokeWidth=2, point=alt.OverlayMarkDef(filled=True, size=40, color=ACCENT, opacity=1))
-        .encode(
-            x=alt.X("c:Q", title="c", scale=alt.Scale(type="log"), axis=decades(c)),
-            y=alt.Y(
-                "y:Q", title="sharpness λmax", scale=alt.Scale(type="log"), axis=decades([p.sharpness for p in points])
-            ),
-            description="tip:N",
-        )
-        .properties(width=WIDTH, height=HEIGHT)
-    )
-    return chart
+def chart_gauge(points: Sequence[GaugePoint], width: int, *, height: int = 240) -> AnyChart:
+    """Sharpness along (cA, B/c); the loss does not move."""
+    tips = [f"c = {p.scale:.3g}: λmax = {p.sharpness:.4g}, loss {p.loss:.6g}" for p in points]
+    series = Series("sharpness", [p.scale for p in points], [p.sharpness for p in points], tips=tips)
+    return chart_curves([series], Axes("c", "sharpness λmax", x_log=True, y_log=True), width, height=height)
 
 
-def draw_hessian(landscape: Landscape) -> AnyChart:
+def draw_gauge(points: Sequence[GaugePoint], *, table: Table) -> Figure:
+    """Sharpness along (cA, B/c), with the numbers beside it."""
+    flat = min(points, key=lambda point: point.sharpness)
+    finding = f"Sharpness is lowest, {flat.sharpness:.4g}, at c = {flat.scale:.3g}"
+    return figure(lambda width: chart_gauge(points, width - 60), finding=finding, table=table)
+
+
+def draw_hessian(landscape: Landscape) -> Figure:
     """Predicted eigenvalues as a line, computed ones as dots upon it."""
     step = max(1, len(landscape.predicted) // MOST)
     predicted: list[Row] = [{"i": i, "value": v} for i, v in enumerate(landscape.predicted, 1)]
@@ -97,17 +91,17 @@ def draw_hessian(landscape: Landscape) -> AnyChart:
     x = alt.X("i:Q", title="i", axis=alt.Axis(grid=False, format="~r"), scale=alt.Scale(nice=False))
     y = alt.Y("value:Q", title="eigenvalue λ_i of the Hessian", axis=alt.Axis(tickCount=5))
     line = alt.Chart(source(predicted)).mark_line(color=ALARM, strokeWidth=2, interpolate="step-after").encode(x=x, y=y)
-    dots = (
-        alt.Chart(source(computed))
-        .mark_point(filled=True, size=22, color=ACCENT, opacity=1)
-        .encode(x=x, y=y, description="tip:N")
+    dots = alt.Chart(source(computed)).mark_point(filled=True, size=22, color=ACCENT, opacity=1)
+    chart = line + dots.encode(x=x, y=y, description=tip())
+    return figure(
+        lambda width: chart.properties(width=width - 60, height=240),
+        finding=f"The Hessian has the predicted spectrum, to {landscape.largest_difference:.0e}",
+        legend=("computed", "predicted"),
     )
-    chart: AnyChart = (line + dots).properties(width=WIDTH, height=HEIGHT)
-    return chart
 
 
-def draw_saddle(landscape: Landscape) -> AnyChart:
-    """Contours of (σ₁ − ab)² over the plane, and the ways of three methods from one start; a and b in units of √σ₁."""
+def draw_saddle(landscape: Landscape) -> Figure:
+    """Contours of (σ₁ − ab)² over the plane, and the paths of three methods from one start; a and b over √σ₁."""
     root = math.sqrt(landscape.leading)
     levels = (0.0, 0.05, 0.25, 0.6, 1.0, 1.5, 2.2)
     contours: list[Row] = []
@@ -126,27 +120,28 @@ def draw_saddle(landscape: Landscape) -> AnyChart:
         for i, (a, b, loss) in enumerate(zip(path.a, path.b, path.loss, strict=True))
     ]
     names = [path.method for path in landscape.paths]
-    box = alt.Scale(domain=[-1.7, 1.7], nice=False)
+    bounds = alt.Scale(domain=[-1.7, 1.7], nice=False)
     axis = alt.Axis(values=[-1.5, -1, -0.5, 0, 0.5, 1, 1.5])
-    x = alt.X("x:Q", title="b / √σ₁", scale=box, axis=axis)
-    y = alt.Y("y:Q", title="a / √σ₁", scale=box, axis=axis)
-    colour = alt.Color(
-        "series:N", sort=None, scale=alt.Scale(domain=names, range=[*SERIES[:2], SERIES[3]]), legend=None
-    )
+    x = alt.X("x:Q", title="b / √σ₁", scale=bounds, axis=axis)
+    y = alt.Y("y:Q", title="a / √σ₁", scale=bounds, axis=axis)
+    colour = colours(names, _METHODS)
     ground = alt.Chart(source(contours)).mark_line(strokeWidth=1.2, clip=True).encode(
         x=x, y=y, color=alt.value(SOFT), strokeOpacity=alt.Opacity("weight:Q", scale=None, legend=None),
         detail="curve:N", order="order:Q",
     )  # fmt: skip
     base = alt.Chart(source(steps))
     paths = base.mark_line(strokeWidth=2, clip=True).encode(x=x, y=y, color=colour, order="order:Q")
-    dots = base.mark_point(filled=True, size=26, opacity=1, clip=True).encode(
-        x=x, y=y, color=colour, description="tip:N"
-    )
+    dots = base.mark_point(filled=True, size=26, opacity=1, clip=True).encode(x=x, y=y, color=colour, description=tip())
     origin: list[Row] = [{"x": 0.0, "y": 0.0, "tip": "the saddle: a = b = 0"}]
-    cross = alt.Chart(source(origin)).mark_point(shape="cross", size=110, filled=True, color="var(--ink)", opacity=1)
-    saddle = cross.encode(x=x, y=y, description="tip:N")
-    chart: AnyChart = (ground + paths + dots + saddle).properties(width=WIDTH, height=WIDTH * 0.8)
-    return chart
+    cross = alt.Chart(source(origin)).mark_point(shape="cross", size=110, filled=True, color=INK, opacity=1)
+    saddle = cross.encode(x=x, y=y, description=tip())
+    return figure(
+        lambda width: (ground + paths + dots + saddle).properties(width=width - 60, height=(width - 60) * 0.8),
+        finding="Three methods from one start to a minimum",
+        note="Contours of the loss over A = a·u₁, B = b·v₁ᵀ; the cross is the saddle point at the origin.",
+        legend=names,
+        places=_METHODS[: len(names)],
+    )
 
 
 def _hyperbola(target: float, name: str, level: float) -> list[Row]:
@@ -164,7 +159,3 @@ def _hyperbola(target: float, name: str, level: float) -> list[Row]:
             {"x": x, "y": y, "curve": f"{name}/{branch}", "order": i, "weight": weight} for i, (x, y) in enumerate(ends)
         ]
     return rows
-
-
-def _per_cent() -> alt.Axis:
-    return alt.Axis(labelExpr="format(datum.value * 100, '~f')", tickCount=5)

@@ -8,8 +8,8 @@ from assay.records.comparison import History, Track
 from assay.records.reading import made_inert
 from assay.report import comparison_wording as say
 from assay.report.charts import AnyChart, Row, colours, figure, shapes, shares, side, source, tip
-from assay.report.parts import NUMBER, Column, Facts, Figure, Part, Section, Table
-from assay.report.sheet import Fact, Sheet, render_sheet
+from assay.report.page import Page, render
+from assay.report.parts import Facts, Figure, KeyFigure, Part, Section, Table, table
 from assay.report.summary import LOOKS
 from assay.wording import accuracy, clip, distinct, interval, percent, plural
 
@@ -25,31 +25,33 @@ def render_history(history: History) -> str:
     sections += [section for section in (_changes(history), _skipped(history)) if section is not None]
     sections.append(_method(history))
     checks = sum(len(track.entries) for track in history.tracks)
-    sheet = Sheet(
-        title=f"{clip(history.folder, 80)}: {plural(checks, 'check')}",
-        subject=f"{plural(checks, 'check')} in {clip(history.folder, 80)}",
-        headline=say.history_headline(history),
-        tally=say.history_tally(history),
-        tiles=_tiles(history.tracks[0]),
-        sections=tuple(sections),
-        version=history.tracks[0].entries[-1].assay,
+    return render(
+        Page(
+            title=f"{clip(history.folder, 80)}: {plural(checks, 'check')}",
+            subject=f"{plural(checks, 'check')} in {clip(history.folder, 80)}",
+            headline=say.history_headline(history),
+            text=say.history_tally(history),
+            key_figures=_key_figures(history.tracks[0]),
+            sections=tuple(sections),
+            version=history.tracks[0].entries[-1].assay,
+            footer="Made by assay history.",
+        )
     )
-    return render_sheet(sheet, footer="Made by assay history. This page is one file and asks nothing of the network.")
 
 
-def _tiles(track: Track) -> tuple[Fact, ...]:
+def _key_figures(track: Track) -> tuple[KeyFigure, ...]:
     last = track.entries[-1]
     shares = {share.measure: share for share in last.shares}
     found = [
-        Fact(f"{say.topic(measure)}, last", percent(shares[measure].accuracy), interval(shares[measure]), "", "track-0")
+        KeyFigure(f"{say.topic(measure)}, last", percent(share.accuracy), interval(share), "track-0")
         for measure in say.common_measures(track)
-        if measure in shares
+        if (share := shares.get(measure)) is not None
     ]
     for status, noun in (("error", "failures"), ("warn", "warnings")):
         amount = say.count_status(last, status)
         was = say.count_status(track.entries[0], status)
-        look = LOOKS["error" if status == "error" else "warn"].name if amount else "pass"
-        found.append(Fact(f"{noun}, last", str(amount), f"{was} in the first check", look, "track-0"))
+        detail = f"{was} in the first check"
+        found.append(KeyFigure(f"{noun}, last", str(amount), detail, "track-0", status=status if amount else "pass"))
     return tuple(found)
 
 
@@ -101,9 +103,9 @@ def _accuracies(track: Track, names: list[str]) -> Figure | None:
             base.mark_point(filled=True, size=60, opacity=1).encode(y=y, shape=shapes(titles), description=tip()),
         ).properties(width=width - 55, height=280)
 
-    table = Table(
+    numbers = table(
         "Accuracies",
-        tuple(Column(title, NUMBER) for title in ("check", *titles)),
+        (">check", *(f">{title}" for title in titles)),
         tuple(
             (name, *(next((accuracy(s) for s in entry.shares if s.measure == m), "–") for m in measures))
             for name, entry in zip(names, track.entries, strict=True)
@@ -111,7 +113,7 @@ def _accuracies(track: Track, names: list[str]) -> Figure | None:
     )
     finding = _trend(track, measures[0])
     note = "Bars: 95 % Wilson intervals. A line joins numbers that were measured in the same way."
-    return figure(build, finding=finding, note=note, table=table, full=True, legend=titles)
+    return figure(build, finding=finding, note=note, table=numbers, full=True, legend=titles)
 
 
 def _trend(track: Track, measure: str) -> str:
@@ -200,10 +202,10 @@ def _rules(track: Track, names: list[str]) -> Figure | None:
 
 
 def _checks(track: Track, names: list[str]) -> Table:
-    columns = ("check", "file", "model", "budget", "fails", "warns", "accepted", "since the check before")
-    return Table(
+    columns = (">check", "file", "model", "budget", ">fails", ">warns", ">accepted", "since the check before")
+    return table(
         "The checks",
-        tuple(Column(name, NUMBER if name in {"check", "fails", "warns", "accepted"} else "") for name in columns),
+        columns,
         tuple(
             (
                 name,
@@ -231,16 +233,16 @@ def _changes(history: History) -> Section | None:
     if not rows:
         return None
     titles = ("before", "after", "points (95 % interval)", "p, Holm")
-    table = Table(
+    numbers = table(
         "Each check against the one before",
-        (Column("check", NUMBER), Column("measure"), *(Column(title, NUMBER) for title in titles), Column("change")),
+        (">check", "measure", *(f">{title}" for title in titles), "change"),
         rows,
         folded=True,
     )
     summary = (
         f"Paired tests on the same images, corrected by Holm over all {plural(history.tests, 'test')} of this history."
     )
-    return Section("changes", "From check to check", summary, (table,))
+    return Section("changes", "From check to check", summary, (numbers,))
 
 
 def _skipped(history: History) -> Section | None:
@@ -248,7 +250,7 @@ def _skipped(history: History) -> Section | None:
         return None
     rows = tuple((reason,) for reason in history.skipped)
     return Section(
-        "skipped", "Skipped", "Files that are no check, or no further one.", (Table("Files", (Column("file"),), rows),)
+        "skipped", "Skipped", "Files that are no check, or no further one.", (table("Files", ("file",), rows),)
     )
 
 

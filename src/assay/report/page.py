@@ -1,31 +1,23 @@
-"""The report: one HTML file that asks nothing of the network."""
+"""The frame of every page: one HTML file with header, contents, key figures and sections; nothing is fetched."""
 
 from __future__ import annotations
 
 import base64
 import hashlib
 import re
+from dataclasses import dataclass
+from typing import ClassVar, Protocol
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from assay.records.checkup import Checkup
-from assay.report.sections import build_sections
-from assay.report.summary import (
-    FORMULA,
-    LOOKS,
-    SEVERITY,
-    headline,
-    in_order,
-    states,
-    subject_line,
-    tally_sentence,
-    tiles,
-)
+from assay.report.claims_wording import LOOKS as CLAIM_LOOKS
+from assay.report.parts import KeyFigure
+from assay.report.summary import LOOKS
 from assay.report.theme import custom_properties
 from assay.wording import clip, inert, kind_title, seconds
 
-# the signs of drawing.SHAPES, in a box from −6 to 6
+# the signs of charts.SHAPES, in a box from −6 to 6
 SIGNS = (
     "M-5,0a5,5 0 1 0 10,0a5,5 0 1 0 -10,0",
     "M-4.5,-4.5h9v9h-9z",
@@ -35,54 +27,96 @@ SIGNS = (
     "M0,5.5L5.5,-4.5h-11z",
 )
 SCRIPTS = ("page.js", "tip.js", "samples.js", "copy.js")
+STYLES = ("page.css", "claims.css", "shots.css")
 _LINK = re.compile(r"https?://[^\s<>\"'`⟨]+[^\s<>\"'`⟨.,;:)\]]|arXiv:\d{4}\.\d{4,5}")
 
 
-def render_page(checkup: Checkup) -> str:
-    """The whole page as text: style, script, charts and pictures inside.
+class Block(Protocol):
+    """Anything that a template of its own shows, as ``part`` or ``section`` in it."""
 
-    Every name from the document is escaped and made inert; the script is named by its hash in the content security
-    policy, so nothing that a document might smuggle in can run.
+    template: ClassVar[str]
+
+
+class Chapter(Block, Protocol):
+    """A block with a place in the contents: a section of evidence, the verdicts, a claim."""
+
+    @property
+    def id(self) -> str:
+        """The anchor, unique on the page."""
+
+    @property
+    def title(self) -> str:
+        """What the contents call it."""
+
+
+@dataclass(frozen=True)
+class Page:
+    """What a page consists of, from top to bottom.
+
+    Attributes:
+        title: names the page in the browser's tab and in its header.
+        subject: what was measured, in small print above the headline.
+        headline: the finding, one sentence.
+        sections: the chapters, in the order of the contents.
+        text: what the headline leaves out.
+        badge: a status (``pass``, ``warn``, …) and what it stands for.
+        key_figures: the few numbers that matter most, with blocks before and after them.
+        skip: anchor and name of where the first link leads.
+        lead_title: what the contents call the top of the page; not listed without one.
+        version: the assay that measured.
+        footer: what the page was made from.
     """
-    environment = page_environment()
-    sections = build_sections(checkup)
-    script = page_script(environment)
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
+
+    title: str
+    subject: str
+    headline: str
+    sections: tuple[Chapter, ...]
+    text: str = ""
+    badge: tuple[str, str] | None = None
+    key_figures: tuple[KeyFigure, ...] = ()
+    before_figures: tuple[Block, ...] = ()
+    after_figures: tuple[Block, ...] = ()
+    skip: tuple[str, str] = ("lead", "result")
+    lead_title: str = ""
+    version: str = ""
+    footer: str = ""
+
+
+def render(page: Page) -> str:
+    """The page as text: style, script, charts and pictures inside.
+
+    Every string is escaped and made inert; the script is named by its hash in the content security policy, so nothing
+    that a document might smuggle in can run.
+    """
+    environment = _environment()
+    script = "\n".join(_read(environment, name) for name in SCRIPTS)
+    style = "\n".join(_read(environment, name) for name in STYLES)
+    for theme, dark in (("light", False), ("dark", True)):
+        style = style.replace(f"/* {theme} */", custom_properties(dark=dark))
     return environment.get_template("page.html").render(
-        checkup=checkup,
-        subject=subject_line(checkup),
-        headline=headline(checkup),
-        tally=tally_sentence(checkup.verdicts),
-        tiles=tiles(checkup),
-        categories=states(checkup.verdicts),
-        formula=FORMULA,
-        took=seconds(checkup.seconds),
-        verdicts={status: [v for v in in_order(checkup.verdicts) if v.status == status] for status in SEVERITY},
+        page=page,
         looks=LOOKS,
+        claim_looks=CLAIM_LOOKS,
         signs=SIGNS,
-        sections=sections,
-        judged={
-            section.id: [v for v in in_order(checkup.verdicts) if not set(section.kinds).isdisjoint(v.evidence)]
-            for section in sections
-        },
-        titles={kind: section.title for section in sections for kind in section.kinds},
-        style=Markup(page_style(environment)),  # noqa: S704 - our own file
-        script=Markup(script),  # noqa: S704 - our own file
-        script_digest=digest,
+        style=Markup(style),  # noqa: S704 - our own files
+        script=Markup(script),  # noqa: S704 - our own files
+        script_digest=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii"),
     )
 
 
-def page_environment() -> Environment:
+def _environment() -> Environment:
     """The templates, with every expression escaped and made inert."""
     environment = Environment(
         loader=PackageLoader("assay.report"),
         autoescape=True,
         undefined=StrictUndefined,
-        finalize=_shown,
+        finalize=_make_inert,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(bound=_bound, prose=_prose, linked=_linked, clip=clip, kind_title=kind_title)
+    environment.filters.update(
+        bound=_bound, prose=_prose, linked=_linked, clip=clip, kind_title=kind_title, seconds=seconds
+    )
     return environment
 
 
@@ -91,21 +125,8 @@ def _read(environment: Environment, name: str) -> str:
     return environment.loader.get_source(environment, name)[0]
 
 
-def page_script(environment: Environment) -> str:
-    """The script of every page; what a page has no elements for does nothing there."""
-    return "\n".join(_read(environment, name) for name in SCRIPTS)
-
-
-def page_style(environment: Environment) -> str:
-    """The style sheet of every page, both sets of colours in it."""
-    style = _read(environment, "page.css")
-    for theme, dark in (("light", False), ("dark", True)):
-        style = style.replace(f"/* {theme} */", custom_properties(dark=dark))
-    return style
-
-
-def _shown(value: object) -> object:
-    """What every expression of a template passes through: text is made inert, markup of our own stays."""
+def _make_inert(value: object) -> object:
+    """What every expression of a template passes through; markup of our own stays."""
     return inert(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 

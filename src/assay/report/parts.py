@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 from markupsafe import Markup
 
+from assay.records.accuracy import Proportion
 from assay.records.base import Record
+from assay.records.finding import Verdict
 
 MOST_ROWS = 300
 _PNG = b"\x89PNG\r\n\x1a\n"
@@ -18,15 +20,13 @@ _PNG = b"\x89PNG\r\n\x1a\n"
 
 @dataclass(frozen=True)
 class Column:
-    """A column of a table: numbers are aligned to the right, names set in the fixed-width face, text has room."""
+    """A column of a table, set as a ``number`` (to the right), a ``name`` (fixed-width) or ``text`` (a sentence)."""
 
     title: str
     style: str = ""
 
 
-NUMBER = "number"
-NAME = "name"
-TEXT = "text"
+_STYLES = {">": "number", "`": "name", "¶": "text", " ": ""}
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,6 @@ class Table:
     columns: tuple[Column, ...]
     rows: tuple[tuple[str, ...], ...]
     folded: bool = False
-    id: str = ""
 
     @property
     def shown(self) -> tuple[tuple[str, ...], ...]:
@@ -55,7 +54,8 @@ class Table:
 class Figure:
     """A chart: ``finding`` says what it shows, ``note`` how to read it, ``table`` the same in numbers.
 
-    ``legend`` names the series in the order of their colours and signs.
+    ``legend`` names the series in the order of their colours and signs; ``places`` are the numbers of those from 1,
+    where they are not 1, 2, 3 ….
     """
 
     template: ClassVar[str] = "figure.html"
@@ -66,6 +66,12 @@ class Figure:
     table: Table | None = None
     full: bool = False
     legend: tuple[str, ...] = ()
+    places: tuple[int, ...] = ()
+
+    @property
+    def entries(self) -> tuple[tuple[str, int], ...]:
+        """The names of the legend with the numbers of their colours."""
+        return tuple(zip(self.legend, self.places or range(1, len(self.legend) + 1), strict=False))
 
 
 @dataclass(frozen=True)
@@ -110,17 +116,18 @@ class Card:
 
 @dataclass(frozen=True)
 class Gallery:
-    """Cards in a grid; ``left_out`` counts those that would have made the file too large."""
+    """Cards in a grid, ``large`` ones two a row; ``left_out`` counts those that would make the file too large."""
 
     template: ClassVar[str] = "gallery.html"
     finding: str
     note: str
     cards: tuple[Card, ...]
     left_out: int = 0
+    large: bool = False
 
 
 @dataclass(frozen=True)
-class Tile:
+class SampleTile:
     """One sample of a grid: where its picture lies on the sheet, its fate, and what is said about it.
 
     ``fate`` is ``wrong`` (before the attack), ``broken`` or ``held``; ``taken`` is the class it was wrongly taken for,
@@ -152,7 +159,7 @@ class SampleGrid:
     width: int
     height: int
     sharp: bool
-    tiles: tuple[Tile, ...]
+    tiles: tuple[SampleTile, ...]
     labels: tuple[tuple[int, str, int], ...]
     takens: tuple[tuple[int, str, int], ...]
 
@@ -189,23 +196,89 @@ class Source:
     text: str
 
 
-Part = Table | Figure | Facts | Prose | Gallery | SampleGrid | Bars | Listing | Source
+@dataclass(frozen=True)
+class KeyFigure:
+    """One large number at the top of a page.
+
+    ``detail`` stands below it; ``proportion`` draws its interval on a scale from 0 to 1; ``anchor`` is the section it
+    comes from; a ``status`` (``pass``, ``warn``, …) gives it a colour.
+    """
+
+    name: str
+    number: str
+    detail: str = ""
+    anchor: str = ""
+    proportion: Proportion | None = None
+    status: str = ""
+
+
+@dataclass(frozen=True)
+class Shot:
+    """A picture as a ``data:`` address, with its name and what was done to it."""
+
+    name: str
+    detail: str
+    url: str
+
+
+@dataclass(frozen=True)
+class ShotGrid:
+    """Shots in a grid beside the large ``original``, which shows through where one is pointed at.
+
+    ``shape`` is (height, width) of the original; ``sharp`` pictures are enlarged without smoothing.
+    """
+
+    template: ClassVar[str] = "shot_grid.html"
+    original: Shot
+    shots: tuple[Shot, ...]
+    shape: tuple[int, int]
+    sharp: bool = False
+
+
+@dataclass(frozen=True)
+class ShotRow:
+    """Shots in a row under a name; ``layout`` is ``""``, ``short`` (few of them) or ``large`` (wrapped)."""
+
+    template: ClassVar[str] = "shot_row.html"
+    name: str
+    detail: str
+    shots: tuple[Shot, ...]
+    layout: str = ""
+    sharp: bool = False
+
+
+Part = Table | Figure | Facts | Prose | Gallery | SampleGrid | Bars | Listing | Source | ShotGrid | ShotRow
 
 
 @dataclass(frozen=True)
 class Section:
-    """One chapter of evidence, and the records it was drawn from; their kinds become its anchors."""
+    """One chapter of a page; the kinds of the records it was drawn from become its anchors.
 
+    ``judged`` are the verdicts that rest on these records.
+    """
+
+    template: ClassVar[str] = "section.html"
     id: str
     title: str
     summary: str
     parts: tuple[Part, ...]
     records: tuple[Record, ...] = ()
+    judged: tuple[Verdict, ...] = ()
 
     @property
     def kinds(self) -> tuple[str, ...]:
         """The kinds of its records, each once."""
         return tuple(dict.fromkeys(kind_of(record) for record in self.records))
+
+
+def table(caption: str, titles: Iterable[str], rows: Iterable[Sequence[str]], *, folded: bool = False) -> Table:
+    """A table by the titles of its columns; a first character tells how a column is set.
+
+    ``>`` numbers, to the right; `` ` `` names, in the fixed-width face; ``¶`` sentences; a space nothing, for titles
+    that come from a document.
+    """
+    columns = tuple(Column(title[1:], _STYLES[title[0]]) if title[:1] in _STYLES else Column(title) for title in titles)
+    return Table(caption, columns, tuple(tuple(row) for row in rows), folded)
 
 
 def kind_of(record: Record) -> str:

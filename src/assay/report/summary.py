@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import get_args
 
-from assay.records.accuracy import CleanAccuracy, Proportion
+from assay.records.accuracy import CleanAccuracy
 from assay.records.anatomy import Anatomy
 from assay.records.attack import EpsilonCurve, RobustAccuracy
 from assay.records.checkup import Checkup
 from assay.records.finding import Category, Status, Verdict
 from assay.records.gradients import DepthTrace
 from assay.records.recurrence import TimeTrace
+from assay.report.parts import KeyFigure
 from assay.wording import ball, clip, compact, count, distance, epsilon, interval, norm, percent
 
 
@@ -73,19 +74,19 @@ class CategoryState:
         return int(exact) if exact in {0, 100} else min(99, max(1, round(exact)))
 
     @property
-    def doubts(self) -> tuple[Verdict, ...]:
-        """Verdicts on the measurement that do not hold: the score is no better than they are."""
-        return tuple(verdict for verdict in self.telling if not verdict.scored)
-
-    @property
-    def telling(self) -> tuple[Verdict, ...]:
-        """The verdicts that call for something."""
+    def findings(self) -> tuple[Verdict, ...]:
+        """Errors and warnings."""
         return tuple(verdict for verdict in self.verdicts if verdict.status in {"error", "warn"})
 
     @property
-    def foremost(self) -> tuple[Verdict, ...]:
-        """All that call for something, and at least three where there are as many."""
-        return self.verdicts[: max(3, len(self.telling))]
+    def failing_checks(self) -> tuple[Verdict, ...]:
+        """Findings about the measurement: while they stand, the score cannot be trusted."""
+        return tuple(verdict for verdict in self.findings if not verdict.scored)
+
+    @property
+    def top_findings(self) -> tuple[Verdict, ...]:
+        """All findings; with the next verdicts to make three where there are as many."""
+        return self.verdicts[: max(3, len(self.findings))]
 
     @property
     def summary(self) -> str:
@@ -130,22 +131,11 @@ def tally_sentence(verdicts: Sequence[Verdict]) -> str:
     return f"Of {len(verdicts)} {rules}, {joined}."
 
 
-@dataclass(frozen=True)
-class Tile:
-    """One big number: its name, the number, what it is over, and its interval on a scale from 0 to 1."""
-
-    name: str
-    number: str
-    detail: str
-    proportion: Proportion | None = None
-    anchor: str = ""
-
-
 def headline(checkup: Checkup) -> str:
     """The result as a sentence: right on clean images, and after the first and the strongest attack."""
     clean, attacks = checkup.first(CleanAccuracy), _attacks(checkup)
     parts = [f"{percent(clean.accuracy)} right on clean images"] if clean is not None else []
-    parts += [_blow(attack) for attack in _telling(attacks)]
+    parts += [_accuracy_after(attack) for attack in _representative(attacks)]
     if not parts and (checkup.first(TimeTrace) or checkup.first(DepthTrace)):
         worst = next((v for v in in_order(checkup.verdicts) if v.status in {"error", "warn"}), None)
         return "Gradients traced: nothing found." if worst is None else f"Not met: {worst.claim} ({worst.measured})."
@@ -169,7 +159,7 @@ def _attacks(checkup: Checkup) -> list[RobustAccuracy]:
     return [attack for attack in checkup.each(RobustAccuracy) if attack.constrained and attack.n]
 
 
-def _telling(attacks: Sequence[RobustAccuracy]) -> list[RobustAccuracy]:
+def _representative(attacks: Sequence[RobustAccuracy]) -> list[RobustAccuracy]:
     """The single step, and the strongest attack where that is another."""
     chosen = [attack for attack in attacks if _is_one_step(attack)][:1]
     strongest = min(attacks, key=lambda attack: attack.accuracy, default=None)
@@ -183,7 +173,7 @@ def _is_one_step(attack: RobustAccuracy) -> bool:
     return attack.steps == 1 and len(attack.loss_per_step) == 2
 
 
-def _blow(attack: RobustAccuracy) -> str:
+def _accuracy_after(attack: RobustAccuracy) -> str:
     size = epsilon(attack.epsilon, "linf") if attack.norm == "linf" else ball(attack)
     if _is_one_step(attack):
         return f"{percent(attack.accuracy)} after one step of {size}"
@@ -191,26 +181,27 @@ def _blow(attack: RobustAccuracy) -> str:
     return f"{percent(attack.accuracy)} after {steps} within {size}"
 
 
-def tiles(checkup: Checkup) -> tuple[Tile, ...]:
+def key_figures(checkup: Checkup) -> tuple[KeyFigure, ...]:
     """The numbers for the top of the page, those that were measured."""
-    found: list[Tile] = []
-    clean = checkup.first(CleanAccuracy)
+    figures: list[KeyFigure] = []
+    clean, curve, anatomy = checkup.first(CleanAccuracy), checkup.first(EpsilonCurve), checkup.first(Anatomy)
     if clean is not None:
-        found.append(Tile("right, clean", percent(clean.accuracy), interval(clean), clean, "clean_accuracy"))
-    for attack in _telling(_attacks(checkup)):
-        name = f"right after {attack.attack}, {ball(attack)}"
-        found.append(Tile(name, percent(attack.accuracy), interval(attack), attack, "robust_accuracy"))
-    curve = checkup.first(EpsilonCurve)
-    if curve is not None and curve.median_epsilon is not None:
-        size = distance(curve.median_epsilon, curve.norm)
-        found.append(Tile("ε that breaks half", size, f"{curve.attack}, {norm(curve.norm)}", anchor="epsilon_curve"))
-    if clean is not None:
-        detail = f"mean confidence {percent(clean.mean_confidence)}"
-        found.append(
-            Tile("calibration error", percent(clean.expected_calibration_error), detail, anchor="clean_accuracy")
+        figures.append(
+            KeyFigure("clean accuracy", percent(clean.accuracy), interval(clean), "clean_accuracy", proportion=clean)
         )
-    anatomy = checkup.first(Anatomy)
+    for attack in _representative(_attacks(checkup)):
+        name = f"robust accuracy, {attack.attack}, {ball(attack)}"
+        figures.append(
+            KeyFigure(name, percent(attack.accuracy), interval(attack), "robust_accuracy", proportion=attack)
+        )
+    if curve is not None and curve.median_epsilon is not None:
+        median = distance(curve.median_epsilon, curve.norm)
+        detail = f"median, {curve.attack}, {norm(curve.norm)}"
+        figures.append(KeyFigure("ε that breaks half", median, detail, "epsilon_curve"))
+    if clean is not None:
+        error, detail = clean.expected_calibration_error, f"ECE; mean confidence {percent(clean.mean_confidence)}"
+        figures.append(KeyFigure("calibration error", percent(error), detail, "clean_accuracy"))
     if anatomy is not None:
-        detail = f"{compact(anatomy.flops)} operations"
-        found.append(Tile("parameters", compact(anatomy.parameters), detail, anchor="anatomy"))
-    return tuple(found)
+        detail = f"{compact(anatomy.flops)} FLOPs"
+        figures.append(KeyFigure("parameters", compact(anatomy.parameters), detail, "anatomy"))
+    return tuple(figures)

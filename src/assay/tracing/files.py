@@ -63,7 +63,7 @@ def write_trace(
     """Write ``trace.json`` (as ``assay report`` reads it), ``report.html`` and the pictures; the names of all."""
     from assay.files import write_atomically
     from assay.records.checkup import Checkup
-    from assay.report.page import render_page
+    from assay.report.check_page import render_page
     from assay.runtime import choose_device, describe_environment
     from assay.verdict import judge
 

@@ -7,7 +7,7 @@ import altair as alt
 from assay.records.accuracy import CleanAccuracy
 from assay.records.checkup import Checkup
 from assay.report.charts import ACCENT, ALARM, SOFT, AnyChart, Row, figure, shares, side, source, tip
-from assay.report.parts import NUMBER, Column, Figure, Part, Section, Table
+from assay.report.parts import Figure, Part, Section, table
 from assay.wording import accuracy, count, distinct, interval, number, percent, plural
 
 MOST_CLASSES = 30
@@ -36,9 +36,9 @@ def accuracy_section(checkup: Checkup) -> Section | None:
 def _per_class(clean: CleanAccuracy, names: list[str]) -> Figure:
     groups = sorted(zip(names, clean.per_class, strict=True), key=lambda pair: pair[1].accuracy)
     seen = [(name, group) for name, group in groups if group.n]
-    table = Table(
+    numbers = table(
         "Accuracy of each class, worst first",
-        (Column("class"), Column("right", NUMBER), Column("95 % interval, n", NUMBER)),
+        ("class", ">right", ">95 % interval, n"),
         tuple((name, percent(group.accuracy), interval(group)) for name, group in seen),
     )
     drawn = seen if len(seen) <= MOST_CLASSES else [*seen[: MOST_CLASSES - 5], *seen[-5:]]
@@ -81,7 +81,7 @@ def _per_class(clean: CleanAccuracy, names: list[str]) -> Figure:
     note = "Dot: share right. Bar: 95 % Wilson interval. Dashed: all classes together."
     if len(drawn) < len(seen):
         note += f" Shown: the {MOST_CLASSES - 5} worst and the 5 best of {len(seen)} classes."
-    return figure(build, finding=finding, note=note, table=table)
+    return figure(build, finding=finding, note=note, table=numbers)
 
 
 def _calibration(clean: CleanAccuracy) -> Figure:
@@ -95,9 +95,9 @@ def _calibration(clean: CleanAccuracy) -> Figure:
         }
         for bin_ in bins
     ]
-    table = Table(
+    numbers = table(
         "Calibration: confidence against share right",
-        (Column("confidence from"), Column("to"), *(Column(t, NUMBER) for t in ("mean confidence", "right", "n"))),
+        ("confidence from", "to", *(f">{t}" for t in ("mean confidence", "right", "n"))),
         tuple((percent(b.low), percent(b.high), percent(b.confidence), percent(b.accuracy), count(b.n)) for b in bins),
     )
 
@@ -120,7 +120,7 @@ def _calibration(clean: CleanAccuracy) -> Figure:
     way = "surer than it is right" if clean.mean_confidence > clean.accuracy else "less sure than it is right"
     finding = f"It is {way}: confidence {percent(clean.mean_confidence)}, right {percent(clean.accuracy)}"
     note = "Dashed: confidence that can be believed. Red: the gap. The larger the dot, the more images in the bin."
-    return figure(build, finding=finding, note=note, table=table)
+    return figure(build, finding=finding, note=note, table=numbers)
 
 
 def _confusion(clean: CleanAccuracy, names: list[str]) -> Part:
@@ -133,13 +133,13 @@ def _confusion(clean: CleanAccuracy, names: list[str]) -> Part:
         ),
         key=lambda error: (-error[0], error[1], error[2]),
     )  # fmt: skip
-    table = Table(
+    numbers = table(
         "The commonest errors",
-        (Column("class"), Column("taken for"), Column("images", NUMBER), Column("of its class", NUMBER)),
+        ("class", "taken for", ">images", ">of its class"),
         tuple((names[i], names[j], count(n), percent(n / sum(clean.confusion[i]))) for n, i, j in errors[:100]),
     )
     if len(names) > MOST_CLASSES:
-        return table
+        return numbers
     finding = (
         f"Commonest error: {names[errors[0][1]]} taken for {names[errors[0][2]]} ({plural(errors[0][0], 'image')})"
         if errors
@@ -183,4 +183,4 @@ def _confusion(clean: CleanAccuracy, names: list[str]) -> Part:
         return alt.layer(*layers).properties(width=cell * len(names), height=min(cell, 30) * len(names))
 
     note = "Rows: the true class. Blue: right, red: wrong; the stronger, the more of them. Numbers are images."
-    return figure(build, finding=finding, note=note, table=table, full=True)
+    return figure(build, finding=finding, note=note, table=numbers, full=True)

@@ -9,22 +9,9 @@ import altair as alt
 from assay.records.anatomy import Anatomy
 from assay.records.checkup import Checkup
 from assay.records.compression import LayerSpectra, LayerSpectrum
-from assay.report.charts import (
-    ACCENT,
-    ALARM,
-    AnyChart,
-    Axes,
-    Row,
-    Series,
-    draw_fan,
-    evenly,
-    figure,
-    shares,
-    side,
-    source,
-    tip,
-)
-from assay.report.parts import NAME, NUMBER, Column, Facts, Figure, Section, Table
+from assay.report.charts import ACCENT, ALARM, AnyChart, Row, figure, shares, side, source, tip
+from assay.report.curves import Axes, Series, draw_fan, evenly
+from assay.report.parts import Facts, Figure, Section, Table, table
 from assay.wording import compact, count, distinct, listed, number, percent, plural
 
 
@@ -48,15 +35,15 @@ def anatomy_section(checkup: Checkup) -> Section | None:
             ("residual blocks", listed([f"{n} {shape}" for shape, n in shapes.items()])),
             ("skips", listed([f"{n} {skip}" for skip, n in skips.items()])),
         ]
-    table = Table(
+    numbers = table(
         f"Layers in forward order ({count(len(anatomy.layers))})",
         (
-            Column("layer", NAME),
-            Column("type"),
-            Column("output", NUMBER),
-            Column("parameters", NUMBER),
-            Column("operations", NUMBER),
-            Column("detail"),
+            "`layer",
+            "type",
+            ">output",
+            ">parameters",
+            ">operations",
+            "detail",
         ),
         tuple(
             (
@@ -72,7 +59,7 @@ def anatomy_section(checkup: Checkup) -> Section | None:
         folded=True,
     )
     summary = "One multiplication and one addition count as two operations."
-    return Section("anatomy", "Anatomy", summary, (Facts(tuple(facts)), table), records=(anatomy,))
+    return Section("anatomy", "Anatomy", summary, (Facts(tuple(facts)), numbers), records=(anatomy,))
 
 
 MOST_POINTS, MOST_BARS = 48, 60
@@ -167,9 +154,9 @@ def _ranks(spectra: LayerSpectra) -> Figure:
 
 def _layers(spectra: LayerSpectra) -> Table:
     columns = ("matrix", "σ₁", "stable rank", "effective rank", "rank for 99 %", "κ")
-    return Table(
+    return table(
         "Every layer",
-        (Column("layer", NAME), Column("type"), *(Column(title, NUMBER) for title in columns)),
+        ("`layer", "type", *(f">{title}" for title in columns)),
         tuple(
             (
                 layer.name,

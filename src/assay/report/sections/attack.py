@@ -6,8 +6,9 @@ import altair as alt
 
 from assay.records.attack import AttackAnatomy
 from assay.records.checkup import Checkup
-from assay.report.charts import ALARM, AnyChart, Axes, Row, Series, draw_curves, figure, source, tip
-from assay.report.parts import NUMBER, Column, Facts, Figure, Part, Section, Table
+from assay.report.charts import ALARM, AnyChart, Row, figure, source, tip
+from assay.report.curves import Axes, Series, draw_curves
+from assay.report.parts import Facts, Figure, Part, Section, table
 from assay.wording import ball, clip, count, distinct, number, plural
 
 _MOST_PAIRS = 12
@@ -36,9 +37,9 @@ def _losses(record: AttackAnatomy) -> Figure | None:
         Series(name, [float(step) for step in steps], [found[place] for found in record.loss_quantiles])
         for place, name in enumerate(names)
     ]
-    table = Table(
+    numbers = table(
         "Loss after each step",
-        (Column("step", NUMBER), *(Column(name, NUMBER) for name in names)),
+        (">step", *(f">{name}" for name in names)),
         tuple((str(step), *map(number, record.loss_quantiles[step])) for step in steps),
         folded=True,
     )
@@ -49,7 +50,7 @@ def _losses(record: AttackAnatomy) -> Figure | None:
         Axes("step", "cross-entropy (nats)"),
         finding=f"Half of the images have a loss above {number(last)} in the end, from {number(first)}",
         note="Broken images keep the loss at which they broke: the attack leaves them there.",
-        table=table,
+        table=numbers,
     )
 
 
@@ -78,9 +79,9 @@ def _transitions(record: AttackAnatomy) -> Figure | None:
         )
         return chart
 
-    table = Table(
+    numbers = table(
         "Every pair of classes",
-        (Column("before"), Column("after"), Column("images", NUMBER)),
+        ("before", "after", ">images"),
         tuple((pair.before, pair.after, count(pair.count)) for pair in record.transitions),
         folded=True,
     )
@@ -90,7 +91,7 @@ def _transitions(record: AttackAnatomy) -> Figure | None:
         build,
         finding=f"{most.before} turns into {most.after} most often: {share}",
         note=f"The {len(shown)} most frequent of {plural(len(pairs), 'pair')}." if len(pairs) > len(shown) else "",
-        table=table,
+        table=numbers,
     )
 
 

@@ -10,7 +10,7 @@ from assay.records.checkup import Checkup
 from assay.records.configuration import ModeAudit, NormalizationAudit
 from assay.records.training import DecayGroups, OptimizerAudit
 from assay.report.charts import ACCENT, AnyChart, Row, figure, shares, side, source, tip
-from assay.report.parts import NAME, NUMBER, Column, Facts, Figure, Part, Section, Table
+from assay.report.parts import Facts, Figure, Part, Section, Table, table
 from assay.wording import accuracy, count, number, percent, plural
 
 _ROLES = {"norm": "normalisation", "bias": "biases", "weight": "all other weights"}
@@ -41,14 +41,14 @@ def decay_section(checkup: Checkup) -> Section | None:
     record = checkup.first(DecayGroups)
     if record is None:
         return None
-    table = Table(
+    numbers = table(
         "Weight-decay groups, by module type",
         (
-            Column("group"),
-            Column("tensors", NUMBER),
-            Column("parameters", NUMBER),
-            Column("weight decay", NUMBER),
-            Column("for example", NAME),
+            "group",
+            ">tensors",
+            ">parameters",
+            ">weight decay",
+            "`for example",
         ),
         tuple(
             (
@@ -61,11 +61,11 @@ def decay_section(checkup: Checkup) -> Section | None:
             for group in record.groups
         ),
     )
-    parts: list[Part] = [table]
+    parts: list[Part] = [numbers]
     if record.missed_by_name:
         rows = tuple((name,) for name in record.missed_by_name)
         title = f'Normalisation parameters that a search for "bn" misses ({count(len(rows))})'
-        parts.append(Table(title, (Column("parameter", NAME),), rows, folded=True))
+        parts.append(table(title, ("`parameter",), rows, folded=True))
     summary = (
         "Normalisation parameters and biases are best kept out of weight decay; the groups go by module type, never by "
         "name."
@@ -142,9 +142,9 @@ def _conventions(audit: NormalizationAudit) -> Figure:
         }
         for convention in audit.conventions
     ]
-    table = Table(
+    numbers = table(
         "Accuracy by input convention",
-        (Column("pixels handed over"), Column("right (95 % interval, n)", NUMBER)),
+        ("pixels handed over", ">right (95 % interval, n)"),
         tuple((convention.convention, accuracy(convention)) for convention in audit.conventions),
     )
 
@@ -167,14 +167,14 @@ def _conventions(audit: NormalizationAudit) -> Figure:
     best = max(audit.conventions, key=lambda convention: convention.accuracy)
     finding = f"It is right most often on pixels handed over as {best.convention}: {percent(best.accuracy)}"
     note = "The same images in other scales and channel orders. Another winner than x in [0, 1] is a mistake to mend."
-    return figure(build, finding=finding, note=note, table=table, full=True)
+    return figure(build, finding=finding, note=note, table=numbers, full=True)
 
 
 def _layers(audit: NormalizationAudit) -> Table:
     columns = ("channels", "distance (nats)", "mean shift", "|ln variance ratio|", "batches tracked")
-    return Table(
+    return table(
         "Every layer with running statistics, against the data that reaches it",
-        (Column("layer", NAME), Column("type"), *(Column(title, NUMBER) for title in columns), Column("odd")),
+        ("`layer", "type", *(f">{title}" for title in columns), "odd"),
         tuple(
             (
                 layer.name,

@@ -9,7 +9,7 @@ from assay.records.comparison import AppliedFix
 from assay.records.finding import Acceptance
 from assay.report.charts import ACCENT, ALARM, SOFT, AnyChart, Row, figure, shares, side, source, tip
 from assay.report.comparison_wording import ARROW, flips, interval_of, p_value, status_word
-from assay.report.parts import NUMBER, Column, Figure, Part, Prose, Section, Table
+from assay.report.parts import Figure, Part, Prose, Section, Table, table
 from assay.report.summary import LOOKS
 from assay.wording import count, distinct, inert, number, percent, plural, seconds
 
@@ -40,9 +40,9 @@ def fixes_section(checkup: Checkup) -> Section | None:
 
 def _judged(fixes: list[AppliedFix]) -> Table:
     columns = ("rule", "fix", "what was done", "before", "after", "time")
-    return Table(
+    return table(
         "Rules judged again",
-        tuple(Column(name) for name in columns),
+        tuple(name for name in columns),
         tuple(
             (
                 fix.rule,
@@ -98,9 +98,9 @@ def _effects(fixes: list[AppliedFix]) -> Figure | None:
         f"{percent(largest.candidate)} after"
     )
     columns = ("before", "after", "points (95 % interval)", "p, Holm", "lost, gained")
-    table = Table(
+    numbers = table(
         "Every number measured again",
-        (Column("fix"), Column("measure"), *(Column(name, NUMBER) for name in columns), Column("change")),
+        ("fix", "measure", *(f">{name}" for name in columns), "change"),
         tuple(
             (
                 f"{fix.rule} {fix.fix}",
@@ -116,7 +116,7 @@ def _effects(fixes: list[AppliedFix]) -> Figure | None:
         ),
     )
     note = "Ring: before. Diamond: after the fix, on the same images."
-    return figure(build, finding=finding, note=note, table=table, full=True)
+    return figure(build, finding=finding, note=note, table=numbers, full=True)
 
 
 def _readings(fixes: list[AppliedFix]) -> Table | None:
@@ -125,8 +125,8 @@ def _readings(fixes: list[AppliedFix]) -> Table | None:
         for fix in fixes
         for each in fix.readings
     )
-    columns = (Column("fix"), Column("quantity"), Column("before", NUMBER), Column("after", NUMBER))
-    return Table("Other numbers", columns, rows) if rows else None
+    columns = ("fix", "quantity", ">before", ">after")
+    return table("Other numbers", columns, rows) if rows else None
 
 
 def _say(value: float, unit: str) -> str:
@@ -141,9 +141,9 @@ def accepted_section(checkup: Checkup) -> Section | None:
     parts = []
     if accepted:
         parts.append(
-            Table(
+            table(
                 "Accepted findings",
-                tuple(Column(name) for name in ("rule", "verdict", "measured", "accepted because", "until")),
+                ("rule", "verdict", "measured", "accepted because", "until"),
                 tuple(
                     (verdict.rule, LOOKS[verdict.status].word, verdict.measured, entry.reason, _until(entry))
                     for verdict, entry in accepted
@@ -152,9 +152,9 @@ def accepted_section(checkup: Checkup) -> Section | None:
         )
     if checkup.outdated:
         parts.append(
-            Table(
+            table(
                 "Entries out of date",
-                tuple(Column(name) for name in ("rule", "why it accepts nothing", "accepted because")),
+                ("rule", "why it accepts nothing", "accepted because"),
                 tuple((each.entry.rule, each.because, each.entry.reason) for each in checkup.outdated),
             )
         )

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-
-import altair as alt
 
 from assay.records.checkup import Checkup
 from assay.records.gradients import Curvature, DepthTrace, GradientFlow, LayerTrace
-from assay.report.charts import AnyChart, Axes, Row, Series, colours, decades, draw_fan, figure, shapes, source, tip
-from assay.report.parts import NAME, NUMBER, Column, Facts, Figure, Part, Section, Table
+from assay.report.curves import Axes, Series, draw_curves, draw_fan
+from assay.report.parts import Facts, Figure, Part, Section, Table, table
 from assay.wording import count, distinct, number, percent, plural
 
 _SIGNALS = (
@@ -33,38 +30,15 @@ def gradient_flow_section(checkup: Checkup) -> Section | None:
 
 
 def _over_depth(flow: GradientFlow) -> Figure | None:
-    rows: list[Row] = [
-        {
-            "depth": layer.depth, "series": title, "value": value,
-            "tip": f"{layer.name} ({layer.type}), {title}: {number(value)}",
-        }
-        for field, title in _SIGNALS
-        for layer in flow.layers
-        if math.isfinite(value := getattr(layer, field)) and value > 0
-    ]  # fmt: skip
-    if not rows:
-        return None
-    titles = [title for _, title in _SIGNALS]
-    values = [float(row["value"] or 0) for row in rows]
-
-    def build(width: int) -> AnyChart:
-        base = alt.Chart(source(rows)).encode(
-            x=alt.X(
-                "depth:Q", title="layer, from input to output", axis=alt.Axis(tickMinStep=1, grid=False, format="d")
-            ),
-            y=alt.Y(
-                "value:Q",
-                scale=alt.Scale(type="log"),
-                title="norm (logarithmic)",
-                axis=decades(values),
-            ),
-            color=colours(titles),
+    series = [
+        Series(
+            title,
+            [layer.depth for layer in flow.layers],
+            [getattr(layer, field) for layer in flow.layers],
+            tips=[f"{each.name} ({each.type}), {title}: {number(getattr(each, field))}" for each in flow.layers],
         )
-        return alt.layer(
-            base.mark_line(strokeWidth=2),
-            base.mark_point(filled=True, size=50, opacity=1).encode(shape=shapes(titles), description=tip()),
-        ).properties(width=width - 60, height=280)
-
+        for field, title in _SIGNALS
+    ]
     rate = flow.decay_per_layer
     if rate is None:
         finding = "Gradient norms from input to output"
@@ -76,14 +50,15 @@ def _over_depth(flow: GradientFlow) -> Figure | None:
     note = "Flat lines are healthy; a slope vanishes or explodes."
     if left_out:
         note += f" {count(left_out)} values that are zero have no place on a logarithmic axis; see the table."
-    return figure(build, finding=finding, note=note, full=True, legend=titles)
+    axes = Axes("layer, from input to output", "norm (logarithmic)", y_log=True)
+    return draw_curves(series, axes, finding=finding, note=note, full=True)
 
 
 def _layers(flow: GradientFlow) -> Table:
     columns = ("‖W‖₂", "‖∂L/∂W‖₂", "relative", "output", "∂L/∂output", "dead units", "not finite")
-    return Table(
+    return table(
         "Every layer",
-        (Column("layer", NAME), Column("type"), *(Column(title, NUMBER) for title in columns)),
+        ("`layer", "type", *(f">{title}" for title in columns)),
         tuple(
             (
                 layer.name,
@@ -180,9 +155,9 @@ def _finding(title: str, names: Sequence[str], values: Sequence[Sequence[float]]
 
 def _layers_depth_trace(trace: DepthTrace) -> Table:
     titles = ("output", "‖∂L/∂output‖₂", "‖∂L/∂θ‖₂", "relative update", "dead units", "saturated")
-    return Table(
+    return table(
         "Every layer at the last step looked at",
-        (Column("layer", NAME), Column("type"), *(Column(title, NUMBER) for title in titles)),
+        ("`layer", "type", *(f">{title}" for title in titles)),
         tuple((layer.name, layer.type, *_cells(layer)) for layer in trace.layers),
         folded=True,
     )

@@ -7,7 +7,7 @@ import altair as alt
 from assay.records.augmentation import Invariance, OperationAccuracy, OperationPoint
 from assay.records.checkup import Checkup
 from assay.report.charts import ACCENT, SOFT, AnyChart, Row, figure, shares, source, tip
-from assay.report.parts import NUMBER, Column, Section, Table
+from assay.report.parts import Section, Table, table
 from assay.wording import count, percent, seconds
 
 
@@ -68,9 +68,9 @@ def _cell(each: OperationAccuracy, record: Invariance, *, width: int) -> AnyChar
 def _table(record: Invariance) -> Table:
     most = max(len(each.points) for each in record.operations)
     columns = (
-        Column("operation"),
-        *(Column(f"strength {level}", NUMBER) for level in range(1, most + 1)),
-        Column("mean", NUMBER),
+        "operation",
+        *(f">strength {level}" for level in range(1, most + 1)),
+        ">mean",
     )
     rows = tuple(
         (
@@ -81,7 +81,7 @@ def _table(record: Invariance) -> Table:
         )
         for each in record.operations
     )
-    return Table("Accuracy under each operation", columns, rows, folded=True)
+    return table("Accuracy under each operation", columns, rows, folded=True)
 
 
 def _magnitude(each: OperationAccuracy, point: OperationPoint) -> str:

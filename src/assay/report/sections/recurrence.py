@@ -15,8 +15,8 @@ from assay.records.recurrence import (
     StateGradients,
     TimeTrace,
 )
-from assay.report.charts import Axes, Series, draw_curves
-from assay.report.parts import NAME, NUMBER, Column, Facts, Figure, Part, Section, Table
+from assay.report.curves import Axes, Series, draw_curves
+from assay.report.parts import Facts, Figure, Part, Section, Table, table
 from assay.wording import count, distinct, interval, listed, number, percent, plural, seconds
 
 MOST_MATRICES = 8
@@ -100,9 +100,9 @@ def _states(states: Sequence[StateGradients]) -> Table:
         "exactly zero",
         "not finite",
     )
-    return Table(
+    return table(
         "Every state and the law its gradient follows",
-        (Column("state", NAME), Column("part"), Column("law"), *(Column(title, NUMBER) for title in titles)),
+        ("`state", "part", "law", *(f">{title}" for title in titles)),
         tuple(
             (
                 state.name,
@@ -126,9 +126,9 @@ def _matrices(matrices: Sequence[RecurrentMatrix]) -> Table | None:
     if not matrices:
         return None
     titles = ("ρ(W)", "‖W‖₂", "non-normality", "peak of ‖Wᵏ‖₂")
-    return Table(
+    return table(
         "What the recurrent matrices prove",
-        (Column("matrix", NAME), *(Column(title, NUMBER) for title in titles), Column("hence")),
+        ("`matrix", *(f">{title}" for title in titles), "hence"),
         tuple(
             (
                 _matrix_name(matrix),
@@ -176,12 +176,12 @@ def _gates(trace: TimeTrace) -> Table | None:
     if not trace.gates:
         return None
     shares = ("5 %", "25 %", "50 %", "75 %", "95 %")
-    return Table(
+    return table(
         "Gates, over all steps, samples and units",
         (
-            Column("layer", NAME),
-            Column("gate"),
-            *(Column(title, NUMBER) for title in ("mean", "open (> 0.9)", "shut (< 0.1)", *shares)),
+            "`layer",
+            "gate",
+            *(f">{title}" for title in ("mean", "open (> 0.9)", "shut (< 0.1)", *shares)),
         ),
         tuple(
             (
@@ -209,11 +209,11 @@ def _facts(trace: TimeTrace) -> Facts | None:
 
 
 def _attention(attention: AttentionPaths) -> list[Part | None]:
-    table = Table(
+    numbers = table(
         f"Attention; the farthest two positions are {count(attention.path)} layers apart",
         (
-            Column("layer", NAME),
-            *(Column(title, NUMBER) for title in ("heads", "length", "entropy a head (of its greatest)", "distance")),
+            "`layer",
+            *(f">{title}" for title in ("heads", "length", "entropy a head (of its greatest)", "distance")),
         ),
         tuple(
             (
@@ -232,7 +232,7 @@ def _attention(attention: AttentionPaths) -> list[Part | None]:
         finding="What the last position draws from, through all layers",
         note="Attention rollout (Abnar & Zuidema 2020).",
     )
-    return [table, rollout]
+    return [numbers, rollout]
 
 
 def remedies_section(checkup: Checkup) -> Section | None:
@@ -242,9 +242,9 @@ def remedies_section(checkup: Checkup) -> Section | None:
         return None
     parts: list[Part] = []
     for comparison in comparisons:
-        effects = Table(
+        effects = table(
             "What each remedy did",
-            (Column("remedy"), Column("against"), Column("verdict"), Column("because")),
+            ("remedy", "against", "verdict", "because"),
             tuple((effect.remedy, effect.problem, effect.verdict, effect.because) for effect in comparison.effects),
         )
         problems = tuple(dict.fromkeys(run.problem for run in comparison.runs))
@@ -276,9 +276,9 @@ def _gradients(runs: list[RemedyRun]) -> Figure | None:
 
 def _runs(comparison: RemedyComparison) -> Table:
     titles = ("loss", "lowest", "rate before", "rate after", "horizon after", "largest gradient", "median", "time")
-    return Table(
+    return table(
         "Every run",
-        (Column("remedy"), Column("against"), Column("cell"), *(Column(title, NUMBER) for title in titles)),
+        ("remedy", "against", "cell", *(f">{title}" for title in titles)),
         tuple(
             (
                 run.remedy,
@@ -305,9 +305,9 @@ def sequences_section(checkup: Checkup) -> Section | None:
     if not found:
         return None
     columns = ("length", "test loss", "without memory", "right", "95 % interval")
-    table = Table(
+    numbers = table(
         "Every model on its task",
-        (Column("model", NAME), Column("task"), *(Column(title, NUMBER) for title in columns)),
+        ("`model", "task", *(f">{title}" for title in columns)),
         tuple(
             (
                 one.label,
@@ -327,4 +327,4 @@ def sequences_section(checkup: Checkup) -> Section | None:
         f"({one.loss_unit}; {one.baseline_is}). Right is: {one.right_is}."
         for one in tasks
     )
-    return Section("sequences", "Tasks of sequences", summary, (table,), records=tuple(found))
+    return Section("sequences", "Tasks of sequences", summary, (numbers,), records=tuple(found))

@@ -8,23 +8,9 @@ import altair as alt
 
 from assay.records.attack import AttackSanity, EpsilonCurve, RobustAccuracy
 from assay.records.checkup import Checkup
-from assay.report.charts import (
-    ACCENT,
-    ALARM,
-    SOFT,
-    AnyChart,
-    Axes,
-    Row,
-    Series,
-    colours,
-    draw_curves,
-    figure,
-    shapes,
-    shares,
-    source,
-    tip,
-)
-from assay.report.parts import NUMBER, TEXT, Column, Figure, Part, Section, Table
+from assay.report.charts import ACCENT, ALARM, SOFT, AnyChart, Row, figure, shares, source, tip
+from assay.report.curves import Axes, Series, draw_curves, epsilon_axes
+from assay.report.parts import Figure, Part, Section, Table, table
 from assay.wording import (
     accuracy,
     ball,
@@ -50,7 +36,7 @@ def robustness_section(checkup: Checkup) -> Section | None:
     parts: list[Part] = []
     measured = [curve for curve in curves if curve.points]
     if measured:
-        parts.append(_curves(measured))
+        parts += filter(None, [_curves(measured)])
     if attacks:
         parts.append(_before_after(attacks))
         parts += _per_step(attacks)
@@ -112,16 +98,16 @@ def _before_after(attacks: Sequence[RobustAccuracy]) -> Figure:
     )
     columns = (
         "attack",
-        "before",
-        "after (95 % interval, n)",
-        "mean distance",
-        "outside, unconfirmed",
-        "passes",
-        "time",
+        ">before",
+        ">after (95 % interval, n)",
+        ">mean distance",
+        ">outside, unconfirmed",
+        ">passes",
+        ">time",
     )
-    table = Table(
+    numbers = table(
         "Every attack",
-        tuple(Column(name, NUMBER if i else "") for i, name in enumerate(columns)),
+        columns,
         tuple(
             (
                 title,
@@ -136,7 +122,7 @@ def _before_after(attacks: Sequence[RobustAccuracy]) -> Figure:
         ),
     )
     note = "Ring: before. Diamond: after, on its 95 % interval. Images that were wrong before count as wrong after."
-    return figure(build, finding=finding, note=note, table=table, full=True)
+    return figure(build, finding=finding, note=note, table=numbers, full=True)
 
 
 def _per_step(attacks: Sequence[RobustAccuracy]) -> list[Figure]:
@@ -169,65 +155,46 @@ def _per_step(attacks: Sequence[RobustAccuracy]) -> list[Figure]:
 
 def _steps(values: Sequence[tuple[str, Sequence[float]]], axes: Axes, *, finding: str) -> Figure | None:
     steps = max(len(per_step) for _, per_step in values)
-    table = Table(
+    numbers = table(
         axes.y,
-        (Column("step"), *(Column(name, NUMBER) for name, _ in values)),
+        ("step", *(f">{name}" for name, _ in values)),
         tuple(
             (str(step), *(axes.say(per_step[step]) if step < len(per_step) else "" for _, per_step in values))
             for step in range(steps)
         ),
     )
     series = [Series(name, range(len(per_step)), per_step) for name, per_step in values]
-    return draw_curves(series, axes, finding=finding, table=table)
+    return draw_curves(series, axes, finding=finding, table=numbers)
 
 
-def _curves(curves: Sequence[EpsilonCurve]) -> Figure:
-    pixels = all(curve.norm == "linf" for curve in curves)
-    unit = 255 if pixels else 1
+def _curves(curves: Sequence[EpsilonCurve]) -> Figure | None:
+    scale, axes = epsilon_axes({curve.norm for curve in curves}, "share right (%)", y_shares=True)
     names = distinct([f"{curve.attack}, {norm(curve.norm)}, {count(curve.steps)} steps" for curve in curves], length=44)
-    rows: list[Row] = [
-        {
-            "series": name,
-            "epsilon": point.epsilon * unit,
-            "accuracy": point.accuracy,
-            "low": point.low,
-            "high": point.high,
-            "tip": f"ε = {epsilon(point.epsilon, curve.norm)}: {accuracy(point)}",
-        }
+    series = [
+        Series(
+            name,
+            [point.epsilon * scale for point in curve.points],
+            [point.accuracy for point in curve.points],
+            [point.low for point in curve.points],
+            [point.high for point in curve.points],
+            [f"ε = {epsilon(point.epsilon, curve.norm)}: {accuracy(point)}" for point in curve.points],
+        )
         for name, curve in zip(names, curves, strict=True)
-        for point in curve.points
     ]
-    halves: list[Row] = [
-        {
-            "epsilon": curve.median_epsilon * unit,
-            "tip": f"half are broken at ε = {distance(curve.median_epsilon, curve.norm)}",
-        }
+    halves = [
+        (median * scale, f"half are broken at ε = {distance(median, curve.norm)}")
         for curve in curves
-        if curve.median_epsilon is not None
+        if (median := curve.median_epsilon) is not None
     ]
-    table = Table(
+    numbers = table(
         "Accuracy against epsilon",
-        (Column("attack"), Column("ε", NUMBER), Column("right (95 % interval, n)", NUMBER)),
-        tuple(
+        ("attack", ">ε", ">right (95 % interval, n)"),
+        (
             (name, epsilon(point.epsilon, curve.norm), accuracy(point))
             for name, curve in zip(names, curves, strict=True)
             for point in curve.points
         ),
     )
-
-    def build(width: int) -> AnyChart:
-        levels = "ε, the largest change of a pixel (grey levels of 255)" if width > 400 else "ε (grey levels of 255)"
-        title = levels if pixels else "ε, the size of the change"
-        x = alt.X("epsilon:Q", title=title, axis=alt.Axis(grid=False, tickCount=8 if width > 400 else 5))
-        base = alt.Chart(source(rows)).encode(x=x, color=colours(names))
-        y = alt.Y("accuracy:Q", title="share right (%)", axis=shares(), scale=alt.Scale(domain=[0, 1]))
-        return alt.layer(
-            alt.Chart(source(halves)).mark_rule(color=SOFT, strokeDash=[4, 3]).encode(x="epsilon:Q", description=tip()),
-            base.mark_area(opacity=0.18).encode(y="low:Q", y2="high:Q"),
-            base.mark_line(strokeWidth=2.5).encode(y=y),
-            base.mark_point(filled=True, size=60, opacity=1).encode(y=y, shape=shapes(names), description=tip()),
-        ).properties(width=width - 55, height=260)
-
     first = curves[0]
     finding = (
         f"Half of the images are broken by ε = {distance(first.median_epsilon, first.norm)}"
@@ -235,8 +202,7 @@ def _curves(curves: Sequence[EpsilonCurve]) -> Figure:
         else f"More than half still right at ε = {epsilon(first.points[-1].epsilon, first.norm)}"
     )
     note = "Band: 95 % Wilson interval." + (" Dashed: where half of the images are broken." if halves else "")
-    legend = names if len(names) > 1 else ()
-    return figure(build, finding=finding, note=note, table=table, full=True, legend=legend)
+    return draw_curves(series, axes, finding=finding, note=note, table=numbers, full=True, marks=halves)
 
 
 def sanity_section(checkup: Checkup) -> Section | None:
@@ -257,9 +223,9 @@ def sanity_section(checkup: Checkup) -> Section | None:
 
 def _checks(record: AttackSanity) -> Table:
     order = sorted(record.checks, key=lambda check: (not check.raised, check.value is None))
-    return Table(
+    return table(
         f"{ball(record)}, {plural(record.n, 'sample')}",
-        (Column("doubt"), Column(""), Column("value", NUMBER), Column("limit", NUMBER), Column("what was seen", TEXT)),
+        ("doubt", "", ">value", ">limit", "¶what was seen"),
         tuple(
             (
                 check.name,

@@ -13,18 +13,17 @@ from assay.records.checkup import Checkup
 from assay.records.gradients import InputGradients, InputGradientSample
 from assay.report.charts import ACCENT, ALARM, AnyChart, Row, decades, figure, source, tip
 from assay.report.parts import (
-    NUMBER,
     Card,
-    Column,
     Facts,
     Figure,
     Gallery,
     Part,
     SampleGrid,
+    SampleTile,
     Section,
     Table,
-    Tile,
     read_picture,
+    table,
     within,
 )
 from assay.wording import ball, clip, count, distance, distinct, norm, number, percent, plural
@@ -85,7 +84,7 @@ def _grid(gallery: SampleGallery, *, id: str, size: int) -> SampleGrid:
     )
 
 
-def _tile(sample: PicturedSample, names: list[str], *, x: int, y: int) -> Tile:
+def _tile(sample: PicturedSample, names: list[str], *, x: int, y: int) -> SampleTile:
     label, before, after = (_name(names, place) for place in (sample.label, sample.before, sample.after))
     sure_before, sure_after = percent(sample.confidence_before), percent(sample.confidence_after)
     identity = clip(sample.sample_id, 60)
@@ -99,7 +98,7 @@ def _tile(sample: PicturedSample, names: list[str], *, x: int, y: int) -> Tile:
     else:
         line, fate, taken = "held", "held", None
         told = f"known as {before} ({sure_before}), and after the attack ({sure_after})"
-    return Tile(x, y, fate, sample.label, taken, (label, line), f"{label}, {identity}: {told}")
+    return SampleTile(x, y, fate, sample.label, taken, (label, line), f"{label}, {identity}: {told}")
 
 
 def _name(names: list[str], place: int) -> str:
@@ -199,15 +198,15 @@ def _norms(record: InputGradients) -> Figure | Table:
     shares = ("5 %", "25 %", "50 %", "75 %", "95 %")
     sides = [("right", record.n_right, record.quantiles_right), ("wrong", record.n_wrong, record.quantiles_wrong)]
     boxes = [(name, n, quantiles) for name, n, quantiles in sides if len(quantiles) == len(shares)]
-    table = Table(
+    numbers = table(
         "Quantiles of ‖∂ℓ/∂x‖₂",
-        (Column("the model is"), Column("images", NUMBER), *(Column(share, NUMBER) for share in shares)),
+        ("the model is", ">images", *(f">{share}" for share in shares)),
         tuple((name, count(n), *map(number, quantiles)) for name, n, quantiles in boxes),
     )
     # a logarithmic axis has no place for zeros
     drawn = [box for box in boxes if all(0 < value < math.inf for value in box[2])]
     if not drawn:
-        return table
+        return numbers
     rows: list[Row] = [
         {
             "side": f"{name} ({count(n)})", "right": name == "right",
@@ -242,4 +241,4 @@ def _norms(record: InputGradients) -> Figure | Table:
     else:
         finding = "How strongly the loss depends on the pixels"
     note = "Tick: median. Box: the middle half. Line: the middle 90 %."
-    return figure(build, finding=finding, note=note, table=table, full=True)
+    return figure(build, finding=finding, note=note, table=numbers, full=True)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from assay.records.checkup import Checkup
 from assay.records.training import TimeSplit, TrainingRun
-from assay.report.charts import Axes, Series, draw_curves
-from assay.report.parts import NUMBER, Column, Figure, Part, Section, Table
+from assay.report.curves import Axes, Series, draw_curves
+from assay.report.parts import Figure, Part, Section, Table, table
 from assay.wording import count, number, percent, plural, seconds
 
 
@@ -77,9 +77,9 @@ _PARTS_OF_TIME = {
 def _time(split: TimeSplit) -> Table:
     spent = split.model_dump()
     total = sum(spent.values()) or 1.0
-    return Table(
+    return table(
         "Where the time went",
-        (Column("part"), Column("time", NUMBER), Column("share", NUMBER)),
+        ("part", ">time", ">share"),
         tuple(
             (said, seconds(spent[name]), percent(spent[name] / total))
             for name, said in _PARTS_OF_TIME.items()
@@ -90,9 +90,9 @@ def _time(split: TimeSplit) -> Table:
 
 def _epochs(run: TrainingRun) -> Table:
     columns = ("loss", "right, augmented", "right, held out", "learning rate", "gradient norm", "images/s", "time")
-    return Table(
+    return table(
         "Every epoch",
-        (Column("epoch", NUMBER), *(Column(title, NUMBER) for title in columns)),
+        (">epoch", *(f">{title}" for title in columns)),
         tuple(
             (
                 str(epoch.epoch + 1),

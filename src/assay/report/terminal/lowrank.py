@@ -64,8 +64,8 @@ def print_compression(report: CompressionReport, console: Console, *, out: Path)
         ),
     ]
     if before.robust is not None and after.robust is not None:
-        accuracies = (f"{100 * one.accuracy:.1f} %" for one in (before.robust, after.robust))
-        rows.append((f"under {before.robust.attack}", *accuracies, f"n = {before.robust.n}"))
+        was, now = (f"{100 * one.accuracy:.1f} %" for one in (before.robust, after.robust))
+        rows.append((f"under {before.robust.attack}", was, now, f"n = {before.robust.n}"))
     print_table(console, ("", ">before", ">after", ""), rows)
     print_table(
         console,

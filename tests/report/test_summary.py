@@ -82,14 +82,14 @@ def test_a_rule_about_the_measurement_raises_no_score_and_casts_doubt(make: Call
     about = {"scored": False}
     fails, holds = make("A1", "error"), make("A2", "pass").model_copy(update=about)
     assert states([fails, holds])[0].score == 0
-    assert states([fails, holds])[0].doubts == ()
+    assert states([fails, holds])[0].failing_checks == ()
     broken = make("A3", "error").model_copy(update=about)
     assert states([make("A1", "pass"), broken])[0].score == 100
-    assert states([make("A1", "pass"), broken])[0].doubts == (broken,)
+    assert states([make("A1", "pass"), broken])[0].failing_checks == (broken,)
     assert states([make("A1", "pass"), broken])[0].status == "error"
 
 
 def test_a_category_shows_all_that_call_for_something_and_no_less_than_three(make: Callable[..., Verdict]) -> None:
     bad = [make(f"A{i}", "warn") for i in range(5)]
-    assert len(states([*bad, make("A9", "pass")])[0].foremost) == 5
-    assert len(states([bad[0], *(make(f"A{i}", "pass") for i in range(5, 9))])[0].foremost) == 3
+    assert len(states([*bad, make("A9", "pass")])[0].top_findings) == 5
+    assert len(states([bad[0], *(make(f"A{i}", "pass") for i in range(5, 9))])[0].top_findings) == 3

@@ -1,0 +1,97 @@
+"""The report of ``assay check``: scores, verdicts and evidence on one page."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+from assay.records.checkup import Checkup
+from assay.records.finding import Status, Verdict
+from assay.report.page import Page, render
+from assay.report.sections import build_sections
+from assay.report.summary import (
+    FORMULA,
+    SEVERITY,
+    CategoryState,
+    headline,
+    in_order,
+    key_figures,
+    states,
+    subject_line,
+    tally_sentence,
+)
+from assay.wording import clip, seconds
+
+
+@dataclass(frozen=True)
+class Categories:
+    """The scores of the six categories, and how they are computed."""
+
+    template: ClassVar[str] = "categories.html"
+    states: tuple[CategoryState, ...]
+    formula: str = FORMULA
+
+
+@dataclass(frozen=True)
+class Circumstances:
+    """Budget, seed and time in a line, with a link to the rest."""
+
+    template: ClassVar[str] = "circumstances.html"
+    text: str
+
+
+@dataclass(frozen=True)
+class Verdicts:
+    """All verdicts, errors and warnings open, the others folded; ``titles`` names the section of each record kind."""
+
+    template: ClassVar[str] = "verdicts.html"
+    verdicts: dict[Status, list[Verdict]]
+    titles: dict[str, str]
+    id: str = "verdicts"
+    title: str = "Verdicts"
+
+
+def render_page(checkup: Checkup) -> str:
+    """The report of a check: one offline HTML file below 3 MB, with light and dark colours.
+
+    Args:
+        checkup: what :func:`assay.run_check` returned, or :func:`assay.read_checkup` read.
+
+    Returns:
+        The page as text. It fetches nothing; its one script is named by its hash in a content security policy, and
+        every name from the checkup is escaped.
+
+    Example:
+        >>> import assay
+        >>> data = assay.load_dataset("digits", limit=32)
+        >>> model = assay.load_model("mlp", classes=10, image_shape=data.shape)
+        >>> page = assay.render_page(assay.run_check(model, data, budget="quick"))
+        >>> page.startswith("<!doctype html>"), len(page.encode()) < 3_000_000
+        (True, True)
+    """
+    ordered = in_order(checkup.verdicts)
+    sections = tuple(
+        replace(section, judged=tuple(v for v in ordered if not set(section.kinds).isdisjoint(v.evidence)))
+        for section in build_sections(checkup)
+    )
+    subject, version = checkup.subject, checkup.environment.assay
+    verdicts = Verdicts(
+        {status: [verdict for verdict in ordered if verdict.status == status] for status in SEVERITY},
+        {kind: section.title for section in sections for kind in section.kinds},
+    )
+    circumstances = f"Budget {checkup.budget}, seed {checkup.seed}, {seconds(checkup.seconds)}"
+    return render(
+        Page(
+            title=f"{clip(subject.model, 80)} · {clip(subject.data, 80)}",
+            subject=subject_line(checkup),
+            headline=headline(checkup),
+            text=tally_sentence(checkup.verdicts),
+            before_figures=(Categories(states(checkup.verdicts)),),
+            key_figures=key_figures(checkup),
+            after_figures=(Circumstances(f"{circumstances} on {checkup.environment.device}."),),
+            sections=(verdicts, *sections),
+            skip=("verdicts", "verdicts"),
+            version=version,
+            footer=f"Made by assay {version} from check.json, schema {checkup.schema_version}.",
+        )
+    )
