@@ -25,7 +25,7 @@ QUICK = ("--data", "digits", "--limit", "60", "--calibration", "64", "--robust-i
 def faster_when_smaller(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tiny layers never get faster: time is made to follow the work."""
 
-    def by_parameters(modules: list[nn.Module], inputs: torch.Tensor) -> tuple[Latency, ...]:
+    def by_parameters(modules: list[nn.Module], inputs: torch.Tensor, *, repeats: int = 0) -> tuple[Latency, ...]:
         sizes = [float(sum(p.numel() for p in m.parameters())) for m in modules]
         return tuple(Latency(size, size, size, size) for size in sizes)
 
