@@ -107,11 +107,12 @@ def run_check(
             continue  # every process runs the required ones: where one fails, nobody need begin
         if on_stage is not None:
             on_stage(stage.name, number, len(STAGES))
-        finished = _read_stage(store, stage) if store is not None and resume else None
+        key = stage.name.replace(" ", "-")
+        finished = _read_stage(store, key) if store is not None and resume else None
         if finished is None:
             finished = _run_stage(stage, context)
             if store is not None:
-                store.write(_key(stage), finished.model_dump_json())
+                store.write(key, finished.model_dump_json())
         done[stage.name] = finished
     shared = {name: finished for part in reversed(processes.gather(done)) for name, finished in part.items()}
     stages = [shared[stage.name] for stage in STAGES]
@@ -132,17 +133,11 @@ def run_check(
     return checkup
 
 
-def _key(stage: CheckStage) -> str:
-    return stage.name.replace(" ", "-")
-
-
-def _read_stage(store: ResumableStore, stage: CheckStage) -> FinishedStage | None:
-    if _key(stage) not in store:
-        return None
+def _read_stage(store: ResumableStore, key: str) -> FinishedStage | None:
     try:
-        return FinishedStage.model_validate_json(store.path(_key(stage)).read_bytes())
+        return FinishedStage.model_validate_json(store.path(key).read_bytes())
     except (OSError, ValidationError):
-        return None  # damaged, or of another version: measuring again loses nothing but time
+        return None  # missing, damaged, or of another version: measuring again loses nothing but time
 
 
 def _run_stage(stage: CheckStage, context: CheckContext) -> FinishedStage:

@@ -1,4 +1,4 @@
-"""One temperature for the logits, folded into the last layer; it changes no prediction."""
+"""Fixes of weights, mode and optimizer: temperature, factorisation, evaluation mode, parameter groups, statistics."""
 
 from __future__ import annotations
 
@@ -22,21 +22,25 @@ from assay.training.param_groups import audit_optimizer, split_parameters
 from assay.verdict import judge
 from assay.wording import percent
 
-COLDEST, HOTTEST = 0.05, 20.0
+LOWEST, HIGHEST = 0.05, 20.0  # temperatures
+FACTORIZATION_IMAGES, MAX_DROP = 2_000, 1.0  # percentage points of accuracy
+BATCH = 250
+DECAY = 5e-4
+STATISTICS_IMAGES = 5_000
 
 
-def _cool(context: FixContext) -> Change:
-    """Fit on every other tested image and measure on the rest: a network is surer of what it was trained on."""
-    known = predict(context.model, context.check.clean)
-    finite = known.logits.isfinite().all(dim=1)
+def _scale_by_temperature(context: FixContext) -> Change:
+    """Fit on every other tested image, measure on the rest: on training images a network is overconfident."""
+    predictions = predict(context.model, context.check.clean)
+    finite = predictions.logits.isfinite().all(dim=1)
     fitted, held = (
-        Predictions(known.logits[rows], known.labels[rows], known.seconds)
+        Predictions(predictions.logits[rows], predictions.labels[rows], predictions.seconds)
         for rows in (finite.nonzero()[0::2, 0], finite.nonzero()[1::2, 0])
     )
     if len(held.labels) < 2:
         raise RefusedError("too few images to fit on one half and measure on the other")
     temperature = fit_temperature(fitted.logits, fitted.labels)
-    fixed = _fold(context, temperature, known.logits)
+    fixed = _fold(context, temperature, predictions.logits)
     classes = context.check.clean.classes
     before, after = (
         summarize(Predictions(held.logits / t, held.labels, held.seconds), classes=classes) for t in (1.0, temperature)
@@ -51,12 +55,7 @@ def _cool(context: FixContext) -> Change:
         applied,
         model=fixed,
         readings=(
-            Reading(
-                name="expected calibration error, other half",
-                before=worse,
-                after=error,
-                unit="share",
-            ),
+            Reading(name="expected calibration error, other half", before=worse, after=error, unit="share"),
             Reading(name="cross-entropy (nats), other half", before=before.loss, after=after.loss),
         ),
         status=verdict.status,
@@ -76,7 +75,7 @@ def fit_temperature(logits: Tensor, labels: Tensor) -> float:
     def loss(inverse: float) -> float:
         return float(F.cross_entropy(logits * inverse, labels))
 
-    low, high = 1 / HOTTEST, 1 / COLDEST
+    low, high = 1 / HIGHEST, 1 / LOWEST
     while high - low > 1e-5 * high:
         left, right = low + (high - low) / 3, high - (high - low) / 3
         if loss(left) <= loss(right):
@@ -95,25 +94,21 @@ def _fold(context: FixContext, temperature: float, logits: Tensor) -> nn.Module:
     with torch.no_grad():
         for parameter in layers[-1].parameters(recurse=False):
             parameter.div_(temperature)
-    few = min(len(logits), 32)
-    found = predict(fixed, context.check.clean.subset(torch.arange(few))).logits
+    few = min(len(logits), 32)  # enough to see whether anything after the layer is not linear
+    scaled = predict(fixed, context.check.clean.subset(torch.arange(few))).logits
     scale = float(logits[:few].abs().max()) or 1.0
-    if not math.isclose(float((found * temperature - logits[:few]).abs().max()) / scale, 0.0, abs_tol=1e-4):
+    if not math.isclose(float((scaled * temperature - logits[:few]).abs().max()) / scale, 0.0, abs_tol=1e-4):
         raise RefusedError("scaling the last layer does not scale the logits")
     return fixed
 
 
-TEMPERATURE = Fix("temperature", "weights", _cool)
-
-
-IMAGES = 2_000
-MOST_POINTS_LOST = 1.0
+TEMPERATURE = Fix("temperature", "weights", _scale_by_temperature)
 
 
 def _compress(context: FixContext) -> Change:
-    images = context.training_images(IMAGES)
+    images = context.training_images(FACTORIZATION_IMAGES)
     few = context.check.probed
-    plan = Plan(max_drop=MOST_POINTS_LOST, validation=len(images) // 2, attack=None, curve=(), seed=context.check.seed)
+    plan = Plan(max_drop=MAX_DROP, validation=len(images) // 2, attack=None, curve=(), seed=context.check.seed)
     try:
         done = compress(context.model, images, few, plan, name=context.check.name)
     except AssayError as error:
@@ -124,7 +119,7 @@ def _compress(context: FixContext) -> Change:
     layers = len(done.factorization)
     applied = (
         f"{layers} layers factorised on {done.report.calibration_images} of {len(images):,} images of {images.name}, "
-        f"{images.split}, none of them tested; at most {MOST_POINTS_LOST:g} point lost on others of these"
+        f"{images.split}, none of them tested; at most {MAX_DROP:g} point lost on others of these"
     )
     return Change(
         applied,
@@ -141,20 +136,19 @@ def _compress(context: FixContext) -> Change:
 COMPRESSION = Fix("compression", "weights", _compress, stages=("anatomy", "singular spectra"))
 
 
-BATCH = 250
-
-
 def _evaluate(context: FixContext) -> Change:
     fixed = copy.deepcopy(context.model).eval()
     data = context.check.clean
-    before = _right_as_handed_over(context.model, data, seed=context.check.seed)
-    after = _right_as_handed_over(fixed, data, seed=context.check.seed)
+    before = _correct_as_given(context.model, data, seed=context.check.seed)
+    after = _correct_as_given(fixed, data, seed=context.check.seed)
     effect = paired_difference("accuracy as handed over", before.numpy(), after.numpy())
-    return Change(f"model.eval(); as handed over it was asked in batches of {BATCH}", model=fixed, effects=(effect,))
+    return Change(
+        f"model.eval(); as handed over it was evaluated in batches of {BATCH}", model=fixed, effects=(effect,)
+    )
 
 
-def _right_as_handed_over(model: nn.Module, data: ImageDataset, *, seed: int) -> torch.Tensor:
-    """bool (N,): which samples are right with every module in the mode it is in."""
+def _correct_as_given(model: nn.Module, data: ImageDataset, *, seed: int) -> torch.Tensor:
+    """bool (N,): which samples are correct with every module in its present mode."""
     parts = []
     with preserved(model), torch.no_grad(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -165,9 +159,6 @@ def _right_as_handed_over(model: nn.Module, data: ImageDataset, *, seed: int) ->
 
 
 EVALUATION_MODE = Fix("evaluation mode", "mode", _evaluate, stages=("mode audit",))
-
-
-DECAY = 5e-4
 
 
 def _regroup(context: FixContext) -> Change:
@@ -188,7 +179,7 @@ def _regroup(context: FixContext) -> Change:
 
 
 def _groups_by_name(model: nn.Module) -> list[dict[str, object]]:
-    """What training scripts do: parameters with ``bn`` or ``bias`` in their names are exempt."""
+    """As many training scripts do: parameters with ``bn`` or ``bias`` in their names are exempt."""
     named = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
     exempt = [parameter for name, parameter in named if "bn" in name or "bias" in name]
     rest = [parameter for name, parameter in named if not ("bn" in name or "bias" in name)]
@@ -198,11 +189,8 @@ def _groups_by_name(model: nn.Module) -> list[dict[str, object]]:
 PARAMETER_GROUPS = Fix("parameter groups", "training", _regroup)
 
 
-SAMPLES = 5000
-
-
 def _reestimate(context: FixContext) -> Change:
-    images = context.training_images(SAMPLES)
+    images = context.training_images(STATISTICS_IMAGES)
     fixed = copy.deepcopy(context.model)
     layers = refresh_batchnorm(fixed, images, samples=len(images))
     if layers == 0:

@@ -1,4 +1,4 @@
-"""Fixes that only show in training, a forget bias and clipping: two short trainings from one start."""
+"""Fixes that only show in training, a forget bias and gradient clipping: two short trainings from one start."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ LIMIT = 1.0
 
 
 @dataclass(frozen=True, eq=False)
-class _Outcome:
-    """One short training: which tested images it ends right on, its gradients over time, and its gradient norms."""
+class _ShortTraining:
+    """``correct`` bool (N,) of the tested images afterwards, gradients over time, last loss, largest gradient norm."""
 
-    right: torch.Tensor
+    correct: torch.Tensor
     trace: TimeTrace
     loss: float
     largest: float
@@ -43,9 +43,11 @@ class _Outcome:
 def _raise_forget_bias(context: FixContext) -> Change:
     layers = [module for module in context.model.modules() if isinstance(module, nn.LSTM)]
     if not layers:
-        raise RefusedError("no LSTM, hence no forget bias; another cell or another start is no mechanical change")
+        raise RefusedError(
+            "no LSTM, hence no forget bias; replacing the cell or its initialisation is no mechanical change"
+        )
     length = measure_gradients_over_time(context.model, context.check.probed).length
-    # A gate σ(b) remembers about 1/(1 − σ(b)) = 1 + exp(b) steps; Tallec & Ollivier 2018, arXiv:1804.11188
+    # A gate σ(b) has a time constant of about 1/(1 − σ(b)) = 1 + exp(b) steps; Tallec & Ollivier 2018, arXiv:1804.11188
     bias = max(1.0, float(torch.tensor(length - 1.0).clamp_min(1).log()))
 
     def prepare(model: nn.Module) -> None:
@@ -56,8 +58,8 @@ def _raise_forget_bias(context: FixContext) -> Change:
     before, after = _train(context, lambda model: None, Nothing()), _train(context, prepare, Nothing())
     verdict = next(each for each in judge([after.trace]) if each.rule == "A411")
     return Change(
-        f"{_story(context)} with a forget bias of {bias:.2f} = ln(T − 1) at T = {length} steps, and without it",
-        effects=(paired_difference("accuracy after it", before.right.numpy(), after.right.numpy()),),
+        f"{_describe(context)} with a forget bias of {bias:.2f} = ln(T − 1) at T = {length} steps, and without it",
+        effects=(paired_difference("accuracy after it", before.correct.numpy(), after.correct.numpy()),),
         readings=(
             Reading(name="horizon after it (steps)", before=before.horizon, after=after.horizon),
             Reading(name="last loss (nats)", before=before.loss, after=after.loss),
@@ -71,24 +73,24 @@ def _raise_forget_bias(context: FixContext) -> Change:
 def _clip(context: FixContext) -> Change:
     clip = GradientClip(name="norm", limit=LIMIT)
     before, after = _train(context, lambda model: None, Nothing()), _train(context, lambda model: None, clip)
-    reaches = min(after.largest, LIMIT)
+    clipped = min(after.largest, LIMIT)
     return Change(
-        f"{_story(context)} with gradients clipped to norm {LIMIT:g}, and without",
-        effects=(paired_difference("accuracy after it", before.right.numpy(), after.right.numpy()),),
+        f"{_describe(context)} with gradients clipped to norm {LIMIT:g}, and without",
+        effects=(paired_difference("accuracy after it", before.correct.numpy(), after.correct.numpy()),),
         readings=(
-            Reading(name="largest gradient that reaches the optimizer", before=before.largest, after=reaches),
+            Reading(name="largest gradient that reaches the optimizer", before=before.largest, after=clipped),
             Reading(name="last loss (nats)", before=before.loss, after=after.loss),
         ),
-        measured=f"it grows as before; at most {reaches:.3g} of it reaches the optimizer, {before.largest:.3g} before",
+        measured=f"it grows as before; at most {clipped:.3g} of it reaches the optimizer, {before.largest:.3g} before",
     )
 
 
-def _story(context: FixContext) -> str:
+def _describe(context: FixContext) -> str:
     images = "?" if context.train is None else context.train.name
     return f"copies with new initial weights, trained for {STEPS} steps on images of {images}"
 
 
-def _train(context: FixContext, prepare: Callable[[nn.Module], None], clip: ClipOptions) -> _Outcome:
+def _train(context: FixContext, prepare: Callable[[nn.Module], None], clip: ClipOptions) -> _ShortTraining:
     images = context.training_images(IMAGES)
     batch = min(BATCH, len(images))
     recipe = Recipe.parse(
@@ -112,8 +114,8 @@ def _train(context: FixContext, prepare: Callable[[nn.Module], None], clip: Clip
         prepare(model)
     steps: list[StepMetrics] = []
     fit(model, images, recipe=recipe, seed=context.check.seed, on_step=steps.append)
-    return _Outcome(
-        right=predict(model, context.check.clean).correct,
+    return _ShortTraining(
+        correct=predict(model, context.check.clean).correct,
         trace=measure_gradients_over_time(model, context.check.probed),
         loss=steps[-1].loss,
         largest=max(step.gradient_norm for step in steps),

@@ -24,7 +24,7 @@ from assay.records.comparison import AppliedFix, Difference
 from assay.records.finding import Remedy, Verdict
 from assay.verdict import find_rule, judge
 
-# in the order in which they are put together: statistics belong to the layers as they are, thin ones come after
+# in the order in which they are combined: statistics are those of the layers before they are factorised
 _KNOWN = (STATISTICS, COMPRESSION, TEMPERATURE, EVALUATION_MODE, PARAMETER_GROUPS, FORGET_BIAS, CLIPPING)
 FIXES: dict[str, Fix] = {fix.name: fix for fix in _KNOWN}
 SIDE_EFFECTS = ("clean accuracy", "attacks")
@@ -33,7 +33,7 @@ OnFix = Callable[[str, int, int], None]
 
 @dataclass(frozen=True, eq=False)
 class Fixed:
-    """The check with what became of each fix, and one copy of the model with all fixes of weights in it.
+    """The check with the result of each fix, and one copy of the model with all fixes of weights in it.
 
     ``model`` is None where no fix changed any weight.
     """
@@ -61,9 +61,15 @@ def apply_fixes(
     ``train`` gives images to fix with; those that are also tested are left out first. ``model`` stays as it was found.
     """
     check = CheckContext.of(model, dataset, budget=budget, limit=limit, seed=checkup.seed, name=checkup.subject.model)
-    apart, note = leave_out_tested(train, dataset, train_note)
-    context = FixContext(model=model, check=check, train=apart, train_note=note)
-    wanted = _wanted(checkup)
+    untested, note = leave_out_tested(train, dataset, train_note)
+    context = FixContext(model=model, check=check, train=untested, train_note=note)
+    remedies = [(find_rule(verdict.rule).remedy, verdict) for verdict in checkup.verdicts]
+    wanted = [
+        (fix, verdict)
+        for fix in FIXES.values()
+        for name, verdict in remedies
+        if name == fix.name and verdict.status in {"warn", "error"}
+    ]
     done: list[tuple[AppliedFix, Change | None]] = []
     verdicts = {verdict.rule: verdict for verdict in checkup.verdicts}
     for place, (fix, verdict) in enumerate(wanted):
@@ -79,51 +85,35 @@ def apply_fixes(
             "verdicts": tuple(verdicts[verdict.rule] for verdict in checkup.verdicts),
         }
     )
-    return _put_together(fixed, context, [(FIXES[record.fix], change) for record, change in done if change is not None])
-
-
-def _wanted(checkup: Checkup) -> list[tuple[Fix, Verdict]]:
-    found = []
-    for verdict in checkup.verdicts:
-        if verdict.status in {"warn", "error"} and (name := find_rule(verdict.rule).remedy):
-            found.append((FIXES[name], verdict))
-    order = list(FIXES)
-    return sorted(found, key=lambda pair: order.index(pair[0].name))
+    return _combine(fixed, context, [(FIXES[record.fix], change) for record, change in done if change is not None])
 
 
 def _apply(
     fix: Fix, verdict: Verdict, context: FixContext, checkup: Checkup
 ) -> tuple[AppliedFix, Change | None, Remedy | None]:
     started = time.perf_counter()
-    base = {
-        "rule": verdict.rule,
-        "fix": fix.name,
-        "changes": fix.changes,
-        "before": verdict.status,
-        "measured_before": verdict.measured,
-    }
+    refused = ""
     try:
         change = fix.apply(context)
         effects, again = _measure_again(fix, change, verdict, context, checkup)
     except (RefusedError, AssayError, RuntimeError) as error:  # torch raises RuntimeError for what a copy cannot do
-        unchanged = {"after": verdict.status, "measured_after": verdict.measured, "applied": "nothing"}
-        seconds = time.perf_counter() - started
-        return (
-            AppliedFix.model_validate({**base, **unchanged, "refused": one_line(error, limit=300), "seconds": seconds}),
-            None,
-            None,
-        )
-    record = AppliedFix.model_validate(
-        {
-            **base,
-            "applied": change.applied,
-            "after": change.status or again.status,
-            "measured_after": change.measured or again.measured,
-            "effects": (*change.effects, *effects),
-            "readings": change.readings,
-            "seconds": time.perf_counter() - started,
-        }
+        change, effects, again, refused = Change("nothing"), (), verdict, one_line(error, limit=300)
+    record = AppliedFix(
+        rule=verdict.rule,
+        fix=fix.name,
+        changes=fix.changes,
+        applied=change.applied,
+        refused=refused,
+        before=verdict.status,
+        after=change.status or again.status,
+        measured_before=verdict.measured,
+        measured_after=change.measured or again.measured,
+        effects=(*change.effects, *effects),
+        readings=change.readings,
+        seconds=time.perf_counter() - started,
     )
+    if refused:
+        return record, None, None
     value = change.value if change.status else again.value
     return record, change, Remedy(applied=change.applied, measured=record.measured_after, value=value)
 
@@ -152,17 +142,17 @@ def _only(checkup: Checkup, records: Sequence[Record]) -> Checkup:
     return checkup.model_copy(update={"records": tuple(records), "verdicts": ()})
 
 
-def _put_together(checkup: Checkup, context: FixContext, changes: Sequence[tuple[Fix, Change]]) -> Fixed:
+def _combine(checkup: Checkup, context: FixContext, changes: Sequence[tuple[Fix, Change]]) -> Fixed:
     """One copy with every fix of weights: that of the only one, or all of them applied one after the other."""
-    weighty = [(fix, change) for fix, change in changes if fix.changes == "weights" and change.model is not None]
-    if not weighty:
+    of_weights = [(fix, change) for fix, change in changes if fix.changes == "weights" and change.model is not None]
+    if not of_weights:
         return Fixed(checkup, None)
-    if len(weighty) == 1:
-        change = weighty[0][1]
+    if len(of_weights) == 1:
+        change = of_weights[0][1]
         return Fixed(checkup, change.model, change.factorization)
     model = copy.deepcopy(context.model)
     factorization: tuple[LayerFactors, ...] = ()
-    for fix, _ in weighty:
+    for fix, _ in of_weights:
         again = fix.apply(replace(context, model=model))
         model, factorization = again.model or model, again.factorization or factorization
     return Fixed(checkup, model, factorization)
@@ -172,8 +162,8 @@ def leave_out_tested(train: ImageDataset | None, tested: ImageDataset, note: str
     """``train`` without the images that are, pixel for pixel, also in ``tested``; None, and why, where none is left."""
     if train is None:
         return None, note
-    seen = {images.numpy().tobytes() for images in tested.images}
-    apart = torch.tensor([images.numpy().tobytes() not in seen for images in train.images])
-    if not bool(apart.any()):
+    seen = {image.numpy().tobytes() for image in tested.images}
+    untested = torch.tensor([image.numpy().tobytes() not in seen for image in train.images])
+    if not bool(untested.any()):
         return None, "every training image is also tested"
-    return (train if bool(apart.all()) else train.subset(apart)), ""
+    return (train if bool(untested.all()) else train.subset(untested)), ""

@@ -1,4 +1,4 @@
-"""Device, precision, memory, random numbers, and the promise to leave a user's model as it was found."""
+"""Device, precision, memory, random numbers, and a block that leaves a model as it was found."""
 
 from __future__ import annotations
 
@@ -20,11 +20,7 @@ from assay.records.base import Environment
 
 def choose_device(name: str = "auto") -> torch.device:
     """``auto`` takes CUDA, then MPS, then the CPU; a name that this machine lacks raises :class:`OptionError`."""
-    available = {
-        "cuda": torch.cuda.is_available(),
-        "mps": torch.backends.mps.is_available(),
-        "cpu": True,
-    }
+    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if name == "auto":
         return torch.device(next(kind for kind, present in available.items() if present))
     if not available.get(name.split(":", maxsplit=1)[0], False):
@@ -34,7 +30,7 @@ def choose_device(name: str = "auto") -> torch.device:
 
 
 def has_fast_bfloat16(device: torch.device) -> bool:
-    """Does ``device`` multiply ``bfloat16`` in hardware, in which convolutions then run up to twice as fast?"""
+    """Whether ``device`` multiplies ``bfloat16`` in hardware; convolutions are then up to twice as fast in it."""
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     return device.type == "cpu" and bool(_BFLOAT16_FLAGS & _processor_flags())
@@ -44,21 +40,25 @@ _BFLOAT16_FLAGS = frozenset({"avx512_bf16", "amx_bf16", "bf16"})  # Intel and AM
 
 
 def _processor_flags() -> frozenset[str]:
-    """The extensions that Linux tells of the first processor; none elsewhere."""
-    cpuinfo = Path("/proc/cpuinfo")
-    for line in cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []:
+    """The instruction-set extensions that Linux lists of the first processor; none elsewhere."""
+    return frozenset(_cpuinfo("flags", "Features").split())
+
+
+def _cpuinfo(*fields: str) -> str:
+    """The first value of any of these fields in ``/proc/cpuinfo``; empty without one."""
+    path = Path("/proc/cpuinfo")
+    for line in path.read_text().splitlines() if path.is_file() else []:
         name, _, value = line.partition(":")
-        if name.strip() in {"flags", "Features"}:
-            return frozenset(value.split())
-    return frozenset()
+        if name.strip() in fields:
+            return value.strip()
+    return ""
 
 
 def keep_freed_memory() -> bool:
     """Let this process keep large freed blocks for the next allocation; False where the C library is not glibc.
 
     By default glibc returns every block of 32 MiB and more to the system at once, and the next tensor of that size
-    pays for its pages again: about a sixth of a float32 training step was spent on that here. The price is that the
-    process stays as large as it once was.
+    faults its pages in again: about a sixth of a float32 training step. The price is that the process never shrinks.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt
@@ -87,7 +87,7 @@ def dtype_of(model: nn.Module) -> torch.dtype:
 
 
 def pixel_dtype(model: nn.Module) -> torch.dtype:
-    """Of images that are to be changed a little: that of the model, but at least float32."""
+    """The dtype for images under small perturbations: that of the model, but at least float32."""
     return torch.promote_types(dtype_of(model), torch.float32)
 
 
@@ -126,7 +126,7 @@ def preserved(model: nn.Module, *, training: bool | None = None) -> Iterator[nn.
         for module, mode in modes.items():
             module.training = mode
         for parameter, needs_gradient, gradient in gradients:
-            if parameter.requires_grad != needs_gradient:  # a lazy parameter refuses to be told what it is already
+            if parameter.requires_grad != needs_gradient:  # setting it, even to its own value, fails on a lazy one
                 parameter.requires_grad_(needs_gradient)
             parameter.grad = gradient
         with torch.no_grad():
@@ -144,7 +144,7 @@ def describe_environment(device: torch.device) -> Environment:
         torch=torch.__version__,
         numpy=version("numpy"),
         platform=f"{platform.system()} {platform.machine()}",
-        processor=_processor_name(),
+        processor=_cpuinfo("model name") or platform.processor() or "unknown",
         cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
         threads=torch.get_num_threads(),
         device=str(device),
@@ -152,17 +152,8 @@ def describe_environment(device: torch.device) -> Environment:
     )
 
 
-def _processor_name() -> str:
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.is_file():
-        for line in cpuinfo.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or "unknown"
-
-
 def memory_bytes() -> int:
-    """The physical memory of this machine; 0 where it cannot be told."""
+    """The physical memory of this machine; 0 where the system does not report it."""
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (ValueError, OSError, AttributeError):

@@ -1,9 +1,8 @@
-"""Several processes training one model: started by torchrun, held together by one all-reduce a step.
+"""Data parallelism: processes started by torchrun that train one model with one all-reduce a step; interrupts.
 
 Every process holds the whole model and the whole order of samples. Of each global batch it takes its share of the
-micro-batches; gradients are summed once a step. So the samples, their order, their augmentation and the sum of their
-gradients are those of one process, whatever the number of processes. Where a normalisation layer sees micro-batches,
-it sees the same ones.
+micro-batches; gradients are summed once a step. So samples, order, augmentation, micro-batches of normalisation layers
+and the sum of the gradients are those of one process, whatever the number of processes.
 """
 
 from __future__ import annotations
@@ -26,50 +25,49 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Processes:
-    """This process's number and how many there are; every method is free where there is only one."""
+    """This process's number and how many there are; with one process every method does nothing."""
 
     rank: int = 0
     world: int = 1
 
     @property
     def leads(self) -> bool:
-        """Is this the process that writes files and talks?"""
+        """Whether this is the process that writes files and prints."""
         return self.rank == 0
 
     def share_weights(self, model: nn.Module) -> None:
-        """Everyone starts from the first process's parameters and buffers."""
+        """All processes take the parameters and buffers of the first."""
         if self.world > 1:
             with torch.no_grad():
                 for tensor in model.state_dict().values():
                     dist.broadcast(tensor, src=0)
 
     def sum_gradients(self, model: nn.Module) -> None:
-        """Every ``.grad`` becomes the sum over the processes, in one message; a missing one counts as zero."""
+        """Every ``.grad`` becomes the sum over the processes; a missing one counts as zero."""
         if self.world == 1:
             return
         parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
         for parameter in parameters:
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
-        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-        flat = torch.cat([gradient.flatten() for gradient in gradients])
-        dist.all_reduce(flat)
-        pieces = flat.split([gradient.numel() for gradient in gradients])  # type: ignore[no-untyped-call]
-        for gradient, piece in zip(gradients, pieces, strict=True):
-            gradient.copy_(piece.view(gradient.shape))
+        self._sum([parameter.grad for parameter in parameters if parameter.grad is not None], divisor=1)
 
     def average_buffers(self, model: nn.Module) -> None:
         """Running statistics become their mean over the processes."""
-        if self.world == 1:
+        if self.world > 1:
+            self._sum([buffer for buffer in model.buffers() if buffer.is_floating_point()], divisor=self.world)
+
+    @staticmethod
+    @torch.no_grad()
+    def _sum(tensors: list[Tensor], *, divisor: int) -> None:
+        """Every tensor becomes its sum over the processes over ``divisor``; one message for all of them."""
+        if not tensors:
             return
-        floating = [buffer for buffer in model.buffers() if buffer.is_floating_point()]
-        if floating:
-            flat = torch.cat([buffer.flatten() for buffer in floating])
-            dist.all_reduce(flat)
-            pieces = flat.div_(self.world).split([buffer.numel() for buffer in floating])  # type: ignore[no-untyped-call]
-            with torch.no_grad():
-                for buffer, piece in zip(floating, pieces, strict=True):
-                    buffer.copy_(piece.view(buffer.shape))
+        flat = torch.cat([tensor.flatten() for tensor in tensors])
+        dist.all_reduce(flat)
+        pieces = torch.split(flat.div_(divisor) if divisor > 1 else flat, [tensor.numel() for tensor in tensors])
+        for tensor, piece in zip(tensors, pieces, strict=True):
+            tensor.copy_(piece.view(tensor.shape))
 
     def sum_numbers(self, *numbers: Tensor | float) -> tuple[float, ...]:
         """The sums over the processes of a few numbers."""
@@ -88,7 +86,7 @@ class Processes:
         return total.cpu()
 
     def gather(self, value: T) -> list[T]:
-        """Everybody's ``value``, by rank; nobody goes on before all have come here."""
+        """The ``value`` of every process, by rank; also a barrier."""
         if self.world == 1:
             return [value]
         values: list[T | None] = [None] * self.world
@@ -101,7 +99,7 @@ ALONE = Processes()
 
 @contextmanager
 def joined_processes() -> Iterator[Processes]:
-    """Join the processes that torchrun started (gloo, or nccl where each has its GPU); alone without torchrun."""
+    """Join the processes that torchrun started (gloo; nccl with GPUs); :data:`ALONE` without torchrun."""
     world = int(os.environ.get("WORLD_SIZE", "1"))
     if world == 1:
         yield ALONE
@@ -120,13 +118,12 @@ def _message_device() -> torch.device:
 
 
 class Interrupts:
-    """``pending`` becomes the name of the first signal that came; a second one is not held back."""
+    """``pending`` is the name of the first signal received; a second one raises at once."""
 
     def __init__(self) -> None:
         self.pending: str | None = None
 
     def receive(self, number: int, _: FrameType | None) -> None:
-        """Remember the signal; at the second one give up waiting for the step to end."""
         if self.pending is not None:
             raise KeyboardInterrupt
         self.pending = signal.Signals(number).name
@@ -134,7 +131,7 @@ class Interrupts:
 
 @contextmanager
 def deferred_interrupts(*, enabled: bool) -> Iterator[Interrupts]:
-    """Hold SIGINT and SIGTERM back inside the block and tell of them; outside the main thread they cannot be held."""
+    """Defer SIGINT and SIGTERM inside the block and report them; only the main thread can."""
     interrupts = Interrupts()
     if not enabled or threading.current_thread() is not threading.main_thread():
         yield interrupts

@@ -1,4 +1,4 @@
-"""Finished pieces of a long job, kept on disk so that a killed one goes on, and what tells two jobs apart."""
+"""Resumable jobs: their finished pieces on disk, and the identity and fingerprints that tell two jobs apart."""
 
 from __future__ import annotations
 
@@ -19,15 +19,10 @@ _CHUNK_BYTES = 1 << 22  # hashed at once, so that a data set is never copied who
 
 
 class ResumableStore:
-    """The finished pieces of one job, a file each in ``folder``, beside ``identity.json``, which says of which job.
+    """The finished pieces of one job, a file each in ``folder``, beside the ``identity.json`` of that job.
 
-    Every file is written whole or not at all, so a process killed at any moment leaves only finished pieces. Several
-    processes of one job may share a folder: each writes the pieces that it made, and reads those of all.
-
-    Args:
-        folder: made by :meth:`claim` if it is missing; of this store alone but for files with other suffixes.
-        identity: whatever the pieces depend on (JSON values, dictionaries may be nested).
-        suffix: of the pieces' file names.
+    Files are written atomically, so a process killed at any moment leaves only finished pieces. Several processes of
+    one job may share the folder. ``identity`` holds whatever the pieces depend on, as JSON values, nested or not.
     """
 
     def __init__(self, folder: Path, identity: Mapping[str, Any], *, suffix: str = ".json") -> None:
@@ -36,10 +31,10 @@ class ResumableStore:
         self._suffix = suffix
 
     def claim(self, *, replace: bool) -> None:
-        """Make the folder this job's; pieces of another job are removed if ``replace``.
+        """Make the folder this job's. Pieces of another job are removed if ``replace``, otherwise refused:
 
-        Raises :class:`OptionError` naming the first field in which the other job's identity differs otherwise, and
-        :class:`DataError` for pieces without an identity that can be read.
+        :class:`OptionError` names the first field in which the identities differ, :class:`DataError` says that the
+        identity cannot be read.
         """
         make_folder(self.folder)
         path = self.folder / IDENTITY
