@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from assay.claims import Settings, find_claims
+from assay.claims.networks import trained_network
 from assay.claims.run import examine
-from assay.claims.subjects import trained_network
 from assay.errors import ModelError
 from assay.records.claims import ClaimResult
 
@@ -56,7 +56,7 @@ def test_the_network_is_trained_once_a_folder(tiny: Settings) -> None:
 
 
 def test_a_network_left_by_another_version_is_trained_anew(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("assay.claims.subjects.load_recipe", short_recipe)
+    monkeypatch.setattr("assay.claims.networks.load_recipe", short_recipe)
     settings = Settings(budget="tiny", folder=tmp_path)
     trained_network(settings)
     (state,) = tmp_path.rglob("state.pt")

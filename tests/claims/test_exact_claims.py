@@ -10,13 +10,13 @@ from torchvision.models import resnet18
 
 from assay.claims import Settings
 from assay.claims.group_by_name import group_by_name
-from assay.claims.subjects import picture_matrix
-from assay.records.claims import ClaimResult, Fact
+from assay.claims.networks import picture_matrix
+from assay.records.claims import ClaimFact, ClaimResult
 
 Examined = Callable[[str], ClaimResult]
 
 
-def fact(result: ClaimResult, words: str) -> Fact:
+def fact(result: ClaimResult, words: str) -> ClaimFact:
     (found,) = [fact for fact in result.evidence.facts if words in fact.name]
     return found
 

@@ -8,17 +8,17 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from assay.claims.rule import SAID, conclude, interval, number, weigh, weigh_sample
+from assay.claims.rule import SHOWN_PARTS, conclude, interval, number, weigh, weigh_sample
 from assay.errors import OptionError
-from assay.records.claims import Evidence, Fact, Sample
+from assay.records.claims import ClaimEvidence, ClaimFact, ClaimSample
 
 
 def sample(values, expects="increase", margin=1.0, **more):
-    return Sample(name="effect", unit="points", values=tuple(values), expects=expects, margin=margin, **more)
+    return ClaimSample(name="effect", unit="points", values=tuple(values), expects=expects, margin=margin, **more)
 
 
-def fact(holds: bool, *, decides: bool = True) -> Fact:
-    return Fact(name="count", expected="20 of 20", got="17 of 20", holds=holds, decides=decides)
+def fact(holds: bool, *, decides: bool = True) -> ClaimFact:
+    return ClaimFact(name="count", expected="20 of 20", got="17 of 20", holds=holds, decides=decides)
 
 
 def test_the_interval_is_that_of_scipy() -> None:
@@ -74,11 +74,11 @@ def test_a_margin_that_is_none_and_a_ratio_below_zero_are_refused() -> None:
         weigh_sample(sample([1, 0], margin=1, scale="ratio"))
 
 
-def judged(*parts: Sample | Fact) -> str:
-    evidence = Evidence(
+def judged(*parts: ClaimSample | ClaimFact) -> str:
+    evidence = ClaimEvidence(
         how="so",
-        samples=tuple(part for part in parts if isinstance(part, Sample)),
-        facts=tuple(part for part in parts if isinstance(part, Fact)),
+        samples=tuple(part for part in parts if isinstance(part, ClaimSample)),
+        facts=tuple(part for part in parts if isinstance(part, ClaimFact)),
     )
     return conclude(evidence, weigh(evidence))[0]
 
@@ -101,18 +101,20 @@ YES, NO, PERHAPS = sample([3, 3.1, 2.9]), sample([0, 0.1, -0.1]), sample([0, 2])
         ((), "undecided"),
     ],
 )
-def test_a_claim_is_the_conjunction_of_the_parts_that_decide(parts: tuple[Sample | Fact, ...], verdict: str) -> None:
+def test_a_claim_is_the_conjunction_of_the_parts_that_decide(
+    parts: tuple[ClaimSample | ClaimFact, ...], verdict: str
+) -> None:
     assert judged(*parts) == verdict
 
 
 def test_parts_that_decide_share_the_error_and_others_do_not() -> None:
     shown = YES.model_copy(update={"decides": False})
-    effects = weigh(Evidence(how="so", samples=(YES, YES, shown)))
+    effects = weigh(ClaimEvidence(how="so", samples=(YES, YES, shown)))
     assert [effect.confidence for effect in effects] == pytest.approx([0.975, 0.975, 0.95])
 
 
 def test_the_reason_names_what_decided_and_counts_the_rest() -> None:
-    parts = Evidence(how="so", samples=(YES,), facts=(fact(False),) * (SAID + 3))
+    parts = ClaimEvidence(how="so", samples=(YES,), facts=(fact(False),) * (SHOWN_PARTS + 3))
     verdict, because = conclude(parts, weigh(parts))
     assert verdict == "refuted"
     assert because == "count: 17 of 20, not 20 of 20; count: 17 of 20, not 20 of 20; and 3 more"

@@ -7,17 +7,19 @@ import os
 import signal
 import subprocess
 import sys
+import textwrap
 import time
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from assay.claims import Claim, Settings, find_claims, run_claims
+from assay.claims import CLAIMS, Claim, Settings, find_claims, run_claims
+from assay.claims.claim import ORDER
 from assay.claims.run import identify, read_result
 from assay.errors import OptionError, OutputError
 from assay.files import exclusive
-from assay.records.claims import ClaimResult, ClaimsReport, Evidence, Sample
+from assay.records.claims import ClaimEvidence, ClaimResult, ClaimSample, ClaimsReport
 from assay.runtime.store import IDENTITY, ResumableStore
 
 TINY = Settings(budget="tiny")
@@ -51,8 +53,8 @@ def result_of(name: str, settings: Settings = TINY) -> ClaimResult:
         budget=settings.budget,
         data=settings.data,
         seed=settings.seed,
-        evidence=Evidence(
-            how="so", samples=(Sample(name="x", unit="", values=(float("nan"),), expects="same", margin=1),)
+        evidence=ClaimEvidence(
+            how="so", samples=(ClaimSample(name="x", unit="", values=(float("nan"),), expects="same", margin=1),)
         ),
         effects=(),
         verdict="undecided",
@@ -70,7 +72,7 @@ def test_claims_that_fail_or_die_leave_the_others_alone(tmp_path: Path, monkeypa
         folder=tmp_path / "out",
         settings=TINY,
         processes=2,
-        on_outcome=lambda outcome: seen.append(outcome.id),
+        on_result=lambda result: seen.append(result.id),
     )
     assert [result.id for result in report.results] == [CHEAP]
     errors = {failed.id: failed.error for failed in report.failed}
@@ -158,3 +160,20 @@ def test_a_stopped_run_goes_on_where_it_was(tmp_path: Path, how: signal.Signals,
     kept = ClaimResult.model_validate_json(finished.read_text())
     report = run_claims(find_claims([QUICKEST]), folder=tmp_path, settings=Settings(), resume=True)
     assert report.results == (kept,)
+
+
+def test_every_claim_of_the_package_is_listed_in_its_place() -> None:
+    assert tuple(claim.id for claim in CLAIMS) == ORDER
+    assert {claim.measure.__module__ for claim in CLAIMS} == {
+        f"assay.claims.{claim.id.replace('-', '_')}" for claim in CLAIMS
+    }
+
+
+def test_a_claim_without_a_place_is_listed_last() -> None:
+    code = """
+        from assay.claims.claim import list_claims, register_claim
+        register_claim("aardvark", "It works.", decides="d", would_change="w", references=())(print)
+        print(list_claims()[-1].id, len(list_claims()))
+    """
+    result = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, check=True)
+    assert result.stdout.split() == ["aardvark", str(len(ORDER) + 1)]

@@ -12,8 +12,8 @@ from assay.claims import Settings
 from assay.claims.augment_helps import _alone
 from assay.claims.bottleneck import BASIC, SAME_CHANNELS, SAME_FLOPS, choose_networks
 from assay.claims.decay_bias import _recipes as decay_recipes
+from assay.claims.networks import mean_curve, paired, train_one, train_side_by_side
 from assay.claims.residual_depth import growth
-from assay.claims.side_by_side import accuracy, mean_curve, paired, train_one, train_side_by_side, training_loss
 from assay.data.dataset import ImageDataset
 from assay.models.anatomy import measure_anatomy
 from assay.models.architectures import build
@@ -70,9 +70,9 @@ def test_a_result_says_what_was_found_in_which_units(examined: Examined, name: s
 
 def test_equal_recipes_give_equal_outcomes_and_seeds_differ(digits: ImageDataset) -> None:
     found = train_side_by_side({"a": RECIPE, "b": RECIPE}, digits, digits, seeds=(0, 1))
-    assert paired(found["a"], found["b"], accuracy) == (0.0, 0.0)
-    assert paired(found["a"], found["b"], training_loss) == (0.0, 0.0)
-    assert training_loss(found["a"][0]) != training_loss(found["a"][1])
+    assert paired(found["a"], found["b"], "accuracy") == (0.0, 0.0)
+    assert paired(found["a"], found["b"], "training_loss") == (0.0, 0.0)
+    assert found["a"][0].training_loss != found["a"][1].training_loss
     curve = mean_curve(found["a"], lambda step: step.loss, series="a", most=3)
     assert [point.x for point in curve] == [1, 3, 4]
     assert curve[0].y == pytest.approx(sum(one.steps[0].loss for one in found["a"]) / 2)

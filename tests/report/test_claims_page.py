@@ -15,16 +15,16 @@ from assay.records.base import Environment
 from assay.records.claims import (
     Axis,
     Chart,
+    ClaimEvidence,
+    ClaimFact,
     ClaimResult,
+    ClaimSample,
     ClaimsReport,
     Effect,
-    Evidence,
-    Fact,
     FailedClaim,
     Grid,
     Point,
     Reference,
-    Sample,
 )
 from assay.report.claims_charts import draw_chart
 from assay.report.claims_page import _strip, render_claims
@@ -77,10 +77,10 @@ def result(name: str = "some-claim", verdict: str = "supported", **more: object)
         "budget": "quick",
         "data": "digits",
         "seed": 0,
-        "evidence": Evidence(
+        "evidence": ClaimEvidence(
             how="Five seeds of `resnet20`.",
-            samples=(Sample(name="a", unit="points", values=(1.0, 2.0), expects="increase", margin=0.5),),
-            facts=(Fact(name="norms found", expected="20 of 20", got="17 of 20", holds=False, decides=False),),
+            samples=(ClaimSample(name="a", unit="points", values=(1.0, 2.0), expects="increase", margin=0.5),),
+            facts=(ClaimFact(name="norms found", expected="20 of 20", got="17 of 20", holds=False, decides=False),),
             charts=(chart(),),
             tables=(Grid(caption="Numbers", columns=("net", "n"), rows=(("a", 3), ("b", 0.25))),),
             notes=("Read with care.",),

@@ -1,7 +1,8 @@
-"""Textbook statements about deep networks, each with the experiment that decides it: one small file a claim."""
+"""Textbook statements about deep networks, each with the experiment that decides it: one file a claim."""
 
-from assay.claims.claim import Claim, Settings
-from assay.claims.registry import CLAIMS
+from assay.claims.claim import Claim, Settings, list_claims, register_claim
 from assay.claims.run import find_claims, run_claims
 
-__all__ = ["CLAIMS", "Claim", "Settings", "find_claims", "run_claims"]
+CLAIMS = list_claims()
+
+__all__ = ["CLAIMS", "Claim", "Settings", "find_claims", "register_claim", "run_claims"]

@@ -6,24 +6,37 @@ from torch import Tensor
 
 from assay.attacks.measure import measure_epsilon_curve, measure_robust_accuracy
 from assay.attacks.methods.gradient import PGD, SignedSteps
-from assay.claims.claim import Claim, Settings
-from assay.claims.subjects import trained_network
+from assay.claims.claim import Settings, register_claim
+from assay.claims.evidence import difference
+from assay.claims.networks import trained_network
 from assay.data.selection import evenly_spaced
 from assay.records.accuracy import wilson_interval
-from assay.records.claims import Axis, Chart, Evidence, Expectation, Point, Reference, Sample
+from assay.records.claims import Axis, Chart, ClaimEvidence, ClaimSample, Expectation, Point, Reference
 
 EPSILON, STEPS = 8 / 255, 5
 QUARTER, ABOUT = 25.0, 5.0  # per cent, and points to either side
 
 
-def measure(settings: Settings) -> Evidence:
+@register_claim(
+    "attack-collapse",
+    "A 91.7 % network falls to about a quarter under one step of 8/255, and lower under five.",
+    decides="Accuracy of a normally trained network after one signed step of 8/255, which must be within 5 points of "
+    "25 %, and after five, which must be more than 1 point lower still.",
+    would_change="Adversarial training; another network (a single step fools some more and some less); pictures whose "
+    "classes are further apart than 8/255, such as digits.",
+    references=(
+        "Goodfellow, Shlens and Szegedy 2015, Explaining and harnessing adversarial examples, arXiv:1412.6572",
+        "Madry et al. 2018, Towards deep learning models resistant to adversarial attacks, arXiv:1706.06083",
+    ),
+)
+def measure(settings: Settings) -> ClaimEvidence:
     """Accuracy after 0 to 5 signed steps of 8/255 on the same images, and against ε under PGD."""
     network = trained_network(settings)
     images = evenly_spaced(network.test, settings.pick(tiny=60, quick=1000, full=10_000))
-    found = measure_robust_accuracy(
+    attacked = measure_robust_accuracy(
         network.model, images, attack=SignedSteps(steps=STEPS), epsilon=EPSILON, seed=settings.seed
     )
-    trace = found.result.trace
+    trace = attacked.result.trace
     assert trace is not None
     right = 100 * trace.correct.double()  # (N, steps + 1)
     clean, one, five = (float(right[:, step].mean()) for step in (0, 1, STEPS))
@@ -33,7 +46,7 @@ def measure(settings: Settings) -> Evidence:
         attack=PGD(steps=settings.pick(tiny=2, quick=10, full=20)),
         seed=settings.seed,
     )
-    return Evidence(
+    return ClaimEvidence(
         how=f"{len(images)} test images of {settings.data}, {network.name}, {clean:.1f} % right untouched; "
         f"x ← x + 8/255 · sign ∇ₓℓ, {STEPS} times without projection, clipped to [0, 1] when judged.",
         samples=(
@@ -71,27 +84,10 @@ def measure(settings: Settings) -> Evidence:
     )
 
 
-def _share(name: str, values: Tensor, *, expects: Expectation, margin: float) -> Sample:
-    return Sample(
-        name=name, unit="points", values=tuple(values.tolist()), over="images", expects=expects, margin=margin
-    )
+def _share(name: str, values: Tensor, *, expects: Expectation, margin: float) -> ClaimSample:
+    return difference(name, values.tolist(), "points", expects=expects, margin=margin, over="images")
 
 
 def _point(step: int, right: Tensor) -> Point:
     low, high = wilson_interval(int(right.sum()), len(right))
     return Point(x=step, y=100 * float(right.double().mean()), low=100 * low, high=100 * high)
-
-
-ATTACK_COLLAPSE = Claim(
-    id="attack-collapse",
-    sentence="A 91.7 % network falls to about a quarter under one step of 8/255, and lower under five.",
-    decides="Accuracy of a normally trained network after one signed step of 8/255, which must be within 5 points of "
-    "25 %, and after five, which must be more than 1 point lower still.",
-    would_change="Adversarial training; another network (a single step fools some more and some less); pictures whose "
-    "classes are further apart than 8/255, such as digits.",
-    references=(
-        "Goodfellow, Shlens and Szegedy 2015, Explaining and harnessing adversarial examples, arXiv:1412.6572",
-        "Madry et al. 2018, Towards deep learning models resistant to adversarial attacks, arXiv:1706.06083",
-    ),
-    measure=measure,
-)

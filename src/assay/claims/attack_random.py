@@ -7,12 +7,12 @@ from torch import Tensor
 from assay.attacks.measure import measure_robust_accuracy
 from assay.attacks.methods.gradient import Noise, SignedSteps
 from assay.attacks.options import AttackOptions
-from assay.claims.claim import Claim, Settings
-from assay.claims.rule import interval
-from assay.claims.subjects import Network, trained_network
+from assay.claims.claim import Settings, register_claim
+from assay.claims.evidence import difference, mean_point
+from assay.claims.networks import Network, trained_network
 from assay.data.dataset import ImageDataset
 from assay.data.selection import evenly_spaced
-from assay.records.claims import Axis, Chart, Evidence, Point, Sample
+from assay.records.claims import Axis, Chart, ClaimEvidence
 
 EPSILONS = (2, 4, 8, 16)  # in 255ths
 DECIDING = 8
@@ -20,7 +20,20 @@ DRAWS = 20
 GRADIENT, NOISE = "one gradient step", f"worst of {DRAWS} noises"
 
 
-def measure(settings: Settings) -> Evidence:
+@register_claim(
+    "attack-random",
+    "Random noise of the same size does far less than a gradient step.",
+    decides="Example by example at 8/255: the share of images broken by one signed step minus that broken by the worst "
+    "of 20 random points, more than 5 points; and the rise of the loss, more than 0.1 nats.",
+    would_change="A network trained with noise or against an adversary; a size so large that noise alone hides the "
+    "picture, or so small that neither does anything.",
+    references=(
+        "Fawzi, Moosavi-Dezfooli and Frossard 2016, Robustness of classifiers: from adversarial to random noise, "
+        "arXiv:1608.08967",
+        "Goodfellow, Shlens and Szegedy 2015, Explaining and harnessing adversarial examples, arXiv:1412.6572",
+    ),
+)
+def measure(settings: Settings) -> ClaimEvidence:
     """Loss and answers of each image after one signed step, and after the worst of 20 random points of its ball."""
     network = trained_network(settings)
     images = evenly_spaced(network.test, settings.pick(tiny=40, quick=300, full=2000))
@@ -30,29 +43,28 @@ def measure(settings: Settings) -> Evidence:
         for name, attack in attacks.items():
             rise, fooled = _after(network, images, attack, epsilon=size / 255, seed=settings.seed)
             losses[name, size], wrong[name, size] = rise, fooled
-            mean, low, high = interval((100 * fooled).tolist())
-            points.append(Point(series=name, x=size, y=mean, low=max(0.0, low), high=min(100.0, high)))
+            points.append(mean_point((100 * fooled).tolist(), x=size, series=name, within=(0, 100)))
     gradient, noise = (GRADIENT, DECIDING), (NOISE, DECIDING)
-    return Evidence(
+    return ClaimEvidence(
         how=f"{len(images)} test images of {settings.data}, {network.name}, one by one: a step of ε along the sign "
         f"of the gradient against the worst of {DRAWS} random points of the ball of radius ε, half of them on its "
         "border.",
         samples=(
-            Sample(
-                name="images broken at 8/255, gradient minus noise",
-                unit="points",
-                values=tuple((100 * (wrong[gradient] - wrong[noise])).tolist()),
-                over="images",
+            difference(
+                "images broken at 8/255, gradient minus noise",
+                (100 * (wrong[gradient] - wrong[noise])).tolist(),
+                "points",
                 expects="increase",
                 margin=5.0,
-            ),
-            Sample(
-                name="rise of the loss at 8/255, gradient minus noise",
-                unit="nats",
-                values=tuple((losses[gradient] - losses[noise]).tolist()),
                 over="images",
+            ),
+            difference(
+                "rise of the loss at 8/255, gradient minus noise",
+                (losses[gradient] - losses[noise]).tolist(),
+                "nats",
                 expects="increase",
                 margin=0.1,
+                over="images",
             ),
         ),
         charts=(
@@ -81,19 +93,3 @@ def _after(
     assert result.trace is not None
     rise = result.trace.losses.amax(dim=1) - result.trace.losses[:, 0]
     return rise.double(), (result.clean_correct & ~result.robust).double()
-
-
-ATTACK_RANDOM = Claim(
-    id="attack-random",
-    sentence="Random noise of the same size does far less than a gradient step.",
-    decides="Example by example at 8/255: the share of images broken by one signed step minus that broken by the worst "
-    "of 20 random points, more than 5 points; and the rise of the loss, more than 0.1 nats.",
-    would_change="A network trained with noise or against an adversary; a size so large that noise alone hides the "
-    "picture, or so small that neither does anything.",
-    references=(
-        "Fawzi, Moosavi-Dezfooli and Frossard 2016, Robustness of classifiers: from adversarial to random noise, "
-        "arXiv:1608.08967",
-        "Goodfellow, Shlens and Szegedy 2015, Explaining and harnessing adversarial examples, arXiv:1412.6572",
-    ),
-    measure=measure,
-)

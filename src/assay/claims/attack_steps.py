@@ -4,23 +4,34 @@ from __future__ import annotations
 
 from assay.attacks.measure import measure_robust_accuracy
 from assay.attacks.methods.gradient import SignedSteps
-from assay.claims.claim import Claim, Settings
-from assay.claims.rule import interval
-from assay.claims.subjects import trained_network
+from assay.claims.claim import Settings, register_claim
+from assay.claims.evidence import counted, difference, mean_point
+from assay.claims.networks import trained_network
 from assay.data.selection import evenly_spaced
-from assay.records.claims import Axis, Chart, Evidence, Fact, Point, Sample
+from assay.records.claims import Axis, Chart, ClaimEvidence, Point
 
 EPSILON, STEPS = 8 / 255, 5
 
 
-def measure(settings: Settings) -> Evidence:
+@register_claim(
+    "attack-steps",
+    "Each signed gradient step raises the loss.",
+    decides="The mean loss over the images after each of five signed steps of 8/255 against that before; margin 0.",
+    would_change="A larger step, which leaves the region where the loss is nearly linear, or a network whose loss is "
+    "so saturated that its gradients underflow.",
+    references=(
+        "Goodfellow, Shlens and Szegedy 2015, Explaining and harnessing adversarial examples, arXiv:1412.6572",
+        "Kurakin, Goodfellow and Bengio 2017, Adversarial examples in the physical world, arXiv:1607.02533",
+    ),
+)
+def measure(settings: Settings) -> ClaimEvidence:
     """Cross-entropy of every image after 0 to 5 steps x ← x + ε·sign ∇ₓℓ of ε = 8/255, without projection."""
     network = trained_network(settings)
     images = evenly_spaced(network.test, settings.pick(tiny=40, quick=100, full=1000))
-    found = measure_robust_accuracy(
+    attacked = measure_robust_accuracy(
         network.model, images, attack=SignedSteps(steps=STEPS), epsilon=EPSILON, seed=settings.seed
     )
-    trace = found.result.trace
+    trace = attacked.result.trace
     assert trace is not None
     losses = trace.losses.double()  # (N, steps + 1)
     rises = losses.diff(dim=1)
@@ -28,32 +39,27 @@ def measure(settings: Settings) -> Evidence:
     every_rise = (rises > 0).double().mean(dim=0)
     points = []
     for step in range(STEPS + 1):
-        mean, low, high = interval(losses[:, step].tolist())
-        points.append(Point(x=step, y=mean, low=low, high=high))
+        points.append(mean_point(losses[:, step].tolist(), x=step))
     share = float(monotone.double().mean())
-    return Evidence(
+    return ClaimEvidence(
         how=f"{len(images)} test images of {settings.data}, {network.name}, {STEPS} signed steps of 8/255 a pixel "
         "without projection; the cross-entropy of each image after each step.",
         samples=(
             *(
-                Sample(
-                    name=f"loss, step {step} minus step {step - 1}",
-                    unit="nats",
-                    values=tuple(rises[:, step - 1].tolist()),
-                    over="images",
+                difference(
+                    f"loss, step {step} minus step {step - 1}",
+                    rises[:, step - 1].tolist(),
+                    "nats",
                     expects="increase",
                     margin=0.0,
+                    over="images",
                 )
                 for step in range(1, STEPS + 1)
             ),
         ),
         facts=(
-            Fact(
-                name="images whose loss rises at every one of the steps",
-                expected=f"{len(images)} of {len(images)}",
-                got=f"{int(monotone.sum())} of {len(images)}",
-                holds=bool(monotone.all()),
-                decides=False,
+            counted(
+                "images whose loss rises at every one of the steps", int(monotone.sum()), len(images), decides=False
             ),
         ),
         charts=(
@@ -78,17 +84,3 @@ def measure(settings: Settings) -> Evidence:
             "direction of the linearised loss only; where the surface curves, it can overshoot.",
         ),
     )
-
-
-ATTACK_STEPS = Claim(
-    id="attack-steps",
-    sentence="Each signed gradient step raises the loss.",
-    decides="The mean loss over the images after each of five signed steps of 8/255 against that before; margin 0.",
-    would_change="A larger step, which leaves the region where the loss is nearly linear, or a network whose loss is "
-    "so saturated that its gradients underflow.",
-    references=(
-        "Goodfellow, Shlens and Szegedy 2015, Explaining and harnessing adversarial examples, arXiv:1412.6572",
-        "Kurakin, Goodfellow and Bengio 2017, Adversarial examples in the physical world, arXiv:1607.02533",
-    ),
-    measure=measure,
-)

@@ -9,11 +9,12 @@ from types import MappingProxyType
 import torch
 from torch import Tensor
 
-from assay.claims.claim import Claim, Settings
-from assay.claims.rule import interval, number
+from assay.claims.claim import Settings, register_claim
+from assay.claims.evidence import geometric_point, quotients, ratio, table
+from assay.claims.rule import number
 from assay.diagnostics.time import measure_time_trace
 from assay.models.sequence import build_sequence_model
-from assay.records.claims import Axis, Chart, Evidence, Grid, Point, Reference, Sample
+from assay.records.claims import Axis, Chart, ClaimEvidence, Point, Reference
 from assay.runtime import generator
 
 CELLS: Mapping[str, str] = MappingProxyType({"RNN": "rnn", "LSTM": "lstm", "attention": "transformer"})
@@ -22,16 +23,26 @@ FLOOR = 1e-20  # of what is drawn, so that the rest can be told apart
 Profiles = Mapping[str, Mapping[int, Sequence[tuple[float, ...]]]]
 
 
-def measure(settings: Settings) -> Evidence:
+@register_claim(
+    "attention-path",
+    "Self-attention relates any two positions directly.",
+    decides="The gradient of the first input over the mean of all but the last: with attention it must "
+    "not fall below half when the sequence grows from the shortest to the longest, and be more than ten times that of "
+    "the RNN and of the LSTM at the longest.",
+    would_change="Counting the gradient itself: a single position's share of a softmax falls as 1/T. Windows, sparse "
+    "patterns or a bias against distance take the direct way away.",
+    references=(
+        "Vaswani et al. 2017, Attention is all you need, section 4 and table 1, arXiv:1706.03762",
+        "Hochreiter, Bengio, Frasconi and Schmidhuber 2001, Gradient flow in recurrent nets",
+    ),
+)
+def measure(settings: Settings) -> ClaimEvidence:
     """‖∂ℓ/∂x₁‖ of a loss on the last output over the mean of the others, at growing lengths, before training."""
     lengths = settings.pick(tiny=(10, 40), quick=(10, 25, 50, 100, 200, 400), full=(10, 25, 50, 100, 200, 400))
     hidden = settings.pick(tiny=16, quick=32, full=128)
     seeds = settings.seeds(settings.pick(tiny=3, quick=5, full=10))
     profiles = {
-        name: {
-            length: [input_gradients(cell, length=length, hidden=hidden, seed=seed) for seed in seeds]
-            for length in lengths
-        }
+        name: {n: [input_gradients(cell, length=n, hidden=hidden, seed=seed) for seed in seeds] for n in lengths}
         for name, cell in CELLS.items()
     }
     shares = {
@@ -40,37 +51,33 @@ def measure(settings: Settings) -> Evidence:
     }
     short, long = lengths[0], lengths[-1]
     mine = shares["attention"]
-    return Evidence(
+    return ClaimEvidence(
         how=f"Untrained networks of {hidden} units, {len(seeds)} seeds, sequences of {short} to {long} random inputs: "
         "the gradient of the last output with respect to the first input, over the mean gradient of all but the last. "
         "1 means that the farthest input counts as much as any.",
         samples=(
-            Sample(
-                name=f"attention, {long} steps over {short} steps",
-                unit="",
-                values=tuple(a / b for a, b in zip(mine[long], mine[short], strict=True)),
+            ratio(
+                f"attention, {long} steps over {short} steps",
+                quotients(mine[long], mine[short]),
                 expects="no decrease",
                 margin=2.0,
-                scale="ratio",
             ),
             *(
-                Sample(
-                    name=f"attention over {name} at {long} steps",
-                    unit="",
-                    values=tuple(a / b for a, b in zip(mine[long], shares[name][long], strict=True)),
+                ratio(
+                    f"attention over {name} at {long} steps",
+                    quotients(mine[long], shares[name][long]),
                     expects="increase",
                     margin=10.0,
-                    scale="ratio",
                 )
                 for name in ("RNN", "LSTM")
             ),
         ),
         charts=(_by_length(shares), _by_distance(profiles, long)),
         tables=(
-            Grid(
-                caption="Gradient of the first input over the mean of all but the last; means of the seeds",
-                columns=("length", *CELLS),
-                rows=tuple((length, *(fmean(shares[name][length]) for name in CELLS)) for length in lengths),
+            table(
+                "Gradient of the first input over the mean of all but the last; means of the seeds",
+                ("length", *CELLS),
+                ((length, *(fmean(shares[name][length]) for name in CELLS)) for length in lengths),
             ),
         ),
         notes=(
@@ -99,13 +106,11 @@ def _mean(norms: Sequence[float]) -> float:
 
 
 def _by_length(shares: Mapping[str, Mapping[int, Sequence[float]]]) -> Chart:
-    points = []
-    for name, by_length in shares.items():
-        for length, values in by_length.items():
-            logs = torch.tensor(values, dtype=torch.float64).log().tolist()
-            mean, low, high = torch.tensor(interval(logs), dtype=torch.float64).exp().tolist()
-            points.append(Point(series=name, x=length, y=mean, low=low, high=high))
-    shown = tuple(point for point in points if point.y > FLOOR)
+    points = [
+        geometric_point(values, x=length, series=name)
+        for name, by_length in shares.items()
+        for length, values in by_length.items()
+    ]
     last = {point.series: point.y for point in points}
     longest = max(shares["attention"])
     return Chart(
@@ -114,7 +119,7 @@ def _by_length(shares: Mapping[str, Mapping[int, Sequence[float]]]) -> Chart:
         mark="line",
         x=Axis(title="length of the sequence, steps", scale="log"),
         y=Axis(title="gradient of the first input over the mean", scale="log"),
-        points=shown,
+        points=tuple(point for point in points if point.y > FLOOR),
         references=(Reference(y=1.0, name="distance makes no difference"),),
         note=f"Geometric means; band: 95 % interval over the seeds. What is below {FLOOR:g} is not shown.",
     )
@@ -138,19 +143,3 @@ def _by_distance(profiles: Profiles, length: int) -> Chart:
         ),
         note=f"The first of the seeds. What is below {FLOOR:g} is not shown.",
     )
-
-
-ATTENTION_PATH = Claim(
-    id="attention-path",
-    sentence="Self-attention relates any two positions directly.",
-    decides="The gradient of the first input over the mean of all but the last: with attention it must "
-    "not fall below half when the sequence grows from the shortest to the longest, and be more than ten times that of "
-    "the RNN and of the LSTM at the longest.",
-    would_change="Counting the gradient itself: a single position's share of a softmax falls as 1/T. Windows, sparse "
-    "patterns or a bias against distance take the direct way away.",
-    references=(
-        "Vaswani et al. 2017, Attention is all you need, section 4 and table 1, arXiv:1706.03762",
-        "Hochreiter, Bengio, Frasconi and Schmidhuber 2001, Gradient flow in recurrent nets",
-    ),
-    measure=measure,
-)

@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from assay.augment.operations import TWELVE, find_operation, levels_of
-from assay.claims.claim import Claim, Settings
+from assay.claims.claim import Settings, register_claim
+from assay.claims.evidence import difference, mean_point, table
+from assay.claims.networks import TrainedNetwork, paired, short_recipe, train_side_by_side
 from assay.claims.rule import number
-from assay.claims.side_by_side import Outcome, accuracy, mean_point, paired, short_recipe, train_side_by_side
 from assay.data.dataset import ImageDataset
 from assay.data.selection import evenly_spaced
 from assay.diagnostics.invariance import measure_invariance
 from assay.records.augmentation import Invariance
-from assay.records.claims import Axis, Chart, Evidence, Grid, Point, Sample
+from assay.records.claims import Axis, Chart, ClaimEvidence, Point
 from assay.training.recipes import Recipe
 from assay.training.sections import PolicyAugment
 
@@ -22,7 +23,20 @@ LEVEL = 3  # of five strengths: clearly seen, and still the same picture
 SHARE = 0.5  # of the pictures, so that the untouched ones are trained on as well
 
 
-def measure(settings: Settings) -> Evidence:
+@register_claim(
+    "augment-helps",
+    "Each of the twelve image operations improves accuracy.",
+    decides="Accuracy on untouched test images, trained with each operation alone against nothing, paired over the "
+    "seeds: above 0 points for every one of them.",
+    would_change="Longer training, in which augmentation has time to pay; other data (digits are upright and of one "
+    "size, photographs are not); testing under the operations, where training with them does help.",
+    references=(
+        "Cubuk et al. 2019, AutoAugment, arXiv:1805.09501",
+        "Cubuk et al. 2020, RandAugment (what each operation adds, too), arXiv:1909.13719",
+        "Müller and Hutter 2021, TrivialAugment, arXiv:2103.10158",
+    ),
+)
+def measure(settings: Settings) -> ClaimEvidence:
     """A network trained with each operation alone and with policies; its accuracy untouched and under each."""
     side = settings.pick(tiny=12, quick=16, full=None)
     train, test = settings.train(side=side), settings.test(side=side)
@@ -32,20 +46,20 @@ def measure(settings: Settings) -> Evidence:
     policies = {NOTHING: "", **{name: _alone(name, train) for name in names}}
     policies |= {policy: policy for policy in POLICIES[: settings.pick(tiny=1, quick=3, full=3)]}
     recipes = {name: _recipe(settings, train, policy) for name, policy in policies.items()}
-    found = train_side_by_side(recipes, train, test, seeds=seeds)
+    trained = train_side_by_side(recipes, train, test, seeds=seeds)
     shown = evenly_spaced(test, settings.pick(tiny=20, quick=100, full=1000))
-    under = {name: measure_invariance(each[0].model, shown, operations=names) for name, each in found.items()}
+    under = {name: measure_invariance(each[0].model, shown, operations=names) for name, each in trained.items()}
     left_out = "" if train.shape[0] == 3 else " (without Color, which does nothing to grey pictures)"
-    return Evidence(
+    return ClaimEvidence(
         how=f"A small convolutional network on {train.name} at {train.shape[1]}×{train.shape[2]} pixels, trained for "
-        f"{len(found[NOTHING][0].steps)} steps with each operation alone on half of the pictures{left_out}, with "
+        f"{len(trained[NOTHING][0].steps)} steps with each operation alone on half of the pictures{left_out}, with "
         f"policies, and with nothing; {len(seeds)} seeds, the same batches; accuracy on {len(test)} untouched test "
         f"images, and on {len(shown)} of them under each operation at five strengths.",
         samples=tuple(
-            Sample(
-                name=f"accuracy, {name} minus nothing",
-                unit="points",
-                values=paired(found[name], found[NOTHING], accuracy),
+            difference(
+                f"accuracy, {name} minus nothing",
+                paired(trained[name], trained[NOTHING], "accuracy"),
+                "points",
                 expects="increase",
                 margin=0.0,
                 decides=name in names,
@@ -53,18 +67,14 @@ def measure(settings: Settings) -> Evidence:
             for name in policies
             if name != NOTHING
         ),
-        charts=(_gains(found), _own(under, names)),
+        charts=(_gains(trained), _own(under, names)),
         tables=(
-            Grid(
-                caption="Accuracy in % of what was trained with the row, tested under the column; the first seed",
-                columns=("trained with", "untouched", *names),
-                rows=tuple(
-                    (
-                        name,
-                        round(100 * one.clean.accuracy, 1),
-                        *(round(100 * each.mean_accuracy, 1) for each in one.operations),
-                    )
-                    for name, one in under.items()
+            table(
+                "Accuracy in % of what was trained with the row, tested under the column; the first seed",
+                ("trained with", "untouched", *names),
+                (
+                    (name, *(round(100 * x, 1) for x in (i.clean.accuracy, *(o.mean_accuracy for o in i.operations))))
+                    for name, i in under.items()
                 ),
             ),
         ),
@@ -100,12 +110,12 @@ def _recipe(settings: Settings, data: ImageDataset, policy: str) -> Recipe:
     return recipe.model_copy(update={"augment": PolicyAugment(policy=policy)}) if policy else recipe
 
 
-def _gains(found: Mapping[str, Sequence[Outcome]]) -> Chart:
-    base = mean_point(found[NOTHING], accuracy, x=NOTHING).y
+def _gains(trained: Mapping[str, Sequence[TrainedNetwork]]) -> Chart:
+    base = mean_point((one.accuracy for one in trained[NOTHING]), x=NOTHING).y
     points = []
-    for name, each in found.items():
+    for name, each in trained.items():
         if name != NOTHING:
-            mean = mean_point(each, accuracy, x=name)
+            mean = mean_point((one.accuracy for one in each), x=name)
             points.append(Point(x=name, y=mean.y - base))
     helped = sum(point.y > 0 for point in points)
     best = max(points, key=lambda point: point.y)
@@ -135,19 +145,3 @@ def _own(under: Mapping[str, Invariance], names: Sequence[str]) -> Chart:
         points=tuple(points),
         note="The first of the seeds.",
     )
-
-
-AUGMENT_HELPS = Claim(
-    id="augment-helps",
-    sentence="Each of the twelve image operations improves accuracy.",
-    decides="Accuracy on untouched test images, trained with each operation alone against nothing, paired over the "
-    "seeds: above 0 points for every one of them.",
-    would_change="Longer training, in which augmentation has time to pay; other data (digits are upright and of one "
-    "size, photographs are not); testing under the operations, where training with them does help.",
-    references=(
-        "Cubuk et al. 2019, AutoAugment, arXiv:1805.09501",
-        "Cubuk et al. 2020, RandAugment (what each operation adds, too), arXiv:1909.13719",
-        "Müller and Hutter 2021, TrivialAugment, arXiv:2103.10158",
-    ),
-    measure=measure,
-)

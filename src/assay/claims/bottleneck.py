@@ -3,38 +3,41 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from statistics import fmean
 
 import torch
 
-from assay.claims.claim import Claim, Settings
-from assay.claims.side_by_side import (
-    Outcome,
-    accuracy,
-    mean_point,
-    paired,
-    picture_side,
-    short_recipe,
-    train_side_by_side,
-    training_loss,
-)
+from assay.claims.claim import Settings, register_claim
+from assay.claims.evidence import difference, mean_point, table
+from assay.claims.networks import TrainedNetwork, means, paired, short_recipe, small_images, train_side_by_side
 from assay.compression.network import measure_latencies
 from assay.data.dataset import ImageDataset, to_unit_range
 from assay.models.anatomy import measure_anatomy
 from assay.models.sources import load_model
 from assay.records.anatomy import Anatomy
-from assay.records.claims import Axis, Chart, Evidence, Fact, Grid, Reference, Sample
+from assay.records.claims import Axis, Chart, ClaimEvidence, ClaimFact, ClaimSample, Reference
 
 BASIC, SAME_CHANNELS, SAME_FLOPS = "basic", "bottleneck, equal channels", "bottleneck, equal FLOPs"
 MODEL = "resnet20"  # 20 = 6·3 + 2 = 9·2 + 2: nine basic blocks or six bottlenecks
 WIDTHS = tuple(width / 16 for width in range(12, 29))
 MARGIN = 1.0  # points of accuracy
+MEASURES = ("accuracy, %", "training loss, nats")
 
 
-def measure(settings: Settings) -> Evidence:
+@register_claim(
+    "bottleneck",
+    "A 1×1–3×3–1×1 block keeps capacity at less compute.",
+    decides="Against basic blocks of equal depth: with equal channels fewer parameters and FLOPs and an accuracy at "
+    "most 1 point lower, and with equal FLOPs an accuracy at most 1 point lower.",
+    would_change="Depth and width: the design was made for networks of 50 layers and more with 256 channels between "
+    "blocks, where a quarter of them is still 64.",
+    references=(
+        "He, Zhang, Ren and Sun 2016, Deep residual learning, section 4.1 and figure 5, arXiv:1512.03385",
+        "Zagoruyko and Komodakis 2016, Wide residual networks, arXiv:1605.07146",
+    ),
+)
+def measure(settings: Settings) -> ClaimEvidence:
     """ResNet-20 of basic blocks, of bottlenecks with as many channels between blocks, and with as many FLOPs."""
-    side = picture_side(settings)
-    train, test = settings.train(side=side), settings.test(side=side)
+    train, test = small_images(settings)
     seeds = settings.seeds(settings.pick(tiny=2, quick=6, full=8))
     options = choose_networks(train)
     anatomies = {name: _anatomy(chosen, train) for name, chosen in options.items()}
@@ -43,23 +46,26 @@ def measure(settings: Settings) -> Evidence:
         name: short_recipe(train, name="bottleneck", model=MODEL, options=chosen, steps=steps)
         for name, chosen in options.items()
     }
-    found = train_side_by_side(recipes, train, test, seeds=seeds)
-    models = [each[0].model for each in found.values()]
+    trained = train_side_by_side(recipes, train, test, seeds=seeds)
+    models = [each[0].model for each in trained.values()]
     batch = to_unit_range(test.images[:64]).contiguous(memory_format=torch.channels_last)
-    latencies = dict(zip(found, measure_latencies(models, batch, budget=1.0), strict=True))
+    latencies = dict(zip(trained, measure_latencies(models, batch, budget=1.0), strict=True))
     basic, same = anatomies[BASIC], anatomies[SAME_CHANNELS]
-    return Evidence(
+    costs = {
+        name: (of.parameters / 1e3, of.flops / 1e6, 1e3 * latencies[name].fastest) for name, of in anatomies.items()
+    }
+    return ClaimEvidence(
         how=f"Networks of depth {basic.depth} on {train.name} at {train.shape[1]}×{train.shape[2]} pixels: basic "
         "blocks, bottlenecks whose blocks hand on as many channels (a quarter of them inside), and bottlenecks so wide "
-        f"that the FLOPs are equal; {len(found[BASIC][0].steps)} steps of SGD, {len(seeds)} seeds, the same batches.",
+        f"that the FLOPs are equal; {len(trained[BASIC][0].steps)} steps of SGD, {len(seeds)} seeds, the same batches.",
         facts=(
-            Fact(
+            ClaimFact(
                 name="parameters at equal depth and channels, bottleneck over basic",
                 expected="below 1",
                 got=f"{same.parameters / basic.parameters:.2f}",
                 holds=same.parameters < basic.parameters,
             ),
-            Fact(
+            ClaimFact(
                 name="FLOPs at equal depth and channels, bottleneck over basic",
                 expected="below 1",
                 got=f"{same.flops / basic.flops:.2f}",
@@ -67,40 +73,23 @@ def measure(settings: Settings) -> Evidence:
             ),
         ),
         samples=(
-            _accuracy(found, SAME_CHANNELS),
-            _accuracy(found, SAME_FLOPS),
-            Sample(
-                name=f"training loss, {SAME_CHANNELS} minus basic",
-                unit="nats",
-                values=paired(found[SAME_CHANNELS], found[BASIC], training_loss),
+            _accuracy(trained, SAME_CHANNELS),
+            _accuracy(trained, SAME_FLOPS),
+            difference(
+                f"training loss, {SAME_CHANNELS} minus basic",
+                paired(trained[SAME_CHANNELS], trained[BASIC], "training_loss"),
+                "nats",
                 expects="no increase",
                 margin=0.02,
                 decides=False,
             ),
         ),
-        charts=(_costs(found, anatomies),),
+        charts=(_costs(trained, anatomies),),
         tables=(
-            Grid(
-                caption=f"What each costs and what it gives; latency of {len(batch)} pictures",
-                columns=(
-                    "blocks",
-                    "parameters, thousands",
-                    "MFLOPs a picture",
-                    "fastest pass, ms",
-                    "accuracy, %",
-                    "training loss, nats",
-                ),
-                rows=tuple(
-                    (
-                        name,
-                        anatomies[name].parameters / 1e3,
-                        anatomies[name].flops / 1e6,
-                        1e3 * latencies[name].fastest,
-                        fmean(map(accuracy, each)),
-                        fmean(map(training_loss, each)),
-                    )
-                    for name, each in found.items()
-                ),
+            table(
+                f"What each costs and what it gives; latency of {len(batch)} pictures",
+                ("blocks", "parameters, thousands", "MFLOPs a picture", "fastest pass, ms", *MEASURES),
+                ((name, *costs[name], *means(each, "accuracy", "training_loss")) for name, each in trained.items()),
             ),
         ),
         notes=(
@@ -116,11 +105,7 @@ def choose_networks(data: ImageDataset) -> Mapping[str, Mapping[str, object]]:
     bottleneck = {"shortcut": "B", "block": "bottleneck"}
     wanted = _anatomy(basic, data).flops
     nearest = min(WIDTHS, key=lambda width: abs(_anatomy({**bottleneck, "width": width}, data).flops - wanted))
-    return {
-        BASIC: basic,
-        SAME_CHANNELS: {**bottleneck, "width": 0.25},
-        SAME_FLOPS: {**bottleneck, "width": nearest},
-    }
+    return {BASIC: basic, SAME_CHANNELS: {**bottleneck, "width": 0.25}, SAME_FLOPS: {**bottleneck, "width": nearest}}
 
 
 def _anatomy(options: Mapping[str, object], data: ImageDataset) -> Anatomy:
@@ -128,18 +113,21 @@ def _anatomy(options: Mapping[str, object], data: ImageDataset) -> Anatomy:
     return measure_anatomy(load_model(f"{MODEL},{chosen}", image_shape=data.shape, classes=10), image_shape=data.shape)
 
 
-def _accuracy(found: Mapping[str, Sequence[Outcome]], name: str) -> Sample:
-    return Sample(
-        name=f"accuracy, {name} minus basic",
-        unit="points",
-        values=paired(found[name], found[BASIC], accuracy),
+def _accuracy(trained: Mapping[str, Sequence[TrainedNetwork]], name: str) -> ClaimSample:
+    return difference(
+        f"accuracy, {name} minus basic",
+        paired(trained[name], trained[BASIC], "accuracy"),
+        "points",
         expects="no decrease",
         margin=MARGIN,
     )
 
 
-def _costs(found: Mapping[str, Sequence[Outcome]], anatomies: Mapping[str, Anatomy]) -> Chart:
-    points = [mean_point(each, accuracy, x=anatomies[name].flops / 1e6, series=name) for name, each in found.items()]
+def _costs(trained: Mapping[str, Sequence[TrainedNetwork]], anatomies: Mapping[str, Anatomy]) -> Chart:
+    points = [
+        mean_point((one.accuracy for one in each), x=anatomies[name].flops / 1e6, series=name)
+        for name, each in trained.items()
+    ]
     means = {point.series: point.y for point in points}
     share = anatomies[SAME_CHANNELS].flops / anatomies[BASIC].flops
     return Chart(
@@ -152,18 +140,3 @@ def _costs(found: Mapping[str, Sequence[Outcome]], anatomies: Mapping[str, Anato
         references=(Reference(y=means[BASIC] - MARGIN, name="basic less the margin"),),
         note="Interval: 95 % over the seeds.",
     )
-
-
-BOTTLENECK = Claim(
-    id="bottleneck",
-    sentence="A 1×1–3×3–1×1 block keeps capacity at less compute.",
-    decides="Against basic blocks of equal depth: with equal channels fewer parameters and FLOPs and an accuracy at "
-    "most 1 point lower, and with equal FLOPs an accuracy at most 1 point lower.",
-    would_change="Depth and width: the design was made for networks of 50 layers and more with 256 channels between "
-    "blocks, where a quarter of them is still 64.",
-    references=(
-        "He, Zhang, Ren and Sun 2016, Deep residual learning, section 4.1 and figure 5, arXiv:1512.03385",
-        "Zagoruyko and Komodakis 2016, Wide residual networks, arXiv:1605.07146",
-    ),
-    measure=measure,
-)

@@ -1,7 +1,9 @@
-"""What a claim is, and what its experiment is told."""
+"""What a claim is, what its experiment is told, and the list of all claims."""
 
 from __future__ import annotations
 
+import importlib
+import pkgutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,20 +11,21 @@ from typing import TypeVar
 
 from assay.data.dataset import ImageDataset
 from assay.data.sources import load_dataset
-from assay.records.claims import BudgetName, Evidence
+from assay.records.claims import BudgetName, ClaimEvidence
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Settings:
-    """One run's choices, the same for every claim.
+    """One run's options, the same for every claim.
 
-    ``budget``   ``quick`` (minutes for all claims), ``full``, or ``tiny`` (seconds: says that it runs, not what holds)
-    ``data``     ``digits`` or ``cifar10``; ``data_dir`` is where it is looked for first
-    ``seed``     the first of the seeds
-    ``folder``   where claims keep what they share, such as a trained network; None: nowhere
-    ``model``    a network of the user's for the claims about trained networks, with its ``weights``
+    Attributes:
+        budget: ``quick`` (minutes for all claims), ``full``, or ``tiny`` (seconds: a test that everything runs).
+        data: ``digits`` or ``cifar10``; ``data_dir`` is where it is looked for first.
+        seed: the first of the seeds.
+        folder: where claims keep what they share, such as a trained network; None keeps nothing.
+        model: a network of the user's for the claims about trained networks, with its ``weights``.
     """
 
     budget: BudgetName = "quick"
@@ -42,24 +45,27 @@ class Settings:
         return tuple(range(self.seed, self.seed + n))
 
     def train(self, *, side: int | None = None) -> ImageDataset:
-        """The training split; ``side``: brought to that many pixels a side."""
+        """The training split, resized to ``side`` × ``side`` pixels where it is given."""
         return load_dataset(self.data, split="train", data_dir=self.data_dir, image_size=side)
 
     def test(self, *, side: int | None = None) -> ImageDataset:
-        """The test split."""
         return load_dataset(self.data, split="test", data_dir=self.data_dir, image_size=side)
+
+
+Experiment = Callable[[Settings], ClaimEvidence]
 
 
 @dataclass(frozen=True)
 class Claim:
-    """A sentence as courses teach it, and the experiment that decides it.
+    """A textbook statement, and the experiment that decides it.
 
-    ``id``            stable for ever, in kebab case
-    ``sentence``      the statement, true when the verdict is ``supported``
-    ``decides``       what is measured to decide it, in one sentence, with the margins of indifference
-    ``would_change``  what other setting, budget or reading could change the verdict
-    ``references``    where the sentence is taught, and where it is examined; an ``arXiv:…`` number becomes a link
-    ``measure``       the experiment; it measures and never judges: see :mod:`assay.claims.rule`
+    Attributes:
+        id: stable for ever, in kebab case.
+        sentence: the statement, true when the verdict is ``supported``.
+        decides: what is measured to decide it, in one sentence, with the margins of indifference.
+        would_change: what other setting, budget or reading could change the verdict.
+        references: where the statement is taught, and where it is examined; an ``arXiv:…`` number becomes a link.
+        measure: the experiment; it measures and does not judge: see :mod:`assay.claims.rule`.
     """
 
     id: str
@@ -67,4 +73,33 @@ class Claim:
     decides: str
     would_change: str
     references: tuple[str, ...]
-    measure: Callable[[Settings], Evidence]
+    measure: Experiment
+
+
+ORDER = (
+    "residual-depth", "residual-shape", "norm-order", "bottleneck", "modes-differ", "decay-bias", "group-by-name",
+    "augment-helps", "factor-nonconvex", "factor-svd", "factor-gauge", "attack-steps", "attack-collapse",
+    "attack-random", "rnn-norm", "rnn-bounded", "rnn-clip", "rnn-decay", "lstm-forget", "attention-path"
+)  # fmt: skip
+_registered: dict[str, Claim] = {}
+
+
+def register_claim(
+    claim_id: str, sentence: str, *, decides: str, would_change: str, references: tuple[str, ...]
+) -> Callable[[Experiment], Experiment]:
+    """Decorator of an experiment: the claim is listed, in the place that :data:`ORDER` gives it, else at the end."""
+
+    def register(measure: Experiment) -> Experiment:
+        _registered[claim_id] = Claim(claim_id, sentence, decides, would_change, references, measure)
+        return measure
+
+    return register
+
+
+def list_claims() -> tuple[Claim, ...]:
+    """Every claim of the modules of this package, in the order in which they are reported."""
+    package = importlib.import_module("assay.claims")
+    for module in pkgutil.iter_modules(package.__path__, "assay.claims."):
+        importlib.import_module(module.name)
+    places = {claim_id: place for place, claim_id in enumerate(ORDER)}
+    return tuple(sorted(_registered.values(), key=lambda claim: (places.get(claim.id, len(places)), claim.id)))

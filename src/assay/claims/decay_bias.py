@@ -4,22 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import product
-from statistics import fmean
 
-from assay.claims.claim import Claim, Settings
-from assay.claims.side_by_side import (
-    Outcome,
-    accuracy,
-    mean_point,
-    paired,
-    picture_side,
-    short_recipe,
-    train_side_by_side,
-    training_loss,
-)
+from assay.claims.claim import Settings, register_claim
+from assay.claims.evidence import difference, mean_point, table
+from assay.claims.networks import TrainedNetwork, means, paired, short_recipe, small_images, train_side_by_side
 from assay.data.dataset import ImageDataset
 from assay.models.sources import load_model
-from assay.records.claims import Axis, Chart, Evidence, Grid, Point, Sample
+from assay.records.claims import Axis, Chart, ClaimEvidence, Grid, Point
 from assay.training.param_groups import ROLES, Role, split_parameters
 from assay.training.recipes import Recipe
 
@@ -27,47 +18,59 @@ NETWORKS = {"ResNet-8": "resnet8", "perceptron": "mlp"}
 MLP_OPTIONS = {"depth": 4, "width": 128}
 DECAY = 0.01
 MARGIN = 0.5  # points of accuracy
-Found = Mapping[frozenset[Role], Sequence[Outcome]]
+TrainedArms = Mapping[frozenset[Role], Sequence[TrainedNetwork]]
 
 
-def measure(settings: Settings) -> Evidence:
+@register_claim(
+    "decay-bias",
+    "Decaying biases and norm parameters hurts.",
+    decides="Test accuracy with all groups decayed against weights alone, paired over the seeds, of a ResNet and of a "
+    "perceptron without norms: more than 0.5 points lower in both.",
+    would_change="A decay so strong that it takes the norms' scales to 0; large batches and long schedules, for which "
+    "sparing them was recommended.",
+    references=(
+        "He et al. 2019, Bag of tricks for image classification, section 3.1 (no bias decay), arXiv:1812.01187",
+        "Goyal et al. 2017, Accurate, large minibatch SGD, section 5.1, arXiv:1706.02677",
+        "van Laarhoven 2017, L2 regularization versus batch and weight normalization, arXiv:1706.05350",
+    ),
+)
+def measure(settings: Settings) -> ClaimEvidence:
     """Every subset of the three groups decayed: a ResNet, which has norms, and a perceptron, which lives by biases."""
-    side = picture_side(settings)
-    train, test = settings.train(side=side), settings.test(side=side)
+    train, test = small_images(settings)
     seeds = settings.seeds(settings.pick(tiny=2, quick=8, full=8))
-    found = {
+    trained = {
         name: train_side_by_side(_recipes(settings, model, train), train, test, seeds=seeds)
         for name, model in NETWORKS.items()
     }
-    everything = {name: max(arms, key=len) for name, arms in found.items()}
-    steps = len(next(iter(found["ResNet-8"].values()))[0].steps)
-    return Evidence(
+    everything = {name: max(arms, key=len) for name, arms in trained.items()}
+    steps = len(next(iter(trained["ResNet-8"].values()))[0].steps)
+    return ClaimEvidence(
         how=f"A ResNet-8 and a perceptron without norms on {train.name} at {train.shape[1]}×{train.shape[2]} pixels, "
         f"each with every subset of its groups of parameters decayed by {DECAY:g}: norms, biases, weights; {steps} "
         f"steps of SGD, {len(seeds)} seeds, the same batches; accuracy on {len(test)} test images.",
         samples=tuple(
-            Sample(
-                name=f"accuracy of the {name}, all decayed minus weights only",
-                unit="points",
-                values=paired(arms[everything[name]], arms[frozenset({"weight"})], accuracy),
+            difference(
+                f"accuracy of the {name}, all decayed minus weights only",
+                paired(arms[everything[name]], arms[frozenset({"weight"})], "accuracy"),
+                "points",
                 expects="decrease",
                 margin=MARGIN,
             )
-            for name, arms in found.items()
+            for name, arms in trained.items()
         )
         + tuple(
-            Sample(
-                name=f"training loss of the {name}, all decayed minus weights only",
-                unit="nats",
-                values=paired(arms[everything[name]], arms[frozenset({"weight"})], training_loss),
+            difference(
+                f"training loss of the {name}, all decayed minus weights only",
+                paired(arms[everything[name]], arms[frozenset({"weight"})], "training_loss"),
+                "nats",
                 expects="increase",
                 margin=0.01,
                 decides=False,
             )
-            for name, arms in found.items()
+            for name, arms in trained.items()
         ),
-        charts=(_arms(found),),
-        tables=tuple(_table(name, arms) for name, arms in found.items()),
+        charts=(_arms(trained),),
+        tables=tuple(_table(name, arms) for name, arms in trained.items()),
         notes=(
             "Biases and norms are few, so decaying them hardly regularises; that is the usual reason to spare them. "
             "Whether it costs anything is another question, and the one measured here.",
@@ -100,11 +103,11 @@ def _name(roles: frozenset[Role]) -> str:
     return " + ".join(role for role in ROLES if role in roles) or "nothing"
 
 
-def _arms(found: Mapping[str, Found]) -> Chart:
+def _arms(trained: Mapping[str, TrainedArms]) -> Chart:
     points: list[Point] = []
-    for name, arms in found.items():
+    for name, arms in trained.items():
         ordered = sorted(arms, key=lambda roles: (len(roles), _name(roles)))
-        points += [mean_point(arms[roles], accuracy, x=_name(roles), series=name) for roles in ordered]
+        points += [mean_point((one.accuracy for one in arms[roles]), x=_name(roles), series=name) for roles in ordered]
     resnet = {point.x: point.y for point in points if point.series == "ResNet-8"}
     everything, weights = resnet["norm + bias + weight"], resnet["weight"]
     return Chart(
@@ -118,33 +121,9 @@ def _arms(found: Mapping[str, Found]) -> Chart:
     )
 
 
-def _table(name: str, arms: Found) -> Grid:
-    return Grid(
-        caption=f"{name}: means over the seeds",
-        columns=("what decays", "accuracy, %", "test loss, nats", "training loss, nats"),
-        rows=tuple(
-            (
-                _name(roles),
-                fmean(map(accuracy, each)),
-                fmean(one.test_loss for one in each),
-                fmean(map(training_loss, each)),
-            )
-            for roles, each in arms.items()
-        ),
+def _table(name: str, arms: TrainedArms) -> Grid:
+    return table(
+        f"{name}: means over the seeds",
+        ("what decays", "accuracy, %", "test loss, nats", "training loss, nats"),
+        ((_name(roles), *means(each, "accuracy", "test_loss", "training_loss")) for roles, each in arms.items()),
     )
-
-
-DECAY_BIAS = Claim(
-    id="decay-bias",
-    sentence="Decaying biases and norm parameters hurts.",
-    decides="Test accuracy with all groups decayed against weights alone, paired over the seeds, of a ResNet and of a "
-    "perceptron without norms: more than 0.5 points lower in both.",
-    would_change="A decay so strong that it takes the norms' scales to 0; large batches and long schedules, for which "
-    "sparing them was recommended.",
-    references=(
-        "He et al. 2019, Bag of tricks for image classification, section 3.1 (no bias decay), arXiv:1812.01187",
-        "Goyal et al. 2017, Accurate, large minibatch SGD, section 5.1, arXiv:1706.02677",
-        "van Laarhoven 2017, L2 regularization versus batch and weight normalization, arXiv:1706.05350",
-    ),
-    measure=measure,
-)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from assay.claims.claim import Claim, Settings
+from assay.claims.claim import Settings, register_claim
+from assay.claims.evidence import counted, ratio
+from assay.claims.networks import picture_matrix
 from assay.claims.rule import number
-from assay.claims.subjects import picture_matrix
 from assay.lowrank.factorize import factorize
 from assay.lowrank.gauge import Factors, apply_gauge, same_solution, sharpness_of_scaling
 from assay.lowrank.landscape import Hessian
-from assay.records.claims import Axis, Chart, Evidence, Fact, Point, Sample
+from assay.records.claims import Axis, Chart, ClaimEvidence, ClaimFact, Point
 from assay.runtime import generator
 
 RANK = 3
@@ -19,7 +20,19 @@ SCALES = (0.25, 0.35, 0.5, 0.71, 1.0, 1.41, 2.0, 2.83, 4.0)
 SAME_LOSS, OTHER_FACTORS = 1e-9, 0.1
 
 
-def measure(settings: Settings) -> Evidence:
+@register_claim(
+    "factor-gauge",
+    "The minimiser of ‖X − AB‖² is not unique.",
+    decides="Pairs (AG, G⁻¹B) for random G: the same loss to rounding, other factors, and a sharpness more than 1.1 "
+    "times that of the balanced pair.",
+    would_change="A penalty λ(‖A‖² + ‖B‖²): then only the rotations of the balanced pair remain. The product AB itself "
+    "is unique when σ_r > σ_{r+1}.",
+    references=(
+        "Dinh, Pascanu, Bengio and Bengio 2017, Sharp minima can generalize for deep nets, arXiv:1703.04933",
+        "Du, Hu and Lee 2018, Algorithmic regularization in learning deep homogeneous models, arXiv:1806.00900",
+    ),
+)
+def measure(settings: Settings) -> ClaimEvidence:
     """Loss and sharpness at (AG, G⁻¹B) for random invertible G, rotations, and multiples of the identity."""
     X = picture_matrix(settings, rows=settings.pick(tiny=20, quick=60, full=200))
     best = factorize(X, RANK, method="exact", seed=settings.seed)
@@ -32,48 +45,39 @@ def measure(settings: Settings) -> Evidence:
     off = max(abs(_loss(X, point) - loss) / loss for point in orbit)
     moved = min(_distance(start, point) for point in orbit)
     same = sum(bool(same_solution(start, point)) for point in orbit)
-    return Evidence(
+    return ClaimEvidence(
         how=f"X = {len(X)} pictures of {settings.data}, rank {RANK}: from the balanced minimiser (A, B) to (AG, G⁻¹B) "
         f"for {len(draws)} random matrices G with normal entries; the loss, the largest eigenvalue λmax of the Hessian "
         "(the sharpness), and how far the factors moved.",
         facts=(
-            Fact(
+            ClaimFact(
                 name="the largest change of the loss over the orbit",
                 expected=f"rounding, below {SAME_LOSS:.0e}",
                 got=f"{number(off)} of it",
                 holds=off < SAME_LOSS,
             ),
-            Fact(
+            ClaimFact(
                 name="the least distance of the factors from (A, B)",
                 expected=f"above {OTHER_FACTORS:g} of their size",
                 got=f"{number(moved)} of it",
                 holds=moved > OTHER_FACTORS,
             ),
-            Fact(
-                name="pairs that are the same solution up to an invertible G",
-                expected=f"{len(orbit)} of {len(orbit)}",
-                got=f"{same} of {len(orbit)}",
-                holds=same == len(orbit),
-            ),
+            counted("pairs that are the same solution up to an invertible G", same, len(orbit)),
         ),
         samples=(
-            Sample(
-                name="sharpness at (AG, G⁻¹B) over that at the balanced pair",
-                unit="",
-                values=tuple(_sharpness(X, point) / flat for point in orbit),
-                over="matrices G",
+            ratio(
+                "sharpness at (AG, G⁻¹B) over that at the balanced pair",
+                [_sharpness(X, point) / flat for point in orbit],
                 expects="increase",
                 margin=1.1,
-                scale="ratio",
+                over="matrices G",
             ),
-            Sample(
-                name="the same for rotations G",
-                unit="",
-                values=tuple(_sharpness(X, point) / flat for point in turned),
-                over="rotations",
+            ratio(
+                "the same for rotations G",
+                [_sharpness(X, point) / flat for point in turned],
                 expects="same",
                 margin=1.01,
-                scale="ratio",
+                over="rotations",
                 decides=False,
             ),
         ),
@@ -112,18 +116,3 @@ def _scalings(X: Tensor, start: Factors, *, sigma: float, loss: float) -> Chart:
         y=Axis(title="loss, and sharpness λmax", scale="log"),
         points=(*theory, *measured, *same),
     )
-
-
-FACTOR_GAUGE = Claim(
-    id="factor-gauge",
-    sentence="The minimiser of ‖X − AB‖² is not unique.",
-    decides="Pairs (AG, G⁻¹B) for random G: the same loss to rounding, other factors, and a sharpness more than 1.1 "
-    "times that of the balanced pair.",
-    would_change="A penalty λ(‖A‖² + ‖B‖²): then only the rotations of the balanced pair remain. The product AB itself "
-    "is unique when σ_r > σ_{r+1}.",
-    references=(
-        "Dinh, Pascanu, Bengio and Bengio 2017, Sharp minima can generalize for deep nets, arXiv:1703.04933",
-        "Du, Hu and Lee 2018, Algorithmic regularization in learning deep homogeneous models, arXiv:1806.00900",
-    ),
-    measure=measure,
-)

@@ -5,32 +5,44 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from assay.claims.claim import Claim, Settings
+from assay.claims.claim import Settings, register_claim
+from assay.claims.networks import picture_matrix
 from assay.claims.rule import number
-from assay.claims.subjects import picture_matrix
 from assay.lowrank.gauge import Factors
 from assay.lowrank.landscape import Hessian, find_witness, landscape, predict_spectrum
-from assay.records.claims import Axis, Chart, Evidence, Fact, Point
+from assay.records.claims import Axis, Chart, ClaimEvidence, ClaimFact, Point
 
 RANK = 2
 
 
-def measure(settings: Settings) -> Evidence:
+@register_claim(
+    "factor-nonconvex",
+    "The factorisation problem min ‖X − AB‖² is not convex.",
+    decides="A witness (two minimisers with a higher point half-way) and a negative eigenvalue of the Hessian: either "
+    "proves it.",
+    would_change="Nothing that is measured: it is a theorem for every X other than 0. With A fixed, or with a nuclear "
+    "norm of AB in place of the rank, the problem is convex.",
+    references=(
+        "Baldi and Hornik 1989, Neural networks and principal component analysis, Neural Networks 2(1)",
+        "Eckart and Young 1936, Psychometrika 1(3)",
+    ),
+)
+def measure(settings: Settings) -> ClaimEvidence:
     """A witness on x = 1 and on a matrix of pictures, and the Hessian at the origin and at the minimum."""
     X = picture_matrix(settings, rows=settings.pick(tiny=12, quick=40, full=100))
-    found = landscape(X, RANK, seed=settings.seed)
+    surface = landscape(X, RANK, seed=settings.seed)
     sigma = torch.linalg.svdvals(X)
     one = torch.ones(1, 1, dtype=torch.float64)
     scalar = find_witness(one, Factors(one, one))
-    origin = next(point for point in found.critical_points if not point.chosen)
-    return Evidence(
+    origin = next(point for point in surface.critical_points if not point.chosen)
+    return ClaimEvidence(
         how=f"f(A, B) = ‖X − AB‖² of rank {RANK} for X = {len(X)} pictures of {settings.data} as rows of "
         f"{X.shape[1]} pixels, and for the number X = 1: f at two minimisers and half-way between, and the eigenvalues "
         "of the Hessian.",
         facts=(
             _witness("f(1, 1), f(−1, −1) and f(0, 0) for X = 1", scalar),
-            _witness("f(A, B), f(−A, −B) and f(0, 0) for the pictures", found.witness),
-            Fact(
+            _witness("f(A, B), f(−A, −B) and f(0, 0) for the pictures", surface.witness),
+            ClaimFact(
                 name="the smallest eigenvalue of the Hessian at the origin",
                 expected="below 0",
                 got=f"{number(origin.computed)}, as −2σ₁ = {number(-2 * float(sigma[0]))} says",
@@ -42,14 +54,14 @@ def measure(settings: Settings) -> Evidence:
             "A function is convex only if it lies below its chords and no Hessian has a negative eigenvalue. "
             "One counterexample of either kind is a proof, so no seed and no interval is needed.",
             f"In A alone, or in B alone, f is convex. Gradient descent settles at the minimum below a step of "
-            f"{number(found.safe_step)} = 1/(2σ₁).",
+            f"{number(surface.safe_step)} = 1/(2σ₁).",
         ),
     )
 
 
-def _witness(name: str, values: tuple[float, float, float]) -> Fact:
+def _witness(name: str, values: tuple[float, float, float]) -> ClaimFact:
     first, second, middle = values
-    return Fact(
+    return ClaimFact(
         name=name,
         expected="the last higher than the mean of the others",
         got=", ".join(number(value) for value in values),
@@ -90,18 +102,3 @@ def _spectra(X: Tensor, sigma: Tensor) -> Chart:
             for i, value in enumerate(values, 1)
         ),
     )
-
-
-FACTOR_NONCONVEX = Claim(
-    id="factor-nonconvex",
-    sentence="The factorisation problem min ‖X − AB‖² is not convex.",
-    decides="A witness (two minimisers with a higher point half-way) and a negative eigenvalue of the Hessian: either "
-    "proves it.",
-    would_change="Nothing that is measured: it is a theorem for every X other than 0. With A fixed, or with a nuclear "
-    "norm of AB in place of the rank, the problem is convex.",
-    references=(
-        "Baldi and Hornik 1989, Neural networks and principal component analysis, Neural Networks 2(1)",
-        "Eckart and Young 1936, Psychometrika 1(3)",
-    ),
-    measure=measure,
-)

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from assay.claims.claim import Claim, Settings
+from assay.claims.claim import Settings, register_claim
+from assay.claims.evidence import counted, difference
+from assay.claims.networks import picture_matrix
 from assay.claims.rule import number
-from assay.claims.subjects import picture_matrix
 from assay.lowrank.certify import certify
 from assay.lowrank.factorize import factorize
 from assay.lowrank.factors import Factorization
 from assay.lowrank.landscape import landscape
-from assay.records.claims import Axis, Chart, Evidence, Fact, Point, Reference, Sample
+from assay.records.claims import Axis, Chart, ClaimEvidence, ClaimFact, Point, Reference
 
 RANK = 3
 MARGIN = 1e-4  # per cent of ‖X‖²
@@ -19,7 +20,19 @@ SHOWN = 5
 ROUNDING = 1e-13  # of ‖X‖²: sums of squares in float64 are no better than that
 
 
-def measure(settings: Settings) -> Evidence:
+@register_claim(
+    "factor-svd",
+    "The truncated SVD is an optimal factorisation, and gradient descent finds one as good.",
+    decides="A certificate for the SVD's factors, the kinds of all critical points near the minimum, and the squared "
+    "error of gradient descent from 20 random starts, which may differ by at most 0.0001 % of ‖X‖².",
+    would_change="Weights or gaps in X: then there may be local minima, and the SVD is no longer the answer.",
+    references=(
+        "Eckart and Young 1936, Psychometrika 1(3); Mirsky 1960, Quarterly Journal of Mathematics 11(1)",
+        "Lee, Simchowitz, Jordan and Recht 2016, Gradient descent only converges to minimizers, arXiv:1602.04915",
+        "Srebro and Jaakkola 2003, Weighted low-rank approximations (what weights change), ICML",
+    ),
+)
+def measure(settings: Settings) -> ClaimEvidence:
     """The certificate of the SVD's factors, and what gradient descent reaches from 20 random starts."""
     X = picture_matrix(settings, rows=settings.pick(tiny=30, quick=100, full=300))
     svd = factorize(X, RANK, method="exact", assurance="strict", seed=settings.seed)
@@ -35,38 +48,30 @@ def measure(settings: Settings) -> Evidence:
     nearest = min(point.loss for point in saddles)
     escaped = sum(run.history[-1] < 0.5 * (svd.error + nearest) for run in runs)
     above = [100 * (float((X - run.A @ run.B).square().sum()) - svd.error) / energy for run in runs]
-    return Evidence(
+    return ClaimEvidence(
         how=f"X = {len(X)} pictures of {settings.data} as rows of {X.shape[1]} pixels, rank {RANK}: bounds on the best "
         f"error from a certificate that knows nothing of the SVD, and gradient descent on (A, B) from {len(runs)} "
         "small random starts, each beside the saddle at the origin.",
         facts=(
-            Fact(
+            ClaimFact(
                 name="what any factorisation could be better than the truncated SVD, at most",
                 expected="nothing but rounding, 1e-6 of ‖X‖²",
                 got=f"{number(proof.relative_gap)} of ‖X‖²",
                 holds=proof.certified and proof.relative_gap <= 1e-6,
             ),
-            Fact(
-                name="critical points next to the minimum that are strict saddles, not local minima",
-                expected=f"{len(saddles)} of {len(saddles)}",
-                got=f"{strict} of {len(saddles)}",
-                holds=strict == len(saddles),
+            counted(
+                "critical points next to the minimum that are strict saddles, not local minima", strict, len(saddles)
             ),
-            Fact(
-                name="starts that end below every saddle",
-                expected=f"{len(runs)} of {len(runs)}",
-                got=f"{escaped} of {len(runs)}",
-                holds=escaped == len(runs),
-            ),
+            counted("starts that end below every saddle", escaped, len(runs)),
         ),
         samples=(
-            Sample(
-                name="squared error, gradient descent minus SVD",
-                unit="% of ‖X‖²",
-                values=tuple(above),
-                over="starts",
+            difference(
+                "squared error, gradient descent minus SVD",
+                above,
+                "% of ‖X‖²",
                 expects="same",
                 margin=MARGIN,
+                over="starts",
             ),
         ),
         charts=(_descents(runs, nearest, best=svd.error, energy=energy),),
@@ -98,18 +103,3 @@ def _descents(runs: Sequence[Factorization], nearest: float, *, best: float, ene
 def _thinned(length: int) -> list[int]:
     """About 60 steps, evenly on a logarithmic axis, the last among them."""
     return sorted({min(length - 1, round(length ** (i / 60)) - 1) for i in range(61)})
-
-
-FACTOR_SVD = Claim(
-    id="factor-svd",
-    sentence="The truncated SVD is an optimal factorisation, and gradient descent finds one as good.",
-    decides="A certificate for the SVD's factors, the kinds of all critical points near the minimum, and the squared "
-    "error of gradient descent from 20 random starts, which may differ by at most 0.0001 % of ‖X‖².",
-    would_change="Weights or gaps in X: then there may be local minima, and the SVD is no longer the answer.",
-    references=(
-        "Eckart and Young 1936, Psychometrika 1(3); Mirsky 1960, Quarterly Journal of Mathematics 11(1)",
-        "Lee, Simchowitz, Jordan and Recht 2016, Gradient descent only converges to minimizers, arXiv:1602.04915",
-        "Srebro and Jaakkola 2003, Weighted low-rank approximations (what weights change), ICML",
-    ),
-    measure=measure,
-)

@@ -8,15 +8,28 @@ from importlib.util import find_spec
 import torch
 from torch import nn
 
-from assay.claims.claim import Claim, Settings
+from assay.claims.claim import Settings, register_claim
+from assay.claims.evidence import counted, table
 from assay.models.sources import load_model
-from assay.records.claims import Axis, Chart, Evidence, Fact, Grid, Point
+from assay.records.claims import Axis, Chart, ClaimEvidence, Point
 from assay.training.param_groups import audit_optimizer, split_parameters
 
 DECAY = 5e-4
 
 
-def measure(settings: Settings) -> Evidence:
+@register_claim(
+    "group-by-name",
+    "Matching “bn” in names finds the BatchNorms.",
+    decides="The BatchNorm layers of a ResNet-18 whose scale a search by name keeps from weight decay, counted against "
+    "the types of the modules: all of them, or not.",
+    would_change="Another naming. A network that calls all of its norms bn1, bn2, … passes; the modules' types answer "
+    "for any.",
+    references=(
+        "He et al. 2019, Bag of tricks for image classification, section 3.1 (no bias decay), arXiv:1812.01187",
+        "Naming: torchvision.models.resnet calls the norm of a projection downsample.1",
+    ),
+)
+def measure(settings: Settings) -> ClaimEvidence:
     """An optimizer whose groups were made by name, held against the types of the modules that own the parameters."""
     facts, rows, points = [], [], []
     for name, spec in _networks().items():
@@ -26,19 +39,12 @@ def measure(settings: Settings) -> Evidence:
         layers, missed = _layers(name for name, _ in norms), _layers(wrong)
         total = sum(parameter.numel() for _, parameter in norms)
         decayed = sum(parameter.numel() for key, parameter in norms if key in wrong)
-        found = len(layers) - len(missed)
-        facts.append(
-            Fact(
-                name=f"BatchNorms of {name} that the name finds",
-                expected=f"{len(layers)} of {len(layers)}",
-                got=f"{found} of {len(layers)}",
-                holds=not missed,
-            )
-        )
-        rows.append((name, len(layers), found, _shown(missed), f"{decayed:,} of {total:,} ({decayed / total:.0%})"))
-        points += [Point(series="found by name", x=name, y=found), Point(series="missed", x=name, y=len(missed))]
-    first, _, found, missed_names, cost = rows[0]
-    return Evidence(
+        matched = len(layers) - len(missed)
+        facts.append(counted(f"BatchNorms of {name} that the name finds", matched, len(layers)))
+        rows.append((name, len(layers), matched, _shown(missed), f"{decayed:,} of {total:,} ({decayed / total:.0%})"))
+        points += [Point(series="found by name", x=name, y=matched), Point(series="missed", x=name, y=len(missed))]
+    first, _, matched, missed_names, cost = rows[0]
+    return ClaimEvidence(
         how=f"In {len(rows)} networks, the parameters that the usual line `'bn' in name or 'bias' in name` keeps from "
         "weight decay, held against the types of the modules that own them.",
         facts=tuple(facts),
@@ -52,10 +58,10 @@ def measure(settings: Settings) -> Evidence:
             ),
         ),
         tables=(
-            Grid(
-                caption="What the name finds, and what it costs",
-                columns=("network", "norms", "found", "missed", "norm parameters decayed by mistake"),
-                rows=tuple(rows),
+            table(
+                "What the name finds, and what it costs",
+                ("network", "norms", "found", "missed", "norm parameters decayed by mistake"),
+                rows,
             ),
         ),
         notes=(
@@ -89,18 +95,3 @@ def _layers(parameters: Iterable[str]) -> tuple[str, ...]:
 
 def _shown(names: tuple[str, ...]) -> str:
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "") if names else "none"
-
-
-GROUP_BY_NAME = Claim(
-    id="group-by-name",
-    sentence="Matching “bn” in names finds the BatchNorms.",
-    decides="The BatchNorm layers of a ResNet-18 whose scale a search by name keeps from weight decay, counted against "
-    "the types of the modules: all of them, or not.",
-    would_change="Another naming. A network that calls all of its norms bn1, bn2, … passes; the modules' types answer "
-    "for any.",
-    references=(
-        "He et al. 2019, Bag of tricks for image classification, section 3.1 (no bias decay), arXiv:1812.01187",
-        "Naming: torchvision.models.resnet calls the norm of a projection downsample.1",
-    ),
-    measure=measure,
-)

@@ -11,12 +11,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from assay.claims.claim import Claim, Settings
-from assay.claims.rule import interval, number
+from assay.claims.claim import Settings, register_claim
+from assay.claims.evidence import curve_points, mean_point, quotients, ratio, relative, table
+from assay.claims.rule import number
 from assay.data.sequences import TEST, SequenceTask, adding_problem
 from assay.diagnostics.time import measure_time_trace
 from assay.models.sequence import build_sequence_model, half_life, set_forget_bias
-from assay.records.claims import Axis, Chart, Evidence, Fact, Grid, Point, Reference, Sample
+from assay.records.claims import Axis, Chart, ClaimEvidence, ClaimFact, ClaimSample, Reference
 from assay.records.recurrence import StateGradients
 
 RNN, BIAS_0, BIAS_1, BIAS_3, CHRONO = "RNN", "LSTM, bias 0", "LSTM, bias 1", "LSTM, bias 3", "LSTM, chrono"
@@ -33,36 +34,48 @@ MARGIN = 1.1
 MOST = 3  # sequences; a horizon beyond, or an infinite one, counts as this
 
 
-def measure(settings: Settings) -> Evidence:
+@register_claim(
+    "lstm-forget",
+    "The forget gate lets gradients live longer.",
+    decides="The horizon before training: LSTMs with forget bias 1, 3 and chrono against a tanh RNN, and bias 3 "
+    "against bias 0; each must be more than 1.1 times as long.",
+    would_change="The bias: at 0 the gate halves the gradient every step, and an LSTM reaches hardly further than an "
+    "RNN. An RNN with an orthogonal matrix reaches further than either.",
+    references=(
+        "Hochreiter and Schmidhuber 1997, Long short-term memory, Neural Computation 9(8)",
+        "Gers, Schmidhuber and Cummins 2000, Learning to forget, Neural Computation 12(10)",
+        "Jozefowicz, Zaremba and Sutskever 2015, An empirical exploration of recurrent network architectures, ICML",
+        "Tallec and Ollivier 2018, Can recurrent neural networks warp time?, arXiv:1804.11188",
+    ),
+)
+def measure(settings: Settings) -> ClaimEvidence:
     """The horizon −1/ln g of ‖∂ℓ/∂h_t‖ (RNN) and ‖∂ℓ/∂c_t‖ (LSTM) before training, on the adding problem."""
     length, hidden = settings.pick(tiny=40, quick=100, full=400), settings.pick(tiny=16, quick=64, full=128)
     seeds = settings.seeds(settings.pick(tiny=3, quick=10, full=20))
     task = adding_problem(length, seed=settings.seed)
-    found = {
+    states_by_name = {
         name: [trace_state(options, task, hidden=hidden, seed=seed) for seed in seeds]
         for name, options in MODELS.items()
     }
-    horizons = {name: [min(one.decay.horizon, MOST * length) for one in each] for name, each in found.items()}
+    horizons = {name: [min(one.decay.horizon, MOST * length) for one in each] for name, each in states_by_name.items()}
     alone = {bias: rate_of_the_path_alone(bias) for bias in (0.0, 1.0, 3.0)}
     off = max(abs(rate - 1 / (1 + math.exp(-bias))) for bias, rate in alone.items())
 
-    def against(name: str, base: str, *, decides: bool = True) -> Sample:
-        return Sample(
-            name=f"horizon of {name} over that of {base}",
-            unit="",
-            values=tuple(a / b for a, b in zip(horizons[name], horizons[base], strict=True)),
+    def against(name: str, base: str, *, decides: bool = True) -> ClaimSample:
+        return ratio(
+            f"horizon of {name} over that of {base}",
+            quotients(horizons[name], horizons[base]),
             expects="increase",
             margin=MARGIN,
-            scale="ratio",
             decides=decides,
         )
 
-    return Evidence(
+    return ClaimEvidence(
         how=f"Untrained networks of {hidden} units on the adding problem of {length} steps, {len(seeds)} seeds: the "
         "gradient of the loss with respect to every state (of an LSTM: its cell) and the distance over which it falls "
         f"by e, from an exponential fit, counted up to {MOST} sequences.",
         facts=(
-            Fact(
+            ClaimFact(
                 name="largest |g − σ(b)| of the cell path alone, all other weights 0",
                 expected="rounding, below 1e−6",
                 got=f"{off:.0e}",
@@ -76,12 +89,12 @@ def measure(settings: Settings) -> Evidence:
             against(BIAS_3, BIAS_0),
             against(BIAS_0, RNN, decides=False),
         ),
-        charts=(_horizons(horizons), _curves(found)),
+        charts=(_horizons(horizons), _curves(states_by_name)),
         tables=(
-            Grid(
-                caption="Horizons, in steps",
-                columns=("network", "mean horizon", "least", "most"),
-                rows=tuple((name, fmean(v), min(v), max(v)) for name, v in horizons.items()),
+            table(
+                "Horizons, in steps",
+                ("network", "mean horizon", "least", "most"),
+                ((name, fmean(v), min(v), max(v)) for name, v in horizons.items()),
             ),
         ),
         notes=(
@@ -126,21 +139,21 @@ def _memory(model: nn.Module, task: SequenceTask) -> StateGradients:
 
 
 def _horizons(horizons: Mapping[str, Sequence[float]]) -> Chart:
-    means = {name: interval(values) for name, values in horizons.items()}
-    longest = max(means, key=lambda name: means[name][0])
+    points = {name: mean_point(values, x=name) for name, values in horizons.items()}
+    longest = max(points, key=lambda name: points[name].y)
     return Chart(
-        finding=f"{longest} reaches {means[longest][0]:.0f} steps back, the RNN {means[RNN][0]:.1f}, bias 0 "
-        f"{means[BIAS_0][0]:.1f}",
+        finding=f"{longest} reaches {points[longest].y:.0f} steps back, the RNN {points[RNN].y:.1f}, bias 0 "
+        f"{points[BIAS_0].y:.1f}",
         mark="bars",
         x=Axis(title="network, before training", scale="names"),
         y=Axis(title="horizon −1/ln g, steps"),
-        points=tuple(Point(x=name, y=mean, low=low, high=high) for name, (mean, low, high) in means.items()),
+        points=tuple(points.values()),
         note=f"Counted up to {MOST} sequences. Interval: 95 % over the seeds.",
     )
 
 
-def _curves(found: Mapping[str, Sequence[StateGradients]]) -> Chart:
-    curves = {name: [norm / each[0].norms[-1] for norm in each[0].norms[::-1]] for name, each in found.items()}
+def _curves(states_by_name: Mapping[str, Sequence[StateGradients]]) -> Chart:
+    curves = {name: relative(each[0].norms[::-1]) for name, each in states_by_name.items()}
     last = {name: curve[-1] for name, curve in curves.items()}
     return Chart(
         finding=f"{len(curves[RNN]) - 1} steps back the RNN's gradient is {number(last[RNN])} of its size, that of the "
@@ -148,28 +161,7 @@ def _curves(found: Mapping[str, Sequence[StateGradients]]) -> Chart:
         mark="line",
         x=Axis(title="distance from the loss, steps"),
         y=Axis(title="‖∂ℓ/∂state‖ over its value at the last step", scale="log"),
-        points=tuple(
-            Point(series=name, x=distance, y=value)
-            for name, curve in curves.items()
-            for distance, value in enumerate(curve)
-        ),
+        points=curve_points(curves),
         references=(Reference(y=math.exp(-1), name="fallen by e"),),
         note="The first of the seeds.",
     )
-
-
-LSTM_FORGET = Claim(
-    id="lstm-forget",
-    sentence="The forget gate lets gradients live longer.",
-    decides="The horizon before training: LSTMs with forget bias 1, 3 and chrono against a tanh RNN, and bias 3 "
-    "against bias 0; each must be more than 1.1 times as long.",
-    would_change="The bias: at 0 the gate halves the gradient every step, and an LSTM reaches hardly further than an "
-    "RNN. An RNN with an orthogonal matrix reaches further than either.",
-    references=(
-        "Hochreiter and Schmidhuber 1997, Long short-term memory, Neural Computation 9(8)",
-        "Gers, Schmidhuber and Cummins 2000, Learning to forget, Neural Computation 12(10)",
-        "Jozefowicz, Zaremba and Sutskever 2015, An empirical exploration of recurrent network architectures, ICML",
-        "Tallec and Ollivier 2018, Can recurrent neural networks warp time?, arXiv:1804.11188",
-    ),
-    measure=measure,
-)

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from math import prod
+import math
 
 from torch import nn
 
-from assay.claims.claim import Claim, Settings
-from assay.claims.rule import interval
+from assay.claims.claim import Settings, register_claim
+from assay.claims.evidence import difference, mean_point
 from assay.data.dataset import ImageDataset
 from assay.diagnostics.modes import audit_modes
 from assay.models.sources import load_model
-from assay.records.claims import Axis, Chart, Evidence, Fact, Point, Sample
+from assay.records.claims import Axis, Chart, ClaimEvidence, ClaimFact
 
 KINDS = {
     "neither": "mlp,width=64",
@@ -22,7 +22,19 @@ KINDS = {
 MARGIN = 1.0  # per cent of the range of the logits
 
 
-def measure(settings: Settings) -> Evidence:
+@register_claim(
+    "modes-differ",
+    "Training and evaluation mode differ only through dropout and normalisation.",
+    decides="The logits of one network in both modes: a gap of exactly 0 without either, and of more than 1 % of their "
+    "range with each.",
+    would_change="A module that reads its own training flag for something else (an auxiliary head, a random depth). "
+    "Normalisation that keeps no running statistics, such as LayerNorm, has no mode.",
+    references=(
+        "Srivastava et al. 2014, Dropout, Journal of Machine Learning Research 15",
+        "Ioffe and Szegedy 2015, Batch normalization, arXiv:1502.03167",
+    ),
+)
+def measure(settings: Settings) -> ClaimEvidence:
     """max |logits in training mode − logits in evaluation mode| over their range, of each network and each seed."""
     data, seeds = settings.test(), settings.seeds(settings.pick(tiny=2, quick=5, full=10))
     gaps = {
@@ -31,32 +43,15 @@ def measure(settings: Settings) -> Evidence:
     }
     layer_norm = _gap(_with_layer_norm(data), data)
     without = gaps["neither"]
-    points = []
-    for name, values in gaps.items():
-        mean, low, high = interval(values)
-        points.append(Point(x=name, y=mean, low=max(0.0, low), high=high))
-    return Evidence(
+    return ClaimEvidence(
         how=f"A perceptron of three layers with random weights, {len(seeds)} seeds, on 16 images of {data.name}: the "
         "largest difference of the logits between the two modes, in per cent of their range.",
         facts=(
-            Fact(
-                name="largest gap without dropout and normalisation",
-                expected="exactly 0",
-                got="0" if max(without) == 0 else f"{max(without):.2g} %",
-                holds=max(without) == 0,
-            ),
-            Fact(
-                name="gap with LayerNorm, which keeps no running statistics",
-                expected="exactly 0",
-                got="0" if layer_norm == 0 else f"{layer_norm:.2g} %",
-                holds=layer_norm == 0,
-                decides=False,
-            ),
+            _exactly_zero("largest gap without dropout and normalisation", max(without)),
+            _exactly_zero("gap with LayerNorm, which keeps no running statistics", layer_norm, decides=False),
         ),
         samples=tuple(
-            Sample(
-                name=f"gap with {name}", unit="% of the range", values=tuple(values), expects="increase", margin=MARGIN
-            )
+            difference(f"gap with {name}", values, "% of the range", expects="increase", margin=MARGIN)
             for name, values in gaps.items()
             if name != "neither"
         ),
@@ -66,11 +61,16 @@ def measure(settings: Settings) -> Evidence:
                 mark="bars",
                 x=Axis(title="the perceptron has", scale="names"),
                 y=Axis(title="largest difference of logits, % of range"),
-                points=tuple(points),
+                points=tuple(mean_point(values, x=name, within=(0, math.inf)) for name, values in gaps.items()),
                 note="Interval: 95 % over the seeds.",
             ),
         ),
     )
+
+
+def _exactly_zero(name: str, gap: float, *, decides: bool = True) -> ClaimFact:
+    got = "0" if gap == 0 else f"{gap:.2g} %"
+    return ClaimFact(name=name, expected="exactly 0", got=got, holds=gap == 0, decides=decides)
 
 
 def _gap(model: nn.Module, data: ImageDataset) -> float:
@@ -80,19 +80,6 @@ def _gap(model: nn.Module, data: ImageDataset) -> float:
 
 
 def _with_layer_norm(data: ImageDataset) -> nn.Module:
-    return nn.Sequential(nn.Flatten(), nn.Linear(prod(data.shape), 64), nn.LayerNorm(64), nn.ReLU(), nn.Linear(64, 10))
-
-
-MODES_DIFFER = Claim(
-    id="modes-differ",
-    sentence="Training and evaluation mode differ only through dropout and normalisation.",
-    decides="The logits of one network in both modes: a gap of exactly 0 without either, and of more than 1 % of their "
-    "range with each.",
-    would_change="A module that reads its own training flag for something else (an auxiliary head, a random depth). "
-    "Normalisation that keeps no running statistics, such as LayerNorm, has no mode.",
-    references=(
-        "Srivastava et al. 2014, Dropout, Journal of Machine Learning Research 15",
-        "Ioffe and Szegedy 2015, Batch normalization, arXiv:1502.03167",
-    ),
-    measure=measure,
-)
+    return nn.Sequential(
+        nn.Flatten(), nn.Linear(math.prod(data.shape), 64), nn.LayerNorm(64), nn.ReLU(), nn.Linear(64, 10)
+    )

@@ -5,20 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from statistics import fmean
 
-from assay.claims.claim import Claim, Settings
-from assay.claims.side_by_side import (
-    Outcome,
-    accuracy,
-    mean_point,
-    paired,
-    picture_side,
-    short_recipe,
-    train_side_by_side,
-    training_loss,
-)
+from assay.claims.claim import Settings, register_claim
+from assay.claims.evidence import curve_points, difference, mean_point, table
+from assay.claims.networks import TrainedNetwork, means, paired, short_recipe, small_images, train_side_by_side
 from assay.data.dataset import ImageDataset
 from assay.diagnostics.depth import measure_gradient_flow
-from assay.records.claims import Axis, Chart, Evidence, Grid, Point, Sample
+from assay.records.claims import Axis, Chart, ClaimEvidence, Grid, Point
 from assay.records.gradients import GradientFlow, LayerGradient
 from assay.training.recipes import Recipe
 
@@ -26,37 +18,48 @@ BEFORE, AFTER = "BatchNorm, then ReLU", "ReLU, then BatchNorm"
 MARGIN = 0.5  # points of accuracy
 
 
-def measure(settings: Settings) -> Evidence:
+@register_claim(
+    "norm-order",
+    "BatchNorm before ReLU beats BatchNorm after it.",
+    decides="The same network in both orders, paired over the seeds: test accuracy more than 0.5 points higher with "
+    "BatchNorm first.",
+    would_change="Another network, longer training or larger pictures. A plain stack has no addition whose result goes "
+    "without a rectifier in the one order.",
+    references=(
+        "Ioffe and Szegedy 2015, Batch normalization, section 3.2, arXiv:1502.03167",
+        "Mishkin, Sergievskiy and Matas 2017, Systematic evaluation of CNN advances on the ImageNet, arXiv:1606.02228",
+    ),
+)
+def measure(settings: Settings) -> ClaimEvidence:
     """One ResNet in both orders: test accuracy, and what the two feed their convolutions after training."""
-    side = picture_side(settings)
-    train, test = settings.train(side=side), settings.test(side=side)
+    train, test = small_images(settings)
     seeds = settings.seeds(settings.pick(tiny=2, quick=16, full=10))
-    found = train_side_by_side(_recipes(settings, train), train, test, seeds=seeds)
-    before, after = found[BEFORE], found[AFTER]
-    flows = {name: [measure_gradient_flow(one.model, test, n=64) for one in each] for name, each in found.items()}
-    return Evidence(
+    trained = train_side_by_side(_recipes(settings, train), train, test, seeds=seeds)
+    before, after = trained[BEFORE], trained[AFTER]
+    flows = {name: [measure_gradient_flow(one.model, test, n=64) for one in each] for name, each in trained.items()}
+    return ClaimEvidence(
         how=f"{_network(settings)} in both orders, {len(before[0].steps)} steps of SGD on {train.name} at "
         f"{train.shape[1]}×{train.shape[2]} pixels, {len(seeds)} seeds, the same batches; accuracy on {len(test)} test "
         "images.",
         samples=(
-            Sample(
-                name="accuracy, BatchNorm before ReLU minus after",
-                unit="points",
-                values=paired(before, after, accuracy),
+            difference(
+                "accuracy, BatchNorm before ReLU minus after",
+                paired(before, after, "accuracy"),
+                "points",
                 expects="increase",
                 margin=MARGIN,
             ),
-            Sample(
-                name="training loss, BatchNorm before ReLU minus after",
-                unit="nats",
-                values=paired(before, after, training_loss),
+            difference(
+                "training loss, BatchNorm before ReLU minus after",
+                paired(before, after, "training_loss"),
+                "nats",
                 expects="decrease",
                 margin=0.01,
                 decides=False,
             ),
         ),
-        charts=(_accuracies(found), _activations(flows)),
-        tables=(_statistics(found, flows, test),),
+        charts=(_accuracies(trained), _activations(flows)),
+        tables=(_statistics(trained, flows, test),),
         notes=(
             "After ReLU, BatchNorm hands the next convolution a mean of 0 and a variance of 1; before it, half of the "
             "entries are cut off and the mean is positive. Where the rectifier comes first, the block ends with its "
@@ -80,17 +83,17 @@ def _norms(flow: GradientFlow) -> list[LayerGradient]:
     return [layer for layer in flow.layers if layer.type == "BatchNorm2d"]
 
 
-def _accuracies(found: Mapping[str, Sequence[Outcome]]) -> Chart:
+def _accuracies(trained: Mapping[str, Sequence[TrainedNetwork]]) -> Chart:
     points = [
         Point(series=name, x=str(seed), y=one.accuracy)
-        for name, each in found.items()
+        for name, each in trained.items()
         for seed, one in enumerate(each, start=1)
     ]
-    means = {name: mean_point(each, accuracy, x=name).y for name, each in found.items()}
-    better = sum(a.accuracy > b.accuracy for a, b in zip(found[BEFORE], found[AFTER], strict=True))
+    means = {name: mean_point((one.accuracy for one in each), x=name).y for name, each in trained.items()}
+    better = sum(a.accuracy > b.accuracy for a, b in zip(trained[BEFORE], trained[AFTER], strict=True))
     return Chart(
         finding=f"{means[BEFORE]:.1f} % before and {means[AFTER]:.1f} % after: BatchNorm first wins {better} of "
-        f"{len(found[BEFORE])} seeds",
+        f"{len(trained[BEFORE])} seeds",
         mark="points",
         x=Axis(title="seed, the first is 1", scale="names"),
         y=Axis(title="test accuracy, %"),
@@ -107,47 +110,27 @@ def _activations(flows: Mapping[str, Sequence[GradientFlow]]) -> Chart:
         mark="line",
         x=Axis(title="BatchNorm, from the image on"),
         y=Axis(title="root mean square of its output"),
-        points=tuple(
-            Point(series=name, x=place, y=value)
-            for name, curve in curves.items()
-            for place, value in enumerate(curve, start=1)
-        ),
+        points=curve_points(curves, start=1),
         note="The first of the seeds, test images.",
     )
 
 
 def _statistics(
-    found: Mapping[str, Sequence[Outcome]], flows: Mapping[str, Sequence[GradientFlow]], test: ImageDataset
+    trained: Mapping[str, Sequence[TrainedNetwork]], flows: Mapping[str, Sequence[GradientFlow]], test: ImageDataset
 ) -> Grid:
     rows = []
-    for name, each in found.items():
+    for name, each in trained.items():
         layers = [layer for flow in flows[name] for layer in _norms(flow)]
         rows.append(
             (
                 name,
-                fmean(map(accuracy, each)),
-                fmean(map(training_loss, each)),
+                *means(each, "accuracy", "training_loss"),
                 fmean(layer.activation for layer in layers),
                 fmean(layer.activation_gradient for layer in layers),
             )
         )
-    return Grid(
-        caption=f"Means over the seeds, {len(test)} test images",
-        columns=("order", "accuracy, %", "training loss, nats", "norm output, RMS", "its gradient, RMS"),
-        rows=tuple(rows),
+    return table(
+        f"Means over the seeds, {len(test)} test images",
+        ("order", "accuracy, %", "training loss, nats", "norm output, RMS", "its gradient, RMS"),
+        rows,
     )
-
-
-NORM_ORDER = Claim(
-    id="norm-order",
-    sentence="BatchNorm before ReLU beats BatchNorm after it.",
-    decides="The same network in both orders, paired over the seeds: test accuracy more than 0.5 points higher with "
-    "BatchNorm first.",
-    would_change="Another network, longer training or larger pictures. A plain stack has no addition whose result goes "
-    "without a rectifier in the one order.",
-    references=(
-        "Ioffe and Szegedy 2015, Batch normalization, section 3.2, arXiv:1502.03167",
-        "Mishkin, Sergievskiy and Matas 2017, Systematic evaluation of CNN advances on the ImageNet, arXiv:1606.02228",
-    ),
-    measure=measure,
-)

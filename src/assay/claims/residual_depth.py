@@ -5,20 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from statistics import fmean
 
-from assay.claims.claim import Claim, Settings
+from assay.claims.claim import Settings, register_claim
+from assay.claims.evidence import curve_points, difference, mean_point, ratio, table
+from assay.claims.networks import TrainedNetwork, means, paired, short_recipe, small_images, train_side_by_side
 from assay.claims.rule import number
-from assay.claims.side_by_side import (
-    Outcome,
-    mean_point,
-    paired,
-    picture_side,
-    short_recipe,
-    train_side_by_side,
-    training_loss,
-)
 from assay.data.dataset import ImageDataset
 from assay.diagnostics.depth import measure_gradient_flow
-from assay.records.claims import Axis, Chart, Evidence, Grid, Point, Sample
+from assay.records.claims import Axis, Chart, ClaimEvidence
 from assay.records.gradients import GradientFlow
 from assay.training.averaging import refresh_batchnorm
 from assay.training.classifier import build_for
@@ -26,13 +19,27 @@ from assay.training.recipes import Recipe
 
 PLAIN, RESIDUAL = "plain", "residual"
 MARGIN = 0.05  # nats
-Runs = Mapping[tuple[str, int], Sequence[Outcome]]
+Runs = Mapping[tuple[str, int], Sequence[TrainedNetwork]]
 
 
-def measure(settings: Settings) -> Evidence:
+@register_claim(
+    "residual-depth",
+    "Skip connections make deeper plain stacks trainable.",
+    decides="The training loss after equal steps: at the greatest depth more than 0.05 nats higher without skips, and "
+    "without skips more than 0.05 nats higher at the greatest depth than at the least.",
+    would_change="Much longer training, another learning rate (at 0.1 without a warm-up neither of the deepest "
+    "learns in so few steps), an initialisation made for plain stacks, which can close the gap; shallow stacks, where "
+    "there is little of it.",
+    references=(
+        "He, Zhang, Ren and Sun 2016, Deep residual learning for image recognition, arXiv:1512.03385",
+        "Yang, Pennington, Rao, Sohl-Dickstein and Schoenholz 2019, A mean field theory of batch normalization, "
+        "arXiv:1902.08129",
+        "Balduzzi et al. 2017, The shattered gradients problem, arXiv:1702.08591",
+    ),
+)
+def measure(settings: Settings) -> ClaimEvidence:
     """Gradients by depth before training, and the training loss after equal steps, with and without skips."""
-    side = picture_side(settings)
-    train, test = settings.train(side=side), settings.test(side=side)
+    train, test = small_images(settings)
     depths = settings.pick(tiny=(8, 14), quick=(8, 20, 32, 56), full=(8, 14, 20, 32, 44, 56))
     seeds = settings.seeds(settings.pick(tiny=2, quick=5, full=5))
     recipes = {(kind, depth): _recipe(settings, train, kind, depth) for depth in depths for kind in (PLAIN, RESIDUAL)}
@@ -40,60 +47,49 @@ def measure(settings: Settings) -> Evidence:
     flows = {key: [flow_at_start(recipe, train, seed=seed) for seed in seeds] for key, recipe in recipes.items()}
     first, last = depths[0], depths[-1]
     steps = len(runs[PLAIN, first][0].steps)
-    return Evidence(
+    return ClaimEvidence(
         how=f"ResNets of depth {', '.join(map(str, depths))} and the same stacks without their skips, BatchNorm in "
         f"both, {steps} steps of SGD on {train.name} at {train.shape[1]}×{train.shape[2]} pixels, {len(seeds)} seeds, "
         "the same batches: the training loss of the last ten, and before training the gradient of the loss with "
         "respect to the output of every convolution.",
         samples=(
-            Sample(
-                name=f"training loss at depth {last}, plain minus residual",
-                unit="nats",
-                values=paired(runs[PLAIN, last], runs[RESIDUAL, last], training_loss),
+            difference(
+                f"training loss at depth {last}, plain minus residual",
+                paired(runs[PLAIN, last], runs[RESIDUAL, last], "training_loss"),
+                "nats",
                 expects="increase",
                 margin=MARGIN,
             ),
-            Sample(
-                name=f"training loss of plain stacks, depth {last} minus depth {first}",
-                unit="nats",
-                values=paired(runs[PLAIN, last], runs[PLAIN, first], training_loss),
+            difference(
+                f"training loss of plain stacks, depth {last} minus depth {first}",
+                paired(runs[PLAIN, last], runs[PLAIN, first], "training_loss"),
+                "nats",
                 expects="increase",
                 margin=MARGIN,
             ),
-            Sample(
-                name=f"training loss of residual stacks, depth {last} minus depth {first}",
-                unit="nats",
-                values=paired(runs[RESIDUAL, last], runs[RESIDUAL, first], training_loss),
+            difference(
+                f"training loss of residual stacks, depth {last} minus depth {first}",
+                paired(runs[RESIDUAL, last], runs[RESIDUAL, first], "training_loss"),
+                "nats",
                 expects="no increase",
                 margin=MARGIN,
                 decides=False,
             ),
-            Sample(
-                name=f"growth of the gradient from the last convolution to the first at depth {last}, plain over "
-                "residual",
-                unit="",
-                values=tuple(
-                    growth(a) / growth(b) for a, b in zip(flows[PLAIN, last], flows[RESIDUAL, last], strict=True)
-                ),
+            ratio(
+                f"growth of the gradient from the last convolution to the first at depth {last}, plain over residual",
+                [growth(a) / growth(b) for a, b in zip(flows[PLAIN, last], flows[RESIDUAL, last], strict=True)],
                 expects="increase",
                 margin=2.0,
-                scale="ratio",
                 decides=False,
             ),
         ),
         charts=(_losses(runs, last), _flows(flows, last)),
         tables=(
-            Grid(
-                caption="Means over the seeds",
-                columns=("depth", "stack", "training loss, nats", "test accuracy, %", "gradient, first over last"),
-                rows=tuple(
-                    (
-                        depth,
-                        kind,
-                        fmean(map(training_loss, each)),
-                        fmean(one.accuracy for one in each),
-                        fmean(map(growth, flows[kind, depth])),
-                    )
+            table(
+                "Means over the seeds",
+                ("depth", "stack", "training loss, nats", "test accuracy, %", "gradient, first over last"),
+                (
+                    (depth, kind, *means(each, "training_loss", "accuracy"), fmean(map(growth, flows[kind, depth])))
                     for (kind, depth), each in runs.items()
                 ),
             ),
@@ -135,7 +131,9 @@ def _recipe(settings: Settings, data: ImageDataset, kind: str, depth: int) -> Re
 
 
 def _losses(runs: Runs, last: int) -> Chart:
-    points = [mean_point(each, training_loss, x=depth, series=kind) for (kind, depth), each in runs.items()]
+    points = [
+        mean_point((one.training_loss for one in each), x=depth, series=kind) for (kind, depth), each in runs.items()
+    ]
     at_last = {point.series: point.y for point in points if point.x == last}
     return Chart(
         finding=f"At depth {last} the loss is {at_last[PLAIN]:.2f} without skips and {at_last[RESIDUAL]:.2f} with them",
@@ -155,28 +153,6 @@ def _flows(flows: Mapping[tuple[str, int], Sequence[GradientFlow]], last: int) -
         mark="line",
         x=Axis(title="convolution, from the image on"),
         y=Axis(title="‖∂ℓ/∂output‖ a sample", scale="log"),
-        points=tuple(
-            Point(series=kind, x=place, y=norm)
-            for kind in (PLAIN, RESIDUAL)
-            for place, norm in enumerate(_convolutions(flows[kind, last][0]), start=1)
-        ),
+        points=curve_points({kind: _convolutions(flows[kind, last][0]) for kind in (PLAIN, RESIDUAL)}, start=1),
         note="The first of the seeds.",
     )
-
-
-RESIDUAL_DEPTH = Claim(
-    id="residual-depth",
-    sentence="Skip connections make deeper plain stacks trainable.",
-    decides="The training loss after equal steps: at the greatest depth more than 0.05 nats higher without skips, and "
-    "without skips more than 0.05 nats higher at the greatest depth than at the least.",
-    would_change="Much longer training, another learning rate (at 0.1 without a warm-up neither of the deepest "
-    "learns in so few steps), an initialisation made for plain stacks, which can close the gap; shallow stacks, where "
-    "there is little of it.",
-    references=(
-        "He, Zhang, Ren and Sun 2016, Deep residual learning for image recognition, arXiv:1512.03385",
-        "Yang, Pennington, Rao, Sohl-Dickstein and Schoenholz 2019, A mean field theory of batch normalization, "
-        "arXiv:1902.08129",
-        "Balduzzi et al. 2017, The shattered gradients problem, arXiv:1702.08591",
-    ),
-    measure=measure,
-)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from assay.claims.claim import Claim, Settings
+from assay.claims.claim import Settings, register_claim
+from assay.claims.evidence import table
 from assay.models.anatomy import measure_anatomy
 from assay.models.sources import load_model
-from assay.records.claims import Axis, Chart, Evidence, Fact, Grid, Point
+from assay.records.claims import Axis, Chart, ClaimEvidence, ClaimFact, Point
 
 SMALL, LARGE = (3, 32, 32), (3, 224, 224)
 BASIC = {
@@ -18,7 +19,16 @@ BASIC = {
 BOTTLENECK = {"ResNet-50, B": ("resnet50", LARGE)}
 
 
-def measure(settings: Settings) -> Evidence:
+@register_claim(
+    "residual-shape",
+    "A block's skip changes dimensions only where it downsamples.",
+    decides="The residual blocks of ResNet-20, 56 and 18 with shortcuts of option A and B, counted: every skip that "
+    "is not the identity belongs to a block that downsamples, and the reverse.",
+    would_change="Bottleneck blocks, whose first stage widens without downsampling, and wide networks, whose first "
+    "block does.",
+    references=("He, Zhang, Ren and Sun 2016, Deep residual learning, sections 3.3 and 4.2, arXiv:1512.03385",),
+)
+def measure(settings: Settings) -> ClaimEvidence:
     """The blocks of each network, found by what is added to what in one forward pass, and what their skips do."""
     facts, rows, points = [], [], []
     for name, (spec, shape) in {**BASIC, **BOTTLENECK}.items():
@@ -26,7 +36,7 @@ def measure(settings: Settings) -> Evidence:
         changes = [block for block in anatomy.blocks if block.skip not in {"identity", "none"}]
         stray = [block.name for block in anatomy.blocks if (block in changes) != block.downsamples]
         facts.append(
-            Fact(
+            ClaimFact(
                 name=f"exceptions in {name.replace(', ', ' with option ')}",
                 expected="none",
                 got=", ".join(stray) or "none",
@@ -39,7 +49,7 @@ def measure(settings: Settings) -> Evidence:
         points.append(Point(series="blocks that downsample", x=name, y=downsampling))
         points.append(Point(series="skips that change dimensions", x=name, y=len(changes)))
         rows.append((name, len(anatomy.blocks), downsampling, len(changes), how, ", ".join(stray) or "none"))
-    return Evidence(
+    return ClaimEvidence(
         how=f"The anatomy of {len(rows)} residual networks, from one forward pass each: a block is an addition of two "
         "ways from one fork, its skip the way without the weights of the body.",
         facts=tuple(facts),
@@ -53,10 +63,10 @@ def measure(settings: Settings) -> Evidence:
             ),
         ),
         tables=(
-            Grid(
-                caption="Residual blocks and their skips",
-                columns=("network", "blocks", "downsample", "skip changes dimensions", "by", "exceptions"),
-                rows=tuple(rows),
+            table(
+                "Residual blocks and their skips",
+                ("network", "blocks", "downsample", "skip changes dimensions", "by", "exceptions"),
+                rows,
             ),
         ),
         notes=(
@@ -67,15 +77,3 @@ def measure(settings: Settings) -> Evidence:
             "convolution. Both change the dimensions in the same blocks.",
         ),
     )
-
-
-RESIDUAL_SHAPE = Claim(
-    id="residual-shape",
-    sentence="A block's skip changes dimensions only where it downsamples.",
-    decides="The residual blocks of ResNet-20, 56 and 18 with shortcuts of option A and B, counted: every skip that "
-    "is not the identity belongs to a block that downsamples, and the reverse.",
-    would_change="Bottleneck blocks, whose first stage widens without downsampling, and wide networks, whose first "
-    "block does.",
-    references=("He, Zhang, Ren and Sun 2016, Deep residual learning, sections 3.3 and 4.2, arXiv:1512.03385",),
-    measure=measure,
-)

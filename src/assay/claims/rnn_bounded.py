@@ -9,11 +9,12 @@ from types import MappingProxyType
 import torch
 from torch import Tensor, nn
 
-from assay.claims.claim import Claim, Settings
-from assay.claims.rule import interval, number
+from assay.claims.claim import Settings, register_claim
+from assay.claims.evidence import geometric_point, ratio, relative, table
+from assay.claims.rule import number
 from assay.diagnostics.time import measure_time_trace
 from assay.models.sequence import Activation, PlainRecurrence, Recurrent, identity
-from assay.records.claims import Axis, Chart, Evidence, Fact, Grid, Point, Reference, Sample
+from assay.records.claims import Axis, Chart, ClaimEvidence, ClaimFact, Point, Reference
 from assay.runtime import generator
 
 ACTIVATIONS: Mapping[str, Activation] = MappingProxyType(
@@ -33,20 +34,33 @@ class Run:
     rate: float
 
 
-def measure(settings: Settings) -> Evidence:
+@register_claim(
+    "rnn-bounded",
+    "Bounded activations prevent explosion.",
+    decides="With tanh and with the sigmoid: states must stay within 1, and the gradient must not grow with a step "
+    "back, along random trajectories and at the steepest point of the activation; margin 0.",
+    would_change="Asking for the states alone: then it is supported. Smaller weights, ‖W‖·max|φ'| < 1, or inputs "
+    "large enough to saturate every unit, hold the gradient too.",
+    references=(
+        "Sompolinsky, Crisanti and Sommers 1988, Chaos in random neural networks, Physical Review Letters 61",
+        "Pascanu, Mikolov and Bengio 2013, On the difficulty of training recurrent neural networks, arXiv:1211.5063",
+    ),
+)
+def measure(settings: Settings) -> ClaimEvidence:
     """States and gradients of z_t = φ(W z_{t−1} + U x_t), W random with ‖W‖·max|φ'| = 2, for four activations."""
     hidden, steps = settings.pick(tiny=16, quick=64, full=256), settings.pick(tiny=40, quick=100, full=200)
     seeds = settings.seeds(settings.pick(tiny=3, quick=10, full=20))
     runs = {name: [run(name, hidden=hidden, steps=steps, seed=seed) for seed in seeds] for name in ACTIVATIONS}
     largest = {name: max(max(one.states) for one in each) for name, each in runs.items()}
+    rates = {name: [one.rate for one in each] for name, each in runs.items()}
     exact = {name: grow_at_the_steepest_point(name, steps=20) for name in BOUNDED}
-    return Evidence(
+    return ClaimEvidence(
         how=f"Recurrences of {hidden} units with an orthogonal W of norm {GAIN:g} over the steepest slope of φ (so 2, "
         f"and 8 for the sigmoid), biases that centre them, small inputs, {steps} steps, {len(seeds)} seeds: the "
         "largest state, and the factor by which the gradient of a loss on the last state grows with each step back.",
         facts=(
             *(
-                Fact(
+                ClaimFact(
                     name=f"largest state with {name}",
                     expected="at most 1",
                     got=number(largest[name]),
@@ -55,7 +69,7 @@ def measure(settings: Settings) -> Evidence:
                 for name in BOUNDED
             ),
             *(
-                Fact(
+                ClaimFact(
                     name=f"gradient over 20 steps at the steepest point of {name}, in closed form",
                     expected="no growth",
                     got=f"{number(exact[name])} times",
@@ -65,26 +79,21 @@ def measure(settings: Settings) -> Evidence:
             ),
         ),
         samples=tuple(
-            Sample(
-                name=f"growth of the gradient a step back, {name}",
-                unit="",
-                values=tuple(one.rate for one in each),
+            ratio(
+                f"growth of the gradient a step back, {name}",
+                rates[name],
                 expects="no increase",
                 margin=1.0,
-                scale="ratio",
                 decides=name in BOUNDED,
             )
             for name, each in runs.items()
         ),
         charts=(_gradients(runs), _states(runs)),
         tables=(
-            Grid(
-                caption="States and gradients, seed by seed",
-                columns=("activation", "largest state", "smallest growth a step", "largest growth a step"),
-                rows=tuple(
-                    (name, largest[name], min(one.rate for one in each), max(one.rate for one in each))
-                    for name, each in runs.items()
-                ),
+            table(
+                "States and gradients, seed by seed",
+                ("activation", "largest state", "smallest growth a step", "largest growth a step"),
+                ((name, largest[name], min(rates[name]), max(rates[name])) for name in runs),
             ),
         ),
         notes=(
@@ -137,12 +146,8 @@ def grow_at_the_steepest_point(name: str, *, steps: int) -> float:
 
 def _mean_line(name: str, curves: Sequence[Sequence[float]]) -> list[Point]:
     """The geometric mean over the seeds at each step, with its interval."""
-    points = []
-    for t in range(len(curves[0])):
-        logs = torch.tensor([max(curve[t], 1e-300) for curve in curves], dtype=torch.float64).log()
-        mean, low, high = torch.tensor(interval(logs.tolist()), dtype=torch.float64).exp().tolist()
-        points.append(Point(series=name, x=t, y=mean, low=low, high=high))
-    return points
+    steps = zip(*curves, strict=True)
+    return [geometric_point((max(v, 1e-300) for v in values), x=t, series=name) for t, values in enumerate(steps)]
 
 
 def _gradients(runs: Mapping[str, Sequence[Run]]) -> Chart:
@@ -156,7 +161,7 @@ def _gradients(runs: Mapping[str, Sequence[Run]]) -> Chart:
         points=tuple(
             point
             for name, each in runs.items()
-            for point in _mean_line(name, [[g / one.gradients[0] for g in one.gradients] for one in each])
+            for point in _mean_line(name, [relative(one.gradients) for one in each])
         ),
         references=(Reference(y=1.0, name="no growth"),),
     )
@@ -172,18 +177,3 @@ def _states(runs: Mapping[str, Sequence[Run]]) -> Chart:
         points=tuple(point for name, each in runs.items() for point in _mean_line(name, [one.states for one in each])),
         references=(Reference(y=1.0, name="the bound of tanh and sigmoid"),),
     )
-
-
-RNN_BOUNDED = Claim(
-    id="rnn-bounded",
-    sentence="Bounded activations prevent explosion.",
-    decides="With tanh and with the sigmoid: states must stay within 1, and the gradient must not grow with a step "
-    "back, along random trajectories and at the steepest point of the activation; margin 0.",
-    would_change="Asking for the states alone: then it is supported. Smaller weights, ‖W‖·max|φ'| < 1, or inputs "
-    "large enough to saturate every unit, hold the gradient too.",
-    references=(
-        "Sompolinsky, Crisanti and Sommers 1988, Chaos in random neural networks, Physical Review Letters 61",
-        "Pascanu, Mikolov and Bengio 2013, On the difficulty of training recurrent neural networks, arXiv:1211.5063",
-    ),
-    measure=measure,
-)

@@ -8,12 +8,13 @@ from statistics import fmean
 import torch
 from torch import nn
 
-from assay.claims.claim import Claim, Settings
+from assay.claims.claim import Settings, register_claim
+from assay.claims.evidence import difference, ratio, table
+from assay.claims.networks import TrainedNetwork, mean_curve, means, paired, short_recipe, train_side_by_side
 from assay.claims.rule import number
-from assay.claims.side_by_side import Outcome, mean_curve, paired, short_recipe, train_side_by_side, training_loss
 from assay.data.dataset import ImageDataset
 from assay.models.sequence import set_recurrent
-from assay.records.claims import Axis, Chart, Evidence, Fact, Grid, Point, Reference, Sample
+from assay.records.claims import Axis, Chart, ClaimEvidence, ClaimFact, Point, Reference
 from assay.training.recipes import Recipe
 from assay.training.sections import ConstantSchedule, GradientClip
 
@@ -22,19 +23,31 @@ PLAIN, CLIPPED = "without clipping", "clipped at 1"
 LOSS_MARGIN = 0.05  # nats
 
 
-def measure(settings: Settings) -> Evidence:
+@register_claim(
+    "rnn-clip",
+    "Clipping prevents exploding gradients.",
+    decides="The same SGD with and without clipping at norm 1: no step above the limit, steps without clipping more "
+    "than twice as long, and a training loss that is lower by more than 0.05 nats with clipping.",
+    would_change="Reading it of the gradient itself: clipping scales what has already exploded, so before clipping it "
+    "is as large as ever. Adam, whose steps are bounded anyway, or a smaller learning rate.",
+    references=(
+        "Pascanu, Mikolov and Bengio 2013, On the difficulty of training recurrent neural networks, arXiv:1211.5063",
+        "Zhang, He, Sra and Jadbabaie 2020, Why gradient clipping accelerates training, arXiv:1905.11881",
+    ),
+)
+def measure(settings: Settings) -> ClaimEvidence:
     """SGD on a tanh RNN that reads pictures row by row, its orthogonal W times 2, with and without clipping."""
     train, test = settings.train(), settings.test()
     seeds = settings.seeds(settings.pick(tiny=2, quick=8, full=10))
-    found = train_side_by_side(_recipes(settings, train), train, test, seeds=seeds, prepare=explode)
-    clipped, plain = found[CLIPPED], found[PLAIN]
+    trained = train_side_by_side(_recipes(settings, train), train, test, seeds=seeds, prepare=explode)
+    clipped, plain = trained[CLIPPED], trained[PLAIN]
     most = max(min(step.gradient_norm, LIMIT) for one in clipped for step in one.steps)
-    return Evidence(
+    return ClaimEvidence(
         how=f"A tanh RNN that reads {train.name} row by row, W orthogonal times {GAIN:g}, SGD for "
         f"{len(plain[0].steps)} steps, {len(seeds)} seeds, the same batches with and without clipping the global norm "
         f"at {LIMIT:g}: the norm of the gradient before clipping, that of what reaches the weights, and the loss.",
         facts=(
-            Fact(
+            ClaimFact(
                 name="largest norm that reaches the weights with clipping",
                 expected=f"at most {LIMIT:g}",
                 got=number(most),
@@ -42,45 +55,40 @@ def measure(settings: Settings) -> Evidence:
             ),
         ),
         samples=(
-            Sample(
-                name="training loss, clipped minus not",
-                unit="nats",
-                values=paired(clipped, plain, training_loss),
+            difference(
+                "training loss, clipped minus not",
+                paired(clipped, plain, "training_loss"),
+                "nats",
                 expects="decrease",
                 margin=LOSS_MARGIN,
             ),
-            Sample(
-                name="largest step, without clipping over with it",
-                unit="",
-                values=tuple(max(_norms(b)) / min(LIMIT, max(_norms(a))) for a, b in zip(clipped, plain, strict=True)),
+            ratio(
+                "largest step, without clipping over with it",
+                [_largest(b) / min(LIMIT, _largest(a)) for a, b in zip(clipped, plain, strict=True)],
                 expects="increase",
                 margin=2.0,
-                scale="ratio",
             ),
-            Sample(
-                name="largest gradient before clipping, over the limit",
-                unit="",
-                values=tuple(max(_norms(one)) / LIMIT for one in clipped),
+            ratio(
+                "largest gradient before clipping, over the limit",
+                [_largest(one) / LIMIT for one in clipped],
                 expects="no increase",
                 margin=2.0,
-                scale="ratio",
                 decides=False,
             ),
         ),
-        charts=(_losses(found), _gradients(found)),
+        charts=(_losses(trained), _gradients(trained)),
         tables=(
-            Grid(
-                caption="Means over the seeds",
-                columns=("run", "training loss, nats", "accuracy, %", "largest gradient", "diverged"),
-                rows=tuple(
+            table(
+                "Means over the seeds",
+                ("run", "training loss, nats", "accuracy, %", "largest gradient", "diverged"),
+                (
                     (
                         name,
-                        fmean(one.training_loss for one in each),
-                        fmean(one.accuracy for one in each),
-                        fmean(max(_norms(one)) for one in each),
+                        *means(each, "training_loss", "accuracy"),
+                        fmean(map(_largest, each)),
                         sum(one.diverged for one in each),
                     )
-                    for name, each in found.items()
+                    for name, each in trained.items()
                 ),
             ),
         ),
@@ -119,29 +127,30 @@ def _recipes(settings: Settings, data: ImageDataset) -> Mapping[str, Recipe]:
     return {PLAIN: recipe, CLIPPED: recipe.model_copy(update={"clip": clip})}
 
 
-def _norms(outcome: Outcome) -> list[float]:
-    return [step.gradient_norm for step in outcome.steps]
+def _largest(network: TrainedNetwork) -> float:
+    """The largest norm of the gradient before clipping."""
+    return max(step.gradient_norm for step in network.steps)
 
 
-def _losses(found: Mapping[str, Sequence[Outcome]]) -> Chart:
-    final = {name: fmean(one.training_loss for one in each) for name, each in found.items()}
+def _losses(trained: Mapping[str, Sequence[TrainedNetwork]]) -> Chart:
+    final = {name: fmean(one.training_loss for one in each) for name, each in trained.items()}
     return Chart(
         finding=f"After as many steps the loss is {final[CLIPPED]:.2f} with clipping and {final[PLAIN]:.2f} without",
         mark="line",
         x=Axis(title="step"),
         y=Axis(title="training loss, nats"),
         points=tuple(
-            point for name, each in found.items() for point in mean_curve(each, lambda step: step.loss, series=name)
+            point for name, each in trained.items() for point in mean_curve(each, lambda step: step.loss, series=name)
         ),
         note="Band: 95 % interval over the seeds.",
     )
 
 
-def _gradients(found: Mapping[str, Sequence[Outcome]]) -> Chart:
-    most = max(max(_norms(one)) for one in found[CLIPPED])
+def _gradients(trained: Mapping[str, Sequence[TrainedNetwork]]) -> Chart:
+    most = max(map(_largest, trained[CLIPPED]))
     points = [
         Point(series=f"{name}, before" if name == CLIPPED else name, x=step.step, y=step.gradient_norm)
-        for name, each in found.items()
+        for name, each in trained.items()
         for step in each[0].steps[:: max(1, len(each[0].steps) // 80)]
     ]
     return Chart(
@@ -153,18 +162,3 @@ def _gradients(found: Mapping[str, Sequence[Outcome]]) -> Chart:
         references=(Reference(y=LIMIT, name="the limit"),),
         note="The first of the seeds; with clipping, the norm that reaches the weights is never above the limit.",
     )
-
-
-RNN_CLIP = Claim(
-    id="rnn-clip",
-    sentence="Clipping prevents exploding gradients.",
-    decides="The same SGD with and without clipping at norm 1: no step above the limit, steps without clipping more "
-    "than twice as long, and a training loss that is lower by more than 0.05 nats with clipping.",
-    would_change="Reading it of the gradient itself: clipping scales what has already exploded, so before clipping it "
-    "is as large as ever. Adam, whose steps are bounded anyway, or a smaller learning rate.",
-    references=(
-        "Pascanu, Mikolov and Bengio 2013, On the difficulty of training recurrent neural networks, arXiv:1211.5063",
-        "Zhang, He, Sra and Jadbabaie 2020, Why gradient clipping accelerates training, arXiv:1905.11881",
-    ),
-    measure=measure,
-)

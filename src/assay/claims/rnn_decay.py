@@ -8,11 +8,12 @@ from statistics import fmean
 
 import torch
 
-from assay.claims.claim import Claim, Settings
-from assay.claims.rule import interval, number
+from assay.claims.claim import Settings, register_claim
+from assay.claims.evidence import curve_points, mean_point, quotients, ratio, relative, table
+from assay.claims.rule import number
 from assay.data.sequences import adding_problem
 from assay.diagnostics.recurrence import analyse_matrix
-from assay.records.claims import Axis, Chart, Evidence, Fact, Grid, Point, Sample
+from assay.records.claims import Axis, Chart, ClaimEvidence, ClaimFact
 from assay.records.recurrence import RemedyRun
 from assay.runtime import generator
 from assay.tracing.remedies import REMEDIES, Remedy, compare_remedies
@@ -21,34 +22,45 @@ DECAYS = (0.0, 0.1, 1.0, 10.0)
 DECISIVE = 1.0
 RATE = 3e-3
 MARGIN = 2.0  # what the comparison of remedies asks of anything that shall help against vanishing
+SHOWN = ("rate_before", "rate_after", "horizon_after", "loss")
 MOST = 3  # sequences; a horizon beyond, or an infinite one, counts as this
 
 
-def measure(settings: Settings) -> Evidence:
+@register_claim(
+    "rnn-decay",
+    "Weight decay prevents vanishing gradients.",
+    decides="A tanh RNN trained on the adding problem with weight decay 1 (AdamW) against none: the horizon "
+    "−1/ln g, over which the gradient falls by e, must become more than twice as long.",
+    would_change="Starting from an exploding or saturated network, where smaller weights bring the slopes of tanh back "
+    "towards 1; decay towards the identity in place of zero.",
+    references=(
+        "Pascanu, Mikolov and Bengio 2013, On the difficulty of training recurrent neural networks, section 3.1, "
+        "arXiv:1211.5063",
+        "Loshchilov and Hutter 2019, Decoupled weight decay regularization, arXiv:1711.05101",
+    ),
+)
+def measure(settings: Settings) -> ClaimEvidence:
     """The factor g a step and the horizon −1/ln g of a tanh RNN trained on the adding problem, by weight decay."""
     length, steps = settings.pick(tiny=12, quick=40, full=100), settings.pick(tiny=20, quick=200, full=1000)
     seeds = settings.seeds(settings.pick(tiny=2, quick=6, full=10))
     hidden = settings.pick(tiny=8, quick=32, full=64)
     remedies = [_decay(amount) for amount in DECAYS]
-    found: dict[float, list[RemedyRun]] = {amount: [] for amount in DECAYS}
+    runs_by_decay: dict[float, list[RemedyRun]] = {amount: [] for amount in DECAYS}
     for seed in seeds:
-        compared = compare_remedies(
-            adding_problem(length, seed=seed),
-            remedies=remedies,
-            hidden=hidden,
-            steps=steps,
-            learning_rate=RATE,
-            seed=seed,
-        )
+        task = adding_problem(length, seed=seed)
+        compared = compare_remedies(task, remedies=remedies, hidden=hidden, steps=steps, learning_rate=RATE, seed=seed)
         for amount, run in zip(DECAYS, compared.runs, strict=True):
-            found[amount].append(run)
+            runs_by_decay[amount].append(run)
+    horizons = {
+        amount: [min(run.horizon_after, MOST * length) for run in runs] for amount, runs in runs_by_decay.items()
+    }
     norms, radii = shrink(hidden, seed=settings.seed)
-    return Evidence(
+    return ClaimEvidence(
         how=f"A tanh RNN of {hidden} units from PyTorch's own start, AdamW at rate {RATE:g} for {steps} steps on the "
         f"adding problem of {length} steps, {len(seeds)} seeds, weight decay {', '.join(f'{d:g}' for d in DECAYS)}: "
         "the factor g by which the gradient of the loss changes with each step back, after training.",
         facts=(
-            Fact(
+            ClaimFact(
                 name="ρ and ‖W‖ after a decay of W by a tenth",
                 expected="larger, if decay shall lengthen the memory",
                 got=f"{number(radii)} and {number(norms)} of before",
@@ -57,34 +69,23 @@ def measure(settings: Settings) -> Evidence:
             ),
         ),
         samples=tuple(
-            Sample(
-                name=f"horizon with decay {amount:g} over that without",
-                unit="",
-                values=tuple(
-                    _reach(run, length) / _reach(plain, length)
-                    for run, plain in zip(found[amount], found[0.0], strict=True)
-                ),
+            ratio(
+                f"horizon with decay {amount:g} over that without",
+                quotients(horizons[amount], horizons[0.0]),
                 expects="increase",
                 margin=MARGIN,
-                scale="ratio",
                 decides=amount == DECISIVE,
             )
             for amount in DECAYS[1:]
         ),
-        charts=(_horizons(found), _curves(found)),
+        charts=(_horizons(runs_by_decay), _curves(runs_by_decay)),
         tables=(
-            Grid(
-                caption="Means over the seeds",
-                columns=("weight decay", "g before", "g after", "horizon after, steps", "loss, mean squared error"),
-                rows=tuple(
-                    (
-                        f"{amount:g}",
-                        fmean(run.rate_before for run in runs),
-                        fmean(run.rate_after for run in runs),
-                        fmean(run.horizon_after for run in runs),
-                        fmean(run.loss for run in runs),
-                    )
-                    for amount, runs in found.items()
+            table(
+                "Means over the seeds",
+                ("weight decay", "g before", "g after", "horizon after, steps", "loss, mean squared error"),
+                (
+                    (f"{amount:g}", *(fmean(getattr(run, field) for run in runs) for field in SHOWN))
+                    for amount, runs in runs_by_decay.items()
                 ),
             ),
         ),
@@ -104,19 +105,14 @@ def shrink(hidden: int, *, seed: int) -> tuple[float, float]:
     return after.norm / before.norm, after.spectral_radius / before.spectral_radius
 
 
-def _reach(run: RemedyRun, length: int) -> float:
-    return min(run.horizon_after, MOST * length)
-
-
 def _decay(amount: float) -> Remedy:
     return replace(REMEDIES[0], name=f"weight decay {amount:g}", against=("vanishing",), weight_decay=amount)
 
 
-def _horizons(found: Mapping[float, Sequence[RemedyRun]]) -> Chart:
-    points = []
-    for amount, runs in found.items():
-        mean, low, high = interval([run.horizon_after for run in runs])
-        points.append(Point(x=f"{amount:g}", y=mean, low=low, high=high))
+def _horizons(runs_by_decay: Mapping[float, Sequence[RemedyRun]]) -> Chart:
+    points = [
+        mean_point((run.horizon_after for run in runs), x=f"{amount:g}") for amount, runs in runs_by_decay.items()
+    ]
     without, most = points[0], points[-1]
     return Chart(
         finding=f"The horizon is {without.y:.1f} steps without decay and {most.y:.1f} with a decay of {most.x}",
@@ -128,35 +124,15 @@ def _horizons(found: Mapping[float, Sequence[RemedyRun]]) -> Chart:
     )
 
 
-def _curves(found: Mapping[float, Sequence[RemedyRun]]) -> Chart:
-    points = []
-    for amount, runs in found.items():
-        norms = runs[0].norms_after[::-1]
-        points += [Point(series=f"decay {amount:g}", x=t, y=norm / norms[0]) for t, norm in enumerate(norms)]
-    most = len(points) // len(found) - 1
-    last = {point.series: point for point in points}
+def _curves(runs_by_decay: Mapping[float, Sequence[RemedyRun]]) -> Chart:
+    curves = {f"decay {amount:g}": relative(runs[0].norms_after[::-1]) for amount, runs in runs_by_decay.items()}
+    without, strongest = curves["decay 0"], curves[f"decay {DECAYS[-1]:g}"]
     return Chart(
-        finding=f"{most} steps back the gradient is {number(last['decay 0'].y)} of its size without decay, "
-        f"{number(last[f'decay {DECAYS[-1]:g}'].y)} with a decay of {DECAYS[-1]:g}",
+        finding=f"{len(without) - 1} steps back the gradient is {number(without[-1])} of its size without decay, "
+        f"{number(strongest[-1])} with a decay of {DECAYS[-1]:g}",
         mark="line",
         x=Axis(title="distance from the loss, steps"),
         y=Axis(title="‖∂ℓ/∂h‖ over its value at the last step", scale="log"),
-        points=tuple(points),
+        points=curve_points(curves),
         note="The first of the seeds.",
     )
-
-
-RNN_DECAY = Claim(
-    id="rnn-decay",
-    sentence="Weight decay prevents vanishing gradients.",
-    decides="A tanh RNN trained on the adding problem with weight decay 1 (AdamW) against none: the horizon "
-    "−1/ln g, over which the gradient falls by e, must become more than twice as long.",
-    would_change="Starting from an exploding or saturated network, where smaller weights bring the slopes of tanh back "
-    "towards 1; decay towards the identity in place of zero.",
-    references=(
-        "Pascanu, Mikolov and Bengio 2013, On the difficulty of training recurrent neural networks, section 3.1, "
-        "arXiv:1211.5063",
-        "Loshchilov and Hutter 2019, Decoupled weight decay regularization, arXiv:1711.05101",
-    ),
-    measure=measure,
-)

@@ -9,12 +9,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from assay.claims.claim import Claim, Settings
+from assay.claims.claim import Settings, register_claim
+from assay.claims.evidence import counted, relative, table
 from assay.claims.rule import number
 from assay.diagnostics.recurrence import analyse_matrix
 from assay.diagnostics.time import measure_time_trace
 from assay.models.sequence import PlainRecurrence, Recurrent, build_sequence_model
-from assay.records.claims import Axis, Chart, Evidence, Fact, Grid, Point, Reference
+from assay.records.claims import Axis, Chart, ClaimEvidence, ClaimFact, Point, Reference
 from assay.records.recurrence import RecurrentMatrix
 from assay.runtime import generator
 
@@ -31,46 +32,47 @@ class Measured:
     gradients: tuple[float, ...]
 
 
-def measure(settings: Settings) -> Evidence:
+@register_claim(
+    "rnn-norm",
+    "In a recurrence, ‖W‖ < 1 vanishes and ‖W‖ > 1 explodes.",
+    decides="Linear recurrences with normal and non-normal W: every one with ‖W‖ < 1 must lose its gradient (to below "
+    "a thousandth), every one with ‖W‖ > 1 must have it explode (beyond a thousandfold).",
+    would_change="Reading the norm as the spectral radius ρ(W), or allowing only normal matrices, for which ρ = ‖W‖: "
+    "then both halves hold. With tanh the second half fails even so, for its slopes are below 1.",
+    references=(
+        "Pascanu, Mikolov and Bengio 2013, On the difficulty of training recurrent neural networks, arXiv:1211.5063",
+        "Trefethen and Embree 2005, Spectra and pseudospectra, Princeton University Press",
+    ),
+)
+def measure(settings: Settings) -> ClaimEvidence:
     """ρ(W), ‖W‖₂, ‖Wᵏ‖₂ and measured gradients of zₜ = W zₜ₋₁ + U xₜ for normal and non-normal W."""
     hidden = settings.pick(tiny=8, quick=32, full=128)
     distance = settings.pick(tiny=200, quick=400, full=1000)
-    found = {
+    measured = {
         name: Measured(
             analyse_matrix(W, steps=distance, name=name), measure_gradients(W, distance=distance, seed=settings.seed)
         )
         for name, W in draw_matrices(hidden, seed=settings.seed).items()
     }
-    below = [one for one in found.values() if one.theory.norm < 1]
-    above = [one for one in found.values() if one.theory.norm > 1]
+    below = [one for one in measured.values() if one.theory.norm < 1]
+    above = [one for one in measured.values() if one.theory.norm > 1]
     vanish = sum(_vanishes(one) for one in below)
-    explode = sum(_explodes(one) for one in above)
-    by_radius = sum((one.theory.spectral_radius < 1) == _vanishes(one) for one in found.values())
-    within = max(_excess(one) for one in found.values())
-    return Evidence(
-        how=f"Linear recurrences zₜ = W zₜ₋₁ + U xₜ with {len(found)} matrices W ({hidden} units, and one of 2): "
+    explode = sum(one.gradients[-1] > EXPLODED for one in above)
+    by_radius = sum((one.theory.spectral_radius < 1) == _vanishes(one) for one in measured.values())
+    within = max(_excess(one) for one in measured.values())
+    return ClaimEvidence(
+        how=f"Linear recurrences zₜ = W zₜ₋₁ + U xₜ with {len(measured)} matrices W ({hidden} units, and one of 2): "
         f"the largest singular value of Wᵏ and the gradient of a loss on the last state, up to k = {distance} steps.",
         facts=(
-            Fact(
-                name=f"matrices with ‖W‖ < 1 whose gradient falls below {VANISHED:g} of its size",
-                expected=f"{len(below)} of {len(below)}",
-                got=f"{vanish} of {len(below)}",
-                holds=vanish == len(below),
-            ),
-            Fact(
-                name=f"matrices with ‖W‖ > 1 whose gradient grows beyond {EXPLODED:g} times",
-                expected=f"{len(above)} of {len(above)}",
-                got=f"{explode} of {len(above)}",
-                holds=explode == len(above),
-            ),
-            Fact(
-                name="matrices for which ρ(W) < 1 tells vanishing from not vanishing",
-                expected=f"{len(found)} of {len(found)}",
-                got=f"{by_radius} of {len(found)}",
-                holds=by_radius == len(found),
+            counted(f"matrices with ‖W‖ < 1 whose gradient falls below {VANISHED:g} of its size", vanish, len(below)),
+            counted(f"matrices with ‖W‖ > 1 whose gradient grows beyond {EXPLODED:g} times", explode, len(above)),
+            counted(
+                "matrices for which ρ(W) < 1 tells vanishing from not vanishing",
+                by_radius,
+                len(measured),
                 decides=False,
             ),
-            Fact(
+            ClaimFact(
                 name="largest measured gradient over its bound ‖Wᵏ‖",
                 expected="at most 1",
                 got=number(within),
@@ -78,21 +80,14 @@ def measure(settings: Settings) -> Evidence:
                 decides=False,
             ),
         ),
-        charts=(_powers({name: one.theory for name, one in found.items()}), _gradients(found)),
+        charts=(_powers({name: one.theory for name, one in measured.items()}), _gradients(measured)),
         tables=(
-            Grid(
-                caption="What the norm says, what the radius says, and what happens",
-                columns=("W", "‖W‖", "ρ(W)", "largest ‖Wᵏ‖", "at k", f"gradient after {distance} steps"),
-                rows=tuple(
-                    (
-                        name,
-                        one.theory.norm,
-                        one.theory.spectral_radius,
-                        one.theory.peak,
-                        one.theory.peak_at,
-                        one.gradients[-1],
-                    )
-                    for name, one in found.items()
+            table(
+                "What the norm says, what the radius says, and what happens",
+                ("W", "‖W‖", "ρ(W)", "largest ‖Wᵏ‖", "at k", f"gradient after {distance} steps"),
+                (
+                    (name, of.norm, of.spectral_radius, of.peak, of.peak_at, measured[name].gradients[-1])
+                    for name, of in ((name, one.theory) for name, one in measured.items())
                 ),
             ),
         ),
@@ -131,16 +126,11 @@ def measure_gradients(W: Tensor, *, distance: int, seed: int) -> tuple[float, ..
         model = Recurrent(body, hidden=hidden, outputs=1, reads="last").double()
     body.cell.recurrent.weight = nn.Parameter(W.clone())
     inputs = torch.rand(4, distance + 1, 1, generator=generator(seed, 0x21), dtype=torch.float64)
-    norms = measure_time_trace(model, inputs, Tensor.mean).states[0].norms[::-1]
-    return tuple(norm / norms[0] for norm in norms)
+    return tuple(relative(measure_time_trace(model, inputs, Tensor.mean).states[0].norms[::-1]))
 
 
 def _vanishes(one: Measured) -> bool:
     return one.gradients[-1] < VANISHED
-
-
-def _explodes(one: Measured) -> bool:
-    return one.gradients[-1] > EXPLODED
 
 
 def _excess(one: Measured) -> float:
@@ -149,8 +139,8 @@ def _excess(one: Measured) -> float:
     return math.exp(max(math.log(one.gradients[k]) - log for k, log in bounds if one.gradients[k] > 0))
 
 
-def _powers(found: Mapping[str, RecurrentMatrix]) -> Chart:
-    jordan = found[JORDAN]
+def _powers(measured: Mapping[str, RecurrentMatrix]) -> Chart:
+    jordan = measured[JORDAN]
     return Chart(
         finding=f"‖W‖ = {jordan.norm:.1f}, yet ‖Wᵏ‖ peaks at {jordan.peak:.1f} after {jordan.peak_at} steps and "
         "vanishes: ρ decides",
@@ -159,7 +149,7 @@ def _powers(found: Mapping[str, RecurrentMatrix]) -> Chart:
         y=Axis(title="‖Wᵏ‖₂", scale="log"),
         points=tuple(
             Point(series=name, x=k, y=math.exp(log))
-            for name, one in found.items()
+            for name, one in measured.items()
             for k, log in zip(one.k, one.log_power, strict=True)
             if k <= SHOWN and log > math.log(FLOOR)
         ),
@@ -168,8 +158,8 @@ def _powers(found: Mapping[str, RecurrentMatrix]) -> Chart:
     )
 
 
-def _gradients(found: Mapping[str, Measured]) -> Chart:
-    wrong = [name for name, one in found.items() if one.theory.norm > 1 and _vanishes(one)]
+def _gradients(measured: Mapping[str, Measured]) -> Chart:
+    wrong = [name for name, one in measured.items() if one.theory.norm > 1 and _vanishes(one)]
     return Chart(
         finding=f"The gradients of {len(wrong)} matrices with ‖W‖ > 1 vanish",
         mark="line",
@@ -177,25 +167,10 @@ def _gradients(found: Mapping[str, Measured]) -> Chart:
         y=Axis(title="‖∂ℓ/∂z‖ over its value at the last step", scale="log"),
         points=tuple(
             Point(series=name, x=k, y=one.gradients[k])
-            for name, one in found.items()
+            for name, one in measured.items()
             for k in range(0, min(SHOWN + 1, len(one.gradients)), 3)
             if one.gradients[k] > FLOOR
         ),
         references=(Reference(y=1.0, name="neither"),),
         note=f"What is below {FLOOR:g} is not shown.",
     )
-
-
-RNN_NORM = Claim(
-    id="rnn-norm",
-    sentence="In a recurrence, ‖W‖ < 1 vanishes and ‖W‖ > 1 explodes.",
-    decides="Linear recurrences with normal and non-normal W: every one with ‖W‖ < 1 must lose its gradient (to below "
-    "a thousandth), every one with ‖W‖ > 1 must have it explode (beyond a thousandfold).",
-    would_change="Reading the norm as the spectral radius ρ(W), or allowing only normal matrices, for which ρ = ‖W‖: "
-    "then both halves hold. With tanh the second half fails even so, for its slopes are below 1.",
-    references=(
-        "Pascanu, Mikolov and Bengio 2013, On the difficulty of training recurrent neural networks, arXiv:1211.5063",
-        "Trefethen and Embree 2005, Spectra and pseudospectra, Princeton University Press",
-    ),
-    measure=measure,
-)

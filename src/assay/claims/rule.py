@@ -20,14 +20,14 @@ from collections.abc import Sequence
 
 from assay import wording
 from assay.errors import OptionError
-from assay.records.claims import Effect, Evidence, Outcome, Sample
+from assay.records.claims import ClaimEvidence, ClaimSample, ClaimStatus, Effect
 
 CONFIDENCE = 0.95
-SAID = 2  # parts named in the sentence that says why
+SHOWN_PARTS = 2  # parts named in the sentence that says why
 
 
-def weigh(evidence: Evidence) -> tuple[Effect, ...]:
-    """Every sample with its interval and outcome; the samples that decide share the 5 % of error."""
+def weigh(evidence: ClaimEvidence) -> tuple[Effect, ...]:
+    """Every sample with its interval and status; the samples that decide share the 5 % of error."""
     parts = max(1, sum(sample.decides for sample in evidence.samples))
     return tuple(
         weigh_sample(sample, confidence=1 - (1 - CONFIDENCE) / (parts if sample.decides else 1))
@@ -35,7 +35,7 @@ def weigh(evidence: Evidence) -> tuple[Effect, ...]:
     )
 
 
-def weigh_sample(sample: Sample, *, confidence: float = CONFIDENCE) -> Effect:
+def weigh_sample(sample: ClaimSample, *, confidence: float = CONFIDENCE) -> Effect:
     """The mean of one sample, its Student interval, and what the interval says of the claim.
 
     One value has no interval and decides nothing; nor do values that are not finite.
@@ -46,30 +46,24 @@ def weigh_sample(sample: Sample, *, confidence: float = CONFIDENCE) -> Effect:
     values = [math.log(value) for value in sample.values] if ratio else list(sample.values)
     mean, low, high = interval(values, confidence=confidence)
     floor, ceiling = region(sample)
-    outcome: Outcome = "undecided"
+    status: ClaimStatus = "undecided"
     if floor < low and high < ceiling:
-        outcome = "supported"
+        status = "supported"
     elif high <= floor or low >= ceiling:
-        outcome = "refuted"
+        status = "refuted"
     back = _exp if ratio else float
     return Effect(
-        name=sample.name,
-        unit=sample.unit,
-        over=sample.over,
+        **sample.model_dump(exclude={"values"}),
         n=len(values),
         mean=back(mean),
         low=back(low),
         high=back(high),
         confidence=confidence,
-        expects=sample.expects,
-        margin=sample.margin,
-        scale=sample.scale,
-        decides=sample.decides,
-        outcome=outcome,
+        outcome=status,
     )
 
 
-def region(sample: Sample) -> tuple[float, float]:
+def region(sample: ClaimSample) -> tuple[float, float]:
     """The open interval of the mean (of the logarithm, for a ratio) in which the claim is true."""
     margin = math.log(sample.margin) if sample.scale == "ratio" else sample.margin
     return {
@@ -101,19 +95,19 @@ def student_quantile(freedom: int, confidence: float) -> float:
     return float(stdtrit(freedom, (1 + confidence) / 2))
 
 
-def conclude(evidence: Evidence, effects: Sequence[Effect]) -> tuple[Outcome, str]:
+def conclude(evidence: ClaimEvidence, effects: Sequence[Effect]) -> tuple[ClaimStatus, str]:
     """The verdict, and in one sentence why: refuted by any part that decides, supported by all of them."""
-    parts: list[tuple[Outcome, str]] = [(e.outcome, describe(e)) for e in effects if e.decides]
+    parts: list[tuple[ClaimStatus, str]] = [(e.outcome, describe(e)) for e in effects if e.decides]
     parts += [
         ("supported" if f.holds else "refuted", f"{f.name}: {f.got}" + ("" if f.holds else f", not {f.expected}"))
         for f in evidence.facts
         if f.decides
     ]
-    outcomes: tuple[Outcome, ...] = ("refuted", "undecided", "supported")
-    for outcome in outcomes:
-        if found := [said for status, said in parts if status == outcome]:
-            more = f"; and {len(found) - SAID} more" if len(found) > SAID else ""
-            return outcome, "; ".join(found[:SAID]) + more
+    statuses: tuple[ClaimStatus, ...] = ("refuted", "undecided", "supported")
+    for status in statuses:
+        if matching := [text for part, text in parts if part == status]:
+            more = f"; and {len(matching) - SHOWN_PARTS} more" if len(matching) > SHOWN_PARTS else ""
+            return status, "; ".join(matching[:SHOWN_PARTS]) + more
     return "undecided", "nothing was measured"
 
 
@@ -134,7 +128,7 @@ def _exp(value: float) -> float:
     return math.exp(value) if value < 700 else math.inf
 
 
-def _validate(sample: Sample) -> None:
+def _validate(sample: ClaimSample) -> None:
     least = 1.0 if sample.scale == "ratio" else 0.0
     if not sample.margin >= least:
         raise OptionError(f"margin of {sample.name!r}", expected=f"at least {least:g}", got=sample.margin)

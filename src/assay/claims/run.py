@@ -21,8 +21,7 @@ from typing import Any
 import torch
 from pydantic import ValidationError
 
-from assay.claims.claim import Claim, Settings
-from assay.claims.registry import CLAIMS
+from assay.claims.claim import Claim, Settings, list_claims
 from assay.claims.rule import conclude, weigh
 from assay.errors import AssayError, InterruptedRunError, OptionError, OutputError
 from assay.files import exclusive, make_folder, remove_leftovers
@@ -32,8 +31,8 @@ from assay.runtime import describe_environment
 from assay.runtime.processes import deferred_interrupts
 from assay.runtime.store import ResumableStore
 
-PATIENCE = 0.2  # seconds between two looks at whether the run is to be stopped
-Outcome = ClaimResult | FailedClaim
+POLL_SECONDS = 0.2  # between two checks for an interrupt
+WorkerResult = ClaimResult | FailedClaim
 
 
 def examine(claim: Claim, settings: Settings) -> ClaimResult:
@@ -42,12 +41,9 @@ def examine(claim: Claim, settings: Settings) -> ClaimResult:
     evidence = claim.measure(settings)
     effects = weigh(evidence)
     verdict, because = conclude(evidence, effects)
+    texts = {field: getattr(claim, field) for field in ("id", "sentence", "decides", "would_change", "references")}
     return ClaimResult(
-        id=claim.id,
-        sentence=claim.sentence,
-        decides=claim.decides,
-        would_change=claim.would_change,
-        references=claim.references,
+        **texts,
         budget=settings.budget,
         data=settings.data,
         seed=settings.seed,
@@ -87,14 +83,14 @@ class Workers:
         """The claims that are being measured."""
         return tuple(claim.id for claim, _ in self._running.values())
 
-    def outcomes(self, claims: Sequence[Claim]) -> Iterator[Outcome | None]:
-        """Each outcome as it comes; None when another claim has begun, and several times a second."""
+    def measure(self, claims: Sequence[Claim]) -> Iterator[WorkerResult | None]:
+        """Each result as it comes; None when another claim has begun, and several times a second."""
         waiting = list(claims)
         while waiting or self._running:
             while waiting and len(self._running) < self._processes:
                 self._start(waiting.pop(0))
                 yield None
-            for ready in wait(list(self._running), timeout=PATIENCE):
+            for ready in wait(list(self._running), timeout=POLL_SECONDS):
                 assert isinstance(ready, Connection)
                 yield self._receive(ready)
             yield None
@@ -106,18 +102,18 @@ class Workers:
         theirs.close()
         self._running[ours] = (claim, process)
 
-    def _receive(self, connection: Connection) -> Outcome:
+    def _receive(self, connection: Connection) -> WorkerResult:
         claim, process = self._running[connection]
         try:
-            outcome: Outcome = connection.recv()
+            result: WorkerResult = connection.recv()
         except EOFError:
             process.join()
             how = f"its process ended with code {process.exitcode}, which a lack of memory can cause"
-            outcome = FailedClaim(id=claim.id, sentence=claim.sentence, error=how)
+            result = FailedClaim(id=claim.id, sentence=claim.sentence, error=how)
         process.join()
         del self._running[connection]
         connection.close()
-        return outcome
+        return result
 
 
 def _context() -> BaseContext:
@@ -141,13 +137,13 @@ def _work(connection: Connection, claim: Claim, settings: Settings) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(1)
-    outcome: Outcome
+    result: WorkerResult
     try:
-        outcome = examine(claim, settings)
+        result = examine(claim, settings)
     except Exception as error:  # whatever it is, the other claims go on
         kind = "" if isinstance(error, AssayError) else f"{type(error).__name__}: "
-        outcome = FailedClaim(id=claim.id, sentence=claim.sentence, error=" ".join(f"{kind}{error}".split()))
-    connection.send(outcome)
+        result = FailedClaim(id=claim.id, sentence=claim.sentence, error=" ".join(f"{kind}{error}".split()))
+    connection.send(result)
     connection.close()
 
 
@@ -159,7 +155,7 @@ def _end_with_parent() -> None:
 
 
 OnProgress = Callable[[tuple[str, ...], int, int], None]  # claims being measured, how many are done, of how many
-OnOutcome = Callable[[ClaimResult | FailedClaim], None]
+OnResult = Callable[[ClaimResult | FailedClaim], None]
 
 
 def run_claims(
@@ -170,52 +166,74 @@ def run_claims(
     processes: int | None = None,
     resume: bool = False,
     on_progress: OnProgress = lambda running, done, total: None,
-    on_outcome: OnOutcome = lambda outcome: None,
+    on_result: OnResult = lambda result: None,
 ) -> ClaimsReport:
-    """Measure and judge ``claims``, at most ``processes`` at a time (None: one a core), one thread each.
+    """Measure textbook claims and judge them: supported, refuted or undecided, each with effect and interval.
 
-    ``folder`` keeps every finished result; with ``resume`` those of the same settings are taken over. A claim whose
-    experiment fails is reported as failed, and the others go on.
+    Every claim runs in a process of its own with one thread; one whose experiment fails is reported as failed, and the
+    others go on. The rule of judgement is that of :mod:`assay.claims.rule`.
 
-    Raises :class:`OutputError` when the folder cannot be written to or another run holds it, :class:`OptionError` when
-    it holds results of other settings and ``resume`` is set, and :class:`InterruptedRunError` on SIGINT or SIGTERM.
+    Args:
+        claims: what ``find_claims`` returns, or claims of your own.
+        folder: keeps every finished result, and the network that several claims share.
+        settings: budget, data, seed and model; one for all claims.
+        processes: claims measured at a time; one a core unless told otherwise.
+        resume: take over the finished results in ``folder``, which must be of the same settings.
+        on_progress: called with the ids that are running, the number of claims done, and that of all.
+        on_result: called with each result as it is finished.
+    Returns:
+        The report: ``results`` with verdict, effects and evidence of each claim, and those that ``failed``.
+    Raises:
+        OptionError: no claims, or ``folder`` holds results of other settings and ``resume`` is set.
+        OutputError: the folder cannot be written to, or another run holds it.
+        InterruptedRunError: SIGINT or SIGTERM; finished results are kept.
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> import assay
+        >>> claims = assay.claims.find_claims(["factor-nonconvex"])
+        >>> settings = assay.claims.Settings(budget="tiny")
+        >>> report = assay.run_claims(claims, folder=Path(tempfile.mkdtemp()), settings=settings)
+        >>> [(result.id, result.verdict) for result in report.results]
+        [('factor-nonconvex', 'supported')]
     """
     if not claims:
         raise OptionError("claims", expected="at least one", got="none")
     started, clock = datetime.now(UTC), time.perf_counter()
+    environment = describe_environment(torch.device("cpu"))
     settings = replace(settings, folder=make_folder(folder))
-    found: dict[str, ClaimResult | FailedClaim] = {}
+    results: dict[str, ClaimResult | FailedClaim] = {}
     with exclusive(folder):
         store = ResumableStore(folder / "results", identify(settings))
         store.claim(replace=not resume)
         remove_leftovers(store.folder)
         finished = {claim.id: result for claim in claims if resume and (result := read_result(store, claim.id))}
-        found.update(finished)
+        results.update(finished)
         todo = [claim for claim in claims if claim.id not in finished]
         with (
             deferred_interrupts(enabled=True) as interrupts,
-            Workers(settings, processes=processes or count_cores()) as workers,
+            Workers(settings, processes=processes or environment.cores) as workers,
         ):
-            for outcome in workers.outcomes(todo):
-                if outcome is not None:
-                    found[outcome.id] = outcome
-                    if isinstance(outcome, ClaimResult):
-                        store.write(outcome.id, outcome.model_dump_json())
-                    on_outcome(outcome)
-                on_progress(workers.running, len(found), len(claims))
+            for news in workers.measure(todo):
+                if news is not None:
+                    results[news.id] = news
+                    if isinstance(news, ClaimResult):
+                        store.write(news.id, news.model_dump_json())
+                    on_result(news)
+                on_progress(workers.running, len(results), len(claims))
                 if interrupts.pending is not None:
-                    done = f"{len(found)} of {len(claims)} claims are done"
+                    done = f"{len(results)} of {len(claims)} claims are done"
                     raise InterruptedRunError(f"interrupted; {done}; go on with --resume")
-    outcomes = [found[claim.id] for claim in claims]
+    ordered = [results[claim.id] for claim in claims]
     return ClaimsReport(
         started=started.strftime("%Y-%m-%dT%H:%M:%SZ"),
         budget=settings.budget,
         data=settings.data,
         model=settings.model,
         seed=settings.seed,
-        environment=describe_environment(torch.device("cpu")),
-        results=tuple(outcome for outcome in outcomes if isinstance(outcome, ClaimResult)),
-        failed=tuple(outcome for outcome in outcomes if isinstance(outcome, FailedClaim)),
+        environment=environment,
+        results=tuple(result for result in ordered if isinstance(result, ClaimResult)),
+        failed=tuple(result for result in ordered if isinstance(result, FailedClaim)),
         seconds=time.perf_counter() - clock,
     )
 
@@ -244,21 +262,16 @@ def read_result(store: ResumableStore, claim: str) -> ClaimResult | None:
 
 
 def find_claims(ids: Sequence[str]) -> tuple[Claim, ...]:
-    """The claims of these ids, each once, in the order of the registry; all of them for none.
+    """The claims of these ids, each once, in the order in which they are listed; all of them for none.
 
     Raises :class:`OptionError` for an id that there is not, naming the nearest.
     """
     from difflib import get_close_matches
 
-    known = {claim.id: claim for claim in CLAIMS}
+    known = {claim.id: claim for claim in list_claims()}
     for name in ids:
         if name not in known:
             near = get_close_matches(name, known, n=1)
             hint = f" (did you mean {near[0]}?)" if near else ""
             raise OptionError("ID", expected="a claim of `assay claims --list`", got=f"{name!r}{hint}")
-    return tuple(claim for claim in CLAIMS if not ids or claim.id in ids)
-
-
-def count_cores() -> int:
-    """The cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return tuple(claim for claim in known.values() if not ids or claim.id in ids)

@@ -65,7 +65,7 @@ def claims(
     from rich.console import Console
 
     from assay.claims import Settings, find_claims, run_claims
-    from assay.claims.subjects import trained_network
+    from assay.claims.networks import trained_network
     from assay.cli.progress import StageProgress
     from assay.files import make_folder
     from assay.report.terminal.claims import print_claims
@@ -92,7 +92,7 @@ def claims(
             processes=processes,
             resume=resume,
             on_progress=lambda running, done, total: progress.show(", ".join(running), done, total),
-            on_outcome=lambda outcome: errors.print(_line(outcome), markup=False),
+            on_result=lambda result: errors.print(_line(result), markup=False),
         )
     _write(report, folder)
     if as_json:

@@ -6,12 +6,12 @@ from typing import Literal
 
 from assay.records.base import Environment, Frozen, Record
 
-Outcome = Literal["supported", "refuted", "undecided"]
+ClaimStatus = Literal["supported", "refuted", "undecided"]
 Expectation = Literal["increase", "decrease", "same", "no decrease", "no increase"]
 BudgetName = Literal["tiny", "quick", "full"]
 
 
-class Sample(Frozen):
+class ClaimSample(Frozen):
     """Paired differences, one a seed (or an image, or a start), and what the claim expects of their mean μ.
 
     ``margin`` m ≥ 0 is the margin of indifference, in ``unit``: the claim says μ > m (``increase``), μ < −m
@@ -30,7 +30,7 @@ class Sample(Frozen):
     decides: bool = True
 
 
-class Fact(Frozen):
+class ClaimFact(Frozen):
     """Something counted or computed in closed form, that holds or does not; no seed can change it."""
 
     name: str
@@ -88,7 +88,7 @@ class Grid(Frozen):
     rows: tuple[tuple[str | float | int, ...], ...]
 
 
-class Evidence(Frozen):
+class ClaimEvidence(Frozen):
     """What one claim's experiment gives back: numbers, not a verdict.
 
     ``how`` tells in one or two sentences what was measured, on what, with the numbers of this run in it.
@@ -96,15 +96,15 @@ class Evidence(Frozen):
     """
 
     how: str
-    samples: tuple[Sample, ...] = ()
-    facts: tuple[Fact, ...] = ()
+    samples: tuple[ClaimSample, ...] = ()
+    facts: tuple[ClaimFact, ...] = ()
     charts: tuple[Chart, ...] = ()
     tables: tuple[Grid, ...] = ()
     notes: tuple[str, ...] = ()
 
 
 class Effect(Frozen):
-    """A :class:`Sample`, weighed: its mean (geometric for a ratio), its interval and what that says."""
+    """A :class:`ClaimSample`, weighed: its mean (geometric for a ratio), its interval and what that says."""
 
     name: str
     unit: str
@@ -118,7 +118,7 @@ class Effect(Frozen):
     margin: float
     scale: Literal["difference", "ratio"]
     decides: bool
-    outcome: Outcome
+    outcome: ClaimStatus
 
 
 class ClaimResult(Record):
@@ -137,9 +137,9 @@ class ClaimResult(Record):
     budget: BudgetName
     data: str
     seed: int
-    evidence: Evidence
+    evidence: ClaimEvidence
     effects: tuple[Effect, ...]
-    verdict: Outcome
+    verdict: ClaimStatus
     because: str
     seconds: float
 

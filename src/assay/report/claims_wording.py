@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from assay.records.claims import ClaimsReport, Effect, Outcome
+from assay.records.claims import ClaimsReport, ClaimStatus, Effect
 from assay.report.summary import Look
 from assay.wording import listed, number, plural, seconds
 
-LOOKS: Mapping[Outcome, Look] = MappingProxyType(
+LOOKS: Mapping[ClaimStatus, Look] = MappingProxyType(
     {
         "supported": Look("Supported", "✓", "pass"),
         "refuted": Look("Refuted", "✕", "error"),
