@@ -21,16 +21,8 @@ from assay.augment.policies import Policy
 from assay.report.theme import custom_properties
 
 SWEPT = (
-    "ShearX",
-    "TranslateX",
-    "Rotate",
-    "Brightness",
-    "Color",
-    "Hue",
-    "Contrast",
-    "Sharpness",
-    "Posterize",
-    "Solarize",
+    *("ShearX", "TranslateX", "Rotate", "Brightness", "Color"),
+    *("Hue", "Contrast", "Sharpness", "Posterize", "Solarize", "Equalize"),
 )
 _SWEPT_SIDE = 256
 
@@ -73,7 +65,7 @@ def draw_operations(
     _, height, width = image.shape
     chosen = magnitudes or gallery_magnitudes(height=height, width=width)
     panels = tuple(_panel(image, find_operation(name), value) for name, value in chosen.items())
-    swept = [find_operation(name).name for name in magnitudes] if magnitudes else [*SWEPT, "Equalize"]
+    swept = [find_operation(name).name for name in magnitudes] if magnitudes else SWEPT
     small = _reduce(image)
     reduction = image.shape[2] / small.shape[2]
     strips = tuple(sweep_operation(small, name, reduction=reduction) for name in swept) if sweep else ()

@@ -33,11 +33,17 @@ _OPERATIONS = {operation.name.lower(): operation for operation in OPERATIONS}
 def parse_policy(text: str, *, where: str = "policy") -> Policy:
     """The policy that ``text`` describes; nothing in it is executed, only the names above are known.
 
-    Raises :class:`OptionError`, its place starting with ``where``, for a syntax error, an unknown name or a wrong
-    argument.
+    Args:
+        text: such as ``"crop(4) + flip() + randaugment"``.
+        where: what the text came from; errors begin with it.
 
-    >>> parse_policy("crop(4) + flip()").links
-    (Step(operation='Crop', low=4, high=None, p=1.0), Step(operation='Flip', low=0.0, high=None, p=0.5))
+    Raises:
+        OptionError: a syntax error, an unknown name or a wrong argument.
+
+    Example:
+        >>> from assay.augment import parse_policy
+        >>> parse_policy("crop(4) + flip()").links
+        (Step(operation='Crop', low=4, high=None, p=1.0), Step(operation='Flip', low=0.0, high=None, p=0.5))
     """
     try:
         tree = ast.parse(text.strip(), mode="eval")
@@ -77,15 +83,12 @@ def _call(name: str, arguments: list[Any], options: dict[str, Any], where: str) 
     else:
         known = ", ".join(sorted({*_FUNCTIONS, *_OPERATIONS}))
         raise OptionError(where, expected=f"one of {known}", got=repr(name))
-    signature = inspect.signature(function)
-    try:
-        signature.bind(*arguments, **options)
-    except TypeError as error:
-        raise OptionError(place, expected=f"arguments {signature}".partition(" ->")[0], got=error) from None
     for value in (*arguments, *options.values()):
         if not isinstance(value, int | float | str | Policy) or isinstance(value, bool):
             raise OptionError(place, expected="numbers, a word in quotes or policies", got=repr(value))
+    signature = inspect.signature(function)
     try:
+        signature.bind(*arguments, **options)
         return function(*arguments, **options)
     except OptionError as error:
         raise OptionError(f"{where}: {error.where}", expected=error.expected, got=error.got) from None

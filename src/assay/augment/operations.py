@@ -12,8 +12,8 @@ from assay.errors import OptionError
 class Operation:
     """One operation.
 
-    ``code`` is its number inside a plan; ``unit`` what its magnitude is measured in (empty: it takes none);
-    ``lowest`` and ``highest`` bound the magnitude; ``identity`` is the magnitude that changes nothing, or None.
+    ``code`` is its number inside a plan; ``unit`` that of its magnitude (empty: it takes none); ``lowest`` and
+    ``highest`` bound the magnitude; ``identity`` is the magnitude that changes nothing, or None.
     """
 
     name: str
@@ -40,7 +40,7 @@ class Operation:
         return f"{number}{self.unit}" if self.unit == "°" else f"{number} {self.unit}"
 
 
-_ANY = 1e6  # beyond it a shift in pixels no longer fits the fixed-point arithmetic
+_LARGEST = 1e6  # beyond it a shift in pixels no longer fits the fixed-point arithmetic
 
 _ROWS: tuple[tuple[str, str, float, float, float | None, str], ...] = (
     ("Identity", "", 0.0, 0.0, 0.0, "leave the picture alone"),
@@ -56,12 +56,12 @@ _ROWS: tuple[tuple[str, str, float, float, float | None, str], ...] = (
     ("Hue", "turn", -0.5, 0.5, 0.0, "turn the colour circle"),
     ("ShearX", "slope", -100.0, 100.0, 0.0, "row y moves left by slope·y"),
     ("ShearY", "slope", -100.0, 100.0, 0.0, "column x moves up by slope·x"),
-    ("Rotate", "°", -_ANY, _ANY, 0.0, "turn counter-clockwise about the centre"),
-    ("TranslateX", "px", -_ANY, _ANY, 0.0, "move to the right"),
-    ("TranslateY", "px", -_ANY, _ANY, 0.0, "move downwards"),
+    ("Rotate", "°", -_LARGEST, _LARGEST, 0.0, "turn counter-clockwise about the centre"),
+    ("TranslateX", "px", -_LARGEST, _LARGEST, 0.0, "move to the right"),
+    ("TranslateY", "px", -_LARGEST, _LARGEST, 0.0, "move downwards"),
     ("Flip", "", 0.0, 0.0, None, "mirror left and right"),
-    ("Crop", "px", 0.0, _ANY, 0.0, "pad by this much, cut the old size out"),
-    ("Cutout", "px", 0.0, _ANY, 0.0, "blank a square of this side"),
+    ("Crop", "px", 0.0, _LARGEST, 0.0, "pad by this much, cut the old size out"),
+    ("Cutout", "px", 0.0, _LARGEST, 0.0, "blank a square of this side"),
 )
 OPERATIONS: tuple[Operation, ...] = tuple(
     Operation(name, code, unit, lowest, highest, identity, meaning)
@@ -71,18 +71,8 @@ CODES = {operation.name: operation.code for operation in OPERATIONS}
 POINT_CODES = range(CODES["Brightness"], CODES["Invert"] + 1)  # each pixel value on its own: these chain as tables
 
 TWELVE = (
-    "ShearX",
-    "ShearY",
-    "TranslateX",
-    "TranslateY",
-    "Rotate",
-    "Brightness",
-    "Color",
-    "Contrast",
-    "Sharpness",
-    "Posterize",
-    "Solarize",
-    "Equalize",
+    *("ShearX", "ShearY", "TranslateX", "TranslateY", "Rotate", "Brightness"),
+    *("Color", "Contrast", "Sharpness", "Posterize", "Solarize", "Equalize"),
 )
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import torch
 from torch import Tensor
@@ -27,8 +27,8 @@ class Augmentation(Protocol):
 
 
 @dataclass(frozen=True, eq=False)
-class Dice:
-    """Independent streams of random numbers for the samples of a batch; ``first`` is the number of stream 0."""
+class RandomStreams:
+    """Independent streams of random numbers, one number a sample in each; ``first`` is the number of stream 0."""
 
     ids: Tensor
     seed: int
@@ -47,26 +47,26 @@ class Dice:
         drawn = draw_integers(self.ids, bound, seed=self.seed, epoch=self.epoch, slot=self.first + stream)
         return torch.from_numpy(drawn)
 
-    def after(self, streams: int) -> Dice:
-        """The dice that begin ``streams`` further on."""
-        return Dice(self.ids, self.seed, self.epoch, self.first + streams)
+    def after(self, count: int) -> RandomStreams:
+        """Without the first ``count`` streams."""
+        return RandomStreams(self.ids, self.seed, self.epoch, self.first + count)
 
 
 class Policy(ABC):
-    """A random plan for each sample. A subclass says how many ``streams`` of random numbers it uses, and draws."""
+    """A random plan for each sample; a subclass draws it from the first ``stream_count`` streams of random numbers."""
 
     @property
     @abstractmethod
-    def streams(self) -> int:
-        """How many streams of :class:`Dice` :meth:`draw` looks at."""
+    def stream_count(self) -> int:
+        """How many streams :meth:`draw` reads."""
 
     @abstractmethod
-    def draw(self, dice: Dice, *, height: int, width: int) -> AugmentPlan:
+    def draw(self, rng: RandomStreams, *, height: int, width: int) -> AugmentPlan:
         """The operations of each sample."""
 
     def plan(self, ids: Tensor, *, seed: int, epoch: int, height: int, width: int) -> AugmentPlan:
-        """What :meth:`__call__` will do to the samples ``ids`` (int64 (B,)) of pictures of this size."""
-        return self.draw(Dice(ids, seed, epoch), height=height, width=width)
+        """What :meth:`__call__` does to the samples ``ids`` (int64 (B,)) of pictures of this size."""
+        return self.draw(RandomStreams(ids, seed, epoch), height=height, width=width)
 
     def __call__(
         self,
@@ -97,14 +97,14 @@ class Chain(Policy):
     links: tuple[Policy, ...]
 
     @property
-    def streams(self) -> int:
-        return sum(link.streams for link in self.links)
+    def stream_count(self) -> int:
+        return sum(link.stream_count for link in self.links)
 
-    def draw(self, dice: Dice, *, height: int, width: int) -> AugmentPlan:
-        plan = self.links[0].draw(dice, height=height, width=width)
+    def draw(self, rng: RandomStreams, *, height: int, width: int) -> AugmentPlan:
+        plan = self.links[0].draw(rng, height=height, width=width)
         for link, previous in zip(self.links[1:], self.links, strict=False):
-            dice = dice.after(previous.streams)
-            plan = plan.then(link.draw(dice, height=height, width=width))
+            rng = rng.after(previous.stream_count)
+            plan = plan.then(link.draw(rng, height=height, width=width))
         return plan
 
 
@@ -120,39 +120,37 @@ class Step(Policy):
     Raises :class:`OptionError` for an unknown operation, a magnitude out of range, or a ``p`` outside [0, 1].
     """
 
+    stream_count: ClassVar[int] = 4  # whether, how much, and where (row, column)
     operation: str
     low: float = 0.0
     high: float | None = None
     p: float = 1.0
 
     def __post_init__(self) -> None:
-        found = find_operation(self.operation)
-        check_magnitude(found, self.low)
-        check_magnitude(found, self.low if self.high is None else self.high)
+        operation = find_operation(self.operation)
+        check_magnitude(operation, self.low)
+        check_magnitude(operation, self.low if self.high is None else self.high)
         if self.high is not None and self.high < self.low:
-            raise OptionError(f"magnitudes of {found.name}", expected="low ≤ high", got=f"{self.low:g}, {self.high:g}")
+            raise OptionError(
+                f"magnitudes of {operation.name}", expected="low ≤ high", got=f"{self.low:g}, {self.high:g}"
+            )
         if not 0.0 <= self.p <= 1.0:
-            raise OptionError(f"p of {found.name}", expected="a probability, 0..1", got=self.p)
+            raise OptionError(f"p of {operation.name}", expected="a probability, 0..1", got=self.p)
 
-    @property
-    def streams(self) -> int:
-        """Whether, how much, and where (row, column)."""
-        return 4
-
-    def draw(self, dice: Dice, *, height: int, width: int) -> AugmentPlan:
-        found = find_operation(self.operation)
-        happens = dice.uniform(0) < self.p
+    def draw(self, rng: RandomStreams, *, height: int, width: int) -> AugmentPlan:
+        operation = find_operation(self.operation)
+        happens = rng.uniform(0) < self.p
         high = self.low if self.high is None else self.high
-        whole = found.unit in {"px", "bits"}
-        share = dice.uniform(1)
+        integral = operation.unit in {"px", "bits"}
+        share = rng.uniform(1)
         magnitudes = (
-            (self.low + share * (high - self.low + 1)).floor() if whole else self.low + share * (high - self.low)
+            (self.low + share * (high - self.low + 1)).floor() if integral else self.low + share * (high - self.low)
         )
         places = torch.zeros(len(share), 2, dtype=torch.int32)
-        if found.name in {"Crop", "Cutout"}:
-            bounds = (2 * magnitudes + 1,) * 2 if found.name == "Crop" else (height, width)
-            places = torch.stack([dice.uniform(2) * bounds[0], dice.uniform(3) * bounds[1]], dim=1).int()
-        codes = torch.where(happens, found.code, 0).byte()
+        if operation.name in {"Crop", "Cutout"}:
+            bounds = (2 * magnitudes + 1,) * 2 if operation.name == "Crop" else (height, width)
+            places = torch.stack([rng.uniform(2) * bounds[0], rng.uniform(3) * bounds[1]], dim=1).int()
+        codes = torch.where(happens, operation.code, 0).byte()
         return AugmentPlan(codes[:, None], magnitudes[:, None], places[:, None])
 
 
@@ -164,31 +162,30 @@ class Choice(Policy):
     options: tuple[Policy, ...]
 
     def __post_init__(self) -> None:
-        check_whole("count of choose", self.count, lowest=1)
+        check_integer("count of choose", self.count, lowest=1)
         if not self.options:
             raise OptionError("choose", expected="a count and one policy or more", got=f"{self.count} of none")
 
     @property
-    def streams(self) -> int:
-        """Which option, and the options' own, for each time."""
-        return self.count * (1 + sum(option.streams for option in self.options))
+    def stream_count(self) -> int:
+        return self.count * (1 + sum(option.stream_count for option in self.options))
 
-    def draw(self, dice: Dice, *, height: int, width: int) -> AugmentPlan:
+    def draw(self, rng: RandomStreams, *, height: int, width: int) -> AugmentPlan:
         plan: AugmentPlan | None = None
         for _ in range(self.count):
-            chosen = dice.integers(len(self.options), 0)
-            dice = dice.after(1)
+            chosen = rng.integers(len(self.options), 0)
+            rng = rng.after(1)
             drawn: list[AugmentPlan] = []
             for option in self.options:
-                drawn.append(option.draw(dice, height=height, width=width))
-                dice = dice.after(option.streams)
+                drawn.append(option.draw(rng, height=height, width=width))
+                rng = rng.after(option.stream_count)
             picked = _pick(drawn, chosen)
             plan = picked if plan is None else plan.then(picked)
         assert plan is not None
         return plan
 
 
-def check_whole(name: str, value: object, *, lowest: int, highest: int | None = None) -> None:
+def check_integer(name: str, value: object, *, lowest: int, highest: int | None = None) -> None:
     """Raise :class:`OptionError` unless ``value`` is an integer of this range."""
     if isinstance(value, int) and lowest <= value and (highest is None or value <= highest):
         return
@@ -197,22 +194,15 @@ def check_whole(name: str, value: object, *, lowest: int, highest: int | None = 
 
 
 def _pick(plans: list[AugmentPlan], chosen: Tensor) -> AugmentPlan:
-    steps = max(plan.codes.shape[1] for plan in plans)
-    samples = torch.arange(len(chosen))
-    padded = [plan.then(_nothing(len(chosen), steps - plan.codes.shape[1])) for plan in plans]
-    return AugmentPlan(
-        torch.stack([plan.codes for plan in padded])[chosen, samples],
-        torch.stack([plan.magnitudes for plan in padded])[chosen, samples],
-        torch.stack([plan.places for plan in padded])[chosen, samples],
-    )
+    """Of each sample the row of the plan numbered ``chosen`` (B,); shorter plans are filled with Identity, code 0."""
+    steps, samples = max(plan.codes.shape[1] for plan in plans), torch.arange(len(chosen))
 
+    def pick(tensors: list[Tensor]) -> Tensor:
+        filled = [torch.cat([t, t.new_zeros(len(t), steps - t.shape[1], *t.shape[2:])], dim=1) for t in tensors]
+        return torch.stack(filled)[chosen, samples]
 
-def _nothing(batch: int, steps: int) -> AugmentPlan:
-    return AugmentPlan(
-        torch.zeros(batch, steps, dtype=torch.uint8),
-        torch.zeros(batch, steps, dtype=torch.float64),
-        torch.zeros(batch, steps, 2, dtype=torch.int32),
-    )
+    columns = ([plan.codes for plan in plans], [plan.magnitudes for plan in plans], [plan.places for plan in plans])
+    return AugmentPlan(*map(pick, columns))
 
 
 def crop(padding: int = 4) -> Step:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 
 from assay.augment.operations import CODES
 from assay.augment.plan import AugmentPlan
-from assay.augment.policies import Dice, Policy, check_whole
+from assay.augment.policies import Policy, RandomStreams, check_integer
 from assay.errors import OptionError
 
 Space = Literal["randaugment", "autoaugment", "trivialaugment"]
@@ -145,21 +145,21 @@ class RandAugment(Policy):
     bins: int = 31
 
     def __post_init__(self) -> None:
-        check_whole("bins", self.bins, lowest=2)
-        check_whole("operations of randaugment", self.operations, lowest=1)
-        check_whole("magnitude of randaugment", self.magnitude, lowest=0, highest=self.bins - 1)
+        check_integer("bins", self.bins, lowest=2)
+        check_integer("operations of randaugment", self.operations, lowest=1)
+        check_integer("magnitude of randaugment", self.magnitude, lowest=0, highest=self.bins - 1)
 
     @property
-    def streams(self) -> int:
+    def stream_count(self) -> int:
         """Which operation and which sign, for each."""
         return 2 * self.operations
 
-    def draw(self, dice: Dice, *, height: int, width: int) -> AugmentPlan:
+    def draw(self, rng: RandomStreams, *, height: int, width: int) -> AugmentPlan:
         table = magnitude_table("randaugment", bins=self.bins, height=height, width=width)
-        shares = dice.uniforms(2 * self.operations)
+        shares = rng.uniforms(2 * self.operations)
         which, negative = (shares[0::2] * len(table.names)).long(), shares[1::2] >= 0.5
         codes, magnitudes = table.look_up(which, self.magnitude, negative)  # (operations, B)
-        return _placeless(list(zip(codes, magnitudes, strict=True)))
+        return _plan_of_steps(list(zip(codes, magnitudes, strict=True)))
 
 
 @dataclass(frozen=True)
@@ -169,20 +169,16 @@ class TrivialAugmentWide(Policy):
     Reference: Müller & Hutter, *TrivialAugment*, ICCV 2021; operations and tables as in torchvision.
     """
 
+    stream_count: ClassVar[int] = 3  # which operation, how strong, which sign
     bins: int = 31
 
     def __post_init__(self) -> None:
-        check_whole("bins", self.bins, lowest=2)
+        check_integer("bins", self.bins, lowest=2)
 
-    @property
-    def streams(self) -> int:
-        """Which operation, how strong, which sign."""
-        return 3
-
-    def draw(self, dice: Dice, *, height: int, width: int) -> AugmentPlan:
+    def draw(self, rng: RandomStreams, *, height: int, width: int) -> AugmentPlan:
         table = magnitude_table("trivialaugment", bins=self.bins, height=height, width=width)
-        which, strength = dice.integers(len(table.names), 0), dice.integers(self.bins, 1)
-        return _placeless([table.look_up(which, strength, dice.integers(2, 2).bool())])
+        which, strength = rng.integers(len(table.names), 0), rng.integers(self.bins, 1)
+        return _plan_of_steps([table.look_up(which, strength, rng.integers(2, 2).bool())])
 
 
 @dataclass(frozen=True)
@@ -192,30 +188,26 @@ class AutoAugment(Policy):
     Reference: Cubuk et al., *AutoAugment*, CVPR 2019, tables 7 to 9; as in torchvision.
     """
 
+    stream_count: ClassVar[int] = 5  # which pair; whether and which sign, for each of the two
     policy: PolicyName = "cifar10"
 
     def __post_init__(self) -> None:
         if self.policy not in {"cifar10", "imagenet", "svhn"}:
             raise OptionError("policy of autoaugment", expected="cifar10, imagenet or svhn", got=repr(self.policy))
 
-    @property
-    def streams(self) -> int:
-        """Which pair; whether and which sign, for each of the two."""
-        return 5
-
-    def draw(self, dice: Dice, *, height: int, width: int) -> AugmentPlan:
+    def draw(self, rng: RandomStreams, *, height: int, width: int) -> AugmentPlan:
         table = magnitude_table("autoaugment", bins=10, height=height, width=width)
         learned = sub_policies(self.policy)
-        pair = dice.integers(len(learned.which), 0)
+        pair = rng.integers(len(learned.which), 0)
         steps = []
         for step in (0, 1):
-            happens = dice.uniform(1 + 2 * step) < learned.probability[pair, step]
-            negative = dice.integers(2, 2 + 2 * step).bool()
+            happens = rng.uniform(1 + 2 * step) < learned.probability[pair, step]
+            negative = rng.integers(2, 2 + 2 * step).bool()
             codes, magnitudes = table.look_up(learned.which[pair, step], learned.bins[pair, step], negative)
             steps.append((torch.where(happens, codes, 0).byte(), magnitudes))
-        return _placeless(steps)
+        return _plan_of_steps(steps)
 
 
-def _placeless(steps: list[tuple[Tensor, Tensor]]) -> AugmentPlan:
+def _plan_of_steps(steps: list[tuple[Tensor, Tensor]]) -> AugmentPlan:
     codes, magnitudes = (torch.stack(parts, dim=1) for parts in zip(*steps, strict=True))
     return AugmentPlan(codes, magnitudes, torch.zeros(*codes.shape, 2, dtype=torch.int32))

@@ -1,4 +1,4 @@
-"""The face for torchvision's ``Compose`` and torch's ``DataLoader``: one picture in, the same type out."""
+"""Policies as transforms for torchvision's Compose and torch's DataLoader: one picture in, the same type out."""
 
 from __future__ import annotations
 
@@ -20,19 +20,23 @@ from assay.errors import DataError, OptionError
 class AugmentTransform:
     """A policy as a transform: PIL image in, PIL image out; uint8 tensor (C, H, W) or (B, C, H, W) in, the same out.
 
-    ``policy`` is a :class:`~assay.augment.policies.Policy` or its line of text. Put it where pictures are still bytes:
-    before ``ToTensor`` or ``ToDtype``.
+    Put it where pictures are still bytes: before ``ToTensor`` or ``ToDtype``. The kernels are compiled here, once, so
+    that forked workers inherit them.
 
-    With a ``seed``, what happens to a picture is a function of (seed, epoch, sample), whichever worker loads it and
-    however many there are. The sample is known by ``sample_id``, or else by its own bytes; call :meth:`set_epoch`
-    before each epoch, also while persistent workers run. Without a seed, every call draws from torch's global
-    generator, as torchvision's transforms do.
+    Args:
+        policy: a :class:`~assay.augment.policies.Policy` or its line of text.
+        seed: with one, what happens to a picture is a function of (seed, epoch, sample), whichever worker loads it and
+            however many there are. The sample is identified by ``sample_id``, or else by its own bytes; call
+            :meth:`set_epoch` before each epoch, also while persistent workers run. Without one, every call draws from
+            torch's global generator, as torchvision's transforms do.
+        fill: shown where a picture has moved away; one number of 0..255, or one a channel.
+        interpolation: of shears and rotations, ``"nearest"`` or ``"bilinear"``.
 
-    The kernels are compiled here, once, so that forked workers inherit them.
-
-    >>> picture = Image.new("RGB", (32, 32))
-    >>> AugmentTransform("crop(4) + flip()", seed=0)(picture).size
-    (32, 32)
+    Example:
+        >>> from PIL import Image
+        >>> from assay.augment import AugmentTransform
+        >>> AugmentTransform("crop(4) + flip()", seed=0)(Image.new("RGB", (32, 32))).size
+        (32, 32)
     """
 
     def __init__(

@@ -11,16 +11,9 @@ from typing import Any
 import numpy as np
 
 from assay.augment.kernels.geometry import copy
-from assay.augment.kernels.points import kernel, to_byte
+from assay.augment.kernels.points import F32, I32, I64, ONE, TWO, U32, UNSIGNED, Array, kernel, to_byte
 
-Array = Any  # numpy arrays; numba infers the exact types
-F32 = np.float32
-I32 = np.int32
-I64 = np.int64
 U16 = np.uint16
-U32 = np.uint32
-UNSIGNED = np.uint64  # an index without a sign spares numba its check for negative ones, and loops vectorise
-ONE, TWO = UNSIGNED(1), UNSIGNED(2)
 
 
 @kernel

@@ -6,14 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from assay.augment.kernels.points import kernel
+from assay.augment.kernels.points import I64, U8, U32, UNSIGNED, Array, kernel
 from assay.augment.operations import CODES
 
-Array = Any  # numpy arrays; numba infers the exact types
-I64 = np.int64
-U8 = np.uint8
-U32 = np.uint32
-UNSIGNED = np.uint64
 SHEAR_X, SHEAR_Y = CODES["ShearX"], CODES["ShearY"]
 
 

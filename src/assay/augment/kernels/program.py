@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -22,10 +21,9 @@ from assay.augment.kernels.geometry import (
     turn,
     turn_bilinear,
 )
-from assay.augment.kernels.points import change, extend_table, kernel, look_up, mean_luma
+from assay.augment.kernels.points import Array, change, extend_table, kernel, look_up, mean_luma
 from assay.augment.operations import CODES, POINT_CODES
 
-Array = Any  # numpy arrays; numba infers the exact types
 CONTRAST, EQUALIZE, AUTOCONTRAST = CODES["Contrast"], CODES["Equalize"], CODES["AutoContrast"]
 SHEAR_X, ROTATE = CODES["ShearX"], CODES["Rotate"]
 TRANSLATE_X, TRANSLATE_Y, FLIP, CROP, CUTOUT = (
