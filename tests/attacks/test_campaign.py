@@ -145,7 +145,7 @@ def test_shards_that_are_none(text, message):
 
 
 def test_a_shared_run_does_not_stop_early_nor_outnumber_its_blocks(conv_net, small_set, tmp_path):
-    with pytest.raises(OptionError, match="stop_at: expected a run that is not shared out"):
+    with pytest.raises(OptionError, match="stop_at: expected a run without shards"):
         run_campaign(conv_net, small_set, folder=tmp_path, stop_at=0.1, shard=Shard(0, 2))
     with pytest.raises(OptionError, match="shard: expected at most 3, one a block of 20 samples, got 4"):
         run_campaign(conv_net, small_set, folder=tmp_path, block=20, shard=Shard(3, 4))

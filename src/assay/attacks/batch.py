@@ -31,25 +31,15 @@ class Rows:
 
 @dataclass(eq=False)
 class Samples(Rows):
-    """What an attack is given of each sample.
+    """What an attack is given of each sample."""
 
-    Attributes:
-        index: int64 (B,), its row among all samples of the attack.
-        ids: int64 (B,), the keys of its random numbers.
-        images: float (B, C, H, W).
-        labels: int64 (B,).
-        epsilon: float (B,), in pixel units.
-        logits: float (B, K), on the clean image.
-        target_class: int64 (B,), the only class that counts as success; −1 where any but the label does.
-    """
-
-    index: Tensor
-    ids: Tensor
-    images: Tensor
-    labels: Tensor
-    epsilon: Tensor
-    logits: Tensor
-    target_class: Tensor
+    index: Tensor  # int64 (B,), its row among all samples of the attack
+    ids: Tensor  # int64 (B,), the keys of its random numbers
+    images: Tensor  # float (B, C, H, W)
+    labels: Tensor  # int64 (B,)
+    epsilon: Tensor  # float (B,), in pixel units
+    logits: Tensor  # float (B, K), on the clean image
+    target_class: Tensor  # int64 (B,), the only class that counts as success; −1 where any but the label does
 
     def __len__(self) -> int:
         return len(self.index)
@@ -57,38 +47,23 @@ class Samples(Rows):
 
 @dataclass(eq=False)
 class ActiveBatch(Samples):
-    """Samples and the state of their attack; a method adds fields of its own in a subclass.
+    """Samples and the state of their attack; a method adds fields of its own in a subclass."""
 
-    Attributes:
-        iterate: float (B, C, H, W), the image that the model evaluates next.
-        step: int64 (B,), the number of updates that led to it.
-        loss_class: int64 (B,), the class that a targeted loss raises.
-        wants_gradient: bool (B,), rows that need more than logits.
-        done: bool (B,), rows that have nothing left to try.
-    """
-
-    iterate: Tensor
-    step: Tensor
-    loss_class: Tensor
-    wants_gradient: Tensor
-    done: Tensor
+    iterate: Tensor  # float (B, C, H, W), the image that the model evaluates next
+    step: Tensor  # int64 (B,), the number of updates that led to it
+    loss_class: Tensor  # int64 (B,), the class that a targeted loss raises
+    wants_gradient: Tensor  # bool (B,), rows that need more than logits
+    done: Tensor  # bool (B,), rows that have nothing left to try
 
 
 @dataclass(eq=False)
 class ModelOutput(Rows):
-    """The model at ``iterate``.
+    """The model at ``iterate``."""
 
-    Attributes:
-        logits: (B, K).
-        losses: (B,), the method's own loss.
-        gradient: (B, C, H, W), zero where it was not wanted.
-        broken: bool (B,), success inside the ball and the pixel bounds, not yet verified.
-    """
-
-    logits: Tensor
-    losses: Tensor
-    gradient: Tensor
-    broken: Tensor
+    logits: Tensor  # (B, K)
+    losses: Tensor  # (B,), the method's own loss
+    gradient: Tensor  # (B, C, H, W), zero where it was not wanted
+    broken: Tensor  # bool (B,), success inside the ball and the pixel bounds, not yet verified
 
 
 def initial_fields(
@@ -110,6 +85,7 @@ def initial_fields(
     }
 
 
+# What a row leaves behind: its first adversarial image (it then leaves the batch), the nearest, or its last iterate.
 Keeps = Literal["first", "nearest", "last"]
 B = TypeVar("B", bound=ActiveBatch)
 
@@ -120,25 +96,15 @@ class Method(ABC, Generic[B]):
 
     The engine evaluates ``iterate``, passes the output to ``advance``, which returns the next iterate, and so on until
     a row has made ``steps`` updates.
-
-    Attributes:
-        name: what results call it.
-        steps: the most updates of a row.
-        loss: what it maximises.
-        keeps: what a row leaves behind: the first adversarial image (the row then leaves the batch), the nearest one,
-            or the iterate after the last step.
-        stays_inside: whether every iterate lies in the ball; one outside is then counted as a fault.
-        seed: of its random numbers.
-        stream: distinguishes restarts.
     """
 
-    name: str
-    steps: int
-    loss: AttackLoss = cross_entropy
+    name: str  # what results call it
+    steps: int  # the most updates of a row
+    loss: AttackLoss = cross_entropy  # what it maximises
     keeps: Keeps = "first"
-    stays_inside: bool = True
-    seed: int = 0
-    stream: int = 0
+    stays_inside: bool = True  # whether every iterate lies in the ball; one outside is then counted as a fault
+    seed: int = 0  # of its random numbers
+    stream: int = 0  # distinguishes restarts
 
     @abstractmethod
     def begin(self, samples: Samples, threat: Threat) -> B:

@@ -1,7 +1,7 @@
-"""A long attack in blocks: every sample's result is kept as it comes, and a killed run goes on where it stopped.
+"""A long attack in blocks: every sample's result is written as it comes, and an interrupted run can be resumed.
 
-Blocks are independent, so several processes or machines may share them out without talking to each other, and
-:func:`merge_campaign` puts the parts together.
+Blocks are independent, so several processes or machines may divide them without communication, and
+:func:`merge_campaign` merges the parts.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ from torch import nn
 from assay.attacks.batch import predictions
 from assay.attacks.engine import OnStep
 from assay.attacks.engine import attack as run_attack
-from assay.attacks.measure import count_correct_after_rounding
+from assay.attacks.measure import attack_fields, attack_inputs, count_correct_after_rounding
 from assay.attacks.methods import find_attack
 from assay.attacks.options import AttackOptions
 from assay.attacks.result import AttackResult
 from assay.attacks.threat import Threat
-from assay.data.dataset import ImageDataset, to_unit_range
+from assay.data.dataset import ImageDataset
 from assay.errors import DataError, OptionError
 from assay.files import exclusive, make_folder, write_atomically
 from assay.records.attack import Norm, Precision, RobustAccuracy
-from assay.runtime import generator, pixel_dtype
+from assay.runtime import generator
 from assay.runtime.store import IDENTITY, ResumableStore, check_same_identity, fingerprint, read_identity
 
 _SUMS = ("forwards", "backwards", "outside_ball", "unconfirmed", "right_after_rounding", "seconds")
@@ -55,8 +55,8 @@ _SCHEMA = pa.schema(
 
 def write_part(path: Path, part: ImageDataset, result: AttackResult, *, correct_after_rounding: int) -> None:
     """The rows of one block, whole or not at all."""
-    trace = result.trace
-    unknown = [None] * len(part)
+    trace, counts = result.trace, result.counts
+    untraced = [None] * len(part)
     table = pa.table(
         {
             "id": part.ids.tolist(),
@@ -67,17 +67,16 @@ def write_part(path: Path, part: ImageDataset, result: AttackResult, *, correct_
             "attack": [result.methods[i] if i >= 0 else None for i in result.broken_by.tolist()],
             "steps": [step if step >= 0 else None for step in result.steps.tolist()],
             "distance": [d if d < float("inf") else None for d in result.distances.tolist()],
-            "losses": unknown if trace is None else trace.losses.float().cpu().tolist(),
-            "right": unknown if trace is None else trace.correct.cpu().tolist(),
+            "losses": untraced if trace is None else trace.losses.float().cpu().tolist(),
+            "right": untraced if trace is None else trace.correct.cpu().tolist(),
         },
         schema=_SCHEMA,
     )
-    counts = result.counts
-    counted = (counts.forwards, counts.backwards, counts.outside_ball, counts.unconfirmed)
-    sums = (*counted, correct_after_rounding, result.seconds)
-    kept = {**dict(zip(_SUMS, map(str, sums), strict=True)), _PRECISION: result.precision}
+    passes = (counts.forwards, counts.backwards)
+    sums = (*passes, counts.outside_ball, counts.unconfirmed, correct_after_rounding, result.seconds)
+    metadata = {**dict(zip(_SUMS, map(str, sums), strict=True)), _PRECISION: result.precision}
     sink = pa.BufferOutputStream()
-    pq.write_table(table.replace_schema_metadata(kept), sink)
+    pq.write_table(table.replace_schema_metadata(metadata), sink)
     write_atomically(path, sink.getvalue().to_pybytes())
 
 
@@ -100,26 +99,16 @@ def column(parts: Sequence[pa.Table], name: str) -> list[Any]:
 def summarize_parts(parts: Sequence[pa.Table], options: AttackOptions, threat: Threat, *, seed: int) -> RobustAccuracy:
     """Count the parts into the record that one run over all of their samples makes."""
     sums = {key: sum(float(part.schema.metadata[key.encode()]) for part in parts) for key in _SUMS}
-    rounded = any(part.schema.metadata.get(_PRECISION.encode()) == b"bfloat16" for part in parts)
+    bfloat16 = any(part.schema.metadata.get(_PRECISION.encode()) == b"bfloat16" for part in parts)
     robust = column(parts, "robust")
-    clean = [
-        label == found for label, found in zip(column(parts, "label"), column(parts, "clean_prediction"), strict=True)
-    ]
+    clean = [a == b for a, b in zip(column(parts, "label"), column(parts, "clean_prediction"), strict=True)]
     broken = [c and not r for c, r in zip(clean, robust, strict=True)]
     distances = [d for d, b in zip(column(parts, "distance"), broken, strict=True) if b and d is not None]
-    steps, step_size, restarts = options.describe(threat)
     n = len(robust)
     return RobustAccuracy.of(
         sum(robust),
         n,
-        attack=options.name,
-        norm=threat.norm,
-        epsilon=threat.epsilon,
-        step_size=step_size,
-        steps=steps,
-        restarts=restarts,
-        seed=seed,
-        constrained=threat.constrained,
+        **attack_fields(options, threat, seed=seed),
         clean_correct=sum(clean),
         loss_per_step=_mean_per_step(parts, "losses"),
         accuracy_per_step=_mean_per_step(parts, "right"),
@@ -128,7 +117,7 @@ def summarize_parts(parts: Sequence[pa.Table], options: AttackOptions, threat: T
         correct_after_rounding=int(sums["right_after_rounding"]),
         mean_distance=sum(distances) / len(distances) if distances else 0.0,
         forward_equivalents=(sums["forwards"] + sums["backwards"]) / n,
-        precision="bfloat16" if rounded else "float32",
+        precision="bfloat16" if bfloat16 else "float32",
         seconds=sums["seconds"],
     )
 
@@ -190,7 +179,7 @@ class Campaign:
 
 @dataclass(frozen=True)
 class Shard:
-    """Every ``count``-th block, from the ``index``-th on; 0 of 1 is all of them."""
+    """Every ``count``-th block from number ``index`` on; 0 of 1 is all of them."""
 
     index: int = 0
     count: int = 1
@@ -210,7 +199,7 @@ class Shard:
 
     @classmethod
     def of_torchrun(cls) -> Shard | None:
-        """This process's share where torchrun started several, else None."""
+        """This process's shard where torchrun started several, else None."""
         world = int(os.environ.get("WORLD_SIZE", "1"))
         return None if world == 1 or "RANK" not in os.environ else cls(int(os.environ["RANK"]), world)
 
@@ -238,18 +227,18 @@ def run_campaign(
     Columns: ``id``, ``label``, ``clean_prediction``, ``prediction`` (after the attack), ``robust``, ``attack`` (the
     method that broke it), ``steps``, ``distance`` (of the nearest image found; null without one), ``losses`` and
     ``right`` (after each step of the first method). ``stop_at`` ends the run when half the width of the 95 %
-    confidence sequence of the robust accuracy is at most that. ``resume`` takes over the parts of a run that was
+    confidence sequence of the robust accuracy is at most that. ``resume`` goes on with the parts of a run that was
     interrupted; the same record comes out, as a sample's random numbers are its own. A ``shard`` does its own blocks
     only, in a folder of its own or one shared with the others.
 
     Raises :class:`OptionError` when ``folder`` holds parts and ``resume`` is not set, or parts of another campaign,
-    and :class:`OutputError` when another process is at work there.
+    and :class:`OutputError` when another process writes there.
     """
     options = find_attack(attack)
     if stop_at is not None and not 0 < stop_at < 0.5:
         raise OptionError("stop_at", expected="a half-width between 0 and 0.5", got=stop_at)
     if stop_at is not None and shard is not None:
-        raise OptionError("stop_at", expected="a run that is not shared out, as it needs every result", got=stop_at)
+        raise OptionError("stop_at", expected="a run without shards, as it needs every result", got=stop_at)
     threat = Threat(norm=norm, epsilon=epsilon, constrained=options.constrained)
     blocks = torch.split(torch.randperm(len(dataset), generator=generator(seed, 0xCA)), block)
     mine = range(len(blocks))[slice(None) if shard is None else slice(shard.index, None, shard.count)]
@@ -278,20 +267,18 @@ def run_campaign(
             part = dataset.subset(blocks[number])
             result = run_attack(
                 model,
-                to_unit_range(part.images, pixel_dtype(model)),
-                part.labels,
+                **attack_inputs(model, part),
                 attack=options,
                 norm=threat.norm,
                 epsilon=threat.epsilon,
                 seed=seed,
                 batch_size=batch_size,
-                ids=part.ids,
                 eot_samples=eot_samples,
                 precision=precision,
                 on_step=on_step,
             )
-            rounded = count_correct_after_rounding(model, part, result, batch_size=batch_size)
-            write_part(path, part, result, correct_after_rounding=rounded)
+            correct = count_correct_after_rounding(model, part, result, batch_size)
+            write_part(path, part, result, correct_after_rounding=correct)
         return read_part(path)
 
     make_folder(folder)
@@ -303,8 +290,10 @@ def run_campaign(
         store.claim(replace=False)
         for number in mine:
             parts.append(part_of(number))
-            if stop_at is not None and _half_width(parts) <= stop_at:
-                break
+            if stop_at is not None:
+                low, high = _interval(parts)
+                if (high - low) / 2 <= stop_at:
+                    break
     return _conclude(parts, options, threat, seed=seed, n=len(dataset))
 
 
@@ -319,22 +308,22 @@ def merge_campaign(folders: Sequence[Path]) -> Campaign:
         check_same_identity(str(folder / IDENTITY), identities[0], identity, of=str(folders[0]))
     paths = [path for folder in folders for path in sorted(folder.glob("part-*.parquet"))]
     parts = [read_part(path) for path in sorted(paths, key=lambda path: path.name)]
-    whole = identities[0]
+    job = identities[0]
     ids = column(parts, "id")
     if len(set(ids)) < len(ids):
         twice = next(i for place, i in enumerate(sorted(ids)[1:]) if i == sorted(ids)[place])
         raise DataError(f"sample {twice}", expected="in one part", got="in several")
-    if len(ids) != whole["n"] or sum(ids) != whole["ids"]:
-        raise DataError("parts", expected=f"{whole['n']} samples", got=f"{len(ids)}: a shard is missing or unfinished")
-    options = find_attack(whole["attack"], whole["options"])
-    threat = Threat(norm=whole["norm"], epsilon=whole["epsilon"], constrained=options.constrained)
-    return _conclude(parts, options, threat, seed=whole["seed"], n=whole["n"])
+    if len(ids) != job["n"] or sum(ids) != job["ids"]:
+        raise DataError("parts", expected=f"{job['n']} samples", got=f"{len(ids)}: a shard is missing or unfinished")
+    options = find_attack(job["attack"], job["options"])
+    threat = Threat(norm=job["norm"], epsilon=job["epsilon"], constrained=options.constrained)
+    return _conclude(parts, options, threat, seed=job["seed"], n=job["n"])
 
 
 def await_parts(folder: Path, *, seconds: float = 0.5) -> None:
     """Wait until every block of the campaign in ``folder`` has its part; other processes are writing them."""
-    whole = read_identity(folder)
-    blocks = range(-(-whole["n"] // whole["block"]))
+    job = read_identity(folder)
+    blocks = range(-(-job["n"] // job["block"]))
     while not all((folder / f"{_key(number)}.parquet").is_file() for number in blocks):
         time.sleep(seconds)
 
@@ -345,13 +334,11 @@ def _key(number: int) -> str:
 
 def _conclude(parts: Sequence[pa.Table], options: AttackOptions, threat: Threat, *, seed: int, n: int) -> Campaign:
     table = pa.concat_tables(parts)
-    robust = column(parts, "robust")
-    low, high = confidence_sequence(sum(robust), len(robust))
+    low, high = _interval(parts)
     record = summarize_parts(parts, options, threat, seed=seed)
     return Campaign(record=record, table=table, low=low, high=high, stopped=len(table) < n)
 
 
-def _half_width(parts: Sequence[pa.Table]) -> float:
+def _interval(parts: Sequence[pa.Table]) -> tuple[float, float]:
     robust = column(parts, "robust")
-    low, high = confidence_sequence(sum(robust), len(robust))
-    return (high - low) / 2
+    return confidence_sequence(sum(robust), len(robust))

@@ -19,18 +19,12 @@ class EarlyStoppingByProgress:
     max_{k≠y} z_k − z_y (below 0 while correct), g the gain of the last window and G the gain of all windows. Searches
     slow down as they go, so this errs on the side of going on; on a network that masks its gradients the black-box
     search gains at a rate that keeps it running.
-
-    Attributes:
-        first: (N,), each sample's first margin.
-        best: (N,), its best margin.
-        marked: (N,), its best margin at the end of the last window.
-        steps: the length of the search.
     """
 
-    first: Tensor
-    best: Tensor
-    marked: Tensor
-    steps: int
+    first: Tensor  # (N,), each sample's first margin
+    best: Tensor  # (N,), its best margin
+    marked: Tensor  # (N,), its best margin at the end of the last window
+    steps: int  # the length of the search
 
     @classmethod
     def start(cls, like: Tensor, *, steps: int) -> EarlyStoppingByProgress:

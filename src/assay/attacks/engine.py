@@ -16,12 +16,12 @@ from torch import Tensor, nn
 
 from assay.attacks.batch import ActiveBatch, Method, ModelOutput, Samples, predictions, succeeds, success_margin
 from assay.attacks.early_stopping import EarlyStoppingByProgress, EarlyStoppingByYield
-from assay.attacks.inputs import check_epsilons, check_images, check_labels, check_target_classes
 from assay.attacks.methods import find_attack
 from assay.attacks.network import Network, open_network
 from assay.attacks.options import AttackOptions, AttackPlan, unique_notes
 from assay.attacks.result import AttackResult, BestSoFar, StepTrace
 from assay.attacks.threat import Threat
+from assay.errors import DataError, OptionError
 from assay.records.attack import Norm, Precision
 from assay.runtime import device_of, pixel_dtype
 
@@ -98,8 +98,8 @@ def attack(
     """
     options = find_attack(attack)
     device = device_of(model)
-    check_images(images, labels, bounds, batch_size=batch_size, eot_samples=eot_samples)
-    epsilons = check_epsilons(epsilon, n=len(images))
+    _check_images(images, labels, bounds, batch_size=batch_size, eot_samples=eot_samples)
+    epsilons = _check_epsilons(epsilon, n=len(images))
     threat = Threat(norm=norm, epsilon=float(epsilons.max()), bounds=bounds, constrained=options.constrained)
     images = images.to(device, pixel_dtype(model))
     started = time.perf_counter()
@@ -117,10 +117,10 @@ def attack(
             index=torch.arange(len(images), device=device),
             ids=torch.arange(len(images), device=device) if ids is None else ids.to(device),
             images=images,
-            labels=check_labels(labels, network.classes).to(device),
+            labels=_check_labels(labels, network.classes).to(device),
             epsilon=epsilons.to(images),
             logits=clean_logits.to(device),
-            target_class=check_target_classes(target_classes, labels, network.classes).to(device),
+            target_class=_check_target_classes(target_classes, labels, network.classes).to(device),
         )
         plan = options.plan(threat, classes=network.classes, seed=seed)
         plan = plan if target_classes is None else plan.targeted()
@@ -151,6 +151,68 @@ def attack(
         notes=notes,
         seconds=time.perf_counter() - started,
     )
+
+
+def _check_epsilons(epsilon: float | Tensor, *, n: int) -> Tensor:
+    """float64 (N,), each at least 0 and finite."""
+    values = torch.as_tensor(epsilon, dtype=torch.float64).detach().cpu()
+    if values.ndim > 1 or (values.ndim == 1 and len(values) != n):
+        raise OptionError("epsilon", expected=f"one number, or one for each of {n} samples", got=tuple(values.shape))
+    bad = ~(values.isfinite() & (values >= 0)).reshape(-1)
+    if bool(bad.any()):
+        raise OptionError(
+            "epsilon",
+            expected="a finite number of at least 0, in pixel units",
+            got=float(values.reshape(-1)[bad][0]),
+        )
+    return values.expand(n)
+
+
+def _check_images(
+    images: Tensor, labels: Tensor, bounds: tuple[float, float], *, batch_size: int, eot_samples: int
+) -> None:
+    """Raise :class:`DataError` or :class:`OptionError` unless an attack can start on these."""
+    if images.ndim != 4 or not images.is_floating_point() or len(images) == 0:
+        raise DataError(
+            "images", expected="at least one image, float (N, C, H, W)", got=f"{images.dtype} {tuple(images.shape)}"
+        )
+    low, high = float(images.min()), float(images.max())
+    if not (bounds[0] <= low and high <= bounds[1]):
+        raise DataError("images", expected=f"pixels in {list(bounds)}", got=f"{low:.4g}..{high:.4g}")
+    if not isinstance(labels, Tensor) or labels.shape != (len(images),) or labels.dtype != torch.int64:
+        got = f"{labels.dtype} {tuple(labels.shape)}" if isinstance(labels, Tensor) else type(labels).__name__
+        raise DataError("labels", expected=f"int64 ({len(images)},), one for each image", got=got)
+    if eot_samples < 1:
+        raise OptionError("eot_samples", expected="at least 1", got=eot_samples)
+    if batch_size < 1:
+        raise OptionError("batch_size", expected="at least 1", got=batch_size)
+
+
+def _check_labels(labels: Tensor, classes: int) -> Tensor:
+    """The labels, or :class:`DataError` naming the first that is out of range."""
+    wrong = (labels < 0) | (labels >= classes)
+    if bool(wrong.any()):
+        first = int(wrong.nonzero()[0])
+        raise DataError(f"labels[{first}]", expected=f"0..{classes - 1}", got=int(labels[first]))
+    return labels
+
+
+def _check_target_classes(target_classes: Tensor | None, labels: Tensor, classes: int) -> Tensor:
+    """int64 (N,): the targets, −1 for none; :class:`DataError` for one that is no class, or the label itself."""
+    if target_classes is None:
+        return torch.full_like(labels, -1)
+    if target_classes.shape != labels.shape or target_classes.dtype != torch.int64:
+        raise DataError(
+            "target_classes",
+            expected=f"int64 ({len(labels)},)",
+            got=f"{target_classes.dtype} {tuple(target_classes.shape)}",
+        )
+    wrong = (target_classes < 0) | (target_classes >= classes) | (target_classes == labels)
+    if bool(wrong.any()):
+        first = int(wrong.nonzero()[0])
+        expected = f"a class of 0..{classes - 1} other than the label {int(labels[first])}"
+        raise DataError(f"target_classes[{first}]", expected=expected, got=int(target_classes[first]))
+    return target_classes
 
 
 @dataclass(eq=False)

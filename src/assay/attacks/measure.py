@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from assay.attacks.engine import OnStep, attack
+from assay.attacks.engine import OnStep
+from assay.attacks.engine import attack as run_attack
 from assay.attacks.methods import find_attack
 from assay.attacks.methods.minimum_norm import MinimumNorm
 from assay.attacks.options import AttackOptions
@@ -28,10 +30,35 @@ EPSILONS = tuple(k / 255 for k in (0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0))
 
 @dataclass(frozen=True, eq=False)
 class RobustnessMeasurement:
-    """``record`` holds the numbers, ``result`` every sample's images, logits, distance, steps and attack."""
+    """What :func:`assay.measure_robust_accuracy` returns.
+
+    Attributes:
+        record: the numbers; ``accuracy``, ``correct``, ``n``, ``low`` and ``high`` are readable here as well.
+        result: every sample's adversarial image, logits, distance and steps.
+    """
 
     record: RobustAccuracy
     result: AttackResult
+
+    @property
+    def accuracy(self) -> float:
+        return self.record.accuracy
+
+    @property
+    def correct(self) -> int:
+        return self.record.correct
+
+    @property
+    def n(self) -> int:
+        return self.record.n
+
+    @property
+    def low(self) -> float:
+        return self.record.low
+
+    @property
+    def high(self) -> float:
+        return self.record.high
 
 
 def measure_robust_accuracy(
@@ -49,108 +76,104 @@ def measure_robust_accuracy(
     clean: Predictions | None = None,
     on_step: OnStep | None = None,
 ) -> RobustnessMeasurement:
-    """Accuracy of ``model`` on ``dataset`` after ``attack``; samples wrong before it count as wrong.
+    """Accuracy of ``model`` on ``dataset`` after an attack; samples that were wrong before it count as wrong.
 
-    ``clean`` are the predictions on the untouched images where they are known already; ``eot_samples`` passes make one
-    gradient (for randomised models); ``precision`` is that of the search. With a
-    ``target_class`` only images turned into that class count as broken, and none of ``dataset`` may be of it. The
-    model is left as found.
-    Raises what :func:`assay.attacks.engine.attack` raises.
+    Args:
+        model: takes images (N, C, H, W) in [0, 1], returns logits (N, K); left as it was found.
+        dataset: the images and labels; without samples of the target class.
+        attack: a name of :func:`assay.list_attacks`, or options such as ``PGD(steps=20)``.
+        norm: of the perturbation: linf, l2 or l1.
+        epsilon: radius of the ball in pixel units.
+        seed: of all random numbers.
+        batch_size: images under attack at one time.
+        eot_samples: passes averaged for one gradient of a randomised model.
+        precision: of the search: float32, bfloat16 or auto; successes are verified in float32.
+        target_class: only images that are classified as this class count as broken (a targeted attack).
+        clean: the predictions on the clean images, where they are known.
+        on_step: called after each step with the method's name, the rows left, and all rows.
+
+    Returns:
+        The record (accuracy, 95 % Wilson interval, loss per step) and the adversarial images.
+
+    Raises:
+        ModelError: the model cannot take the images, or does not return logits (N, K).
+        OptionError: an epsilon below 0, an unknown attack, norm or precision.
+
+    Example:
+        >>> import assay
+        >>> data = assay.load_dataset("digits", limit=64)
+        >>> model = assay.load_model("mlp", classes=10, image_shape=data.shape)
+        >>> measured = assay.measure_robust_accuracy(model, data, attack="pgd", epsilon=0.1)
+        >>> measured.n, measured.low <= measured.accuracy <= measured.high
+        (64, True)
+
+    Reference:
+        Madry et al. 2018, arXiv:1706.06083, eq. 2.
     """
     options = find_attack(attack)
-    result = _attack_dataset(
-        model,
-        dataset,
-        options=options,
-        norm=norm,
-        epsilon=epsilon,
-        seed=seed,
-        batch_size=batch_size,
-        eot_samples=eot_samples,
-        precision=precision,
-        target_class=target_class,
-        clean=clean,
-        on_step=on_step,
-    )
-    rounded = (
-        count_correct_after_rounding(model, dataset, result, batch_size=batch_size) if target_class is None else None
-    )
-    record = summarize_attack(
-        result,
-        options=options,
-        seed=seed,
-        correct_after_rounding=rounded,
-        per_sample=keep_right(dataset, result.robust),
-    )
-    named = None if target_class is None else dataset.classes[target_class]
-    return RobustnessMeasurement(record.model_copy(update={"target": named}), result)
-
-
-def _attack_dataset(
-    model: nn.Module,
-    dataset: ImageDataset,
-    *,
-    options: AttackOptions,
-    norm: Norm,
-    epsilon: float | Tensor,
-    seed: int,
-    batch_size: int,
-    clean: Predictions | None,
-    on_step: OnStep | None,
-    eot_samples: int = 1,
-    precision: Precision | str = "auto",
-    target_class: int | None = None,
-) -> AttackResult:
     known = predict(model, dataset, batch_size=batch_size) if clean is None else clean
-    return attack(
+    result = run_attack(
         model,
-        to_unit_range(dataset.images, pixel_dtype(model)),
-        dataset.labels,
+        **attack_inputs(model, dataset),
         attack=options,
         norm=norm,
         epsilon=epsilon,
         seed=seed,
         batch_size=batch_size,
-        ids=dataset.ids,
         clean_logits=known.logits,
         target_classes=None if target_class is None else torch.full_like(dataset.labels, target_class),
         eot_samples=eot_samples,
         precision=precision,
         on_step=on_step,
     )
+    rounded = None if target_class is not None else count_correct_after_rounding(model, dataset, result, batch_size)
+    record = summarize_attack(result, options=options, seed=seed, per_sample=keep_right(dataset, result.robust))
+    target = None if target_class is None else dataset.classes[target_class]
+    return RobustnessMeasurement(
+        record.model_copy(update={"target": target, "correct_after_rounding": rounded}), result
+    )
+
+
+def attack_inputs(model: nn.Module, dataset: ImageDataset) -> dict[str, Any]:
+    """What :func:`assay.attack` takes of a data set: images in [0, 1], labels and ids."""
+    return {
+        "images": to_unit_range(dataset.images, pixel_dtype(model)),
+        "labels": dataset.labels,
+        "ids": dataset.ids,
+    }
+
+
+def attack_fields(options: AttackOptions, threat: Threat, *, seed: int) -> dict[str, Any]:
+    """The fields of a :class:`RobustAccuracy` that say which attack it was."""
+    steps, step_size, restarts = options.describe(threat)
+    return {
+        "attack": options.name,
+        "norm": threat.norm,
+        "epsilon": threat.epsilon,
+        "step_size": step_size,
+        "steps": steps,
+        "restarts": restarts,
+        "seed": seed,
+        "constrained": threat.constrained,
+    }
 
 
 def summarize_attack(
-    result: AttackResult,
-    *,
-    options: AttackOptions,
-    seed: int,
-    correct_after_rounding: int | None = None,
-    per_sample: SampleBits | None = None,
+    result: AttackResult, *, options: AttackOptions, seed: int, per_sample: SampleBits | None = None
 ) -> RobustAccuracy:
-    """Count an outcome into a :class:`RobustAccuracy`."""
-    robust, n = result.robust, len(result.labels)
-    steps, step_size, restarts = options.describe(result.threat)
-    trace = result.trace
+    """Count a result into a :class:`RobustAccuracy`."""
+    n, trace, counts = len(result.labels), result.trace, result.counts
     return RobustAccuracy.of(
-        int(robust.sum()),
+        int(result.robust.sum()),
         n,
-        attack=options.name,
-        norm=result.threat.norm,
-        epsilon=result.threat.epsilon,
-        step_size=step_size,
-        steps=steps,
-        restarts=restarts,
-        seed=seed,
-        constrained=result.threat.constrained,
+        **attack_fields(options, result.threat, seed=seed),
         clean_correct=int(result.clean_correct.sum()),
         loss_per_step=() if trace is None else tuple(trace.losses.double().mean(dim=0).tolist()),
         accuracy_per_step=() if trace is None else tuple(trace.correct.double().mean(dim=0).tolist()),
-        outside_ball=result.counts.outside_ball,
-        unconfirmed=result.counts.unconfirmed,
-        correct_after_rounding=correct_after_rounding,
+        outside_ball=counts.outside_ball,
+        unconfirmed=counts.unconfirmed,
         mean_distance=float(result.distances[result.broken].mean()) if bool(result.broken.any()) else 0.0,
-        forward_equivalents=(result.counts.forwards + result.counts.backwards) / n,
+        forward_equivalents=(counts.forwards + counts.backwards) / n,
         precision=result.precision,
         seconds=result.seconds,
         per_sample=per_sample,
@@ -158,11 +181,11 @@ def summarize_attack(
 
 
 def count_correct_after_rounding(
-    model: nn.Module, dataset: ImageDataset, result: AttackResult, *, batch_size: int = 256
+    model: nn.Module, dataset: ImageDataset, result: AttackResult, batch_size: int = 256
 ) -> int:
-    """How many samples are right once each adversarial image is rounded to 8 bits, as a file would store it.
+    """How many samples are correct once each adversarial image is rounded to 8 bits, as a file would store it.
 
-    Only samples that were right before can be right; rounding to the nearest of 256 levels is not projected again.
+    Only samples that were correct before can be; rounding to the nearest of 256 levels is not projected again.
     """
     device, dtype = device_of(model), dtype_of(model)
     rows = (result.clean_correct & ~result.robust).nonzero()[:, 0]
@@ -170,8 +193,8 @@ def count_correct_after_rounding(
     with preserved(model, training=False), torch.inference_mode():
         layout = preferred_layout(model, dataset)
         for part in torch.split(rows, batch_size):
-            bytes_ = result.adversarial[part].clamp(0, 1).mul(255).round().to(torch.uint8)
-            images = to_unit_range(bytes_.to(device), dtype).contiguous(memory_format=layout)
+            images_u8 = result.adversarial[part].clamp(0, 1).mul(255).round().to(torch.uint8)
+            images = to_unit_range(images_u8.to(device), dtype).contiguous(memory_format=layout)
             recovered += int((model(images).argmax(dim=1).cpu() == result.labels[part]).sum())
     return int(result.robust.sum()) + recovered
 
@@ -191,10 +214,39 @@ def measure_epsilon_curve(
 ) -> EpsilonCurve:
     """Accuracy at each epsilon, from small to large; a sample broken at one stays broken at every larger one.
 
-    Only samples that withstood the smaller epsilons are attacked at the next, so the curve falls by construction and
-    costs little more than its last points. ``attack="min-norm"`` finds each sample's own smallest epsilon instead, in
-    one run for all of them. ``steps`` sets the option of that name of a preset given by name. A 0 is
-    added in front when ``epsilons`` has none.
+    Only samples that are still correct at the smaller epsilons are attacked at the next, so the curve falls by
+    construction and costs little more than its last points.
+
+    Args:
+        model: takes images (N, C, H, W) in [0, 1], returns logits (N, K); left as it was found.
+        dataset: the images and labels.
+        epsilons: in pixel units, in any order; 0 is added.
+        norm: of the perturbation: linf, l2 or l1.
+        attack: a name of :func:`assay.list_attacks`, or options; ``"min-norm"`` finds each sample's own smallest
+            epsilon instead, in one run for all of them.
+        steps: the option of that name, where ``attack`` is a name.
+        seed: of all random numbers.
+        batch_size: images under attack at one time.
+        precision: of the search: float32, bfloat16 or auto.
+        clean: the predictions on the clean images, where they are known.
+
+    Returns:
+        The accuracy at each epsilon, and the epsilon at which it falls to one half.
+
+    Raises:
+        ModelError: the model cannot take the images, or does not return logits (N, K).
+        OptionError: an epsilon below 0, an unknown attack, norm or precision.
+
+    Example:
+        >>> import assay
+        >>> data = assay.load_dataset("digits", limit=64)
+        >>> model = assay.load_model("mlp", classes=10, image_shape=data.shape)
+        >>> curve = assay.measure_epsilon_curve(model, data, epsilons=[0.05, 0.1])
+        >>> [point.epsilon for point in curve.points]
+        [0.0, 0.05, 0.1]
+
+    Reference:
+        Carlini et al. 2019, arXiv:1902.06705, section 4.4; min-norm: Pintor et al. 2021, arXiv:2102.12827.
     """
     options = find_attack(attack, {} if steps is None else {"steps": steps})
     ordered = sorted({0.0, *epsilons})
@@ -202,20 +254,28 @@ def measure_epsilon_curve(
         raise OptionError("epsilons", expected="finite numbers of at least 0", got=list(epsilons))
     started = time.perf_counter()
     known = predict(model, dataset, batch_size=batch_size) if clean is None else clean
-    search = _search_nearest if isinstance(options, MinimumNorm) else _climb
-    minimal = search(
-        model,
-        dataset,
-        known,
-        options=options,
-        epsilons=ordered,
-        norm=norm,
-        seed=seed,
-        batch_size=batch_size,
-        precision=precision,
-    )
-    points = tuple(EpsilonPoint.of(int((minimal > e).sum()), len(dataset), epsilon=e) for e in ordered)
-    held = (minimal[:, None] > torch.tensor(ordered, dtype=torch.float64)).sum(dim=1)
+
+    def run(rows: Tensor, epsilon: float) -> AttackResult:
+        return run_attack(
+            model,
+            **attack_inputs(model, dataset.subset(rows)),
+            attack=options,
+            norm=norm,
+            epsilon=epsilon,
+            seed=seed,
+            batch_size=batch_size,
+            clean_logits=known.logits[rows],
+            precision=precision,
+        )
+
+    if isinstance(options, MinimumNorm):
+        distances = run(torch.arange(len(dataset)), ordered[-1]).distances
+        slack = Threat(norm=norm).geometry.slack(dataset.images[0].numel())
+        smallest = torch.where(known.correct, (distances - slack).clamp_min(0.0), 0.0)
+    else:
+        smallest = _smallest_epsilons(run, known.correct, ordered)
+    points = tuple(EpsilonPoint.of(int((smallest > e).sum()), len(dataset), epsilon=e) for e in ordered)
+    levels = (smallest[:, None] > torch.tensor(ordered, dtype=torch.float64)).sum(dim=1)
     return EpsilonCurve(
         attack=options.name,
         norm=norm,
@@ -223,7 +283,7 @@ def measure_epsilon_curve(
         points=points,
         median_epsilon=crossing(points),
         seconds=time.perf_counter() - started,
-        per_sample=keep_levels(dataset, held) if len(ordered) <= MOST_LEVELS else None,
+        per_sample=keep_levels(dataset, levels) if len(ordered) <= MOST_LEVELS else None,
     )
 
 
@@ -233,69 +293,19 @@ def crossing(points: Sequence[EpsilonPoint], *, share: float = 0.5) -> float | N
         return points[0].epsilon
     for before, after in pairwise(points):
         if after.accuracy <= share:
-            fallen = (before.accuracy - share) / (before.accuracy - after.accuracy)
-            return before.epsilon + fallen * (after.epsilon - before.epsilon)
+            fraction = (before.accuracy - share) / (before.accuracy - after.accuracy)
+            return before.epsilon + fraction * (after.epsilon - before.epsilon)
     return None
 
 
-def _climb(
-    model: nn.Module,
-    dataset: ImageDataset,
-    known: Predictions,
-    *,
-    options: AttackOptions,
-    epsilons: Sequence[float],
-    norm: Norm,
-    seed: int,
-    batch_size: int,
-    precision: Precision | str,
+def _smallest_epsilons(
+    run: Callable[[Tensor, float], AttackResult], correct: Tensor, epsilons: Sequence[float]
 ) -> Tensor:
-    """float64 (N,): the smallest of ``epsilons`` at which each sample broke, 0 for one wrong before, else infinite."""
-    minimal = torch.where(known.correct, torch.inf, 0.0).double()
+    """float64 (N,): the smallest of ``epsilons`` at which each sample broke, 0 if wrong before, infinite if never."""
+    smallest = torch.where(correct, torch.inf, 0.0).double()
     for epsilon in epsilons[1:]:
-        rows = minimal.isinf().nonzero()[:, 0]
+        rows = smallest.isinf().nonzero()[:, 0]
         if len(rows) == 0:
             break
-        result = _attack_dataset(
-            model,
-            dataset.subset(rows),
-            options=options,
-            norm=norm,
-            epsilon=epsilon,
-            seed=seed,
-            batch_size=batch_size,
-            precision=precision,
-            clean=Predictions(known.logits[rows], known.labels[rows], 0.0),
-            on_step=None,
-        )
-        minimal[rows[~result.robust]] = epsilon
-    return minimal
-
-
-def _search_nearest(
-    model: nn.Module,
-    dataset: ImageDataset,
-    known: Predictions,
-    *,
-    options: AttackOptions,
-    epsilons: Sequence[float],
-    norm: Norm,
-    seed: int,
-    batch_size: int,
-    precision: Precision | str,
-) -> Tensor:
-    """float64 (N,): the distance of the nearest adversarial image found, from one run for every epsilon."""
-    result = _attack_dataset(
-        model,
-        dataset,
-        options=options,
-        norm=norm,
-        epsilon=epsilons[-1],
-        seed=seed,
-        batch_size=batch_size,
-        precision=precision,
-        clean=known,
-        on_step=None,
-    )
-    slack = Threat(norm=norm).geometry.slack(dataset.images[0].numel())
-    return torch.where(known.correct, (result.distances - slack).clamp_min(0.0), 0.0)
+        smallest[rows[~run(rows, epsilon).robust]] = epsilon
+    return smallest

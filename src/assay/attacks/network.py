@@ -25,27 +25,16 @@ PADDED = 8  # images in a batch for a model that cannot take fewer
 
 @dataclass(eq=False)
 class QueryCounts:
-    """What an attack cost and the faults it met, in samples.
+    """What an attack cost and the faults it met, in samples."""
 
-    Attributes:
-        forwards: images through the network.
-        backwards: images of which a gradient was taken (about the cost of one forward pass each).
-        gradients: rows that wanted a gradient.
-        zero_gradients: rows whose gradient was zero.
-        non_finite_gradients: rows whose gradient was not finite.
-        outside_ball: successes outside the ball or the bounds, which do not count.
-        unconfirmed: successes that the original model did not confirm, which do not count.
-        differentiable: False when the logits do not depend on the input through the graph.
-    """
-
-    forwards: int = 0
-    backwards: int = 0
-    gradients: int = 0
-    zero_gradients: int = 0
-    non_finite_gradients: int = 0
-    outside_ball: int = 0
-    unconfirmed: int = 0
-    differentiable: bool = True
+    forwards: int = 0  # images through the network
+    backwards: int = 0  # images of which a gradient was taken (about the cost of one forward pass each)
+    gradients: int = 0  # rows that wanted a gradient
+    zero_gradients: int = 0  # rows whose gradient was zero
+    non_finite_gradients: int = 0  # rows whose gradient was not finite
+    outside_ball: int = 0  # successes outside the ball or the bounds, which do not count
+    unconfirmed: int = 0  # successes that the original model did not confirm, which do not count
+    differentiable: bool = True  # False when the logits do not depend on the input through the graph
 
 
 @dataclass(eq=False)

@@ -16,27 +16,16 @@ from assay.attacks.threat import Threat
 
 @dataclass(eq=False)
 class BestSoFar:
-    """The nearest verified adversarial image of every sample, (N, …).
+    """The nearest verified adversarial image of every sample, (N, …)."""
 
-    Attributes:
-        adversarial: the clean image until the sample is broken.
-        logits: of the original model on that image.
-        broken: bool (N,).
-        broken_by: int64 (N,), the position in ``methods`` of the method that broke it; −1 for none.
-        steps: int64 (N,), the updates it took; −1 for none.
-        distances: float64 (N,), infinite while unbroken.
-        best_margin: (N,), the largest margin max_{k≠y} z_k − z_y met inside the ball; below 0 while unbroken.
-        methods: the names of the methods so far.
-    """
-
-    adversarial: Tensor
-    logits: Tensor
-    broken: Tensor
-    broken_by: Tensor
-    steps: Tensor
-    distances: Tensor
-    best_margin: Tensor
-    methods: list[str]
+    adversarial: Tensor  # the clean image until the sample is broken
+    logits: Tensor  # of the original model on that image
+    broken: Tensor  # bool (N,)
+    broken_by: Tensor  # int64 (N,), the position in ``methods`` of the method that broke it; −1 for none
+    steps: Tensor  # int64 (N,), the updates it took; −1 for none
+    distances: Tensor  # float64 (N,), infinite while unbroken
+    best_margin: Tensor  # (N,), the largest margin max_{k≠y} z_k − z_y met inside the ball; below 0 while unbroken
+    methods: list[str]  # the names of the methods so far
 
     @classmethod
     def start(cls, images: Tensor, clean_logits: Tensor) -> BestSoFar:

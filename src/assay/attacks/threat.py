@@ -1,14 +1,14 @@
-"""What the attacker may do: a ball around each image, cut by the box of valid pixels.
+"""What the attacker may do: a ball around each image, inside the bounds of valid pixel values.
 
 Deltas and images are (B, C, H, W); an epsilon is one number a sample, (B,), in pixel units.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -31,41 +31,48 @@ def _length(values: Tensor) -> Tensor:
     return values.flatten(1).square().sum(dim=1).sqrt()
 
 
-class Geometry(Protocol):
-    """A norm, as an attack needs it."""
+class Geometry(ABC):
+    """A norm, with the operations that an attack needs."""
 
+    @abstractmethod
     def distance(self, delta: Tensor) -> Tensor:
         """‖δ‖ of each sample, (B,), in the dtype of ``delta``."""
 
+    @abstractmethod
     def project(self, delta: Tensor, epsilon: Tensor) -> Tensor:
         """The nearest point (in L2) of the ball of radius ε."""
 
     def confine(self, delta: Tensor, epsilon: Tensor, low: Tensor, high: Tensor) -> Tensor:
-        """Into the ball and between ``low`` ≤ 0 and ``high`` ≥ 0: the nearest such point (in L2) for L∞ and L1."""
+        """Into the ball and between ``low`` ≤ 0 and ``high`` ≥ 0: the nearest such point (in L2) for L∞ and L1.
 
+        For L2 it is not the nearest, but what the published attacks do.
+        """
+        return self.project(delta, epsilon).clamp(low, high)
+
+    @abstractmethod
     def steepest(self, gradient: Tensor) -> Tensor:
-        """The direction of norm 1 that climbs fastest: argmax ⟨g, d⟩ over ‖d‖ = 1; zero where the gradient is zero."""
+        """The direction of norm 1 of steepest ascent: argmax ⟨g, d⟩ over ‖d‖ = 1; zero where the gradient is zero."""
 
+    @abstractmethod
     def sample(self, ids: Tensor, *key: int, like: Tensor) -> Tensor:
         """A point of the unit ball for each id, uniform in volume, shaped as ``like``."""
 
+    @abstractmethod
     def dual(self, gradient: Tensor) -> Tensor:
         """The dual norm of each gradient, (B,): |margin| over it is the distance to a linear boundary."""
 
+    @abstractmethod
     def slack(self, pixels: int) -> float:
         """How far rounding every pixel to float32 may push a point out of the ball."""
 
 
-class _Linf:
+class _Linf(Geometry):
     def distance(self, delta: Tensor) -> Tensor:
         return delta.flatten(1).abs().amax(dim=1)
 
     def project(self, delta: Tensor, epsilon: Tensor) -> Tensor:
         bound = column(epsilon)
         return torch.clamp(delta, -bound, bound)
-
-    def confine(self, delta: Tensor, epsilon: Tensor, low: Tensor, high: Tensor) -> Tensor:
-        return self.project(delta, epsilon).clamp(low, high)
 
     def steepest(self, gradient: Tensor) -> Tensor:
         return gradient.sign()
@@ -80,16 +87,13 @@ class _Linf:
         return _ROUNDING
 
 
-class _L2:
+class _L2(Geometry):
     def distance(self, delta: Tensor) -> Tensor:
         return _length(delta)
 
     def project(self, delta: Tensor, epsilon: Tensor) -> Tensor:
         length = self.distance(delta).clamp_min(torch.finfo(delta.dtype).tiny)
         return delta * column((epsilon / length).clamp_max(1.0))
-
-    def confine(self, delta: Tensor, epsilon: Tensor, low: Tensor, high: Tensor) -> Tensor:
-        return self.project(delta, epsilon).clamp(low, high)  # not the nearest, but what the published attacks do
 
     def steepest(self, gradient: Tensor) -> Tensor:
         # Scaled by the largest entry first: squares of gradients near 1e-25 would underflow to a zero length.
@@ -111,8 +115,8 @@ class _L2:
         return float(_ROUNDING * pixels**0.5)
 
 
-class _L1:
-    """The steepest L1 direction is one pixel; climbing on the top 1 % together is the usual compromise.
+class _L1(Geometry):
+    """The steepest L1 direction is one pixel; moving the top 1 % together is the usual compromise.
 
     Reference for that direction: Tramèr & Boneh 2019, SLIDE.
     """
@@ -128,22 +132,22 @@ class _L1:
         ordered = magnitude.sort(dim=1, descending=True).values
         places = torch.arange(1, ordered.shape[1] + 1, device=delta.device, dtype=delta.dtype)
         thresholds = (ordered.cumsum(dim=1) - epsilon[:, None].to(delta.dtype)) / places
-        kept = (ordered > thresholds).sum(dim=1, keepdim=True).clamp_min(1)
-        threshold = thresholds.gather(1, kept - 1).clamp_min(0.0)
+        support = (ordered > thresholds).sum(dim=1, keepdim=True).clamp_min(1)
+        threshold = thresholds.gather(1, support - 1).clamp_min(0.0)
         return (delta.flatten(1).sign() * (magnitude - threshold).clamp_min(0.0)).reshape(delta.shape)
 
     def confine(self, delta: Tensor, epsilon: Tensor, low: Tensor, high: Tensor) -> Tensor:
-        """|d| = min((|δ| − λ)₊, room to the wall), the smallest λ ≥ 0 that fits ε, by bisection (Croce & Hein 2021)."""
+        """|d| = min((|δ| − λ)₊, room), the smallest λ ≥ 0 that fits ε, by bisection (Croce & Hein 2021)."""
         magnitude = delta.flatten(1).abs()
         room = torch.where(delta > 0, high, -low).flatten(1)
         fits, tight = torch.zeros_like(epsilon), magnitude.amax(dim=1)  # λ = 0 may be too little, the largest never is
-        whole = torch.minimum(magnitude, room).sum(dim=1) <= epsilon
+        unchanged = torch.minimum(magnitude, room).sum(dim=1) <= epsilon
         for _ in range(_BISECTIONS):
             middle = 0.5 * (fits + tight)
             small = torch.minimum((magnitude - middle[:, None]).clamp_min(0.0), room).sum(dim=1) <= epsilon
             tight = torch.where(small, middle, tight)
             fits = torch.where(small, fits, middle)
-        chosen = torch.where(whole, 0.0, tight)[:, None]
+        chosen = torch.where(unchanged, 0.0, tight)[:, None]
         length = torch.minimum((magnitude - chosen).clamp_min(0.0), room)
         return (delta.flatten(1).sign() * length).reshape(delta.shape)
 
@@ -173,10 +177,24 @@ GEOMETRIES: Mapping[Norm, Geometry] = MappingProxyType({"linf": _Linf(), "l2": _
 
 @dataclass(frozen=True)
 class Threat:
-    """All images within ``epsilon`` of the original in ``norm``, inside the ``bounds`` of valid pixel values.
+    """Threat model: all images within ε of the original in a norm, inside the bounds of valid pixel values.
 
-    ``constrained=False`` drops the ball and keeps the box; ``epsilon`` is then the size of a step.
-    Raises :class:`OptionError` for an epsilon that is negative or not finite, an unknown norm, or an empty box.
+    Args:
+        norm: linf, l2 or l1.
+        epsilon: radius of the ball in pixel units, at least 0.
+        bounds: the least and the largest valid pixel value.
+        constrained: False drops the ball and keeps the bounds; ``epsilon`` is then the size of a step.
+
+    Raises:
+        OptionError: an epsilon that is negative or not finite, an unknown norm, or empty bounds.
+
+    Example:
+        >>> import torch, assay
+        >>> threat = assay.Threat(norm="linf", epsilon=0.1)
+        >>> images = torch.rand(4, 3, 8, 8)
+        >>> projected = threat.project(images + 1.0, images, torch.full((4,), 0.1))
+        >>> bool((threat.distance(projected, images) <= 0.1 + 1e-6).all())
+        True
     """
 
     norm: Norm = "linf"
@@ -194,15 +212,13 @@ class Threat:
 
     @property
     def geometry(self) -> Geometry:
-        """The norm's operations."""
         return GEOMETRIES[self.norm]
 
     def clip(self, images: Tensor) -> Tensor:
-        """Into the box."""
         return images.clamp(*self.bounds)
 
     def project(self, iterates: Tensor, images: Tensor, epsilon: Tensor) -> Tensor:
-        """Into ball and box, as ``images`` lie in the box."""
+        """Into ball and bounds; ``images`` lie in the bounds."""
         low, high = self.bounds[0] - images, self.bounds[1] - images
         return self.clip(images + self.geometry.confine(iterates - images, epsilon, low, high))
 
@@ -211,7 +227,7 @@ class Threat:
         return self.geometry.distance(iterates.double() - images.double())
 
     def contains(self, iterates: Tensor, images: Tensor, epsilon: Tensor) -> Tensor:
-        """bool (B,): inside the box and, by float64, inside the ball up to what storing float32 pixels costs."""
+        """bool (B,): inside the bounds and, in float64, inside the ball up to the rounding of float32 pixels."""
         flat = iterates.flatten(1)
         inside = ((flat >= self.bounds[0]) & (flat <= self.bounds[1])).all(dim=1)
         if not self.constrained:

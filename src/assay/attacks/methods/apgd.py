@@ -40,12 +40,8 @@ class APGD(AttackOptions):
 
     Example:
         >>> import assay
-        >>> data = assay.load_dataset("digits", limit=32)
-        >>> model = assay.load_model("mlp", classes=10, image_shape=data.shape)
-        >>> options = assay.APGD(steps=5, loss="dlr")
-        >>> result = assay.attack(model, data.images / 255, data.labels, attack=options, epsilon=0.1)
-        >>> result.methods
-        ('apgd-ce',)
+        >>> assay.APGD(restarts=5).describe(assay.Threat())  # steps, step size, restarts
+        (100, None, 5)
 
     Reference:
         Croce & Hein 2020, arXiv:2003.01690, algorithm 1; under L1 Croce & Hein 2021, arXiv:2103.01208.

@@ -28,11 +28,9 @@ class StandardAttack(AttackOptions):
 
     Example:
         >>> import assay
-        >>> data = assay.load_dataset("digits", limit=16)
-        >>> model = assay.load_model("mlp", classes=10, image_shape=data.shape)
-        >>> options = assay.StandardAttack(steps=2, n_target_classes=1, queries=2)
-        >>> assay.attack(model, data.images / 255, data.labels, attack=options, epsilon=0.1).methods
-        ('apgd-ce', 'apgd-t', 'fab-t', 'square')
+        >>> plan = assay.StandardAttack(n_target_classes=1).plan(assay.Threat(), classes=10, seed=0)
+        >>> [method.name for method in plan.methods]
+        ['apgd-ce', 'apgd-t', 'fab-t', 'square']
 
     Reference:
         Croce & Hein 2020, arXiv:2003.01690; under L1 Croce & Hein 2021, arXiv:2103.01208.
@@ -82,11 +80,9 @@ class AdaptiveAttack(AttackOptions):
 
     Example:
         >>> import assay
-        >>> data = assay.load_dataset("digits", limit=16)
-        >>> model = assay.load_model("mlp", classes=10, image_shape=data.shape)
-        >>> options = assay.AdaptiveAttack(steps=2, queries=2, short_queries=2, boundary_steps=2)
-        >>> assay.attack(model, data.images / 255, data.labels, attack=options, epsilon=0.1).methods[:2]
-        ('apgd-ce', 'apgd-t')
+        >>> plan = assay.AdaptiveAttack().plan(assay.Threat(), classes=10, seed=0)
+        >>> [method.name for method in plan.methods[: plan.optional_from]]
+        ['apgd-ce', 'apgd-t', 'square', 'fab-t']
 
     Reference:
         Croce & Hein 2020, arXiv:2003.01690, for the algorithms.

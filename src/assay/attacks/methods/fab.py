@@ -30,11 +30,8 @@ class FAB(AttackOptions):
 
     Example:
         >>> import assay
-        >>> data = assay.load_dataset("digits", limit=16)
-        >>> model = assay.load_model("mlp", classes=10, image_shape=data.shape)
-        >>> options = assay.FAB(steps=5, n_target_classes=2)
-        >>> assay.attack(model, data.images / 255, data.labels, attack=options, norm="l2", epsilon=0.5).methods
-        ('fab-t', 'fab-t')
+        >>> len(assay.FAB(n_target_classes=3).plan(assay.Threat(norm="l2"), classes=10, seed=0).methods)
+        3
 
     Reference:
         Croce & Hein 2020, arXiv:1907.02044.

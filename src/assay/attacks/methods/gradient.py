@@ -28,11 +28,8 @@ class FGSM(AttackOptions):
 
     Example:
         >>> import assay
-        >>> data = assay.load_dataset("digits", limit=64)
-        >>> model = assay.load_model("mlp", classes=10, image_shape=data.shape)
-        >>> result = assay.attack(model, data.images / 255, data.labels, attack=assay.FGSM(), epsilon=0.1)
-        >>> bool((result.steps[result.broken] == 1).all())
-        True
+        >>> assay.FGSM().describe(assay.Threat(epsilon=0.1))  # steps, step size, restarts
+        (1, 0.1, 1)
 
     Reference:
         Goodfellow et al. 2015, arXiv:1412.6572.
@@ -63,12 +60,8 @@ class PGD(AttackOptions):
 
     Example:
         >>> import assay
-        >>> data = assay.load_dataset("digits", limit=64)
-        >>> model = assay.load_model("mlp", classes=10, image_shape=data.shape)
-        >>> options = assay.PGD(steps=20, restarts=2)
-        >>> measured = assay.measure_robust_accuracy(model, data, attack=options, epsilon=0.1)
-        >>> measured.record.steps, measured.record.restarts
-        (20, 2)
+        >>> assay.PGD(steps=20, restarts=2).describe(assay.Threat(epsilon=0.1))  # steps, step size, restarts
+        (20, 0.0125, 2)
 
     Reference:
         Madry et al. 2018, arXiv:1706.06083, eq. 2; with momentum Dong et al. 2018, arXiv:1710.06081.
@@ -120,11 +113,8 @@ class SignedSteps(AttackOptions):
 
     Example:
         >>> import assay
-        >>> data = assay.load_dataset("digits", limit=64)
-        >>> model = assay.load_model("mlp", classes=10, image_shape=data.shape)
-        >>> record = assay.measure_robust_accuracy(model, data, attack=assay.SignedSteps(), epsilon=2 / 255).record
-        >>> len(record.loss_per_step)
-        6
+        >>> assay.SignedSteps().describe(assay.Threat(epsilon=2 / 255))[0]
+        5
 
     Reference:
         Goodfellow et al. 2015, arXiv:1412.6572, repeated.

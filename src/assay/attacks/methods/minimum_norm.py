@@ -29,12 +29,8 @@ class MinimumNorm(AttackOptions):
 
     Example:
         >>> import assay
-        >>> data = assay.load_dataset("digits", limit=16)
-        >>> model = assay.load_model("mlp", classes=10, image_shape=data.shape)
-        >>> options = assay.MinimumNorm(steps=20)
-        >>> result = assay.attack(model, data.images / 255, data.labels, attack=options, epsilon=1.0)
-        >>> bool(result.distances[result.broken].isfinite().all())
-        True
+        >>> assay.MinimumNorm(steps=100).describe(assay.Threat(norm="l2"))[0]
+        100
 
     Reference:
         Pintor et al. 2021, arXiv:2102.12827, algorithm 1.

@@ -32,11 +32,8 @@ class Square(AttackOptions):
 
     Example:
         >>> import assay
-        >>> data = assay.load_dataset("digits", limit=32)
-        >>> model = assay.load_model("mlp", classes=10, image_shape=data.shape)
-        >>> result = assay.attack(model, data.images / 255, data.labels, attack=assay.Square(queries=20), epsilon=0.2)
-        >>> result.counts.backwards
-        0
+        >>> assay.Square(queries=1000).describe(assay.Threat())  # queries, step size, restarts
+        (1000, None, 1)
 
     Reference:
         Andriushchenko et al. 2020, arXiv:1912.00049.
