@@ -55,8 +55,7 @@ def run_check(
     Args:
         model: takes images (N, C, H, W) in [0, 1], returns logits (N, K); left as it was found.
         dataset: the test set, K classes.
-        name: of the model, in the report.
-        weights: the file of its weights, in the report.
+        name, weights: what the report calls the model and the file of its weights.
         budget: ``quick``, ``standard``, ``full``, or sample counts of your own.
         limit: most samples of every stage but the clean accuracy, which is cheap and uses all that the budget allows.
         seed: of attacks, transformations and the samples drawn.

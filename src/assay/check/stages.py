@@ -9,9 +9,8 @@ from functools import cached_property
 from torch import nn
 
 from assay.attacks.examples import describe_attack, pick_gallery, pick_samples
-from assay.attacks.measure import RobustnessMeasurement, measure_epsilon_curve, measure_robust_accuracy
+from assay.attacks.measure import measure_epsilon_curve, measure_robust_accuracy
 from assay.attacks.methods.gradient import FGSM, PGD, Noise, SignedSteps
-from assay.attacks.options import AttackOptions
 from assay.attacks.sanity import measure_attack_sanity
 from assay.data.dataset import ImageDataset
 from assay.data.selection import fair_sample
@@ -74,8 +73,6 @@ BUDGETS: dict[str, Budget] = {
         sanity_queries=1_000,
     ),
 }
-
-
 EPSILON = 8 / 255
 CURVE_STEPS = 10
 
@@ -144,23 +141,19 @@ def _accuracy(context: CheckContext) -> Iterator[Record]:
 def _attacks(context: CheckContext) -> Iterator[Record]:
     pgd = PGD(steps=context.budget.steps, restarts=context.budget.restarts)
     for attack in (FGSM(), pgd, SignedSteps(), Noise(draws=5)):
-        measurement = _attack(context, attack)
+        measurement = measure_robust_accuracy(
+            context.model,
+            context.attacked,
+            attack=attack,
+            epsilon=EPSILON,
+            seed=context.seed,
+            clean=context.clean_predictions,
+        )
         yield measurement.record
         if attack is pgd:
             yield describe_attack(measurement, context.attacked)
             yield pick_gallery(measurement, context.attacked, shown=context.budget.gallery)
             yield pick_samples(measurement, context.attacked, shown=context.budget.sample_gallery)
-
-
-def _attack(context: CheckContext, attack: AttackOptions) -> RobustnessMeasurement:
-    return measure_robust_accuracy(
-        context.model,
-        context.attacked,
-        attack=attack,
-        epsilon=EPSILON,
-        seed=context.seed,
-        clean=context.clean_predictions,
-    )
 
 
 def _attack_sanity(context: CheckContext) -> Iterator[Record]:

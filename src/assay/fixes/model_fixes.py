@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
 
 import torch
 from torch import Tensor, nn
@@ -97,29 +96,24 @@ def _fold(context: FixContext, temperature: float, logits: Tensor) -> nn.Module:
     few = min(len(logits), 32)  # enough to see whether anything after the layer is not linear
     scaled = predict(fixed, context.check.clean.subset(torch.arange(few))).logits
     scale = float(logits[:few].abs().max()) or 1.0
-    if not math.isclose(float((scaled * temperature - logits[:few]).abs().max()) / scale, 0.0, abs_tol=1e-4):
+    if not float((scaled * temperature - logits[:few]).abs().max()) / scale <= 1e-4:
         raise RefusedError("scaling the last layer does not scale the logits")
     return fixed
 
 
-TEMPERATURE = Fix("temperature", "weights", _scale_by_temperature)
-
-
 def _compress(context: FixContext) -> Change:
     images = context.training_images(FACTORIZATION_IMAGES)
-    few = context.check.probed
     plan = Plan(max_drop=MAX_DROP, validation=len(images) // 2, attack=None, curve=(), seed=context.check.seed)
     try:
-        done = compress(context.model, images, few, plan, name=context.check.name)
+        done = compress(context.model, images, context.check.probed, plan, name=context.check.name)
     except AssayError as error:
         raise RefusedError(str(error)) from None
     if not done.factorization:
         raise RefusedError("no layer became both thinner and faster within one point of accuracy")
     before, after = done.report.before, done.report.after
-    layers = len(done.factorization)
     applied = (
-        f"{layers} layers factorised on {done.report.calibration_images} of {len(images):,} images of {images.name}, "
-        f"{images.split}, none of them tested; at most {MAX_DROP:g} point lost on others of these"
+        f"{len(done.factorization)} layers factorised on {done.report.calibration_images} of {len(images):,} images of "
+        f"{images.name}, {images.split}, none of them tested; at most {MAX_DROP:g} point lost on others of these"
     )
     return Change(
         applied,
@@ -131,9 +125,6 @@ def _compress(context: FixContext) -> Change:
             Reading(name="time, after over before", before=1.0, after=done.report.latency_ratio),
         ),
     )
-
-
-COMPRESSION = Fix("compression", "weights", _compress, stages=("anatomy", "singular spectra"))
 
 
 def _evaluate(context: FixContext) -> Change:
@@ -156,9 +147,6 @@ def _correct_as_given(model: nn.Module, data: ImageDataset, *, seed: int) -> tor
             logits = call(model, to_unit_range(batch.images.to(device_of(model)), dtype_of(model)))
             parts.append(logits.argmax(dim=1).cpu() == batch.labels)
     return torch.cat(parts)
-
-
-EVALUATION_MODE = Fix("evaluation mode", "mode", _evaluate, stages=("mode audit",))
 
 
 def _regroup(context: FixContext) -> Change:
@@ -186,9 +174,6 @@ def _groups_by_name(model: nn.Module) -> list[dict[str, object]]:
     return [{"params": exempt, "weight_decay": 0.0}, {"params": rest, "weight_decay": DECAY}]
 
 
-PARAMETER_GROUPS = Fix("parameter groups", "training", _regroup)
-
-
 def _reestimate(context: FixContext) -> Change:
     images = context.training_images(STATISTICS_IMAGES)
     fixed = copy.deepcopy(context.model)
@@ -199,4 +184,8 @@ def _reestimate(context: FixContext) -> Change:
     return Change(f"the running statistics of {layers} layers measured anew on {source}", model=fixed)
 
 
+TEMPERATURE = Fix("temperature", "weights", _scale_by_temperature)
+COMPRESSION = Fix("compression", "weights", _compress, stages=("anatomy", "singular spectra"))
+EVALUATION_MODE = Fix("evaluation mode", "mode", _evaluate, stages=("mode audit",))
+PARAMETER_GROUPS = Fix("parameter groups", "training", _regroup)
 STATISTICS = Fix("statistics", "weights", _reestimate, stages=("normalisation audit",))

@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from assay.errors import DataError, OptionError
+from assay.errors import DataError, OptionError, one_line
 from assay.files import make_folder, remove_leftovers, write_atomically
 
 IDENTITY = "identity.json"
@@ -65,7 +66,8 @@ class ResumableStore:
         self._remove_pieces()
         remove_leftovers(self.folder)
         (self.folder / IDENTITY).unlink(missing_ok=True)
-        self.folder.rmdir()
+        with suppress(OSError):  # somebody else's files may be there
+            self.folder.rmdir()
 
     def _pieces(self) -> list[Path]:
         return [path for path in self.folder.glob(f"*{self._suffix}") if path.name != IDENTITY]
@@ -79,12 +81,9 @@ def read_identity(folder: Path) -> dict[str, Any]:
     """The identity of the job whose pieces ``folder`` holds; :class:`DataError` where there is none to be read."""
     path = folder / IDENTITY
     try:
-        identity = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise DataError(str(path), expected="the identity of a resumable job", got=str(error)) from None
-    if not isinstance(identity, dict):
-        raise DataError(str(path), expected="the identity of a resumable job", got=type(identity).__name__)
-    return identity
+        return dict(json.loads(path.read_text()))
+    except (OSError, ValueError, TypeError) as error:
+        raise DataError(str(path), expected="the identity of a resumable job", got=one_line(error)) from None
 
 
 def check_same_identity(
