@@ -1,13 +1,16 @@
-"""Assertions for a project's own tests: a model holds what is asked of it, beyond the noise of the images at hand.
+"""Assertions for a project's own tests: accuracy and robust accuracy, beyond the sampling noise of the images at hand.
 
->>> from assay.testing import assert_accurate, assert_robust
->>> def test_the_model_still_holds(model):
-...     data = assay.load_dataset("digits", limit=300)
-...     assert_accurate(model, data, at_least=0.90)
-...     assert_robust(model, data, epsilon=2 / 255, at_least=0.60)
+Each passes only where the whole 95 % interval lies at or above ``at_least``. It fails in two ways, and the message
+tells which: the claim is refuted, or there are too few images to tell, and about how many would do.
 
-Each passes only where the whole 95 % interval lies at or above ``at_least``. An assertion fails therefore in two ways,
-and says in which: what was asked for is refuted, or the images are too few to tell, and about how many would do.
+Example:
+    >>> import assay
+    >>> from assay.testing import assert_accurate
+    >>> data = assay.load_dataset("digits", limit=32)
+    >>> model = assay.load_model("mlp", classes=10, image_shape=data.shape)  # untrained
+    >>> assert_accurate(model, data, at_least=0.9)
+    Traceback (most recent call last):
+    AssertionError: accuracy on digits: ...
 """
 
 from __future__ import annotations
@@ -29,15 +32,22 @@ MOST_IMAGES = 100_000_000
 
 
 def assert_accurate(model: nn.Module, data: ImageDataset, *, at_least: float) -> CleanAccuracy:
-    """Assert that the accuracy on untouched images is ``at_least`` so much: the low end of its Wilson interval is.
+    """Assert that the clean accuracy is at least ``at_least``, at the lower end of its 95 % Wilson interval.
 
-    Returns what was measured. Raises :class:`AssertionError` with a readable sentence, and :class:`OptionError` for an
-    ``at_least`` outside (0, 1).
+    Args:
+        model: takes images (N, C, H, W) in [0, 1], returns logits (N, K); left as it was found.
+        data: the test images.
+        at_least: an accuracy in (0, 1).
+    Returns:
+        The record that was measured.
+    Raises:
+        AssertionError: the accuracy is lower, or there are too few images to tell.
+        OptionError: ``at_least`` lies outside (0, 1).
     """
     __tracebackhide__ = True
-    _check(at_least)
+    _check_share(at_least)
     record = measure_clean_accuracy(model, data)
-    _demand(record, at_least=at_least, what=f"accuracy on {data.name}")
+    _assert_share(record, at_least=at_least, what=f"accuracy on {data.name}")
     return record
 
 
@@ -51,64 +61,71 @@ def assert_robust(
     norm: Norm = "linf",
     seed: int = 0,
 ) -> RobustAccuracy:
-    """Assert that after ``attack`` within ``epsilon`` (pixel units) ``at_least`` so much of ``data`` is still right.
+    """Assert that the robust accuracy is at least ``at_least``, at the lower end of its 95 % Wilson interval.
 
-    Samples wrong before the attack count as wrong. The low end of the 95 % Wilson interval must reach ``at_least``. An
-    attack only bounds robustness from above: what passes withstood this attack, a stronger one may break it; use
-    ``attack="standard"`` where that matters.
+    Samples misclassified before the attack count as misclassified. An attack bounds robustness from above only: what
+    withstands this one may fall to a stronger one; use ``attack="standard"`` where that matters.
 
-    Returns what was measured. Raises :class:`AssertionError` with a readable sentence; :class:`OptionError` for an
-    ``at_least`` outside (0, 1), and what the attack raises.
+    Args:
+        model: takes images (N, C, H, W) in [0, 1], returns logits (N, K); left as it was found.
+        data: the test images.
+        epsilon: radius of the ball in pixel units, such as 8/255.
+        at_least: an accuracy in (0, 1).
+        attack: a name of ``assay.list_attacks()``, or an attack with its options.
+        norm: of the ball.
+        seed: of the attack's random starts.
+    Returns:
+        The record that was measured.
+    Raises:
+        AssertionError: the robust accuracy is lower, or there are too few images to tell.
+        OptionError: ``at_least`` lies outside (0, 1), or an option of the attack is wrong.
     """
     __tracebackhide__ = True
-    _check(at_least)
+    _check_share(at_least)
     record = measure_robust_accuracy(model, data, attack=attack, norm=norm, epsilon=epsilon, seed=seed).record
-    _demand(record, at_least=at_least, what=f"accuracy on {data.name} after {record.attack} within {ball(record)}")
+    _assert_share(
+        record, at_least=at_least, what=f"accuracy on {data.name} after {record.attack} within {ball(record)}"
+    )
     return record
 
 
-def _check(at_least: float) -> None:
+def _check_share(at_least: float) -> None:
     if not 0 < at_least < 1:
         raise OptionError("at_least", expected="a share between 0 and 1", got=at_least)
 
 
-def _demand(found: Proportion, *, at_least: float, what: str) -> None:
+def _assert_share(measured: Proportion, *, at_least: float, what: str) -> None:
     __tracebackhide__ = True
-    if found.low >= at_least:
+    if measured.low >= at_least:
         return
-    measured = (
-        f"{what}: {_percent(found.accuracy)} "
-        f"(95 % interval {_percent(found.low)} to {_percent(found.high)}, n = {found.n:,})"
-    )
-    asked = f"asked for at least {_percent(at_least)}"
-    if found.high < at_least:
-        raise AssertionError(f"{measured}; {asked}: it does not hold")
-    enough = images_needed(found.accuracy, at_least=at_least)
-    advice = (
-        "no number of images would show it if it is as good as this" if enough is None else f"about {enough:,} would"
-    )
-    raise AssertionError(f"{measured}; {asked}: {found.n:,} images cannot tell, {advice}")
+    interval = f"95 % interval {_percent(measured.low)} to {_percent(measured.high)}, n = {measured.n:,}"
+    message = f"{what}: {_percent(measured.accuracy)} ({interval}); expected at least {_percent(at_least)}"
+    if measured.high < at_least:
+        raise AssertionError(f"{message}: refuted")
+    needed = images_needed(measured.accuracy, at_least=at_least)
+    advice = "more would not help at this accuracy" if needed is None else f"about {needed:,} would be enough"
+    raise AssertionError(f"{message}: {measured.n:,} images are too few to tell, {advice}")
 
 
 def images_needed(accuracy: float, *, at_least: float) -> int | None:
-    """The least n at which ``accuracy``, seen again, has a 95 % Wilson interval that lies at or above ``at_least``.
+    """The least n at which a measured ``accuracy`` has a 95 % Wilson interval that lies at or above ``at_least``.
 
-    None where ``accuracy`` is not above ``at_least``: then more images show nothing.
+    None where ``accuracy`` is not above ``at_least``: no n is enough.
     """
     if accuracy <= at_least:
         return None
-    few, many = 1, 2
-    while _low(accuracy, many) < at_least:
-        many *= 2
-        if many > MOST_IMAGES:
+    low, high = 1, 2
+    while _lower_end(accuracy, high) < at_least:
+        high *= 2
+        if high > MOST_IMAGES:
             return None
-    while few < many:
-        middle = (few + many) // 2
-        few, many = (few, middle) if _low(accuracy, middle) >= at_least else (middle + 1, many)
-    return many
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (low, middle) if _lower_end(accuracy, middle) >= at_least else (middle + 1, high)
+    return high
 
 
-def _low(accuracy: float, n: int) -> float:
+def _lower_end(accuracy: float, n: int) -> float:
     return wilson_interval(math.floor(accuracy * n), n)[0]
 
 

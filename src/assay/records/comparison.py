@@ -125,10 +125,22 @@ class Versus(Frozen):
 
 
 class Comparison(Record):
-    """The first check is the reference, each further one is held against it.
+    """Checked models compared with a reference: what ``assay.compare`` returns and ``compare.json`` holds.
 
-    ``tests`` is the size of the family that Holm's correction is over: all measures of all candidates together, at
-    ``level``; ``resamples`` bootstrap draws follow from ``seed``.
+    Attributes:
+        level: family-wise error rate of the tests.
+        resamples: bootstrap resamples, drawn from ``seed``.
+        tests: the number of tests that Holm's correction is over: all measures of all candidates together.
+        reference: the first check.
+        candidates: the others, in the order they were given.
+        versus: for each candidate its differences with intervals and p-values, verdicts side by side, regressions.
+    Example:
+        >>> import assay
+        >>> def regressed(comparison: assay.Comparison) -> list[str]:
+        ...     return [versus.candidate for versus in comparison.versus if versus.regressions]
+
+    Reference:
+        Holm 1979, A simple sequentially rejective multiple test procedure, Scandinavian Journal of Statistics 6.
     """
 
     kind: Literal["comparison"] = "comparison"
