@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
@@ -18,7 +17,8 @@ from torch.nn import functional as F
 from assay.augment.operations import Operation, find_operation, gallery_magnitudes
 from assay.augment.plan import apply_operation, apply_plan
 from assay.augment.policies import Policy
-from assay.report.theme import custom_properties
+from assay.report.page import Page, render
+from assay.report.parts import Section, Shot, ShotGrid, ShotRow
 
 SWEPT = (
     *("ShearX", "TranslateX", "Rotate", "Brightness", "Color"),
@@ -160,30 +160,33 @@ def _perform(image: Tensor, operation: Operation, value: float) -> Tensor:
 
 
 SMALL = 96  # pictures up to this side are shown enlarged, pixel by pixel
-_PANEL, _STRIP = 420, 200
+_PANEL, _STRIP = 420, 200  # pixels, the longer side of a picture on the page
 
 
 def render_gallery(gallery: Gallery) -> str:
     """The page as text, pictures inside; names are escaped. Small pictures stay PNG, photographs become JPEG."""
-    environment = Environment(
-        loader=PackageLoader("assay.augment"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    pixelated = max(_first(gallery).shape[1:]) <= SMALL
-    large = gallery.original is None and not pixelated  # what a policy makes of a photograph
-    environment.filters["full"] = lambda image: data_url(image, side=_PANEL)
-    environment.filters["thumb"] = lambda image: data_url(image, side=_PANEL if large else _STRIP)
-    return environment.get_template("gallery.html").render(
-        gallery=gallery,
-        pixelated=pixelated,
-        large=large,
-        shape=tuple(_first(gallery).shape[1:]),
-        light=custom_properties(dark=False),
-        dark=custom_properties(dark=True),
-    )
+    first = (gallery.original or gallery.strips[0].panels[0]).image
+    sharp = max(first.shape[1:]) <= SMALL
+    large = gallery.original is None and not sharp  # a policy's photographs are shown larger
+    sections = []
+    if gallery.original is not None:
+        original, *shots = (_shot(panel, side=_PANEL) for panel in (gallery.original, *gallery.panels))
+        grid = ShotGrid(original, tuple(shots), shape=(first.shape[1], first.shape[2]), sharp=sharp)
+        sections.append(Section("operations", "Operations", "Point at a picture to see the original.", (grid,)))
+    if gallery.strips:
+        rows = []
+        for strip in gallery.strips:
+            row = tuple(_shot(panel, side=_PANEL if large else _STRIP) for panel in strip.panels)
+            layout = "large" if large else "short" if len(row) < 4 else ""
+            rows.append(ShotRow(strip.name, strip.detail, row, layout=layout, sharp=sharp))
+        title = "Epochs" if gallery.original is None else "From one end to the other"
+        sections.append(Section("strips", title, "", tuple(rows)))
+    page = Page(gallery.title, "augmentation", gallery.title, tuple(sections), text=gallery.subtitle)
+    return render(page)
+
+
+def _shot(panel: GalleryPanel, *, side: int) -> Shot:
+    return Shot(panel.name, panel.detail, data_url(panel.image, side=side))
 
 
 def to_picture(image: Tensor) -> Image.Image:
@@ -204,7 +207,3 @@ def data_url(image: Tensor, *, side: int) -> str:
         picture.save(buffer, format="PNG", optimize=True)
     kind = "jpeg" if photograph else "png"
     return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
-
-
-def _first(gallery: Gallery) -> Tensor:
-    return (gallery.original or gallery.strips[0].panels[0]).image
