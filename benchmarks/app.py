@@ -30,9 +30,7 @@ from assay.data.dataset import to_unit_range
 from assay.data.sources import load_dataset
 from assay.models.sources import load_model
 from assay.runtime import describe_environment
-from assay.views.breaking import AttackChoice, break_picture
-from assay.views.picture import sample_at
-from assay.views.subject import Subject
+from assay.views import AttackChoice, ViewContext, attack_picture, sample_at
 
 UNDONE = (0, 0, 0, 0, 0, 1, 1, 1, 1, 8, 256, False)  # the twelve operations, changing nothing
 WAIT = 300  # milliseconds that an answer may take
@@ -85,7 +83,7 @@ def main() -> None:
         command = [sys.executable, "-m", "assay", "app", "resnet20", *weights, "--data", data, "--no-browser"]
         dataset = load_dataset(data)
         network = load_model("resnet20", weights=arguments.weights, classes=10, image_shape=dataset.shape)
-        subject = Subject(network, dataset)
+        context = ViewContext(network, dataset)
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
             try:
                 assert server.stdout is not None
@@ -95,17 +93,17 @@ def main() -> None:
                     def page(place: int, levels: float = levels) -> str:
                         asked = ("pgd", "L∞", levels, 10, place, None, "(as it is)", *UNDONE)
                         answer: str = client.predict(*asked, api_name="/attack")
-                        assert "Loss after each step" in answer or "Already wrong" in answer
+                        assert "Loss after each step" in answer or "Misclassified before" in answer
                         return answer
 
-                    def alone(place: int, levels: float = levels) -> object:
-                        return break_picture(subject, sample_at(dataset, place), AttackChoice(epsilon=levels / 255))
+                    def exclusive_model(place: int, levels: float = levels) -> object:
+                        return attack_picture(context, sample_at(dataset, place), AttackChoice(epsilon=levels / 255))
 
                     page(0)
                     before = processor_seconds(server.pid)
                     ours = milliseconds(page, rounds=rounds)
                     spent = 1e3 * (processor_seconds(server.pid) - before) / (rounds + 1)
-                    theirs = milliseconds(alone, rounds=rounds)
+                    theirs = milliseconds(exclusive_model, rounds=rounds)
                     low, _, high = quantiles(ours, n=4)
                     print(
                         f"{case:8} page {median(ours):7.1f} ms (quartiles {low:.0f} to {high:.0f}), engine alone "

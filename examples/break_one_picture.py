@@ -1,4 +1,4 @@
-"""How large a change does one picture stand, and in which norm?
+"""How small is the smallest adversarial perturbation of one picture, and in which norm?
 
 python examples/break_one_picture.py
 """
@@ -7,10 +7,7 @@ import torch
 from torch import nn
 
 import assay
-from assay.views.breaking import AttackChoice, break_picture, find_smallest
-from assay.views.looking import look
-from assay.views.picture import alter, sample_at
-from assay.views.subject import Subject
+from assay import views
 
 torch.manual_seed(0)
 data = assay.load_dataset("digits")
@@ -23,14 +20,20 @@ for _ in range(4):
         loss.backward()
         optimizer.step()
 
-subject = Subject(model.eval(), data)
-picture = sample_at(data, 1)
+context = views.ViewContext(model.eval(), data)
+picture = views.sample_at(data, 1)
 for angle in (0, 15, 30):
-    seen = look(subject, alter(picture, {"Rotate": angle}))
-    print(f"rotated {angle:2}°: {seen.classes[seen.prediction]} ({max(seen.probabilities):.1%}), loss {seen.loss:.3f}")
+    prediction = views.predict_picture(context, views.apply_operations(picture, {"Rotate": angle}))
+    name, probability = prediction.classes[prediction.predicted], max(prediction.probabilities)
+    print(f"rotated {angle:2}°: {name} ({probability:.1%}), loss {prediction.loss:.3f}")
 for norm in ("linf", "l2"):
-    print(f"smallest change in {norm}: {find_smallest(subject, picture, norm=norm).distance:.4f}")
+    print(
+        f"smallest perturbation in {norm}: {views.find_smallest_perturbation(context, picture, norm=norm).distance:.4f}"
+    )
 print(
     "loss per step:",
-    *(f"{loss:.2f}" for loss in break_picture(subject, picture, AttackChoice(steps=5, epsilon=0.1)).losses),
+    *(
+        f"{loss:.2f}"
+        for loss in views.attack_picture(context, picture, views.AttackChoice(steps=5, epsilon=0.1)).losses
+    ),
 )

@@ -1,9 +1,9 @@
-"""A recurrence whose norm says "exploding" and whose spectral radius says "vanishing": the radius wins, in the end.
+"""A recurrence with a norm above 1 and a spectral radius below 1: its gradient grows first and vanishes in the end.
 
 python examples/forgetting.py
 """
 
-from assay.views.recurring import RecurrenceChoice, measure_recurrence
+from assay.views.recurrence import RecurrenceChoice, measure_recurrence
 
 for radius, norm in ((0.9, 0.9), (0.9, 3.0), (1.05, 3.0)):
     found = measure_recurrence(RecurrenceChoice(radius=radius, norm=norm, hidden=8, length=80))

@@ -1,18 +1,22 @@
 """Fixtures shared by all tests.
 
-seeded         every test starts from the same state of torch's global generator (automatic)
-app_address    where `assay app` runs in a process of its own, on a small random network (skips without Gradio)
-shared         the folder with the public CIFAR-10 and ResNet-20 (skips, saying why, where it is absent)
+seeded           every test starts from the same state of torch's global generator (automatic)
+linear_context   a model whose distance to the decision boundary is known in closed form, with 20 grey images
+network_context  a small random network with 40 random colour images of 8 × 8
+png              makes a picture file of a given size in memory
+app_address      where `assay app` runs in a process of its own, on a small random network (skips without Gradio)
+shared           the folder with the public CIFAR-10 and ResNet-20 (skips, saying why, where it is absent)
 """
 
 from __future__ import annotations
 
 import importlib.util
+import io
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +26,11 @@ os.environ.setdefault("GOMP_SPINCOUNT", "2000")  # as the command does; see assa
 import numpy as np
 import torch
 from hypothesis import settings
+from PIL import Image
+from torch import Tensor, nn
+
+from assay.data.dataset import ImageDataset
+from assay.views.context import ViewContext
 
 # How long an example takes says nothing on a machine that others share; a test that hangs has pytest's timeout.
 settings.register_profile("assay", deadline=None)
@@ -85,3 +94,52 @@ def app_address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         assert process.wait(timeout=60) == 0
     assert list((folder / "temporary").glob("assay-app-*")) == []  # uploads are gone
     assert "assay/app/" not in (folder / "log").read_text()  # no view failed; Gradio logs what it refuses itself
+
+
+class Linear(nn.Module):
+    def __init__(self, w: Tensor, b: float) -> None:
+        super().__init__()
+        self.w, self.b = nn.Parameter(w), nn.Parameter(torch.tensor(b))
+
+    def forward(self, x: Tensor) -> Tensor:
+        score = (x * self.w).flatten(1).sum(dim=1) + self.b
+        return torch.stack([torch.zeros_like(score), score], dim=1)
+
+
+def _dataset(images: Tensor, labels: Tensor, classes: tuple[str, ...]) -> ImageDataset:
+    ids = torch.arange(len(images)) * 3 + 5  # an id is not a place
+    return ImageDataset(images=images, labels=labels, classes=classes, name="made", split="test", ids=ids)
+
+
+@pytest.fixture
+def linear_context() -> ViewContext:
+    draws = torch.Generator().manual_seed(3)
+    w = torch.randn(3, 4, 4, generator=draws)
+    images = torch.randint(110, 146, (20, 3, 4, 4), generator=draws, dtype=torch.uint8)
+    model = Linear(w, float(-0.5 * w.sum()))
+    labels = model(images / 255).argmax(dim=1)
+    return ViewContext(model, _dataset(images, labels, ("no", "yes")), words=("m.py:net", "--data", "d.npz"))
+
+
+@pytest.fixture
+def network_context() -> ViewContext:
+    torch.manual_seed(5)
+    model = nn.Sequential(
+        nn.Conv2d(3, 6, 3, padding=1), nn.BatchNorm2d(6), nn.ReLU(), nn.Flatten(), nn.Linear(6 * 64, 4)
+    )
+    images = torch.randint(0, 256, (40, 3, 8, 8), dtype=torch.uint8)
+    labels = model.eval()(images / 255).argmax(dim=1)
+    return ViewContext(
+        model, _dataset(images, labels, ("cat", "dog", "<b>", "it's")), words=("net.py:build", "--data", "x")
+    )
+
+
+@pytest.fixture
+def png() -> Callable[..., bytes]:
+    def make(width: int, height: int, *, mode: str = "RGB", format: str = "PNG") -> bytes:
+        pixels = np.random.default_rng(width).integers(0, 256, (height, width, 3), dtype=np.uint8)
+        buffer = io.BytesIO()
+        Image.fromarray(pixels).convert(mode).save(buffer, format=format)
+        return buffer.getvalue()
+
+    return make

@@ -61,6 +61,7 @@ _PUBLIC: dict[str, tuple[str, ...]] = {
     "assay.records.finding": ("Verdict",),
     "assay.records.reading": ("read_checkup",),
     "assay.report.check_page": ("render_page",),
+    "assay.tracing.depth": ("trace",),
     "assay.training.classifier": ("train_classifier",),
     "assay.training.loop": ("fit",),
     "assay.training.recipes": ("Recipe", "load_recipe"),
@@ -154,6 +155,7 @@ if TYPE_CHECKING:
     from assay.records.finding import Verdict as Verdict
     from assay.records.reading import read_checkup as read_checkup
     from assay.report.check_page import render_page as render_page
+    from assay.tracing.depth import trace as trace
     from assay.training.classifier import train_classifier as train_classifier
     from assay.training.loop import fit as fit
     from assay.training.recipes import Recipe as Recipe

@@ -8,13 +8,12 @@ from html.parser import HTMLParser
 import pytest
 import torch
 
-from assay.app.panels import show_breakage, show_error, show_factored, show_look, show_recurrence, style
+from assay.app.panels import show_attack, show_error, show_factorization, show_prediction, show_recurrence, style
 from assay.report.theme import COLOURS
-from assay.views.breaking import AttackChoice, break_picture, find_smallest
-from assay.views.factoring import factor_picture
-from assay.views.looking import look
-from assay.views.picture import alter, sample_at
-from assay.views.recurring import RecurrenceChoice, measure_recurrence
+from assay.views.attack import AttackChoice, attack_picture, find_smallest_perturbation
+from assay.views.factorization import factor_picture
+from assay.views.picture import apply_operations, predict_picture, sample_at
+from assay.views.recurrence import RecurrenceChoice, measure_recurrence
 
 HOSTILE = '"><img src=x onerror=alert(1)>\u202e'
 
@@ -39,9 +38,9 @@ def command_of(html: str) -> list[str]:
     return shlex.split(reader.text)
 
 
-def test_a_look_shows_picture_gradient_probabilities_and_its_command(network):
-    picture = alter(sample_at(network.dataset, 2), {"Rotate": 15.0})
-    html = show_look(network, look(network, picture))
+def test_a_look_shows_picture_gradient_probabilities_and_its_command(network_context):
+    picture = apply_operations(sample_at(network_context.dataset, 2), {"Rotate": 15.0})
+    html = show_prediction(network_context, predict_picture(network_context, picture))
     assert html.count("data:image/png;base64,") == 2
     assert len(re.findall(r"<i style=\"width:[\d.]+%\"></i>", html)) == 4
     assert command_of(html) == [
@@ -57,25 +56,25 @@ def test_a_look_shows_picture_gradient_probabilities_and_its_command(network):
     ]
 
 
-def test_a_breakage_shows_three_pictures_and_the_loss(network):
-    picture = sample_at(network.dataset, 2)
-    html = show_breakage(network, break_picture(network, picture, AttackChoice(steps=4, epsilon=0.1)))
+def test_a_breakage_shows_three_pictures_and_the_loss(network_context):
+    picture = sample_at(network_context.dataset, 2)
+    html = show_attack(network_context, attack_picture(network_context, picture, AttackChoice(steps=4, epsilon=0.1)))
     assert html.count("data:image/png;base64,") == 3
     assert html.count("<svg") == 1
     assert command_of(html)[-8:] == ["--attack", "pgd", "--norm", "linf", "--epsilon", "25.5/255", "--steps", "4"]
-    html = show_breakage(network, find_smallest(network, picture, norm="l2"))
-    assert "The smallest change found is L2" in html
+    html = show_attack(network_context, find_smallest_perturbation(network_context, picture, norm="l2"))
+    assert "The smallest perturbation found is L2" in html
     assert command_of(html)[-3:] == ["--smallest", "--norm", "l2"]
 
 
 @pytest.mark.parametrize("quiet", [True, False])
-def test_names_from_outside_are_text(network, quiet):
+def test_names_from_outside_are_text(network_context, quiet):
     classes = tuple(HOSTILE + str(i) for i in range(4))
-    hostile = replace(network, dataset=replace(network.dataset, classes=classes))
+    hostile = replace(network_context, dataset=replace(network_context.dataset, classes=classes))
     picture = replace(sample_at(hostile.dataset, 0), name=HOSTILE, words=("--image", HOSTILE))
-    html = show_look(hostile, look(hostile, picture))
-    html += show_breakage(hostile, break_picture(hostile, picture, AttackChoice(epsilon=0.0 if quiet else 0.2)))
-    html += show_factored(factor_picture(torch.rand(1, 5, 5), name=HOSTILE, rank=2, words=(HOSTILE,)))
+    html = show_prediction(hostile, predict_picture(hostile, picture))
+    html += show_attack(hostile, attack_picture(hostile, picture, AttackChoice(epsilon=0.0 if quiet else 0.2)))
+    html += show_factorization(factor_picture(torch.rand(1, 5, 5), name=HOSTILE, rank=2, words=(HOSTILE,)))
     html += show_error(HOSTILE)
     assert "<img src=x" not in html
     assert "onerror=alert(1)&gt;" in html
@@ -83,7 +82,7 @@ def test_names_from_outside_are_text(network, quiet):
 
 
 def test_factors_and_recurrences_print_their_commands():
-    html = show_factored(factor_picture(torch.rand(3, 9, 8), name="p", rank=2, scale=2, words=("p q.png",)))
+    html = show_factorization(factor_picture(torch.rand(3, 9, 8), name="p", rank=2, scale=2, words=("p q.png",)))
     assert command_of(html) == ["assay", "factor", "p q.png", "--rank", "2", "--scale", "2"]
     assert html.count("<svg") == 2
     html = show_recurrence(measure_recurrence(RecurrenceChoice(radius=1.1, norm=4, hidden=4, length=150)))

@@ -65,14 +65,14 @@ def test_users_at_the_same_time_each_get_their_own_result(app_address: str) -> N
         return attack(), ask(app_address, "look", place, *PLAIN), attack()
 
     places = [3, 11, 3, 24, 39, 0]
-    alone = {place: visit(place) for place in set(places)}
+    one_by_one = {place: visit(place) for place in set(places)}
     with ThreadPoolExecutor(6) as pool:
         answers = list(pool.map(visit, places))
     for place, (first, seen, again) in zip(places, answers, strict=True):
         assert f"--sample {place} --attack pgd --norm linf --epsilon 20/255 --steps 5" in first
         assert f"--sample {place}</code>" in seen
-        assert without_time(first) == without_time(again) == without_time(alone[place][0])
-        assert seen == alone[place][1]
+        assert without_time(first) == without_time(again) == without_time(one_by_one[place][0])
+        assert seen == one_by_one[place][1]
     assert len({seen for _, seen, _ in answers}) == 5
 
 

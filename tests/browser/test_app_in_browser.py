@@ -11,7 +11,7 @@ from playwright.sync_api import Browser, Page, expect
 
 pytestmark = pytest.mark.browser
 SERIOUS = {"serious", "critical"}
-TABS = ("Look & break", "Factorisation", "Recurrence")
+TABS = ("Predict & attack", "Factorisation", "Recurrence")
 
 
 @pytest.fixture
@@ -95,9 +95,9 @@ def test_look_and_break(open_app: Callable[..., tuple[Page, list[str]]]) -> None
     drop(page, photograph())
     expect(command(page, "--image 'my photo.png'")).to_be_visible()
     page.get_by_label("L2").check()
-    page.get_by_role("button", name="Find the smallest").click()
+    page.get_by_role("button", name="Find the smallest perturbation").click()
     expect(command(page, "--image 'my photo.png' --smallest --norm l2")).to_be_visible()
-    expect(page.get_by_text("The smallest change found is L2")).to_be_visible()
+    expect(page.get_by_text("The smallest perturbation found is L2")).to_be_visible()
     assert wrong == []
 
 

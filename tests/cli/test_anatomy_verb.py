@@ -21,7 +21,7 @@ def test_json_is_the_record_and_nothing_else(assay: Assay) -> None:
     model = build("resnet20", classes=10, image_shape=(3, 32, 32))
     assert code == 0
     assert Anatomy.model_validate_json(out) == measure_anatomy(model, image_shape=(3, 32, 32), name="resnet20")
-    assert err == "resnet20 has random weights: nothing was trained and nothing loaded\n"
+    assert err == "note: resnet20 has random weights: nothing was trained and nothing loaded\n"
 
 
 @pytest.mark.parametrize("width", [60, 80, 130])

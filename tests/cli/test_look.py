@@ -13,16 +13,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from assay.app.panels import show_breakage, show_factored, show_recurrence
+from assay.app.panels import show_attack, show_factorization, show_recurrence
 from assay.data.dataset import to_unit_range
 from assay.data.sources import load_dataset
 from assay.lowrank.summary import read_channels
 from assay.models.sources import load_model
-from assay.views.breaking import AttackChoice, break_picture, find_smallest
-from assay.views.factoring import factor_picture
-from assay.views.picture import alter, read_picture, sample_at
-from assay.views.recurring import RecurrenceChoice, measure_recurrence
-from assay.views.subject import Subject
+from assay.views.attack import AttackChoice, attack_picture, find_smallest_perturbation
+from assay.views.context import ViewContext
+from assay.views.factorization import factor_picture
+from assay.views.picture import apply_operations, read_picture, sample_at
+from assay.views.recurrence import RecurrenceChoice, measure_recurrence
+from assay.wording import distance
 
 FACTORY = """
 import torch
@@ -35,7 +36,7 @@ def build():
 
 
 @pytest.fixture
-def subject(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Subject:
+def context(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ViewContext:
     """A small network and its data, in the folder that commands are called in."""
     monkeypatch.chdir(tmp_path)
     Path("net.py").write_text(FACTORY)
@@ -44,7 +45,7 @@ def subject(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Subject:
     Image.fromarray(pixels.reshape(32, 24, 3)).save("a cat.png")
     dataset = load_dataset("made.npz")
     model = load_model("net.py:build", classes=4, image_shape=(3, 8, 8)).eval()
-    return Subject(model, dataset, name="net.py:build", words=("net.py:build", "--data", "made.npz"))
+    return ViewContext(model, dataset, name="net.py:build", words=("net.py:build", "--data", "made.npz"))
 
 
 def printed(html: str) -> list[str]:
@@ -54,22 +55,22 @@ def printed(html: str) -> list[str]:
     return shlex.split(unescape(found[1]))[1:]
 
 
-def own_label(subject: Subject, place: int) -> Any:
+def own_label(context: ViewContext, place: int) -> Any:
     """A sample under the label that the model gives it, so that there is something to break."""
-    picture = sample_at(subject.dataset, place)
-    said = int(subject.model(to_unit_range(picture.image[None])).argmax())
-    return picture.under(said, name=subject.classes[said])
+    picture = sample_at(context.dataset, place)
+    said = int(context.model(to_unit_range(picture.image[None])).argmax())
+    return picture.with_label(said, name=context.classes[said])
 
 
-def test_the_command_of_an_attack_gives_the_same_attack(subject: Subject, assay: Callable[..., Any]) -> None:
-    picture = alter(own_label(subject, 3), {"Rotate": 10.0, "Equalize": 0.0})
-    found = break_picture(subject, picture, AttackChoice(epsilon=24 / 255, steps=6, seed=0))
-    ended = assay(*printed(show_breakage(subject, found)), "--out", "pictures")
+def test_the_command_of_an_attack_gives_the_same_attack(context: ViewContext, assay: Callable[..., Any]) -> None:
+    picture = apply_operations(own_label(context, 3), {"Rotate": 10.0, "Equalize": 0.0})
+    found = attack_picture(context, picture, AttackChoice(epsilon=24 / 255, steps=6, seed=0))
+    ended = assay(*printed(show_attack(context, found)), "--out", "pictures")
     assert ended.code == 0, ended.err
     told = ended.out.split()
-    assert found.broken or found.already_wrong
-    if found.broken:
-        assert f"distance {found.distance:.6g} (linf)" in ended.out
+    assert found.success or found.misclassified
+    if found.success:
+        assert f"L∞ distance {distance(found.distance, 'linf')}" in ended.out
         assert f"{found.losses[-1]:.4f}" in told
     names = ["after.png", "change.png", "gradient.png", "picture.png"]
     assert sorted(path.name for path in Path("pictures").iterdir()) == names
@@ -77,29 +78,29 @@ def test_the_command_of_an_attack_gives_the_same_attack(subject: Subject, assay:
         assert np.array_equal(np.asarray(file), picture.image.permute(1, 2, 0).numpy())
 
 
-def test_the_command_of_the_smallest_change_finds_it_again(subject: Subject, assay: Callable[..., Any]) -> None:
-    found = find_smallest(subject, own_label(subject, 5), norm="l2")
-    ended = assay(*printed(show_breakage(subject, found)))
-    assert f"L2 distance {found.distance:.3g}; " in ended.out
+def test_the_command_of_the_smallest_change_finds_it_again(context: ViewContext, assay: Callable[..., Any]) -> None:
+    found = find_smallest_perturbation(context, own_label(context, 5), norm="l2")
+    ended = assay(*printed(show_attack(context, found)))
+    assert f"L2 distance {distance(found.distance, 'l2')}" in ended.out
 
 
-def test_a_file_of_ones_own(subject: Subject, assay: Callable[..., Any]) -> None:
+def test_a_file_of_ones_own(context: ViewContext, assay: Callable[..., Any]) -> None:
     picture = read_picture(Path("a cat.png").read_bytes(), name="a cat.png", shape=(3, 8, 8))
-    found = break_picture(subject, picture, AttackChoice(epsilon=0.2))
-    ended = assay(*printed(show_breakage(subject, found)))
+    found = attack_picture(context, picture, AttackChoice(epsilon=0.2))
+    ended = assay(*printed(show_attack(context, found)))
     assert ended.code == 0
     assert "a cat.png: " in ended.out
     assert "no label given" in ended.out
 
 
-def test_the_command_of_a_factorisation(subject: Subject, assay: Callable[..., Any]) -> None:
-    picture = sample_at(subject.dataset, 2)
+def test_the_command_of_a_factorisation(context: ViewContext, assay: Callable[..., Any]) -> None:
+    picture = sample_at(context.dataset, 2)
     for channels, words in (
         (to_unit_range(picture.image).double(), ("--data", "made.npz", "--sample", "2")),
         (read_channels(Path("a cat.png"), longest=16), ("a cat.png", "--longest", "16")),
     ):
         found = factor_picture(channels, name="x", rank=3, scale=2.5, words=words)
-        ended = assay(*printed(show_factored(found)))
+        ended = assay(*printed(show_factorization(found)))
         assert ended.code == 0, ended.err
         assert f"rank   3   {found.picture.psnr:5.1f} dB" in ended.out
         assert f"c = 2.5    loss {found.scaled.loss:.8g}, sharpness {found.scaled.sharpness:.4g}" in ended.out
@@ -136,7 +137,7 @@ def test_the_command_of_a_recurrence(assay: Callable[..., Any]) -> None:
         ("app net.py:build --data made.npz --port 70000", "--port: expected 1..65535, got 70000"),
     ],
 )
-def test_bad_input_is_one_line(subject: Subject, assay: Callable[..., Any], words: str, message: str) -> None:
+def test_bad_input_is_one_line(context: ViewContext, assay: Callable[..., Any], words: str, message: str) -> None:
     ended = assay(*words.split())
     assert ended.code == 2, ended
     assert ended.err.strip().splitlines()[-1].startswith(f"assay: {message}"), ended.err
@@ -144,7 +145,7 @@ def test_bad_input_is_one_line(subject: Subject, assay: Callable[..., Any], word
 
 
 def test_without_gradio_the_app_says_how_to_get_it(
-    subject: Subject, assay: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+    context: ViewContext, assay: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name, package=None: None)
     ended = assay("app", "net.py:build", "--data", "made.npz")

@@ -60,6 +60,7 @@ PUBLIC = [
     "render_page",
     "run_check",
     "run_claims",
+    "trace",
     "train_classifier",
 ]
 PACKAGES = [

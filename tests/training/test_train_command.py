@@ -41,7 +41,15 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_run_folder_holds_all_that_a_run_is(whole: Path) -> None:
     names = {path.name for path in whole.iterdir()}
-    expected = {"config.json", "environment.json", "metrics.jsonl", "model.safetensors", "state.pt", "training.json"}
+    expected = {
+        "config.json",
+        "environment.json",
+        "inputs.json",
+        "metrics.jsonl",
+        "model.safetensors",
+        "state.pt",
+        "training.json",
+    }
     assert names == expected
     config = json.loads((whole / "config.json").read_text())
     assert config["model"]["name"] == "speednet"

@@ -1,4 +1,4 @@
-"""What stands between the network and the app: it answers this machine only, fetches nothing, and tells browsers so."""
+"""Middleware in front of the app: local requests only, no files but uploads, a strict content security policy."""
 
 from __future__ import annotations
 
@@ -31,18 +31,18 @@ HEADERS = (
 class Guard:
     """An ASGI middleware.
 
-    - A request whose ``Host`` is not this machine is refused: a page from elsewhere that has its name resolve to
-      127.0.0.1 (DNS rebinding) cannot talk to the app.
-    - A request that names a file which is no upload is refused: neither is an address fetched, nor is any other file
-      of this machine opened. (Gradio looks at those only that carry its own mark.)
-    - Every answer carries a policy under which a browser loads nothing from anywhere else.
+    - A request whose ``Host`` is not this machine is refused, so that a page whose name resolves to 127.0.0.1 (DNS
+      rebinding) cannot reach the app.
+    - A request that names a file other than an upload is refused: no address is fetched and no other file opened.
+      (Gradio checks only those that carry its own mark.)
+    - Every response carries a content security policy that forbids other origins.
     """
 
     def __init__(self, app: Application, *, uploads: Path) -> None:
         self._app, self._uploads = app, uploads.resolve()
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
-        """Refuse, or pass on and add the policy to the answer."""
+        """Refuse the request, or pass it on and add the policy to the response."""
         if scope["type"] not in {"http", "websocket"}:
             await self._app(scope, receive, send)
             return
@@ -55,10 +55,10 @@ class Guard:
             if body is None:
                 await _refuse(scope, send, 413, f"a request of more than {LARGEST_REQUEST:,} bytes")
                 return
-            if _strays(body, self._uploads):
+            if _names_other_file(body, self._uploads):
                 await _refuse(scope, send, 400, "a file that was not uploaded")
                 return
-            receive = _again(body, receive)
+            receive = _replay(body, receive)
 
         async def send_with_policy(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -79,37 +79,37 @@ async def _read(receive: Receive) -> bytes | None:
             return bytes(body)
 
 
-def _again(body: bytes, receive: Receive) -> Receive:
-    """The body once more, then whatever comes after it (that the visitor has left)."""
-    given = False
+def _replay(body: bytes, receive: Receive) -> Receive:
+    """The body again, then what follows it (a disconnect)."""
+    replayed = False
 
     async def replay() -> Message:
-        nonlocal given
-        if given:
+        nonlocal replayed
+        if replayed:
             return await receive()
-        given = True
+        replayed = True
         return {"type": "http.request", "body": body, "more_body": False}
 
     return replay
 
 
-def _strays(body: bytes, uploads: Path) -> bool:
-    """Whether any file in a request is another than one in the folder of uploads."""
+def _names_other_file(body: bytes, uploads: Path) -> bool:
+    """Whether a request names a file outside the folder of uploads."""
     try:
-        waiting = [json.loads(body)]
+        pending = [json.loads(body)]
     except (ValueError, RecursionError):
         return False
-    while waiting:
-        value = waiting.pop()
+    while pending:
+        value = pending.pop()
         if isinstance(value, dict):
             path, url = value.get("path"), value.get("url")
             if path is not None and not _is_within(path, uploads):
                 return True
             if url is not None and not (path is not None and isinstance(url, str) and _HERE.fullmatch(url)):
                 return True
-            waiting.extend(value.values())
+            pending.extend(value.values())
         elif isinstance(value, list):
-            waiting.extend(value)
+            pending.extend(value)
     return False
 
 

@@ -3,132 +3,106 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from functools import cache
 
+import altair as alt
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup
 
-from assay.app import charts
 from assay.data.pictures import png_base64, to_bytes
+from assay.records.factorization import GaugePoint
+from assay.report.charts import ALARM, SERIES, SOFT, Row, colours, decades, source, tip, to_svg
+from assay.report.curves import Axes, Series, chart_curves
+from assay.report.factor_charts import chart_gauge, chart_spectrum
 from assay.report.theme import custom_properties
-from assay.views.breaking import Breakage
-from assay.views.factoring import Factored
-from assay.views.looking import Look
-from assay.views.recurring import Recurrence
-from assay.views.subject import Subject, about, command
-from assay.wording import distance, epsilon, inert, norm, percent
+from assay.views.attack import PictureAttack
+from assay.views.context import ViewContext, command, look_command
+from assay.views.factorization import FactoredPicture
+from assay.views.picture import Prediction
+from assay.views.recurrence import Recurrence
+from assay.wording import distance, inert, norm
 
 SHOWN = 10  # classes with a bar
+WIDTH = 400  # of the charts: suits a phone and a column alike
+SMALL = 128  # pixels of a side up to which a picture is enlarged without smoothing
+_DECADES = 12.0  # beyond this many powers of ten from 1 a curve leaves the chart
 
 
 def style() -> str:
     """The style sheet of all views, light and dark."""
-    return (
-        _environment()
-        .get_template("app.css")
-        .render(light=custom_properties(dark=False), dark=custom_properties(dark=True))
-    )
+    template = _environment().get_template("app.css")
+    return template.render(light=custom_properties(dark=False), dark=custom_properties(dark=True))
 
 
-def show_look(subject: Subject, seen: Look) -> str:
+def show_prediction(context: ViewContext, prediction: Prediction) -> str:
     """Picture, input gradient, probabilities."""
     return _render(
-        "look.html",
-        seen=seen,
-        picture=png_base64(seen.picture.image),
-        small=_is_small(seen.picture.image.shape[-1]),
-        rows=_bars(seen.classes, seen.probabilities),
-        command=about(subject, *seen.picture.words),
+        "prediction.html",
+        prediction=prediction,
+        picture=png_base64(prediction.picture.image),
+        small=prediction.picture.image.shape[-1] <= SMALL,
+        rows=_bars(prediction.classes, prediction.probabilities),
+        command=look_command(context, *prediction.picture.words),
     )
 
 
-def show_breakage(subject: Subject, found: Breakage) -> str:
+def show_attack(context: ViewContext, attack: PictureAttack) -> str:
     """Before, perturbation, after; probabilities; loss per step."""
-    headline = describe_breakage(found)
-    told = len(found.losses) > 1 and not found.already_wrong
-    chart = charts.draw_losses(found.losses, finding="Loss after each step") if told else None
     return _render(
-        "break.html",
-        found=found,
-        headline=headline,
+        "attack.html",
+        attack=attack,
         pictures=(
-            ("before", png_base64(found.picture.image)),
-            (f"change, ×{found.magnified:g}", png_base64(to_bytes(found.perturbation))),
-            ("after", png_base64(to_bytes(found.adversarial))),
+            ("before", png_base64(attack.picture.image)),
+            (f"perturbation, ×{attack.magnified:g}", png_base64(to_bytes(attack.perturbation))),
+            ("after", png_base64(to_bytes(attack.adversarial))),
         ),
-        small=_is_small(found.picture.image.shape[-1]),
-        rows=_bars(found.classes, found.before, found.after),
-        norm=norm(found.norm),
-        size=None if found.distance is None else distance(found.distance, found.norm),
-        chart=chart,
-        command=about(subject, *found.picture.words, *found.words),
+        small=attack.picture.image.shape[-1] <= SMALL,
+        rows=_bars(attack.classes, attack.before, attack.after),
+        norm=norm(attack.norm),
+        distance=None if attack.distance is None else distance(attack.distance, attack.norm),
+        chart=_draw_losses(attack.losses) if len(attack.losses) > 1 and not attack.misclassified else None,
+        command=look_command(context, *attack.picture.words, *attack.words),
     )
 
 
-def describe_breakage(found: Breakage) -> str:
-    """The finding in one sentence."""
-    was, now = _top(found.before), _top(found.after)
-    name = found.classes[found.target]
-    if found.already_wrong:
-        return f"Already wrong: it says {found.classes[was]}, not {name}. There is nothing to break."
-    if not found.broken:
-        reach = "" if found.epsilon is None else f" within {norm(found.norm)} {epsilon(found.epsilon, found.norm)}"
-        return f"It holds: still {found.classes[now]} ({percent(found.after[now])}) after {found.attack}{reach}."
-    turned = (
-        f"{found.classes[was]} ({percent(found.before[was])}) became {found.classes[now]} ({percent(found.after[now])})"
-    )
-    assert found.distance is not None
-    if found.epsilon is None:
-        return f"The smallest change found is {norm(found.norm)} {distance(found.distance, found.norm)}: {turned}."
-    return f"Broken: {turned}."
-
-
-def show_factored(found: Factored) -> str:
+def show_factorization(factored: FactoredPicture) -> str:
     """The picture at a rank, what it costs, its spectrum, and the gauge."""
-    kept, whole = found.numbers
+    stored, pixels = factored.numbers
+    report = factored.report
     return _render(
-        "factor.html",
-        found=found,
-        report=found.report,
-        original=found.report.pictures[0],
-        kept=kept,
-        whole=whole,
-        small=_is_small(found.report.columns),
-        spectrum=charts.draw_ranks(found, finding="Singular values, those kept in colour"),
-        gauge=charts.draw_scales(found, finding="Sharpness along the scaling c") if found.report.gauge else None,
-        command=command("factor", *found.words),
+        "factorization.html",
+        factored=factored,
+        report=report,
+        original=report.pictures[0],
+        stored=stored,
+        pixels=pixels,
+        small=report.columns <= SMALL,
+        spectrum=to_svg(chart_spectrum(report, WIDTH), label="Singular values, those of the rank in colour"),
+        gauge=_draw_gauge(report.gauge, factored.scaled) if report.gauge else None,
+        command=command("factor", *factored.words),
     )
 
 
-def show_recurrence(found: Recurrence) -> str:
+def show_recurrence(recurrence: Recurrence) -> str:
     """The gradient over time between its bounds, and what they prove."""
-    last = found.norms[-1]
-    k = len(found.norms) - 1
-    grows = "grows to" if last > 1 else "shrinks to"
-    finding = (
-        f"Over {k} steps the gradient {grows} {last:.2g} of its size"
-        if not math.isnan(last)
-        else "The gradient is zero"
-    )
+    last, k = recurrence.norms[-1], len(recurrence.norms) - 1
+    finding = f"Over {k} steps the gradient {'grows' if last > 1 else 'shrinks'} to {last:.2g} of its size"
+    if math.isnan(last):
+        finding = "The gradient is zero"
+    series = {name: dict(points) for name, points in _series(recurrence).items()}
+    shared = sorted(set.intersection(*(set(points) for points in series.values())))
+    table = [(k, [points[k] for points in series.values()]) for k in shared[:: max(1, len(shared) // 12)]]
     return _render(
         "recurrence.html",
-        found=found,
         finding=finding,
-        matrix=found.matrix,
-        legend=charts.LEGEND,
-        chart=charts.draw_recurrence(found, finding=finding),
-        rows=tuple(zip(*(points for points in _picked(found)), strict=True)),
-        names=tuple(charts.series_of(found)),
-        command=command("trace", *found.choice.words),
+        matrix=recurrence.matrix,
+        legend=tuple(zip(series, SERIES, strict=False)),
+        chart=_draw_recurrence(recurrence, label=finding),
+        rows=table,
+        names=tuple(series),
+        command=command("trace", *recurrence.choice.words),
     )
-
-
-def _picked(found: Recurrence) -> list[tuple[tuple[int, float], ...]]:
-    """Every series at the same few k, for the table of numbers."""
-    series = [dict(points) for points in charts.series_of(found).values()]
-    shared = sorted(set.intersection(*(set(points) for points in series)))
-    chosen = shared[:: max(1, len(shared) // 12)]
-    return [tuple((k, points[k]) for k in chosen) for points in series]
 
 
 def show_error(text: str) -> str:
@@ -143,12 +117,61 @@ def _bars(classes: tuple[str, ...], *columns: tuple[float, ...]) -> tuple[tuple[
     return tuple((classes[i], tuple(column[i] for column in columns)) for i in order)
 
 
-def _top(probabilities: tuple[float, ...]) -> int:
-    return max(range(len(probabilities)), key=probabilities.__getitem__)
+def _draw_losses(losses: Sequence[float]) -> Markup:
+    """Cross-entropy after each step of an attack; step 0 is the clean picture."""
+    tips = [f"step {step}: {loss:.4g} nats" for step, loss in enumerate(losses)]
+    series = Series("loss", range(len(losses)), losses, tips=tips)
+    return to_svg(chart_curves([series], Axes("step", "loss, nats"), WIDTH, height=190), label="Loss after each step")
 
 
-def _is_small(width: int) -> bool:
-    return width <= 128
+def _draw_gauge(points: Sequence[GaugePoint], chosen: GaugePoint | None) -> Markup:
+    """Sharpness along (cA, B/c), with the chosen c marked."""
+    chart = chart_gauge(points, WIDTH)
+    if chosen is not None:
+        here: list[Row] = [{"c": chosen.scale, "y": chosen.sharpness, "tip": "the chosen c"}]
+        mark = alt.Chart(source(here)).mark_point(filled=True, size=130, color=ALARM, opacity=1)
+        chart = chart + mark.encode(x="c:Q", y="y:Q", description=tip())
+    return to_svg(chart, label="Sharpness along the scaling c")
+
+
+def _series(recurrence: Recurrence) -> dict[str, tuple[tuple[int, float], ...]]:
+    """Name to (k, value): the gradient, ‖W^k‖ and its two bounds, all 1 at k = 0."""
+    matrix = recurrence.matrix
+    logs = {"‖W‖ᵏ": matrix.log_upper, "‖Wᵏ‖": matrix.log_power, "ρᵏ": matrix.log_lower}
+    bounds = {
+        name: ((0, 1.0), *((k, math.exp(min(log, 700.0))) for k, log in zip(matrix.k, values, strict=True)))
+        for name, values in logs.items()
+    }
+    return {"the gradient": tuple(enumerate(recurrence.norms)), **bounds}
+
+
+def _draw_recurrence(recurrence: Recurrence, *, label: str) -> Markup:
+    """The gradient against the distance from the last step, between ρᵏ and ‖W‖ᵏ, on powers of ten."""
+    series = _series(recurrence)
+    rows: list[Row] = [
+        {"series": name, "x": k, "y": value, "tip": f"{name}, k = {k}: {value:.3g}"}
+        for name, points in series.items()
+        for k, value in points
+        if value > 0 and abs(math.log10(value)) <= _DECADES
+    ]
+    values = [float(row["y"]) for row in rows if isinstance(row["y"], float)] or [1.0]
+    names = list(series)
+    dashes = alt.Scale(domain=names, range=[[1, 0], [6, 3], [1, 0], [2, 3]])
+    widths = alt.Scale(domain=names, range=[3, 1.6, 1.6, 1.6])
+    chart = (
+        alt.Chart(source(rows))
+        .mark_line()
+        .encode(
+            x=alt.X("x:Q", title="k, steps before the last", axis=alt.Axis(grid=False, format="~r")),
+            y=alt.Y("y:Q", title="size", axis=decades([*values, 1.0]), scale=alt.Scale(type="log", nice=False)),
+            color=colours(names),
+            strokeDash=alt.StrokeDash("series:N", legend=None, scale=dashes),
+            strokeWidth=alt.StrokeWidth("series:N", legend=None, scale=widths),
+        )
+    )
+    if len(values) == 1:
+        chart = chart.mark_point(color=SOFT)
+    return to_svg(chart.properties(width=WIDTH, height=230), label=label)
 
 
 def _render(template: str, **values: object) -> str:

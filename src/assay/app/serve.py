@@ -1,4 +1,4 @@
-"""Serve the app on this machine's own address, until somebody ends it."""
+"""Serve the app on the loopback address until Ctrl-C."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ import torch
 from assay.app.guard import Guard
 from assay.augment.engine import prepare_kernels
 from assay.errors import DependencyError, OptionError
-from assay.views.subject import LIMITS, Limits, Subject
+from assay.views.context import LIMITS, Limits, ViewContext
 
 ADDRESS = "127.0.0.1"
 FIRST_PORT, PORTS = 7860, 40
 
 
 @contextmanager
-def served(subject: Subject, *, port: int | None = None, limits: Limits = LIMITS) -> Iterator[str]:
-    """The address of the running app, for the length of a block.
+def served(context: ViewContext, *, port: int | None = None, limits: Limits = LIMITS) -> Iterator[str]:
+    """Run the app for the length of a block; yields its address.
 
-    Uploads go into a folder of their own that only this user can read, and that is removed at the end. Without a
-    ``port`` the first free one from 7860 is taken. Torch leaves one core to the page. Raises :class:`DependencyError`
-    without Gradio and :class:`OptionError` for a port that is taken.
+    Uploads go into a temporary folder of this user, removed at the end. Without a ``port`` the first free one from 7860
+    is taken. Torch leaves one core to the page. Raises :class:`DependencyError` without Gradio and
+    :class:`OptionError` for a port that is taken.
     """
     chosen = find_port(port)
     with tempfile.TemporaryDirectory(prefix="assay-app-") as folder, _environment(folder), _one_core_spared():
@@ -43,7 +43,7 @@ def served(subject: Subject, *, port: int | None = None, limits: Limits = LIMITS
         from assay.app.theme import make_theme
 
         logging.getLogger("httpx").setLevel(logging.WARNING)
-        page = build_app(subject, limits=limits)
+        page = build_app(context, limits=limits)
         threading.Thread(target=prepare_kernels, daemon=True).start()  # before the first attack by image operations
         try:
             _, address, _ = page.launch(
@@ -76,14 +76,14 @@ def served(subject: Subject, *, port: int | None = None, limits: Limits = LIMITS
 
 
 def serve(
-    subject: Subject,
+    context: ViewContext,
     *,
     port: int | None = None,
     limits: Limits = LIMITS,
     on_ready: Callable[[str], None] = print,
 ) -> None:
-    """Serve until Ctrl-C; ``on_ready`` is told the address."""
-    with served(subject, port=port, limits=limits) as address:
+    """Serve until Ctrl-C; ``on_ready`` is called with the address."""
+    with served(context, port=port, limits=limits) as address:
         on_ready(address)
         try:
             threading.Event().wait()
@@ -92,11 +92,11 @@ def serve(
 
 
 def find_port(port: int | None) -> int:
-    """``port`` if it is free, else :class:`OptionError`; without one the first free from 7860."""
+    """``port``, or the first free one from 7860. Raises :class:`OptionError` for a port that is taken."""
     if port is not None and not 1 <= port <= 65535:
         raise OptionError("--port", expected="1..65535", got=port)
-    wanted = range(FIRST_PORT, FIRST_PORT + PORTS) if port is None else (port,)
-    for candidate in wanted:
+    candidates = range(FIRST_PORT, FIRST_PORT + PORTS) if port is None else (port,)
+    for candidate in candidates:
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
@@ -110,7 +110,7 @@ def find_port(port: int | None) -> int:
 
 @contextmanager
 def _one_core_spared() -> Iterator[None]:
-    """Torch's threads wait for each other by spinning: on all cores, every answer of the server would stop them all."""
+    """Torch's threads wait by spinning: on all cores, every response of the server would hold them all up."""
     before = torch.get_num_threads()
     torch.set_num_threads(max(1, before - 1))
     try:
@@ -121,10 +121,10 @@ def _one_core_spared() -> Iterator[None]:
 
 @contextmanager
 def _environment(folder: str) -> Iterator[None]:
-    """What Gradio reads from the environment only: no analytics, uploads into ``folder``; put back at the end."""
-    wanted = {"GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_TEMP_DIR": folder, "HF_HUB_OFFLINE": "1"}
-    before = {name: os.environ.get(name) for name in wanted}
-    os.environ.update(wanted)
+    """What Gradio reads from the environment only (no analytics, uploads into ``folder``), restored at the end."""
+    settings = {"GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_TEMP_DIR": folder, "HF_HUB_OFFLINE": "1"}
+    before = {name: os.environ.get(name) for name in settings}
+    os.environ.update(settings)
     try:
         yield
     finally:

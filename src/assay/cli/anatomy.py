@@ -2,35 +2,34 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from assay.cli import inputs as arg
+from assay.cli.options import AsJson, Inputs, flag, option, takes_inputs
 from assay.errors import OptionError
 
+if TYPE_CHECKING:
+    from assay.models.sources import LoadedModel
 
+SHAPE_FROM_DATA = "A data set to take the image shape and the classes from: digits, cifar10, a folder, …"
+
+
+@takes_inputs(model_required=True, omit=("split", "limit", "seed", "device"), helps={"data": SHAPE_FROM_DATA})
 def anatomy(
-    model: arg.Model,
-    weights: arg.Weights = None,
-    data: Annotated[
-        str | None,
-        typer.Option(help="A data set to take image shape and classes from.", show_default=False),
-    ] = None,
-    data_dir: arg.DataDir = None,
+    inputs: Inputs,
     image_shape: Annotated[
         str | None,
-        typer.Option(
+        option(
+            "Model",
+            "Shape of one image; else that of --data, of the run folder, or what the model is made for.",
             metavar="C,H,W",
-            help="Shape of one image; else that of --data, of the run folder, or what the model is made for.",
-            show_default=False,
         ),
     ] = None,
     classes: Annotated[
-        int | None,
-        typer.Option(min=2, help="Number of classes; else as for the image shape.", show_default=False),
+        int | None, option("Model", "Number of classes; else as for the image shape.", metavar="N", min=2)
     ] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print the record as JSON.")] = False,
+    json: AsJson = False,
 ) -> None:
     """Show a model's layers in the order they run: output shapes, parameters, FLOPs, residual blocks.
 
@@ -39,25 +38,28 @@ def anatomy(
     from rich.console import Console
 
     from assay.models.anatomy import measure_anatomy
-    from assay.models.sources import open_model
     from assay.report.terminal.anatomy import print_anatomy
 
-    shape = _parse_shape(image_shape)
-    if data is not None:
-        from assay.data.sources import load_dataset
-
-        if shape is not None or classes is not None:
-            raise OptionError("--data", expected="either it, or --image-shape and --classes", got="both")
-        dataset = load_dataset(data, data_dir=data_dir)
-        shape, classes = dataset.shape, len(dataset.classes)
-    loaded = open_model(model, weights=weights, classes=classes, image_shape=shape)
-    for note in loaded.notes:
-        Console(stderr=True).print(note, style="yellow", markup=False, highlight=False)
-    record = measure_anatomy(loaded.model, image_shape=loaded.image_shape, name=model)
+    loaded = _open_bare(inputs, classes=classes, image_shape=_parse_shape(image_shape))
+    record = measure_anatomy(loaded.model, image_shape=loaded.image_shape, name=inputs.model or "")
     if json:
         typer.echo(record.model_dump_json(indent=1))
         return
     print_anatomy(record, Console())
+
+
+def _open_bare(inputs: Inputs, *, classes: int | None, image_shape: tuple[int, int, int] | None = None) -> LoadedModel:
+    """A model whose data matter for the shape and the number of classes alone."""
+    from rich.console import Console
+
+    from assay.cli.inputs import open_data, open_model
+
+    errors = Console(stderr=True)
+    if inputs.data is None:
+        return open_model(inputs, errors, classes=classes, image_shape=image_shape)
+    if image_shape is not None or classes is not None:
+        raise OptionError("--data", expected="either it, or --image-shape and --classes", got="both")
+    return open_model(inputs, errors, dataset=open_data(inputs, errors))
 
 
 def _parse_shape(text: str | None) -> tuple[int, int, int] | None:
@@ -72,26 +74,29 @@ def _parse_shape(text: str | None) -> tuple[int, int, int] | None:
     return channels, height, width
 
 
+@takes_inputs(model_required=True, omit=("split", "limit", "seed", "device"), helps={"data": SHAPE_FROM_DATA})
 def groups(
-    model: arg.Model,
-    weights: arg.Weights = None,
-    weight_decay: Annotated[float, typer.Option(min=0, help="The decay that the weights are to get.")] = 5e-4,
-    classes: Annotated[int, typer.Option(min=2, help="Classes of an architecture of ours.")] = 10,
-    names: Annotated[bool, typer.Option("--names", help="List every parameter.")] = False,
-    json: Annotated[bool, typer.Option("--json", help="Print the record as JSON.")] = False,
+    inputs: Inputs,
+    classes: Annotated[
+        int | None, option("Model", "Number of classes of an architecture of ours. (default: 10)", metavar="N", min=2)
+    ] = None,
+    weight_decay: Annotated[
+        float, option("Groups", "Weight decay of the group of weights.", metavar="RATE", min=0)
+    ] = 5e-4,
+    names: Annotated[bool, flag("Output", "List every parameter.", "--names")] = False,
+    json: AsJson = False,
 ) -> None:
     """Sort a model's parameters into the three weight-decay groups, by module type and never by name.
 
-    Matching "bn" in names misses every norm that is called otherwise, such as downsample.1 of a ResNet; those are
+    Matching "bn" in names misses every norm layer with another name, such as downsample.1 of a ResNet; those are
     listed.
     """
     from rich.console import Console
 
-    from assay.models.sources import load_model
     from assay.report.terminal.anatomy import print_decay_groups
     from assay.training.param_groups import measure_decay_groups
 
-    record = measure_decay_groups(load_model(model, weights=weights, classes=classes), weight_decay=weight_decay)
+    record = measure_decay_groups(_open_bare(inputs, classes=classes).model, weight_decay=weight_decay)
     if json:
         typer.echo(record.model_dump_json(indent=1))
         return

@@ -1,15 +1,14 @@
-"""``assay attack``: how little change breaks the model, and how fast the loss climbs."""
+"""``assay attack``: accuracy under attack, the loss after each step, and whether the attack can be trusted."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from assay.cli import inputs as arg
-from assay.cli.inputs import data_of
+from assay.cli.options import Epsilon, Inputs, Norm, Resume, argument, flag, option, takes_inputs
 from assay.errors import OptionError
 
 if TYPE_CHECKING:
@@ -18,220 +17,225 @@ if TYPE_CHECKING:
 
     from assay.attacks.campaign import Campaign, Shard
     from assay.attacks.measure import RobustnessMeasurement
+    from assay.attacks.options import AttackOptions
     from assay.attacks.threat import Threat
     from assay.data.dataset import ImageDataset
     from assay.records.attack import AttackAnatomy, AttackSanity, EpsilonCurve, RobustAccuracy
 
 
+@takes_inputs()
 def attack(
-    model: arg.Model,
-    data: Annotated[
-        str | None,
-        typer.Option(
-            help="The images to attack: digits, cifar10, a folder, *.parquet, *.npz, … A run folder brings its own.",
-            show_default=False,
-        ),
-    ] = None,
-    weights: arg.Weights = None,
-    data_dir: arg.DataDir = None,
-    split: arg.Split = "test",
-    limit: arg.Limit = None,
-    name: Annotated[str, typer.Option("--attack", help="Which attack; an unknown name lists them all.")] = "pgd",
-    norm: Annotated[str, typer.Option(help="The size of a change: linf, l2 or l1.")] = "linf",
-    epsilon: Annotated[str, typer.Option(help="The largest change, in pixels of [0, 1]: 8/255 or 0.031.")] = "8/255",
-    steps: Annotated[int | None, typer.Option(help="Steps of an attack that takes them.", show_default=False)] = None,
+    inputs: Inputs,
+    name: Annotated[
+        str, option("Attack", "The attack; an unknown name lists all.", "--attack", metavar="NAME")
+    ] = "pgd",
+    norm: Norm = "linf",
+    epsilon: Epsilon = "8/255",
+    steps: Annotated[int | None, option("Attack", "Number of steps.", metavar="N")] = None,
     step_size: Annotated[
-        str | None, typer.Option(help="Length of a step, in pixels of [0, 1]: 2/255.", show_default=False)
+        str | None, option("Attack", "Length of a step, in pixels of [0, 1]: 2/255.", metavar="PIXELS")
     ] = None,
-    restarts: Annotated[
-        int | None, typer.Option(help="Runs from different starting points.", show_default=False)
-    ] = None,
+    restarts: Annotated[int | None, option("Attack", "Number of random starting points.", metavar="N")] = None,
     loss: Annotated[
-        str | None, typer.Option(help="What to climb: ce, margin, dlr or probability-margin.", show_default=False)
+        str | None,
+        option("Attack", "Objective to maximise: ce, margin, dlr or probability-margin.", metavar="NAME"),
     ] = None,
     target_class: Annotated[
         str | None,
-        typer.Option(
+        option(
+            "Attack",
+            "Targeted attack: only images classified as this class (name or number) count as broken.",
             "--target",
-            help="A class, by name or number: only images turned into it count, and its own are left out.",
-            show_default=False,
+            metavar="CLASS",
         ),
     ] = None,
-    average: Annotated[int, typer.Option(min=1, help="Passes that make one gradient, for a randomised model.")] = 1,
-    curve: Annotated[bool, typer.Option("--curve", help="Also measure accuracy against epsilon.")] = False,
-    sanity: Annotated[bool, typer.Option(help="Also check whether attacks on this model can be trusted.")] = True,
+    eot_samples: Annotated[
+        int,
+        option(
+            "Attack",
+            "Forward passes averaged into one gradient (expectation over transformation), for a randomised model.",
+            metavar="N",
+            min=1,
+        ),
+    ] = 1,
+    average: Annotated[
+        int | None, option("Attack", "The former name of --eot-samples.", metavar="N", hidden=True, min=1)
+    ] = None,
+    sets: Annotated[
+        list[str] | None,
+        option("Attack", "Set any option of the attack (see --show); may be repeated.", "--set", metavar="FIELD=VALUE"),
+    ] = None,
+    show: Annotated[
+        bool, flag("Attack", "Print every option of the attack with value, type and meaning, and end.", "--show")
+    ] = False,
+    curve: Annotated[bool, flag("Measurements", "Also measure accuracy against epsilon.", "--curve")] = False,
+    sanity: Annotated[bool, flag("Measurements", "Also check whether attacks on this model can be trusted.")] = True,
+    json_file: Annotated[
+        Path | None, option("Output", "Write the records to this file.", "--json", metavar="FILE")
+    ] = None,
     out: Annotated[
         Path | None,
-        typer.Option(
-            help="Folder for every sample's result as Parquet parts, written as they come.", show_default=False
+        option(
+            "Output", "Folder for the result of every sample, as Parquet parts written as they come.", metavar="DIR"
         ),
     ] = None,
+    block: Annotated[int, option("Output", "With --out: images a part.", metavar="N", min=1)] = 500,
     stop_at: Annotated[
         float | None,
-        typer.Option(help="With --out: end when the 95 % interval is ± this narrow, such as 0.01.", show_default=False),
+        option("Run", "With --out: end when the 95 % interval is ± this narrow, such as 0.01.", metavar="FRACTION"),
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="With --out: go on with an interrupted run.")] = False,
-    block: Annotated[int, typer.Option(min=1, help="With --out: images a part.")] = 500,
+    resume: Resume = False,
     shard: Annotated[
         str | None,
-        typer.Option(
-            help="With --out: only every n-th part from the i-th on, as i/n with i from 0; then `assay merge`.",
-            show_default=False,
+        option(
+            "Run",
+            "With --out: only every n-th part from the i-th on, as i/n with i from 0; then `assay merge`.",
+            metavar="I/N",
         ),
     ] = None,
     precision: Annotated[
-        str, typer.Option(help="Of the search: float32, bfloat16, or auto. Successes are judged in float32.")
+        str,
+        option("Run", "Of the search: float32, bfloat16, or auto. Successes are verified in float32.", metavar="DTYPE"),
     ] = "auto",
-    json_file: Annotated[
-        Path | None, typer.Option("--json", help="Write the records to this file.", show_default=False)
-    ] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Images under attack at one time.")] = 256,
-    normalization: arg.Normalization = None,
-    image_size: arg.ImageSize = None,
-    max_bad: arg.MaxBad = 0,
-    seed: arg.Seed = 0,
-    device: arg.Device = "auto",
+    batch_size: Annotated[int, option("Run", "Images under attack at one time.", metavar="N", min=1)] = 256,
 ) -> None:
-    """Attack a model and say what is left of its accuracy.
+    """Attack a model and measure its robust accuracy.
 
-    Every success is clipped, checked against the ball in float64, and judged again by the untouched model.
+    Every adversarial example is clipped, checked against the ball in float64, and verified by the unchanged model.
 
-    Under torchrun, with --out, the processes share the images out and the first one puts the results together.
+    Under torchrun, with --out, the processes share the images and the first one merges the results.
     """
     from rich.console import Console
 
-    from assay.attacks import (
-        find_attack,
-        measure_epsilon_curve,
-        measure_robust_accuracy,
-    )
+    from assay.attacks import measure_robust_accuracy, show_attack_options
     from assay.attacks.campaign import Shard, await_parts, merge_campaign, run_campaign
     from assay.attacks.threat import Threat
-    from assay.data.sources import load_dataset
+    from assay.cli.inputs import open_inputs
     from assay.files import write_atomically
-    from assay.models.sources import load_model
-    from assay.report.terminal.attack import AttackProgress, print_attack, print_curve
-    from assay.runtime import choose_device, keep_freed_memory
+    from assay.report.terminal.attack import AttackProgress, print_attack
+    from assay.runtime import keep_freed_memory
 
-    given: dict[str, Any] = {"steps": steps, "restarts": restarts, "loss": loss}
-    given["step_size"] = None if step_size is None else parse_fraction(step_size, where="--step-size")
-    options = find_attack(name, {key: value for key, value in given.items() if value is not None})
+    shorthands = {"steps": steps, "step_size": step_size, "restarts": restarts, "loss": loss}
+    options = _parse_options(name, shorthands, sets or ())
+    if show:
+        typer.echo(show_attack_options(options))
+        return
     threat = Threat(norm=norm, epsilon=parse_fraction(epsilon, where="--epsilon"))  # type: ignore[arg-type]
-    together = Shard.of_torchrun()
-    part = Shard.parse(shard) if shard is not None else together
+    torchrun = Shard.of_torchrun()
+    part = Shard.parse(shard) if shard is not None else torchrun
     if out is None and (resume or stop_at is not None or part is not None):
         raise OptionError("--out", expected="a folder to keep the results in", got="nothing")
     leads = part is None or part.index == 0
     keep_freed_memory()
-    target = choose_device(device)
-    dataset = load_dataset(
-        data or data_of(model), split=split, data_dir=data_dir, limit=limit, max_bad=max_bad, image_size=image_size
-    )
-    dataset, aim = _take_aim(dataset, target_class, alone=out is None and not curve)
-    network = load_model(
-        model,
-        weights=weights,
-        classes=len(dataset.classes),
-        image_shape=dataset.shape,
-        normalization=normalization,
-    ).to(target)
+    errors = Console(stderr=True, quiet=not leads)
+    opened = open_inputs(inputs, errors)
+    network = opened.model
+    dataset, target = _choose_target(opened.dataset, target_class, single=out is None and not curve)
+    common: dict[str, Any] = {
+        "attack": options, "norm": threat.norm, "seed": inputs.seed, "batch_size": batch_size, "precision": precision,
+    }  # fmt: skip
+    eot: dict[str, Any] = {"epsilon": threat.epsilon, "eot_samples": average or eot_samples}
     console = Console()
-    with AttackProgress(Console(stderr=True, quiet=not leads)) as progress:
+    records: list[RobustAccuracy | AttackAnatomy | EpsilonCurve | AttackSanity]
+    with AttackProgress(errors) as progress:
         if out is None:
             measured = measure_robust_accuracy(
-                network,
-                dataset,
-                attack=options,
-                norm=threat.norm,
-                epsilon=threat.epsilon,
-                seed=seed,
-                batch_size=batch_size,
-                eot_samples=average,
-                precision=precision,
-                target_class=aim,
-                on_step=progress.show,
+                network, dataset, target_class=target, on_step=progress.show, **common, **eot
             )
             notes, record = measured.result.notes, measured.record
         else:
-            done = run_campaign(
+            campaign = run_campaign(
                 network,
                 dataset,
                 folder=out,
-                attack=options,
-                norm=threat.norm,
-                epsilon=threat.epsilon,
-                seed=seed,
-                batch_size=batch_size,
-                eot_samples=average,
-                precision=precision,
                 block=block if part is None else min(block, -(-len(dataset) // part.count)),
                 stop_at=stop_at,
                 resume=resume,
                 shard=part,
                 on_step=progress.show,
+                **common,
+                **eot,
             )
-            if together is not None and shard is None:
+            if torchrun is not None and shard is None:
                 if not leads:
                     return
                 await_parts(out)
-                done = merge_campaign([out])
-            notes, record = _tell(done, part), done.record
+                campaign = merge_campaign([out])
+            notes, record = _campaign_notes(campaign, part), campaign.record
     print_attack(record, console, notes=notes)
-    records: list[RobustAccuracy | AttackAnatomy | EpsilonCurve | AttackSanity] = [record]
+    records = [record]
     if out is None:
-        records += _take_apart(measured, dataset, console)
-    if curve and leads:
-        found = measure_epsilon_curve(
-            network,
-            dataset,
-            attack=options,
-            norm=threat.norm,
-            seed=seed,
-            batch_size=batch_size,
-            precision=precision,
-        )
-        print_curve(found, console)
-        records.append(found)
-    if sanity and leads:
-        records.append(_check_attacks(network, dataset, threat, seed, console))
+        records += _describe_successes(measured, dataset, console)
+    if leads:
+        records += _measure_more(opened.model, dataset, threat, common, console, curve=curve, sanity=sanity)
     if json_file is not None:
         write_atomically(json_file, "[" + ",\n".join(record.model_dump_json(indent=1) for record in records) + "]\n")
 
 
-def _check_attacks(
-    network: nn.Module, dataset: ImageDataset, threat: Threat, seed: int, console: Console
-) -> AttackSanity:
-    """Whether attacks on this model can be trusted, printed."""
-    from assay.attacks import measure_attack_sanity
-    from assay.report.terminal.attack import print_sanity
+def _parse_options(name: str, shorthands: Mapping[str, object], sets: Sequence[str]) -> AttackOptions:
+    """The options from the shorthands that were given and from ``--set``, which overrides them."""
+    from assay.attacks import parse_attack_options
+
+    given = {f"--set {field}": f"{field}={value}" for field, value in shorthands.items() if value is not None}
+    try:
+        return parse_attack_options(name, [*given.values(), *sets])
+    except OptionError as error:
+        if error.where not in given:
+            raise
+        flag_name = error.where.replace("set ", "").replace("_", "-")  # name the option that was used
+        raise OptionError(flag_name, expected=error.expected, got=error.got) from None
+
+
+def _measure_more(
+    network: nn.Module,
+    dataset: ImageDataset,
+    threat: Threat,
+    common: Mapping[str, Any],
+    console: Console,
+    *,
+    curve: bool,
+    sanity: bool,
+) -> list[EpsilonCurve | AttackSanity]:
+    """Accuracy against epsilon, and whether attacks on this model can be trusted; each printed."""
+    from assay.attacks import measure_attack_sanity, measure_epsilon_curve
+    from assay.report.terminal.attack import print_curve, print_sanity
     from assay.verdict.attack_sanity import judge_attacks
 
-    sanity = measure_attack_sanity(network, dataset, norm=threat.norm, epsilon=threat.epsilon, seed=seed)
-    print_sanity(sanity, judge_attacks(sanity), console)
-    return sanity
+    records: list[EpsilonCurve | AttackSanity] = []
+    if curve:
+        records.append(measured := measure_epsilon_curve(network, dataset, **common))
+        print_curve(measured, console)
+    if sanity:
+        checked = measure_attack_sanity(network, dataset, norm=threat.norm, epsilon=threat.epsilon, seed=common["seed"])
+        print_sanity(checked, judge_attacks(checked), console)
+        records.append(checked)
+    return records
 
 
-def _tell(done: Campaign, part: Shard | None) -> tuple[str, ...]:
-    """What has to be said about a campaign that is not, or not yet, about every image."""
-    if not done.stopped:
+def _campaign_notes(campaign: Campaign, part: Shard | None) -> tuple[str, ...]:
+    """What is to be known of a campaign that is not, or not yet, about every image."""
+    if not campaign.stopped:
         return ()
     if part is None:
-        return (f"ended early: valid interval {100 * done.low:.2f} to {100 * done.high:.2f} %",)
-    return (f"shard {part.index}/{part.count}: {done.record.n:,} images; `assay merge` puts the shards together",)
+        return (f"ended early: valid interval {100 * campaign.low:.2f} to {100 * campaign.high:.2f} %",)
+    images = f"{campaign.record.n:,} images"
+    return (f"shard {part.index}/{part.count}: {images}; `assay merge` puts the shards together",)
 
 
-def _take_aim(dataset: ImageDataset, target_class: str | None, *, alone: bool) -> tuple[ImageDataset, int | None]:
-    """The images that can be turned into the class, and its number."""
+def _choose_target(dataset: ImageDataset, target_class: str | None, *, single: bool) -> tuple[ImageDataset, int | None]:
+    """The images of other classes than the target, and its number."""
     if target_class is None:
         return dataset, None
-    if not alone:
+    if not single:
         raise OptionError("--target", expected="a run without --out and --curve", got=repr(target_class))
-    aim = find_class(target_class, dataset.classes)
-    return dataset.subset((dataset.labels != aim).nonzero()[:, 0]), aim
+    target = find_class(target_class, dataset.classes)
+    return dataset.subset((dataset.labels != target).nonzero()[:, 0]), target
 
 
-def _take_apart(measured: RobustnessMeasurement, dataset: ImageDataset, console: Console) -> list[AttackAnatomy]:
-    """What the attack did beyond how much it broke, printed; nothing where it broke nothing."""
+def _describe_successes(
+    measured: RobustnessMeasurement, dataset: ImageDataset, console: Console
+) -> list[AttackAnatomy]:
+    """Which classes the broken images turned into and how visible the change is, printed; empty without any."""
     from assay.attacks import describe_attack
     from assay.report.terminal.attack import print_attack_anatomy
 
@@ -262,14 +266,12 @@ def parse_fraction(text: str, *, where: str) -> float:
 
 def merge(
     folders: Annotated[
-        list[Path], typer.Argument(help="The --out folders of the shards; one that they shared will do.")
+        list[Path], argument("The --out folders of the shards, or the one that they share.", metavar="DIR")
     ],
     json_file: Annotated[
-        Path | None, typer.Option("--json", help="Write the record to this file.", show_default=False)
+        Path | None, option("Output", "Write the record to this file.", "--json", metavar="FILE")
     ] = None,
-    table: Annotated[
-        Path | None, typer.Option(help="Write all samples to this Parquet file.", show_default=False)
-    ] = None,
+    table: Annotated[Path | None, option("Output", "Write all samples to this Parquet file.", metavar="FILE")] = None,
 ) -> None:
     """Put the shards of `assay attack --shard i/n --out DIR` together; each image must be there exactly once."""
     import pyarrow.parquet as pq
@@ -280,11 +282,11 @@ def merge(
     from assay.files import write_atomically
     from assay.report.terminal.attack import print_attack
 
-    done = merge_campaign(folders)
-    print_attack(done.record, Console())
+    campaign = merge_campaign(folders)
+    print_attack(campaign.record, Console())
     if table is not None:
         sink = BufferOutputStream()
-        pq.write_table(done.table.replace_schema_metadata(None), sink)
+        pq.write_table(campaign.table.replace_schema_metadata(None), sink)
         write_atomically(table, sink.getvalue().to_pybytes())
     if json_file is not None:
-        write_atomically(json_file, "[" + done.record.model_dump_json(indent=1) + "]\n")
+        write_atomically(json_file, "[" + campaign.record.model_dump_json(indent=1) + "]\n")

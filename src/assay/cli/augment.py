@@ -5,9 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
-from assay.cli import inputs as arg
+from assay.cli.options import Inputs, argument, flag, option, takes_inputs
 from assay.errors import DataError, OptionError
 
 if TYPE_CHECKING:
@@ -18,38 +16,43 @@ if TYPE_CHECKING:
 _LARGEST = 1024  # a gallery needs no more pixels, and ninety operations on a camera's file would take minutes
 
 
+@takes_inputs(
+    omit=("model", "weights", "normalization", "limit", "device"),
+    defaults={"split": "train"},
+    helps={"data": "Samples to show it on: digits, cifar10, a folder, …"},
+)
 def augment(
-    image: Annotated[Path | None, typer.Argument(help="A picture file.", show_default=False)] = None,
-    out: Annotated[Path, typer.Option(help="Where to write: a page .html, or a picture .png.")] = Path("gallery.html"),
+    inputs: Inputs,
+    image: Annotated[Path | None, argument("A picture file.", metavar="IMAGE")] = None,
+    samples: Annotated[int, option("Data", "How many samples of the data.", metavar="N", min=1, max=64)] = 8,
     magnitude: Annotated[
         list[str] | None,
-        typer.Option(
+        option(
+            "Operations",
+            "Show this operation at this magnitude instead of the preset; may be repeated: -m rotate=45.",
             "--magnitude",
             "-m",
             metavar="NAME=VALUE",
-            help="Show this operation at this magnitude instead of the preset; may be repeated: -m rotate=45.",
-            show_default=False,
         ),
     ] = None,
-    sweep: Annotated[bool, typer.Option(help="Add a strip for each operation, from one end to the other.")] = True,
+    sweep: Annotated[
+        bool, flag("Operations", "Add a strip for each operation, from its least to its largest magnitude.")
+    ] = True,
     policy: Annotated[
         str | None,
-        typer.Option(
-            help="Show a policy instead: randaugment, trivialaugment, autoaugment('cifar10'), or a line such as "
+        option(
+            "Policy",
+            "Show a policy instead: randaugment, trivialaugment, autoaugment('cifar10'), or a line such as "
             '"crop(4) + flip() + rotate(-30, 30, p=0.5)".',
-            show_default=False,
+            metavar="POLICY",
         ),
     ] = None,
-    data: Annotated[
-        str | None, typer.Option(help="Samples to show it on: digits, cifar10, a folder, …", show_default=False)
-    ] = None,
-    data_dir: arg.DataDir = None,
-    split: arg.Split = "train",
-    samples: Annotated[int, typer.Option(min=1, max=64, help="How many samples of the data.")] = 8,
-    draws: Annotated[int, typer.Option(min=1, max=20, help="How many draws of the policy on each.")] = 7,
-    max_bad: arg.MaxBad = 0,
-    image_size: arg.ImageSize = None,
-    seed: arg.Seed = 0,
+    draws: Annotated[
+        int, option("Policy", "How many random draws of the policy on each sample.", metavar="N", min=1, max=20)
+    ] = 7,
+    out: Annotated[Path, option("Output", "Where to write: a page .html, or a picture .png.", metavar="FILE")] = Path(
+        "gallery.html"
+    ),
 ) -> None:
     """Draw what augmentation does: the twelve operations on one picture, or a policy on samples of a data set."""
     from rich.console import Console
@@ -58,6 +61,7 @@ def augment(
     from assay.augment.sheet import render_sheet
     from assay.files import write_atomically
 
+    data, seed = inputs.data, inputs.seed
     if out.suffix not in {".html", ".png"}:
         raise OptionError("--out", expected="a name that ends in .html or .png", got=out)
     if image is not None and data is not None:
@@ -69,15 +73,7 @@ def augment(
     if image is not None:
         pictures, ids, names = read_picture(image)[None], None, [image.name]
     else:
-        pictures, ids, names = _pick(
-            data or "digits",
-            count=samples if policy else 1,
-            data_dir=data_dir,
-            split=split,
-            max_bad=max_bad,
-            image_size=image_size,
-            seed=seed,
-        )
+        pictures, ids, names = _draw_samples(inputs, count=samples if policy else 1)
     gallery = _draw(pictures, ids, names, magnitude or [], policy, sweep=sweep, seed=seed, draws=draws)
     write_atomically(out, render_gallery(gallery) if out.suffix == ".html" else render_sheet(gallery))
     shown = len(gallery.panels) + sum(len(strip.panels) for strip in gallery.strips) + (gallery.original is not None)
@@ -153,16 +149,15 @@ def read_picture(path: Path) -> Tensor:
     return torch.from_numpy((pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)).copy())
 
 
-def _pick(
-    data: str, *, count: int, data_dir: Path | None, split: str, max_bad: int, image_size: int | None, seed: int
-) -> tuple[Tensor, Tensor, list[str]]:
+def _draw_samples(inputs: Inputs, *, count: int) -> tuple[Tensor, Tensor, list[str]]:
+    """Images, ids and names of ``count`` samples drawn from the data."""
     import torch
+    from rich.console import Console
 
-    from assay.data.sources import load_dataset
+    from assay.cli.inputs import open_data
     from assay.runtime import generator
 
-    dataset = load_dataset(data, split=split, data_dir=data_dir, max_bad=max_bad, image_size=image_size)
-    order = torch.randperm(len(dataset), generator=generator(seed))
-    chosen = dataset.subset(order[:count])
+    dataset = open_data(inputs, Console(stderr=True))
+    chosen = dataset.subset(torch.randperm(len(dataset), generator=generator(inputs.seed))[:count])
     names = [f"{dataset.classes[label]} · {chosen.sample_name(i)}" for i, label in enumerate(chosen.labels.tolist())]
     return chosen.images, chosen.ids, names

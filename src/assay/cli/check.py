@@ -1,4 +1,4 @@
-"""``assay check``: put a model to the test and write the report."""
+"""``assay check``: put a model to the test, write the report, and, when asked, apply the fixes and measure again."""
 
 from __future__ import annotations
 
@@ -10,15 +10,20 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from assay.cli import inputs as arg
-from assay.cli.inputs import BudgetName
-from assay.errors import OptionError
+from assay.cli.options import BaselineFile, Budget, BudgetName, Inputs, Resume, flag, option, takes_inputs
+from assay.errors import DataError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from rich.console import Console
+
+    from assay.cli.inputs import OpenedInputs
+    from assay.data.dataset import ImageDataset
     from assay.records.checkup import Checkup
     from assay.records.finding import FailAt
+
+FIXED = "fixed"  # folder of the fixed weights, inside that of the report
 
 
 class FailOn(StrEnum):
@@ -40,68 +45,58 @@ class Extra(StrEnum):
     SARIF = "sarif"
 
 
+@takes_inputs(omit=("limit",))
 def check(
-    model: Annotated[
-        str | None,
-        typer.Argument(
-            help="The model (see below). Without one, a small network is trained on the digits first.",
-            show_default=False,
-        ),
-    ] = None,
-    weights: arg.Weights = None,
-    data: Annotated[
-        str | None,
-        typer.Option(
-            help="The images to test on: digits, cifar10, a folder, *.parquet, *.npz, … A run folder brings its own.",
-            show_default=False,
-        ),
-    ] = None,
-    data_dir: arg.DataDir = None,
-    split: arg.Split = "test",
-    out: Annotated[Path, typer.Option(help="Folder for report.html and check.json.")] = Path("assay-report"),
+    inputs: Inputs,
     limit: Annotated[
         int | None,
-        typer.Option(
+        option(
+            "Data",
+            "Attack and measure only the first N samples; the clean accuracy uses all that the budget allows.",
+            metavar="N",
             min=1,
-            help="Attack and probe only the first N samples; the clean accuracy uses all the budget allows.",
-            show_default=False,
         ),
     ] = None,
-    budget: Annotated[BudgetName, typer.Option(help="How much work to spend.")] = BudgetName.STANDARD,
-    fail_on: Annotated[FailOn, typer.Option(help="Exit with 1 when a verdict is at least this bad.")] = FailOn.ERROR,
-    formats: Annotated[
-        list[Extra] | None,
-        typer.Option("--format", help="Write this too, beside the report; may be repeated.", show_default=False),
-    ] = None,
-    baseline: arg.BaselineFile = None,
-    normalization: arg.Normalization = None,
-    image_size: arg.ImageSize = None,
-    max_bad: arg.MaxBad = 0,
-    seed: arg.Seed = 0,
-    device: arg.Device = "auto",
     apply_fixes: Annotated[
         bool,
-        typer.Option(
-            "--apply-fixes", help="Apply the fixes there are to copies of the model, measure again, keep the weights."
+        flag(
+            "Fixes",
+            "Apply the available fixes to copies of the model, measure again, keep the weights.",
+            "--apply-fixes",
         ),
     ] = False,
     fix_data: Annotated[
         str | None,
-        typer.Option(help="Images to fix with; the training split of --data by default.", show_default=False),
+        option("Fixes", "Images to fit the fixes on. (default: the training split of --data)", metavar="DATA"),
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Take over what an interrupted check finished.")] = False,
+    out: Annotated[Path, option("Output", "Folder for report.html and check.json.", metavar="DIR")] = Path(
+        "assay-report"
+    ),
+    fail_on: Annotated[
+        FailOn,
+        option("Output", "Exit with 1 when a verdict is at least this bad: warn, error or never.", metavar="LEVEL"),
+    ] = FailOn.ERROR,
+    formats: Annotated[
+        list[Extra] | None,
+        option(
+            "Output",
+            "Write this too, beside the report: junit or sarif; may be repeated.",
+            "--format",
+            metavar="FORMAT",
+        ),
+    ] = None,
+    baseline: BaselineFile = None,
+    budget: Budget = BudgetName.STANDARD,
+    resume: Resume = False,
 ) -> None:
-    """Put a model to the test: accuracy, attacks, gradients, modes, spectra. Writes one page that says what holds.
-
-    MODEL is a run folder of `assay train`, an architecture (resnet20, allcnn, …) with --weights, torchvision:NAME,
-    timm:NAME, path/to/file.py:factory, or package.module:factory.
+    """Put a model to the test: accuracy, attacks, gradients, modes, spectra. Writes one page with all findings.
 
     Exit codes: 0 nothing found, 1 findings at or above --fail-on, 2 usage or input error, 3 interrupted (--resume).
     """
     from rich.console import Console
 
     from assay.check import BUDGETS, run_check
-    from assay.cli.inputs import data_of, prepare
+    from assay.cli.inputs import open_inputs, resolve_data
     from assay.cli.progress import StageProgress
     from assay.files import exclusive, make_folder
     from assay.records.reading import read_baseline
@@ -109,38 +104,25 @@ def check(
     from assay.runtime.processes import joined_processes
     from assay.verdict.baseline import apply_baseline
 
-    if model is None and data not in {None, "digits"}:
-        raise OptionError("MODEL", expected=f"a model to test on {data}", got="none (only the digits need none)")
-    accepted = None if baseline is None else read_baseline(baseline)  # before any work is done
+    inputs = resolve_data(inputs)
+    accepted = None if baseline is None else read_baseline(baseline)  # refused before any work
     with joined_processes() as processes, ExitStack() as held:
         errors = Console(stderr=True, quiet=not processes.leads)
-        dataset, network, history = prepare(
-            model,
-            weights=weights,
-            data=data,
-            data_dir=data_dir,
-            split=split,
-            normalization=normalization,
-            image_size=image_size,
-            max_bad=max_bad,
-            seed=seed,
-            device=device,
-            console=errors,
-        )
+        opened = open_inputs(inputs, errors)
         folder = make_folder(out)
         if processes.leads:
             held.enter_context(exclusive(folder))
-        processes.gather(None)  # nobody writes there before it is ours
+        processes.gather(None)  # the other processes write only once the leader holds the lock
         with StageProgress(errors) as progress:
             checkup = run_check(
-                network,
-                dataset,
-                name=model or "speednet trained on digits",
-                weights=None if weights is None else weights.name,
+                opened.model,
+                opened.dataset,
+                name=opened.name,
+                weights=None if inputs.weights is None else inputs.weights.name,
                 budget=BUDGETS[budget.value],
                 limit=limit,
-                seed=seed,
-                history=history,
+                seed=inputs.seed,
+                history=opened.history,
                 folder=folder,
                 resume=resume,
                 on_stage=progress.show,
@@ -149,23 +131,9 @@ def check(
         if not processes.leads:
             return
         if apply_fixes:
-            from assay.cli.fixing import fix_and_measure_again
-
-            # What is measured is kept, whatever happens to the fixes.
-            _write(checkup, folder, formats=(), fail_on=fail_on)
-            checkup = fix_and_measure_again(
-                network,
-                dataset,
-                checkup,
-                source=fix_data or data or ("digits" if model is None else data_of(model)),
-                data_dir=data_dir,
-                image_size=image_size,
-                budget=BUDGETS[budget.value],
-                limit=limit,
-                spec=model,
-                folder=folder,
-                console=errors,
-            )
+            _write(checkup, folder, formats=(), fail_on=fail_on)  # the measurements are kept if a fix fails
+            source = fix_data or inputs.data or "digits"
+            checkup = _fix_and_measure_again(inputs, opened, checkup, source, budget, limit, folder, errors)
         if accepted is not None:
             checkup = apply_baseline(checkup, accepted, today=datetime.now(UTC).date())
         _write(checkup, folder, formats=formats or (), fail_on=fail_on)
@@ -178,7 +146,7 @@ def check(
 def _write(checkup: Checkup, folder: Path, *, formats: Sequence[Extra], fail_on: FailOn) -> None:
     from assay.files import write_atomically
 
-    # First what cannot be had again: the pages can be drawn from it at any time.
+    # Measurements first: the pages can be drawn from them at any time.
     write_atomically(folder / "check.json", checkup.model_dump_json(indent=1))
     from assay.report.check_page import render_page
     from assay.report.junit import render_junit
@@ -189,3 +157,78 @@ def _write(checkup: Checkup, folder: Path, *, formats: Sequence[Extra], fail_on:
         write_atomically(folder / "check.junit.xml", render_junit(checkup, fail_on=_LEVELS[fail_on]))
     if Extra.SARIF in formats:
         write_atomically(folder / "check.sarif", render_sarif(checkup))
+
+
+def _fix_and_measure_again(
+    inputs: Inputs,
+    opened: OpenedInputs,
+    checkup: Checkup,
+    source: str,
+    budget: BudgetName,
+    limit: int | None,
+    folder: Path,
+    console: Console,
+) -> Checkup:
+    """The checkup with its fixes in it; the copy with all fixes of weights is written to ``folder/fixed``."""
+    from assay.check import BUDGETS
+    from assay.cli.inputs import record_data
+    from assay.cli.progress import StageProgress
+    from assay.compression.run import save_compressed
+    from assay.files import make_folder
+    from assay.fixes import apply_fixes
+    from assay.training.recipes import load_recipe
+
+    train, note = _training_images(source, inputs, opened.dataset)
+    with StageProgress(console) as progress:
+        fixed = apply_fixes(
+            opened.model,
+            opened.dataset,
+            checkup,
+            train=train,
+            train_note=note,
+            budget=BUDGETS[budget.value],
+            limit=limit,
+            on_fix=lambda name, place, total: progress.show(f"fix: {name}", place, total),
+        )
+    if fixed.model is None:
+        return fixed.checkup
+    own = load_recipe("digits")  # what a check trains for itself when it is given no model
+    save_compressed(
+        make_folder(folder / FIXED),
+        fixed.model,
+        fixed.factorization,
+        spec=inputs.model or own.model,
+        classes=opened.dataset.classes,
+        image_shape=opened.dataset.shape,
+        options=None if inputs.model else own.model_options,
+    )
+    record_data(folder / FIXED, inputs)
+    return _name_weights(fixed.checkup)
+
+
+def _name_weights(checkup: Checkup) -> Checkup:
+    """The checkup whose applied fixes of weights name the file that holds them."""
+    from assay.records.comparison import AppliedFix
+
+    records = tuple(
+        record.model_copy(update={"weights": f"{FIXED}/model.safetensors"})
+        if isinstance(record, AppliedFix) and record.changes == "weights" and not record.refused
+        else record
+        for record in checkup.records
+    )
+    return checkup.model_copy(update={"records": records})
+
+
+def _training_images(source: str, inputs: Inputs, dataset: ImageDataset) -> tuple[ImageDataset | None, str]:
+    """The training split of ``source``; None, and why, where there is none or it does not fit the tested images."""
+    from assay.data.sources import load_dataset
+
+    try:
+        train = load_dataset(
+            source, split="train", data_dir=inputs.data_dir, image_size=inputs.image_size, max_bad=inputs.max_bad
+        )
+    except DataError as error:
+        return None, f"no training images ({error}); name them with --fix-data"
+    if train.classes != dataset.classes or train.shape != dataset.shape:
+        return None, f"the training images of {source} have other classes or another shape; see --fix-data"
+    return train, ""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from assay.cli import inputs as arg
+from assay.cli.options import AsJson, Inputs, Resume, argument, flag, option, takes_inputs
 from assay.errors import OptionError
 
 if TYPE_CHECKING:
@@ -29,33 +30,34 @@ class ClaimData(StrEnum):
     CIFAR10 = "cifar10"
 
 
+@takes_inputs(omit=("model", "data", "split", "limit", "normalization", "image_size", "max_bad", "device"))
 def claims(
-    ids: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="ID", help="Claims to measure; all without any.", show_default=False),
-    ] = None,
-    budget: Annotated[
-        ClaimBudget, typer.Option(help="quick: minutes; full: more seeds and images.")
-    ] = ClaimBudget.QUICK,
-    data: Annotated[ClaimData, typer.Option(help="The images to measure on.")] = ClaimData.DIGITS,
-    data_dir: arg.DataDir = None,
+    inputs: Inputs,
+    ids: Annotated[list[str] | None, argument("Claims to measure; all without any.", metavar="ID")] = None,
+    listed: Annotated[bool, flag("Claims", "Print the claims and end.", "--list")] = False,
     model: Annotated[
         str | None,
-        typer.Option(
-            help="A model of yours for the claims about attacks, instead of one trained here.", show_default=False
+        option("Model", "A model of yours for the claims about attacks, instead of one trained here.", metavar="MODEL"),
+    ] = None,
+    data: Annotated[
+        ClaimData | None,
+        option(
+            "Data",
+            "The images to measure on: digits or cifar10. (default: the run folder's, or digits)",
+            metavar="DATA",
         ),
     ] = None,
-    weights: arg.Weights = None,
-    out: Annotated[Path, typer.Option(help="Folder for claims.html and claims.json.")] = Path("assay-claims"),
-    resume: Annotated[bool, typer.Option("--resume", help="Take over what an interrupted run finished.")] = False,
-    listed: Annotated[bool, typer.Option("--list", help="Print the claims and end.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the record instead of the table.")] = False,
-    seed: arg.Seed = 0,
+    out: Annotated[Path, option("Output", "Folder for claims.html and claims.json.", metavar="DIR")] = Path(
+        "assay-claims"
+    ),
+    as_json: AsJson = False,
+    budget: Annotated[
+        ClaimBudget, option("Run", "quick: minutes; full: more seeds and images.", metavar="LEVEL")
+    ] = ClaimBudget.QUICK,
+    resume: Resume = False,
     processes: Annotated[
         int | None,
-        typer.Option(
-            min=1, help="Claims measured at a time, one thread each. Left out: one a core.", show_default=False
-        ),
+        option("Run", "Claims measured at a time, one thread each. (default: one a core)", metavar="N", min=1),
     ] = None,
 ) -> None:
     """Measure what textbooks say about deep networks: supported, refuted or undecided, with effect and interval.
@@ -65,7 +67,7 @@ def claims(
     from rich.console import Console
 
     from assay.claims import Settings, find_claims, run_claims
-    from assay.claims.networks import trained_network
+    from assay.cli.inputs import open_inputs, recorded_data, resolve_data
     from assay.cli.progress import StageProgress
     from assay.files import make_folder
     from assay.report.terminal.claims import print_claims
@@ -74,16 +76,27 @@ def claims(
     if listed:
         _print_list([(claim.id, claim.sentence) for claim in chosen])
         return
-    if weights is not None and model is None:
+    if inputs.weights is not None and model is None:
         raise OptionError("--weights", expected="a --model to load them into", got="none")
-    settings = Settings(
-        budget=budget.value, data=data.value, data_dir=data_dir, seed=seed, model=model, weights=weights
-    )
-    settings.test()  # data that is not there, or a model that does not fit it, is told before any work is done
-    if model is not None:
-        trained_network(settings)
-    folder = make_folder(out)
     errors = Console(stderr=True, highlight=False)
+    own = model is not None and recorded_data(Path(model)) is not None  # a run folder brings its data
+    inputs = replace(inputs, model=model, data=data.value if data else None if own else "digits")
+    if model is not None:  # notes, and a model that does not fit the data, come before any work
+        inputs = resolve_data(inputs)
+        if inputs.data not in set(ClaimData):
+            raise OptionError("--data", expected="digits or cifar10", got=repr(inputs.data))
+        open_inputs(inputs, errors)
+    settings = Settings(
+        budget=budget.value,
+        data=str(inputs.data),
+        data_dir=inputs.data_dir,
+        seed=inputs.seed,
+        model=model,
+        weights=inputs.weights,
+    )
+    if model is None:
+        settings.test()  # data that is not there is refused before any work
+    folder = make_folder(out)
     with StageProgress(errors) as progress:
         report = run_claims(
             chosen,
@@ -129,6 +142,6 @@ def _write(report: ClaimsReport, folder: Path) -> None:
     from assay.files import write_atomically
     from assay.report.claims_page import render_claims
 
-    # First what cannot be had again: the page can be drawn from it at any time.
+    # Measurements first: the page can be drawn from them at any time.
     write_atomically(folder / "claims.json", report.model_dump_json(indent=1))
     write_atomically(folder / "claims.html", render_claims(report))

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from assay.cli import inputs as arg
-from assay.cli.inputs import BudgetName
+from assay.cli.options import Budget, BudgetName, Inputs, argument, option, takes_inputs
 from assay.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from rich.console import Console
 
     from assay.records.checkup import Checkup
 
@@ -25,39 +27,40 @@ class FailOn(StrEnum):
     NEVER = "never"
 
 
+@takes_inputs(
+    omit=("model", "weights", "limit"),
+    helps={"data": "The images to test models on that have no check.json yet. A run folder brings its own."},
+)
 def compare(
+    inputs: Inputs,
     checks: Annotated[
         list[str],
-        typer.Argument(
+        argument(
+            "Each a check.json, a report folder, a run folder, or a model; the first is the reference.",
             metavar="A B [C…]",
-            help="Each a check.json, a report folder, a run folder, or a model; the first is the reference.",
-            show_default=False,
         ),
     ],
-    data: Annotated[
-        str | None,
-        typer.Option(help="The images to test models on that have no check.json yet.", show_default=False),
+    limit: Annotated[
+        int | None, option("Data", "Of checks still to be made: attack the first N samples.", metavar="N", min=1)
     ] = None,
-    data_dir: arg.DataDir = None,
-    split: arg.Split = "test",
-    out: Annotated[Path, typer.Option(help="Folder for compare.html and compare.json.")] = Path("assay-compare"),
+    out: Annotated[Path, option("Output", "Folder for compare.html and compare.json.", metavar="DIR")] = Path(
+        "assay-compare"
+    ),
     fail_on: Annotated[
         FailOn,
-        typer.Option(help="Exit with 1 when something got worse beyond noise, or a verdict got worse or vanished."),
+        option(
+            "Output",
+            "regression: exit with 1 when something got worse beyond noise, or a verdict got worse or "
+            "vanished; or never.",
+            metavar="LEVEL",
+        ),
     ] = FailOn.NEVER,
-    budget: Annotated[BudgetName, typer.Option(help="Of checks that are still to be made.")] = BudgetName.STANDARD,
-    limit: Annotated[
-        int | None, typer.Option(min=1, help="Of checks still to be made: attack the first N.", show_default=False)
-    ] = None,
-    normalization: arg.Normalization = None,
-    image_size: arg.ImageSize = None,
-    seed: arg.Seed = 0,
-    device: arg.Device = "auto",
+    budget: Budget = BudgetName.STANDARD,
 ) -> None:
-    """Hold models against the first one: paired tests on the same images, verdicts side by side.
+    """Compare models with the first one: paired tests on the same images, verdicts side by side.
 
     Accuracies are compared by McNemar's exact test and curves by a bootstrap over samples; Holm's correction covers
-    all tests together. Images that differ are not paired, and that is said.
+    all tests together. Images that differ are not paired; a note names them.
 
     Exit codes: 0 no regression (or --fail-on never), 1 a regression, 2 usage or input error.
     """
@@ -74,26 +77,12 @@ def compare(
     folder = make_folder(out)
 
     def measure(spec: str, place: int) -> Checkup:
-        from assay.cli.inputs import check_model
-
-        checkup = check_model(
-            spec,
-            data=data,
-            data_dir=data_dir,
-            split=split,
-            budget=budget.value,
-            limit=limit,
-            normalization=normalization,
-            image_size=image_size,
-            seed=seed,
-            device=device,
-            console=errors,
-        )
+        checkup = _check(replace(inputs, model=spec), budget, limit, errors)
         write_atomically(make_folder(folder / f"check-{place}") / "check.json", checkup.model_dump_json(indent=1))
         return checkup
 
     checkups = [_open(spec, place, measure) for place, spec in enumerate(checks, start=1)]
-    comparison = compare_checkups(checkups, names=[_name(spec) for spec in checks], seed=seed)
+    comparison = compare_checkups(checkups, names=[_name(spec) for spec in checks], seed=inputs.seed)
     write_atomically(folder / "compare.json", comparison.model_dump_json(indent=1))
     write_atomically(folder / "compare.html", render_comparison(comparison))
     print_comparison(comparison, Console())
@@ -103,6 +92,26 @@ def compare(
         for sentence in regressions:
             errors.print(f"regression: {sentence}", style="red", markup=False, highlight=False)
         raise typer.Exit(1)
+
+
+def _check(inputs: Inputs, budget: BudgetName, limit: int | None, console: Console) -> Checkup:
+    """Load and check a model, with the progress on ``console``."""
+    from assay.check import BUDGETS, run_check
+    from assay.cli.inputs import open_inputs
+    from assay.cli.progress import StageProgress
+
+    opened = open_inputs(inputs, console)
+    with StageProgress(console) as progress:
+        return run_check(
+            opened.model,
+            opened.dataset,
+            name=opened.name,
+            budget=BUDGETS[budget.value],
+            limit=limit,
+            seed=inputs.seed,
+            history=opened.history,
+            on_stage=progress.show,
+        )
 
 
 def _open(spec: str, place: int, measure: Callable[[str, int], Checkup]) -> Checkup:
@@ -118,7 +127,7 @@ def _open(spec: str, place: int, measure: Callable[[str, int], Checkup]) -> Chec
 
 
 def _name(spec: str) -> str:
-    """How the comparison calls it: a folder or file by its name, ``check.json`` by its folder's."""
+    """Its name in the comparison: that of the folder or file, for ``check.json`` that of its folder."""
     path = Path(spec)
     if path.name == "check.json":
         return path.resolve().parent.name
@@ -127,13 +136,10 @@ def _name(spec: str) -> str:
 
 def history(
     folder: Annotated[
-        Path,
-        typer.Argument(
-            metavar="DIR", help="Holds checks: every check.json below it, every *.json in it.", show_default=False
-        ),
+        Path, argument("A folder of checks: every check.json below it, every *.json in it.", metavar="DIR")
     ],
     out: Annotated[
-        Path | None, typer.Option(help="The page to write; by default history.html in DIR.", show_default=False)
+        Path | None, option("Output", "The page to write. (default: history.html in DIR)", metavar="FILE")
     ] = None,
 ) -> None:
     """Show a folder of checks as a trend, each tested against the one before it on the same images.

@@ -3,45 +3,58 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from assay.cli import inputs as arg
+from assay.cli.options import AsJson, Inputs, flag, option, takes_inputs
 from assay.errors import OptionError
 
 if TYPE_CHECKING:
     from assay.models.factorized import Kind
 
 
+@takes_inputs(
+    model_required=True,
+    omit=("split", "device"),
+    helps={"limit": "Use the first N test images only."},
+)
 def compress(
-    model: arg.Model,
-    data: arg.Data = "cifar10",
-    weights: arg.Weights = None,
+    inputs: Inputs,
     target: Annotated[
-        str | None, typer.Option(help="A share of the FLOPs, such as 0.6x. [default: 0.7x]", show_default=False)
+        str | None, option("Compression", "A share of the FLOPs, such as 0.6x. (default: 0.7x)", metavar="SHARE")
     ] = None,
     max_drop: Annotated[
         float | None,
-        typer.Option(help="Instead: the fewest FLOPs that lose at most so many points.", show_default=False),
+        option(
+            "Compression", "Instead: the fewest FLOPs that lose at most so many points of accuracy.", metavar="POINTS"
+        ),
     ] = None,
-    epochs: Annotated[float, typer.Option(min=0, help="Epochs of fine-tuning afterwards; 0.5 is half of one.")] = 0.0,
-    lr: Annotated[float, typer.Option(min=0, help="Learning rate of the fine-tuning (AdamW).")] = 3e-4,
-    kinds: Annotated[str, typer.Option(help="Forms a layer may take.")] = "linear,channel,spatial,tucker",
-    calibration: Annotated[int, typer.Option(min=8, help="Training images that layers are fitted on.")] = 256,
-    batch: Annotated[int, typer.Option(min=1, help="Images in a batch when latency is measured.")] = 64,
-    attack: Annotated[str, typer.Option(help="Measure robust accuracy with this attack; none: do not.")] = "pgd",
-    robust_images: Annotated[int, typer.Option(min=1, help="Test images to attack.")] = 500,
+    kinds: Annotated[
+        str, option("Compression", "Factorisations a layer may take.", metavar="NAMES")
+    ] = "linear,channel,spatial,tucker",
+    calibration: Annotated[
+        int, option("Compression", "Training images that layers are fitted on.", metavar="N", min=8)
+    ] = 256,
+    epochs: Annotated[
+        float, option("Fine-tuning", "Epochs of fine-tuning afterwards; 0.5 is half of one.", metavar="N", min=0)
+    ] = 0.0,
+    lr: Annotated[float, option("Fine-tuning", "Learning rate of AdamW.", metavar="RATE", min=0)] = 3e-4,
+    attack: Annotated[
+        str, option("Measurements", "Measure robust accuracy with this attack; none: do not.", metavar="NAME")
+    ] = "pgd",
+    robust_images: Annotated[int, option("Measurements", "Test images to attack.", metavar="N", min=1)] = 500,
     curve: Annotated[
-        str, typer.Option(help="Shares of the rank for the accuracy curve; none: no curve.")
+        str, option("Measurements", "Shares of the rank for the accuracy curve; none: no curve.", metavar="SHARES")
     ] = "0.25,0.5,0.75",
-    out: Annotated[Path, typer.Option(help="The run folder to write.")] = Path("compressed"),
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is in --out.")] = False,
-    data_dir: arg.DataDir = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Use the first N test images only.")] = None,
-    seed: arg.Seed = 0,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the record instead of the table.")] = False,
+    batch: Annotated[
+        int, option("Measurements", "Images in a batch when latency is measured.", metavar="N", min=1)
+    ] = 64,
+    out: Annotated[Path, option("Output", "The run folder to write.", metavar="DIR")] = Path("compressed"),
+    overwrite: Annotated[bool, flag("Output", "Replace what is in --out.", "--overwrite")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Factorise the layers of a network on data, replacing only those that get faster.
 
@@ -49,11 +62,10 @@ def compress(
     """
     from rich.console import Console
 
+    from assay.cli.inputs import data_notes, open_data, open_model, record_data, resolve_data
     from assay.compression.run import Plan, save_compressed
     from assay.compression.run import compress as run
-    from assay.data.sources import load_dataset
     from assay.files import make_folder, write_atomically
-    from assay.models.sources import open_model
     from assay.report.compression_page import render_compression_page
     from assay.report.terminal.lowrank import print_compression
 
@@ -70,17 +82,18 @@ def compress(
         attack=None if attack == "none" else attack,
         robust_images=robust_images,
         curve=() if curve == "none" else _shares(curve),
-        seed=seed,
+        seed=inputs.seed,
     )
-    train = load_dataset(data, split="train", data_dir=data_dir)
-    test = load_dataset(data, split="test", data_dir=data_dir, limit=limit)
-    loaded = open_model(model, weights=weights, classes=len(test.classes), image_shape=test.shape, seed=seed)
-    make_folder(out)
     console = Console(stderr=True, highlight=False)
-    for note in loaded.notes:
-        console.print(f"note: {note}", markup=False)
-    done = run(loaded.model, train, test, plan, name=model, say=lambda line: console.print(line, markup=False))
-    save_compressed(out, done.model, done.factorization, spec=model, classes=test.classes, image_shape=test.shape)
+    inputs = resolve_data(inputs)
+    name = inputs.model or ""
+    train = open_data(replace(inputs, split="train", limit=None), console)
+    test = open_data(inputs, console, told=data_notes(train))
+    loaded = open_model(inputs, console, dataset=test, seed=inputs.seed)
+    make_folder(out)
+    done = run(loaded.model, train, test, plan, name=name, say=lambda line: console.print(line, markup=False))
+    save_compressed(out, done.model, done.factorization, spec=name, classes=test.classes, image_shape=test.shape)
+    record_data(out, inputs)
     write_atomically(out / "compression.json", done.report.model_dump_json(indent=2) + "\n")
     write_atomically(out / "compression.html", render_compression_page(done.report))
     if as_json:

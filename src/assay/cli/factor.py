@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from assay.cli import inputs as arg
+from assay.cli.options import AsJson, Inputs, argument, option, takes_inputs
 from assay.errors import OptionError
 
 if TYPE_CHECKING:
@@ -20,50 +20,49 @@ PICTURES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff",
 DEFAULT_ENERGY = 0.9
 
 
+@takes_inputs(
+    omit=("model", "weights", "normalization", "limit", "device"),
+    helps={"data": "With --sample: a picture of this data set instead of X."},
+)
 def factor(
+    inputs: Inputs,
     matrix: Annotated[
         Path | None,
-        typer.Argument(
-            metavar="X", help=".npy, .parquet, .npz, .csv, .mtx, .pt, .safetensors, or a picture.", show_default=False
-        ),
+        argument(".npy, .parquet, .npz, .csv, .mtx, .pt, .safetensors, or a picture.", metavar="X"),
     ] = None,
-    data: Annotated[
-        str | None, typer.Option(help="With --sample: a picture of this data set instead of X.", show_default=False)
+    sample: Annotated[str | None, option("Data", "With --data: its id or name.", metavar="ID")] = None,
+    longest: Annotated[
+        int | None, option("Data", "Shrink the longer side of a picture to this first.", metavar="PIXELS", min=1)
     ] = None,
-    sample: Annotated[str | None, typer.Option(help="With --data: its id or name.", show_default=False)] = None,
     rank: Annotated[
-        str | None, typer.Option(help="A number, or gavish-donoho. [default: 90 % of the energy]", show_default=False)
+        str | None, option("Rank", "A number, or gavish-donoho. (default: 90 % of the energy)", metavar="R")
     ] = None,
     tolerance: Annotated[
-        float | None, typer.Option(help="The smallest rank with this relative error.", show_default=False)
+        float | None, option("Rank", "The smallest rank with this relative error.", metavar="FRACTION")
     ] = None,
     energy: Annotated[
-        float | None, typer.Option(help="The smallest rank that keeps this share of ‖X‖².", show_default=False)
+        float | None, option("Rank", "The smallest rank that keeps this share of ‖X‖².", metavar="FRACTION")
     ] = None,
     noise: Annotated[
-        float | None, typer.Option(help="Standard deviation of the noise, for gavish-donoho.", show_default=False)
+        float | None, option("Rank", "Standard deviation of the noise, for gavish-donoho.", metavar="SIGMA")
     ] = None,
     method: Annotated[
-        str, typer.Option(help="auto, fastest, exact, gram, krylov, single-pass, als or descent.")
+        str,
+        option("Method", "auto, fastest, exact, gram, krylov, single-pass, als or descent.", metavar="NAME"),
     ] = "auto",
-    ridge: Annotated[float, typer.Option(help="λ of λ(‖A‖² + ‖B‖²), the nuclear norm.")] = 0.0,
-    assurance: Annotated[str, typer.Option(help="auto, strict (deterministic bounds at any cost), or none.")] = "auto",
-    out: Annotated[
-        Path | None, typer.Option(help="Write A, B and the singular values to this .npz.", show_default=False)
-    ] = None,
-    report: Annotated[Path | None, typer.Option(help="The page. [default: X.factor.html]", show_default=False)] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the record instead of the summary.")] = False,
+    ridge: Annotated[float, option("Method", "λ of λ(‖A‖² + ‖B‖²), the nuclear norm.", metavar="LAMBDA")] = 0.0,
+    assurance: Annotated[
+        str, option("Method", "auto, strict (deterministic bounds at any cost), or none.", metavar="LEVEL")
+    ] = "auto",
     scale: Annotated[
         list[float] | None,
-        typer.Option(help="Also look at the pair (cA, B/c) for this c; may be repeated.", show_default=False),
+        option("Method", "Also measure the pair (cA, B/c) for this c; may be repeated.", metavar="C"),
     ] = None,
-    longest: Annotated[
-        int | None, typer.Option(min=1, help="Shrink the longer side of a picture to this first.", show_default=False)
+    out: Annotated[
+        Path | None, option("Output", "Write A, B and the singular values to this .npz.", metavar="FILE")
     ] = None,
-    data_dir: arg.DataDir = None,
-    split: arg.Split = "test",
-    image_size: arg.ImageSize = None,
-    seed: arg.Seed = 0,
+    report: Annotated[Path | None, option("Output", "The page. (default: X.factor.html)", metavar="FILE")] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Factorise X ≈ AB with the least error, prove how good it is, and draw the page.
 
@@ -79,9 +78,8 @@ def factor(
     from assay.report.terminal.lowrank import print_factorization
 
     _check_places(out, report)
-    name, x, picture = _open(
-        matrix, data, sample, data_dir=data_dir, split=split, image_size=image_size, longest=longest
-    )
+    name, x, picture = _open(matrix, inputs, sample, longest=longest)
+    seed = inputs.seed
     wanted = _rank(rank)
     if wanted is None and tolerance is None and energy is None:
         energy = DEFAULT_ENERGY
@@ -105,29 +103,23 @@ def factor(
 
 
 def _open(
-    matrix: Path | None,
-    data: str | None,
-    sample: str | None,
-    *,
-    data_dir: Path | None,
-    split: str,
-    image_size: int | None,
-    longest: int | None,
+    matrix: Path | None, inputs: Inputs, sample: str | None, *, longest: int | None
 ) -> tuple[str, Matrix, Tensor | None]:
-    """What to call it, the matrix, and the channels where it is a picture: of a file, or of a data set."""
+    """Name, matrix, and the channels where it is a picture: of a file, or of a data set."""
+    from rich.console import Console
+
+    from assay.cli.inputs import open_data
     from assay.lowrank.sources import open_matrix
     from assay.lowrank.summary import luma, read_channels
 
-    if (matrix is None) == (data is None) or (data is None) != (sample is None):
-        got = " ".join(str(word) for word in (matrix, data, sample) if word is not None)
+    if (matrix is None) == (inputs.data is None) or (inputs.data is None) != (sample is None):
+        got = " ".join(str(word) for word in (matrix, inputs.data, sample) if word is not None)
         raise OptionError("X", expected="a file, or --data and --sample", got=got or "neither")
     if matrix is None:
         from assay.data.dataset import to_unit_range
-        from assay.data.sources import load_dataset
         from assay.views.picture import pick_sample
 
-        dataset = load_dataset(data or "", split=split, data_dir=data_dir, image_size=image_size)
-        chosen = pick_sample(dataset, sample or "")
+        chosen = pick_sample(open_data(inputs, Console(stderr=True)), sample or "")
         channels = to_unit_range(chosen.image).double()
         return chosen.name, luma(channels), channels
     if matrix.suffix.lower() not in PICTURES or not matrix.is_file():

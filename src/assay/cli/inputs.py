@@ -1,13 +1,11 @@
-"""From what the command line names to a model and its images, ready to be checked."""
+"""The one place where a verb opens its model and its data, and where all that is to be known of them is told."""
 
 from __future__ import annotations
 
 import json
-from enum import StrEnum
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
-
-import typer
+from typing import TYPE_CHECKING, Any
 
 from assay.errors import InputError, OptionError
 
@@ -17,107 +15,188 @@ if TYPE_CHECKING:
     from rich.console import Console
     from torch import nn
 
+    from assay.cli.options import Inputs
     from assay.data.dataset import ImageDataset
-    from assay.records.checkup import Checkup
+    from assay.models.sources import LoadedModel
     from assay.records.training import TrainingRun
-    from assay.views.subject import Subject
+    from assay.views.context import ViewContext
+
+RECORD = "inputs.json"  # of a run folder: the data that it was made from, as the command line spelled it
+TRAINED_ON_DIGITS = "speednet trained on digits"
 
 
-def check_model(
-    model: str,
-    *,
-    data: str | None,
-    data_dir: Path | None,
-    split: str,
-    budget: str,
-    limit: int | None,
-    normalization: str | None,
-    image_size: int | None,
-    seed: int,
-    device: str,
-    console: Console,
-) -> Checkup:
-    """Load and check the model that ``model`` names, with the progress on ``console``."""
-    from assay.check import BUDGETS, run_check
-    from assay.cli.progress import StageProgress
+@dataclass(frozen=True, eq=False)
+class OpenedInputs:
+    """The model on its device, its images, what both are called, what was told, and how a run folder was trained."""
 
-    dataset, network, history = prepare(
-        model,
-        weights=None,
-        data=data,
-        data_dir=data_dir,
-        split=split,
-        normalization=normalization,
-        image_size=image_size,
-        max_bad=0,
-        seed=seed,
-        device=device,
-        console=console,
-    )
-    with StageProgress(console) as progress:
-        return run_check(
-            network,
-            dataset,
-            name=model,
-            budget=BUDGETS[budget],
-            limit=limit,
-            seed=seed,
-            history=history,
-            on_stage=progress.show,
-        )
+    model: nn.Module
+    dataset: ImageDataset
+    name: str
+    notes: tuple[str, ...]
+    history: tuple[TrainingRun, ...] = ()
 
 
-def prepare(
-    model: str | None,
-    *,
-    weights: Path | None,
-    data: str | None,
-    data_dir: Path | None,
-    split: str,
-    normalization: str | None,
-    image_size: int | None,
-    max_bad: int,
-    seed: int,
-    device: str,
-    console: Console,
-    limit: int | None = None,
-) -> tuple[ImageDataset, nn.Module, Sequence[TrainingRun]]:
-    """The images, the model on its device, and how it was trained where that is known; notes go to ``console``.
+def open_inputs(inputs: Inputs, console: Console) -> OpenedInputs:
+    """Load data and model and print what is to be known of them; without a model, train a small one on the digits.
 
-    Without a model, a small network is trained on the digits. Raises what loading either raises.
+    Raises :class:`OptionError` for a device or data that is not there, and what loading either raises.
     """
-    from assay.data.sources import load_dataset
-    from assay.models.sources import open_model
     from assay.runtime import choose_device
 
-    target = choose_device(device)
-    dataset = load_dataset(
-        data or data_of(model), split=split, data_dir=data_dir, limit=limit, max_bad=max_bad, image_size=image_size
-    )
-    for line in dataset.skipped:
-        console.print(f"skipped: {line}", style="yellow", markup=False)
-    if model is None:
+    inputs = resolve_data(inputs)
+    device = choose_device(inputs.device)  # refused before any work
+    dataset = open_data(inputs, console)
+    if inputs.model is None:
         from assay.cli.progress import TrainingProgress
+        from assay.data.sources import load_dataset
         from assay.training.classifier import train_classifier
         from assay.training.recipes import load_recipe
 
         with TrainingProgress(console) as progress:
             train = load_dataset("digits", split="train")
-            trained = train_classifier(train, recipe=load_recipe("digits"), seed=seed, on_step=progress.step)
-        return dataset, trained.model.to(target), (trained.run,)
-    opened = open_model(
-        model,
-        weights=weights,
-        classes=len(dataset.classes),
-        image_shape=dataset.shape,
-        normalization=normalization,
+            trained = train_classifier(train, recipe=load_recipe("digits"), seed=inputs.seed, on_step=progress.step)
+        return OpenedInputs(trained.model.to(device), dataset, TRAINED_ON_DIGITS, data_notes(dataset), (trained.run,))
+    loaded = open_model(inputs, console, dataset=dataset)
+    notes = (*data_notes(dataset), *model_notes(loaded, dataset))
+    return OpenedInputs(loaded.model.to(device), dataset, inputs.model, notes, _training_history(inputs.model))
+
+
+def resolve_data(inputs: Inputs) -> Inputs:
+    """The same with ``data`` filled in: a run folder's own, with its preparation, or the digits without a model.
+
+    Raises :class:`OptionError` where a model needs data and none is known, and for other data without a model.
+    """
+    if inputs.model is None:
+        if inputs.data not in {None, "digits"}:
+            expected = f"a model for {inputs.data}"
+            raise OptionError("MODEL", expected=expected, got="none (only the digits need none)")
+        if inputs.weights is not None:
+            raise OptionError("MODEL", expected="an architecture for the weights", got="none")
+        return replace(inputs, data="digits")
+    if inputs.data is not None:
+        return inputs
+    recorded = recorded_data(Path(inputs.model))
+    if recorded is None:
+        raise OptionError("--data", expected="the images to test on, such as cifar10 or a folder", got="nothing")
+    data_dir = recorded.get("data_dir")
+    return replace(
+        inputs,
+        data=recorded["data"],
+        data_dir=inputs.data_dir or (None if data_dir is None else Path(data_dir)),
+        image_size=inputs.image_size or recorded.get("image_size"),
+        max_bad=inputs.max_bad or recorded.get("max_bad", 0),
     )
-    for note in opened.notes:
-        console.print(f"note: {note}", style="yellow", markup=False)
-    return dataset, opened.model.to(target), _history_of(model)
 
 
-def _history_of(model: str) -> tuple[TrainingRun, ...]:
+def open_data(inputs: Inputs, console: Console, *, told: Sequence[str] = ()) -> ImageDataset:
+    """The images of ``inputs`` alone; unreadable pictures that were left out are named, unless in ``told`` already."""
+    from assay.data.sources import load_dataset
+
+    dataset = load_dataset(
+        inputs.data or "digits",
+        split=inputs.split,
+        data_dir=inputs.data_dir,
+        limit=inputs.limit,
+        max_bad=inputs.max_bad,
+        image_size=inputs.image_size,
+    )
+    tell([note for note in data_notes(dataset) if note not in told], console)
+    return dataset
+
+
+def open_model(
+    inputs: Inputs,
+    console: Console,
+    *,
+    dataset: ImageDataset | None = None,
+    classes: int | None = None,
+    image_shape: tuple[int, int, int] | None = None,
+    seed: int = 0,
+) -> LoadedModel:
+    """The model of ``inputs`` alone, built for ``dataset``, or for ``classes`` and ``image_shape``.
+
+    ``seed`` is that of random weights, and not the seed of the verb's own choices: an attack with another seed is an
+    attack on the same model.
+    """
+    from assay.models import sources
+
+    loaded = sources.open_model(
+        inputs.model or "",
+        weights=inputs.weights,
+        classes=classes if dataset is None else len(dataset.classes),
+        image_shape=image_shape if dataset is None else dataset.shape,
+        normalization=inputs.normalization,
+        seed=seed,
+    )
+    tell(model_notes(loaded, dataset), console)
+    return loaded
+
+
+def open_view(inputs: Inputs, console: Console) -> ViewContext:
+    """Both, as the app and ``assay look`` take them; the seed of an attack changes neither."""
+    from assay.views.context import ViewContext
+
+    inputs = replace(resolve_data(inputs), seed=0)
+    opened = open_inputs(inputs, console)
+    return ViewContext(opened.model, opened.dataset, name=opened.name, words=inputs.words)
+
+
+def data_notes(dataset: ImageDataset) -> tuple[str, ...]:
+    """What is to be known of a data set: the pictures that could not be read."""
+    unreadable = dataset.skipped
+    if not unreadable:
+        return ()
+    pictures = "1 picture" if len(unreadable) == 1 else f"{len(unreadable)} pictures"
+    return (f"{pictures} could not be read: {'; '.join(unreadable)}",)
+
+
+def model_notes(loaded: LoadedModel, dataset: ImageDataset | None = None) -> tuple[str, ...]:
+    """What is to be known of a model, such as random weights, and whether its classes are those of the data."""
+    names = loaded.class_names
+    if dataset is None or names is None or names == dataset.classes:
+        return loaded.notes
+    how = "in another order" if sorted(names) == sorted(dataset.classes) else "under other names"
+    guess = (
+        f"{dataset.name} has the classes of {loaded.name} {how}: outputs and labels are matched by position, a guess"
+    )
+    return (*loaded.notes, guess)
+
+
+def tell(notes: Sequence[str], console: Console) -> None:
+    """Print each note as one line."""
+    for note in notes:
+        console.print(f"note: {note}", style="yellow", markup=False, highlight=False, soft_wrap=True)
+
+
+def record_data(folder: Path, inputs: Inputs) -> None:
+    """Write down in a run folder which data it was made from, so that every verb finds them again."""
+    from assay.files import write_atomically
+
+    data = inputs.data or "digits"
+    place = Path(data).expanduser()
+    record = {
+        "data": str(place.resolve()) if place.exists() else data,
+        "data_dir": None if inputs.data_dir is None else str(inputs.data_dir.resolve()),
+        "image_size": inputs.image_size,
+        "max_bad": inputs.max_bad,
+    }
+    write_atomically(folder / RECORD, json.dumps(record, indent=1, ensure_ascii=False) + "\n")
+
+
+def recorded_data(folder: Path) -> dict[str, Any] | None:
+    """The data of a run folder as :func:`record_data` wrote them, else the name in ``config.json``; None without."""
+    for name in (RECORD, "config.json"):
+        try:
+            content = json.loads((folder / name).read_text(encoding="utf-8"))
+            return (
+                {**content, "data": str(content["data"])} if name == RECORD else {"data": str(content["data"]["name"])}
+            )
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+    return None
+
+
+def _training_history(model: str) -> tuple[TrainingRun, ...]:
     """How a run folder's model was trained; nothing for any other model."""
     from pydantic import ValidationError
 
@@ -129,130 +208,5 @@ def _history_of(model: str) -> tuple[TrainingRun, ...]:
     try:
         return (TrainingRun.model_validate_json(record.read_bytes()),)
     except ValidationError as error:
-        found = error.errors()[0]["msg"]
-        raise InputError(str(record), expected="the record of a training run", got=found) from None
-
-
-def data_of(model: str | None) -> str:
-    """What a run folder was trained on; the digits when there is no model either."""
-    if model is None:
-        return "digits"
-    config = Path(model) / "config.json"
-    if config.is_file():
-        try:
-            return str(json.loads(config.read_text())["data"]["name"])
-        except (ValueError, KeyError, TypeError):
-            pass
-    raise OptionError("--data", expected="the images to test on, such as cifar10 or a folder", got="nothing")
-
-
-Model = Annotated[
-    str,
-    typer.Argument(
-        help="A run folder, an architecture (resnet20, allcnn, …), torchvision:NAME, timm:NAME, "
-        "path/to/file.py:factory, or package.module:factory.",
-        show_default=False,
-    ),
-]
-Weights = Annotated[
-    Path | None,
-    typer.Option(
-        help="Weights for the architecture: .safetensors, or a checkpoint that loads with weights_only.",
-        show_default=False,
-    ),
-]
-Data = Annotated[
-    str,
-    typer.Option(
-        help="digits, cifar10, mnist, fashion-mnist, a folder of class folders, "
-        "*.parquet, *.npz, IDX files, or hf:owner/name."
-    ),
-]
-DataDir = Annotated[
-    Path | None,
-    typer.Option(
-        help="Where named data sets are looked for first; then $ASSAY_DATA, then the cache.", show_default=False
-    ),
-]
-Split = Annotated[str, typer.Option(help="The part of the data to use: test or train.")]
-Limit = Annotated[int | None, typer.Option(min=1, help="Use only the first N samples.", show_default=False)]
-MaxBad = Annotated[int, typer.Option(min=0, help="Skip up to this many broken images; each is named.")]
-Seed = Annotated[int, typer.Option(help="Every random choice follows from this number.")]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")]
-ImageSize = Annotated[
-    int | None,
-    typer.Option(min=1, help="Resize the short side to this, then crop the centre.", show_default=False),
-]
-Normalization = Annotated[
-    str | None,
-    typer.Option(
-        help="Of an architecture of ours: imagenet (the default for colour), cifar10, none, or m1,m2,m3/s1,s2,s3.",
-        show_default=False,
-    ),
-]
-BaselineFile = Annotated[
-    Path | None,
-    typer.Option(
-        "--baseline", help="Accepted findings (see `assay accept`): shown, but they do not fail.", show_default=False
-    ),
-]
-
-
-def open_subject(
-    model: str | None,
-    *,
-    weights: Path | None,
-    data: str | None,
-    data_dir: Path | None,
-    split: str,
-    limit: int | None,
-    normalization: str | None,
-    image_size: int | None,
-    max_bad: int,
-    device: str,
-    console: Console,
-) -> Subject:
-    """Load both; ``words`` of the result are the options that were given, so that a printed command finds them again.
-
-    Raises :class:`OptionError` for other data than the digits without a model, and what loading raises.
-    """
-    from assay.views.subject import Subject
-
-    if model is None and data not in {None, "digits"}:
-        raise OptionError("MODEL", expected=f"a model for {data}", got="none (only the digits need none)")
-    if model is None and weights is not None:
-        raise OptionError("MODEL", expected="an architecture for the weights", got="none")
-    source = data or data_of(model)
-    dataset, network, _ = prepare(
-        model,
-        weights=weights,
-        data=source,
-        data_dir=data_dir,
-        split=split,
-        limit=limit,
-        normalization=normalization,
-        image_size=image_size,
-        max_bad=max_bad,
-        seed=0,
-        device=device,
-        console=console,
-    )
-    options = {
-        "--weights": weights,
-        "--data": source,
-        "--data-dir": data_dir,
-        "--split": None if split == "test" else split,
-        "--image-size": image_size,
-        "--normalization": normalization,
-    }
-    words = [word for name, value in options.items() if value is not None for word in (name, str(value))]
-    named = () if model is None else (model,)
-    return Subject(network, dataset, name=model or "speednet trained on digits", words=(*named, *words))
-
-
-class BudgetName(StrEnum):
-    """How much work a check may spend."""
-
-    QUICK = "quick"
-    STANDARD = "standard"
-    FULL = "full"
+        message = error.errors()[0]["msg"]
+        raise InputError(str(record), expected="the record of a training run", got=message) from None

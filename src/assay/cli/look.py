@@ -1,88 +1,68 @@
-"""``assay look``: one picture, what the model says about it, and what breaks it; what the app shows, in a terminal."""
+"""``assay look``: one picture, what the model predicts, and attacks on it: what the app shows, in a terminal."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
-from assay.cli import inputs as arg
+from assay.cli.options import Epsilon, Inputs, Norm, flag, option, takes_inputs
 from assay.errors import DataError, OptionError
 
 if TYPE_CHECKING:
-    from assay.views.breaking import Breakage
-    from assay.views.looking import Look
-    from assay.views.picture import Picture
-    from assay.views.subject import Subject
+    from rich.console import Console
+
+    from assay.views.attack import PictureAttack
+    from assay.views.context import ViewContext
+    from assay.views.picture import Picture, Prediction
 
 
+@takes_inputs(helps={"seed": "Seed of the attack; that of a random model is always 0."})
 def look(
-    model: Annotated[
-        str | None,
-        typer.Argument(
-            help="As for `assay check`. Without one, a small network is trained on the digits first.",
-            show_default=False,
-        ),
-    ] = None,
-    weights: arg.Weights = None,
-    data: Annotated[
-        str | None,
-        typer.Option(
-            help="digits, cifar10, a folder, *.parquet, *.npz, … A run folder brings its own.", show_default=False
-        ),
-    ] = None,
+    inputs: Inputs,
     sample: Annotated[
-        str | None,
-        typer.Option(help="The sample with this id, or with the name that a report calls it by.", show_default=False),
+        str | None, option("Picture", "The sample with this id, or with its name in a report.", metavar="ID")
     ] = None,
-    image: Annotated[Path | None, typer.Option(help="A picture file instead of a sample.", show_default=False)] = None,
+    image: Annotated[Path | None, option("Picture", "A picture file instead of a sample.", metavar="FILE")] = None,
     label: Annotated[
         str | None,
-        typer.Option(
-            help="The class it shows. [default: the sample's; for a file the model's answer]", show_default=False
+        option(
+            "Picture",
+            "The class it shows. (default: the sample's; for a file the predicted class)",
+            metavar="CLASS",
         ),
     ] = None,
-    apply: Annotated[
+    operations: Annotated[
         list[str] | None,
-        typer.Option(
+        option(
+            "Picture",
+            "Apply an image operation first, as in rotate=20; may be repeated.",
             "--apply",
             metavar="NAME=VALUE",
-            help="Change the picture first, as in rotate=20; may be repeated.",
-            show_default=False,
         ),
     ] = None,
     attack: Annotated[
-        str | None, typer.Option(help="Attack it: an unknown name lists what there is.", show_default=False)
+        str | None, option("Attack", "Attack it: pgd, fgsm, …; an unknown name lists all.", metavar="NAME")
     ] = None,
-    norm: Annotated[str, typer.Option(help="The size of a change: linf, l2 or l1.")] = "linf",
-    epsilon: Annotated[str, typer.Option(help="The largest change, in pixels of [0, 1]: 8/255 or 0.031.")] = "8/255",
+    norm: Norm = "linf",
+    epsilon: Epsilon = "8/255",
     steps: Annotated[
-        int | None, typer.Option(min=1, help="Steps: 10 of an attack, 60 of --smallest.", show_default=False)
+        int | None, option("Attack", "Number of steps: 10 of an attack, 60 of --smallest.", metavar="N", min=1)
     ] = None,
-    smallest: Annotated[bool, typer.Option("--smallest", help="Find the smallest change that breaks it.")] = False,
-    out: Annotated[
-        Path | None, typer.Option(help="Write the pictures (PNG) to this folder.", show_default=False)
-    ] = None,
-    data_dir: arg.DataDir = None,
-    split: arg.Split = "test",
-    normalization: arg.Normalization = None,
-    image_size: arg.ImageSize = None,
-    seed: arg.Seed = 0,
-    device: arg.Device = "auto",
+    smallest: Annotated[
+        bool, flag("Attack", "Search for the smallest adversarial perturbation instead.", "--smallest")
+    ] = False,
+    out: Annotated[Path | None, option("Output", "Write the pictures (PNG) to this folder.", metavar="DIR")] = None,
 ) -> None:
-    """Look at one picture: probabilities, the input gradient, and, when asked, an attack on it.
+    """Show the prediction of one picture: probabilities, the input gradient, and an attack on it.
 
     Every view of `assay app` prints the command of this verb that shows the same.
     """
     from rich.console import Console
 
-    from assay.app.panels import describe_breakage
-    from assay.cli.inputs import open_subject
+    from assay.cli.inputs import open_view
     from assay.files import make_folder
     from assay.report.terminal.layout import print_line
-    from assay.report.terminal.look import print_breakage, print_prediction
-    from assay.views.looking import look as ask
+    from assay.views.picture import predict_picture
 
     if (sample is None) == (image is None):
         raise OptionError("--sample", expected="either a sample or --image", got="both" if sample else "neither")
@@ -90,71 +70,40 @@ def look(
         raise OptionError("--smallest", expected="either an attack or the smallest change", got=f"both, {attack}")
     if out is not None:
         make_folder(out)
-    subject = open_subject(
-        model,
-        weights=weights,
-        data=data,
-        data_dir=data_dir,
-        split=split,
-        limit=None,
-        normalization=normalization,
-        image_size=image_size,
-        max_bad=0,
-        device=device,
-        console=Console(stderr=True),
-    )
+    context = open_view(inputs, Console(stderr=True))
     console = Console()
-    picture = _choose(subject, sample=sample, image=image, label=label, operations=apply or [])
-    seen = ask(subject, picture)
-    found = _attack(subject, picture, attack, norm, epsilon, steps, smallest, seed)
-    name, truth = seen.picture.name, seen.picture.label
-    known = "no label given" if truth is None else f"label {seen.classes[truth]}"
-    print_prediction(
-        f"{name}: {seen.classes[seen.prediction]}, {known}",
-        list(zip(seen.classes, seen.probabilities, strict=True)),
-        console,
-        note=f"loss of {seen.classes[seen.target]} {seen.loss:.4g} nats, "
-        f"input gradient {seen.gradient.gradient_norm:.4g}",
-    )
-    if found is not None:
-        print_breakage(
-            describe_breakage(found),
-            console,
-            broken=found.broken,
-            norm=found.norm,
-            distance=found.distance,
-            survives_rounding=found.survives_rounding,
-            losses=() if found.already_wrong else found.losses,
-            notes=found.notes,
-        )
+    picture = _choose(context, sample=sample, image=image, label=label, operations=operations or [])
+    prediction = predict_picture(context, picture)
+    attacked = _attack(context, picture, attack, norm, epsilon, steps, smallest, inputs.seed)
+    _print(prediction, attacked, console)
     if out is not None:
-        names = _write(seen, found, out)
+        names = _write(prediction, attacked, out)
         print_line(console, f"wrote {out}: {', '.join(names)}", wrap=False)
 
 
 def _choose(
-    subject: Subject, *, sample: str | None, image: Path | None, label: str | None, operations: list[str]
+    context: ViewContext, *, sample: str | None, image: Path | None, label: str | None, operations: list[str]
 ) -> Picture:
     from assay.cli.augment import parse_magnitudes
-    from assay.views.picture import alter, pick_sample, read_picture
+    from assay.views.picture import apply_operations, pick_sample, read_picture
 
     if image is None:
-        picture = pick_sample(subject.dataset, sample or "")
+        picture = pick_sample(context.dataset, sample or "")
     else:
         try:
             content = image.read_bytes()
         except OSError as error:
             raise DataError(str(image), expected="a picture file", got=error.strerror or error) from None
-        picture = read_picture(content, name=image.name, shape=subject.dataset.shape)
+        picture = read_picture(content, name=image.name, shape=context.dataset.shape)
     if label is not None:
-        if label not in subject.classes:
-            raise OptionError("--label", expected=f"one of {', '.join(subject.classes[:20])}", got=repr(label))
-        picture = picture.under(subject.classes.index(label), name=label)
-    return alter(picture, parse_magnitudes(operations, where="--apply"))
+        if label not in context.classes:
+            raise OptionError("--label", expected=f"one of {', '.join(context.classes[:20])}", got=repr(label))
+        picture = picture.with_label(context.classes.index(label), name=label)
+    return apply_operations(picture, parse_magnitudes(operations, where="--apply"))
 
 
 def _attack(
-    subject: Subject,
+    context: ViewContext,
     picture: Picture,
     attack: str | None,
     norm: str,
@@ -162,31 +111,57 @@ def _attack(
     steps: int | None,
     smallest: bool,
     seed: int,
-) -> Breakage | None:
+) -> PictureAttack | None:
     from assay.cli.attack import parse_fraction
-    from assay.views.breaking import SEARCH_STEPS, AttackChoice, break_picture, find_smallest
-    from assay.views.subject import Limits
+    from assay.views.attack import SEARCH_STEPS, AttackChoice, attack_picture, find_smallest_perturbation
+    from assay.views.context import NO_LIMITS
 
-    patient = Limits(steps=10_000, seconds=1e6)  # whoever waits at a terminal may wait as long as it takes
-    size = parse_fraction(epsilon, where="--epsilon")
+    radius = parse_fraction(epsilon, where="--epsilon")
     choice = AttackChoice.parse(
-        {"attack": attack or "pgd", "norm": norm, "epsilon": size, "steps": steps or 10, "seed": seed}
+        {"attack": attack or "pgd", "norm": norm, "epsilon": radius, "steps": steps or 10, "seed": seed}
     )
     if smallest:
-        return find_smallest(subject, picture, norm=choice.norm, steps=steps or SEARCH_STEPS, limits=patient)
-    return None if attack is None else break_picture(subject, picture, choice, limits=patient)
+        return find_smallest_perturbation(
+            context, picture, norm=choice.norm, steps=steps or SEARCH_STEPS, limits=NO_LIMITS
+        )
+    return None if attack is None else attack_picture(context, picture, choice, limits=NO_LIMITS)
 
 
-def _write(seen: Look, found: Breakage | None, out: Path) -> list[str]:
+def _print(prediction: Prediction, attacked: PictureAttack | None, console: Console) -> None:
+    from assay.report.terminal.look import print_picture_attack, print_prediction
+
+    classes, label = prediction.classes, prediction.picture.label
+    truth = "no label given" if label is None else f"label {classes[label]}"
+    print_prediction(
+        f"{prediction.picture.name}: {classes[prediction.predicted]}, {truth}",
+        list(zip(classes, prediction.probabilities, strict=True)),
+        console,
+        note=f"cross-entropy of {classes[prediction.label]} {prediction.loss:.4g} nats, "
+        f"norm of the input gradient {prediction.gradient.gradient_norm:.4g}",
+    )
+    if attacked is not None:
+        print_picture_attack(
+            attacked.headline,
+            console,
+            success=attacked.success,
+            norm=attacked.norm,
+            distance=attacked.distance,
+            survives_rounding=attacked.survives_rounding,
+            losses=() if attacked.misclassified else attacked.losses,
+            notes=attacked.notes,
+        )
+
+
+def _write(prediction: Prediction, attacked: PictureAttack | None, out: Path) -> list[str]:
     import base64
 
     from assay.data.pictures import png_base64, to_bytes
     from assay.files import write_atomically
 
-    pictures = {"picture.png": png_base64(seen.picture.image), "gradient.png": seen.gradient.gradient_map}
-    if found is not None:
-        pictures["change.png"] = png_base64(to_bytes(found.perturbation))
-        pictures["after.png"] = png_base64(to_bytes(found.adversarial))
+    pictures = {"picture.png": png_base64(prediction.picture.image), "gradient.png": prediction.gradient.gradient_map}
+    if attacked is not None:
+        pictures["change.png"] = png_base64(to_bytes(attacked.perturbation))
+        pictures["after.png"] = png_base64(to_bytes(attacked.adversarial))
     for name, encoded in pictures.items():
         write_atomically(out / name, base64.b64decode(encoded))
     return list(pictures)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from collections.abc import Callable
 from typing import Annotated, NoReturn
 
 import typer
@@ -18,9 +19,8 @@ from assay.cli.claims import claims
 from assay.cli.compare import compare, history
 from assay.cli.compress import compress
 from assay.cli.factor import factor
-from assay.cli.findings import accept, explain
 from assay.cli.look import look
-from assay.cli.report import report
+from assay.cli.report import accept, explain, report
 from assay.cli.trace import trace
 from assay.cli.train import train
 from assay.errors import AssayError, InterruptedRunError
@@ -29,10 +29,9 @@ TYPER_INTERRUPTED = 130  # what typer returns after Ctrl-C when it is not to end
 
 app = typer.Typer(
     name="assay",
-    help="Put a classifier to the test: train it, break it, see why.",
+    help="Put a classifier to the test: train it, attack it, see why it fails.",
     invoke_without_command=True,
     pretty_exceptions_enable=False,
-    add_completion=False,
     rich_markup_mode="rich",
 )
 
@@ -49,32 +48,28 @@ def _print_version(wanted: bool) -> None:
 def _root(
     context: typer.Context,
     version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and end.")
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, metavar="", help="Print the version and end."
+        ),
     ] = False,
 ) -> None:
-    """Put a classifier to the test: train it, break it, see why."""
+    """Put a classifier to the test: train it, attack it, see why it fails."""
     if context.invoked_subcommand is None:
         typer.echo(context.get_help())
 
 
-app.command()(check)
-app.command()(train)
-app.command()(augment)
-app.command()(anatomy)
-app.command()(attack)
-app.command()(merge)
-app.command()(look)
-app.command()(trace)
-app.command()(groups)
-app.command()(factor)
-app.command()(compress)
-app.command()(compare)
-app.command()(history)
-app.command()(accept)
-app.command()(claims)
-app.command()(explain)
-app.command()(report)
-app.command("app")(open_app)
+VERBS: dict[str, tuple[Callable[..., None], ...]] = {
+    "Test a model": (check, attack, merge, claims),
+    "Look inside": (anatomy, trace, look, open_app),
+    "Train and compress": (train, groups, compress),
+    "Data and matrices": (augment, factor),
+    "Compare and follow": (compare, history),
+    "Findings and reports": (report, accept, explain),
+}
+for panel, verbs in VERBS.items():
+    for verb in verbs:
+        app.command(verb.__name__, rich_help_panel=panel)(verb)
 
 
 def main() -> None:
@@ -82,10 +77,10 @@ def main() -> None:
 
     Exit codes: 0 nothing found, 1 findings, 2 usage or input error (one line), 3 interrupted and resumable.
     """
-    # Threads that wait by spinning bring small networks to a standstill on a machine that is busy otherwise (measured:
-    # 12 times); 2,000 turns are some tens of microseconds. Read by libgomp when torch is first imported.
+    # Threads that wait by spinning slow small networks down 12 times (measured) on a machine with other work; 2,000
+    # turns are some tens of microseconds. libgomp reads it when torch is first imported.
     os.environ.setdefault("GOMP_SPINCOUNT", "2000")
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a polite kill ends like Ctrl-C: resumable
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ended like Ctrl-C: resumable
     try:
         code = app(standalone_mode=False)
     except AssayError as error:

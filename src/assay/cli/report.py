@@ -1,8 +1,8 @@
-"""``assay report``: draw the page, or another form of it, from a check.json."""
+"""What is done with a check.json, without model and data: ``assay report``, ``accept`` and ``explain``."""
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from enum import StrEnum
 from io import StringIO
 from pathlib import Path
@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from assay.cli import inputs as arg
+from assay.cli.options import BaselineFile, CheckFile, argument, flag, option
+from assay.errors import InputError, OptionError
 
 if TYPE_CHECKING:
     from assay.records.checkup import Checkup
@@ -29,18 +30,19 @@ _NAMES = {Form.HTML: "report.html", Form.JUNIT: "check.junit.xml", Form.SARIF: "
 
 
 def report(
-    document: Annotated[
-        Path, typer.Argument(metavar="CHECK", help="A check.json, or the folder that holds one.", show_default=False)
-    ],
+    document: CheckFile,
+    form: Annotated[
+        Form, option("Output", "What to write: html, text, junit or sarif.", "--format", metavar="FORMAT")
+    ] = Form.HTML,
     out: Annotated[
         Path | None,
-        typer.Option(
-            help="The file to write; `-` writes to standard output. Default: beside CHECK; for text the terminal.",
-            show_default=False,
+        option(
+            "Output",
+            "The file to write; `-` writes to standard output. (default: beside CHECK)",
+            metavar="FILE",
         ),
     ] = None,
-    form: Annotated[Form, typer.Option("--format", help="What to write.")] = Form.HTML,
-    baseline: arg.BaselineFile = None,
+    baseline: BaselineFile = None,
 ) -> None:
     """Draw a report from a check.json: one offline page, a text, JUnit XML or SARIF. Needs no model and no data."""
     from assay.files import write_atomically
@@ -87,3 +89,65 @@ def _render(checkup: Checkup, form: Form) -> str:
     from assay.report.check_page import render_page
 
     return render_page(checkup)
+
+
+def accept(
+    document: CheckFile,
+    rules: Annotated[list[str] | None, argument("Ids of rules, such as A202.", metavar="[RULE…]")] = None,
+    reason: Annotated[str, option("Entry", "Why; it is shown wherever the finding is.", metavar="TEXT")] = "",
+    expires: Annotated[str | None, option("Entry", "The last day it holds.", metavar="YYYY-MM-DD")] = None,
+    every: Annotated[bool, flag("Entry", "Accept every finding of this check.", "--all")] = False,
+    baseline: Annotated[Path, option("Output", "The file to write or to add to.", metavar="FILE")] = Path(
+        "accepted.json"
+    ),
+) -> None:
+    """Accept findings of a check: they are still shown but no longer fail it. Writes a baseline for `--baseline`.
+
+    An accepted warning does not cover an error, an entry expires after its day, and entries whose rule passes again
+    are named by the next check.
+    """
+    from assay.files import write_atomically
+    from assay.records.finding import Baseline
+    from assay.records.reading import read_baseline, read_checkup
+    from assay.verdict.baseline import accept_findings
+
+    checkup = read_checkup(document / "check.json" if document.is_dir() else document)
+    if every == bool(rules):
+        raise InputError("RULE", expected="rules such as A202, or --all", got="both" if every else "neither")
+    findings = [verdict.rule for verdict in checkup.verdicts if verdict.status in {"warn", "error"}]
+    before = read_baseline(baseline) if baseline.exists() else Baseline()
+    chosen = findings if every else [rule.strip().upper() for rule in rules or ()]
+    after = accept_findings(
+        checkup, before, rules=chosen, reason=reason, expires=_day(expires), today=datetime.now(UTC).date()
+    )
+    write_atomically(baseline, after.model_dump_json(indent=2) + "\n")
+    typer.echo(f"Accepted: {', '.join(chosen) or 'nothing'}. Baseline: {baseline}, {len(after.accepted)} in all")
+
+
+def _day(text: str | None) -> date | None:
+    if text is None:
+        return None
+    try:
+        return date.fromisoformat(text)
+    except ValueError:
+        raise OptionError("--expires", expected="a day such as 2027-01-31", got=text) from None
+
+
+def explain(
+    rule: Annotated[
+        str | None, argument("A rule's id, such as A201; without one all are listed.", metavar="RULE")
+    ] = None,
+) -> None:
+    """Explain a rule: its claim, threshold, reason, fix, known limits, examples that fail and pass, and reference."""
+    from rich.console import Console
+
+    from assay.report.terminal.rules import print_rule, print_rules
+    from assay.verdict import RULES, Evidence, find_rule
+
+    if rule is None:
+        print_rules([(each.id, each.category, each.claim) for each in RULES], Console())
+        return
+    chosen = find_rule(rule)
+    examples = (chosen.examples.passing, chosen.examples.failing)
+    passing, failing = (chosen.verdict(Evidence(records())) for records in examples)
+    print_rule(passing, failing, Console(), limits=chosen.limits, remedy=chosen.remedy)

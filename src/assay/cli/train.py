@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import json
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from assay.cli import inputs as arg
+from assay.cli.options import Inputs, Resume, argument, flag, option, takes_inputs
 from assay.errors import OptionError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from rich.console import Console
 
     from assay.data.dataset import ImageDataset
     from assay.training.classifier import TrainingJob
@@ -26,50 +29,63 @@ if TYPE_CHECKING:
 _RECIPES = {"digits": "digits", "cifar10": "cifar10-fast", "adding": "adding-lstm", "copy": "copy-lstm"}
 
 
+@takes_inputs(
+    omit=("model", "weights", "normalization", "data", "split", "seed"),
+    helps={"limit": "Train on the first N samples only; the test set is always whole."},
+)
 def train(
+    inputs: Inputs,
     data: Annotated[
         str | None,
-        typer.Argument(
-            help="The images to train on, or one of the tasks of sequences, adding and copy; without it, what the "
-            "recipe was made for.",
-            show_default=False,
+        argument(
+            "The images to train on, or a sequence task, adding or copy; without it, what the recipe was made for.",
+            metavar="DATA",
         ),
     ] = None,
     recipe: Annotated[
         str | None,
-        typer.Option(help="A recipe by name, or a .toml file. [default: what suits the data]", show_default=False),
-    ] = None,
-    out: Annotated[
-        Path | None, typer.Option(help="The run folder. [default: runs/RECIPE-SEED]", show_default=False)
+        option("Training", "A recipe by name, or a .toml file. (default: what suits the data)", metavar="NAME"),
     ] = None,
     sets: Annotated[
         list[str] | None,
-        typer.Option("--set", help="Change a field of the recipe, such as optimizer.lr=0.1; may be repeated."),
-    ] = None,
-    model: Annotated[
-        str | None, typer.Option(help="Another architecture of ours than the recipe's.", show_default=False)
-    ] = None,
-    validation_fraction: Annotated[
-        float, typer.Option(min=0, max=0.9, help="Hold out this share of the training set and watch it every epoch.")
-    ] = 0.0,
-    data_dir: arg.DataDir = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Train on the first N samples only.")] = None,
-    image_size: arg.ImageSize = None,
-    max_bad: arg.MaxBad = 0,
-    seed: Annotated[int | None, typer.Option(help="Every random choice follows from this number. [default: 0]")] = None,
-    device: arg.Device = "auto",
-    precision: Annotated[
-        str | None,
-        typer.Option(
-            help="Of convolutions and products: float32, bfloat16, or auto. [default: the recipe's]", show_default=False
+        option(
+            "Training",
+            "Change a field of the recipe, such as optimizer.lr=0.1; may be repeated.",
+            "--set",
+            metavar="FIELD=VALUE",
         ),
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint in --out.")] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a run that is in --out already.")] = False,
-    test: Annotated[bool, typer.Option(help="Read the test set once, at the end.")] = True,
-    tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Log for TensorBoard too, into --out.")] = False,
-    checkpoint_seconds: Annotated[float, typer.Option(min=0, help="How old a checkpoint may grow.")] = 30.0,
-    show: Annotated[bool, typer.Option("--show", help="Print the recipe as TOML and end.")] = False,
+    show: Annotated[bool, flag("Training", "Print the recipe as TOML and end.", "--show")] = False,
+    model: Annotated[
+        str | None, option("Training", "Another architecture of ours than the recipe's.", metavar="NAME")
+    ] = None,
+    precision: Annotated[
+        str | None,
+        option(
+            "Training",
+            "Of convolutions and matrix products: float32, bfloat16, or auto. (default: the recipe's)",
+            metavar="DTYPE",
+        ),
+    ] = None,
+    validation_fraction: Annotated[
+        float,
+        option(
+            "Data",
+            "Hold out this share of the training set and measure it every epoch.",
+            metavar="FRACTION",
+            min=0,
+            max=0.9,
+        ),
+    ] = 0.0,
+    out: Annotated[Path | None, option("Output", "The run folder. (default: runs/RECIPE-SEED)", metavar="DIR")] = None,
+    test: Annotated[bool, flag("Output", "Measure the test set once, at the end.")] = True,
+    overwrite: Annotated[bool, flag("Output", "Replace a run that is in --out already.", "--overwrite")] = False,
+    tensorboard: Annotated[bool, flag("Output", "Log for TensorBoard too, into --out.", "--tensorboard")] = False,
+    resume: Resume = False,
+    checkpoint_seconds: Annotated[
+        float, option("Run", "Longest time between two checkpoints.", metavar="SECONDS", min=0)
+    ] = 30.0,
+    seed: Annotated[int | None, option("Run", "Seed of every random choice. (default: 0)", metavar="N")] = None,
 ) -> None:
     """Train a classifier or a sequence model: a recipe decides, --set changes it, the run folder keeps all of it.
 
@@ -90,19 +106,27 @@ def train(
         expected = "a new folder, or --resume to go on, or --overwrite"
         raise OptionError("--out", expected=expected, got=f"{folder}, which holds a run")
     if name in {"adding", "copy"}:
-        from assay.training.sequence_model import sequence_job
+        _refuse_image_options(
+            name, limit=inputs.limit, validation_fraction=validation_fraction, image_size=inputs.image_size
+        )
 
-        _refuse_image_options(name, limit=limit, validation_fraction=validation_fraction, image_size=image_size)
-        prepare = partial(sequence_job, chosen, name, seed=number)
+        def prepare(console: Console) -> TrainingJob:
+            from assay.training.sequence_model import sequence_job
+
+            return sequence_job(chosen, name, seed=number)
     else:
-        from assay.training.classifier import classifier_job
+        inputs = replace(inputs, data=name)
 
-        load = partial(_load, name, limit=limit, data_dir=data_dir, image_size=image_size, max_bad=max_bad)
-        prepare = partial(classifier_job, chosen, load, validation_fraction=validation_fraction, seed=number)
+        def prepare(console: Console) -> TrainingJob:
+            from assay.training.classifier import classifier_job
+
+            load = partial(_load, inputs, console=console)
+            return classifier_job(chosen, load, validation_fraction=validation_fraction, seed=number)
+
     _run(
         prepare,
         out=folder,
-        device=device,
+        inputs=inputs,
         resume=resume,
         test=test,
         on_steps=[_tensorboard_writer(folder)] if tensorboard else [],
@@ -111,18 +135,19 @@ def train(
 
 
 def _run(
-    prepare: Callable[[], TrainingJob],
+    prepare: Callable[[Console], TrainingJob],
     *,
     out: Path,
-    device: str,
+    inputs: Inputs,
     resume: bool,
     test: bool,
     on_steps: list[OnStep],
     checkpoint_seconds: float,
 ) -> None:
-    """Train in this process, or with those that torchrun started; the leading one writes and talks."""
+    """Train in this process, or with those that torchrun started; the first one writes and prints."""
     from rich.console import Console
 
+    from assay.cli.inputs import record_data
     from assay.cli.progress import TrainingProgress
     from assay.files import exclusive, make_folder, write_atomically
     from assay.report.terminal.training import print_training_run
@@ -132,16 +157,16 @@ def _run(
     keep_freed_memory()
     with joined_processes() as processes, ExitStack() as held:
         console = Console(stderr=True, quiet=not processes.leads)
-        job = prepare()
-        for note in job.notes:
-            console.print(note, style="yellow", markup=False)
+        job = prepare(console)
         if processes.leads:
             held.enter_context(exclusive(make_folder(out)))
+            if inputs.data is not None:
+                record_data(out, inputs)
         with TrainingProgress(console) as progress:
             trained = job.train(
                 out=out,
-                device=device,
-                on_step=partial(_tell, [progress.step, *on_steps]),
+                device=inputs.device,
+                on_step=partial(_notify, [progress.step, *on_steps]),
                 resume=resume,
                 checkpoint_seconds=checkpoint_seconds,
                 processes=processes,
@@ -193,23 +218,20 @@ def _choose_recipe(
 
 def _refuse_image_options(name: str, **given: object) -> None:
     """Raise :class:`OptionError` for an option that only stored images have, with a task of generated sequences."""
-    for option, value in given.items():
+    for option_name, value in given.items():
         if value:
-            flag = f"--{option.replace('_', '-')}"
-            raise OptionError(flag, expected=f"nothing: {name} is drawn anew at every step", got=value)
+            flag_name = f"--{option_name.replace('_', '-')}"
+            raise OptionError(flag_name, expected=f"nothing: {name} is drawn anew at every step", got=value)
 
 
-def _load(
-    name: str, split: str, *, limit: int | None, data_dir: Path | None, image_size: int | None, max_bad: int
-) -> ImageDataset:
-    """One split of the data; ``limit`` is for the training split alone, the test is always whole."""
-    from assay.data.sources import load_dataset
+def _load(inputs: Inputs, split: str, *, console: Console) -> ImageDataset:
+    """One split of the data; ``limit`` is for the training split alone."""
+    from assay.cli.inputs import open_data
 
-    most = limit if split == "train" else None
-    return load_dataset(name, split=split, data_dir=data_dir, limit=most, max_bad=max_bad, image_size=image_size)
+    return open_data(replace(inputs, split=split, limit=inputs.limit if split == "train" else None), console)
 
 
-def _tell(listeners: list[OnStep], metrics: StepMetrics) -> None:
+def _notify(listeners: list[OnStep], metrics: StepMetrics) -> None:
     for listener in listeners:
         listener(metrics)
 

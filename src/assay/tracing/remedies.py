@@ -1,4 +1,4 @@
-"""Remedies for vanishing and exploding gradients, measured: one task, one seed, with and without each."""
+"""Remedies for vanishing and exploding gradients, measured on one task with and without each."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from statistics import median
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -71,7 +73,7 @@ EXPLODING_GAIN = 2.0
 
 @dataclass(frozen=True)
 class Remedy:
-    """One change to the plain run: another cell, another start, clipping, decay, or a regulariser around each step."""
+    """One change to the baseline: another cell or initialisation, clipping, weight decay, or a regulariser."""
 
     name: str
     against: tuple[Problem, ...]
@@ -82,21 +84,18 @@ class Remedy:
     step_context: StepContext = nullcontext
 
 
-def _orthogonal(model: nn.Module) -> None:
-    for module in model.modules():
-        if isinstance(module, nn.RNN):
-            set_recurrent(module, "orthogonal")
+def _each(kind: type[nn.Module], change: Callable[..., None], *options: object) -> Callable[[nn.Module], None]:
+    """A function that changes every module of a kind in a model."""
 
-
-def _forget(bias: float) -> Callable[[nn.Module], None]:
     def prepare(model: nn.Module) -> None:
         for module in model.modules():
-            if isinstance(module, nn.LSTM):
-                set_forget_bias(module, bias)
+            if isinstance(module, kind):
+                change(module, *options)
 
     return prepare
 
 
+_orthogonal = _each(nn.RNN, set_recurrent, "orthogonal")
 BOTH: tuple[Problem, ...] = ("vanishing", "exploding")
 REMEDIES: tuple[Remedy, ...] = (
     Remedy("nothing", BOTH),
@@ -106,9 +105,9 @@ REMEDIES: tuple[Remedy, ...] = (
     Remedy("weight decay, 0.1", BOTH, weight_decay=0.1),
     Remedy("regulariser Ω, 1", BOTH, step_context=regularised(1.0)),
     Remedy("orthogonal start", BOTH, prepare=_orthogonal),
-    Remedy("LSTM, forget bias 0", ("vanishing",), cell="lstm", prepare=_forget(0.0)),
-    Remedy("LSTM, forget bias 1", ("vanishing",), cell="lstm", prepare=_forget(1.0)),
-    Remedy("LSTM, forget bias 3", ("vanishing",), cell="lstm", prepare=_forget(3.0)),
+    Remedy("LSTM, forget bias 0", ("vanishing",), cell="lstm", prepare=_each(nn.LSTM, set_forget_bias, 0.0)),
+    Remedy("LSTM, forget bias 1", ("vanishing",), cell="lstm", prepare=_each(nn.LSTM, set_forget_bias, 1.0)),
+    Remedy("LSTM, forget bias 3", ("vanishing",), cell="lstm", prepare=_each(nn.LSTM, set_forget_bias, 3.0)),
     Remedy("attention", ("vanishing",), cell="transformer"),
 )
 
@@ -124,25 +123,26 @@ def compare_remedies(
     seed: int = 0,
     on_run: Callable[[RemedyRun], None] = lambda run: None,
 ) -> RemedyComparison:
-    """Train a tanh RNN that forgets, and one whose recurrent matrix was doubled into exploding, with each remedy.
+    """Train a tanh RNN whose gradient vanishes, and one whose gradient explodes, with each remedy and without.
 
-    The vanishing start is torch's own, U(±1/√H); the exploding one an orthogonal recurrent matrix times 2. Every run
-    sees the same batches in the same order (Adam, constant rate). A remedy *helps against vanishing* when it at least
-    doubles the horizon the model ends with or halves the test loss, *against exploding* when it divides the largest
+    The first is initialised as torch does, U(±1/√H); the second with an orthogonal recurrent matrix times 2. Every run
+    sees the same batches in the same order (Adam, constant learning rate). A remedy *helps against vanishing* when it
+    at least doubles the horizon after training or halves the test loss, *against exploding* when it divides the largest
     gradient that reaches the optimizer by ten or the test loss by two, or prevents a divergence.
-    Raises :class:`OptionError` for numbers below 1.
+
+    ``on_run`` is called with every run as it ends. Raises :class:`OptionError` for numbers below 1.
     """
     for name, value in {"hidden": hidden, "steps": steps, "batch_size": batch_size}.items():
         if value < 1:
             raise OptionError(name, expected="at least 1", got=value)
     started = time.perf_counter()
+    recipe = partial(constant_recipe, steps=steps, batch_size=batch_size, learning_rate=learning_rate)
     runs = []
     for problem in BOTH:
         for remedy in remedies:
             if problem in remedy.against:
-                run = _run(task, remedy, problem, hidden, steps, batch_size, learning_rate, seed)
-                runs.append(run)
-                on_run(run)
+                runs.append(_run(task, remedy, problem, recipe, hidden=hidden, seed=seed))
+                on_run(runs[-1])
     return RemedyComparison(
         task=task.name,
         length=task.length,
@@ -159,14 +159,7 @@ def compare_remedies(
 
 
 def _run(
-    task: SequenceTask,
-    remedy: Remedy,
-    problem: Problem,
-    hidden: int,
-    steps: int,
-    batch_size: int,
-    learning_rate: float,
-    seed: int,
+    task: SequenceTask, remedy: Remedy, problem: Problem, make_recipe: Callable[..., Recipe], *, hidden: int, seed: int
 ) -> RemedyRun:
     started = time.perf_counter()
     model = build_sequence_model(
@@ -185,14 +178,7 @@ def _run(
         remedy.prepare(model)
     inputs, targets = task.draw(256, TEST, 0)
     before = _states(model, task, inputs[:32], targets[:32])
-    plain = constant_recipe(
-        remedy.name,
-        model=remedy.cell,
-        steps=steps,
-        batch_size=batch_size,
-        learning_rate=learning_rate,
-        weight_decay=remedy.weight_decay,
-    )
+    plain = make_recipe(remedy.name, model=remedy.cell, weight_decay=remedy.weight_decay)
     recipe = plain.model_copy(update={"clip": remedy.clip})
     norms, losses, diverged = _train(model, task, recipe, step_context=remedy.step_context, seed=seed)
     after = _states(model, task, inputs[:32], targets[:32])
@@ -238,58 +224,55 @@ def _states(model: nn.Module, task: SequenceTask, inputs: Tensor, targets: Tenso
 def _train(
     model: nn.Module, task: SequenceTask, recipe: Recipe, *, step_context: StepContext, seed: int
 ) -> tuple[list[float], list[float], int | None]:
-    """Gradient norms that reach the optimizer, losses, and the step that diverged, if one did; ``model`` is trained."""
+    """Train ``model``: gradient norms after clipping, losses, and the step that diverged (None without)."""
     norms: list[float] = []
     losses: list[float] = []
 
-    def watch(metrics: StepMetrics) -> None:
+    def record(metrics: StepMetrics) -> None:
         gradients = [p.grad for p in model.parameters() if p.grad is not None]
-        norms.append(float(nn.utils.get_total_norm(gradients)))  # metrics have the norm before clipping
+        norms.append(float(nn.utils.get_total_norm(gradients)))  # the metrics hold the norm before clipping
         losses.append(metrics.loss)
 
     try:
-        fit(model, task, recipe=recipe, seed=seed, step_context=step_context, on_step=watch)
+        fit(model, task, recipe=recipe, seed=seed, step_context=step_context, on_step=record)
     except DivergedError:
         return norms, losses, len(losses) + 1
     return norms, losses, None
 
 
 def judge_remedies(runs: Sequence[RemedyRun]) -> list[RemedyEffect]:
-    """Hold each run against the run of its problem that did nothing."""
-    plain = {run.problem: run for run in runs if run.remedy == "nothing"}
-    found = []
+    """Compare each run with the run of its problem that had no remedy."""
+    baselines = {run.problem: run for run in runs if run.remedy == "nothing"}
+    effects = []
     for run in runs:
-        base = plain.get(run.problem)
+        base = baselines.get(run.problem)
         if base is None or run.remedy == "nothing":
             continue
-        lost = base.loss / max(run.loss, 1e-12)
+        loss_ratio = base.loss / max(run.loss, 1e-12)
         if run.problem == "vanishing":
-            gain = _reach(run) / _reach(base)
-            said = f"horizon {_steps(base.horizon_after)} → {_steps(run.horizon_after)}"
-            limit = 2.0
+            improvement, threshold = _horizon(run) / _horizon(base), 2.0
+            measured = f"horizon {_steps(base.horizon_after)} → {_steps(run.horizon_after)}"
         else:
-            gain = base.largest_gradient / max(run.largest_gradient, 1e-12)
-            said = f"largest gradient {base.largest_gradient:.3g} → {run.largest_gradient:.3g}"
-            limit = 10.0
-        saved = base.diverged_at is not None and run.diverged_at is None
-        worse = run.diverged_at is not None and base.diverged_at is None
-        helps = gain >= limit or lost >= 2 or saved
-        verdict = (
-            "helps"
-            if helps and not worse
-            else ("makes it worse" if worse or min(gain, lost) <= 0.5 else "does not help")
-        )
-        because = f"{said}, loss {base.loss:.3g} → {run.loss:.3g}" + (
-            f", diverged at {run.diverged_at}" if worse else ""
-        )
-        found.append(RemedyEffect(remedy=run.remedy, problem=run.problem, verdict=verdict, because=because))
-    return found
+            improvement, threshold = base.largest_gradient / max(run.largest_gradient, 1e-12), 10.0
+            measured = f"largest gradient {base.largest_gradient:.3g} → {run.largest_gradient:.3g}"
+        because = f"{measured}, loss {base.loss:.3g} → {run.loss:.3g}"
+        diverged = run.diverged_at is not None and base.diverged_at is None
+        converged = base.diverged_at is not None and run.diverged_at is None
+        verdict: Literal["helps", "does not help", "makes it worse"]
+        if diverged:
+            verdict, because = "makes it worse", f"{because}, diverged at {run.diverged_at}"
+        elif improvement >= threshold or loss_ratio >= 2 or converged:
+            verdict = "helps"
+        else:
+            verdict = "makes it worse" if min(improvement, loss_ratio) <= 0.5 else "does not help"
+        effects.append(RemedyEffect(remedy=run.remedy, problem=run.problem, verdict=verdict, because=because))
+    return effects
 
 
-def _reach(run: RemedyRun) -> float:
-    """The horizon, no longer than three sequences: beyond that it is the same."""
-    most = 3.0 * len(run.norms_after)
-    return min(run.horizon_after, most) if run.horizon_after > 0 else 1e-9
+def _horizon(run: RemedyRun) -> float:
+    """The horizon, at most three sequences: a longer one makes no difference to the task."""
+    longest = 3.0 * len(run.norms_after)
+    return min(run.horizon_after, longest) if run.horizon_after > 0 else 1e-9
 
 
 def _steps(horizon: float) -> str:

@@ -1,107 +1,67 @@
-"""What ``assay trace`` does over time: sequence models on a task, trained or not, and what helps them."""
+"""Gradients over time: sequence models on a task, trained or not."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import copy
+import time
+from collections.abc import Collection, Mapping, Sequence
+from datetime import UTC, datetime
 from functools import partial
-from pathlib import Path
-from typing import TYPE_CHECKING
 
-from assay.errors import ModelError
+from torch import nn
 
-if TYPE_CHECKING:
-    from torch import Tensor, nn
-
-    from assay.data.sequences import SequenceTask
-    from assay.records.base import Record
-    from assay.training.metrics import OnStep
-    from assay.training.recipes import Recipe
-
-
-def is_run_of_a_task(name: str | None) -> bool:
-    """Whether ``name`` is the run folder of a sequence model (or several names, the first of which is)."""
-    from assay.models.sources.run_folder import is_sequence_run
-
-    return name is not None and is_sequence_run(Path(name.split(",")[0].strip()))
+from assay.data.sequences import TEST, SequenceTask
+from assay.diagnostics.time import measure_time_trace
+from assay.evaluate import measure_sequence_accuracy
+from assay.records.checkup import Measurement
+from assay.tracing.report import TraceReport, report_sequences
+from assay.training.loop import fit
+from assay.training.metrics import OnStep
+from assay.training.sections import GradientClip
+from assay.training.sequence_model import constant_recipe
 
 
-def trace_over_time(
-    names: str,
-    task: SequenceTask | None,
+def trace_sequences(
+    models: Mapping[str, nn.Module],
+    task: SequenceTask,
     *,
-    hidden: int,
-    steps: int,
-    batch: int,
-    learning_rate: float,
-    cells: Sequence[str],
-    shape: tuple[float, float] | None,
-    seed: int,
+    steps: int = 0,
+    batch_size: int = 32,
+    learning_rate: float = 3e-3,
+    cells: Sequence[str] = (),
+    test: Collection[str] = (),
+    seed: int = 0,
     on_step: OnStep | None = None,
-) -> list[Record]:
-    """Trace each of the models ``names``; with ``steps``, a run of training first, and a test after it.
+) -> TraceReport:
+    """Measure how far back in time the gradient of each model reaches, after ``steps`` of training on ``task``.
 
-    A name is a cell of ours, ``file.py:factory``, or the folder of a run, whose task stands in where there is none.
-    ``shape`` gives recurrent matrices a spectral radius and a norm first.
-    Raises :class:`ModelError` for a run on another task.
+    ``models`` take the inputs of ``task`` and return what its loss takes; copies of them are trained, by Adam with the
+    gradient clipped to norm 1. ``cells`` names modules that are recurrent cells written by hand. Each model gets a
+    ``time_trace``, and a ``sequence_accuracy`` where it is trained here or named in ``test``. Raises
+    :class:`ModelError` for a model without a recurrent or attention layer, :class:`OptionError` for an unknown cell.
+
+    >>> from assay.data.sequences import adding_problem
+    >>> from assay.models.sequence import build_sequence_model
+    >>> from assay.tracing import trace_sequences
+    >>> task = adding_problem(12)
+    >>> model = build_sequence_model("rnn", features=task.features, outputs=task.outputs, length=12, hidden=8)
+    >>> report = trace_sequences({"rnn": model}, task)
+    >>> [record.kind for record in report.records]
+    ['time_trace']
     """
-    from assay.data.sequences import TEST
-    from assay.diagnostics.time import measure_time_trace
-    from assay.evaluate import measure_sequence_accuracy
-    from assay.models.sequence import make_recurrent_matrix, shape_recurrence
-    from assay.training.loop import fit
-
-    spelled = [names] if ":" in names else [name.strip() for name in names.split(",")]
-    found: list[Record] = []
-    for name in spelled:
-        model, own = _open(name, task, hidden=hidden, seed=seed)
-        task = task or own
-        if own.name != task.name or own.shape != task.shape:
-            got = f"one on {own.name}, {own.length} steps"
-            raise ModelError(name, expected=f"a run on {task.name}, {task.length} steps", got=got)
-        if shape is not None:
-            radius, norm = shape
-            shape_recurrence(model, make_recurrent_matrix(hidden, radius=radius, norm=norm, seed=seed))
+    started, clock = datetime.now(UTC), time.perf_counter()
+    records: list[Measurement] = []
+    for name, model in models.items():
         if steps:
-            fit(model, task, recipe=_recipe(name, steps, batch, learning_rate), seed=seed, on_step=on_step)
-        inputs, targets = task.draw(batch, TEST, 0)
-        loss = partial(_loss, task=task, targets=targets)
+            model = copy.deepcopy(model)
+            recipe = constant_recipe(
+                "trace", model=name, steps=steps, batch_size=batch_size, learning_rate=learning_rate
+            ).model_copy(update={"clip": GradientClip(name="norm", limit=1.0)})
+            fit(model, task, recipe=recipe, seed=seed, on_step=on_step)
+        inputs, targets = task.draw(batch_size, TEST, 0)
+        loss = partial(lambda targets, output: task.loss(output, targets), targets)
         traced = measure_time_trace(model, inputs, loss, label=name, task=task.name, cells=cells)
-        found.append(traced.model_copy(update={"trained": steps}))
-        if steps or is_run_of_a_task(name):
-            found.append(measure_sequence_accuracy(model, task, n=1000, label=name))
-    return found
-
-
-def _open(name: str, task: SequenceTask | None, *, hidden: int, seed: int) -> tuple[nn.Module, SequenceTask]:
-    """The model, and the task it is for."""
-    from assay.models.sequence import build_sequence_model
-    from assay.models.sources.factories import import_factory
-    from assay.training.sequence_model import load_sequence_run
-
-    if is_run_of_a_task(name):
-        return load_sequence_run(Path(name))
-    assert task is not None  # without one, the first name is a run
-    if ":" in name:
-        return import_factory(name)(task.outputs), task
-    model = build_sequence_model(
-        name,
-        features=task.features,
-        outputs=task.outputs,
-        length=task.length,
-        reads=task.reads,
-        hidden=hidden,
-        seed=seed,
-    )
-    return model, task
-
-
-def _loss(output: Tensor, *, task: SequenceTask, targets: Tensor) -> Tensor:
-    return task.loss(output, targets)
-
-
-def _recipe(name: str, steps: int, batch: int, learning_rate: float) -> Recipe:
-    from assay.training.sections import GradientClip
-    from assay.training.sequence_model import constant_recipe
-
-    plain = constant_recipe("trace", model=name, steps=steps, batch_size=batch, learning_rate=learning_rate)
-    return plain.model_copy(update={"clip": GradientClip(name="norm", limit=1.0)})
+        records.append(traced.model_copy(update={"trained": steps}))
+        if steps or name in test:
+            records.append(measure_sequence_accuracy(model, task, n=1000, label=name))
+    return report_sequences(records, seed=seed, started=started, seconds=time.perf_counter() - clock)

@@ -63,12 +63,11 @@ class TrainingJob:
     """A training and its test, for images or sequences: what ``assay train`` runs.
 
     ``train`` takes the options of :func:`~assay.training.loop.fit`; ``test`` is called once, after it, and is None
-    where there is nothing to test on. ``notes`` are to be printed before.
+    where there is nothing to test on.
     """
 
     train: Callable[..., Trained]
     test: Callable[[Trained, Processes], Iterator[TestResult]] | None
-    notes: tuple[str, ...] = ()
 
 
 def train_classifier(
@@ -141,7 +140,6 @@ def classifier_job(
     return TrainingJob(
         train=partial(train_classifier, training_set, recipe=recipe, validation=validation, seed=seed),
         test=partial(_test_images, recipe=recipe, load=load) if images.split == "train" else None,
-        notes=tuple(f"skipped: {line}" for line in images.skipped),
     )
 
 

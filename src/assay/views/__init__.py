@@ -1,19 +1,23 @@
-"""What the app and the terminal both show of one picture."""
+"""What app and terminal both show: one picture, its prediction, attacks on it, its factorisation; recurrences."""
 
-from assay.views.breaking import AttackChoice, break_picture, find_smallest
-from assay.views.looking import look
-from assay.views.picture import alter, sample_at
-from assay.views.recurring import RecurrenceChoice, measure_recurrence
-from assay.views.subject import Subject
+from assay.views.attack import AttackChoice, PictureAttack, attack_picture, find_smallest_perturbation
+from assay.views.context import ViewContext
+from assay.views.factorization import factor_picture
+from assay.views.picture import Picture, apply_operations, predict_picture, read_picture, sample_at
+from assay.views.recurrence import RecurrenceChoice, measure_recurrence
 
 __all__ = [
     "AttackChoice",
+    "Picture",
+    "PictureAttack",
     "RecurrenceChoice",
-    "Subject",
-    "alter",
-    "break_picture",
-    "find_smallest",
-    "look",
+    "ViewContext",
+    "apply_operations",
+    "attack_picture",
+    "factor_picture",
+    "find_smallest_perturbation",
     "measure_recurrence",
+    "predict_picture",
+    "read_picture",
     "sample_at",
 ]

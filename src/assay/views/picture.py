@@ -1,4 +1,4 @@
-"""The picture that is looked at: a sample of the data or a file of one's own, changed by image operations."""
+"""One picture, a sample or a file of the user's, changed by image operations; and what the model predicts for it."""
 
 from __future__ import annotations
 
@@ -14,13 +14,16 @@ from assay.augment.operations import check_magnitude, find_operation
 from assay.augment.plan import apply_operation
 from assay.data.dataset import ImageDataset
 from assay.data.pictures import Broken, decode
-from assay.errors import DataError
-from assay.views.subject import LIMITS, Limits
+from assay.diagnostics.saliency import measure_input_gradients
+from assay.errors import DataError, ModelError
+from assay.evaluate import predict
+from assay.records.gradients import InputGradientSample
+from assay.views.context import LIMITS, Limits, ViewContext
 
 
 @dataclass(frozen=True, eq=False)
 class Picture:
-    """``image`` uint8 (C, H, W); ``label`` None where nobody said what it is; ``words`` name it on a command line."""
+    """``image`` uint8 (C, H, W); ``label`` None where unknown; ``words`` are its arguments on a command line."""
 
     image: Tensor
     label: int | None
@@ -28,38 +31,34 @@ class Picture:
     words: tuple[str, ...] = ()
     sample_id: int = 0
 
-    def under(self, label: int, *, name: str) -> Picture:
-        """The same picture under another label, the class called ``name``."""
+    def with_label(self, label: int, *, name: str) -> Picture:
+        """The same picture with another label, the class called ``name``."""
         return replace(self, label=label, words=(*self.words, "--label", name))
 
     def as_dataset(self, classes: tuple[str, ...], *, label: int) -> ImageDataset:
-        """A data set of this picture alone; random numbers hang on the sample's own id."""
+        """A data set of this picture alone; the sample keeps its id, which seeds random numbers."""
         return ImageDataset(
-            images=self.image[None],
-            labels=torch.tensor([label]),
-            classes=classes,
-            name=self.name,
-            ids=torch.tensor([self.sample_id]),
-            filenames=(self.name,),
-        )
+            images=self.image[None], labels=torch.tensor([label]), classes=classes, name=self.name,
+            ids=torch.tensor([self.sample_id]), filenames=(self.name,),
+        )  # fmt: skip
 
 
 def pick_sample(dataset: ImageDataset, sample: int | str) -> Picture:
-    """The sample with this id, or with the name that reports call it by; raises :class:`DataError` without such."""
+    """The sample with this id, or with its name in reports. Raises :class:`DataError` where there is none."""
     text = str(sample)
     identity = text.removeprefix(f"{dataset.split}/")
     if dataset.filenames is not None and text in dataset.filenames:
         place = dataset.filenames.index(text)
-    elif identity.isdecimal() and bool((found := dataset.ids == int(identity)).any()):
-        place = int(found.nonzero()[0])
+    elif identity.isdecimal() and bool((matches := dataset.ids == int(identity)).any()):
+        place = int(matches.nonzero()[0])
     else:
-        some = ", ".join(dataset.sample_name(i) for i in range(min(3, len(dataset))))
-        raise DataError("--sample", expected=f"a sample of {dataset.name} such as {some}", got=text[:80])
+        examples = ", ".join(dataset.sample_name(i) for i in range(min(3, len(dataset))))
+        raise DataError("--sample", expected=f"a sample of {dataset.name} such as {examples}", got=text[:80])
     return sample_at(dataset, place)
 
 
 def sample_at(dataset: ImageDataset, place: int) -> Picture:
-    """The sample at a place of the data set, 0 the first."""
+    """The sample at an index of the data set."""
     if not 0 <= place < len(dataset):
         raise DataError("sample", expected=f"0..{len(dataset) - 1}", got=place)
     identity = int(dataset.ids[place])
@@ -75,7 +74,7 @@ def sample_at(dataset: ImageDataset, place: int) -> Picture:
 def read_picture(
     content: bytes, *, name: str, shape: tuple[int, int, int], label: int | None = None, limits: Limits = LIMITS
 ) -> Picture:
-    """A picture file as the model takes it: grey or RGB, filled to (H, W) and cut about the centre.
+    """A picture file as the model takes it: grey or RGB, resized to cover (H, W) and cropped about the centre.
 
     Raises :class:`DataError` for a file that is too large, holds too many pixels, or is no picture.
     """
@@ -98,8 +97,8 @@ def _decode(content: bytes, *, name: str, limits: Limits) -> Image.Image:
     return Image.fromarray(decoded)
 
 
-def alter(picture: Picture, operations: Mapping[str, float]) -> Picture:
-    """The picture after ``operations`` (name to magnitude), in their order; those that change nothing are left out.
+def apply_operations(picture: Picture, operations: Mapping[str, float]) -> Picture:
+    """The picture after ``operations`` (name to magnitude), in order; those at their identity are left out.
 
     Raises :class:`OptionError` for an unknown operation or a magnitude out of its range.
     """
@@ -113,3 +112,53 @@ def alter(picture: Picture, operations: Mapping[str, float]) -> Picture:
         value = f"={magnitude:g}" if operation.takes_magnitude else ""
         words += ["--apply", f"{operation.name.lower()}{value}"]
     return replace(picture, image=image[0], words=tuple(words))
+
+
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """``probabilities`` of every class; ``label`` the class whose cross-entropy ``loss`` was differentiated.
+
+    ``gradient`` holds the map Σ_c |∂ℓ/∂x_c| as a picture, its peak white, and its norm.
+    """
+
+    picture: Picture
+    classes: tuple[str, ...]
+    probabilities: tuple[float, ...]
+    label: int
+    loss: float
+    gradient: InputGradientSample
+
+    @property
+    def predicted(self) -> int:
+        """The class of the largest probability."""
+        return max(range(len(self.probabilities)), key=self.probabilities.__getitem__)
+
+
+def predict_picture(context: ViewContext, picture: Picture) -> Prediction:
+    """Probabilities, loss and input gradient of a picture; without a label, the loss is that of the predicted class.
+
+    Raises :class:`ModelError` when the model cannot take it, or returns numbers that are not finite.
+    """
+    with context.exclusive_model() as model:
+        dataset = as_labelled(context, picture)
+        predictions = predict(model, dataset)
+        samples = measure_input_gradients(model, dataset, n=1, shown=1).samples
+    if not samples or not bool(predictions.logits.isfinite().all()):
+        raise ModelError(picture.name, expected="finite logits and a finite gradient", got="NaN or infinity")
+    return Prediction(
+        picture=picture,
+        classes=context.classes,
+        probabilities=tuple(predictions.logits[0].softmax(dim=0).tolist()),
+        label=int(dataset.labels[0]),
+        loss=float(predictions.losses[0]),
+        gradient=samples[0],
+    )
+
+
+def as_labelled(context: ViewContext, picture: Picture) -> ImageDataset:
+    """The picture as a data set of one, under its label or else the predicted class; the caller holds the model."""
+    dataset = picture.as_dataset(context.classes, label=picture.label or 0)
+    if picture.label is None:
+        predicted = predict(context.model, dataset).classes.clamp_min(0)
+        dataset = picture.as_dataset(context.classes, label=int(predicted[0]))
+    return dataset

@@ -1,4 +1,4 @@
-"""What ``assay look`` prints of one picture: the probabilities, and what an attack made of it."""
+"""What ``assay look`` prints of one picture: the probabilities, and an attack on it."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ def print_prediction(title: str, probabilities: Sequence[tuple[str, float]], con
     print_line(console, note, wrap=False)
 
 
-def print_breakage(
+def print_picture_attack(
     finding: str,
     console: Console,
     *,
-    broken: bool,
+    success: bool,
     norm: str,
     distance: float | None,
     survives_rounding: bool | None,
@@ -33,12 +33,12 @@ def print_breakage(
     notes: Sequence[str] = (),
 ) -> None:
     """The finding, the distance of the adversarial image, and the loss after each step of the attack."""
-    print_line(console, finding, f"bold {'red' if broken else 'green'}", wrap=False)
+    print_line(console, finding, f"bold {'red' if success else 'green'}", wrap=False)
     print_notes(console, notes)
     if distance is not None:
-        rounded = "still breaks it" if survives_rounding else "no longer breaks it"
+        rounded = "still misclassified" if survives_rounding else "classified correctly again"
         size = f"{wording.norm(norm)} distance {wording.distance(distance, norm)}"
-        print_line(console, f"{size}; as an 8-bit file it {rounded}", wrap=False)
+        print_line(console, f"{size}; as an 8-bit file {rounded}", wrap=False)
     if len(losses) > 1:
         last = len(losses) - 1
         steps = sorted({round(i * last / min(last, 10)) for i in range(min(last, 10) + 1)})

@@ -1,4 +1,4 @@
-"""Whom the views are about: a model, its data, and how a command line calls the two."""
+"""The model and data that the views share, and the limits of a request."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ from assay.options import Options
 
 
 @dataclass(frozen=True, eq=False)
-class Subject:
-    """A model and a data set that it fits; ``words`` name both on a command line, before and after the verb's own.
+class ViewContext:
+    """A model and a data set that it fits; ``words`` are the arguments that name both on a command line.
 
-    Probing a model sets its mode and freezes its parameters for a moment, so two requests must not do it at once:
-    :meth:`alone` hands it to one at a time.
+    Measuring sets the model's mode and freezes its parameters for a moment, so two requests must not do it at once:
+    :meth:`exclusive_model` gives it to one at a time.
     """
 
     model: nn.Module
     dataset: ImageDataset
     name: str = "model"
     words: tuple[str, ...] = ()
-    _turn: threading.Lock = field(default_factory=threading.Lock, repr=False)
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     @contextmanager
-    def alone(self) -> Iterator[nn.Module]:
-        """The model, while nobody else has it."""
-        with self._turn:
+    def exclusive_model(self) -> Iterator[nn.Module]:
+        """The model, locked for the length of the block."""
+        with self._lock:
             yield self.model
 
     @property
@@ -48,21 +48,21 @@ def command(verb: str, *words: str) -> str:
     return shlex.join(["assay", verb, *words])
 
 
-def about(subject: Subject, *words: str) -> str:
-    """``assay look MODEL --data …`` and what follows."""
-    return command("look", *subject.words, *words)
+def look_command(context: ViewContext, *words: str) -> str:
+    """``assay look MODEL --data …``, then ``words``."""
+    return command("look", *context.words, *words)
 
 
 class Limits(Options):
     """Bounds of one request.
 
-    ``upload_bytes``   the largest file that may be dropped
-    ``upload_pixels``  the largest picture that is decoded: a small file can hold a huge one
+    ``upload_bytes``   size of an uploaded file
+    ``upload_pixels``  pixels of a picture that is decoded: a small file can hold a huge one
     ``longest``        pixels of the longer side of a picture that is factorised
-    ``steps``          the most steps of an attack
-    ``seconds``        an attack that takes longer is stopped
-    ``hidden``, ``length``  the largest recurrence and the longest sequence
-    ``waiting``        requests that may wait in line; further ones are turned away
+    ``steps``          steps of an attack
+    ``seconds``        time of an attack, after which it is stopped
+    ``hidden``, ``length``  units of a recurrence and steps of its sequence
+    ``queue``          requests in the queue; further ones are refused
     """
 
     upload_bytes: int = Field(default=10_000_000, ge=1)
@@ -72,17 +72,18 @@ class Limits(Options):
     seconds: float = Field(default=10.0, gt=0)
     hidden: int = Field(default=64, ge=1)
     length: int = Field(default=200, ge=2)
-    waiting: int = Field(default=100, ge=1)
+    queue: int = Field(default=100, ge=1)
 
 
 LIMITS = Limits()
+NO_LIMITS = Limits(steps=10_000, seconds=1e6)  # at a terminal, where Ctrl-C ends an attack
 
 
 class OutOfTimeError(AssayError):
-    """The time that one request may take is over."""
+    """A request took longer than it may."""
 
 
-def until(seconds: float) -> Callable[..., None]:
+def deadline(seconds: float) -> Callable[..., None]:
     """A callback that raises :class:`OutOfTimeError` once ``seconds`` have passed, whatever it is called with."""
     end = time.monotonic() + seconds
 
@@ -93,7 +94,6 @@ def until(seconds: float) -> Callable[..., None]:
     return check
 
 
-def at_most(value: float, limit: float, *, where: str) -> None:
-    """Raise :class:`OptionError` when a number is beyond its limit."""
+def check_limit(value: float, limit: float, *, where: str) -> None:
     if not value <= limit:
         raise OptionError(where, expected=f"at most {limit:g}", got=value)

@@ -1,4 +1,4 @@
-"""A recurrence of a wanted spectral radius and norm: how far back its gradient reaches, between its bounds."""
+"""A recurrence of a given spectral radius and norm: the size of its gradient over time, between its bounds."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from assay.errors import OptionError
 from assay.models.sequence import build_sequence_model, make_recurrent_matrix, shape_recurrence
 from assay.options import Options
 from assay.records.recurrence import RecurrentMatrix, TimeTrace
-from assay.views.subject import LIMITS, Limits, at_most
+from assay.views.context import LIMITS, Limits, check_limit
 
 CELLS = ("rnn-linear", "rnn", "rnn-relu")
 BATCH = 32
 
 
 class RecurrenceChoice(Options):
-    """W by its spectral radius ``radius`` and its ``norm``; the ``cell`` around it; units and steps."""
+    """Spectral radius and spectral norm of W, its ``cell``, ``hidden`` units and ``length`` of the sequence."""
 
     radius: float = Field(default=0.9, ge=0)
     norm: float = Field(default=2.0, ge=0)
@@ -31,7 +31,7 @@ class RecurrenceChoice(Options):
 
     @property
     def words(self) -> tuple[str, ...]:
-        """What ``assay trace`` has to be told to measure the same."""
+        """The same as arguments of ``assay trace``."""
         return (
             self.cell,
             *("--task", "adding", "--length", str(self.length), "--hidden", str(self.hidden)),
@@ -56,23 +56,19 @@ class Recurrence:
 
 
 def measure_recurrence(choice: RecurrenceChoice, *, limits: Limits = LIMITS) -> Recurrence:
-    """Build the recurrence, read 32 sequences of the adding problem, and follow the gradient back from the last step.
+    """Build the recurrence and measure its gradient backwards in time, on 32 sequences of the adding problem.
 
     Raises :class:`OptionError` for a norm below the radius, another cell, or sizes beyond the limits.
     """
     if choice.cell not in CELLS:
         raise OptionError("cell", expected=f"one of {', '.join(CELLS)}", got=choice.cell)
-    at_most(choice.hidden, limits.hidden, where="hidden")
-    at_most(choice.length, limits.length, where="length")
-    W = make_recurrent_matrix(choice.hidden, radius=choice.radius, norm=choice.norm, seed=choice.seed)
-    task = adding_problem(choice.length, seed=choice.seed)
+    check_limit(choice.hidden, limits.hidden, where="hidden")
+    check_limit(choice.length, limits.length, where="length")
+    seed = choice.seed
+    W = make_recurrent_matrix(choice.hidden, radius=choice.radius, norm=choice.norm, seed=seed)
+    task = adding_problem(choice.length, seed=seed)
     model = build_sequence_model(
-        choice.cell,
-        features=task.features,
-        outputs=task.outputs,
-        length=task.length,
-        hidden=choice.hidden,
-        seed=choice.seed,
+        choice.cell, features=task.features, outputs=task.outputs, length=task.length, hidden=choice.hidden, seed=seed
     )
     shape_recurrence(model, W)
     inputs, targets = task.draw(BATCH, TEST, 0)

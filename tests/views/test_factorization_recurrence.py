@@ -10,9 +10,9 @@ from assay.errors import OptionError
 from assay.lowrank.landscape import Hessian
 from assay.lowrank.summary import luma
 from assay.models.sequence import build_sequence_model, make_recurrent_matrix, shape_recurrence
-from assay.views.factoring import factor_picture
-from assay.views.recurring import CELLS, RecurrenceChoice, measure_recurrence
-from assay.views.subject import Limits
+from assay.views.context import Limits
+from assay.views.factorization import factor_picture
+from assay.views.recurrence import CELLS, RecurrenceChoice, measure_recurrence
 
 
 def test_a_picture_of_a_rank_is_the_truncated_svd_of_each_channel():

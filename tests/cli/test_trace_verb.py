@@ -25,7 +25,20 @@ def run(*arguments: str) -> str:
 
 
 def test_over_depth_writes_records_pictures_and_verdicts(tmp_path: Path) -> None:
-    said = run("mlp", "--limit", "64", "--steps", "3", "--every", "1", "--curvature", "--out", str(tmp_path))
+    said = run(
+        "mlp",
+        "--data",
+        "digits",
+        "--limit",
+        "64",
+        "--steps",
+        "3",
+        "--every",
+        "1",
+        "--curvature",
+        "--out",
+        str(tmp_path),
+    )
     kinds = {record["kind"] for record in json.loads((tmp_path / "trace.json").read_text())["records"]}
     assert kinds >= {
         "mode_audit",
@@ -105,15 +118,17 @@ def test_a_cell_written_by_hand_is_followed_by_its_name(tmp_path: Path) -> None:
 
 
 def test_a_classifier_that_reads_rows_is_traced_over_time_as_well() -> None:
-    assert "A411" in run("lstm,hidden=8", "--limit", "20", "--steps", "0")
+    assert "A411" in run("lstm,hidden=8", "--data", "digits", "--limit", "20", "--steps", "0")
 
 
 def test_bad_input_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(AssayError, match="MODEL: expected a model, or --task"):
         run()
+    with pytest.raises(AssayError, match="--data: expected the images to test on"):
+        run("mlp")
     with pytest.raises(AssayError, match="cell: expected one of rnn"):
         run("nonsense", "--task", "adding")
     blocked = tmp_path / "file"
     blocked.touch()
     with pytest.raises(AssayError, match="not a folder that can be written to"):
-        run("mlp", "--out", str(blocked / "x"))
+        run("mlp", "--data", "digits", "--out", str(blocked / "x"))

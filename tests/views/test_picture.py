@@ -10,23 +10,23 @@ from PIL import Image
 
 from assay.augment.plan import apply_operation
 from assay.errors import DataError, OptionError
-from assay.views.picture import alter, pick_sample, read_picture, sample_at
-from assay.views.subject import Limits
+from assay.views.context import Limits
+from assay.views.picture import apply_operations, pick_sample, read_picture, sample_at
 
 
-def test_a_sample_is_found_by_its_id_and_by_the_name_that_reports_use(network):
-    by_place = sample_at(network.dataset, 7)
+def test_a_sample_is_found_by_its_id_and_by_the_name_that_reports_use(network_context):
+    by_place = sample_at(network_context.dataset, 7)
     for said in (26, "26", "test/26"):
-        assert torch.equal(pick_sample(network.dataset, said).image, by_place.image)
+        assert torch.equal(pick_sample(network_context.dataset, said).image, by_place.image)
     assert by_place.words == ("--sample", "26")
     for unknown in ("7x", "-1", "1", "train/26", "../26"):
         with pytest.raises(DataError, match="--sample: expected a sample of made such as test/5"):
-            pick_sample(network.dataset, unknown)
+            pick_sample(network_context.dataset, unknown)
 
 
-def test_a_place_beyond_the_data_is_refused(network):
+def test_a_place_beyond_the_data_is_refused(network_context):
     with pytest.raises(DataError, match=r"sample: expected 0\.\.39, got 40"):
-        sample_at(network.dataset, 40)
+        sample_at(network_context.dataset, 40)
 
 
 @pytest.mark.parametrize(("width", "height"), [(8, 8), (100, 30), (3, 90), (1, 1)])
@@ -39,7 +39,7 @@ def test_any_picture_takes_the_shape_of_the_model(png, width, height, mode, chan
     assert found.words == ("--image", "a b.png")
 
 
-def test_a_picture_of_the_right_size_is_not_touched(network, png):
+def test_a_picture_of_the_right_size_is_not_touched(network_context, png):
     content = png(8, 8)
     found = read_picture(content, name="x.png", shape=(3, 8, 8))
     with Image.open(io.BytesIO(content)) as file:
@@ -78,13 +78,13 @@ def test_what_is_no_harmless_picture_is_refused_in_one_line(content, message):
     assert "\n" not in str(caught.value)
 
 
-def test_operations_apply_in_their_order_and_are_named(network):
-    picture = sample_at(network.dataset, 0)
-    changed = alter(picture, {"Rotate": 20.0, "Brightness": 1.0, "Posterize": 3.0, "Equalize": 0.0})
+def test_operations_apply_in_their_order_and_are_named(network_context):
+    picture = sample_at(network_context.dataset, 0)
+    changed = apply_operations(picture, {"Rotate": 20.0, "Brightness": 1.0, "Posterize": 3.0, "Equalize": 0.0})
     wanted = picture.image[None]
     for name, magnitude in (("Rotate", 20.0), ("Posterize", 3.0), ("Equalize", 0.0)):
         wanted = apply_operation(wanted, name, magnitude)
     assert torch.equal(changed.image, wanted[0])
     assert changed.words[2:] == ("--apply", "rotate=20", "--apply", "posterize=3", "--apply", "equalize")
     with pytest.raises(OptionError, match="magnitude of Posterize"):
-        alter(picture, {"Posterize": 9.0})
+        apply_operations(picture, {"Posterize": 9.0})

@@ -1,0 +1,168 @@
+"""Every verb opens its model and data in one place: the same notes, and a run folder's own data."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+from typer.testing import CliRunner
+
+from assay.cli.main import app
+from assay.compression import network as candidates
+from assay.compression.network import Latency
+from assay.views.context import ViewContext
+
+RANDOM = "note: mlp has random weights: nothing was trained and nothing loaded"
+UNREADABLE = "note: 1 picture could not be read: cat/broken.png: "
+WITH_MODEL = {
+    "check": ("{model}", "--budget", "quick", "--limit", "4", "--out", "{out}"),
+    "attack": ("{model}", "--attack", "fgsm", "--no-sanity"),
+    "trace": ("{model}", "--steps", "0"),
+    "look": ("{model}", "--sample", "cat/1.png"),
+    "app": ("{model}", "--no-browser"),
+    "compress": ("{model}", "--target", "0.9x", "--calibration", "8", "--attack", "none", "--curve", "none",
+                 "--out", "{out}"),
+    "compare": ("{model}", "{model}", "--budget", "quick", "--limit", "4", "--out", "{out}"),
+}  # fmt: skip
+SHAPE_ONLY = {"anatomy": ("{model}",), "groups": ("{model}",)}  # need no data, and read them only where they are named
+DATA_ONLY = {
+    "augment": ("--policy", "flip()", "--samples", "1", "--draws", "1", "--out", "{out}.png"),
+    "factor": ("--sample", "cat/1.png", "--report", "{out}.html"),
+    "train": ("--model", "mlp", "--set", "epochs=1", "--out", "{out}"),
+}
+
+
+@pytest.fixture(scope="module")
+def pets(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twelve small pictures of two classes, and one that cannot be read."""
+    folder = tmp_path_factory.mktemp("data") / "pets"
+    draws = np.random.default_rng(0)
+    for name in ("cat", "dog"):
+        (folder / name).mkdir(parents=True)
+        for i in range(6):
+            Image.fromarray(draws.integers(0, 256, (8, 8, 3), dtype=np.uint8)).save(folder / name / f"{i}.png")
+    (folder / "cat" / "broken.png").write_bytes(b"no picture")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def trained(pets: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run on these pictures."""
+    folder = tmp_path_factory.mktemp("runs") / "mine"
+    command = ["train", str(pets), "--max-bad", "1", "--model", "mlp", "--set", "epochs=1", "--set",
+               "augment.name=none", "--out", str(folder)]  # fmt: skip
+    result = CliRunner().invoke(app, command)
+    assert result.exit_code == 0, (result.output, result.exception)
+    return folder
+
+
+@pytest.fixture
+def run(
+    assay: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., tuple[list[str], str]]:
+    """Call a verb; its notes, and all that it printed. The app ends at once, and smaller layers count as faster."""
+
+    def by_parameters(modules: list[nn.Module], inputs: torch.Tensor, **_: object) -> tuple[Latency, ...]:
+        sizes = [float(sum(p.numel() for p in m.parameters())) for m in modules]
+        return tuple(Latency(size, size, size, size) for size in sizes)
+
+    def serve(context: ViewContext, **_: object) -> None:
+        print(f"serving {len(context.dataset)} samples of {context.dataset.name}: {context.words}")
+
+    pytest.importorskip("gradio")
+    monkeypatch.setattr("assay.app.serve.serve", serve)
+    monkeypatch.setattr(candidates, "measure_latencies", by_parameters)
+
+    def call(verb: str, words: tuple[str, ...], *options: object, model: object = "mlp") -> tuple[list[str], str]:
+        arguments = [word.format(model=model, out=tmp_path / "out") for word in words]
+        ended = assay(verb, *arguments, *options)
+        assert ended.code in {0, 1}, ended
+        return [line for line in ended.err.splitlines() if line.startswith("note: ")], ended.out
+
+    return call
+
+
+@pytest.mark.parametrize("verb", [*WITH_MODEL, *SHAPE_ONLY])
+def test_random_weights_and_unreadable_pictures_are_told_by_every_verb(
+    verb: str, pets: Path, run: Callable[..., tuple[list[str], str]]
+) -> None:
+    notes, _ = run(verb, {**WITH_MODEL, **SHAPE_ONLY}[verb], "--data", pets, "--max-bad", 1)
+    assert RANDOM in notes
+    assert any(note.startswith(UNREADABLE) for note in notes)
+
+
+@pytest.mark.parametrize("verb", DATA_ONLY)
+def test_unreadable_pictures_are_told_where_there_is_no_model(
+    verb: str, pets: Path, run: Callable[..., tuple[list[str], str]]
+) -> None:
+    data = (pets,) if verb == "train" else ("--data", pets)
+    notes, _ = run(verb, DATA_ONLY[verb], *data, "--max-bad", 1)
+    assert [note.startswith(UNREADABLE) for note in notes] == [True]
+
+
+@pytest.mark.parametrize("verb", WITH_MODEL)
+def test_a_run_folder_brings_its_own_data(
+    verb: str, trained: Path, run: Callable[..., tuple[list[str], str]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)  # wherever the command is called from
+    notes, _ = run(verb, WITH_MODEL[verb], model=trained)
+    assert notes
+    assert all(note.startswith(UNREADABLE) for note in notes)
+
+
+def test_a_claim_about_a_random_model_says_so(tmp_path: Path, assay: Callable[..., Any]) -> None:
+    command = ("claims", "factor-nonconvex", "--model", "mlp", "--data", "digits", "--out", tmp_path)
+    assert RANDOM in assay(*command, "--processes", "1").err.splitlines()
+
+
+def test_a_compressed_network_knows_the_data_of_the_network_it_was_made_from(
+    trained: Path, run: Callable[..., tuple[list[str], str]], tmp_path: Path
+) -> None:
+    run("compress", WITH_MODEL["compress"], model=trained)
+    notes, _ = run("attack", WITH_MODEL["attack"], model=tmp_path / "out")
+    assert [note.startswith(UNREADABLE) for note in notes] == [True]
+
+
+def test_data_that_are_named_come_before_those_of_the_run(
+    trained: Path, pets: Path, run: Callable[..., tuple[list[str], str]], tmp_path: Path
+) -> None:
+    shutil.copytree(pets, tmp_path / "other", ignore=shutil.ignore_patterns("broken.png"))
+    notes, _ = run("attack", WITH_MODEL["attack"], "--data", tmp_path / "other", model=trained)
+    assert notes == []
+
+
+def test_classes_under_other_names_are_told_as_a_guess(
+    trained: Path, pets: Path, run: Callable[..., tuple[list[str], str]], tmp_path: Path
+) -> None:
+    shutil.copytree(pets, tmp_path / "other", ignore=shutil.ignore_patterns("broken.png"))
+    (tmp_path / "other" / "dog").rename(tmp_path / "other" / "bird")
+    (note,) = run("attack", WITH_MODEL["attack"], "--data", tmp_path / "other", model=trained)[0]
+    assert "other has the classes of" in note
+    assert "under other names: outputs and labels are matched by position, a guess" in note
+
+
+def test_the_app_names_its_inputs_so_that_a_printed_command_finds_them_again(
+    trained: Path, pets: Path, run: Callable[..., tuple[list[str], str]]
+) -> None:
+    _, printed = run("app", WITH_MODEL["app"], model=trained)
+    assert f"serving 12 samples of pets: ('{trained}', '--data', '{pets}', '--max-bad', '1')" in printed
+
+
+def test_a_run_without_a_record_of_its_data_is_asked_for_them(trained: Path, tmp_path: Path, assay: Callable[..., Any]):
+    bare = tmp_path / "bare"
+    shutil.copytree(trained, bare)
+    (bare / "inputs.json").unlink()
+    config = json.loads((bare / "config.json").read_text())
+    del config["data"]
+    (bare / "config.json").write_text(json.dumps(config))
+    ended = assay("attack", bare)
+    assert ended.code == 2
+    assert ended.err == "assay: --data: expected the images to test on, such as cifar10 or a folder, got nothing\n"
