@@ -10,6 +10,7 @@ import torch
 
 from assay.attacks import campaign
 from assay.attacks.campaign import Shard, confidence_sequence, merge_campaign, run_campaign
+from assay.attacks.engine import attack
 from assay.attacks.measure import measure_robust_accuracy
 from assay.attacks.methods.gradient import PGD
 from assay.errors import DataError, OptionError, OutputError
@@ -44,13 +45,13 @@ def test_the_table_holds_every_sample_once_and_agrees_with_one_run(conv_net, sma
 
 def test_a_killed_run_resumes_to_the_same_record(conv_net, small_set, tmp_path, monkeypatch):
     straight = run_campaign(conv_net, small_set, folder=tmp_path / "a", attack=OPTIONS, epsilon=0.02, block=10)
-    genuine, calls = campaign.run_attack, []
+    calls: list[int] = []
 
     def dies(*args, **options):
         calls.append(1)
         if len(calls) == 3:
             raise KeyboardInterrupt
-        return genuine(*args, **options)
+        return attack(*args, **options)
 
     monkeypatch.setattr(campaign, "run_attack", dies)
     with pytest.raises(KeyboardInterrupt):

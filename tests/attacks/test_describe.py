@@ -43,8 +43,12 @@ def test_the_numbers_of_an_attack(conv_net, small_set):
     assert counts == sorted(counts, reverse=True)
     assert len(anatomy.loss_quantiles) == 5
     assert all(list(row) == sorted(row) for row in anatomy.loss_quantiles)
+    assert measured.result.trace is not None
     first = measured.result.trace.losses[:, 0].double()
     assert anatomy.loss_quantiles[0][2] == pytest.approx(float(first.quantile(0.5)))
+    assert anatomy.median_psnr is not None
+    assert anatomy.lowest_ssim is not None
+    assert anatomy.median_ssim is not None
     assert 20 < anatomy.median_psnr < 35
     assert anatomy.lowest_ssim <= anatomy.median_ssim < 1
 

@@ -111,6 +111,7 @@ def test_signed_steps_are_the_textbook_loop(conv_net, small_set):
         x = (x + 0.01 * torch.autograd.grad(loss, x)[0].sign()).detach()
     losses.append(F.cross_entropy(conv_net(x), labels).item())
     result = attack(conv_net, images, labels, attack=SignedSteps(), epsilon=0.01, batch_size=16)
+    assert result.trace is not None
     assert result.trace.losses.mean(dim=0).tolist() == pytest.approx(losses, rel=1e-4)
     assert torch.allclose(result.adversarial, x.clamp(0, 1), atol=1e-6)
     with torch.no_grad():
@@ -322,4 +323,4 @@ def test_a_class_in_the_place_of_options_is_one_clear_line(conv_net):
     with pytest.raises(
         OptionError, match=r"attack: expected a name, or options such as PGD\(steps=20\), got the class PGD"
     ):
-        attack(conv_net, images, labels, attack=PGD)
+        attack(conv_net, images, labels, attack=PGD)  # type: ignore[arg-type]

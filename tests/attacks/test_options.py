@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+from typing import get_args
 
 import pytest
 
@@ -46,7 +47,7 @@ def test_an_attack_of_ones_own_is_registered_by_the_decorator(monkeypatch):
 
 
 def test_the_names_of_losses_are_those_that_exist():
-    assert set(LossName.__args__) == set(LOSSES)
+    assert set(get_args(LossName)) == set(LOSSES)
 
 
 @pytest.mark.parametrize(

@@ -110,7 +110,8 @@ def test_agreement_is_relative_to_the_range_of_the_logits():
     other.load_state_dict(net.state_dict())
     with torch.no_grad():
         spread = float(net(X).max() - net(X).min())
-        other[1].bias += 0.5e-4 * spread
+        bias = other.get_parameter("1.bias")
+        bias.add_(0.5e-4 * spread)
         assert agrees(other, net, X)
-        other[1].bias += 1e-4 * spread
+        bias.add_(1e-4 * spread)
         assert not agrees(other, net, X)

@@ -10,6 +10,7 @@ from scipy.stats import kstest
 
 from assay.attacks.threat import GEOMETRIES, Threat
 from assay.errors import OptionError
+from assay.records.attack import Norm
 
 norms = st.sampled_from(sorted(GEOMETRIES))
 
@@ -139,7 +140,7 @@ def test_under_l1_the_nearest_point_of_ball_and_box_together_is_found(seed, epsi
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
-def test_every_row_has_a_geometry_of_its_own(norm: str) -> None:
+def test_every_row_has_a_geometry_of_its_own(norm: Norm) -> None:
     """Rows of very different sizes come out as they do alone; none of the last rows decides for the others."""
     geometry = GEOMETRIES[norm]
     g = torch.Generator().manual_seed(0)
@@ -186,7 +187,7 @@ def test_a_sparse_step_moves_one_pixel_in_a_hundred_the_steepest_ones() -> None:
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
-def test_points_of_the_ball_are_uniform_in_volume(norm: str) -> None:
+def test_points_of_the_ball_are_uniform_in_volume(norm: Norm) -> None:
     """‖x‖ᵈ of a uniform point of the unit ball is uniform in [0, 1], signs are fair, and each key draws its own."""
     geometry = GEOMETRIES[norm]
     ids, like = torch.arange(4000), torch.zeros(4000, 1, 1, 3)
