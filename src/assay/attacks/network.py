@@ -73,9 +73,7 @@ class Network:
         """Of the search."""
         return "float32" if self.bf16_surrogate is None else "bfloat16"
 
-    def evaluate(
-        self, batch: ActiveBatch, method_loss: AttackLoss, threat: Threat, *, exact: bool = True
-    ) -> ModelOutput:
+    def evaluate(self, batch: ActiveBatch, loss: AttackLoss, threat: Threat, *, exact: bool = True) -> ModelOutput:
         """Logits of every iterate, and the gradient of the loss where a row wants it.
 
         Unless ``exact``, the copy in bfloat16 is used if there is one; a margin below its resolution counts as broken,
@@ -86,16 +84,15 @@ class Network:
         gradient = torch.zeros_like(batch.iterate)
         wanted = batch.wants_gradient
         if bool(wanted.all()):
-            logits, losses, gradient = self._gradients(forward_fn, batch, method_loss)
+            logits, losses, gradient = self._gradients(forward_fn, batch, loss)
         elif not bool(wanted.any()):
-            logits, losses = self._losses(forward_fn, batch, method_loss)
+            logits, losses = self._losses(forward_fn, batch, loss)
         else:
             logits = batch.iterate.new_empty((len(batch), self.classes))
             losses = batch.iterate.new_empty(len(batch))
-            logits[wanted], losses[wanted], gradient[wanted] = self._gradients(
-                forward_fn, batch.take(wanted), method_loss
-            )
-            logits[~wanted], losses[~wanted] = self._losses(forward_fn, batch.take(~wanted), method_loss)
+            with_gradient = self._gradients(forward_fn, batch.take(wanted), loss)
+            logits[wanted], losses[wanted], gradient[wanted] = with_gradient
+            logits[~wanted], losses[~wanted] = self._losses(forward_fn, batch.take(~wanted), loss)
         broken = succeeds(logits, batch)
         if surrogate is not None:
             broken |= success_margin(logits, batch) > -surrogate.resolution
@@ -104,19 +101,17 @@ class Network:
             broken[rows] = threat.contains(batch.iterate[rows], batch.images[rows], batch.epsilon[rows])
         return ModelOutput(logits=logits, losses=losses, gradient=gradient, broken=broken)
 
-    def _losses(self, forward_fn: Forward, batch: ActiveBatch, method_loss: AttackLoss) -> tuple[Tensor, Tensor]:
+    def _losses(self, forward_fn: Forward, batch: ActiveBatch, loss: AttackLoss) -> tuple[Tensor, Tensor]:
         self.counts.forwards += len(batch)
         with torch.no_grad():
             logits = self._forward(forward_fn, batch.iterate)
-            return logits, method_loss(logits, batch.labels, batch.loss_class)
+            return logits, loss(logits, batch.labels, batch.loss_class)
 
-    def _gradients(
-        self, forward_fn: Forward, batch: ActiveBatch, method_loss: AttackLoss
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    def _gradients(self, forward_fn: Forward, batch: ActiveBatch, loss: AttackLoss) -> tuple[Tensor, Tensor, Tensor]:
         self.counts.forwards += self.eot_samples * len(batch)
         self.counts.backwards += self.eot_samples * len(batch)
         self.counts.gradients += len(batch)
-        passes = [self._pass(forward_fn, batch, method_loss) for _ in range(self.eot_samples)]
+        passes = [self._pass(forward_fn, batch, loss) for _ in range(self.eot_samples)]
         logits, losses, gradient = passes[0]
         if self.eot_samples > 1:
             logits, losses, gradient = (torch.stack(parts).mean(dim=0) for parts in zip(*passes, strict=True))
@@ -127,24 +122,19 @@ class Network:
         self.counts.zero_gradients += int((gradient.flatten(1).abs().amax(dim=1) == 0).sum())
         return logits, losses, gradient
 
-    def _pass(self, forward_fn: Forward, batch: ActiveBatch, method_loss: AttackLoss) -> tuple[Tensor, Tensor, Tensor]:
-        """One forward and one backward pass."""
+    def _pass(self, forward_fn: Forward, batch: ActiveBatch, loss: AttackLoss) -> tuple[Tensor, Tensor, Tensor]:
+        """One forward and one backward pass; the gradient is zero where the output is detached from the input."""
         iterate = batch.iterate.detach().requires_grad_()
         with torch.enable_grad():
             logits = self._forward(forward_fn, iterate)
-            losses = method_loss(logits, batch.labels, batch.loss_class)
-        return logits.detach(), losses.detach(), self._gradient(losses, iterate)
-
-    def _gradient(self, losses: Tensor, iterate: Tensor) -> Tensor:
-        """∂Σℓ/∂x; zero, and noted, for a model whose output is cut off from its input."""
-        if not losses.requires_grad:
-            self.counts.differentiable = False
-            return torch.zeros_like(iterate)
-        (gradient,) = torch.autograd.grad(losses.sum(), iterate, allow_unused=True)
+            losses = loss(logits, batch.labels, batch.loss_class)
+        gradient = None
+        if losses.requires_grad:
+            (gradient,) = torch.autograd.grad(losses.sum(), iterate, allow_unused=True)
         if gradient is None:
             self.counts.differentiable = False
-            return torch.zeros_like(iterate)
-        return gradient
+            gradient = torch.zeros_like(iterate)
+        return logits.detach(), losses.detach(), gradient
 
     def _forward(self, network: Forward, images: Tensor) -> Tensor:
         """Logits (B, K) float32; a model that fails on a small batch is given a larger one of repeated rows."""
@@ -219,7 +209,8 @@ def _width(model: nn.Module, example: Tensor) -> int:
     with torch.no_grad():
         logits = call(model, example)
     if not isinstance(logits, Tensor) or logits.ndim != 2:
-        raise ModelError("model output", expected="one tensor of logits (N, K)", got=_shape(logits))
+        got = str(tuple(logits.shape)) if isinstance(logits, Tensor) else type(logits).__name__
+        raise ModelError("model output", expected="one tensor of logits (N, K)", got=got)
     check_logits(logits, n=len(example), classes=logits.shape[1])
     if logits.shape[1] < 2:
         raise ModelError("model output", expected="logits of two classes or more", got=tuple(logits.shape))
@@ -236,7 +227,3 @@ def _layout(model: nn.Module, example: Tensor) -> torch.memory_format:
     except RuntimeError:  # it views its input as rows, which channels_last strides do not allow
         return torch.contiguous_format
     return torch.channels_last
-
-
-def _shape(value: object) -> str:
-    return str(tuple(value.shape)) if isinstance(value, Tensor) else type(value).__name__
