@@ -137,6 +137,11 @@ def preferred_layout(model: nn.Module, dataset: ImageDataset) -> torch.memory_fo
     """
     images = to_unit_range(dataset.images[:2].to(device_of(model)), dtype_of(model))
     check_logits(call(model, images), n=len(images), classes=len(dataset.classes))
+    return layout_for(model, images)
+
+
+def layout_for(model: nn.Module, images: Tensor) -> torch.memory_format:
+    """``channels_last`` where a convolutional model can take it, as ``images`` show."""
     if not any(isinstance(module, nn.Conv2d) for module in model.modules()):
         return torch.contiguous_format
     try:

@@ -71,7 +71,7 @@ def test_options_from_text(name, assignments, expected):
 @pytest.mark.parametrize(
     ("name", "assignment", "message"),
     [
-        ("pgd", "steps", "--set: expected field=value, such as steps=10, got 'steps'"),
+        ("pgd", "steps", "--set: expected field=value, such as steps=20, got 'steps'"),
         (
             "pgd",
             "stepz=3",

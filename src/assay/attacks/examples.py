@@ -1,4 +1,4 @@
-"""What an attack did, in the numbers a person asks for next: how visible, into which class, how fast."""
+"""What an attack did to the images: visibility (PSNR, SSIM), transitions between classes, loss; and pictures of it."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from assay.attacks.batch import predictions
 from assay.attacks.measure import RobustnessMeasurement
+from assay.attacks.result import AttackResult
 from assay.data.dataset import ImageDataset, to_unit_range
 from assay.data.pictures import png_base64, to_bytes
 from assay.errors import DataError
@@ -19,6 +20,7 @@ from assay.records.attack import (
     AdversarialGallery,
     AttackAnatomy,
     PicturedSample,
+    RobustAccuracy,
     SampleGallery,
     Transition,
 )
@@ -28,17 +30,17 @@ _WINDOW = 7
 
 
 def describe_attack(measurement: RobustnessMeasurement, dataset: ImageDataset) -> AttackAnatomy:
-    """Loss quantiles after each step, class to class, and PSNR and SSIM of the images that broke.
+    """Loss quantiles after each step, transitions between classes, and PSNR and SSIM of the broken images.
 
-    ``dataset`` is the one the attack ran on.
+    ``dataset`` is the one that was attacked.
     """
     result, record = measurement.result, measurement.record
     rows = result.broken.nonzero()[:, 0]
     quantiles: tuple[tuple[float, ...], ...] = ()
     if result.trace is not None:
         levels = torch.tensor(QUANTILES, dtype=torch.float64)
-        found = result.trace.losses.cpu().double().quantile(levels, dim=0)  # (Q, steps + 1)
-        quantiles = tuple(tuple(row) for row in found.T.tolist())
+        per_step = result.trace.losses.cpu().double().quantile(levels, dim=0).T  # (steps + 1, Q)
+        quantiles = tuple(tuple(row) for row in per_step.tolist())
     images = to_unit_range(dataset.images[rows])
     ratios, similarities = psnr(images, result.adversarial[rows]), ssim(images, result.adversarial[rows])
     return AttackAnatomy(
@@ -98,18 +100,16 @@ def ssim(images: Tensor, changed: Tensor) -> Tensor:
 
 
 def pick_gallery(measurement: RobustnessMeasurement, dataset: ImageDataset, *, shown: int = 12) -> AdversarialGallery:
-    """The ``shown`` samples that were right before the attack and are most confidently wrong after it.
+    """The ``shown`` samples that were correct before the attack and are most confidently wrong after it.
 
-    ``dataset`` is the one the attack ran on. The perturbation is drawn about mid-grey, magnified by the largest power
-    of two (at least 1) that keeps it within the range of the page.
+    ``dataset`` is the one that was attacked. The perturbation is drawn about mid-grey, magnified by the largest power
+    of two (at least 1) that keeps it within the pixel range.
     """
-    result, record = measurement.result, measurement.record
-    if len(dataset) != len(result.labels):
-        raise DataError("dataset", expected=f"the {len(result.labels)} samples that were attacked", got=len(dataset))
+    result, record = _of_dataset(measurement, dataset)
     after = result.logits.softmax(dim=1)
     before = result.clean_logits.softmax(dim=1)
-    fallen = (result.clean_correct & ~result.robust).nonzero()[:, 0]
-    worst = fallen[after[fallen].amax(dim=1).argsort(descending=True, stable=True)][:shown]
+    broken = (result.clean_correct & ~result.robust).nonzero()[:, 0]
+    worst = broken[after[broken].amax(dim=1).argsort(descending=True, stable=True)][:shown]
     examples = []
     for row in worst.tolist():
         image = to_unit_range(dataset.images[row])
@@ -134,6 +134,13 @@ def pick_gallery(measurement: RobustnessMeasurement, dataset: ImageDataset, *, s
     return AdversarialGallery(attack=record.attack, norm=record.norm, epsilon=record.epsilon, examples=tuple(examples))
 
 
+def _of_dataset(measurement: RobustnessMeasurement, dataset: ImageDataset) -> tuple[AttackResult, RobustAccuracy]:
+    n = len(measurement.result.labels)
+    if len(dataset) != n:
+        raise DataError("dataset", expected=f"the {n} samples that were attacked", got=len(dataset))
+    return measurement.result, measurement.record
+
+
 def magnification(delta: Tensor) -> float:
     """The largest power of two, at least 1, by which ``delta`` may be multiplied and stay within ±0.5."""
     largest = float(delta.abs().amax())
@@ -150,15 +157,13 @@ COLUMNS = 20
 def pick_samples(
     measurement: RobustnessMeasurement, dataset: ImageDataset, *, shown: int = 300, most_bytes: int = MOST_BYTES
 ) -> SampleGallery:
-    """At most ``shown`` samples in their order: those wrong before, broken, and held get equal shares of the places.
+    """At most ``shown`` samples in their order: those wrong before, broken, and robust get equal shares of the places.
 
     What one group does not need goes to the others; of a group that is too large, samples evenly spaced are taken.
-    Fewer are shown where their pictures together would take more than ``most_bytes``. ``dataset`` is the one the
-    attack ran on.
+    Fewer are shown where their pictures together would take more than ``most_bytes``. ``dataset`` is the one that
+    was attacked.
     """
-    result, record = measurement.result, measurement.record
-    if len(dataset) != len(result.labels):
-        raise DataError("dataset", expected=f"the {len(result.labels)} samples that were attacked", got=len(dataset))
+    result, record = _of_dataset(measurement, dataset)
     groups = [
         group.nonzero()[:, 0] for group in (~result.clean_correct, result.clean_correct & ~result.robust, result.robust)
     ]
@@ -172,8 +177,7 @@ def pick_samples(
         shown = max(1, int(min(shown, len(rows)) * most_bytes / len(sheet) * 0.95))
     before, after = result.clean_logits[rows].softmax(dim=1), result.logits[rows].softmax(dim=1)
     was, now = predictions(result.clean_logits[rows]).tolist(), predictions(result.logits[rows]).tolist()
-    steps = result.steps[rows].tolist()
-    broken = result.broken[rows].tolist()
+    steps = torch.where(result.broken, result.steps, -1)[rows].tolist()
     samples = tuple(
         PicturedSample(
             sample_id=dataset.sample_name(row),
@@ -182,7 +186,7 @@ def pick_samples(
             confidence_before=float(before[i].amax()),
             after=now[i],
             confidence_after=float(after[i].amax()),
-            steps=steps[i] if broken[i] and steps[i] >= 0 else None,
+            steps=steps[i] if steps[i] >= 0 else None,
         )
         for i, row in enumerate(rows.tolist())
     )

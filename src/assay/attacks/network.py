@@ -15,7 +15,7 @@ from assay.attacks.losses import AttackLoss
 from assay.attacks.surrogate import Bf16Surrogate, fold_batch_norm, make_bf16_surrogate
 from assay.attacks.threat import Threat
 from assay.errors import ModelError
-from assay.evaluate import call, check_logits
+from assay.evaluate import call, check_logits, layout_for
 from assay.records.attack import Precision
 from assay.runtime import dtype_of, preserved
 
@@ -39,22 +39,16 @@ class QueryCounts:
 
 @dataclass(eq=False)
 class Network:
-    """``folded`` is used for the search; ``original``, the user's own model, verifies every success.
+    """The model in the two or three forms that an attack evaluates."""
 
-    ``folded_layers`` counts the BatchNorm layers folded away; ``bf16_surrogate`` is ``folded`` in bfloat16, None where
-    the search is in float32. ``eot_samples`` passes are averaged for one gradient: the expectation over transformation
-    of a randomised model (EOT, Athalye et al. 2018). ``smallest`` is the batch below which rows are repeated, 1 until a
-    model turns out to need more.
-    """
-
-    original: nn.Module
-    folded: nn.Module
+    original: nn.Module  # the user's own, which verifies every success
+    folded: nn.Module  # for the search: BatchNorm is folded away where possible
     classes: int
     layout: torch.memory_format = torch.contiguous_format
-    folded_layers: int = 0
-    bf16_surrogate: Bf16Surrogate | None = None
+    bf16_surrogate: Bf16Surrogate | None = None  # ``folded`` in bfloat16, None for a search in float32
+    # Passes averaged for one gradient: expectation over transformation of a randomised model (EOT, Athalye et al. 2018)
     eot_samples: int = 1
-    smallest: int = 1
+    smallest: int = 1  # batch below which rows are repeated; larger once a model turns out to need it
     counts: QueryCounts = field(default_factory=QueryCounts)
 
     @property
@@ -182,9 +176,9 @@ def open_network(
         forward_fn = model if source is None else source
         if _width(forward_fn, example[:PADDED]) != width:
             raise ModelError("source", expected=f"logits (N, {width}) as the model has", got="another width")
-        layout = _layout(forward_fn, example[:PADDED])
-        if layout != _layout(model, example[:PADDED]):
-            layout = torch.contiguous_format
+        with torch.no_grad():
+            layouts = {layout_for(network, example[:PADDED]) for network in (forward_fn, model)}
+        layout = layouts.pop() if len(layouts) == 1 else torch.contiguous_format
         example = example.contiguous(memory_format=layout)
         folded, layers = fold_batch_norm(forward_fn, example) if fold else (forward_fn, 0)
         if layout == torch.channels_last and layers:
@@ -198,7 +192,6 @@ def open_network(
             folded=folded,
             classes=width,
             layout=layout,
-            folded_layers=layers,
             bf16_surrogate=surrogate,
             eot_samples=eot_samples,
         )
@@ -215,15 +208,3 @@ def _width(model: nn.Module, example: Tensor) -> int:
     if logits.shape[1] < 2:
         raise ModelError("model output", expected="logits of two classes or more", got=tuple(logits.shape))
     return int(logits.shape[1])
-
-
-def _layout(model: nn.Module, example: Tensor) -> torch.memory_format:
-    """``channels_last`` where a convolutional model can take it."""
-    if not any(isinstance(module, nn.Conv2d) for module in model.modules()):
-        return torch.contiguous_format
-    try:
-        with torch.no_grad():
-            model(example.contiguous(memory_format=torch.channels_last))
-    except RuntimeError:  # it views its input as rows, which channels_last strides do not allow
-        return torch.contiguous_format
-    return torch.channels_last

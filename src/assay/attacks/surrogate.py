@@ -78,17 +78,18 @@ def _adjacent(model: nn.Module, example: Tensor) -> list[tuple[nn.Module, nn.Mod
     return [
         (layer, norm)
         for layer, norm in pairs
-        if calls[layer] == calls[norm] == 1 and _is_plain(layer) and _is_plain(norm) and _has_statistics(norm)
+        if calls[layer] == calls[norm] == 1
+        and _is_plain(layer)
+        and _is_plain(norm)
+        # with running statistics, which alone can be folded
+        and not norm.training
+        and getattr(norm, "running_mean", None) is not None
     ]
 
 
 def _is_plain(module: nn.Module) -> bool:
     """No parametrization and no hook that could recompute or observe the weight."""
     return not (hasattr(module, "parametrizations") or module._forward_pre_hooks or module._forward_hooks)
-
-
-def _has_statistics(norm: nn.Module) -> bool:
-    return not norm.training and getattr(norm, "running_mean", None) is not None
 
 
 def _fold(layer: nn.Module, norm: nn.Module) -> None:

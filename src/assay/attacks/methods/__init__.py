@@ -89,7 +89,7 @@ def parse_attack_options(name: str, assignments: Sequence[str]) -> AttackOptions
     for assignment in assignments:
         field, equals, text = (part.strip() for part in assignment.partition("="))
         if not equals:
-            raise OptionError("--set", expected=f"field=value, such as {_example(known)}", got=repr(assignment))
+            raise OptionError("--set", expected="field=value, such as steps=20", got=repr(assignment))
         if field not in known.model_fields:
             expected = f"{_one_of(known.model_fields, near=field)} for {name}"
             raise OptionError(f"--set {field}", expected=expected, got=repr(assignment))
@@ -155,11 +155,6 @@ def _value(field: FieldInfo, text: str) -> Any:
         except (ValueError, ZeroDivisionError):
             return text
     return text
-
-
-def _example(options: type[AttackOptions]) -> str:
-    field, info = next(iter(options.model_fields.items()))
-    return f"{field}={info.default}"
 
 
 def _one_of(names: Iterable[str], *, near: str) -> str:
