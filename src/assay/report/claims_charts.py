@@ -89,9 +89,7 @@ def _bars(chart: Chart, points: Sequence[Point], names: Sequence[str], width: in
     bounded = [row for row in rows if row["low"] is not None and row["high"] is not None]
     if bounded:
         whisker = alt.Chart(source(bounded)).mark_rule(strokeWidth=1.6, color=INK)
-        layers.append(
-            whisker.encode(x=alt.X("low:Q"), x2="high:Q", y=y, yOffset=offset, description=tip()),
-        )
+        layers.append(whisker.encode(x=alt.X("low:Q"), x2="high:Q", y=y, yOffset=offset, description=tip()))
     return [*layers, rules(_references(chart), "y", along="x")]
 
 

@@ -10,7 +10,7 @@ from assay.report import comparison_wording as say
 from assay.report.charts import SOFT, AnyChart, Row, figure, side, source, tip
 from assay.report.curves import Series, draw_curves, epsilon_axes
 from assay.report.page import Page, render
-from assay.report.parts import Facts, Figure, KeyFigure, Part, Prose, Section, table
+from assay.report.parts import Facts, Figure, KeyFigure, Part, Prose, Section, table, tabulate
 from assay.wording import clip, count, distance, distinct, epsilon, norm, percent, plural, points
 
 
@@ -181,23 +181,19 @@ def _forest(versus: Versus) -> Figure | None:
             ),
         ).properties(width=width - room - 20, height=alt.Step(34))
 
-    columns = ("reference", "candidate", "difference (95 % interval)", "p", "p after Holm")
-    numbers = table(
+    numbers = tabulate(
         "Every measure",
-        ("measure", *(f">{name}" for name in columns), "test", "change"),
-        tuple(
-            (
-                each.measure,
-                percent(each.reference),
-                percent(each.candidate),
-                say.interval_of(each),
-                say.p_value(each.p),
-                say.p_value(each.adjusted),
-                f"{each.test}, {say.basis(each)}" + (f"; {each.note}" if each.note else ""),
-                f"{say.ARROW[each.change]} {each.change}",
-            )
-            for each in found
-        ),
+        found,
+        {
+            "measure": lambda each: each.measure,
+            ">reference": lambda each: percent(each.reference),
+            ">candidate": lambda each: percent(each.candidate),
+            ">difference (95 % interval)": say.interval_of,
+            ">p": lambda each: say.p_value(each.p),
+            ">p after Holm": lambda each: say.p_value(each.adjusted),
+            "test": lambda each: f"{each.test}, {say.basis(each)}" + (f"; {each.note}" if each.note else ""),
+            "change": lambda each: f"{say.ARROW[each.change]} {each.change}",
+        },
     )
     note = "Mark: the difference, on its 95 % interval. ▲ better, ▼ worse, ● no change beyond noise."
     return figure(build, finding=say.headline_of(versus), note=note, table=numbers, full=True)
@@ -212,19 +208,16 @@ def _rules(comparison: Comparison) -> Section | None:
             if rules:
                 verb = f"{plural(len(rules), 'verdict')} {title}: {versus.candidate}"
                 parts.append(
-                    table(
+                    tabulate(
                         verb,
-                        ("rule", "claim", "reference", "candidate", "so it is"),
-                        tuple(
-                            (
-                                each.rule,
-                                each.claim,
-                                f"{say.status_word(each.before)}: {each.measured_before}",
-                                f"{say.status_word(each.after)}: {each.measured_after}",
-                                say.describe_change(each),
-                            )
-                            for each in rules
-                        ),
+                        rules,
+                        {
+                            "rule": lambda each: each.rule,
+                            "claim": lambda each: each.claim,
+                            "reference": lambda each: f"{say.status_word(each.before)}: {each.measured_before}",
+                            "candidate": lambda each: f"{say.status_word(each.after)}: {each.measured_after}",
+                            "so it is": say.describe_change,
+                        },
                         folded=folded,
                     )
                 )
@@ -239,14 +232,7 @@ def _rules(comparison: Comparison) -> Section | None:
 
 def _quantities(comparison: Comparison) -> Section | None:
     parts = tuple(
-        table(
-            f"Numbers: {versus.candidate}",
-            ("quantity", ">reference", ">candidate"),
-            tuple(
-                (each.name, say.value_of(each, each.reference), say.value_of(each, each.candidate))
-                for each in versus.quantities
-            ),
-        )
+        tabulate(f"Numbers: {versus.candidate}", versus.quantities, {"quantity": lambda each: each.name, ">reference": lambda each: say.value_of(each, each.reference), ">candidate": lambda each: say.value_of(each, each.candidate),})
         for versus in comparison.versus
         if versus.quantities
     )  # fmt: skip

@@ -11,7 +11,7 @@ from assay.report.charts import ACCENT, SOFT, AnyChart, Row, figure, side, sourc
 from assay.report.curves import Axes, Series, draw_curves
 from assay.report.lowrank_wording import compression_headline, find_wins
 from assay.report.page import Page, render
-from assay.report.parts import Figure, KeyFigure, Part, Section, Table, table
+from assay.report.parts import Figure, KeyFigure, Part, Section, Table, table, tabulate
 from assay.wording import count, percent, plural, points
 
 FLOOR = 1e-4  # of σ₁: smaller singular values have no place on the chart
@@ -53,10 +53,7 @@ def _before_and_after(report: CompressionReport) -> Section:
         ("parameters", count(before.parameters), count(after.parameters)),
         ("FLOPs an image", count(before.flops), count(after.flops)),
         (f"ms for {plural(before.batch, 'image')}, fastest", *(f"{1e3 * one.latency:.2f}" for one in (before, after))),
-        (
-            "its quartiles",
-            *(f"{1e3 * one.latency_low:.2f}–{1e3 * one.latency_high:.2f}" for one in (before, after)),
-        ),
+        ("its quartiles", *(f"{1e3 * one.latency_low:.2f}–{1e3 * one.latency_high:.2f}" for one in (before, after))),
         (
             f"clean accuracy, n = {count(before.clean.n)}",
             *(percent(one.clean.accuracy, digits=2) for one in (before, after)),
@@ -75,13 +72,15 @@ def _curve(report: CompressionReport) -> Section | None:
     if not report.curve:
         return None
     wins, ranks = find_wins(report.curve)
-    numbers = table(
+    numbers = tabulate(
         "Every rank",
-        ("method", ">rank", ">FLOPs", ">accuracy"),
-        (
-            (p.method, f"{100 * p.share:.3g} %", f"{p.flops / report.before.flops:.2f}×", percent(p.accuracy, digits=2))
-            for p in report.curve
-        ),
+        report.curve,
+        {
+            "method": lambda p: p.method,
+            ">rank": lambda p: f"{100 * p.share:.3g} %",
+            ">FLOPs": lambda p: f"{p.flops / report.before.flops:.2f}×",
+            ">accuracy": lambda p: percent(p.accuracy, digits=2),
+        },
     )
     drawing = draw_curves(
         [_series(report.curve, method, name) for method, name in _METHODS],

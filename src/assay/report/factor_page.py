@@ -8,7 +8,7 @@ from assay.records.factorization import FactorizationReport, Landscape, PictureR
 from assay.report.factor_charts import draw_error, draw_gauge, draw_hessian, draw_saddle, draw_spectrum
 from assay.report.lowrank_wording import factor_headline, state_proof
 from assay.report.page import Page, render
-from assay.report.parts import Card, Facts, Gallery, KeyFigure, Part, Section, read_picture, table
+from assay.report.parts import Card, Facts, Gallery, KeyFigure, Part, Section, read_picture, table, tabulate
 
 
 def render_factor_page(report: FactorizationReport) -> str:
@@ -64,10 +64,15 @@ def _pictures(pictures: tuple[PictureRank, ...]) -> Section:
 
 
 def _gauge(report: FactorizationReport) -> Section:
-    numbers = table(
+    numbers = tabulate(
         "Along the gauge",
-        (">c", ">loss", ">sharpness λmax", ">condition number"),
-        ((f"{p.scale:.3g}", f"{p.loss:.8g}", f"{p.sharpness:.4g}", f"{p.condition:.4g}") for p in report.gauge),
+        report.gauge,
+        {
+            ">c": lambda p: f"{p.scale:.3g}",
+            ">loss": lambda p: f"{p.loss:.8g}",
+            ">sharpness λmax": lambda p: f"{p.sharpness:.4g}",
+            ">condition number": lambda p: f"{p.condition:.4g}",
+        },
     )
     summary = (
         "(cA, B/c) has the same product for every c: one loss, many pairs (the gauge freedom). What changes is the "
@@ -88,19 +93,16 @@ def _landscape(landscape: Landscape) -> Section:
     parts: list[Part] = [draw_saddle(landscape)]
     if landscape.computed and landscape.predicted:
         parts.append(draw_hessian(landscape))
-    points = table(
+    points = tabulate(
         "Critical points",
-        ("singular values", "kind", ">loss", ">smallest eigenvalue", ">dimension of the set"),
-        (
-            (
-                "{" + ", ".join(str(i + 1) for i in point.chosen) + "}",
-                point.kind,
-                f"{point.loss:.6g}",
-                f"{point.most_negative:.4g}",
-                f"{point.gauge_dimension}" if point.kind == "global minimum" else "",
-            )
-            for point in landscape.critical_points
-        ),
+        landscape.critical_points,
+        {
+            "singular values": lambda point: "{" + ", ".join(str(i + 1) for i in point.chosen) + "}",
+            "kind": lambda point: point.kind,
+            ">loss": lambda point: f"{point.loss:.6g}",
+            ">smallest eigenvalue": lambda point: f"{point.most_negative:.4g}",
+            ">dimension of the set": lambda point: f"{point.gauge_dimension}" if point.kind == "global minimum" else "",
+        },
     )
     return Section("landscape", "Not convex: the loss surface", summary, (*parts, points))
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, TypeVar
 
 from markupsafe import Markup
 
@@ -14,6 +14,7 @@ from assay.records.accuracy import Proportion
 from assay.records.base import Record
 from assay.records.finding import Verdict
 
+T = TypeVar("T")
 MOST_ROWS = 300
 _PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -279,6 +280,13 @@ def table(caption: str, titles: Iterable[str], rows: Iterable[Sequence[str]], *,
     """
     columns = tuple(Column(title[1:], _STYLES[title[0]]) if title[:1] in _STYLES else Column(title) for title in titles)
     return Table(caption, columns, tuple(tuple(row) for row in rows), folded)
+
+
+def tabulate(
+    caption: str, items: Iterable[T], columns: Mapping[str, Callable[[T], str]], *, folded: bool = False
+) -> Table:
+    """A row for each item; ``columns`` gives each title, as for :func:`table`, the function that makes its cell."""
+    return table(caption, columns, ([cell(item) for cell in columns.values()] for item in items), folded=folded)
 
 
 def kind_of(record: Record) -> str:

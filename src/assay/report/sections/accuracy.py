@@ -7,7 +7,7 @@ import altair as alt
 from assay.records.accuracy import CleanAccuracy
 from assay.records.checkup import Checkup
 from assay.report.charts import ACCENT, ALARM, SOFT, AnyChart, Row, figure, shares, side, source, tip
-from assay.report.parts import Figure, Part, Section, table
+from assay.report.parts import Figure, Part, Section, table, tabulate
 from assay.wording import accuracy, count, distinct, interval, number, percent, plural
 
 MOST_CLASSES = 30
@@ -56,7 +56,7 @@ def _per_class(clean: CleanAccuracy, names: list[str]) -> Figure:
     def build(width: int) -> AnyChart:
         room = side([name for name, _ in drawn], width)
         base = alt.Chart(source(rows)).encode(
-            y=alt.Y("class:N", sort=None, title=None, axis=alt.Axis(labelLimit=room, grid=False, ticks=False)),
+            y=alt.Y("class:N", sort=None, title=None, axis=alt.Axis(labelLimit=room, grid=False, ticks=False))
         )
         scale = alt.Scale(domainMax=1, zero=False, nice=True)
         mean = alt.Chart(source([{"mean": clean.accuracy, "tip": f"all classes: {accuracy(clean)}"}]))
@@ -95,10 +95,16 @@ def _calibration(clean: CleanAccuracy) -> Figure:
         }
         for bin_ in bins
     ]
-    numbers = table(
+    numbers = tabulate(
         "Calibration: confidence against share right",
-        ("confidence from", "to", *(f">{t}" for t in ("mean confidence", "right", "n"))),
-        tuple((percent(b.low), percent(b.high), percent(b.confidence), percent(b.accuracy), count(b.n)) for b in bins),
+        bins,
+        {
+            "confidence from": lambda b: percent(b.low),
+            "to": lambda b: percent(b.high),
+            ">mean confidence": lambda b: percent(b.confidence),
+            ">right": lambda b: percent(b.accuracy),
+            ">n": lambda b: count(b.n),
+        },
     )
 
     def build(width: int) -> AnyChart:
@@ -176,7 +182,7 @@ def _confusion(clean: CleanAccuracy, names: list[str]) -> Part:
                 color=alt.condition("datum.right", alt.value(ACCENT), alt.value(ALARM)),
                 opacity=alt.Opacity("strength:Q", scale=alt.Scale(domain=[0, 1], range=[0.04, 0.62]), legend=None),
                 description=tip(),
-            ),
+            )
         ]
         if cell > 15:
             layers.append(base.transform_filter("datum.n > 0").mark_text(size=size).encode(text="n:Q"))

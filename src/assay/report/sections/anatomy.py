@@ -11,7 +11,7 @@ from assay.records.checkup import Checkup
 from assay.records.compression import LayerSpectra, LayerSpectrum
 from assay.report.charts import ACCENT, ALARM, AnyChart, Row, figure, shares, side, source, tip
 from assay.report.curves import Axes, Series, draw_fan, evenly
-from assay.report.parts import Facts, Figure, Section, Table, table
+from assay.report.parts import Facts, Figure, Section, Table, tabulate
 from assay.wording import compact, count, distinct, listed, number, percent, plural
 
 
@@ -35,27 +35,17 @@ def anatomy_section(checkup: Checkup) -> Section | None:
             ("residual blocks", listed([f"{n} {shape}" for shape, n in shapes.items()])),
             ("skips", listed([f"{n} {skip}" for skip, n in skips.items()])),
         ]
-    numbers = table(
+    numbers = tabulate(
         f"Layers in forward order ({count(len(anatomy.layers))})",
-        (
-            "`layer",
-            "type",
-            ">output",
-            ">parameters",
-            ">operations",
-            "detail",
-        ),
-        tuple(
-            (
-                layer.name + (f" (runs {layer.calls} times)" if layer.calls > 1 else ""),
-                layer.type,
-                " × ".join(map(str, layer.output_shape)),
-                count(layer.parameters),
-                compact(layer.flops),
-                layer.detail,
-            )
-            for layer in anatomy.layers
-        ),
+        anatomy.layers,
+        {
+            "`layer": lambda layer: layer.name + (f" (runs {layer.calls} times)" if layer.calls > 1 else ""),
+            "type": lambda layer: layer.type,
+            ">output": lambda layer: " × ".join(map(str, layer.output_shape)),
+            ">parameters": lambda layer: count(layer.parameters),
+            ">operations": lambda layer: compact(layer.flops),
+            "detail": lambda layer: layer.detail,
+        },
         folded=True,
     )
     summary = "One multiplication and one addition count as two operations."
@@ -153,22 +143,18 @@ def _ranks(spectra: LayerSpectra) -> Figure:
 
 
 def _layers(spectra: LayerSpectra) -> Table:
-    columns = ("matrix", "σ₁", "stable rank", "effective rank", "rank for 99 %", "κ")
-    return table(
+    return tabulate(
         "Every layer",
-        ("`layer", "type", *(f">{title}" for title in columns)),
-        tuple(
-            (
-                layer.name,
-                layer.type,
-                f"{count(layer.rows)} × {count(layer.columns)}",
-                number(layer.singular_values[0]) if layer.singular_values else "–",
-                number(layer.stable_rank),
-                number(layer.effective_rank),
-                f"{layer.rank_for_99} of {_full_rank(layer)}",
-                number(layer.condition_number),
-            )
-            for layer in spectra.layers
-        ),
+        spectra.layers,
+        {
+            "`layer": lambda layer: layer.name,
+            "type": lambda layer: layer.type,
+            ">matrix": lambda layer: f"{count(layer.rows)} × {count(layer.columns)}",
+            ">σ₁": lambda layer: number(layer.singular_values[0]) if layer.singular_values else "–",
+            ">stable rank": lambda layer: number(layer.stable_rank),
+            ">effective rank": lambda layer: number(layer.effective_rank),
+            ">rank for 99 %": lambda layer: f"{layer.rank_for_99} of {_full_rank(layer)}",
+            ">κ": lambda layer: number(layer.condition_number),
+        },
         folded=True,
     )

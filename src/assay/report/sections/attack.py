@@ -8,7 +8,7 @@ from assay.records.attack import AttackAnatomy
 from assay.records.checkup import Checkup
 from assay.report.charts import ALARM, AnyChart, Row, figure, source, tip
 from assay.report.curves import Axes, Series, draw_curves
-from assay.report.parts import Facts, Figure, Part, Section, table
+from assay.report.parts import Facts, Figure, Part, Section, table, tabulate
 from assay.wording import ball, clip, count, distinct, number, plural
 
 _MOST_PAIRS = 12
@@ -79,10 +79,14 @@ def _transitions(record: AttackAnatomy) -> Figure | None:
         )
         return chart
 
-    numbers = table(
+    numbers = tabulate(
         "Every pair of classes",
-        ("before", "after", ">images"),
-        tuple((pair.before, pair.after, count(pair.count)) for pair in record.transitions),
+        record.transitions,
+        {
+            "before": lambda pair: pair.before,
+            "after": lambda pair: pair.after,
+            ">images": lambda pair: count(pair.count),
+        },
         folded=True,
     )
     most = record.transitions[0]

@@ -10,7 +10,7 @@ from assay.records.checkup import Checkup
 from assay.records.configuration import ModeAudit, NormalizationAudit
 from assay.records.training import DecayGroups, OptimizerAudit
 from assay.report.charts import ACCENT, AnyChart, Row, figure, shares, side, source, tip
-from assay.report.parts import Facts, Figure, Part, Section, Table, table
+from assay.report.parts import Facts, Figure, Part, Section, Table, table, tabulate
 from assay.wording import accuracy, count, number, percent, plural
 
 _ROLES = {"norm": "normalisation", "bias": "biases", "weight": "all other weights"}
@@ -41,25 +41,16 @@ def decay_section(checkup: Checkup) -> Section | None:
     record = checkup.first(DecayGroups)
     if record is None:
         return None
-    numbers = table(
+    numbers = tabulate(
         "Weight-decay groups, by module type",
-        (
-            "group",
-            ">tensors",
-            ">parameters",
-            ">weight decay",
-            "`for example",
-        ),
-        tuple(
-            (
-                _ROLES[group.role],
-                count(len(group.names)),
-                count(group.parameters),
-                "not set" if group.weight_decay is None else number(group.weight_decay),
-                ", ".join(group.names[:3]) + (" …" if len(group.names) > 3 else ""),
-            )
-            for group in record.groups
-        ),
+        record.groups,
+        {
+            "group": lambda group: _ROLES[group.role],
+            ">tensors": lambda group: count(len(group.names)),
+            ">parameters": lambda group: count(group.parameters),
+            ">weight decay": lambda group: "not set" if group.weight_decay is None else number(group.weight_decay),
+            "`for example": lambda group: ", ".join(group.names[:3]) + (" …" if len(group.names) > 3 else ""),
+        },
     )
     parts: list[Part] = [numbers]
     if record.missed_by_name:
@@ -142,10 +133,13 @@ def _conventions(audit: NormalizationAudit) -> Figure:
         }
         for convention in audit.conventions
     ]
-    numbers = table(
+    numbers = tabulate(
         "Accuracy by input convention",
-        ("pixels handed over", ">right (95 % interval, n)"),
-        tuple((convention.convention, accuracy(convention)) for convention in audit.conventions),
+        audit.conventions,
+        {
+            "pixels handed over": lambda convention: convention.convention,
+            ">right (95 % interval, n)": accuracy,
+        },
     )
 
     def build(width: int) -> AnyChart:
@@ -171,22 +165,18 @@ def _conventions(audit: NormalizationAudit) -> Figure:
 
 
 def _layers(audit: NormalizationAudit) -> Table:
-    columns = ("channels", "distance (nats)", "mean shift", "|ln variance ratio|", "batches tracked")
-    return table(
+    return tabulate(
         "Every layer with running statistics, against the data that reaches it",
-        ("`layer", "type", *(f">{title}" for title in columns), "odd"),
-        tuple(
-            (
-                layer.name,
-                layer.type,
-                count(layer.channels),
-                number(layer.distance),
-                number(layer.mean_shift),
-                number(layer.log_variance_ratio),
-                "–" if layer.batches_tracked is None else count(layer.batches_tracked),
-                ", ".join(layer.oddities),
-            )
-            for layer in audit.layers
-        ),
+        audit.layers,
+        {
+            "`layer": lambda layer: layer.name,
+            "type": lambda layer: layer.type,
+            ">channels": lambda layer: count(layer.channels),
+            ">distance (nats)": lambda layer: number(layer.distance),
+            ">mean shift": lambda layer: number(layer.mean_shift),
+            ">|ln variance ratio|": lambda layer: number(layer.log_variance_ratio),
+            ">batches tracked": lambda layer: "–" if layer.batches_tracked is None else count(layer.batches_tracked),
+            "odd": lambda layer: ", ".join(layer.oddities),
+        },
         folded=True,
     )

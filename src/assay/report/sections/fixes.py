@@ -9,7 +9,7 @@ from assay.records.comparison import AppliedFix
 from assay.records.finding import Acceptance
 from assay.report.charts import ACCENT, ALARM, SOFT, AnyChart, Row, figure, shares, side, source, tip
 from assay.report.comparison_wording import ARROW, flips, interval_of, p_value, status_word
-from assay.report.parts import Figure, Part, Prose, Section, Table, table
+from assay.report.parts import Figure, Part, Prose, Section, Table, table, tabulate
 from assay.report.summary import LOOKS
 from assay.wording import count, distinct, inert, number, percent, plural, seconds
 
@@ -152,10 +152,14 @@ def accepted_section(checkup: Checkup) -> Section | None:
         )
     if checkup.outdated:
         parts.append(
-            table(
+            tabulate(
                 "Entries out of date",
-                ("rule", "why it accepts nothing", "accepted because"),
-                tuple((each.entry.rule, each.because, each.entry.reason) for each in checkup.outdated),
+                checkup.outdated,
+                {
+                    "rule": lambda each: each.entry.rule,
+                    "why it accepts nothing": lambda each: each.because,
+                    "accepted because": lambda each: each.entry.reason,
+                },
             )
         )
     if not parts:

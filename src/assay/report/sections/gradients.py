@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from assay.records.checkup import Checkup
 from assay.records.gradients import Curvature, DepthTrace, GradientFlow, LayerTrace
 from assay.report.curves import Axes, Series, draw_curves, draw_fan
-from assay.report.parts import Facts, Figure, Part, Section, Table, table
+from assay.report.parts import Facts, Figure, Part, Section, Table, table, tabulate
 from assay.wording import count, distinct, number, percent, plural
 
 _SIGNALS = (
@@ -55,24 +55,20 @@ def _over_depth(flow: GradientFlow) -> Figure | None:
 
 
 def _layers(flow: GradientFlow) -> Table:
-    columns = ("‖W‖₂", "‖∂L/∂W‖₂", "relative", "output", "∂L/∂output", "dead units", "not finite")
-    return table(
+    return tabulate(
         "Every layer",
-        ("`layer", "type", *(f">{title}" for title in columns)),
-        tuple(
-            (
-                layer.name,
-                layer.type,
-                number(layer.weight_norm),
-                number(layer.weight_gradient),
-                number(layer.relative_gradient),
-                number(layer.activation),
-                number(layer.activation_gradient),
-                "–" if layer.dead is None else percent(layer.dead),
-                count(layer.non_finite),
-            )
-            for layer in flow.layers
-        ),
+        flow.layers,
+        {
+            "`layer": lambda layer: layer.name,
+            "type": lambda layer: layer.type,
+            ">‖W‖₂": lambda layer: number(layer.weight_norm),
+            ">‖∂L/∂W‖₂": lambda layer: number(layer.weight_gradient),
+            ">relative": lambda layer: number(layer.relative_gradient),
+            ">output": lambda layer: number(layer.activation),
+            ">∂L/∂output": lambda layer: number(layer.activation_gradient),
+            ">dead units": lambda layer: "–" if layer.dead is None else percent(layer.dead),
+            ">not finite": lambda layer: count(layer.non_finite),
+        },
         folded=True,
     )
 

@@ -67,11 +67,7 @@ def _cell(each: OperationAccuracy, record: Invariance, *, width: int) -> AnyChar
 
 def _table(record: Invariance) -> Table:
     most = max(len(each.points) for each in record.operations)
-    columns = (
-        "operation",
-        *(f">strength {level}" for level in range(1, most + 1)),
-        ">mean",
-    )
+    columns = ("operation", *(f">strength {level}" for level in range(1, most + 1)), ">mean")
     rows = tuple(
         (
             each.operation,

@@ -16,7 +16,7 @@ from assay.records.recurrence import (
     TimeTrace,
 )
 from assay.report.curves import Axes, Series, draw_curves
-from assay.report.parts import Facts, Figure, Part, Section, Table, table
+from assay.report.parts import Facts, Figure, Part, Section, Table, table, tabulate
 from assay.wording import count, distinct, interval, listed, number, percent, plural, seconds
 
 MOST_MATRICES = 8
@@ -91,33 +91,21 @@ def _way(state: StateGradients) -> str:
 
 
 def _states(states: Sequence[StateGradients]) -> Table:
-    titles = (
-        "rate g",
-        "exponent p",
-        "horizon (steps)",
-        "R² exponential",
-        "R² polynomial",
-        "exactly zero",
-        "not finite",
-    )
-    return table(
+    return tabulate(
         "Every state and the law its gradient follows",
-        ("`state", "part", "law", *(f">{title}" for title in titles)),
-        tuple(
-            (
-                state.name,
-                state.part + (", reversed" if state.reverse else ""),
-                state.decay.law,
-                number(state.decay.rate),
-                number(state.decay.exponent),
-                number(state.decay.horizon),
-                number(state.decay.r2_exponential),
-                number(state.decay.r2_polynomial),
-                count(state.zero),
-                count(state.non_finite),
-            )
-            for state in states
-        ),
+        states,
+        {
+            "`state": lambda state: state.name,
+            "part": lambda state: state.part + (", reversed" if state.reverse else ""),
+            "law": lambda state: state.decay.law,
+            ">rate g": lambda state: number(state.decay.rate),
+            ">exponent p": lambda state: number(state.decay.exponent),
+            ">horizon (steps)": lambda state: number(state.decay.horizon),
+            ">R² exponential": lambda state: number(state.decay.r2_exponential),
+            ">R² polynomial": lambda state: number(state.decay.r2_polynomial),
+            ">exactly zero": lambda state: count(state.zero),
+            ">not finite": lambda state: count(state.non_finite),
+        },
         folded=True,
     )
 
@@ -125,21 +113,17 @@ def _states(states: Sequence[StateGradients]) -> Table:
 def _matrices(matrices: Sequence[RecurrentMatrix]) -> Table | None:
     if not matrices:
         return None
-    titles = ("ρ(W)", "‖W‖₂", "non-normality", "peak of ‖Wᵏ‖₂")
-    return table(
+    return tabulate(
         "What the recurrent matrices prove",
-        ("`matrix", *(f">{title}" for title in titles), "hence"),
-        tuple(
-            (
-                _matrix_name(matrix),
-                number(matrix.spectral_radius),
-                number(matrix.norm),
-                number(matrix.non_normality),
-                f"{number(matrix.peak)} at k = {matrix.peak_at}",
-                " ".join(matrix.proves),
-            )
-            for matrix in matrices
-        ),
+        matrices,
+        {
+            "`matrix": _matrix_name,
+            ">ρ(W)": lambda matrix: number(matrix.spectral_radius),
+            ">‖W‖₂": lambda matrix: number(matrix.norm),
+            ">non-normality": lambda matrix: number(matrix.non_normality),
+            ">peak of ‖Wᵏ‖₂": lambda matrix: f"{number(matrix.peak)} at k = {matrix.peak_at}",
+            "hence": lambda matrix: " ".join(matrix.proves),
+        },
     )
 
 
@@ -178,11 +162,7 @@ def _gates(trace: TimeTrace) -> Table | None:
     shares = ("5 %", "25 %", "50 %", "75 %", "95 %")
     return table(
         "Gates, over all steps, samples and units",
-        (
-            "`layer",
-            "gate",
-            *(f">{title}" for title in ("mean", "open (> 0.9)", "shut (< 0.1)", *shares)),
-        ),
+        ("`layer", "gate", *(f">{title}" for title in ("mean", "open (> 0.9)", "shut (< 0.1)", *shares))),
         tuple(
             (
                 gate.name,
@@ -209,22 +189,18 @@ def _facts(trace: TimeTrace) -> Facts | None:
 
 
 def _attention(attention: AttentionPaths) -> list[Part | None]:
-    numbers = table(
+    numbers = tabulate(
         f"Attention; the farthest two positions are {count(attention.path)} layers apart",
-        (
-            "`layer",
-            *(f">{title}" for title in ("heads", "length", "entropy a head (of its greatest)", "distance")),
-        ),
-        tuple(
-            (
-                layer.name,
-                count(layer.heads),
-                count(layer.length),
-                ", ".join(percent(share) for share in layer.relative_entropy[:8]),
-                ", ".join(number(distance) for distance in layer.distance[:8]),
-            )
-            for layer in attention.layers
-        ),
+        attention.layers,
+        {
+            "`layer": lambda layer: layer.name,
+            ">heads": lambda layer: count(layer.heads),
+            ">length": lambda layer: count(layer.length),
+            ">entropy a head (of its greatest)": lambda layer: ", ".join(
+                percent(share) for share in layer.relative_entropy[:8]
+            ),
+            ">distance": lambda layer: ", ".join(number(distance) for distance in layer.distance[:8]),
+        },
     )
     rollout = draw_curves(
         [Series("rollout", range(len(attention.rollout)), attention.rollout)],
@@ -242,10 +218,15 @@ def remedies_section(checkup: Checkup) -> Section | None:
         return None
     parts: list[Part] = []
     for comparison in comparisons:
-        effects = table(
+        effects = tabulate(
             "What each remedy did",
-            ("remedy", "against", "verdict", "because"),
-            tuple((effect.remedy, effect.problem, effect.verdict, effect.because) for effect in comparison.effects),
+            comparison.effects,
+            {
+                "remedy": lambda effect: effect.remedy,
+                "against": lambda effect: effect.problem,
+                "verdict": lambda effect: effect.verdict,
+                "because": lambda effect: effect.because,
+            },
         )
         problems = tuple(dict.fromkeys(run.problem for run in comparison.runs))
         figures = [_gradients([run for run in comparison.runs if run.problem == problem]) for problem in problems]
@@ -275,26 +256,24 @@ def _gradients(runs: list[RemedyRun]) -> Figure | None:
 
 
 def _runs(comparison: RemedyComparison) -> Table:
-    titles = ("loss", "lowest", "rate before", "rate after", "horizon after", "largest gradient", "median", "time")
-    return table(
+    return tabulate(
         "Every run",
-        ("remedy", "against", "cell", *(f">{title}" for title in titles)),
-        tuple(
-            (
-                run.remedy,
-                run.problem,
-                run.cell,
-                number(run.loss) + (f" (diverged at step {run.diverged_at})" if run.diverged_at is not None else ""),
-                number(run.lowest_loss),
-                number(run.rate_before),
-                number(run.rate_after),
-                number(run.horizon_after),
-                number(run.largest_gradient),
-                number(run.median_gradient),
-                seconds(run.seconds),
-            )
-            for run in comparison.runs
-        ),
+        comparison.runs,
+        {
+            "remedy": lambda run: run.remedy,
+            "against": lambda run: run.problem,
+            "cell": lambda run: run.cell,
+            ">loss": lambda run: (
+                number(run.loss) + (f" (diverged at step {run.diverged_at})" if run.diverged_at is not None else "")
+            ),
+            ">lowest": lambda run: number(run.lowest_loss),
+            ">rate before": lambda run: number(run.rate_before),
+            ">rate after": lambda run: number(run.rate_after),
+            ">horizon after": lambda run: number(run.horizon_after),
+            ">largest gradient": lambda run: number(run.largest_gradient),
+            ">median": lambda run: number(run.median_gradient),
+            ">time": lambda run: seconds(run.seconds),
+        },
         folded=True,
     )
 
@@ -304,22 +283,18 @@ def sequences_section(checkup: Checkup) -> Section | None:
     found = list(checkup.each(SequenceAccuracy))
     if not found:
         return None
-    columns = ("length", "test loss", "without memory", "right", "95 % interval")
-    numbers = table(
+    numbers = tabulate(
         "Every model on its task",
-        ("`model", "task", *(f">{title}" for title in columns)),
-        tuple(
-            (
-                one.label,
-                one.task,
-                count(one.length),
-                number(one.loss),
-                number(one.baseline),
-                percent(one.accuracy),
-                interval(one),
-            )
-            for one in found
-        ),
+        found,
+        {
+            "`model": lambda one: one.label,
+            "task": lambda one: one.task,
+            ">length": lambda one: count(one.length),
+            ">test loss": lambda one: number(one.loss),
+            ">without memory": lambda one: number(one.baseline),
+            ">right": lambda one: percent(one.accuracy),
+            ">95 % interval": interval,
+        },
     )
     tasks = {(one.task, one.length): one for one in found}.values()
     summary = " ".join(

@@ -10,7 +10,7 @@ from assay.records.attack import AttackSanity, EpsilonCurve, RobustAccuracy
 from assay.records.checkup import Checkup
 from assay.report.charts import ACCENT, ALARM, SOFT, AnyChart, Row, figure, shares, source, tip
 from assay.report.curves import Axes, Series, draw_curves, epsilon_axes
-from assay.report.parts import Figure, Part, Section, Table, table
+from assay.report.parts import Figure, Part, Section, Table, table, tabulate
 from assay.wording import (
     accuracy,
     ball,
@@ -223,17 +223,14 @@ def sanity_section(checkup: Checkup) -> Section | None:
 
 def _checks(record: AttackSanity) -> Table:
     order = sorted(record.checks, key=lambda check: (not check.raised, check.value is None))
-    return table(
+    return tabulate(
         f"{ball(record)}, {plural(record.n, 'sample')}",
-        ("doubt", "", ">value", ">limit", "¶what was seen"),
-        tuple(
-            (
-                check.name,
-                "! raised" if check.raised else "– not run" if check.value is None else "✓ not raised",
-                number(check.value),
-                number(check.limit),
-                check.detail,
-            )
-            for check in order
-        ),
+        order,
+        {
+            "doubt": lambda check: check.name,
+            "": lambda check: "! raised" if check.raised else "– not run" if check.value is None else "✓ not raised",
+            ">value": lambda check: number(check.value),
+            ">limit": lambda check: number(check.limit),
+            "¶what was seen": lambda check: check.detail,
+        },
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from assay.records.checkup import Checkup
 from assay.records.training import TimeSplit, TrainingRun
 from assay.report.curves import Axes, Series, draw_curves
-from assay.report.parts import Figure, Part, Section, Table, table
+from assay.report.parts import Figure, Part, Section, Table, table, tabulate
 from assay.wording import count, number, percent, plural, seconds
 
 
@@ -89,22 +89,20 @@ def _time(split: TimeSplit) -> Table:
 
 
 def _epochs(run: TrainingRun) -> Table:
-    columns = ("loss", "right, augmented", "right, held out", "learning rate", "gradient norm", "images/s", "time")
-    return table(
+    return tabulate(
         "Every epoch",
-        (">epoch", *(f">{title}" for title in columns)),
-        tuple(
-            (
-                str(epoch.epoch + 1),
-                number(epoch.loss),
-                percent(epoch.accuracy),
-                "–" if epoch.validation_accuracy is None else percent(epoch.validation_accuracy),
-                number(epoch.learning_rate),
-                number(epoch.gradient_norm),
-                number(epoch.images_per_second),
-                seconds(epoch.seconds),
-            )
-            for epoch in run.epochs
-        ),
+        run.epochs,
+        {
+            ">epoch": lambda epoch: str(epoch.epoch + 1),
+            ">loss": lambda epoch: number(epoch.loss),
+            ">right, augmented": lambda epoch: percent(epoch.accuracy),
+            ">right, held out": lambda epoch: (
+                "–" if epoch.validation_accuracy is None else percent(epoch.validation_accuracy)
+            ),
+            ">learning rate": lambda epoch: number(epoch.learning_rate),
+            ">gradient norm": lambda epoch: number(epoch.gradient_norm),
+            ">images/s": lambda epoch: number(epoch.images_per_second),
+            ">time": lambda epoch: seconds(epoch.seconds),
+        },
         folded=True,
     )

@@ -85,11 +85,7 @@ def print_curve(curve: EpsilonCurve, console: Console) -> None:
         console,
         (">epsilon", ">accuracy", ""),
         (
-            (
-                wording.epsilon(point.epsilon, curve.norm),
-                f"{100 * point.accuracy:.2f} %",
-                bar(point.accuracy, "green"),
-            )
+            (wording.epsilon(point.epsilon, curve.norm), f"{100 * point.accuracy:.2f} %", bar(point.accuracy, "green"))
             for point in curve.points
         ),
     )
