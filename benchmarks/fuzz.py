@@ -205,8 +205,7 @@ def make_targets() -> tuple[Target, ...]:
     from assay.models.sources.run_folder import read_config
     from assay.models.weights import read_weights
     from assay.records.reading import read_checkup
-    from assay.report.junit import render_junit
-    from assay.report.sarif import render_sarif
+    from assay.report.ci import render_junit, render_sarif
     from assay.training.recipes import load_recipe
 
     def data(path: Path) -> object:

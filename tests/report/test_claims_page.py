@@ -26,10 +26,9 @@ from assay.records.claims import (
     Point,
     Reference,
 )
-from assay.report.claims_charts import draw_chart
-from assay.report.claims_page import _strip, render_claims
+from assay.report.claims_page import _strip, draw_chart, render_claims
 from assay.report.claims_wording import headline, region
-from assay.report.terminal.claims import print_claims
+from assay.report.terminal.comparison import print_claims
 
 
 def effect(**more: object) -> Effect:
@@ -143,7 +142,7 @@ def test_the_page_is_one_file_that_asks_for_nothing_and_runs_only_its_own_script
 
 
 def test_no_torch_is_needed_to_draw_it() -> None:
-    code = "import sys, assay.report.claims_page, assay.report.terminal.claims; assert 'torch' not in sys.modules"
+    code = "import sys, assay.report.claims_page, assay.report.terminal.comparison; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 

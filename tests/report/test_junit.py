@@ -5,7 +5,7 @@ from xml.etree import ElementTree
 import pytest
 
 from assay.records.checkup import Checkup
-from assay.report.junit import render_junit
+from assay.report.ci import render_junit
 
 
 @pytest.mark.parametrize(("fail_on", "failing"), [("error", {"error"}), ("warn", {"error", "warn"})])

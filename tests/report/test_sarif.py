@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from assay.records.checkup import Checkup
-from assay.report.sarif import render_sarif
+from assay.report.ci import render_sarif
 
 
 @pytest.fixture(scope="module")

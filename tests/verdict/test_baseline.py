@@ -17,8 +17,7 @@ from assay.records.checkup import Checkup, Subject
 from assay.records.finding import Acceptance, Baseline, Verdict
 from assay.records.reading import read_baseline
 from assay.report.check_page import render_page
-from assay.report.junit import render_junit
-from assay.report.sarif import render_sarif
+from assay.report.ci import render_junit, render_sarif
 from assay.verdict import RULES
 from assay.verdict.baseline import accept_findings, apply_baseline
 

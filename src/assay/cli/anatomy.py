@@ -38,7 +38,7 @@ def anatomy(
     from rich.console import Console
 
     from assay.models.anatomy import measure_anatomy
-    from assay.report.terminal.anatomy import print_anatomy
+    from assay.report.terminal.model import print_anatomy
 
     loaded = _open_bare(inputs, classes=classes, image_shape=_parse_shape(image_shape))
     record = measure_anatomy(loaded.model, image_shape=loaded.image_shape, name=inputs.model or "")
@@ -93,7 +93,7 @@ def groups(
     """
     from rich.console import Console
 
-    from assay.report.terminal.anatomy import print_decay_groups
+    from assay.report.terminal.model import print_decay_groups
     from assay.training.param_groups import measure_decay_groups
 
     record = measure_decay_groups(_open_bare(inputs, classes=classes).model, weight_decay=weight_decay)

@@ -149,8 +149,7 @@ def _write(checkup: Checkup, folder: Path, *, formats: Sequence[Extra], fail_on:
     # Measurements first: the pages can be drawn from them at any time.
     write_atomically(folder / "check.json", checkup.model_dump_json(indent=1))
     from assay.report.check_page import render_page
-    from assay.report.junit import render_junit
-    from assay.report.sarif import render_sarif
+    from assay.report.ci import render_junit, render_sarif
 
     write_atomically(folder / "report.html", render_page(checkup))
     if Extra.JUNIT in formats:

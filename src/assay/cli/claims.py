@@ -70,7 +70,7 @@ def claims(
     from assay.cli.inputs import open_inputs, recorded_data, resolve_data
     from assay.cli.progress import StageProgress
     from assay.files import make_folder
-    from assay.report.terminal.claims import print_claims
+    from assay.report.terminal.comparison import print_claims
 
     chosen = find_claims(ids or ())
     if listed:

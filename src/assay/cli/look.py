@@ -128,7 +128,7 @@ def _attack(
 
 
 def _print(prediction: Prediction, attacked: PictureAttack | None, console: Console) -> None:
-    from assay.report.terminal.look import print_picture_attack, print_prediction
+    from assay.report.terminal.attack import print_picture_attack, print_prediction
 
     classes, label = prediction.classes, prediction.picture.label
     truth = "no label given" if label is None else f"label {classes[label]}"

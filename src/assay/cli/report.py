@@ -79,11 +79,11 @@ def _render(checkup: Checkup, form: Form) -> str:
         print_summary(checkup, console)
         return console.export_text()
     if form is Form.JUNIT:
-        from assay.report.junit import render_junit
+        from assay.report.ci import render_junit
 
         return render_junit(checkup)
     if form is Form.SARIF:
-        from assay.report.sarif import render_sarif
+        from assay.report.ci import render_sarif
 
         return render_sarif(checkup)
     from assay.report.check_page import render_page
@@ -141,7 +141,7 @@ def explain(
     """Explain a rule: its claim, threshold, reason, fix, known limits, examples that fail and pass, and reference."""
     from rich.console import Console
 
-    from assay.report.terminal.rules import print_rule, print_rules
+    from assay.report.terminal.check import print_rule, print_rules
     from assay.verdict import RULES, Evidence, find_rule
 
     if rule is None:

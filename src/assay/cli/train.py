@@ -150,7 +150,7 @@ def _run(
     from assay.cli.inputs import record_data
     from assay.cli.progress import TrainingProgress
     from assay.files import exclusive, make_folder, write_atomically
-    from assay.report.terminal.training import print_training_run
+    from assay.report.terminal.model import print_training_run
     from assay.runtime import keep_freed_memory
     from assay.runtime.processes import joined_processes
 

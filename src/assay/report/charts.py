@@ -6,15 +6,21 @@ Colours are CSS variables, fonts are the page's, so one drawing serves light, da
 
 from __future__ import annotations
 
+import json
 import math
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
 import altair as alt
 from markupsafe import Markup
 
+from assay.files import write_atomically
 from assay.report.parts import Figure, Table
+from assay.report.theme import COLOURS
 
 FULL, HALF, NARROW = 900, 440, 310
 SERIES = tuple(f"var(--series-{i})" for i in range(1, 7))
@@ -49,6 +55,14 @@ _CONFIG: dict[str, Any] = {
     "text": {"fontSize": 12, "fill": INK},
     "title": {"color": INK},
 }  # fmt: skip
+
+# on a chart that stands alone, outside a page
+_ALONE: dict[str, Any] = {
+    "background": "var(--card)",
+    "padding": 16,
+    "legend": {"labelFontSize": 12, "labelColor": INK, "title": None, "symbolStrokeWidth": 2.5, "labelLimit": 260},
+    "title": {"anchor": "start", "fontSize": 15, "color": INK, "subtitleColor": SOFT, "subtitleFontSize": 12},
+}
 
 
 def source(rows: Sequence[Row]) -> alt.InlineData:
@@ -98,6 +112,18 @@ def _render(specification: str) -> str:
 
     svg: str = vl_convert.vegalite_to_svg(specification, config=_CONFIG)
     return svg
+
+
+def save_chart(chart: AnyChart, path: Path, *, scale: float = 2.0) -> None:
+    """Write a chart on its own, in light colours, as ``.svg`` or, magnified ``scale`` times, as ``.png``."""
+    import vl_convert
+
+    specification = {**chart.to_dict(), "config": {**_CONFIG, **_ALONE, "axisY": {}}}
+    text = re.sub(r"var\(--([\w-]+)\)", lambda match: COLOURS[match[1]][0], json.dumps(specification))
+    if path.suffix == ".svg":
+        write_atomically(path, vl_convert.vegalite_to_svg(text))
+    else:
+        write_atomically(path, vl_convert.vegalite_to_png(text, scale=scale))
 
 
 def _strip(element: ElementTree.Element) -> None:
@@ -169,3 +195,64 @@ def side(names: Iterable[str], width: int) -> int:
 def tip() -> alt.Description:
     """The encoding that gives a mark its tip, from the field ``tip``."""
     return alt.Description("tip:N")
+
+
+@dataclass(frozen=True)
+class Item:
+    """A value under a name, the ends of its interval, and the value ``before`` where there is one."""
+
+    name: str
+    value: float
+    tip: str
+    low: float | None = None
+    high: float | None = None
+    before: float | None = None
+    kind: str = ""
+
+
+def draw_items(
+    items: Sequence[Item],
+    title: str,
+    *,
+    share: bool = True,
+    domain: tuple[float, float] | None = (0, 1),
+    kinds: Mapping[str, tuple[str, str]] | None = None,
+    reference: tuple[float, str] | None = None,
+    step: int = 26,
+    above: bool = False,
+) -> Callable[[int], AnyChart]:
+    """For :func:`figure`: a mark on its interval for each item, from top to bottom; a ring is the value before.
+
+    ``title`` is that of the axis, of shares in per cent or of numbers; without a ``domain`` it fits them. ``kinds``
+    gives each kind of item its colour and sign. ``reference`` is a dashed line. Long names stand ``above`` their rows.
+    """
+    paired = any(item.before is not None for item in items)
+    looks = kinds or {"": (ALARM, "diamond") if paired else (ACCENT, "circle")}
+    colour, sign = (alt.Scale(domain=list(looks), range=[look[i] for look in looks.values()]) for i in (0, 1))
+    rows = source([vars(item) for item in items])
+
+    def build(width: int) -> AnyChart:
+        room = 10 if above else side([item.name for item in items], width)
+        beside: dict[str, Any] = (
+            {"labelAlign": "left", "labelOffset": -17, "labelPadding": 0, "domain": False} if above else {}
+        )
+        names = alt.Axis(grid=False, ticks=False, labelLimit=width if above else room, **beside)
+        base = alt.Chart(rows).encode(y=alt.Y("name:N", sort=None, title=None, axis=names), description=tip())
+        toned = base.encode(color=alt.Color("kind:N", scale=colour, legend=None))
+        scale = (
+            alt.Scale(domain=domain) if domain else alt.Scale(zero=not share, domainMax=1 if share else alt.Undefined)
+        )
+        axis = shares() if share else alt.Axis(tickCount=6 if width > 400 else 4)
+        x = alt.X("value:Q", title=title, scale=scale, axis=axis)
+        layers: list[alt.Chart] = [rules([reference] if reference else [], "value", along="x")]
+        if paired:
+            ring = base.mark_point(color=ACCENT, filled=False, size=80, strokeWidth=2, opacity=1).encode(x="before:Q")
+            layers += [base.mark_rule(color=SOFT, strokeWidth=1.8, opacity=0.7).encode(x=x, x2="before:Q"), ring]
+        if any(item.low is not None for item in items):
+            interval = toned.mark_rule(strokeWidth=5, opacity=0.33, strokeCap="round")
+            layers.append(interval.encode(x=alt.X("low:Q", scale=scale), x2="high:Q"))
+        mark = toned.mark_point(filled=True, size=80, opacity=1)
+        layers.append(mark.encode(x=x, shape=alt.Shape("kind:N", scale=sign, legend=None)))
+        return alt.layer(*layers).properties(width=width - room - (0 if above else 14), height=alt.Step(step))
+
+    return build

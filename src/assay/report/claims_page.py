@@ -1,18 +1,175 @@
-"""The page of ``assay claims``: a section a claim."""
+"""The page of ``assay claims``: a section a claim, with its charts."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from assay.records.claims import ClaimResult, ClaimsReport, Effect, FailedClaim, Grid
-from assay.report.claims_charts import draw_chart
+import altair as alt
+
+from assay.records.claims import Axis, Chart, ClaimResult, ClaimsReport, Effect, FailedClaim, Grid, Point, Reference
+from assay.report.charts import INK, SERIES, AnyChart, Row, colours, decades, figure, rules, shapes, source, tip
 from assay.report.claims_wording import LOOKS, circumstances, headline, region, said
+from assay.report.curves import Axes, Series, draw_curves
 from assay.report.page import Page, render
-from assay.report.parts import Figure, Table, table
+from assay.report.parts import MOST_ROWS, Figure, Table, table
 from assay.report.summary import Look
 from assay.wording import number, plural
+
+ROW = 17  # pixels of height for one bar
+
+
+def draw_chart(chart: Chart, *, full: bool = False) -> Figure | None:
+    """The figure, with its numbers below it; ``full`` as wide as the page. None when nothing fits the axes."""
+    points = [point for point in chart.points if _fits(point.y, chart.y) and _fits(point.x, chart.x)]
+    names = list(dict.fromkeys(point.series for point in points))[: len(SERIES)]
+    points = [point for point in points if point.series in names]
+    if not points:
+        return None
+    if chart.x.scale != "names":
+        return _curves(chart, points, names, full=full)
+
+    def build(width: int) -> AnyChart:
+        room = _room(points, width)
+        height = max(90, ROW * len(points) + 26 * len({point.x for point in points}))
+        return alt.layer(*_bars(chart, points, names, width)).properties(width=width - room - 14, height=height)
+
+    legend = names if any(names) else ()
+    return figure(build, finding=chart.finding, note=_note(chart), table=_numbers(chart), full=full, legend=legend)
+
+
+def _curves(chart: Chart, points: Sequence[Point], names: Sequence[str], *, full: bool) -> Figure | None:
+    series = []
+    for name in names:
+        own = [point for point in points if point.series == name]
+        x, y = [float(point.x) for point in own], [point.y for point in own]
+        lows, highs = [point.low for point in own], [point.high for point in own]
+        series.append(Series(name, x, y, lows, highs, [_tip(point) for point in own]))
+    return draw_curves(
+        series,
+        Axes(
+            chart.x.title,
+            chart.y.title,
+            y_zero=False,
+            x_nice=True,
+            x_log=chart.x.scale == "log",
+            y_log=chart.y.scale == "log",
+        ),
+        finding=chart.finding,
+        note=_note(chart),
+        table=_numbers(chart),
+        full=full,
+        levels=_references(chart),
+        lines=chart.mark == "line",
+        legend=any(names),
+    )
+
+
+def _references(chart: Chart) -> list[tuple[float, str]]:
+    return [(one.y, f"{one.name}: {number(one.y)}") for one in chart.references if _fits(one.y, chart.y)]
+
+
+def _bars(chart: Chart, points: Sequence[Point], names: Sequence[str], width: int) -> list[alt.Chart]:
+    """Names down the side, where long ones have room, and values to the right."""
+    rows: list[Row] = [
+        {"series": point.series, "x": str(point.x), "y": point.y, "low": low, "high": high, "tip": _tip(point)}
+        for point in points
+        for low, high in [_interval(point, chart)]
+    ]
+    values = [v for p in points for v in (p.y, p.low, p.high) if v is not None and _fits(v, chart.y)]
+    order = list(dict.fromkeys(str(point.x) for point in points))
+    room = _room(points, width)
+    y = alt.Y("x:N", title=None, sort=order, axis=alt.Axis(labelLimit=room, ticks=False, domain=False, grid=False))
+    offset = alt.YOffset("series:N", sort=list(names))
+    zero = chart.mark == "bars" and chart.y.scale == "linear"
+    title = alt.X("y:Q", title=chart.y.title, axis=_axis(chart.y, values), scale=_scale(chart.y, zero=zero))
+    base = alt.Chart(source(rows)).encode(x=title, y=y, yOffset=offset, color=colours(names))
+    layers = []
+    if zero:
+        layers.append(base.mark_bar(opacity=0.85, cornerRadiusEnd=2).encode(description=tip()))
+    else:
+        layers.append(base.mark_point(filled=True, size=60, opacity=1).encode(shape=shapes(names), description=tip()))
+    bounded = [row for row in rows if row["low"] is not None and row["high"] is not None]
+    if bounded:
+        whisker = alt.Chart(source(bounded)).mark_rule(strokeWidth=1.6, color=INK)
+        layers.append(whisker.encode(x=alt.X("low:Q"), x2="high:Q", y=y, yOffset=offset, description=tip()))
+    return [*layers, rules(_references(chart), "y", along="x")]
+
+
+def _room(points: Sequence[Point], width: int) -> int:
+    """What the longest name takes, at most two fifths of the width."""
+    return min(2 * width // 5, 7 * max(len(str(point.x)) for point in points) + 12)
+
+
+def _tip(point: Point) -> str:
+    named = f"{point.series}, " if point.series else ""
+    where = point.x if isinstance(point.x, str) else number(point.x)
+    bounded = point.low is not None and point.high is not None
+    between = f" ({number(point.low)} to {number(point.high)})" if bounded else ""
+    return f"{named}{where}: {number(point.y)}{between}"
+
+
+def _interval(point: Point, chart: Chart) -> tuple[float | None, float | None]:
+    """Both ends, or neither; on a logarithmic axis an interval that reaches zero begins at the point."""
+    low, high = point.low, point.high
+    if low is None or high is None or not (math.isfinite(low) and math.isfinite(high)):
+        return None, None
+    return (point.y if chart.y.scale == "log" and low <= 0 else low), high
+
+
+def _axis(axis: Axis, values: Sequence[float], *, grid: bool = True) -> alt.Axis:
+    if axis.scale == "log":
+        ticks = decades(values)
+        ticks.grid = grid
+        return ticks
+    return alt.Axis(grid=grid, tickCount=5, format="~r" if not grid else alt.Undefined)
+
+
+def _scale(axis: Axis, *, zero: bool = False) -> alt.Scale:
+    return alt.Scale(type="log", nice=False, padding=6) if axis.scale == "log" else alt.Scale(zero=zero, nice=True)
+
+
+def _fits(value: float | str, axis: Axis) -> bool:
+    """Whether a value has a place on the axis."""
+    if isinstance(value, str) or axis.scale == "names":
+        return True
+    return math.isfinite(value) and (value > 0 or axis.scale != "log")
+
+
+def _note(chart: Chart) -> str:
+    dashed = "; ".join(f"{reference.name}, {number(reference.y)}" for reference in _merged(chart.references))
+    return " ".join(part for part in (chart.note, f"Dashed: {dashed}." if dashed else "") if part)
+
+
+def _merged(references: Sequence[Reference]) -> list[Reference]:
+    return list({(reference.name, reference.y): reference for reference in references}.values())
+
+
+def _numbers(chart: Chart) -> Table | None:
+    """The points in numbers; None where they are too many to be read."""
+    if len(chart.points) > MOST_ROWS:
+        return None
+    bounded = any(point.low is not None for point in chart.points)
+    several = any(point.series for point in chart.points)
+    columns = [
+        *(["series"] if several else []),
+        f"{' ' if chart.x.scale == 'names' else '>'}{chart.x.title}",
+        f">{chart.y.title}",
+        *([">low", ">high"] if bounded else []),
+    ]
+    rows = tuple(
+        (
+            *((point.series,) if several else ()),
+            point.x if isinstance(point.x, str) else number(point.x),
+            number(point.y),
+            *((number(point.low), number(point.high)) if bounded else ()),
+        )
+        for point in chart.points
+    )
+    return table(chart.finding, columns, rows)
+
 
 RULE = (
     "Differences are paired over seeds (or images, or starts). A claim names the region of their mean in which it is "

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import altair as alt
-
 from assay.records.comparison import Compared, Comparison, CurveDifference, Versus
 from assay.records.reading import made_inert
 from assay.report import comparison_wording as say
-from assay.report.charts import SOFT, AnyChart, Row, figure, side, source, tip
+from assay.report.charts import SOFT, Item, draw_items, figure
 from assay.report.curves import Series, draw_curves, epsilon_axes
 from assay.report.page import Page, render
 from assay.report.parts import Facts, Figure, KeyFigure, Part, Prose, Section, table, tabulate
@@ -87,8 +85,11 @@ def _gap(curve: CurveDifference, versus: Versus) -> Figure | None:
     return draw_curves([series], axes, finding=finding, note=note, table=numbers, levels=[(0.0, "no difference")])
 
 
-_BETTER = "var(--pass)"
-_TONES = {"better": _BETTER, "worse": "var(--error)", "no change beyond noise": SOFT}
+_CHANGES = {
+    "better": ("var(--pass)", "triangle-up"),
+    "worse": ("var(--error)", "triangle-down"),
+    "no change beyond noise": (SOFT, "circle"),
+}
 
 
 def render_comparison(comparison: Comparison) -> str:
@@ -146,41 +147,26 @@ def _forest(versus: Versus) -> Figure | None:
     if not found:
         return None
     names = distinct([say.short_name(each, found) for each in found], length=44)
-    rows: list[Row] = [
-        {
-            "measure": name,
-            "difference": each.difference * 100,
-            "low": each.low * 100,
-            "high": each.high * 100,
-            "change": each.change,
-            "tip": f"{each.measure}: {say.interval_of(each)} points, {each.change}",
-        }
+    items = [
+        Item(
+            name,
+            each.difference * 100,
+            f"{each.measure}: {say.interval_of(each)} points, {each.change}",
+            low=each.low * 100,
+            high=each.high * 100,
+            kind=each.change,
+        )
         for name, each in zip(names, found, strict=True)
     ]
-
-    def build(width: int) -> AnyChart:
-        room = side(names, width)
-        scale = alt.Scale(domain=list(_TONES), range=list(_TONES.values()))
-        shape = alt.Scale(domain=list(_TONES), range=["triangle-up", "triangle-down", "circle"])
-        base = alt.Chart(source(rows)).encode(
-            y=alt.Y("measure:N", sort=None, title=None, axis=alt.Axis(labelLimit=room, grid=False, ticks=False)),
-            color=alt.Color("change:N", scale=scale, legend=None),
-        )
-        title = "candidate minus reference (points)" if width > 400 else "difference (points)"
-        x = alt.X(
-            "difference:Q", title=title, axis=alt.Axis(tickCount=6 if width > 400 else 4), scale=alt.Scale(zero=True)
-        )
-        zero = alt.Chart(source([{"at": 0.0}])).mark_rule(color=SOFT, strokeWidth=1.5).encode(x="at:Q")
-        return alt.layer(
-            zero,
-            base.mark_rule(strokeWidth=5, opacity=0.35, strokeCap="round").encode(
-                x=alt.X("low:Q"), x2="high:Q", description=tip()
-            ),
-            base.mark_point(filled=True, size=95, opacity=1).encode(
-                x=x, shape=alt.Shape("change:N", scale=shape, legend=None), description=tip()
-            ),
-        ).properties(width=width - room - 20, height=alt.Step(34))
-
+    build = draw_items(
+        items,
+        "difference (points)",
+        share=False,
+        domain=None,
+        kinds=_CHANGES,
+        reference=(0.0, "no difference"),
+        step=34,
+    )
     numbers = tabulate(
         "Every measure",
         found,
@@ -195,7 +181,7 @@ def _forest(versus: Versus) -> Figure | None:
             "change": lambda each: f"{say.ARROW[each.change]} {each.change}",
         },
     )
-    note = "Mark: the difference, on its 95 % interval. ▲ better, ▼ worse, ● no change beyond noise."
+    note = "Mark: candidate minus reference, on its 95 % interval. ▲ better, ▼ worse, ● no change beyond noise."
     return figure(build, finding=say.headline_of(versus), note=note, table=numbers, full=True)
 
 
@@ -232,10 +218,18 @@ def _rules(comparison: Comparison) -> Section | None:
 
 def _quantities(comparison: Comparison) -> Section | None:
     parts = tuple(
-        tabulate(f"Numbers: {versus.candidate}", versus.quantities, {"quantity": lambda each: each.name, ">reference": lambda each: say.value_of(each, each.reference), ">candidate": lambda each: say.value_of(each, each.candidate),})
+        tabulate(
+            f"Numbers: {versus.candidate}",
+            versus.quantities,
+            {
+                "quantity": lambda each: each.name,
+                ">reference": lambda each: say.value_of(each, each.reference),
+                ">candidate": lambda each: say.value_of(each, each.candidate),
+            },
+        )
         for versus in comparison.versus
         if versus.quantities
-    )  # fmt: skip
+    )
     return (
         Section("numbers", "Numbers without a test", "Shown side by side, judged by nobody.", parts) if parts else None
     )

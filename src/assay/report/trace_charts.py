@@ -4,36 +4,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import altair as alt
 
-from assay.files import write_atomically
 from assay.records.gradients import DepthTrace, InputGradients
 from assay.records.recurrence import RemedyComparison, TimeTrace
-from assay.report.theme import COLOURS
+from assay.report.charts import GRID, SERIES, SOFT, AnyChart, source
 
 WIDTH, HEIGHT = 720, 380
-SERIES = [COLOURS[f"series-{i}"][0] for i in range(1, 7)]
 DASHES = [[1, 0], [8, 3], [3, 3], [10, 3, 2, 3], [2, 5], [6, 6]]
-_INK, _SOFT, _GRID = COLOURS["ink"][0], COLOURS["soft"][0], COLOURS["grid"][0]
-_AXES = {"labelColor": _SOFT, "titleColor": _SOFT, "gridColor": _GRID, "domainColor": _GRID, "tickColor": _GRID}
-_CONFIG: dict[str, Any] = {
-    "background": COLOURS["card"][0],
-    "view": {"stroke": None},
-    "font": "sans-serif",
-    "padding": 16,
-    "axis": {**_AXES, "labelFontSize": 12, "titleFontSize": 12, "titleFontWeight": "normal"},
-    "legend": {"labelFontSize": 12, "labelColor": _INK, "title": None, "symbolStrokeWidth": 2.5, "labelLimit": 260},
-    "title": {"anchor": "start", "fontSize": 15, "color": _INK, "subtitleColor": _SOFT, "subtitleFontSize": 12},
-}
-_WITHOUT_A_NUMBER = {"zero": _GRID, "not finite": "#000000"}
+_WITHOUT_A_NUMBER = {"zero": GRID, "not finite": "#000000"}
 _FLOOR = -45.0  # powers of ten; below lies underflow
-_Chart = alt.Chart | alt.LayerChart | alt.FacetChart | alt.VConcatChart | alt.HConcatChart
 
 
-def gradients_over_time(traces: Sequence[TimeTrace], *, bounds: bool = True) -> _Chart:
+def gradients_over_time(traces: Sequence[TimeTrace], *, bounds: bool = True) -> AnyChart:
     """log₁₀ of each model's gradient norm against the distance from the last step; plain recurrences with bounds.
 
     The bounds are those of the linear recurrence, started at the model's own norm at the last step: the gradient of a
@@ -63,13 +48,13 @@ def gradients_over_time(traces: Sequence[TimeTrace], *, bounds: bool = True) -> 
     high = max((row["y"] for row in rows), default=1.0)
     scale = alt.Scale(domain=[low - 0.5, high + 1.0], nice=False)
     legend = alt.Legend(symbolSize=900, symbolStrokeWidth=2.2, symbolOpacity=1)
-    colour = alt.Color("series:N", sort=None, scale=alt.Scale(domain=names, range=SERIES), legend=legend)
+    colour = alt.Color("series:N", sort=None, scale=alt.Scale(domain=names, range=list(SERIES)), legend=legend)
     dash = alt.StrokeDash("series:N", sort=None, scale=alt.Scale(domain=names, range=DASHES), legend=legend)
     y = alt.Y("y:Q", title="gradient norm, power of ten", scale=scale)
-    base = alt.Chart(alt.InlineData(values=rows)).mark_line(strokeWidth=2.2, clip=True)
+    base = alt.Chart(source(rows)).mark_line(strokeWidth=2.2, clip=True)
     layers = [base.encode(x=alt.X("d:Q", title="steps before the last, T − t"), y=y, color=colour, strokeDash=dash)]
     if limits:
-        band = alt.Chart(alt.InlineData(values=limits)).mark_line(strokeWidth=1, opacity=0.55, clip=True)
+        band = alt.Chart(source(limits)).mark_line(strokeWidth=1, opacity=0.55, clip=True)
         layers.append(band.encode(x="d:Q", y=y, color=colour, detail="bound:N"))
     trained = f", after {traces[0].trained} steps of training" if traces and traces[0].trained else ""
     subtitle = [f"{traces[0].task}, {traces[0].length} steps{trained}" if traces and traces[0].task else ""]
@@ -81,9 +66,9 @@ def gradients_over_time(traces: Sequence[TimeTrace], *, bounds: bool = True) -> 
     )
 
 
-def layers_by_steps(trace: DepthTrace) -> _Chart:
+def layers_by_steps(trace: DepthTrace) -> AnyChart:
     """The gradient norm of every layer at every sampled step, as a heat map; black: not finite, grey: exactly zero."""
-    rows = [
+    rows: list[dict[str, Any]] = [
         {"layer": layer.name, "step": str(step), "y": _log10(value) if _shown(value) else 0.0, "kind": _kind(value)}
         for layer in trace.layers
         for step, value in zip(trace.steps, layer.gradient, strict=True)
@@ -93,7 +78,7 @@ def layers_by_steps(trace: DepthTrace) -> _Chart:
     x = alt.X("step:O", sort=[str(step) for step in trace.steps], title="training step", axis=steps)
     y = alt.Y("layer:N", sort=order, title=None, axis=alt.Axis(labelLimit=240))
     found = {str(row["kind"]) for row in rows}
-    base = alt.Chart(alt.InlineData(values=rows)).encode(x=x, y=y)
+    base = alt.Chart(source(rows)).encode(x=x, y=y)
     colour = alt.Color("y:Q", title="power of ten", scale=alt.Scale(scheme="viridis"))
     layers = [base.transform_filter("datum.kind === 'finite'").mark_rect().encode(color=colour)]
     layers += [
@@ -111,9 +96,9 @@ def _kind(value: float) -> str:
     return "finite" if _shown(value) else "zero" if value == 0 else "not finite"
 
 
-def forget_time_constants(traces: Sequence[TimeTrace]) -> _Chart:
+def forget_time_constants(traces: Sequence[TimeTrace]) -> AnyChart:
     """Every unit's −1/ln f̄, sorted, on a logarithmic axis: how long each keeps what it holds."""
-    rows = [
+    rows: list[dict[str, Any]] = [
         {"series": f"{trace.label} {constants.name}", "share": (i + 0.5) / len(constants.steps), "tau": max(tau, 1e-2)}
         for trace in traces
         for constants in trace.time_constants
@@ -126,13 +111,13 @@ def forget_time_constants(traces: Sequence[TimeTrace]) -> _Chart:
     taus = [tau for tau in taus if math.isfinite(tau)]
     scale = alt.Scale(type="log", domain=[0.8 * min(taus), 1.25 * max(taus)], nice=False)
     x = alt.X("tau:Q", scale=scale, title="time constant of a unit, steps")
-    curves = alt.Chart(alt.InlineData(values=rows)).mark_line(interpolate="step", strokeWidth=2.2)
-    end = alt.Chart(alt.InlineData(values=[{"tau": length}])).mark_rule(strokeDash=[4, 4], color=_SOFT)
+    curves = alt.Chart(source(rows)).mark_line(interpolate="step", strokeWidth=2.2)
+    end = alt.Chart(source([{"tau": length}])).mark_rule(strokeDash=[4, 4], color=SOFT)
     chart = alt.layer(
         curves.encode(
             x=x,
             y=alt.Y("share:Q", title="share of units at or below", axis=alt.Axis(format="%")),
-            color=alt.Color("series:N", sort=None, scale=alt.Scale(domain=names, range=SERIES)),
+            color=alt.Color("series:N", sort=None, scale=alt.Scale(domain=names, range=list(SERIES))),
         ),
         end.encode(x=x),
     )
@@ -140,9 +125,9 @@ def forget_time_constants(traces: Sequence[TimeTrace]) -> _Chart:
     return chart.properties(width=WIDTH, height=HEIGHT, title=title)
 
 
-def remedies_side_by_side(comparison: RemedyComparison) -> _Chart:
+def remedies_side_by_side(comparison: RemedyComparison) -> AnyChart:
     """The gradient curve after training with each remedy, one panel a problem; the grey line is without any."""
-    rows = [
+    rows: list[dict[str, Any]] = [
         {"problem": run.problem, "series": run.remedy, "d": d, "y": _log10(norm)}
         for run in comparison.runs
         for d, norm in enumerate(run.norms_after[::-1])
@@ -152,9 +137,9 @@ def remedies_side_by_side(comparison: RemedyComparison) -> _Chart:
     for problem in ("vanishing", "exploding"):
         own = [row for row in rows if row["problem"] == problem]
         names = list(dict.fromkeys(str(row["series"]) for row in own))
-        palette = [COLOURS["soft"][0], *(SERIES[i % 5] for i in range(len(names)))]
+        palette = [SOFT, *(SERIES[i % 5] for i in range(len(names)))]
         dashes = [[1, 0], *(DASHES[(i // 5) % len(DASHES)] for i in range(len(names)))]
-        base = alt.Chart(alt.InlineData(values=own)).mark_line(strokeWidth=2)
+        base = alt.Chart(source(own)).mark_line(strokeWidth=2)
         panels.append(
             base.encode(
                 x=alt.X("d:Q", title="steps before the last, T − t"),
@@ -169,9 +154,9 @@ def remedies_side_by_side(comparison: RemedyComparison) -> _Chart:
     return both
 
 
-def input_gradient_maps(found: InputGradients) -> _Chart:
+def input_gradient_maps(found: InputGradients) -> AnyChart:
     """Each shown image above its map |∂L/∂x|, right answers first, wrong ones after."""
-    rows = []
+    rows: list[dict[str, Any]] = []
     for i, sample in enumerate(found.samples):
         truth = "" if sample.correct else f"is {sample.label}"
         said = f"{sample.prediction}\n{100 * sample.confidence:.0f} %\n{truth}"
@@ -180,7 +165,7 @@ def input_gradient_maps(found: InputGradients) -> _Chart:
                 {"i": i, "kind": kind, "url": f"data:image/png;base64,{png}", "said": said, "right": sample.correct}
             )
     size, n = 72, max(1, len(found.samples))
-    base = alt.Chart(alt.InlineData(values=rows))
+    base = alt.Chart(source(rows))
     x = alt.X("i:O", axis=None)
     pictures = base.mark_image(width=size - 4, height=size - 4).encode(
         x=x, y=alt.Y("kind:N", sort=["image", "gradient"], title=None), url="url:N"
@@ -188,21 +173,10 @@ def input_gradient_maps(found: InputGradients) -> _Chart:
     words = base.transform_filter("datum.kind === 'image'").mark_text(
         align="center", baseline="bottom", dy=-68, fontSize=10, lineBreak="\n"
     )
-    colours = alt.condition("datum.right", alt.value(COLOURS["pass"][0]), alt.value(COLOURS["error"][0]))
+    colours = alt.condition("datum.right", alt.value("var(--pass)"), alt.value("var(--error)"))
     labels = words.encode(x=x, y=alt.Y("kind:N", sort=["image", "gradient"]), text="said:N", color=colours)
     title = alt.TitleParams("What the loss looks at", subtitle="green: answered rightly; red: wrongly", offset=14)
     return alt.layer(pictures, labels).properties(width=size * n, height=2 * size, title=title)
-
-
-def save_chart(chart: _Chart, path: Path, *, scale: float = 2.0) -> None:
-    """Write the chart as ``.svg`` or, magnified ``scale`` times, as ``.png``; raises :class:`OutputError`."""
-    import vl_convert
-
-    specification = chart.to_json(indent=None)
-    if path.suffix == ".svg":
-        write_atomically(path, vl_convert.vegalite_to_svg(specification, config=_CONFIG))
-    else:
-        write_atomically(path, vl_convert.vegalite_to_png(specification, config=_CONFIG, scale=scale))
 
 
 def _shown(value: float) -> bool:

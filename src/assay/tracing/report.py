@@ -91,6 +91,7 @@ def report_sequences(records: Iterable[Measurement], *, seed: int, started: date
 def _draw(records: Iterable[Record], out: Path) -> list[str]:
     """Every chart that the records have, as SVG and PNG; their names without the ending."""
     from assay.report import trace_charts as charts
+    from assay.report.charts import save_chart
 
     times = [record for record in records if isinstance(record, TimeTrace)]
     drawn = {}
@@ -106,6 +107,6 @@ def _draw(records: Iterable[Record], out: Path) -> list[str]:
         elif isinstance(record, RemedyComparison):
             drawn["remedies"] = charts.remedies_side_by_side(record)
     for name, chart in drawn.items():
-        charts.save_chart(chart, out / f"{name}.svg")
-        charts.save_chart(chart, out / f"{name}.png")
+        save_chart(chart, out / f"{name}.svg")
+        save_chart(chart, out / f"{name}.png")
     return list(drawn)

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from assay.records.checkup import Checkup
 from assay.report.parts import Section
-from assay.report.sections.accuracy import accuracy_section
+from assay.report.sections.accuracy import accuracy_section, invariance_section
 from assay.report.sections.anatomy import anatomy_section, spectra_section
-from assay.report.sections.attack import attack_anatomy_section
+from assay.report.sections.attacks import attack_anatomy_section, robustness_section, sanity_section
 from assay.report.sections.configuration import decay_section, modes_section, normalization_section, optimizer_section
 from assay.report.sections.fixes import accepted_section, fixes_section
 from assay.report.sections.gradients import curvature_section, depth_trace_section, gradient_flow_section
-from assay.report.sections.invariance import invariance_section
 from assay.report.sections.measured import leftovers_section, measured_section
 from assay.report.sections.recurrence import recurrence_section, remedies_section, sequences_section
-from assay.report.sections.robustness import robustness_section, sanity_section
 from assay.report.sections.samples import gallery_section, input_gradients_section, samples_section
 from assay.report.sections.training import training_section
 

@@ -1,14 +1,15 @@
-"""How often it is right: per class, confused with what, and how sure."""
+"""Accuracy: per class, confusion, calibration, and under image operations."""
 
 from __future__ import annotations
 
 import altair as alt
 
 from assay.records.accuracy import CleanAccuracy
+from assay.records.augmentation import Invariance, OperationAccuracy, OperationPoint
 from assay.records.checkup import Checkup
-from assay.report.charts import ACCENT, ALARM, SOFT, AnyChart, Row, figure, shares, side, source, tip
-from assay.report.parts import Figure, Part, Section, table, tabulate
-from assay.wording import accuracy, count, distinct, interval, number, percent, plural
+from assay.report.charts import ACCENT, ALARM, SOFT, AnyChart, Item, Row, draw_items, figure, shares, side, source, tip
+from assay.report.parts import Figure, Part, Section, Table, table, tabulate
+from assay.wording import accuracy, count, distinct, interval, number, percent, plural, seconds
 
 MOST_CLASSES = 30
 
@@ -42,36 +43,9 @@ def _per_class(clean: CleanAccuracy, names: list[str]) -> Figure:
         tuple((name, percent(group.accuracy), interval(group)) for name, group in seen),
     )
     drawn = seen if len(seen) <= MOST_CLASSES else [*seen[: MOST_CLASSES - 5], *seen[-5:]]
-    rows: list[Row] = [
-        {
-            "class": name,
-            "accuracy": group.accuracy,
-            "low": group.low,
-            "high": group.high,
-            "tip": f"{name}: {accuracy(group)}",
-        }
-        for name, group in drawn
-    ]
-
-    def build(width: int) -> AnyChart:
-        room = side([name for name, _ in drawn], width)
-        base = alt.Chart(source(rows)).encode(
-            y=alt.Y("class:N", sort=None, title=None, axis=alt.Axis(labelLimit=room, grid=False, ticks=False))
-        )
-        scale = alt.Scale(domainMax=1, zero=False, nice=True)
-        mean = alt.Chart(source([{"mean": clean.accuracy, "tip": f"all classes: {accuracy(clean)}"}]))
-        return alt.layer(
-            mean.mark_rule(color=SOFT, strokeDash=[4, 3], strokeWidth=1.5).encode(x="mean:Q", description=tip()),
-            base.mark_rule(color=ACCENT, strokeWidth=5, opacity=0.3, strokeCap="round").encode(
-                x=alt.X("low:Q", scale=scale, axis=shares(), title="share right, with its 95 % interval (%)"),
-                x2="high:Q",
-                description=tip(),
-            ),
-            base.mark_point(color=ACCENT, filled=True, size=75, opacity=1).encode(
-                x=alt.X("accuracy:Q", scale=scale), description=tip()
-            ),
-        ).properties(width=width - room, height=alt.Step(24))
-
+    items = [Item(name, group.accuracy, f"{name}: {accuracy(group)}", group.low, group.high) for name, group in drawn]
+    mean = (clean.accuracy, f"all classes: {accuracy(clean)}")
+    build = draw_items(items, "share right, with its 95 % interval (%)", domain=None, reference=mean, step=24)
     worst = seen[0] if seen else None
     finding = (
         f"{worst[0]} is hardest: {percent(worst[1].accuracy)} right, {percent(clean.accuracy)} over all classes"
@@ -190,3 +164,81 @@ def _confusion(clean: CleanAccuracy, names: list[str]) -> Part:
 
     note = "Rows: the true class. Blue: right, red: wrong; the stronger, the more of them. Numbers are images."
     return figure(build, finding=finding, note=note, table=numbers, full=True)
+
+
+def invariance_section(checkup: Checkup) -> Section | None:
+    """The chapter, or None when nothing of the kind was measured."""
+    record = checkup.first(Invariance)
+    if record is None or not record.operations:
+        return None
+    finding = f"Worst under {record.worst_operation}: {percent(record.worst_accuracy)} on average over its strengths"
+
+    def build(width: int) -> AnyChart:
+        columns = max(2, width // 145)
+        cells = [_cell(each, record, width=(width - 20) // columns - 45) for each in record.operations]
+        return alt.vconcat(
+            *(alt.hconcat(*cells[start : start + columns], spacing=18) for start in range(0, len(cells), columns)),
+            spacing=16,
+        )
+
+    note = "From left to right rising strengths, the first hardly visible; the dashed line is the untouched accuracy."
+    parts = (figure(build, finding=finding, note=note, table=_table(record), full=True),)
+    summary = (
+        f"{count(record.clean.n)} images, {percent(record.clean.accuracy)} of them right when untouched and "
+        f"{percent(record.mean_accuracy)} on average over {len(record.operations)} operations; half of the images are "
+        f"changed in one direction and half in the other. Took {seconds(record.seconds)}."
+    )
+    return Section("invariance", "Image operations", summary, parts, records=(record,))
+
+
+def _cell(each: OperationAccuracy, record: Invariance, *, width: int) -> AnyChart:
+    rows: list[Row] = [
+        {
+            "level": point.level,
+            "accuracy": point.accuracy,
+            "low": point.low,
+            "high": point.high,
+            "tip": f"{each.operation} {_magnitude(each, point)}: {percent(point.accuracy)} "
+            f"({percent(point.low)} to {percent(point.high)})",
+        }
+        for point in each.points
+    ]
+    y = alt.Y("accuracy:Q", title=None, axis=shares(ticks=3), scale=alt.Scale(domain=[0, 1]))
+    x = alt.X("level:Q", title=None, axis=None, scale=alt.Scale(domain=[0.7, 5.3], nice=False))
+    base = alt.Chart(source(rows)).encode(x=x)
+    clean = alt.Chart(source([{"accuracy": record.clean.accuracy}]))
+    interval = base.mark_rule(color=ACCENT, strokeWidth=5, opacity=0.25).encode(
+        y=alt.Y("low:Q", title=None), y2="high:Q"
+    )
+    layers = (
+        clean.mark_rule(color=SOFT, strokeDash=[4, 3]).encode(y=y),
+        interval,
+        base.mark_line(color=ACCENT, strokeWidth=2).encode(y=y),
+        base.mark_point(color=ACCENT, filled=True, size=36, opacity=1).encode(y=y, description=tip()),
+    )
+    title = alt.TitleParams(each.operation, anchor="start", fontSize=12, fontWeight="normal")
+    return alt.layer(*layers).properties(width=max(60, width), height=74, title=title)
+
+
+def _table(record: Invariance) -> Table:
+    most = max(len(each.points) for each in record.operations)
+    columns = ("operation", *(f">strength {level}" for level in range(1, most + 1)), ">mean")
+    rows = tuple(
+        (
+            each.operation,
+            *(f"{percent(point.accuracy)} ({_magnitude(each, point)})".replace(" ()", "") for point in each.points),
+            *("",) * (most - len(each.points)),
+            percent(each.mean_accuracy),
+        )
+        for each in record.operations
+    )
+    return table("Accuracy under each operation", columns, rows, folded=True)
+
+
+def _magnitude(each: OperationAccuracy, point: OperationPoint) -> str:
+    ends = sorted({point.magnitude_low, point.magnitude_high})
+    if not each.unit:
+        return ""
+    if len(ends) == 2 and ends[0] == -ends[1]:
+        return f"±{ends[1]:g} {each.unit}"
+    return f"{' or '.join(f'{end:g}' for end in ends)} {each.unit}"

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import altair as alt
-
 from assay.records.checkup import Checkup
 from assay.records.configuration import ModeAudit, NormalizationAudit
 from assay.records.training import DecayGroups, OptimizerAudit
-from assay.report.charts import ACCENT, AnyChart, Row, figure, shares, side, source, tip
+from assay.report.charts import Item, draw_items, figure
 from assay.report.parts import Facts, Figure, Part, Section, Table, table, tabulate
 from assay.wording import accuracy, count, number, percent, plural
 
@@ -123,15 +121,9 @@ def normalization_section(checkup: Checkup) -> Section | None:
 
 
 def _conventions(audit: NormalizationAudit) -> Figure:
-    rows: list[Row] = [
-        {
-            "convention": convention.convention,
-            "accuracy": convention.accuracy,
-            "low": convention.low,
-            "high": convention.high,
-            "tip": f"{convention.convention}: {accuracy(convention)}",
-        }
-        for convention in audit.conventions
+    items = [
+        Item(way.convention, way.accuracy, f"{way.convention}: {accuracy(way)}", way.low, way.high)
+        for way in audit.conventions
     ]
     numbers = tabulate(
         "Accuracy by input convention",
@@ -141,23 +133,7 @@ def _conventions(audit: NormalizationAudit) -> Figure:
             ">right (95 % interval, n)": accuracy,
         },
     )
-
-    def build(width: int) -> AnyChart:
-        room = side([convention.convention for convention in audit.conventions], width)
-        names = alt.Axis(labelLimit=room, grid=False, ticks=False, domain=False)
-        base = alt.Chart(source(rows)).encode(y=alt.Y("convention:N", sort=None, title=None, axis=names))
-        unit = alt.Scale(domain=[0, 1])
-        return alt.layer(
-            base.mark_rule(color=ACCENT, strokeWidth=5, opacity=0.3, strokeCap="round").encode(
-                x=alt.X("low:Q", scale=unit, axis=shares(), title="share right, with its 95 % interval (%)"),
-                x2="high:Q",
-                description=tip(),
-            ),
-            base.mark_point(color=ACCENT, filled=True, size=75, opacity=1).encode(
-                x=alt.X("accuracy:Q", scale=unit), description=tip()
-            ),
-        ).properties(width=width - room, height=alt.Step(26))
-
+    build = draw_items(items, "share right, with its 95 % interval (%)")
     best = max(audit.conventions, key=lambda convention: convention.accuracy)
     finding = f"It is right most often on pixels handed over as {best.convention}: {percent(best.accuracy)}"
     note = "The same images in other scales and channel orders. Another winner than x in [0, 1] is a mistake to mend."

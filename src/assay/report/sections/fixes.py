@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import altair as alt
-
 from assay.records.checkup import Checkup
 from assay.records.comparison import AppliedFix
 from assay.records.finding import Acceptance
-from assay.report.charts import ACCENT, ALARM, SOFT, AnyChart, Row, figure, shares, side, source, tip
+from assay.report.charts import Item, draw_items, figure
 from assay.report.comparison_wording import ARROW, flips, interval_of, p_value, status_word
 from assay.report.parts import Figure, Part, Prose, Section, Table, table, tabulate
 from assay.report.summary import LOOKS
@@ -65,32 +63,16 @@ def _effects(fixes: list[AppliedFix]) -> Figure | None:
     names = distinct(
         [(f"{fix.rule}: " if several else "") + effect.measure.partition(",")[0] for fix, effect in found], length=44
     )
-    rows: list[Row] = [
-        {
-            "name": name,
-            "before": effect.reference,
-            "after": effect.candidate,
-            "tip": f"{inert(effect.measure)}: {percent(effect.reference)} before, {percent(effect.candidate)} after",
-        }
+    items = [
+        Item(
+            name,
+            effect.candidate,
+            f"{inert(effect.measure)}: {percent(effect.reference)} before, {percent(effect.candidate)} after",
+            before=effect.reference,
+        )
         for name, (_, effect) in zip(names, found, strict=True)
     ]
-
-    def build(width: int) -> AnyChart:
-        room = side(names, width)
-        base = alt.Chart(source(rows)).encode(
-            y=alt.Y("name:N", sort=None, title=None, axis=alt.Axis(labelLimit=room, grid=False, ticks=False))
-        )
-        x = alt.X("after:Q", title="share right (%)", axis=shares(), scale=alt.Scale(domain=[0, 1]))
-        return alt.layer(
-            base.mark_rule(color=SOFT, strokeWidth=2).encode(x=alt.X("before:Q"), x2="after:Q"),
-            base.mark_point(color=ACCENT, filled=False, size=85, strokeWidth=2, opacity=1).encode(
-                x="before:Q", description=tip()
-            ),
-            base.mark_point(color=ALARM, filled=True, size=95, shape="diamond", opacity=1).encode(
-                x=x, description=tip()
-            ),
-        ).properties(width=width - room - 20, height=alt.Step(32))
-
+    build = draw_items(items, "share right (%)", step=32)
     largest_fix, largest = max(found, key=lambda pair: abs(pair[1].difference))
     topic = inert(largest.measure.partition(",")[0])
     finding = (

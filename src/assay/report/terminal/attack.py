@@ -1,4 +1,4 @@
-"""What ``assay attack`` prints: accuracies, the loss after each step, the curve, the checks of the attack itself."""
+"""What ``assay attack`` and ``assay look`` print: accuracies, losses per step, curves, checks of the attack."""
 
 from __future__ import annotations
 
@@ -135,3 +135,39 @@ class AttackProgress:
     def show(self, method: str, left: int, total: int) -> None:
         """``left`` of ``total`` samples still stand against ``method``."""
         self._bar.update(self._task, description=method, completed=total - left, total=total)
+
+
+SHOWN = 5
+
+
+def print_prediction(title: str, probabilities: Sequence[tuple[str, float]], console: Console, *, note: str) -> None:
+    """The likeliest classes of one picture."""
+    print_line(console, title, "bold", wrap=False)
+    largest = sorted(probabilities, key=lambda pair: -pair[1])[:SHOWN]
+    rows = ((name, f"{100 * p:.2f} %", bar(p, "blue")) for name, p in largest)
+    print_table(console, ("", ">", ""), rows, header=False)
+    print_line(console, note, wrap=False)
+
+
+def print_picture_attack(
+    finding: str,
+    console: Console,
+    *,
+    success: bool,
+    norm: str,
+    distance: float | None,
+    survives_rounding: bool | None,
+    losses: Sequence[float],
+    notes: Sequence[str] = (),
+) -> None:
+    """The finding, the distance of the adversarial image, and the loss after each step of the attack."""
+    print_line(console, finding, f"bold {'red' if success else 'green'}", wrap=False)
+    print_notes(console, notes)
+    if distance is not None:
+        rounded = "still misclassified" if survives_rounding else "classified correctly again"
+        size = f"{wording.norm(norm)} distance {wording.distance(distance, norm)}"
+        print_line(console, f"{size}; as an 8-bit file {rounded}", wrap=False)
+    if len(losses) > 1:
+        last = len(losses) - 1
+        steps = sorted({round(i * last / min(last, 10)) for i in range(min(last, 10) + 1)})
+        print_table(console, (">step", ">loss"), ((str(step), f"{losses[step]:.4f}") for step in steps))

@@ -1,8 +1,8 @@
-"""What ``assay check`` and ``assay report`` print: the headline, what failed and how to fix it, the six categories."""
+"""What ``assay check``, ``assay report`` and ``assay explain`` print: findings, the six categories, rules."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from rich.console import Console
 from rich.table import Table
@@ -13,7 +13,7 @@ from assay.records.comparison import AppliedFix
 from assay.records.finding import Verdict
 from assay.report.comparison_wording import ARROW
 from assay.report.summary import LOOKS, headline, in_order, states, subject_line, tally_sentence
-from assay.report.terminal.layout import STYLES, WIDEST, print_line
+from assay.report.terminal.layout import STYLES, WIDEST, print_facts, print_line, print_table
 from assay.wording import inert, number, percent, seconds
 
 
@@ -95,3 +95,33 @@ def _print_verdict(verdict: Verdict, console: Console) -> None:
             details.add_row("", Text(name, style="dim"), Text(inert(value, keep=""), overflow="fold"))
     console.print(details, width=WIDEST, highlight=False)
     console.print()
+
+
+def print_rules(rules: Sequence[tuple[str, str, str]], console: Console) -> None:
+    """Ids and claims of (id, category, claim), under their categories."""
+    for category in dict.fromkeys(category for _, category, _ in rules):
+        print_line(console, category, "bold")
+        rows = [(f"  {rule_id}", claim) for rule_id, own, claim in rules if own == category]
+        print_table(console, ("", ""), rows, header=False)
+
+
+def print_rule(passing: Verdict, failing: Verdict, console: Console, *, limits: str, remedy: str = "") -> None:
+    """One rule, from its verdicts on an example that passes and on one that does not."""
+    print_line(console, f"{passing.rule} · {passing.category}", "bold")
+    print_line(console, passing.claim, "bold")
+    facts = (
+        ("Passes when", passing.threshold),
+        ("Why", passing.why),
+        ("Fix", passing.fix),
+        ("Applied by", f"assay check --apply-fixes ({remedy})" if remedy else ""),
+        ("Known limits", limits),
+        ("Example", f"{failing.status}: {_measured(failing)}"),
+        ("", f"pass: {_measured(passing)}"),
+        ("Reference", passing.reference),
+        ("Judged from", ", ".join(passing.evidence)),
+    )
+    print_facts(console, facts)
+
+
+def _measured(verdict: Verdict) -> str:
+    return verdict.measured + (f" ({verdict.where})" if verdict.where else "")

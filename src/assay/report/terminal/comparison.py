@@ -1,4 +1,4 @@
-"""What ``assay compare`` and ``assay history`` print."""
+"""What ``assay compare``, ``assay history`` and ``assay claims`` print."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from assay.records.claims import ClaimsReport
 from assay.records.comparison import Comparison, Difference, History, Track, Versus
 from assay.records.reading import made_inert
 from assay.report import comparison_wording as say
+from assay.report.claims_wording import LOOKS, circumstances, headline
 from assay.report.terminal.layout import STYLES, WIDEST_TABLE, add_row, make_table, print_line
-from assay.wording import percent, plural
+from assay.wording import inert, percent, plural
 
 _CHANGES = {
     "better": STYLES["pass"],
@@ -101,3 +103,26 @@ def _track(track: Track) -> Table:
         findings = (str(say.count_status(entry, status)) for status in ("error", "warn"))
         add_row(table, name, *((entry.model,) if several else ()), *accuracies, *findings)
     return table
+
+
+_STATUS = {"supported": "pass", "refuted": "error", "undecided": "warn"}
+
+
+def print_claims(report: ClaimsReport, console: Console) -> None:
+    """The headline and a row a claim; reads as well without colour."""
+    print_line(console, circumstances(report), "dim")
+    print_line(console, headline(report), "bold")
+    console.print()
+    table = Table(box=None, padding=(0, 2, 1, 0), show_header=False)
+    table.add_column(no_wrap=True)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for result in report.results:
+        look = LOOKS[result.verdict]
+        verdict = Text(f"{look.sign} {look.word.lower()}", style=STYLES[_STATUS[result.verdict]])
+        sentence = Text.assemble(result.sentence, "\n", (inert(result.because, keep=""), "dim"))
+        table.add_row(verdict, Text(result.id), sentence)
+    for failed in report.failed:
+        sentence = Text.assemble(failed.sentence, "\n", (inert(failed.error, keep=""), "dim"))
+        table.add_row(Text("– failed", style=STYLES["error"]), Text(failed.id), sentence)
+    console.print(table, width=WIDEST_TABLE, highlight=False)

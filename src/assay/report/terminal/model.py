@@ -1,4 +1,4 @@
-"""What ``assay anatomy`` and ``assay groups`` print: layers, residual blocks, weight-decay groups."""
+"""What ``assay anatomy``, ``assay groups`` and ``assay train`` print: layers, decay groups, epochs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from assay.records.anatomy import Anatomy, BlockAnatomy, LayerAnatomy
-from assay.records.training import DecayGroups
+from assay.records.training import DecayGroups, TrainingRun
 from assay.report.terminal.layout import print_line, print_table
 from assay.wording import clip, compact, inert
 
@@ -134,3 +134,33 @@ def print_decay_groups(record: DecayGroups, console: Console, *, names: bool) ->
         print_line(console, f'A search for "bn" in the names would miss {missed} norm parameters:')
         shown = record.missed_by_name if names else record.missed_by_name[:8]
         print_line(console, "  " + ", ".join(shown) + (" …" if len(shown) < missed else ""))
+
+
+_PER_SECOND = {"images": "img/s", "sequences": "seq/s"}
+
+
+def print_training_run(run: TrainingRun, console: Console) -> None:
+    """The epochs as a table, then what the time was spent on."""
+    headings = ("epoch", "loss", "accuracy", "validation", "learning rate", "gradient", _PER_SECOND[run.modality])
+    print_table(
+        console,
+        [f">{heading}" for heading in (*headings, "seconds")],
+        (
+            (
+                str(epoch.epoch + 1),
+                f"{epoch.loss:.4f}",
+                f"{epoch.accuracy:.2%}",
+                "" if epoch.validation_accuracy is None else f"{epoch.validation_accuracy:.2%}",
+                f"{epoch.learning_rate:.3g}",
+                f"{epoch.gradient_norm:.3g}",
+                f"{epoch.images_per_second:,.0f}",
+                f"{epoch.seconds:.1f}",
+            )
+            for epoch in run.epochs
+        ),
+    )
+    trained = f"Trained {run.model} on {run.n:,} {run.modality} of {run.data} in {run.seconds:.1f} s"
+    print_line(console, f"{trained} ({run.precision}).", wrap=False)
+    if run.time_split is not None:
+        parts = [f"{name} {took:.1f} s" for name, took in run.time_split.model_dump().items() if took >= 0.05]
+        print_line(console, f"Time: {', '.join(parts)}.", wrap=False)

@@ -6,14 +6,15 @@ from collections.abc import Sequence
 
 import altair as alt
 
-from assay.records.attack import AttackSanity, EpsilonCurve, RobustAccuracy
+from assay.records.attack import AttackAnatomy, AttackSanity, EpsilonCurve, RobustAccuracy
 from assay.records.checkup import Checkup
-from assay.report.charts import ACCENT, ALARM, SOFT, AnyChart, Row, figure, shares, source, tip
+from assay.report.charts import ALARM, AnyChart, Item, Row, draw_items, figure, source, tip
 from assay.report.curves import Axes, Series, draw_curves, epsilon_axes
-from assay.report.parts import Figure, Part, Section, Table, table, tabulate
+from assay.report.parts import Facts, Figure, Part, Section, Table, table, tabulate
 from assay.wording import (
     accuracy,
     ball,
+    clip,
     count,
     distance,
     distinct,
@@ -57,40 +58,19 @@ def attack_title(attack: RobustAccuracy) -> str:
 
 def _before_after(attacks: Sequence[RobustAccuracy]) -> Figure:
     titles = distinct([attack_title(attack) for attack in attacks], length=60)
-    rows: list[Row] = [
-        {
-            "attack": title,
-            "before": attack.clean_correct / attack.n if attack.n else 0.0,
-            "after": attack.accuracy,
-            "low": attack.low,
-            "high": attack.high,
-            "tip": f"{title}: {percent(attack.clean_correct / attack.n if attack.n else 0)} before, "
-            f"{accuracy(attack)} after",
-        }
-        for title, attack in zip(titles, attacks, strict=True)
-    ]
-
-    def build(width: int) -> AnyChart:
-        # names stand above their rows: they are long, and a phone has no room beside them
-        axis = alt.Axis(
-            grid=False, ticks=False, domain=False, labelLimit=width, labelAlign="left", labelOffset=-17, labelPadding=0
+    clean = [attack.clean_correct / attack.n if attack.n else 0.0 for attack in attacks]
+    items = [
+        Item(
+            title,
+            attack.accuracy,
+            f"{title}: {percent(before)} before, {accuracy(attack)} after",
+            low=attack.low,
+            high=attack.high,
+            before=before,
         )
-        base = alt.Chart(source(rows)).encode(y=alt.Y("attack:N", sort=None, title=None, axis=axis))
-        unit = alt.Scale(domain=[0, 1])
-        x = alt.X("after:Q", scale=unit, axis=shares(), title="share right (%)")
-        return alt.layer(
-            base.mark_rule(color=SOFT, strokeWidth=1.5, opacity=0.6).encode(x=x, x2="before:Q"),
-            base.mark_rule(color=ALARM, strokeWidth=7, opacity=0.35, strokeCap="round").encode(
-                x=alt.X("low:Q", scale=unit), x2="high:Q", description=tip()
-            ),
-            base.mark_point(color=ACCENT, filled=False, size=80, strokeWidth=2, opacity=1).encode(
-                x="before:Q", description=tip()
-            ),
-            base.mark_point(color=ALARM, filled=True, size=90, shape="diamond", opacity=1).encode(
-                x=x, description=tip()
-            ),
-        ).properties(width=width - 10, height=alt.Step(46))
-
+        for title, before, attack in zip(titles, clean, attacks, strict=True)
+    ]
+    build = draw_items(items, "share right (%)", step=46, above=True)
     worst = min(attacks, key=lambda attack: attack.accuracy)
     finding = (
         f"{worst.attack} leaves {percent(worst.accuracy)} of "
@@ -111,14 +91,14 @@ def _before_after(attacks: Sequence[RobustAccuracy]) -> Figure:
         tuple(
             (
                 title,
-                percent(attack.clean_correct / attack.n if attack.n else 0),
+                percent(before),
                 accuracy(attack),
                 distance(attack.mean_distance, attack.norm),
                 f"{count(attack.outside_ball)}, {count(attack.unconfirmed)}",
                 number(attack.forward_equivalents),
                 seconds(attack.seconds),
             )
-            for title, attack in zip(titles, attacks, strict=True)
+            for title, before, attack in zip(titles, clean, attacks, strict=True)
         ),
     )
     note = "Ring: before. Diamond: after, on its 95 % interval. Images that were wrong before count as wrong after."
@@ -233,4 +213,105 @@ def _checks(record: AttackSanity) -> Table:
             ">limit": lambda check: number(check.limit),
             "¶what was seen": lambda check: check.detail,
         },
+    )
+
+
+_MOST_PAIRS = 12
+
+
+def attack_anatomy_section(checkup: Checkup) -> Section | None:
+    """One chapter for every attack that was taken apart."""
+    records = [record for record in checkup.each(AttackAnatomy) if record.broken or record.loss_quantiles]
+    if not records:
+        return None
+    parts: list[Part] = []
+    for record in records:
+        drawn = (_losses(record), _transitions(record), _visibility(record))
+        parts += [part for part in drawn if part is not None]
+    names = ", ".join(f"{r.attack} within {ball(r)}" for r in records)
+    summary = f"{names}: how the loss climbs, what broken images turn into, and how visible the change is."
+    return Section("attack-anatomy", "What the attack does", summary, tuple(parts), records=tuple(records))
+
+
+def _losses(record: AttackAnatomy) -> Figure | None:
+    steps = range(len(record.loss_quantiles))
+    if len(steps) < 2:
+        return None
+    names = ["median" if level == 0.5 else f"{100 * level:.0f} % lie below" for level in record.quantile_levels]
+    curves = [
+        Series(name, [float(step) for step in steps], [found[place] for found in record.loss_quantiles])
+        for place, name in enumerate(names)
+    ]
+    numbers = table(
+        "Loss after each step",
+        (">step", *(f">{name}" for name in names)),
+        tuple((str(step), *map(number, record.loss_quantiles[step])) for step in steps),
+        folded=True,
+    )
+    middle = names.index("median") if "median" in names else 0
+    first, last = (record.loss_quantiles[place][middle] for place in (0, -1))
+    return draw_curves(
+        curves,
+        Axes("step", "cross-entropy (nats)"),
+        finding=f"Half of the images have a loss above {number(last)} in the end, from {number(first)}",
+        note="Broken images keep the loss at which they broke: the attack leaves them there.",
+        table=numbers,
+    )
+
+
+def _transitions(record: AttackAnatomy) -> Figure | None:
+    if not record.transitions:
+        return None
+    pairs = [f"{clip(pair.before, 18)} → {clip(pair.after, 18)}" for pair in record.transitions]
+    shown = distinct(pairs[:_MOST_PAIRS], length=40)
+    rows: list[Row] = [
+        {"pair": name, "count": float(pair.count), "tip": f"{name}: {plural(pair.count, 'image')}"}
+        for name, pair in zip(shown, record.transitions, strict=False)
+    ]
+
+    def build(width: int) -> AnyChart:
+        room = min(width // 2, 7 * max(map(len, shown)) + 16)  # two names and an arrow take more than most
+        axis = alt.Axis(grid=False, ticks=False, domain=False, labelLimit=room)
+        chart: alt.Chart = (
+            alt.Chart(source(rows))
+            .mark_bar(color=ALARM, height=11)
+            .encode(
+                y=alt.Y("pair:N", sort=None, title=None, axis=axis),
+                x=alt.X("count:Q", title="images", axis=alt.Axis(format="d", tickMinStep=1, tickCount=4)),
+                description=tip(),
+            )
+            .properties(width=max(60, width - room - 25), height=alt.Step(20))
+        )
+        return chart
+
+    numbers = tabulate(
+        "Every pair of classes",
+        record.transitions,
+        {
+            "before": lambda pair: pair.before,
+            "after": lambda pair: pair.after,
+            ">images": lambda pair: count(pair.count),
+        },
+        folded=True,
+    )
+    most = record.transitions[0]
+    share = f"{count(most.count)} of {count(record.broken)} broken"
+    return figure(
+        build,
+        finding=f"{most.before} turns into {most.after} most often: {share}",
+        note=f"The {len(shown)} most frequent of {plural(len(pairs), 'pair')}." if len(pairs) > len(shown) else "",
+        table=numbers,
+    )
+
+
+def _visibility(record: AttackAnatomy) -> Facts | None:
+    if record.median_psnr is None or record.median_ssim is None or record.lowest_ssim is None:
+        return None
+    return Facts(
+        (
+            ("images broken", count(record.broken)),
+            ("peak signal-to-noise ratio, median", f"{record.median_psnr:.1f} dB"),
+            ("structural similarity, median (1 is identical)", f"{record.median_ssim:.3f}"),
+            ("structural similarity of the most visible one", f"{record.lowest_ssim:.3f}"),
+        )
     )
