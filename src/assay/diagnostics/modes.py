@@ -45,7 +45,7 @@ def audit_modes(model: nn.Module, dataset: ImageDataset, *, n: int = 16) -> Mode
         ((), 0.0, True)
     """
     data = evenly_spaced(dataset, n)
-    handed = {name: module.training for name, module in model.named_modules()}
+    training = {name: module.training for name, module in model.named_modules()}
     images, _ = next(inputs(model, data, batch_size=n))
     with torch.no_grad(), torch.compiler.set_stance("force_eager"):
         with in_mode(model, training=False), probe_modes(model) as probe:
@@ -58,8 +58,8 @@ def audit_modes(model: nn.Module, dataset: ImageDataset, *, n: int = 16) -> Mode
     depends = probe.dependent(model)
     return ModeAudit(
         training_flag=model.training,
-        modules_in_train_mode=tuple(name or "(model)" for name in handed if name in depends and handed[name]),
-        modules_in_eval_mode=tuple(name or "(model)" for name in handed if name in depends and not handed[name]),
+        modules_in_train_mode=tuple(name or "(model)" for name in training if name in depends and training[name]),
+        modules_in_eval_mode=tuple(name or "(model)" for name in training if name in depends and not training[name]),
         frozen_parameters=sum(p.numel() for p in model.parameters() if not p.requires_grad),
         train_eval_gap=train_gap,
         repeat_gap=relative_gap(again, logits, logits),
