@@ -27,8 +27,8 @@ import torch
 from scipy.sparse.linalg import svds
 from sklearn.utils.extmath import randomized_svd
 
-from assay.lowrank.certify import Assurance
-from assay.lowrank.factorize import factorize
+from assay.lowrank.certificate import Assurance
+from assay.lowrank.factorization import factorize
 from assay.lowrank.matrix import Matrix
 from assay.lowrank.sources import as_matrix
 from assay.runtime import describe_environment

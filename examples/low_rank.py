@@ -5,7 +5,7 @@ python examples/low_rank.py
 
 import torch
 
-from assay.lowrank.factorize import factorize
+from assay.lowrank.factorization import factorize
 from assay.lowrank.gauge import apply_gauge, same_solution, sharpness_of_scaling
 
 torch.manual_seed(0)

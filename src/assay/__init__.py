@@ -50,7 +50,7 @@ _PUBLIC: dict[str, tuple[str, ...]] = {
     "assay.diagnostics.saliency": ("measure_input_gradients",),
     "assay.errors": ("AssayError", "DataError", "InputError", "ModelError", "OptionError"),
     "assay.evaluate": ("measure_clean_accuracy",),
-    "assay.lowrank.factorize": ("factorize",),
+    "assay.lowrank.factorization": ("factorize",),
     "assay.lowrank.spectrum": ("measure_spectra",),
     "assay.models.anatomy": ("measure_anatomy",),
     "assay.models.sources": ("load_model",),
@@ -144,7 +144,7 @@ if TYPE_CHECKING:
     from assay.errors import ModelError as ModelError
     from assay.errors import OptionError as OptionError
     from assay.evaluate import measure_clean_accuracy as measure_clean_accuracy
-    from assay.lowrank.factorize import factorize as factorize
+    from assay.lowrank.factorization import factorize as factorize
     from assay.lowrank.spectrum import measure_spectra as measure_spectra
     from assay.models.anatomy import measure_anatomy as measure_anatomy
     from assay.models.sources import load_model as load_model

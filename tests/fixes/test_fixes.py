@@ -12,7 +12,7 @@ from torch import nn
 
 from assay.check import Budget, run_check
 from assay.check.stages import CheckContext
-from assay.compression.run import Compressed, Plan, save_compressed
+from assay.compression.run import Compressed, CompressionPlan, save_compressed
 from assay.data.dataset import ImageDataset
 from assay.evaluate import measure_clean_accuracy, predict
 from assay.fixes import Fixed, apply_fixes
@@ -214,7 +214,7 @@ def test_layers_are_compressed_on_images_that_are_not_tested(good: nn.Module, mo
     seen: list[ImageDataset] = []
 
     def nothing_is_faster(
-        model: nn.Module, train: ImageDataset, test: ImageDataset, plan: Plan, *, name: str
+        model: nn.Module, train: ImageDataset, test: ImageDataset, plan: CompressionPlan, *, name: str
     ) -> object:
         assert (plan.max_drop, plan.epochs) == (1.0, 0.0)
         seen.extend((train, test))

@@ -11,17 +11,17 @@ from assay.compression.network import (
     Candidate,
     Choice,
     Latency,
-    Weighed,
+    LayerCandidates,
     allocate,
     choose,
     compress_network,
     measure_latencies,
     uniform,
 )
-from assay.compression.run import Plan, compress, save_compressed, with_running_statistics
+from assay.compression.run import CompressionPlan, compress, save_compressed, with_running_statistics
 from assay.data.dataset import ImageDataset
 from assay.errors import ModelError, OptionError
-from assay.lowrank.layers import DAMPING, Traffic, balance, compose, fit_chain, rank_curve, truncate_weights
+from assay.lowrank.layers import DAMPING, Activations, balance, compose, fit_chain, rank_curve, truncate_weights
 from assay.models.factorized import LayerFactors, chain_for, install, read_structure
 from assay.models.sources import load_model
 
@@ -37,9 +37,9 @@ def correlated(n: int, channels: int, side: int) -> torch.Tensor:
     return torch.einsum("nchw,dc->ndhw", draw(n, channels, side, side, seed=4), mix) + 1.0
 
 
-def traffic_of(layer: nn.Module, x: torch.Tensor) -> Traffic:
+def activations_of(layer: nn.Module, x: torch.Tensor) -> Activations:
     with torch.no_grad():
-        return Traffic(x, layer(x))
+        return Activations(x, layer(x))
 
 
 def missed(layer: nn.Module, chain: nn.Module, x: torch.Tensor) -> float:
@@ -54,7 +54,7 @@ def test_the_error_of_a_layer_is_the_tail_of_the_eigenvalues_of_wcw() -> None:
     w, c = layer.weight.detach().double(), torch.cov(x.T.double(), correction=0)
     values = torch.linalg.eigvalsh(w @ c @ w.T).flip(0)
     for rank in (1, 3, 6):
-        chain, error = fit_chain(layer, LayerFactors(layer="x", kind="linear", rank=rank), traffic_of(layer, x))
+        chain, error = fit_chain(layer, LayerFactors(layer="x", kind="linear", rank=rank), activations_of(layer, x))
         assert error == pytest.approx(float(values[rank:].sum()), rel=1e-3)
         assert missed(layer, chain, x) == pytest.approx(error, rel=1e-3)
 
@@ -69,7 +69,7 @@ def test_full_ranks_change_nothing(kind: str, options: dict[str, object]) -> Non
     layer, x = nn.Conv2d(6, 8, 3, **options), correlated(24, 6, 12)
     rank = {"channel": 8, "spatial": 18, "tucker": 8}[kind]
     factors = LayerFactors(layer="x", kind=kind, rank=rank, inner=6 if kind == "tucker" else None)
-    chain, error = fit_chain(layer, factors, traffic_of(layer, x))
+    chain, error = fit_chain(layer, factors, activations_of(layer, x))
     scale = float(layer(x).detach().var())
     assert missed(layer, chain, x) <= 2e-3 * scale  # summed over 8 channels: float32 rounding of the tail
     assert error <= 2e-3 * scale
@@ -79,7 +79,7 @@ def test_full_ranks_change_nothing(kind: str, options: dict[str, object]) -> Non
 def test_the_stated_error_is_the_error_on_the_data(kind: str) -> None:
     layer, x = nn.Conv2d(6, 8, 3, padding=1), correlated(24, 6, 12)
     factors = LayerFactors(layer="x", kind=kind, rank=4, inner=4 if kind == "tucker" else None)
-    chain, error = fit_chain(layer, factors, traffic_of(layer, x))
+    chain, error = fit_chain(layer, factors, activations_of(layer, x))
     assert missed(layer, chain, x) == pytest.approx(error, rel=2e-2)
 
 
@@ -91,7 +91,7 @@ def test_knowing_the_data_beats_the_truncated_weight_at_every_rank(rank: int) ->
     u, s, v = torch.linalg.svd(layer.weight.detach().flatten(1), full_matrices=False)
     product = plain[1].weight.flatten(1) @ plain[0].weight.flatten(1)
     assert torch.allclose(product, (u[:, :rank] * s[:rank]) @ v[:rank], atol=1e-5)
-    chain, _ = fit_chain(layer, factors, traffic_of(layer, x))
+    chain, _ = fit_chain(layer, factors, activations_of(layer, x))
     assert missed(layer, chain, x) < missed(layer, plain, x)
 
 
@@ -108,8 +108,8 @@ def test_errors_count_by_the_metric() -> None:
 
     for kind in KINDS:
         factors = LayerFactors(layer="x", kind=kind, rank=4, inner=5 if kind == "tucker" else None)
-        plain, _ = fit_chain(layer, factors, traffic_of(layer, x))
-        chain, error = fit_chain(layer, factors, traffic_of(layer, x), metric)
+        plain, _ = fit_chain(layer, factors, activations_of(layer, x))
+        chain, error = fit_chain(layer, factors, activations_of(layer, x), metric)
         assert weighed(chain) < 0.7 * weighed(plain)
         assert error == pytest.approx(weighed(chain), rel=2e-2)
 
@@ -118,7 +118,7 @@ def test_few_samples_do_not_draw_a_layer_far_from_what_it_was() -> None:
     layer, x, fresh = nn.Linear(64, 24), draw(60, 64, seed=1), draw(500, 64, seed=2)
     with torch.no_grad():
         wanted = layer(x)
-        disturbed = Traffic(x + 0.1 * draw(60, 64, seed=3), wanted)
+        disturbed = Activations(x + 0.1 * draw(60, 64, seed=3), wanted)
         chain, _ = fit_chain(layer, LayerFactors(layer="x", kind="linear", rank=20), disturbed)
         assert float((chain(fresh) - layer(fresh)).square().mean()) < 0.3 * float(layer(fresh).var())
 
@@ -127,7 +127,7 @@ def test_the_product_of_a_chain_as_one_weight() -> None:
     layer, x = nn.Conv2d(5, 7, 3, padding=1), correlated(4, 5, 9)
     for kind in KINDS:
         factors = LayerFactors(layer="x", kind=kind, rank=3, inner=2 if kind == "tucker" else None)
-        chain = fit_chain(layer, factors, traffic_of(layer, x))[0]
+        chain = fit_chain(layer, factors, activations_of(layer, x))[0]
         whole = nn.Conv2d(5, 7, 3, padding=1)
         with torch.no_grad():
             whole.weight.copy_(compose(chain, kind).reshape(whole.weight.shape))
@@ -156,14 +156,14 @@ def test_a_layer_is_fitted_to_the_inputs_it_really_gets() -> None:
     disturbed = x * 0.8
     with torch.no_grad():
         wanted = layer(x)
-    chain, _ = fit_chain(layer, LayerFactors(layer="x", kind="linear", rank=6), Traffic(disturbed, wanted))
+    chain, _ = fit_chain(layer, LayerFactors(layer="x", kind="linear", rank=6), Activations(disturbed, wanted))
     with torch.no_grad():
         assert torch.allclose(chain(disturbed), wanted, atol=1e-3)
 
 
 def test_errors_fall_with_the_rank() -> None:
     layer, x = nn.Conv2d(6, 8, 3, padding=1), correlated(8, 6, 10)
-    errors = rank_curve(layer, traffic_of(layer, x)).errors
+    errors = rank_curve(layer, activations_of(layer, x)).errors
     assert bool((errors.diff() <= 1e-9).all()) and len(errors) == 9
 
 
@@ -181,7 +181,7 @@ def test_allocation_finds_the_best_of_all_combinations() -> None:
             assert found is None
             continue
         assert found is not None and sum(c.cost for c in found) <= budget
-        assert sum(c.harm for c in found) == pytest.approx(min(sum(x.harm for x in c) for c in feasible))
+        assert sum(c.divergence for c in found) == pytest.approx(min(sum(x.divergence for x in c) for c in feasible))
 
 
 def test_latencies_are_measured_in_turn() -> None:
@@ -265,10 +265,10 @@ def test_only_layers_that_got_faster_may_be_chosen_and_the_budget_binds(model: n
     time = Latency(1.0, 1.0, 1.0, 1.0)
     whole = Candidate(site, None, site.flops, 0.0, time, time)
     with pytest.raises(OptionError, match=r"target: expected at least 1\.00x.*got 0\.5x"):
-        choose([Weighed(site, (whole,), 5, 1.0)], total_flops=site.flops, share=0.5)
+        choose([LayerCandidates(site, (whole,), 5, 1.0)], total_flops=site.flops, share=0.5)
     half = Candidate(site, LayerFactors(layer="second", kind="channel", rank=4), site.flops // 2, 0.1, time, time)
-    assert choose([Weighed(site, (whole, half), 0, 1.0)], total_flops=site.flops, share=0.5) == (half,)
-    assert choose([Weighed(site, (whole, half), 0, 1.0)], total_flops=site.flops, share=1.0) == (whole,)
+    assert choose([LayerCandidates(site, (whole, half), 0, 1.0)], total_flops=site.flops, share=0.5) == (half,)
+    assert choose([LayerCandidates(site, (whole, half), 0, 1.0)], total_flops=site.flops, share=1.0) == (whole,)
 
 
 def test_chain_flops_count_two_for_a_multiply_add() -> None:
@@ -285,7 +285,7 @@ def test_the_whole_job(images: ImageDataset, model: nn.Module, monkeypatch: pyte
         return tuple(Latency(size, size, size, size) for size in sizes)
 
     monkeypatch.setattr(candidates, "measure_latencies", by_parameters)
-    plan = Plan(share=0.6, calibration=64, validation=40, batch=4, robust_images=8, curve=(0.5,))
+    plan = CompressionPlan(share=0.6, calibration=64, validation=40, batch=4, robust_images=8, curve=(0.5,))
     done = compress(model, images, images, plan, name="small")
     report = done.report
     assert report.after.flops <= 0.6 * report.before.flops
@@ -296,7 +296,11 @@ def test_the_whole_job(images: ImageDataset, model: nn.Module, monkeypatch: pyte
     assert report.after.robust is not None and report.after.robust.n == 8
     assert {point.method for point in report.curve} == {"data-aware", "weight SVD"}
     gentle = compress(
-        model, images, images, Plan(max_drop=99.0, calibration=64, validation=40, attack=None, curve=()), name="small"
+        model,
+        images,
+        images,
+        CompressionPlan(max_drop=99.0, calibration=64, validation=40, attack=None, curve=()),
+        name="small",
     )
     assert gentle.report.after.flops < report.after.flops
 
@@ -306,7 +310,7 @@ def test_the_whole_job(images: ImageDataset, model: nn.Module, monkeypatch: pyte
 )
 def test_wrong_targets_are_named(change: dict[str, float]) -> None:
     with pytest.raises(OptionError, match=r"target|max_drop"):
-        Plan(**change)
+        CompressionPlan(**change)
 
 
 def test_a_network_without_layers_to_factorise_is_refused(images: ImageDataset) -> None:
@@ -315,7 +319,7 @@ def test_a_network_without_layers_to_factorise_is_refused(images: ImageDataset) 
             return x.mean((2, 3)).repeat(1, 2)[:, :4].requires_grad_()
 
     with pytest.raises(ModelError, match="got none"):
-        compress(Bare(), images, images, Plan(share=0.5, validation=40, calibration=40))
+        compress(Bare(), images, images, CompressionPlan(share=0.5, validation=40, calibration=40))
 
 
 def test_a_compressed_network_loads_wherever_a_model_loads(tmp_path: Path) -> None:

@@ -7,14 +7,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from assay.lowrank.factorize import factorize
+from assay.lowrank.factorization import factorize
 from assay.lowrank.gauge import Factors, same_solution
 
 WORKER = """
 import sys
 import numpy as np, torch, torch.distributed as dist
 from assay.lowrank.distributed import SharedRows
-from assay.lowrank.factorize import factorize
+from assay.lowrank.factorization import factorize
 from assay.lowrank.sources import as_matrix
 torch.set_num_threads(1)
 dist.init_process_group("gloo")

@@ -11,9 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from assay.errors import DataError, OptionError
-from assay.lowrank.certificate import largest_tangent, random_ceilings
-from assay.lowrank.certify import certify
-from assay.lowrank.factorize import factorize
+from assay.lowrank.certificate import certify, largest_tangent, random_ceilings
+from assay.lowrank.factorization import factorize
 from assay.lowrank.krylov import orthonormalize
 from assay.lowrank.ranks import marchenko_pastur_median, optimal_threshold
 from assay.lowrank.sources import as_matrix

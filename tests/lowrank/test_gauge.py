@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from assay.errors import OptionError
-from assay.lowrank.factorize import factorize
+from assay.lowrank.factorization import factorize
 from assay.lowrank.gauge import (
     Factors,
     apply_gauge,

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from assay.errors import DataError, OptionError
-from assay.lowrank.factorize import factorize
-from assay.lowrank.landscape import Hessian, classify, critical_point, draw_paths, landscape, predict_spectrum
+from assay.lowrank.factorization import factorize
+from assay.lowrank.landscape import Hessian, classify, critical_point, draw_paths, measure_landscape, predict_spectrum
 from assay.records.factorization import Landscape
 
 
@@ -57,7 +57,7 @@ def test_the_predicted_spectrum_is_the_computed_one_at_every_balanced_critical_p
 def test_landscape_of_a_small_matrix() -> None:
     x = draw(6, 5)
     sigma = torch.linalg.svdvals(x)
-    found = landscape(x, 2)
+    found = measure_landscape(x, 2)
     minimum, mirrored, midpoint = found.witness
     assert minimum == pytest.approx(mirrored) == pytest.approx(float(sigma[2:].square().sum()))
     assert midpoint == pytest.approx(float(x.square().sum())) and midpoint > minimum
@@ -76,14 +76,14 @@ def test_landscape_of_a_small_matrix() -> None:
 
 
 def test_ties_enlarge_the_set_of_minima_beyond_the_gauge() -> None:
-    found = landscape(torch.diag(torch.tensor([3.0, 2.0, 2.0]).double()), 2)
+    found = measure_landscape(torch.diag(torch.tensor([3.0, 2.0, 2.0]).double()), 2)
     assert found.tied and found.critical_points[0].gauge_dimension > 4
-    assert not landscape(torch.diag(torch.tensor([3.0, 2.0, 1.0]).double()), 2).tied
+    assert not measure_landscape(torch.diag(torch.tensor([3.0, 2.0, 1.0]).double()), 2).tied
 
 
 def test_a_large_matrix_keeps_its_leading_landscape() -> None:
     x = draw(3000, 5) @ draw(5, 2000, seed=1)
-    found = landscape(x, 2)
+    found = measure_landscape(x, 2)
     assert found.sharpness == pytest.approx(4 * float(factorize(x, 1).singular_values[0]), rel=1e-6)
     assert found.critical_points[0].kind == "global minimum"
 
@@ -103,7 +103,7 @@ def test_points_are_classified() -> None:
 
 def test_descent_is_safe_below_the_step_and_leaves_above_it() -> None:
     x = draw(6, 4)
-    found = landscape(x, 2)
+    found = measure_landscape(x, 2)
     best = factorize(x, 2, method="exact")
     start = best.A + 1e-3 * draw(6, 2, seed=8), best.B + 1e-3 * draw(2, 4, seed=9)
     for factor, settles in ((0.95, True), (1.2, False)):
@@ -123,6 +123,6 @@ def test_paths_end_at_the_minimum() -> None:
 
 def test_bad_input() -> None:
     with pytest.raises(OptionError, match="rank"):
-        landscape(draw(3, 3), 4)
+        measure_landscape(draw(3, 3), 4)
     with pytest.raises(DataError, match="other than zero"):
-        landscape(torch.zeros(3, 3), 1)
+        measure_landscape(torch.zeros(3, 3), 1)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from assay.errors import DataError, OptionError
-from assay.lowrank.factorize import factorize
+from assay.lowrank.factorization import factorize
 from assay.lowrank.missing import complete, soft_impute
 
 

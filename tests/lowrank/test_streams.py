@@ -11,7 +11,7 @@ import torch
 
 from assay.errors import DataError
 from assay.lowrank import matrix as matrix_module
-from assay.lowrank.factorize import factorize
+from assay.lowrank.factorization import factorize
 from assay.lowrank.sources import as_matrix, open_matrix
 
 

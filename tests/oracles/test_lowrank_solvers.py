@@ -9,8 +9,8 @@ import torch
 from scipy.sparse.linalg import svds
 from sklearn.decomposition import TruncatedSVD
 
-from assay.lowrank.certify import certify
-from assay.lowrank.factorize import factorize
+from assay.lowrank.certificate import certify
+from assay.lowrank.factorization import factorize
 from assay.lowrank.gauge import Factors, same_solution
 
 

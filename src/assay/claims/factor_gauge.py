@@ -9,7 +9,7 @@ from assay.claims.claim import Settings, register_claim
 from assay.claims.evidence import counted, ratio
 from assay.claims.networks import picture_matrix
 from assay.claims.rule import number
-from assay.lowrank.factorize import factorize
+from assay.lowrank.factorization import factorize
 from assay.lowrank.gauge import Factors, apply_gauge, same_solution, sharpness_of_scaling
 from assay.lowrank.landscape import Hessian
 from assay.records.claims import Axis, Chart, ClaimEvidence, ClaimFact, Point

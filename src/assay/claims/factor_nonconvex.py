@@ -9,7 +9,7 @@ from assay.claims.claim import Settings, register_claim
 from assay.claims.networks import picture_matrix
 from assay.claims.rule import number
 from assay.lowrank.gauge import Factors
-from assay.lowrank.landscape import Hessian, find_witness, landscape, predict_spectrum
+from assay.lowrank.landscape import Hessian, find_witness, measure_landscape, predict_spectrum
 from assay.records.claims import Axis, Chart, ClaimEvidence, ClaimFact, Point
 
 RANK = 2
@@ -30,7 +30,7 @@ RANK = 2
 def measure(settings: Settings) -> ClaimEvidence:
     """A witness on x = 1 and on a matrix of pictures, and the Hessian at the origin and at the minimum."""
     X = picture_matrix(settings, rows=settings.pick(tiny=12, quick=40, full=100))
-    surface = landscape(X, RANK, seed=settings.seed)
+    surface = measure_landscape(X, RANK, seed=settings.seed)
     sigma = torch.linalg.svdvals(X)
     one = torch.ones(1, 1, dtype=torch.float64)
     scalar = find_witness(one, Factors(one, one))

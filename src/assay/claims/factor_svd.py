@@ -8,10 +8,10 @@ from assay.claims.claim import Settings, register_claim
 from assay.claims.evidence import counted, difference
 from assay.claims.networks import picture_matrix
 from assay.claims.rule import number
-from assay.lowrank.certify import certify
-from assay.lowrank.factorize import factorize
+from assay.lowrank.certificate import certify
+from assay.lowrank.factorization import factorize
 from assay.lowrank.factors import Factorization
-from assay.lowrank.landscape import landscape
+from assay.lowrank.landscape import measure_landscape
 from assay.records.claims import Axis, Chart, ClaimEvidence, ClaimFact, Point, Reference
 
 RANK = 3
@@ -43,7 +43,7 @@ def measure(settings: Settings) -> ClaimEvidence:
         factorize(X, RANK, method="descent", accuracy=1e-8, assurance="none", steps=steps, seed=seed) for seed in starts
     ]
     energy = float(X.square().sum())
-    saddles = [point for point in landscape(X, RANK).critical_points if point.kind != "global minimum"]
+    saddles = [point for point in measure_landscape(X, RANK).critical_points if point.kind != "global minimum"]
     strict = sum(point.kind == "strict saddle" for point in saddles)
     nearest = min(point.loss for point in saddles)
     escaped = sum(run.history[-1] < 0.5 * (svd.error + nearest) for run in runs)

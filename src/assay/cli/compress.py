@@ -63,15 +63,15 @@ def compress(
     from rich.console import Console
 
     from assay.cli.inputs import data_notes, open_data, open_model, record_data, resolve_data
-    from assay.compression.run import Plan, save_compressed
-    from assay.compression.run import compress as run
+    from assay.compression import CompressionPlan, save_compressed
+    from assay.compression import compress as run
     from assay.files import make_folder, write_atomically
     from assay.report.compression_page import render_compression_page
     from assay.report.terminal.lowrank import print_compression
 
     if (out / "model.safetensors").exists() and not overwrite:
         raise OptionError("--out", expected="a new folder, or --overwrite", got=f"{out}, which holds a model")
-    plan = Plan(
+    plan = CompressionPlan(
         share=_share(target, max_drop),
         max_drop=max_drop,
         kinds=_kinds(kinds),
@@ -91,7 +91,7 @@ def compress(
     test = open_data(inputs, console, told=data_notes(train))
     loaded = open_model(inputs, console, dataset=test, seed=inputs.seed)
     make_folder(out)
-    done = run(loaded.model, train, test, plan, name=name, say=lambda line: console.print(line, markup=False))
+    done = run(loaded.model, train, test, plan, name=name, on_progress=lambda line: console.print(line, markup=False))
     save_compressed(out, done.model, done.factorization, spec=name, classes=test.classes, image_shape=test.shape)
     record_data(out, inputs)
     write_atomically(out / "compression.json", done.report.model_dump_json(indent=2) + "\n")

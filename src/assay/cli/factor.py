@@ -71,8 +71,8 @@ def factor(
     from rich.console import Console
 
     from assay.files import write_atomically
-    from assay.lowrank.factorize import factorize
-    from assay.lowrank.landscape import landscape
+    from assay.lowrank.factorization import factorize
+    from assay.lowrank.landscape import measure_landscape
     from assay.lowrank.summary import RANKS, SCALES, describe_factorization, rebuild_picture
     from assay.report.factor_page import render_factor_page
     from assay.report.terminal.lowrank import print_factorization
@@ -88,7 +88,7 @@ def factor(
         assurance=assurance, seed=seed,  # type: ignore[arg-type]
     )  # fmt: skip
     flat = float(found.spectrum[0]) == 0
-    surface = None if flat or ridge else landscape(x, found.rank, seed=seed)
+    surface = None if flat or ridge else measure_landscape(x, found.rank, seed=seed)
     record = describe_factorization(found, x, source=name, landscape=surface, scales={*SCALES, *(scale or ())})
     if picture is not None:
         record = record.model_copy(update={"pictures": rebuild_picture(picture, ranks=(*RANKS, found.rank))})

@@ -1,5 +1,5 @@
 """Smaller networks: layers in factors, fitted to data, replaced only where that makes them faster."""
 
-from assay.compression.run import compress
+from assay.compression.run import Compressed, CompressionPlan, compress, save_compressed
 
-__all__ = ["compress"]
+__all__ = ["Compressed", "CompressionPlan", "compress", "save_compressed"]

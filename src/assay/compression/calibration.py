@@ -1,4 +1,4 @@
-"""What flows through the layers of a network on calibration images."""
+"""Activations of the layers of a network on calibration images, and the metric of their errors."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from assay.data.dataset import ImageDataset, to_unit_range
 from assay.lowrank.layers import can_factorize
 from assay.runtime import device_of, dtype_of, generator, preserved
 
-TEMPERATURE = 4.0  # at 1 a network is so sure of its training images that hardly any of them would count
-SEEN = 512  # images that the metrics are estimated on
-LIMIT = 96_000_000  # numbers kept of one layer's inputs and outputs; fewer images are used where they are larger
+TEMPERATURE = 4.0  # at 1 the gradients of confident predictions vanish, and few images would count
+METRIC_IMAGES = 512  # images that the metrics are estimated on
+MOST_NUMBERS = 96_000_000  # numbers kept of one layer's inputs and outputs; fewer images are used where they are larger
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,7 +35,7 @@ class Site:
 
 
 def find_sites(model: nn.Module, calibration: ImageDataset, *, batch_size: int = 64) -> tuple[Site, ...]:
-    """The layers that run exactly once a pass, in the order they run, with what errors in each of them would cost."""
+    """The layers that run exactly once a pass, in the order they run, each with the metric of its output errors."""
     layers = {name: module for name, module in model.named_modules() if can_factorize(module)}
     weights = [id(layer.weight) for layer in layers.values()]
     order: list[str] = []
@@ -44,7 +44,7 @@ def find_sites(model: nn.Module, calibration: ImageDataset, *, batch_size: int =
     draw = generator(0x5A)
     outputs: dict[str, Tensor] = {}
 
-    def note(name: str) -> object:
+    def record(name: str) -> object:
         def hook(_: nn.Module, args: tuple[Tensor, ...], result: Tensor) -> None:
             order.append(name)
             shapes[name] = (tuple(args[0].shape[1:]), tuple(result.shape[1:]))
@@ -53,7 +53,7 @@ def find_sites(model: nn.Module, calibration: ImageDataset, *, batch_size: int =
         return hook
 
     with preserved(model, training=False):
-        handles = [layer.register_forward_hook(note(name)) for name, layer in layers.items()]
+        handles = [layer.register_forward_hook(record(name)) for name, layer in layers.items()]
         try:
             for number, batch in enumerate(calibration.batches(batch_size)):
                 order.clear()
@@ -69,27 +69,27 @@ def find_sites(model: nn.Module, calibration: ImageDataset, *, batch_size: int =
                     if gradient is not None:
                         g = (gradient.movedim(1, -1) if gradient.ndim == 4 else gradient).flatten(0, -2).cpu()
                         metrics[name] = metrics.get(name, 0) + (g.T @ g).double()
-                if (number + 1) * batch_size >= SEEN:
+                if (number + 1) * batch_size >= METRIC_IMAGES:
                     break
-            seen = min(len(calibration), (number + 1) * batch_size)
+            images_used = min(len(calibration), (number + 1) * batch_size)
         finally:
             for handle in handles:
                 handle.remove()
     single = [name for name in metrics if weights.count(id(layers[name].weight)) == 1]
     return tuple(
-        Site(name, *shapes[name], flops=_flops(layers[name], shapes[name][1]), metric=metrics[name] / seen)
+        Site(name, *shapes[name], flops=_flops(layers[name], shapes[name][1]), metric=metrics[name] / images_used)
         for name in single
     )
 
 
 def capture(model: nn.Module, names: Sequence[str], calibration: ImageDataset) -> dict[str, tuple[Tensor, Tensor]]:
     """Inputs and outputs of the named layers (or chains) on the calibration images, as many as memory allows."""
-    kept: dict[str, tuple[list[Tensor], list[Tensor]]] = {name: ([], []) for name in names}
+    captured: dict[str, tuple[list[Tensor], list[Tensor]]] = {name: ([], []) for name in names}
 
     def keep(name: str) -> object:
         def hook(_: nn.Module, args: tuple[Tensor, ...], result: Tensor) -> None:
-            inputs, results = kept[name]
-            if sum(part.numel() for part in (*inputs, *results)) < LIMIT:
+            inputs, results = captured[name]
+            if sum(part.numel() for part in (*inputs, *results)) < MOST_NUMBERS:
                 inputs.append(args[0].detach().clone())
                 results.append(result.detach().clone())
 
@@ -103,7 +103,7 @@ def capture(model: nn.Module, names: Sequence[str], calibration: ImageDataset) -
         finally:
             for handle in handles:
                 handle.remove()
-    return {name: (torch.cat(inputs), torch.cat(results)) for name, (inputs, results) in kept.items()}
+    return {name: (torch.cat(inputs), torch.cat(results)) for name, (inputs, results) in captured.items()}
 
 
 def _flops(layer: nn.Module, outputs: tuple[int, ...]) -> int:

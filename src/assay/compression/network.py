@@ -1,4 +1,4 @@
-"""A whole network: choose factors for its layers within a budget, and fit them one after another."""
+"""A network's layers in factors: candidates with their error and latency, the choice in a budget, and the fit."""
 
 from __future__ import annotations
 
@@ -14,18 +14,16 @@ from torch import Tensor, nn
 
 from assay.compression.calibration import Site, capture, chain_flops
 from assay.data.dataset import ImageDataset
-from assay.errors import ModelError, OptionError
-from assay.lowrank.layers import Traffic, fit_chain, rank_curve, truncate_weights
+from assay.errors import OptionError
+from assay.lowrank.layers import Activations, compose, fit_chain, rank_curve, truncate_weights
 from assay.models.factorized import Kind, LayerFactors, chain_for, find_layer
+from assay.records.compression import LayerCompression
 from assay.runtime import generator
 
 
 @dataclass(frozen=True)
 class Latency:
-    """Fastest, median and quartiles, in seconds, of one forward pass.
-
-    The fastest says what the work takes; the rest says what else the machine was doing.
-    """
+    """Fastest, median and quartiles, in seconds, of one forward pass; the fastest is the least disturbed."""
 
     fastest: float
     median: float
@@ -45,27 +43,23 @@ def measure_latencies(
     end = time.perf_counter() + budget
     with torch.inference_mode():
         for turn in range(repeats + 1):
-            for module, found in zip(modules, times, strict=True):
+            for module, durations in zip(modules, times, strict=True):
                 started = time.perf_counter()
                 module(inputs)
                 if device.type == "cuda":
                     torch.cuda.synchronize(device)
                 if turn:
-                    found.append(time.perf_counter() - started)
+                    durations.append(time.perf_counter() - started)
             if turn >= 3 and time.perf_counter() > end:
                 break
-    return tuple(_summary(sorted(found)) for found in times)
-
-
-def _summary(found: list[float]) -> Latency:
-    n = len(found)
-    return Latency(found[0], found[n // 2], found[n // 4], found[(3 * n) // 4])
+    n = len(times[0]) if times else 0
+    return tuple(Latency(d[0], d[n // 2], d[n // 4], d[(3 * n) // 4]) for d in map(sorted, times))
 
 
 SHARES = (0.125, 0.25, 0.375, 0.5, 0.625, 0.75, 0.875, 1.0)
-WEIGHED = 48  # images on which candidates are compared; the chosen ones are fitted on all
+CANDIDATE_IMAGES = 48  # images on which candidates are compared; the chosen ones are fitted on all
 Timings = dict[tuple[str, tuple[int, ...]], tuple[Latency, ...]]
-GAIN = 0.95  # a replacement must take at most this share of the time of what it replaces
+MOST_TIME = 0.95  # a replacement must take at most this share of the time of what it replaces
 
 
 @dataclass(frozen=True)
@@ -83,13 +77,13 @@ class Candidate:
     original_latency: Latency
 
     @property
-    def harm(self) -> float:
+    def divergence(self) -> float:
         """The expected divergence of the network's output, to second order."""
         return 0.5 * self.error
 
 
 @dataclass(frozen=True)
-class Weighed:
+class LayerCandidates:
     """All candidates of one layer that are faster than it, the layer itself first, and how many were slower."""
 
     site: Site
@@ -98,12 +92,12 @@ class Weighed:
     variance: float
 
 
-def weigh(
-    layer: nn.Module, site: Site, traffic: Traffic, *, kinds: Sequence[Kind], batch: int, timings: Timings
-) -> Weighed:
-    """Fit every kind and rank of ``layer`` to ``traffic``, and time each against the layer on inputs of its shape.
+def evaluate_candidates(
+    layer: nn.Module, site: Site, activations: Activations, *, kinds: Sequence[Kind], batch: int, timings: Timings
+) -> LayerCandidates:
+    """Fit every kind and rank of ``layer`` to ``activations``, and time each against the layer on inputs of its shape.
 
-    ``timings`` remembers what was timed: layers of one geometry take the same time.
+    ``timings`` caches latencies by geometry, which decides them.
     """
     described = list(describe(layer, site, kinds=kinds))
     chains = [chain_for(layer, factors) for factors in described]
@@ -115,21 +109,21 @@ def weigh(
         timings[geometry] = measure_latencies([_fast(layer), *(_fast(chains[place]) for place in cheaper)], inputs)
     timed = timings[geometry]
     original = timed[0]
-    traffic = Traffic(traffic.x[:WEIGHED], traffic.y[:WEIGHED])
-    curve = rank_curve(layer, traffic, site.metric)
-    kept = [Candidate(site, None, site.flops, 0.0, original, original)]
+    activations = Activations(activations.x[:CANDIDATE_IMAGES], activations.y[:CANDIDATE_IMAGES])
+    curve = rank_curve(layer, activations, site.metric)
+    faster = [Candidate(site, None, site.flops, 0.0, original, original)]
     slower = 0
     for place, latency in zip(cheaper, timed[1:], strict=True):
-        if latency.fastest > GAIN * original.fastest:
+        if latency.fastest > MOST_TIME * original.fastest:
             slower += 1
             continue
         factors = described[place]
         if factors.kind in {"linear", "channel"}:
             error = float(curve.errors[min(factors.rank, len(curve.errors) - 1)])
         else:
-            error = fit_chain(layer, factors, traffic, site.metric)[1]
-        kept.append(Candidate(site, factors, costs[place], error, latency, original))
-    return Weighed(site, tuple(kept), slower, curve.total)
+            error = fit_chain(layer, factors, activations, site.metric)[1]
+        faster.append(Candidate(site, factors, costs[place], error, latency, original))
+    return LayerCandidates(site, tuple(faster), slower, curve.total)
 
 
 def describe(layer: nn.Module, site: Site, *, kinds: Sequence[Kind]) -> Iterator[LayerFactors]:
@@ -176,15 +170,15 @@ def _fast(layer: nn.Module) -> nn.Module:
 
 @dataclass(frozen=True)
 class Choice:
-    """One way to run one layer: its cost in FLOPs and the harm it is expected to do."""
+    """One way to run one layer: its cost in FLOPs and the divergence of the output that it is expected to cause."""
 
     label: object
     cost: int
-    harm: float
+    divergence: float
 
 
 def allocate(choices: Sequence[Sequence[Choice]], *, budget: int, steps: int = 4000) -> tuple[Choice, ...] | None:
-    """One choice for each layer, with Σ cost ≤ ``budget`` and the least Σ harm; None when the budget cannot be met.
+    """One choice for each layer, with Σ cost ≤ ``budget`` and the least Σ divergence; None where none fits.
 
     Dynamic programming over the budget in ``steps`` equal parts, costs rounded up, so the budget is never exceeded.
     """
@@ -196,29 +190,29 @@ def allocate(choices: Sequence[Sequence[Choice]], *, budget: int, steps: int = 4
     best = np.zeros(width)
     taken: list[np.ndarray] = []
     for options in choices:
-        reached = np.full(width, np.inf)
+        totals = np.full(width, np.inf)
         chosen = np.full(width, -1)
         for place, option in enumerate(options):
             units = _parts(option.cost, unit)
             if units >= width:
                 continue
             candidate = np.full(width, np.inf)
-            candidate[units:] = best[: width - units] + option.harm
-            better = candidate < reached
-            reached[better], chosen[better] = candidate[better], place
-        best = reached
+            candidate[units:] = best[: width - units] + option.divergence
+            better = candidate < totals
+            totals[better], chosen[better] = candidate[better], place
+        best = totals
         taken.append(chosen)
     if not np.isfinite(best[-1]):
         # costs were rounded up: the cheapest of all may fit all the same
         cheapest = tuple(min(options, key=lambda option: option.cost) for options in choices)
         return cheapest if sum(option.cost for option in cheapest) <= budget else None
     left = int(np.argmin(best))
-    found: list[Choice] = []
+    picked: list[Choice] = []
     for options, chosen in zip(reversed(choices), reversed(taken), strict=True):
         option = options[int(chosen[left])]
-        found.append(option)
+        picked.append(option)
         left -= _parts(option.cost, unit)
-    return tuple(reversed(found))
+    return tuple(reversed(picked))
 
 
 def _parts(cost: int, unit: float) -> int:
@@ -237,31 +231,33 @@ class Fitted:
     errors: dict[str, float]
 
 
-def weigh_network(
+def evaluate_network(
     model: nn.Module, sites: Sequence[Site], calibration: ImageDataset, *, kinds: Sequence[Kind], batch: int
-) -> tuple[Weighed, ...]:
-    """The candidates of every site, on the traffic of the untouched network."""
+) -> tuple[LayerCandidates, ...]:
+    """The candidates of every site, on the activations of the original network."""
     found = []
     timings: Timings = {}
-    few = calibration.subset(torch.arange(min(WEIGHED, len(calibration))))
+    few = calibration.subset(torch.arange(min(CANDIDATE_IMAGES, len(calibration))))
     for site in sites:
         x, y = capture(model, [site.name], few)[site.name]
         found.append(
-            weigh(model.get_submodule(site.name), site, Traffic(x, y), kinds=kinds, batch=batch, timings=timings)
+            evaluate_candidates(
+                model.get_submodule(site.name), site, Activations(x, y), kinds=kinds, batch=batch, timings=timings
+            )
         )
     return tuple(found)
 
 
-def choose(weighed: Sequence[Weighed], *, total_flops: int, share: float) -> tuple[Candidate, ...]:
-    """The candidates of least harm that bring the network to ``share`` of its FLOPs.
+def choose(candidates: Sequence[LayerCandidates], *, total_flops: int, share: float) -> tuple[Candidate, ...]:
+    """The candidates of least divergence that bring the network to ``share`` of its FLOPs.
 
     Raises :class:`OptionError` when no choice of layers that get faster goes that far, saying how far one can go.
     """
-    fixed = total_flops - sum(layer.site.flops for layer in weighed)
-    choices = [[Choice(c, c.flops, c.harm) for c in layer.candidates] for layer in weighed]
+    fixed = total_flops - sum(layer.site.flops for layer in candidates)
+    choices = [[Choice(c, c.flops, c.divergence) for c in layer.candidates] for layer in candidates]
     picked = allocate(choices, budget=max(0, int(share * total_flops) - fixed))
     if picked is None:
-        least = fixed + sum(min(c.flops for c in layer.candidates) for layer in weighed)
+        least = fixed + sum(min(c.flops for c in layer.candidates) for layer in candidates)
         expected = f"at least {least / total_flops:.2f}x: only layers whose measured latency falls are replaced"
         raise OptionError("target", expected=expected, got=f"{share:g}x")
     return tuple(choice.label for choice in picked if isinstance(choice.label, Candidate))
@@ -277,7 +273,7 @@ def compress_network(
 ) -> Fitted:
     """Replace the chosen layers of a copy, in the order they run, each fitted to the outputs of the original network.
 
-    The inputs of a layer are those it gets from the layers replaced before it, so it makes good what it can of their
+    The inputs of a layer are those it gets from the layers replaced before it, so that its fit compensates for their
     errors (Zhang et al. 2015, section 3.3, without the non-linearity); errors count by the metrics of the ``sites``.
     ``use_data=False`` truncates the weights alone.
     """
@@ -290,9 +286,11 @@ def compress_network(
         if not use_data:
             setattr(parent, name, truncate_weights(layer, factors))
             continue
-        _, wanted = capture(model, [factors.layer], calibration)[factors.layer]
-        reached, _ = capture(copied, [factors.layer], calibration)[factors.layer]
-        chain, errors[factors.layer] = fit_chain(layer, factors, Traffic(reached, wanted), metrics.get(factors.layer))
+        _, targets = capture(model, [factors.layer], calibration)[factors.layer]
+        inputs, _ = capture(copied, [factors.layer], calibration)[factors.layer]
+        chain, errors[factors.layer] = fit_chain(
+            layer, factors, Activations(inputs, targets), metrics.get(factors.layer)
+        )
         setattr(parent, name, chain)
     for chain_name in (factors.layer for factors in chosen):
         copied.get_submodule(chain_name).train(model.get_submodule(chain_name).training)
@@ -300,24 +298,61 @@ def compress_network(
 
 
 def uniform(model: nn.Module, sites: Sequence[Site], *, share: float) -> tuple[LayerFactors, ...]:
-    """The same share of the full rank for every layer, as (out, in·k²) matrices: what a rank sweep means."""
-    found = []
+    """The same share of the full rank for every layer, as (out, in·k²) matrices: a point of a rank sweep."""
+    factors = []
     for site in sites:
         layer = model.get_submodule(site.name)
         weight = layer.weight
         assert isinstance(weight, Tensor)
         full = min(weight.shape[0], weight[0].numel())
         kind: Kind = "linear" if isinstance(layer, nn.Linear) else "channel"
-        found.append(LayerFactors(layer=site.name, kind=kind, rank=max(1, round(share * full))))
-    return tuple(found)
+        factors.append(LayerFactors(layer=site.name, kind=kind, rank=max(1, round(share * full))))
+    return tuple(factors)
 
 
 def factors_of(chosen: Sequence[Candidate]) -> tuple[LayerFactors, ...]:
-    """The structure: only the layers that change."""
+    """The layers that change."""
     return tuple(candidate.factors for candidate in chosen if candidate.factors is not None)
 
 
-def check_sites(sites: Sequence[Site], name: str) -> None:
-    """Raise :class:`ModelError` for a network with nothing to factorise."""
-    if not sites:
-        raise ModelError(name, expected="linear or convolutional layers that can be factorised", got="none")
+def describe_layer(
+    model: nn.Module, smaller: nn.Module, candidates: LayerCandidates, chosen: Candidate, fitted: Fitted
+) -> LayerCompression:
+    """How one layer was replaced, with its spectrum and its condition before and after."""
+    name, factors = candidates.site.name, chosen.factors
+    layer, chain = model.get_submodule(name), smaller.get_submodule(name)
+    weight = layer.weight
+    assert isinstance(weight, torch.Tensor)
+    spectrum = torch.linalg.svdvals(weight.detach().double().flatten(1))
+    condition = after = _condition(spectrum)
+    reason = ""
+    if factors is None:
+        has_faster = len(candidates.candidates) > 1
+        reason = "the budget needs no more" if has_faster else f"none of {candidates.slower} cheaper forms was faster"
+    else:
+        assert isinstance(chain, nn.Sequential)
+        after = _condition(torch.linalg.svdvals(compose(chain, factors.kind)))
+    return LayerCompression(
+        name=name,
+        kind="kept" if factors is None else factors.kind,
+        rank=len(spectrum) if factors is None else factors.rank,
+        inner=None if factors is None else factors.inner,
+        full_rank=len(spectrum),
+        flops_before=candidates.site.flops,
+        flops_after=chosen.flops,
+        parameters_before=sum(p.numel() for p in layer.parameters()),
+        parameters_after=sum(p.numel() for p in chain.parameters()),
+        latency_before=chosen.original_latency.fastest,
+        latency_after=chosen.latency.fastest,
+        condition_before=condition,
+        condition_after=after,
+        relative_error=fitted.errors.get(name, 0.0) / candidates.variance if candidates.variance else 0.0,
+        spectrum=tuple(spectrum.tolist()),
+        reason=reason,
+    )
+
+
+def _condition(sigma: torch.Tensor) -> float:
+    """σ₁ over the smallest singular value that is not rounding: factors have products of less than full rank."""
+    nonzero = sigma[sigma > 1e-6 * sigma[0]]
+    return float(sigma[0] / nonzero[-1]) if len(nonzero) else math.inf

@@ -1,4 +1,4 @@
-"""Compress a network on data: weigh, choose, fit, fine-tune, and measure before and after."""
+"""Compress a network on data: evaluate candidates, choose, fit, fine-tune, and measure before and after."""
 
 from __future__ import annotations
 
@@ -17,25 +17,24 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from assay.attacks.measure import measure_robust_accuracy
 from assay.attacks.methods import find_attack
-from assay.compression.calibration import SEEN, Site, find_sites
-from assay.compression.description import describe_layer
+from assay.compression.calibration import METRIC_IMAGES, Site, find_sites
 from assay.compression.network import (
     KINDS,
     Candidate,
     Fitted,
     Latency,
-    Weighed,
-    check_sites,
+    LayerCandidates,
     choose,
     compress_network,
+    describe_layer,
+    evaluate_network,
     factors_of,
     measure_latencies,
     uniform,
-    weigh_network,
 )
 from assay.data.dataset import ImageDataset, to_unit_range
 from assay.data.selection import stratified_split
-from assay.errors import OptionError
+from assay.errors import ModelError, OptionError
 from assay.evaluate import measure_clean_accuracy, predict
 from assay.files import write_atomically
 from assay.models.anatomy import measure_anatomy
@@ -44,6 +43,7 @@ from assay.models.sources.named import parse_architecture
 from assay.models.sources.run_folder import CONFIG, WEIGHTS, is_run_folder
 from assay.records.compression import CompressionPoint, CompressionReport, Standing
 from assay.runtime import device_of, dtype_of, generator
+from assay.training.checkpoint import normalization_of
 from assay.training.loop import fit
 from assay.training.recipes import Recipe
 from assay.training.step import Distillation
@@ -53,10 +53,10 @@ TEMPERATURE = 4.0
 
 @contextmanager
 def with_running_statistics(model: nn.Module) -> Iterator[None]:
-    """Inside, BatchNorm normalises as it will when the network is used, and learns no other statistics.
+    """A step context: BatchNorm normalises by its running statistics, and does not update them.
 
-    A network near its end loses more by the noise of a batch's statistics than a short training wins back: the public
-    ResNet-20 answers 4 % of its own training images otherwise when it goes by the batch.
+    In a trained network the noise of batch statistics costs more than a short training recovers: with them the public
+    ResNet-20 changes its prediction on 4 % of its own training images.
     """
     for module in model.modules():
         if isinstance(module, _BatchNorm):
@@ -67,10 +67,7 @@ def with_running_statistics(model: nn.Module) -> Iterator[None]:
 def fine_tune(
     model: nn.Module, original: nn.Module, train: ImageDataset, *, epochs: float, lr: float, seed: int
 ) -> None:
-    """Train ``model``, in place, to answer as ``original`` does to pictures moved and mirrored, whatever their labels.
-
-    Softened, the answers tell more than the labels do: which wrong classes a picture resembles, and how much.
-    """
+    """Train ``model``, in place, by knowledge distillation from ``original`` on augmented images, without labels."""
     recipe = Recipe.parse(
         {
             "name": "fine-tuning",
@@ -90,16 +87,25 @@ def fine_tune(
 
 SHARES = (0.95, 0.9, 0.85, 0.8, 0.75, 0.7, 0.65, 0.6, 0.55, 0.5, 0.45, 0.4, 0.35, 0.3, 0.25, 0.2)
 CURVE = (0.25, 0.5, 0.75)
-Say = Callable[[str], None]
+OnProgress = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What to aim for and how much to spend.
+class CompressionPlan:
+    """The budget of a compression, and the effort.
 
-    Either ``share`` of the FLOPs, or ``max_drop``: the fewest FLOPs that cost at most so many points of accuracy on
-    images held out of the training set, before fine-tuning. ``epochs`` of fine-tuning (0: none) at ``lr``, on the
-    original network's answers.
+    Attributes:
+        share: of the FLOPs to keep, in (0, 1); this or ``max_drop``.
+        max_drop: points of accuracy that may be lost on images held out of the training set, before fine-tuning.
+        kinds: the forms that a layer may take.
+        calibration: training images that layers are fitted on.
+        validation: training images held out to measure ``max_drop`` on.
+        epochs: of fine-tuning on the original network's softened outputs; 0: none.
+        lr: learning rate of the fine-tuning (AdamW).
+        batch: images in a batch when latency is measured.
+        attack, epsilon, robust_images: for robust accuracy before and after; None: not measured.
+        curve: uniform shares of the ranks to measure accuracy at.
+        seed: of the split, the calibration images and the fine-tuning.
     """
 
     share: float | None = None
@@ -124,7 +130,7 @@ class Plan:
         if self.max_drop is not None and not 0 <= self.max_drop < 100:
             raise OptionError("max_drop", expected="points of accuracy, 0 to 100", got=self.max_drop)
         if self.attack is not None:
-            find_attack(self.attack)  # a wrong name shall not be found out after the fine-tuning
+            find_attack(self.attack)  # a wrong name must not surface only after the fine-tuning
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,37 +146,67 @@ def compress(
     model: nn.Module,
     train: ImageDataset,
     test: ImageDataset,
-    plan: Plan,
+    plan: CompressionPlan,
     *,
     name: str = "model",
-    say: Say = lambda _: None,
+    on_progress: OnProgress = lambda _: None,
 ) -> Compressed:
-    """Replace layers of ``model`` by thinner chains fitted to data, within a budget; ``model`` is left as it was.
+    """Replace layers of ``model`` by chains of thinner ones fitted to data, within a budget of FLOPs or accuracy.
 
-    Everything is chosen on ``train`` (calibration images, and others held out of it); ``test`` is read at the end,
-    once for each of the networks. Raises :class:`ModelError` for a network without a layer to factorise, and
-    :class:`OptionError` for a target that layers which get faster cannot reach.
+    Only layers whose measured latency falls are replaced. Everything is chosen on ``train``; ``test`` is evaluated at
+    the end, once for each network.
+
+    Args:
+        model: Takes images (N, C, H, W) in [0, 1], returns logits (N, K); left as it was.
+        train: Calibration images, and others held out of it to choose by.
+        test: What the report's accuracies are measured on.
+        plan: The budget and the effort; see :class:`CompressionPlan`.
+        name: What the report calls the model.
+        on_progress: Called with a line of text as the work goes on.
+
+    Returns:
+        The smaller network, its structure, and the report with parameters, FLOPs, latency and accuracies of both.
+
+    Raises:
+        ModelError: No layer can be factorised.
+        OptionError: The target cannot be met by replacing layers that get faster.
+
+    Example:
+        >>> import assay
+        >>> data = assay.load_dataset("digits", limit=64)
+        >>> model = assay.load_model("mlp", classes=10, image_shape=data.shape)
+        >>> plan = assay.compression.CompressionPlan(max_drop=99, calibration=32, validation=16, attack=None, curve=())
+        >>> compressed = assay.compress(model, data, data, plan)
+        >>> compressed.report.after.flops <= compressed.report.before.flops
+        True
+
+    Reference:
+        Zhang, Zou, He & Sun, *Accelerating very deep convolutional networks for classification and detection*,
+        IEEE TPAMI 38 (2016).
     """
     started = time.perf_counter()
     held_out = min(0.5, plan.validation / len(train))
-    kept, validation = stratified_split(train, fraction=held_out, seed=plan.seed)
-    order = torch.randperm(len(kept), generator=generator(plan.seed, 0x90))
-    calibration = kept.subset(order[: plan.calibration])
+    remaining, validation = stratified_split(train, fraction=held_out, seed=plan.seed)
+    order = torch.randperm(len(remaining), generator=generator(plan.seed, 0x90))
+    calibration = remaining.subset(order[: plan.calibration])
     total = measure_anatomy(model, image_shape=train.shape).flops
-    sites = find_sites(model, kept.subset(order[:SEEN]))
-    check_sites(sites, name)
-    say(f"weighing {len(sites)} layers")
-    weighed = weigh_network(model, sites, calibration, kinds=plan.kinds, batch=plan.batch)
-    chosen, fitted = _reach(model, sites, weighed, calibration, validation, plan, total=total, say=say)
-    curve = _sweep(model, sites, calibration, validation, plan, say=say)
+    sites = find_sites(model, remaining.subset(order[:METRIC_IMAGES]))
+    if not sites:
+        raise ModelError(name, expected="linear or convolutional layers that can be factorised", got="none")
+    on_progress(f"evaluating candidates for {len(sites)} layers")
+    candidates = evaluate_network(model, sites, calibration, kinds=plan.kinds, batch=plan.batch)
+    chosen, fitted = _search(
+        model, sites, candidates, calibration, validation, plan, total=total, on_progress=on_progress
+    )
+    curve = _sweep(model, sites, calibration, validation, plan, on_progress=on_progress)
     untuned = measure_clean_accuracy(fitted.model, test)
     smaller, seconds = fitted.model, 0.0
     if plan.epochs:
-        say(f"fine-tuning for {plan.epochs:g} epochs")
+        on_progress(f"fine-tuning for {plan.epochs:g} epochs")
         began = time.perf_counter()
         fine_tune(smaller, model, train, epochs=plan.epochs, lr=plan.lr, seed=plan.seed)
         seconds = time.perf_counter() - began
-    say("measuring before and after")
+    on_progress("measuring before and after")
     latencies, ratio = _time_both(model, smaller, test, batch=plan.batch)
     report = CompressionReport(
         model=name,
@@ -180,48 +216,48 @@ def compress(
         fine_tuning_seconds=seconds,
         fine_tuning_epochs=plan.epochs,
         seconds=time.perf_counter() - started,
-        before=_stand(model, test, plan, latencies[0]),
+        before=_measure(model, test, plan, latencies[0]),
         compressed=untuned,
-        after=_stand(smaller, test, plan, latencies[1]),
+        after=_measure(smaller, test, plan, latencies[1]),
         latency_ratio=ratio,
-        layers=tuple(describe_layer(model, smaller, w, c, fitted) for w, c in zip(weighed, chosen, strict=True)),
+        layers=tuple(describe_layer(model, smaller, w, c, fitted) for w, c in zip(candidates, chosen, strict=True)),
         curve=curve,
         curve_top=_accuracy(model, validation),
     )
     return Compressed(smaller, fitted.factorization, report)
 
 
-def _reach(
+def _search(
     model: nn.Module,
     sites: Sequence[Site],
-    weighed: Sequence[Weighed],
+    candidates: Sequence[LayerCandidates],
     calibration: ImageDataset,
     validation: ImageDataset,
-    plan: Plan,
+    plan: CompressionPlan,
     *,
     total: int,
-    say: Say,
+    on_progress: OnProgress,
 ) -> tuple[tuple[Candidate, ...], Fitted]:
-    """What was chosen, fitted: at one share, or by bisection over shares for the largest drop that is allowed."""
+    """The chosen candidates, fitted: at one share, or by bisection over shares for the largest drop that is allowed."""
     if plan.share is not None:
-        chosen = choose(weighed, total_flops=total, share=plan.share)
-        say(f"fitting {len(factors_of(chosen))} layers")
+        chosen = choose(candidates, total_flops=total, share=plan.share)
+        on_progress(f"fitting {len(factors_of(chosen))} layers")
         return chosen, compress_network(model, factors_of(chosen), calibration, sites=sites)
     assert plan.max_drop is not None
     base = _accuracy(model, validation)
-    nothing = tuple(layer.candidates[0] for layer in weighed)
+    nothing = tuple(layer.candidates[0] for layer in candidates)
     best = (nothing, Fitted(copy.deepcopy(model), (), {}))
     low, high = 0, len(SHARES) - 1
     while low <= high:
         middle = (low + high) // 2
         try:
-            chosen = choose(weighed, total_flops=total, share=SHARES[middle])
+            chosen = choose(candidates, total_flops=total, share=SHARES[middle])
         except OptionError:
             high = middle - 1
             continue
         fitted = compress_network(model, factors_of(chosen), calibration, sites=sites)
         drop = 100 * (base - _accuracy(fitted.model, validation))
-        say(f"{SHARES[middle]:g}x of the FLOPs: {drop:.2f} points lost on held-out training images")
+        on_progress(f"{SHARES[middle]:g}x of the FLOPs: {drop:.2f} points lost on held-out training images")
         if drop <= plan.max_drop:
             best, low = (chosen, fitted), middle + 1
         else:
@@ -234,14 +270,14 @@ def _sweep(
     sites: Sequence[Site],
     calibration: ImageDataset,
     validation: ImageDataset,
-    plan: Plan,
+    plan: CompressionPlan,
     *,
-    say: Say,
+    on_progress: OnProgress,
 ) -> tuple[CompressionPoint, ...]:
     """Accuracy against a uniform share of the ranks, with the data and from the weights alone, without fine-tuning."""
     points = []
     for share in plan.curve:
-        say(f"all layers at {100 * share:.0f} % of their rank")
+        on_progress(f"all layers at {100 * share:.0f} % of their rank")
         for use_data in (True, False):
             fitted = compress_network(
                 model, uniform(model, sites, share=share), calibration, sites=sites, use_data=use_data
@@ -269,7 +305,7 @@ def _time_both(
     return (first, second), second.fastest / first.fastest
 
 
-def _stand(model: nn.Module, test: ImageDataset, plan: Plan, latency: Latency) -> Standing:
+def _measure(model: nn.Module, test: ImageDataset, plan: CompressionPlan, latency: Latency) -> Standing:
     anatomy = measure_anatomy(model, image_shape=test.shape)
     robust = None
     if plan.attack is not None:
@@ -320,16 +356,8 @@ def save_compressed(
             "name": name,
             "classes": list(classes),
             "image_shape": list(image_shape),
-            **_normalization(model),
+            **normalization_of(model),
             "options": {**spelled, **(options or {})},
         }
     config = {"schema_version": 1, "model": described}
     write_atomically(out / CONFIG, json.dumps(config, indent=2, ensure_ascii=False) + "\n")
-
-
-def _normalization(model: nn.Module) -> dict[str, list[float]]:
-    for module in model.modules():
-        buffers = dict(module.named_buffers(recurse=False))
-        if {"mean", "std"} <= buffers.keys():
-            return {name: buffers[name].flatten().tolist() for name in ("mean", "std")}
-    return {}

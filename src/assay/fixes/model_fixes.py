@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from assay.comparison.differences import paired_difference
-from assay.compression.run import Plan, compress
+from assay.compression.run import CompressionPlan, compress
 from assay.data.dataset import ImageDataset, to_unit_range
 from assay.errors import AssayError
 from assay.evaluate import Predictions, call, predict, summarize
@@ -103,7 +103,9 @@ def _fold(context: FixContext, temperature: float, logits: Tensor) -> nn.Module:
 
 def _compress(context: FixContext) -> Change:
     images = context.training_images(FACTORIZATION_IMAGES)
-    plan = Plan(max_drop=MAX_DROP, validation=len(images) // 2, attack=None, curve=(), seed=context.check.seed)
+    plan = CompressionPlan(
+        max_drop=MAX_DROP, validation=len(images) // 2, attack=None, curve=(), seed=context.check.seed
+    )
     try:
         done = compress(context.model, images, context.check.probed, plan, name=context.check.name)
     except AssayError as error:

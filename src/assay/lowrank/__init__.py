@@ -1,9 +1,9 @@
 """Spectra, factorisation, and smaller networks."""
 
-from assay.lowrank.certify import certify
-from assay.lowrank.factorize import factorize
+from assay.lowrank.certificate import certify
+from assay.lowrank.factorization import factorize
 from assay.lowrank.gauge import apply_gauge, same_solution, sharpness_of_scaling
-from assay.lowrank.landscape import landscape
+from assay.lowrank.landscape import measure_landscape
 from assay.lowrank.missing import complete, soft_impute
 from assay.lowrank.spectrum import measure_spectra
 
@@ -12,7 +12,7 @@ __all__ = [
     "certify",
     "complete",
     "factorize",
-    "landscape",
+    "measure_landscape",
     "measure_spectra",
     "same_solution",
     "sharpness_of_scaling",

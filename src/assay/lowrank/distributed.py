@@ -33,45 +33,35 @@ class SharedRows(Matrix):
 
     @property
     def local_rows(self) -> int:
-        """The rows of this process."""
         return self.local.shape[0]
 
     def blocks(self) -> Iterator[Tensor]:
-        """The blocks of this process."""
         return self.local.blocks()
 
     def sum_over_processes(self, part: Tensor) -> Tensor:
-        """All-reduced."""
         total = part.clone()
         dist.all_reduce(total)
         return total
 
     def times(self, right: Tensor) -> Tensor:
-        """X V for the rows of this process."""
         return self.local.times(right)
 
     def transposed_times(self, left: Tensor) -> Tensor:
-        """Xᵀ U over all rows, U given for the rows of this process."""
         return self.sum_over_processes(self.local.transposed_times(left))
 
     def apply_gram(self, right: Tensor) -> Tensor:
-        """XᵀX V over all rows."""
         return self.sum_over_processes(self.local.apply_gram(right))
 
     def gram(self, dtype: torch.dtype = torch.float64) -> Tensor:
-        """XᵀX over all rows."""
         return self.sum_over_processes(self.local.gram(dtype))
 
     def squared_norm(self) -> float:
-        """‖X‖²_F over all rows."""
         return float(self.sum_over_processes(torch.tensor(self.local.squared_norm(), dtype=torch.float64)))
 
     def apply_gram_across(self, right: Tensor, left: Tensor) -> tuple[Tensor, Tensor]:
-        """XᵀXV and (XV)ᵀA over all rows, A given for the rows of this process."""
         image, cross = self.local.apply_gram_across(right, left)
         return self.sum_over_processes(image), self.sum_over_processes(cross)
 
     def squared_error(self, left: Tensor, right: Tensor) -> float:
-        """‖X − AB‖²_F over all rows, A given for the rows of this process."""
         mine = torch.tensor(self.local.squared_error(left, right), dtype=torch.float64)
         return float(self.sum_over_processes(mine))

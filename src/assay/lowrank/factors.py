@@ -37,17 +37,14 @@ class Factorization:
 
     @property
     def error(self) -> float:
-        """The objective, as measured."""
         return self.certificate.error
 
     @property
     def rank(self) -> int:
-        """The number of columns of A."""
         return self.A.shape[1]
 
     @property
     def product(self) -> Tensor:
-        """AB, dense (m, n)."""
         return self.A @ self.B
 
 

@@ -24,7 +24,7 @@ class Factors:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class GaugeComparison:
     """Whether two factorisations are the same solution.
 
     ``verdict``: ``same`` (equal products, so (A₂, B₂) = (A₁G, G⁻¹B₁)); ``tied`` (other products with the same error
@@ -84,7 +84,7 @@ def product_svd(A: Tensor, B: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return q_a @ turn, sigma, q_b @ back.T
 
 
-def same_solution(first: Factors | object, second: Factors | object, *, tolerance: float = 1e-6) -> Comparison:
+def same_solution(first: Factors | object, second: Factors | object, *, tolerance: float = 1e-6) -> GaugeComparison:
     """Decide up to gauge: anything with ``A`` and ``B`` will do, a :class:`Factorization` among them.
 
     Equal products (to ``tolerance``, relative to ‖A₁B₁‖_F) are the same solution. Products that differ but have the
@@ -93,25 +93,25 @@ def same_solution(first: Factors | object, second: Factors | object, *, toleranc
     """
     a1, b1, a2, b2 = (getattr(f, side).double() for f in (first, second) for side in ("A", "B"))
     if a1.shape != a2.shape or b1.shape != b2.shape:
-        return Comparison("different", math.inf, None)
+        return GaugeComparison("different", math.inf, None)
     u1, s1, v1 = product_svd(a1, b1)
     u2, s2, v2 = product_svd(a2, b2)
     size = float(torch.linalg.vector_norm(s1))
     if size == 0:
         same = float(torch.linalg.vector_norm(s2)) == 0
-        return Comparison("same" if same else "different", 0.0 if same else math.inf, None)
+        return GaugeComparison("same" if same else "different", 0.0 if same else math.inf, None)
     distance = _product_distance(u1, s1, v1, u2, s2, v2) / size
     if distance <= tolerance:
         gauge = torch.linalg.lstsq(a1, a2).solution if float(s1[-1]) > 1e-9 * float(s1[0]) else None
-        return Comparison("same", distance, gauge)
+        return GaugeComparison("same", distance, gauge)
     loose = max(tolerance, 1e-9) * float(s1[0])
     equal_spectra = float((s1 - s2).abs().max()) <= loose
     firm = int((s1 > s1[-1] + 10 * loose).sum())  # singular values above the last group
     if equal_spectra and float(s1[-1]) > loose:
         part = _product_distance(u1[:, :firm], s1[:firm], v1[:, :firm], u2[:, :firm], s2[:firm], v2[:, :firm])
         if part <= 10 * tolerance * size:
-            return Comparison("tied", distance, None)
-    return Comparison("different", distance, None)
+            return GaugeComparison("tied", distance, None)
+    return GaugeComparison("different", distance, None)
 
 
 def sharpness_of_scaling(sigma_1: float, scale: float) -> float:

@@ -92,8 +92,8 @@ def orthonormalize(columns: Tensor, against: Tensor | None = None) -> Tensor:
         if against is not None:
             columns = columns - against @ (against.T @ columns)
         q, r = torch.linalg.qr(columns)
-        kept = r.diagonal().abs() > 1e-12 * scale
-        columns, scale = q[:, kept], torch.ones(())
+        independent = r.diagonal().abs() > 1e-12 * scale
+        columns, scale = q[:, independent], torch.ones(())
     return columns
 
 

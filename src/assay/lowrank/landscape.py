@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from assay.errors import DataError, OptionError
-from assay.lowrank.factorize import factorize
+from assay.lowrank.factorization import factorize
 from assay.lowrank.gauge import Factors
 from assay.lowrank.matrix import Matrix
 from assay.lowrank.ranks import rank_rule
@@ -35,12 +35,10 @@ class Hessian:
 
     @property
     def residual(self) -> Tensor:
-        """R = AB − X."""
         return self.A @ self.B - self.X
 
     @property
     def size(self) -> int:
-        """r(m + n)."""
         return self.A.numel() + self.B.numel()
 
     def apply(self, U: Tensor, V: Tensor) -> Factors:
@@ -128,7 +126,7 @@ SMALL = 4_000_000  # entries up to which X is decomposed as a whole
 LISTED = 24  # critical points at most
 
 
-def landscape(X: object, rank: int, *, seed: int = 0) -> Landscape:
+def measure_landscape(X: object, rank: int, *, seed: int = 0) -> Landscape:
     """Critical points, witness of non-convexity, spectrum of the Hessian, and the paths of three methods.
 
     The Hessian is formed and its computed eigenvalues set against the predicted ones where r(m+n) ≤ 2000; beyond that
@@ -190,9 +188,9 @@ def describe_critical_point(
     """Classify the balanced critical point on ``chosen`` by its most negative eigenvalue, predicted and computed."""
     predicted = predict_spectrum(sigma, shape=(len(X), X.shape[1]), rank=rank, chosen=chosen)
     point = critical_point(left, sigma, right, rank=rank, chosen=chosen)
-    kept = torch.zeros_like(sigma, dtype=torch.bool)
-    kept[list(chosen)] = True
-    loss = float(sigma[~kept].square().sum())
+    inside = torch.zeros_like(sigma, dtype=torch.bool)
+    inside[list(chosen)] = True
+    loss = float(sigma[~inside].square().sum())
     best = float(sigma[rank:].square().sum())
     scale = float(sigma[0])
     lowest = float(predicted[0])
@@ -221,10 +219,10 @@ def classify(X: object, A: Tensor, B: Tensor, *, tolerance: float = 1e-6) -> str
         got = f"{tuple(a.shape)} and {tuple(b.shape)}"
         raise OptionError("A, B", expected=f"({dense.shape[0]}, r) and (r, {dense.shape[1]})", got=got)
     residual = a @ b - dense
-    slope = math.sqrt(float((residual @ b.T).square().sum() + (a.T @ residual).square().sum()))
+    gradient_norm = math.sqrt(float((residual @ b.T).square().sum() + (a.T @ residual).square().sum()))
     size = math.sqrt(energy)
-    reach = float(torch.linalg.matrix_norm(a) + torch.linalg.matrix_norm(b)) + math.sqrt(size)
-    if slope > tolerance * size * reach:
+    parameter_size = float(torch.linalg.matrix_norm(a) + torch.linalg.matrix_norm(b)) + math.sqrt(size)
+    if gradient_norm > tolerance * size * parameter_size:
         return "not critical"
     best = float(torch.linalg.svdvals(dense)[a.shape[1] :].square().sum())
     if float(residual.square().sum()) <= best + tolerance * energy:
@@ -244,8 +242,8 @@ def draw_paths(sigma: float, rest: float, *, start: tuple[float, float] = (0.9, 
     steps = [(a, b)]
     rate = 0.25 / (2 * sigma)
     for _ in range(120):
-        miss = a * b - sigma
-        a, b = a - rate * 2 * miss * b, b - rate * 2 * miss * a
+        error = a * b - sigma
+        a, b = a - rate * 2 * error * b, b - rate * 2 * error * a
         steps.append((a, b))
     first = (start[0] * root, start[1] * root)
     second = (sigma / first[1], first[1])
@@ -272,14 +270,14 @@ def _computed(X: Tensor, best: Factors) -> Tensor:
 def _subsets(p: int, rank: int) -> list[tuple[int, ...]]:
     """The minimum, the other subsets of the leading r + 3 singular values of size r, and the origin."""
     top = min(p, rank + 3)
-    found = [tuple(range(rank))]
+    subsets = [tuple(range(rank))]
     # the saddles next to the minimum first: one singular value exchanged
     for out in range(rank - 1, -1, -1):
-        found += [tuple(sorted({*range(rank), new} - {out})) for new in range(rank, top)]
+        subsets += [tuple(sorted({*range(rank), new} - {out})) for new in range(rank, top)]
     if top <= 8:
-        found += [subset for subset in combinations(range(top), rank) if subset not in found]
-    found += [tuple(range(rank - 1))] if rank > 1 else []
-    return [*found[: LISTED - 1], ()]
+        subsets += [subset for subset in combinations(range(top), rank) if subset not in subsets]
+    subsets += [tuple(range(rank - 1))] if rank > 1 else []
+    return [*subsets[: LISTED - 1], ()]
 
 
 def _leading_part(matrix: Matrix, rank: int, seed: int) -> tuple[Matrix, int, int]:

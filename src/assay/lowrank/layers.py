@@ -1,4 +1,4 @@
-"""A layer on data: fit a chain of thinner layers to what the layer does to the inputs it really gets."""
+"""A layer in factors: a chain of thinner layers, fitted by least squares to the layer's outputs on its real inputs."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from torch.nn import functional as F
 from assay.models.factorized import Kind, LayerFactors, chain_for
 
 DAMPING = 0.03  # of the mean of a metric's diagonal: it is estimated from few images
-DOUBT = 0.01  # of d/n: how far few samples may draw a map away from what it was
-RIDGE = 1e-6  # of the mean variance: inputs that never vary say nothing about their weights
+PRIOR = 0.01  # of d/n: how strongly a map fitted to few samples is held near its prior
+RIDGE = 1e-6  # of the mean variance: inputs that never vary do not determine their weights
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,8 +40,8 @@ class MomentSum:
         """x (s, d), y (s, o): products in float32 over a batch, sums in float64."""
         # Large means would eat the digits of float32 products, so everything is taken about the first batch's mean.
         if not self.sums:
-            self.about_x, self.about_y = x.mean(0), y.mean(0)
-        x, y = x - self.about_x, y - self.about_y
+            self.shift_x, self.shift_y = x.mean(0), y.mean(0)
+        x, y = x - self.shift_x, y - self.shift_y
         parts = [
             x.double().sum(0),
             y.double().sum(0),
@@ -53,11 +53,10 @@ class MomentSum:
         self.n += len(x)
 
     def finish(self) -> Moments:
-        """The moments of all that was added."""
         mx, my, xx, yx, yy = (total / self.n for total in self.sums)
         return Moments(
-            mean_x=mx + self.about_x.double(),
-            mean_y=my + self.about_y.double(),
+            mean_x=mx + self.shift_x.double(),
+            mean_y=my + self.shift_y.double(),
             cov_x=xx - torch.outer(mx, mx),
             cov_yx=yx - torch.outer(my, mx),
             cov_y=yy - torch.outer(my, my),
@@ -93,15 +92,15 @@ def best_maps(moments: Moments, metric: Tensor | None = None, prior: Tensor | No
     """Minimise E‖y − W′x − b‖²_F over W′ of each rank r: W′ = R⁻¹U_rU_rᵀRM, M = S C⁻¹, where ‖e‖²_F = eᵀFe, F = RᵀR.
 
     ``prior`` P (o, d) is a map that is nearly right: then M = P + (S − PC)(C + λI)⁻¹, which stays near P where the n
-    samples say little about the d inputs. U_r are the leading eigenvectors of R M C Mᵀ Rᵀ. ``metric`` F (o, o) tells
-    how much an error of y matters in each direction; None: all alike. Where y = Wx and F = I this is W′ = U_rU_rᵀW with
+    samples are few for d inputs. U_r are the leading eigenvectors of R M C Mᵀ Rᵀ. ``metric`` F (o, o) weights errors
+    of y by direction; None: all alike. Where y = Wx and F = I this is W′ = U_rU_rᵀW with
     U_r from W C Wᵀ, and its error is the sum of the eigenvalues left out.
     Reference: reduced-rank regression, Izenman (1975); for layers Zhang et al., *Accelerating very deep convolutional
     networks* (2015), section 3.1.
     """
     o, d = moments.cov_yx.shape
     mean_variance = float(moments.cov_x.diagonal().mean()) or 1.0
-    ridge = RIDGE if prior is None else max(RIDGE, DOUBT * d / moments.n)
+    ridge = RIDGE if prior is None else max(RIDGE, PRIOR * d / moments.n)
     damped = moments.cov_x + ridge * mean_variance * torch.eye(d, dtype=torch.float64)
     start = torch.zeros(o, d, dtype=torch.float64) if prior is None else prior.double()
     full = start + torch.linalg.solve(damped, (moments.cov_yx - start @ moments.cov_x).T).T
@@ -112,13 +111,13 @@ def best_maps(moments: Moments, metric: Tensor | None = None, prior: Tensor | No
     total = max(0.0, float(((root @ moments.cov_y) * root).sum()))
     # E‖y − QMx‖² = E‖y‖² − 2⟨Q, MSᵀ⟩ + ⟨Q, MCMᵀ⟩ for the projections Q of M's outputs
     gained = 2 * ((vectors.T @ root @ moments.cov_yx) * (vectors.T @ root @ full)).sum(1) - values
-    kept = torch.cat([torch.zeros(1, dtype=torch.float64), gained.cumsum(0)])
+    captured = torch.cat([torch.zeros(1, dtype=torch.float64), gained.cumsum(0)])
     outer = torch.linalg.solve_triangular(root, vectors, upper=True)
-    return RankCurve(outer, vectors.T @ root, full, (total - kept).clamp_min(0), total, moments)
+    return RankCurve(outer, vectors.T @ root, full, (total - captured).clamp_min(0), total, moments)
 
 
 def root_of(metric: Tensor) -> Tensor:
-    """R (o, o), upper triangular, with RᵀR = F + δI: directions that seem not to matter still matter a little."""
+    """R (o, o), upper triangular, with RᵀR = F + δI; the damping δ bounds the condition of an estimated metric."""
     metric = metric.double()
     floor = DAMPING * float(metric.diagonal().mean()) + 1e-30
     root: Tensor = torch.linalg.cholesky(metric + floor * torch.eye(len(metric), dtype=torch.float64), upper=True)
@@ -129,8 +128,8 @@ CHUNK = 4_000_000  # numbers in one batch of patches
 
 
 @dataclass(frozen=True, eq=False)
-class Traffic:
-    """What enters a layer, ``x`` (N, …), and what shall leave it, ``y`` (N, …), on the calibration images."""
+class Activations:
+    """Inputs ``x`` (N, …) of a layer and the outputs ``y`` (N, …) to fit, on the calibration images."""
 
     x: Tensor
     y: Tensor
@@ -146,37 +145,39 @@ def can_factorize(layer: nn.Module) -> bool:
     return (odd or layer.padding != "same") and min(layer.in_channels, layer.out_channels) > 2
 
 
-def rank_curve(layer: nn.Module, traffic: Traffic, metric: Tensor | None = None, *, trained: bool = True) -> RankCurve:
+def rank_curve(
+    layer: nn.Module, activations: Activations, metric: Tensor | None = None, *, trained: bool = True
+) -> RankCurve:
     """The best maps of every rank from patches of x to y: kinds ``linear`` and ``channel``.
 
-    ``trained`` tells that the layer's weight is the map to start from; else only its geometry is used.
+    ``trained``: the layer's weight is the prior of the map; else only its geometry is used.
     """
     weight = layer.weight
     assert isinstance(weight, Tensor)
-    return best_maps(measure_moments(layer, traffic), metric, weight.detach().flatten(1) if trained else None)
+    return best_maps(measure_moments(layer, activations), metric, weight.detach().flatten(1) if trained else None)
 
 
 def fit_chain(
-    layer: nn.Module, factors: LayerFactors, traffic: Traffic, metric: Tensor | None = None
+    layer: nn.Module, factors: LayerFactors, activations: Activations, metric: Tensor | None = None
 ) -> tuple[nn.Sequential, float]:
-    """The chain with weights, and its E‖y − y′‖² per position on ``traffic``, in ``metric`` (out, out) or plain.
+    """The chain with weights, and its E‖y − y′‖² per position on ``activations``, in ``metric`` (out, out) or plain.
 
-    The last maps are least-squares fits to y given what reaches them, so errors of earlier layers, and of the first
-    factor, are partly made good.
+    The last maps are least-squares fits to y given their own inputs, which compensates in part for the errors of
+    earlier layers and of the first factor.
     """
     chain = chain_for(layer, factors)
     with torch.no_grad():
         if factors.kind in {"linear", "channel"}:
-            curve = rank_curve(layer, traffic, metric)
+            curve = rank_curve(layer, activations, metric)
             _set_pair(chain[0], chain[1], curve, factors.rank)
             error = float(curve.errors[min(factors.rank, len(curve.errors) - 1)])
         else:
             assert isinstance(layer, nn.Conv2d)
             first = chain[0]
             assert isinstance(first, nn.Conv2d)
-            _set_projection(first, layer, traffic.x, metric, vertical=factors.kind == "spatial")
-            reached = Traffic(_in_parts(first, traffic.x), traffic.y)
-            curve = rank_curve(chain[1], reached, metric, trained=False)
+            _set_projection(first, layer, activations.x, metric, vertical=factors.kind == "spatial")
+            activations = Activations(_in_parts(first, activations.x), activations.y)
+            curve = rank_curve(chain[1], activations, metric, trained=False)
             if factors.kind == "tucker":
                 _set_pair(chain[1], chain[2], curve, factors.rank)
                 error = float(curve.errors[min(factors.rank, len(curve.errors) - 1)])
@@ -189,7 +190,7 @@ def fit_chain(
 
 @torch.no_grad()
 def balance(chain: nn.Sequential) -> None:
-    """Give the two weights at each channel between neighbours equal norms; what the chain does stays the same.
+    """Give the two weights at each channel between neighbours equal norms; the chain computes the same map.
 
     Of all the factors of one map (the gauge freedom AG, G⁻¹B) these have the least sharp loss, so that training can
     go on from them: scales (c, 1/c) multiply its largest curvature by about c² + c⁻².
@@ -205,7 +206,7 @@ def balance(chain: nn.Sequential) -> None:
 
 
 def truncate_weights(layer: nn.Module, factors: LayerFactors) -> nn.Sequential:
-    """The chain that knows no data: the truncated SVD of the weight as a matrix (out, in·k²)."""
+    """The chain without data: the truncated SVD of the weight as a matrix (out, in·k²)."""
     chain = chain_for(layer, factors)
     first, second = chain
     with torch.no_grad():
@@ -219,7 +220,7 @@ def truncate_weights(layer: nn.Module, factors: LayerFactors) -> nn.Sequential:
 
 
 def compose(chain: nn.Sequential, kind: Kind) -> Tensor:
-    """The one weight that does what a chain does away from the borders, as a matrix (out, in·kh·kw), float64."""
+    """The single weight equal to a chain away from the borders, as a matrix (out, in·kh·kw), float64."""
     weights = [layer.weight.detach().double() for layer in chain]  # type: ignore[operator]
     if kind == "linear":
         return weights[1] @ weights[0]
@@ -231,23 +232,23 @@ def compose(chain: nn.Sequential, kind: Kind) -> Tensor:
     return torch.einsum("or,rshw,sc->ochw", outer.flatten(1), core, inner.flatten(1)).flatten(1)
 
 
-def measure_moments(layer: nn.Module, traffic: Traffic) -> Moments:
+def measure_moments(layer: nn.Module, activations: Activations) -> Moments:
     """Moments of patches of x, as ``layer`` sees them, and y at the same positions."""
     total = MomentSum()
-    for x, y in _patches(layer, traffic):
+    for x, y in _patches(layer, activations):
         total.add(x, y)
     return total.finish()
 
 
-def _patches(layer: nn.Module, traffic: Traffic) -> Iterator[tuple[Tensor, Tensor]]:
+def _patches(layer: nn.Module, activations: Activations) -> Iterator[tuple[Tensor, Tensor]]:
     if isinstance(layer, nn.Linear):
-        yield traffic.x.reshape(-1, layer.in_features), traffic.y.reshape(-1, traffic.y.shape[-1])
+        yield activations.x.reshape(-1, layer.in_features), activations.y.reshape(-1, activations.y.shape[-1])
         return
     assert isinstance(layer, nn.Conv2d)
     size = layer.in_channels * layer.kernel_size[0] * layer.kernel_size[1]
-    positions = traffic.y.shape[2] * traffic.y.shape[3]
+    positions = activations.y.shape[2] * activations.y.shape[3]
     count = max(1, CHUNK // (size * positions))
-    for x, y in zip(torch.split(traffic.x, count), torch.split(traffic.y, count), strict=True):
+    for x, y in zip(torch.split(activations.x, count), torch.split(activations.y, count), strict=True):
         unfolded = F.unfold(x, layer.kernel_size, layer.dilation, int_padding(layer), layer.stride)
         # (b, d, positions) -> (b·positions, d)
         yield unfolded.transpose(1, 2).reshape(-1, size), y.flatten(2).transpose(1, 2).reshape(-1, y.shape[1])
@@ -275,12 +276,12 @@ def _set_projection(first: nn.Conv2d, layer: nn.Conv2d, x: Tensor, metric: Tenso
     if vertical:
         taps = weight.permute(3, 0, 1, 2).reshape(-1, weight.shape[1] * weight.shape[2])  # (kw·O, C·kh)
         columns = F.unfold(x, (weight.shape[2], 1), first.dilation, int_padding(first), first.stride)
-        seen = columns.transpose(1, 2).reshape(-1, taps.shape[1])
+        inputs = columns.transpose(1, 2).reshape(-1, taps.shape[1])
     else:
         taps = weight.permute(2, 3, 0, 1).reshape(-1, weight.shape[1])  # (kh·kw·O, C)
-        seen = x.movedim(1, -1).reshape(-1, taps.shape[1])
-    seen = seen - seen.mean(0)
-    covariance = (seen.T @ seen).double() / len(seen)
+        inputs = x.movedim(1, -1).reshape(-1, taps.shape[1])
+    inputs = inputs - inputs.mean(0)
+    covariance = (inputs.T @ inputs).double() / len(inputs)
     damping = 1e-8 * float(covariance.diagonal().mean()) + 1e-30
     root = torch.linalg.cholesky(covariance + damping * torch.eye(len(covariance), dtype=torch.float64))
     inner = taps.T @ taps

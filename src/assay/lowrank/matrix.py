@@ -143,11 +143,9 @@ class Dense(Matrix):
         self.dtype = values.dtype
 
     def blocks(self) -> Iterator[Tensor]:
-        """Views of consecutive rows."""
         yield from torch.split(self.values, block_rows(self.shape[1]))
 
     def transposed(self) -> Dense:
-        """A view."""
         return Dense(self.values.T)
 
     def rough_squared_norm(self) -> float:
@@ -155,7 +153,6 @@ class Dense(Matrix):
         return sum(float(flat @ flat) for flat in (block.reshape(-1) for block in self.blocks()))
 
     def times(self, right: Tensor) -> Tensor:
-        """One product where no conversion is needed."""
         return self.values @ right if right.dtype == self.dtype else super().times(right)
 
 
@@ -168,11 +165,9 @@ class Scaled(Matrix):
         self.replayable, self.in_memory = matrix.replayable, matrix.in_memory
 
     def blocks(self) -> Iterator[Tensor]:
-        """The blocks of X in float64, times c."""
         return (block.double() * self.factor for block in self.matrix.blocks())
 
     def transposed(self) -> Scaled:
-        """c·Xᵀ."""
         return Scaled(self.matrix.transposed(), self.factor)
 
 
@@ -205,7 +200,6 @@ class Sparse(Matrix):
 
     @property
     def work(self) -> int:
-        """One multiply–add for each stored entry."""
         return len(self.values)
 
     @property
@@ -214,7 +208,6 @@ class Sparse(Matrix):
         return self.shape[0] + 2
 
     def blocks(self) -> Iterator[Tensor]:
-        """Dense row blocks, for solvers that know no other."""
         for start in range(0, self.shape[0], block_rows(self.shape[1])):
             rows = slice(start, min(start + block_rows(self.shape[1]), self.shape[0]))
             starts = self.row_starts[rows.start : rows.stop + 1].long()
@@ -225,7 +218,6 @@ class Sparse(Matrix):
             yield dense
 
     def transposed(self) -> Sparse:
-        """Xᵀ in compressed rows, built once."""
         if self._transposed is None:
             from scipy.sparse import csr_matrix
 
@@ -239,17 +231,14 @@ class Sparse(Matrix):
         return self._transposed
 
     def times(self, right: Tensor) -> Tensor:
-        """X V in V's dtype."""
         tensor = self._double if right.dtype == torch.float64 else self._single
         product: Tensor = tensor @ right.contiguous()
         return product
 
     def transposed_times(self, left: Tensor) -> Tensor:
-        """Xᵀ U, float64 at the end."""
         return self.transposed().times(left).double()
 
     def apply_gram(self, right: Tensor) -> Tensor:
-        """XᵀX V."""
         return self.transposed_times(self.times(right))
 
     def gram(self, dtype: torch.dtype = torch.float64) -> Tensor:
@@ -264,11 +253,9 @@ class Sparse(Matrix):
         return torch.cat(parts, dim=1)
 
     def squared_norm(self) -> float:
-        """Σ of the squares of the stored entries."""
         return squared_norm(self.values)
 
     def apply_gram_across(self, right: Tensor, left: Tensor) -> tuple[Tensor, Tensor]:
-        """XᵀXV and (XV)ᵀA."""
         image = self.times(right)
         return self.transposed_times(image), image.T @ left.double()
 

@@ -37,7 +37,6 @@ class RankRule:
 
     @property
     def needs_whole_spectrum(self) -> bool:
-        """True where the median singular value is asked for."""
         return self.gavish_donoho and self.noise is None
 
     def pick(self, squares: Tensor, energy: float, shape: tuple[int, int]) -> int | None:
@@ -56,9 +55,9 @@ class RankRule:
             above = int((sigma > threshold).sum())
             return None if above == len(squares) and not complete else max(1, above)
         share = self.energy if self.energy is not None else 1 - (self.tolerance or 0.0) ** 2
-        reached = (squares.cumsum(0) >= (share - 1e-14) * energy).nonzero()
-        if len(reached):
-            return int(reached[0]) + 1
+        enough = (squares.cumsum(0) >= (share - 1e-14) * energy).nonzero()
+        if len(enough):
+            return int(enough[0]) + 1
         return max(1, len(squares)) if complete else None
 
     def _threshold(self, sigma: Tensor, shape: tuple[int, int]) -> float:

@@ -1,21 +1,115 @@
-"""The methods behind :func:`~assay.lowrank.factorize.factorize`, each ``(matrix, task) -> Found``."""
+"""The methods of factorisation, and a cost model to choose between them."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from assay.errors import OptionError
-from assay.lowrank.alternating import Iterated, alternating_least_squares, gradient_descent
 from assay.lowrank.factors import factors_from_basis, split
 from assay.lowrank.krylov import RitzSpace, block_krylov, default_block
-from assay.lowrank.matrix import Matrix, Sparse
+from assay.lowrank.matrix import Matrix, Sparse, from_torch_sparse
 from assay.lowrank.ranks import RankRule
 from assay.runtime import generator
+
+
+@dataclass(frozen=True, eq=False)
+class Iterated:
+    """Factors A (m, r), B (r, n) in float64, and the objective after each step."""
+
+    A: Tensor
+    B: Tensor
+    history: tuple[float, ...]
+
+
+def alternating_least_squares(
+    matrix: Matrix, rank: int, *, ridge: float, energy: float, accuracy: float, steps: int, seed: int
+) -> Iterated:
+    """A ← XBᵀ(BBᵀ + λI)⁻¹, B ← (AᵀA + λI)⁻¹AᵀX in turn, each the exact minimiser for the other.
+
+    Without a ridge a sweep is one step of subspace iteration: the row space turns towards the top right singular
+    vectors at the rate (σ_{r+1}/σ_r)². Stops when the decrease that further sweeps can bring, by the geometric rate of
+    the last two, is below accuracy·‖X‖².
+    """
+    b = torch.randn(rank, matrix.shape[1], generator=generator(seed, 0x40), dtype=torch.float64)
+    history: list[float] = []
+    for _ in range(steps):
+        a = _solve(b @ b.T, matrix.times(b.T).T, ridge).T
+        inner = a.T @ a
+        target = matrix.transposed_times(a).T  # AᵀX
+        b = _solve(inner, target, ridge)
+        # ‖X − AB‖² = ‖X‖² − 2⟨AᵀX, B⟩ + ⟨AᵀA, BBᵀ⟩
+        fit = energy - 2 * float((target * b).sum()) + float((inner * (b @ b.T)).sum())
+        history.append(fit + ridge * (float(inner.trace()) + float(b.square().sum())))
+        if len(history) > 2 and _remaining_decrease(history) <= accuracy * energy:
+            break
+    return Iterated(a, b, tuple(history))
+
+
+def gradient_descent(
+    matrix: Matrix, rank: int, *, ridge: float, energy: float, accuracy: float, steps: int, seed: int
+) -> Iterated:
+    """(A, B) ← (A, B) − η∇f from a small random start, η = 0.9/(2σ₁ + λ): below the safe step 1/(2σ₁ + λ).
+
+    ∇_A f = 2(AB − X)Bᵀ + 2λA and ∇_B f = 2Aᵀ(AB − X) + 2λB. The sharpness at the balanced optimum is 4σ₁ (+2λ), so
+    steps below 2/(4σ₁ + 2λ) settle there; the small start keeps AᵀA ≈ BBᵀ on the way. Stops when the squared gradient
+    falls below accuracy·σ₁·f-scale: a stationary point, which from a random start is a minimum with probability 1.
+    """
+    m, n = matrix.shape
+    sigma = _largest_singular_value(matrix, seed)
+    step = 0.9 / (2 * sigma + ridge) if sigma else 0.0
+    size = 1e-3 * sigma**0.5 / max(m, n) ** 0.5
+    a = torch.randn(m, rank, generator=generator(seed, 0x41), dtype=torch.float64) * size
+    b = torch.randn(rank, n, generator=generator(seed, 0x42), dtype=torch.float64) * size
+    history: list[float] = []
+    for _ in range(steps):
+        xb, ax = matrix.times(b.T), matrix.transposed_times(a).T
+        inner, outer = a.T @ a, b @ b.T
+        fit = energy - 2 * float((ax * b).sum()) + float((inner * outer).sum())
+        history.append(fit + ridge * (float(inner.trace()) + float(outer.trace())))
+        slope_a = 2 * (a @ outer - xb + ridge * a)
+        slope_b = 2 * (inner @ b - ax + ridge * b)
+        slope = float(slope_a.square().sum() + slope_b.square().sum())
+        if len(history) > 20 and slope <= accuracy * accuracy * sigma * energy**0.5 * sigma:
+            break
+        a = a - step * slope_a
+        b = b - step * slope_b
+    return Iterated(a, b, tuple(history))
+
+
+def _remaining_decrease(history: list[float]) -> float:
+    """δ + δq + δq² + …, from the last decrease δ and its ratio q to the one before."""
+    before, last = history[-3] - history[-2], history[-2] - history[-1]
+    return last * last / max(before - last, 1e-3 * before, 1e-300) if last > 0 else 0.0
+
+
+def _solve(inner: Tensor, target: Tensor, ridge: float) -> Tensor:
+    """(inner + λI)⁻¹ target; the least-norm solution where inner is singular."""
+    eye = torch.eye(len(inner), dtype=inner.dtype)
+    factor, info = torch.linalg.cholesky_ex(inner + ridge * eye)
+    largest, smallest = float(factor.diagonal().max()), float(factor.diagonal().min())
+    if int(info) == 0 and smallest > 1e-7 * largest:
+        return torch.cholesky_solve(target, factor)
+    inverse: Tensor = torch.linalg.pinv(inner + ridge * eye, hermitian=True)
+    return inverse @ target
+
+
+def _largest_singular_value(matrix: Matrix, seed: int) -> float:
+    """σ₁ by power iteration on a block of four, increased by 2 %: a step must not be too long."""
+    block = torch.randn(matrix.shape[1], 4, generator=generator(seed, 0x43), dtype=torch.float64)
+    value = 0.0
+    for _ in range(20):
+        block = torch.linalg.qr(block).Q
+        image = matrix.apply_gram(block)
+        value = float(torch.linalg.eigvalsh(block.T @ image)[-1].clamp_min(0).sqrt())
+        block = image
+    return 1.02 * value
+
 
 GRAM_LIMIT = 12_000  # columns: a float64 Gram matrix of 1.2 GB
 CHEAP_GRAM = 600  # columns up to which a float64 Gram matrix costs no more than a few readings of X
@@ -66,8 +160,6 @@ def measure_rates(*, seconds: float = 0.2) -> Rates:
     thin = torch.randn(512, 16, generator=draw)
     symmetric = (square @ square.T).double()
     index = torch.randint(0, 4096, (2, 40_000), generator=draw)
-    from assay.lowrank.matrix import from_torch_sparse
-
     sparse = from_torch_sparse(torch.sparse_coo_tensor(index, torch.ones(40_000), (4096, 4096)))
     wide = torch.randn(4096, 16, generator=draw)
     share = seconds / 4
@@ -92,10 +184,10 @@ def _median_seconds(job: object, seconds: float) -> float:
 
 
 @dataclass(frozen=True)
-class Task:
+class FactorizationTask:
     """What to solve: the rule for the rank, ‖X‖²_F, the ridge λ, and how far to iterate.
 
-    ``certify`` tells that a certificate will be asked for, which a Gram matrix in float64 serves as well.
+    ``certify``: a certificate follows, which can reuse a Gram matrix in float64.
     """
 
     rule: RankRule
@@ -108,7 +200,7 @@ class Task:
 
 
 @dataclass(frozen=True, eq=False)
-class Found:
+class Solution:
     """Factors, the singular values of AB, and what the certificate can build on.
 
     ``space`` holds the leading right singular vectors and some more; None where a method has no such space.
@@ -125,20 +217,19 @@ class Found:
     history: tuple[float, ...] = ()
 
 
-def solve_exactly(matrix: Matrix, task: Task) -> Found:
-    """Dense SVD in float64."""
+def solve_exactly(matrix: Matrix, task: FactorizationTask) -> Solution:
     m, n = matrix.shape
     if not matrix.in_memory and m * n > EXACT_LIMIT**2:
         raise OptionError("method", expected="gram or krylov for a matrix that is not in memory", got="'exact'")
     dense = torch.cat([block.double() for block in matrix.blocks()])
     left, sigma, right = torch.linalg.svd(dense, full_matrices=False)
-    rank = _picked(task, sigma.square(), matrix)
+    rank = _choose_rank(task, sigma.square(), matrix)
     space = RitzSpace(right.T, sigma.square(), rank, 1, True, complete=len(sigma) == n)
     return _spectral(matrix, task, space, left[:, :rank], sigma[:rank], right.T[:, :rank], spectrum=sigma)
 
 
-def solve_by_gram(matrix: Matrix, task: Task) -> Found:
-    """Eigenvectors of XᵀX, then one refinement: the SVD of XV restores what squaring lost."""
+def solve_by_gram(matrix: Matrix, task: FactorizationTask) -> Solution:
+    """Eigenvectors of XᵀX, then one refinement: the SVD of XV restores the digits lost by squaring."""
     n = matrix.shape[1]
     if n > GRAM_LIMIT:
         raise OptionError("method", expected=f"at most {GRAM_LIMIT} columns for 'gram'", got=n)
@@ -146,42 +237,21 @@ def solve_by_gram(matrix: Matrix, task: Task) -> Found:
     gram = matrix.gram(torch.float64 if exact else torch.float32)
     squares, vectors = torch.linalg.eigh(gram)
     squares, vectors = squares.flip(0).clamp_min(0), vectors.flip(1)
-    rank = _picked(task, squares[: min(matrix.shape)], matrix)
+    rank = _choose_rank(task, squares[: min(matrix.shape)], matrix)
     left, sigma, right = factors_from_basis(matrix, vectors[:, :rank])
     space = RitzSpace(vectors, squares, rank, 2, True, complete=True)
     spectrum = squares[: min(matrix.shape)].sqrt()
     spectrum[:rank] = sigma
-    found = _spectral(matrix, task, space, left, sigma, right, spectrum=spectrum)
-    return Found(**{**vars(found), "gram": gram if exact else None})
+    solution = _spectral(matrix, task, space, left, sigma, right, spectrum=spectrum)
+    return replace(solution, gram=gram if exact else None)
 
 
-def solve_by_krylov(matrix: Matrix, task: Task) -> Found:
-    """Randomised block Krylov iteration."""
+def solve_by_krylov(matrix: Matrix, task: FactorizationTask) -> Solution:
     space = block_krylov(matrix, task.rule, energy=task.energy, accuracy=task.accuracy, seed=task.seed)
     left, sigma, right = factors_from_basis(matrix, space.basis[:, : space.rank])
     spectrum = space.squares[: min(len(space.squares), 2 * space.rank, *matrix.shape)].sqrt()
     spectrum[: space.rank] = sigma
     return _spectral(matrix, task, space, left, sigma, right, spectrum=spectrum)
-
-
-def solve_by_alternating(matrix: Matrix, task: Task) -> Found:
-    """Alternating least squares."""
-    return _iterated(matrix, task, alternating_least_squares)
-
-
-def solve_by_descent(matrix: Matrix, task: Task) -> Found:
-    """Gradient descent on both factors."""
-    return _iterated(matrix, task, gradient_descent)
-
-
-Solver = Callable[[Matrix, Task], Found]
-SOLVERS: dict[str, Solver] = {
-    "exact": solve_exactly,
-    "gram": solve_by_gram,
-    "krylov": solve_by_krylov,
-    "als": solve_by_alternating,
-    "descent": solve_by_descent,
-}
 
 
 def for_whole_spectrum(costs: dict[str, float]) -> str:
@@ -194,19 +264,26 @@ def for_whole_spectrum(costs: dict[str, float]) -> str:
     return able[0]
 
 
-def _picked(task: Task, squares: Tensor, matrix: Matrix) -> int:
+def _choose_rank(task: FactorizationTask, squares: Tensor, matrix: Matrix) -> int:
     rank = task.rule.pick(squares, task.energy, matrix.shape)
     return len(squares) if rank is None else min(rank, len(squares))
 
 
 def _spectral(
-    matrix: Matrix, task: Task, space: RitzSpace, left: Tensor, sigma: Tensor, right: Tensor, *, spectrum: Tensor
-) -> Found:
+    matrix: Matrix,
+    task: FactorizationTask,
+    space: RitzSpace,
+    left: Tensor,
+    sigma: Tensor,
+    right: Tensor,
+    *,
+    spectrum: Tensor,
+) -> Solution:
     a, b = split(left, sigma, right, ridge=task.ridge, dtype=matrix.dtype)
-    return Found(a, b, (sigma - task.ridge).clamp_min(0), space, spectrum, space.passes + 1)
+    return Solution(a, b, (sigma - task.ridge).clamp_min(0), space, spectrum, space.passes + 1)
 
 
-def _iterated(matrix: Matrix, task: Task, method: Callable[..., Iterated]) -> Found:
+def _solve_by_steps(method: Callable[..., Iterated], matrix: Matrix, task: FactorizationTask) -> Solution:
     if task.rule.rank is None:
         raise OptionError("rank", expected="a number, for als and descent", got=str(task.rule))
     run = method(
@@ -217,4 +294,14 @@ def _iterated(matrix: Matrix, task: Task, method: Callable[..., Iterated]) -> Fo
     right, r_b = torch.linalg.qr(run.B.T)
     turn, sigma, back = torch.linalg.svd(r_a @ r_b.T)
     a, b = split(left @ turn, sigma, right @ back.T, ridge=0.0, dtype=matrix.dtype)
-    return Found(a, b, sigma, None, sigma, 2 * len(run.history), history=run.history)
+    return Solution(a, b, sigma, None, sigma, 2 * len(run.history), history=run.history)
+
+
+Solver = Callable[[Matrix, FactorizationTask], Solution]
+SOLVERS: dict[str, Solver] = {
+    "exact": solve_exactly,
+    "gram": solve_by_gram,
+    "krylov": solve_by_krylov,
+    "als": partial(_solve_by_steps, alternating_least_squares),
+    "descent": partial(_solve_by_steps, gradient_descent),
+}

@@ -34,17 +34,34 @@ def measure_spectra(model: nn.Module) -> LayerSpectra:
     other parameter of two dimensions or more as (first, all the rest). A weight shared by several modules counts once,
     vectors and matrices of one row not at all. Computed in float64 on the weights' device.
 
-    Raises :class:`ModelError` for a weight that is not finite or not yet initialised.
+    Args:
+        model: Any module; it is not run.
+
+    Returns:
+        A spectrum for each weight matrix, in the order of the modules, and the share of all weights that
+        factors with 99 % of the energy would save.
+
+    Raises:
+        ModelError: A weight is not finite, or not initialised yet.
+
+    Example:
+        >>> import assay, torch
+        >>> spectra = assay.measure_spectra(torch.nn.Linear(8, 4))
+        >>> [(layer.rows, layer.columns, len(layer.singular_values)) for layer in spectra.layers]
+        [(4, 8, 4)]
+
+    Reference:
+        Roy & Vetterli, *The effective rank: a measure of effective dimensionality*, EUSIPCO 2007.
     """
-    layers, kept, total = [], 0, 0
+    layers, stored, full = [], 0, 0
     for matrix in weight_matrices(model):
         sigmas = _singular_values(matrix)
         layers.append(_describe(matrix, sigmas))
         g, rows, columns = matrix.blocks.shape
         ranks = [rank_for_energy(s, 0.99) for s in sigmas]
-        kept += sum(min(rows * columns, rank * (rows + columns)) for rank in ranks)
-        total += g * rows * columns
-    return LayerSpectra(layers=tuple(layers), redundancy=1 - kept / total if total else 0.0)
+        stored += sum(min(rows * columns, rank * (rows + columns)) for rank in ranks)
+        full += g * rows * columns
+    return LayerSpectra(layers=tuple(layers), redundancy=1 - stored / full if full else 0.0)
 
 
 def weight_matrices(model: nn.Module) -> Iterator[WeightMatrix]:
@@ -79,10 +96,10 @@ def rank_for_energy(singular_values: Tensor, energy: float) -> int:
 
 def effective_rank(singular_values: Tensor) -> float:
     """exp(−Σ p ln p), p = σ/Σσ (Roy & Vetterli, *The effective rank*, EUSIPCO 2007); 0 for a zero matrix."""
-    total = float(singular_values.sum())
-    if total == 0:
+    full = float(singular_values.sum())
+    if full == 0:
         return 0.0
-    p = singular_values.double() / total
+    p = singular_values.double() / full
     return float(torch.special.entr(p).sum().exp())
 
 

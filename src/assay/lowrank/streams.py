@@ -66,7 +66,6 @@ class MappedArray(Matrix):
         self.dtype = torch.float32 if array.dtype in {np.dtype("f4"), np.dtype("f2")} else torch.float64
 
     def blocks(self) -> Iterator[Tensor]:
-        """Copies of consecutive rows."""
         rows = max(block_rows(self.shape[1]), READ_BYTES // max(1, self.shape[1] * self.array.itemsize))
         pages = getattr(self.array, "_mmap", None)
         give_back = pages is not None and getattr(self.array, "mode", "") == "r" and hasattr(mmap, "MADV_DONTNEED")
@@ -105,7 +104,6 @@ class ParquetMatrix(Matrix):
         self.shape = (rows, columns)
 
     def blocks(self) -> Iterator[Tensor]:
-        """Batches of rows."""
         import pyarrow.parquet as pq
 
         start = 0
@@ -139,7 +137,7 @@ class RowBlocks(Matrix):
         self._source = source
         self.replayable = callable(source)
         self.shape = (-1, -1)
-        self._kept: Tensor | None = None
+        self._first: Tensor | None = None
         if callable(source):
             rows = columns = 0
             for block in self.blocks():
@@ -148,17 +146,17 @@ class RowBlocks(Matrix):
         else:
             first = next(iter(source), None)
             if first is not None:
-                self._kept = _checked_block(first, 0, -1)
-                self.dtype = self._kept.dtype
-                self.shape = (-1, self._kept.shape[1])
+                self._first = _checked_block(first, 0, -1)
+                self.dtype = self._first.dtype
+                self.shape = (-1, self._first.shape[1])
 
     def blocks(self) -> Iterator[Tensor]:
         """The blocks, each checked; all in the dtype of the first."""
         rows, columns = 0, self.shape[1]
-        kept, self._kept = self._kept, None
+        first, self._first = self._first, None
         iterator = iter(self._source()) if callable(self._source) else self._source
         place = -1
-        for place, block in enumerate(_chain(kept, iterator)):
+        for place, block in enumerate(_chain(first, iterator)):
             checked = _checked_block(block, place, columns)
             if columns < 0:
                 self.dtype = checked.dtype
@@ -187,9 +185,9 @@ def _checked_block(block: object, place: int, columns: int) -> Tensor:
 
 
 def _as_blocks(part: NDArray[np.generic], dtype: torch.dtype) -> Iterator[Tensor]:
-    wanted = np.float32 if dtype == torch.float32 else np.float64
+    target = np.float32 if dtype == torch.float32 else np.float64
     for start in range(0, len(part), block_rows(part.shape[1])):
-        rows = np.require(part[start : start + block_rows(part.shape[1])], wanted, ["C", "W"])
+        rows = np.require(part[start : start + block_rows(part.shape[1])], target, ["C", "W"])
         yield torch.from_numpy(rows)
 
 
@@ -252,7 +250,7 @@ def sketch(matrix: Matrix, rank: int, *, seed: int) -> Sketch:
     omega = torch.randn(n, k, generator=generator(seed, 0x50), dtype=torch.float64)
     draw = generator(seed, 0x51)
     ranges, tests, rows, energy = [], [], 0, 0.0
-    seen = torch.zeros(s, n, dtype=torch.float64)  # ΨX
+    tested = torch.zeros(s, n, dtype=torch.float64)  # ΨX
     for block in matrix.blocks():
         wide = block.double()
         part = squared_norm(wide)
@@ -261,12 +259,12 @@ def sketch(matrix: Matrix, rank: int, *, seed: int) -> Sketch:
         test = torch.randn(len(wide), s, generator=draw, dtype=torch.float64)
         ranges.append((wide @ omega).to(matrix.dtype))
         tests.append(test.to(matrix.dtype))
-        seen += test.T @ wide
+        tested += test.T @ wide
         energy += part
         rows += len(wide)
     q = torch.linalg.qr(torch.cat(ranges).double()).Q
     mixed = torch.cat(tests).double().T @ q  # ΨQ (s, k)
-    core = torch.linalg.lstsq(mixed, seen).solution  # C (k, n)
+    core = torch.linalg.lstsq(mixed, tested).solution  # C (k, n)
     left, sigma, right = torch.linalg.svd(core, full_matrices=False)
     return Sketch(q @ left, sigma, right.T, rows, energy)
 

@@ -23,34 +23,34 @@ SCALES = (0.25, 0.35, 0.5, 0.7, 1.0, 1.4, 2.0, 2.8, 4.0)
 
 
 def describe_factorization(
-    found: Factorization,
+    factorization: Factorization,
     matrix: Matrix,
     *,
     source: str,
     landscape: Landscape | None = None,
     scales: Iterable[float] = SCALES,
 ) -> FactorizationReport:
-    """Gather what was found about ``matrix`` under the name ``source``; ``scales`` c are those of (cA, B/c)."""
-    energy = found.certificate.energy
-    squares = found.spectrum.double().square()
-    relative = math.sqrt(max(0.0, _squared_error(found)) / energy) if energy else 0.0
+    """The record of a factorisation of ``matrix``, named ``source``; ``scales`` c are those of (cA, B/c)."""
+    energy = factorization.certificate.energy
+    squares = factorization.spectrum.double().square()
+    relative = math.sqrt(max(0.0, _squared_error(factorization)) / energy) if energy else 0.0
     return FactorizationReport(
         source=source,
-        rows=found.A.shape[0],
-        columns=found.B.shape[1],
+        rows=factorization.A.shape[0],
+        columns=factorization.B.shape[1],
         entries=matrix.work,
-        rank=found.rank,
-        rule=found.rule,
-        method=found.method,
-        seconds=found.seconds,
-        passes=found.passes,
-        predicted_seconds=found.predicted_seconds,
-        singular_values=tuple(found.spectrum.tolist()),
+        rank=factorization.rank,
+        rule=factorization.rule,
+        method=factorization.method,
+        seconds=factorization.seconds,
+        passes=factorization.passes,
+        predicted_seconds=factorization.predicted_seconds,
+        singular_values=tuple(factorization.spectrum.tolist()),
         energy_kept=1 - relative**2,
         relative_error=relative,
-        certificate=found.certificate,
+        certificate=factorization.certificate,
         curve=error_curve(squares, energy),
-        gauge=gauge_points(found, scales=scales),
+        gauge=gauge_points(factorization, scales=scales),
         landscape=landscape,
     )
 
@@ -63,35 +63,36 @@ def error_curve(squares: Tensor, energy: float) -> tuple[RankPoint, ...]:
     return tuple(RankPoint(rank=r, relative_error=math.sqrt(value)) for r, value in enumerate(left.tolist()))
 
 
-def gauge_points(found: Factorization, *, scales: Iterable[float] = SCALES) -> tuple[GaugePoint, ...]:
+def gauge_points(factorization: Factorization, *, scales: Iterable[float] = SCALES) -> tuple[GaugePoint, ...]:
     """Loss, sharpness and conditioning along (cA, B/c); none for a product of zero or one with a ridge.
 
     Raises :class:`OptionError` for a scale that is not above zero and finite.
     """
-    wanted = sorted(set(scales))
-    for c in wanted:
+    sorted_scales = sorted(set(scales))
+    for c in sorted_scales:
         if not 0 < c < math.inf:
             raise OptionError("scale", expected="a finite number above 0", got=c)
-    sigma = found.singular_values
-    if found.certificate.ridge or float(sigma[-1]) <= 0:
+    sigma, rank = factorization.singular_values, factorization.rank
+    if factorization.certificate.ridge or float(sigma[-1]) <= 0:
         return ()
-    following = float(found.spectrum[found.rank]) if len(found.spectrum) > found.rank else 0.0
+    following = float(factorization.spectrum[rank]) if len(factorization.spectrum) > rank else 0.0
     first, last = float(sigma[0]), float(sigma[-1])
     return tuple(
         GaugePoint(
             scale=c,
-            loss=found.error,
+            loss=factorization.error,
             sharpness=sharpness_of_scaling(first, c),
             condition=condition_of_scaling(first, last, following, c),
         )
-        for c in wanted
+        for c in sorted_scales
     )
 
 
-def _squared_error(found: Factorization) -> float:
+def _squared_error(factorization: Factorization) -> float:
     """‖X − AB‖² without the ridge's part of the objective."""
-    ridge = found.certificate.ridge
-    return found.error - ridge * float(found.A.double().square().sum() + found.B.double().square().sum())
+    ridge = factorization.certificate.ridge
+    norms = factorization.A.double().square().sum() + factorization.B.double().square().sum()
+    return factorization.error - ridge * float(norms)
 
 
 RANKS = (1, 5, 20, 50)
@@ -135,19 +136,19 @@ def rebuild_picture(channels: Tensor, *, ranks: Iterable[int]) -> tuple[PictureR
     _, high, wide = channels.shape
     left, sigma, right = torch.linalg.svd(channels, full_matrices=False)
     total = float(channels.square().sum())
-    found = [_shown(channels, channels, rank=0, kept=1.0, share=1.0)]
+    factorization = [_shown(channels, channels, rank=0, energy_kept=1.0, share=1.0)]
     for rank in sorted({min(r, high, wide) for r in ranks}):
         rebuilt = (left[:, :, :rank] * sigma[:, None, :rank]) @ right[:, :rank]
-        kept = float(sigma[:, :rank].square().sum()) / total if total else 1.0
+        energy_kept = float(sigma[:, :rank].square().sum()) / total if total else 1.0
         share = rank * (high + wide + 1) / (high * wide)
-        found.append(_shown(rebuilt, channels, rank=rank, kept=kept, share=share))
-    return tuple(found)
+        factorization.append(_shown(rebuilt, channels, rank=rank, energy_kept=energy_kept, share=share))
+    return tuple(factorization)
 
 
-def _shown(picture: Tensor, original: Tensor, *, rank: int, kept: float, share: float) -> PictureRank:
+def _shown(picture: Tensor, original: Tensor, *, rank: int, energy_kept: float, share: float) -> PictureRank:
     pixels = to_bytes(picture.clamp(0, 1))
-    miss = float((pixels.double() / 255 - original).square().mean())
-    psnr = -10 * math.log10(miss) if miss > 0 else math.inf
+    squared_error = float((pixels.double() / 255 - original).square().mean())
+    psnr = -10 * math.log10(squared_error) if squared_error > 0 else math.inf
     longest = max(pixels.shape[1:])
     if longest > LONGEST:
         size = (max(1, pixels.shape[2] * LONGEST // longest), max(1, pixels.shape[1] * LONGEST // longest))
@@ -155,4 +156,4 @@ def _shown(picture: Tensor, original: Tensor, *, rank: int, kept: float, share: 
         drawn = Image.fromarray(pixels[0].numpy() if grey else pixels.permute(1, 2, 0).numpy())
         small = torch.from_numpy(np.asarray(drawn.resize(size, Image.Resampling.LANCZOS)).copy())
         pixels = small[None] if grey else small.permute(2, 0, 1)
-    return PictureRank(rank=rank, psnr=psnr, energy_kept=kept, share=share, png=png_base64(pixels))
+    return PictureRank(rank=rank, psnr=psnr, energy_kept=energy_kept, share=share, png=png_base64(pixels))

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from assay.errors import OptionError
-from assay.lowrank.factorize import factorize
+from assay.lowrank.factorization import factorize
 from assay.lowrank.gauge import apply_gauge
 from assay.lowrank.summary import SCALES, describe_factorization, luma, rebuild_picture
 from assay.records.factorization import FactorizationReport, GaugePoint, PictureRank

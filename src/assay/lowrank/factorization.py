@@ -1,4 +1,4 @@
-"""The best factorisation X ≈ AB, by the cheapest method, with the proof of how good it is."""
+"""The best factorisation X ≈ AB, by the cheapest method, with a certificate of how far from the optimum it can be."""
 
 from __future__ import annotations
 
@@ -8,20 +8,19 @@ from dataclasses import replace
 from typing import Literal
 
 from assay.errors import OptionError
-from assay.lowrank.certificate import no_certificate
-from assay.lowrank.certify import ASSURANCES, Assurance, certify_factors
+from assay.lowrank.certificate import ASSURANCES, Assurance, certify_factors, no_certificate
 from assay.lowrank.factors import Factorization, split
 from assay.lowrank.matrix import Matrix, Scaled
 from assay.lowrank.ranks import RankRule, rank_rule
-from assay.lowrank.solvers import SOLVERS, Task, for_whole_spectrum, measure_rates, predict_seconds
+from assay.lowrank.solvers import SOLVERS, FactorizationTask, for_whole_spectrum, measure_rates, predict_seconds
 from assay.lowrank.sources import as_matrix, measure_energy
 from assay.lowrank.streams import sketch
 from assay.records.factorization import Certificate
 
 Method = Literal["auto", "fastest", "exact", "gram", "krylov", "single-pass", "als", "descent"]
 METHODS = ("auto", "fastest", "exact", "gram", "krylov", "single-pass", "als", "descent")
-ITERATIVE = ("als", "descent")  # their objective is ‖X‖² minus what they reach, at every step
-_CANCELS = 1e-3  # of ‖X‖²: a difference of sums below that is worth exact sums
+ITERATIVE = ("als", "descent")  # they compute their objective as a difference from ‖X‖² at every step
+_CANCELS = 1e-3  # of ‖X‖²: a smaller difference of sums needs exact sums
 
 
 def factorize(
@@ -38,22 +37,47 @@ def factorize(
     steps: int = 2000,
     seed: int = 0,
 ) -> Factorization:
-    """Minimise ‖X − AB‖²_F + λ(‖A‖²_F + ‖B‖²_F) over A (m, r), B (r, n).
+    """Minimise ‖X − AB‖²_F + λ(‖A‖²_F + ‖B‖²_F) over A (m, r) and B (r, n), and certify how good the result is.
 
-    ``X`` is anything :func:`~assay.lowrank.sources.as_matrix` takes. The rank is ``rank``, or the smallest that meets
-    ``tolerance`` (‖X − AB‖_F ≤ tolerance·‖X‖_F) or ``energy`` (that share of ‖X‖²), or ``rank="gavish-donoho"`` (the
-    singular values that stand out of noise, of standard deviation ``noise`` where it is known).
+    The factors come back balanced, AᵀA = BBᵀ. A ridge λ shrinks the singular values to (σ − λ)₊, as the nuclear norm
+    2λ‖AB‖_* does.
 
-    ``method`` is chosen from the shape with a cost model (``fastest`` measures this machine's rates first):
-    ``exact`` SVD; ``gram`` eigenvectors of XᵀX; randomised block ``krylov``; ``single-pass`` sketch; ``als``;
-    ``descent`` on (A, B) with the safe step. ``ridge`` λ shrinks the singular values to (σ − λ)₊: the nuclear norm
-    2λ‖AB‖_*. ``accuracy`` is the share of the kept energy that an iterative method may miss.
+    Args:
+        X: A matrix (m, n): tensor, array, scipy.sparse matrix, file, or row blocks; see
+            :func:`~assay.lowrank.sources.as_matrix`.
+        rank: r in 1..min(m, n), or ``"gavish-donoho"``: the singular values above the optimal threshold for noise.
+        tolerance: Instead of ``rank``, the smallest one with ‖X − AB‖_F ≤ tolerance·‖X‖_F, in [0, 1).
+        energy: Instead of ``rank``, the smallest one that keeps this share of ‖X‖²_F, in (0, 1].
+        noise: Standard deviation of the noise in each entry, for ``"gavish-donoho"``; None: estimated.
+        method: ``"exact"`` (SVD), ``"gram"`` (eigenvectors of XᵀX), ``"krylov"`` (randomised block Krylov),
+            ``"single-pass"`` (sketch), ``"als"``, ``"descent"`` (on A and B with a safe step), ``"auto"`` (the cheapest
+            by a cost model), or ``"fastest"`` (the same, this machine's rates measured first).
+        ridge: λ ≥ 0.
+        accuracy: Share of the energy of AB that an iterative method may miss, in (0, 1).
+        assurance: The certificate: ``"auto"`` (deterministic where that is cheap, else with probability 1 − 1e-9),
+            ``"strict"`` (deterministic at any cost) or ``"none"``.
+        steps: At most so many steps of ``"als"`` or ``"descent"``.
+        seed: Of whatever is random in a method.
 
-    ``assurance`` asks for a certificate: ``auto`` (deterministic where that is cheap, else with probability 1 − 1e-9),
-    ``strict`` (deterministic whatever it costs) or ``none``. The factors come back balanced, AᵀA = BBᵀ.
+    Returns:
+        The factors in the precision of X, the singular values of AB, and the certificate.
 
-    Raises :class:`OptionError` for a wrong option and :class:`DataError` for a matrix that is empty, not real, or not
-    finite. Reference: Eckart & Young (1936); Mirsky (1960).
+    Raises:
+        OptionError: An option is out of range, or not exactly one of rank, tolerance and energy is given.
+        DataError: The matrix is empty, not real, or not finite.
+
+    Example:
+        >>> import assay, torch
+        >>> X = torch.outer(torch.arange(1.0, 7.0), torch.arange(1.0, 5.0))
+        >>> found = assay.factorize(X, 1)
+        >>> found.A.shape, found.B.shape, found.certificate.certified
+        (torch.Size([6, 1]), torch.Size([1, 4]), True)
+        >>> torch.allclose(found.product, X)
+        True
+
+    Reference:
+        Eckart & Young, *The approximation of one matrix by another of lower rank*, Psychometrika 1 (1936);
+        Mirsky, *Symmetric gauge functions and unitarily invariant norms*, Quarterly Journal of Mathematics 11 (1960).
     """
     started = time.perf_counter()
     _check_options(method, ridge, accuracy, assurance, steps)
@@ -61,7 +85,7 @@ def factorize(
     rule = rank_rule(rank, tolerance, energy, noise, given.shape)
     if method == "single-pass" or not given.replayable:
         return _factorize_in_one_pass(given, rule, method=method, ridge=ridge, seed=seed, started=started)
-    # Where neither rank nor certificate hang on ‖X‖², it need not be exact.
+    # Where neither rank nor certificate depends on ‖X‖², it need not be exact.
     roughly = rule.rank is not None and assurance == "none" and method not in ITERATIVE
     matrix, total = measure_energy(given, roughly=roughly)
     flipped = matrix.in_memory and matrix.shape[0] < matrix.shape[1]
@@ -73,38 +97,38 @@ def factorize(
     chosen = next(iter(costs)) if method in {"auto", "fastest"} else method
     if rule.needs_whole_spectrum and chosen == "krylov":
         chosen = for_whole_spectrum(costs)
-    task = Task(
+    task = FactorizationTask(
         rule, energy=total, ridge=ridge * scale, accuracy=accuracy, steps=steps, seed=seed, certify=assurance != "none"
     )
-    found = SOLVERS[chosen](matrix, task)
+    solution = SOLVERS[chosen](matrix, task)
     if assurance == "none":
-        kept = float(found.sigma.square().sum())
-        if roughly and total - kept < _CANCELS * total:
+        captured = float(solution.sigma.square().sum())
+        if roughly and total - captured < _CANCELS * total:
             total = matrix.squared_norm()
-        estimate = max(0.0, total - kept) if found.space else found.history[-1]
+        estimate = max(0.0, total - captured) if solution.space else solution.history[-1]
         certificate = no_certificate(estimate, energy=total, ridge=task.ridge, reason="none was asked for")
     else:
         certificate = certify_factors(
-            matrix, found.A, found.B, space=found.space, gram=found.gram, energy=total, ridge=task.ridge,
+            matrix, solution.A, solution.B, space=solution.space, gram=solution.gram, energy=total, ridge=task.ridge,
             assurance=assurance, seed=seed,
         )  # fmt: skip
     if flipped != _stored_transposed(given):
-        found = replace(found, A=found.B.T, B=found.A.T)
+        solution = replace(solution, A=solution.B.T, B=solution.A.T)
     if scale != 1:  # a copy of A may be most of the memory in use
         root = math.sqrt(scale)
-        found = replace(found, A=found.A / root, B=found.B / root)
+        solution = replace(solution, A=solution.A / root, B=solution.B / root)
     return Factorization(
-        A=found.A.to(given.dtype),
-        B=found.B.to(given.dtype),
-        singular_values=found.sigma / scale,
+        A=solution.A.to(given.dtype),
+        B=solution.B.to(given.dtype),
+        singular_values=solution.sigma / scale,
         certificate=certificate if scale == 1 else _rescaled(certificate, scale),
         method=chosen,
         rule=str(rule),
         seconds=time.perf_counter() - started,
-        passes=found.passes,
-        spectrum=found.spectrum / scale,
+        passes=solution.passes,
+        spectrum=solution.spectrum / scale,
         predicted_seconds=costs,
-        history=tuple(value / scale**2 for value in found.history),
+        history=tuple(value / scale**2 for value in solution.history),
     )
 
 
@@ -122,13 +146,13 @@ def _factorize_in_one_pass(
     a, b = split(drawn.left[:, :rank], sigma, right, ridge=ridge, dtype=matrix.dtype)
     if _stored_transposed(matrix):
         a, b = b.T, a.T
-    kept = (sigma - ridge).clamp_min(0)
-    estimate = max(0.0, drawn.energy - float(kept.square().sum()))
+    captured = (sigma - ridge).clamp_min(0)
+    estimate = max(0.0, drawn.energy - float(captured.square().sum()))
     reason = "one pass over the rows measures neither the error nor the spectrum; read them twice for a certificate"
     return Factorization(
         A=a,
         B=b,
-        singular_values=kept,
+        singular_values=captured,
         certificate=no_certificate(estimate, energy=drawn.energy, ridge=ridge, reason=reason),
         method="single-pass",
         rule=str(rule),
