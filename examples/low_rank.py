@@ -5,12 +5,12 @@ python examples/low_rank.py
 
 import torch
 
-from assay.lowrank.factorization import factorize
-from assay.lowrank.gauge import apply_gauge, same_solution, sharpness_of_scaling
+import assay
+from assay.lowrank import apply_gauge, same_solution, sharpness_of_scaling
 
 torch.manual_seed(0)
 X = torch.randn(60, 5) @ torch.randn(5, 40) + 0.1 * torch.randn(60, 40)
-found = factorize(X, 5)
+found = assay.factorize(X, 5)
 print(f"rank 5 misses {found.error:.4f}; nothing of that rank misses less than {found.certificate.optimum_low:.4f}")
 
 other = apply_gauge(found.A, found.B, torch.randn(5, 5))

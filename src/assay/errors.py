@@ -113,7 +113,7 @@ class OptionError(InputError):
         ...     assay.load_recipe("digits", overrides=["epochs=0"])
         ... except assay.OptionError as error:
         ...     print(error)
-        recipe digits: epochs: expected greater than 0, got 0
+        --set epochs: expected greater than 0, got 0
     """
 
 

@@ -10,10 +10,8 @@ from typing import Any
 
 import pytest
 
-from assay.data.sequences import SYNTHETIC_TASKS
 from assay.errors import OptionError, UnusedOptionError
 from assay.training.recipes import Recipe, load_recipe, recipe_names
-from assay.training.sections import SEQUENCE_TASKS
 
 
 @pytest.mark.parametrize("name", recipe_names())
@@ -193,10 +191,6 @@ def test_only_options_that_act_are_printed() -> None:
     assert adding["sequence"]["length"] == 100
     assert adding["augment"] == {"name": "none"}
     assert adding.keys().isdisjoint({"label_smoothing", "test_views", "mix", "adversary", "prune", "resolution"})
-
-
-def test_the_tasks_of_sequences_are_those_there_are() -> None:
-    assert SEQUENCE_TASKS == SYNTHETIC_TASKS
 
 
 FORMER = Path(__file__).parent / "former_run"

@@ -238,9 +238,6 @@ class PruneOptions(Section):
         return end
 
 
-SEQUENCE_TASKS = ("adding", "copy")  # that a recipe can name as its data
-
-
 class SequenceOptions(Options):
     """The tasks ``adding`` and ``copy``, generated on the fly: ``length`` steps, of ``copy`` the blanks alone.
 
