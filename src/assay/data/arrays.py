@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -111,7 +111,8 @@ def find_scale(array: AnyArray, *, where: str) -> float:
 def _value_range(array: AnyArray, *, where: str) -> tuple[float, float, bool]:
     """Smallest, largest, and whether all are whole numbers; raises at the first image that is not finite."""
     low, high, integral = math.inf, -math.inf, True
-    for start, part in _parts(array):
+    for start in range(0, len(array) if array.size else 0, ROWS):
+        part = array[start : start + ROWS]
         if part.dtype.kind == "f":
             finite = np.isfinite(part).all(axis=tuple(range(1, part.ndim)))
             if not finite.all():
@@ -120,13 +121,6 @@ def _value_range(array: AnyArray, *, where: str) -> tuple[float, float, bool]:
             integral = integral and bool((part == np.rint(part)).all())
         low, high = min(low, float(part.min())), max(high, float(part.max()))
     return low, high, integral
-
-
-def _parts(array: AnyArray) -> Iterator[tuple[int, AnyArray]]:
-    for start in range(0, len(array), ROWS):
-        part = array[start : start + ROWS]
-        if part.size:
-            yield start, part
 
 
 def resize_all(images: Tensor, size: int | None) -> Tensor:

@@ -93,7 +93,8 @@ def _append(file: RemoteFile, part: Path, *, present: int, timeout: float, show:
         headers["Range"] = f"bytes={present}-"
     request = urllib.request.Request(file.url, headers=headers)  # noqa: S310  # the URL is ours, not the user's
     with urllib.request.urlopen(request, timeout=timeout) as answer:  # noqa: S310  # the same
-        continues = answer.status == 206 and _starts_at(answer.headers.get("Content-Range", ""), present)
+        content_range = answer.headers.get("Content-Range", "")
+        continues = answer.status == 206 and re.match(rf"bytes {present}-", content_range) is not None
         arrived = present if continues else 0
         with part.open("ab" if continues else "wb") as out:
             while arrived <= file.size and (piece := answer.read(PIECE)):
@@ -104,11 +105,6 @@ def _append(file: RemoteFile, part: Path, *, present: int, timeout: float, show:
             os.fsync(out.fileno())
     if arrived < file.size:
         raise http.client.IncompleteRead(b"", file.size - arrived)
-
-
-def _starts_at(content_range: str, place: int) -> bool:
-    match = re.match(r"bytes (\d+)-", content_range)
-    return match is not None and int(match.group(1)) == place
 
 
 def _digest(path: Path) -> str:

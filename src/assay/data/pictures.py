@@ -146,7 +146,10 @@ def decode_pictures(samples: Iterable[Encoded], *, count: int, reading: Reading,
             first_broken = first_broken or (name, pixels.reason)
             skipped.append(f"{name}: {pixels.reason}")
             if len(skipped) > reading.max_bad:
-                raise _too_many_broken(first_broken, max_bad=reading.max_bad)
+                name, reason = first_broken
+                more = f"; {reading.max_bad} more broken after it, {reading.max_bad} may be skipped"
+                expected = "a readable image (--max-bad N skips up to N broken ones)"
+                raise DataError(name, expected=expected, got=reason + (more if reading.max_bad else ""))
             continue
         first = first or (name, pixels)
         if pixels.shape[:2] != first[1].shape[:2]:
@@ -160,6 +163,9 @@ def decode_pictures(samples: Iterable[Encoded], *, count: int, reading: Reading,
 
 
 def _decode_in_order(samples: Iterable[Encoded], *, image_size: int | None) -> Iterator[tuple[str, Pixels | Broken]]:
+    def decode_chunk(chunk: list[Encoded]) -> list[Pixels | Broken]:
+        return [decode(sample.content, image_size=image_size) for sample in chunk]
+
     workers = min(8, 2 * (os.cpu_count() or 1))
     source = iter(samples)
     size = 1  # pictures in the next task; the first ones show how large pictures are
@@ -168,7 +174,7 @@ def _decode_in_order(samples: Iterable[Encoded], *, image_size: int | None) -> I
     try:
         while True:
             while len(waiting) < 2 * workers and (chunk := list(islice(source, size))):
-                waiting.append((chunk, pool.submit(_decode_chunk, chunk, image_size)))
+                waiting.append((chunk, pool.submit(decode_chunk, chunk)))
             if not waiting:
                 return
             chunk, future = waiting.popleft()
@@ -178,10 +184,6 @@ def _decode_in_order(samples: Iterable[Encoded], *, image_size: int | None) -> I
                 yield sample.name, pixels
     finally:
         pool.shutdown(cancel_futures=True)
-
-
-def _decode_chunk(chunk: list[Encoded], image_size: int | None) -> list[Pixels | Broken]:
-    return [decode(sample.content, image_size=image_size) for sample in chunk]
 
 
 def decode(
@@ -237,12 +239,6 @@ def resize(image: Image.Image, size: int) -> Image.Image:
         image = image.resize((width, height), Image.Resampling.BILINEAR)
     left, top = (width - size) // 2, (height - size) // 2
     return image.crop((left, top, left + size, top + size))
-
-
-def _too_many_broken(first: tuple[str, str], *, max_bad: int) -> DataError:
-    name, reason = first
-    more = f"; {max_bad} more broken after it, {max_bad} may be skipped" if max_bad else ""
-    return DataError(name, expected="a readable image (--max-bad N skips up to N broken ones)", got=f"{reason}{more}")
 
 
 def _size(pixels: NDArray[Any]) -> str:

@@ -31,8 +31,8 @@ def evenly_spaced(dataset: ImageDataset, n: int) -> ImageDataset:
 def choose_samples(labels: NDArray[Any], *, limit: int | None) -> NDArray[np.int64]:
     """The indices of the samples to use, int64: all in file order, or the first ``limit``.
 
-    Where the source is laid out class by class its first samples would be of one class only; the first ``limit`` of
-    :func:`interleave` are taken instead.
+    Where the source is laid out class by class, or the class proportions of its first ``limit`` samples are not those
+    of all, the first ``limit`` of :func:`interleave` are taken instead.
     """
     n = len(labels)
     if limit is None or limit >= n:

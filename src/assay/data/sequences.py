@@ -144,7 +144,8 @@ def image_rows(
     images = to_unit_range(dataset.images)
     if side is not None:
         images = F.interpolate(images, size=(side, side), mode="area")
-    sequences = (rows if by == "row" else pixels)(2 * images - 1)
+    channels_last = (2 * images - 1).permute(0, 2, 3, 1)  # (N, H, W, C)
+    sequences = channels_last.flatten(2) if by == "row" else channels_last.flatten(1, 2)
     shares = torch.bincount(dataset.labels, minlength=len(dataset.classes)).double() / len(dataset)
     baseline = float(-(shares * shares.clamp_min(1e-12).log()).sum())
 
@@ -175,16 +176,6 @@ SYNTHETIC_TASKS = ("adding", "copy")
 def make_task(name: str, *, length: int, seed: int = 0) -> SequenceTask:
     """The task of that name, one of :data:`SYNTHETIC_TASKS`. Raises :class:`OptionError` for a small length."""
     return {"adding": adding_problem, "copy": copy_memory}[name](length, seed=seed)
-
-
-def rows(images: Tensor) -> Tensor:
-    """(N, C, H, W) -> (N, H, W·C)."""
-    return images.permute(0, 2, 3, 1).flatten(2)
-
-
-def pixels(images: Tensor) -> Tensor:
-    """(N, C, H, W) -> (N, H·W, C), in reading order."""
-    return images.permute(0, 2, 3, 1).flatten(1, 2)
 
 
 def _check_length(length: int, *, least: int) -> None:

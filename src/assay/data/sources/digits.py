@@ -12,9 +12,6 @@ from assay.data.dataset import ImageDataset
 from assay.data.reading import Reading, choose_split
 from assay.data.selection import stratified_split
 
-SEED = 0
-SIDE = 32
-
 
 def load_digits(_spec: str = "digits", *, reading: Reading) -> ImageDataset:
     """8x8 digits with 17 grey levels (Alpaydin and Kaynak, 1998), one channel, enlarged to 32x32 (bilinear).
@@ -26,14 +23,14 @@ def load_digits(_spec: str = "digits", *, reading: Reading) -> ImageDataset:
 
     bunch = datasets.load_digits()
     small = torch.from_numpy(bunch.images).double()[:, None]  # (N, 1, 8, 8), 0..16
-    large = F.interpolate(small, size=(SIDE, SIDE), mode="bilinear", align_corners=False)
+    large = F.interpolate(small, size=(32, 32), mode="bilinear", align_corners=False)
     everything = ImageDataset(
         images=(large * (255 / 16)).round().byte(),
         labels=torch.from_numpy(bunch.target).long(),
         classes=tuple(str(digit) for digit in range(10)),
         name="digits",
     )
-    train, test = stratified_split(everything, fraction=0.2, seed=SEED)
+    train, test = stratified_split(everything, fraction=0.2, seed=0)
     split, part = choose_split({"train": train, "test": test}, wanted=reading.split, where="digits")
     part = part.subset(torch.arange(min(len(part), reading.limit or len(part))))
     return replace(part, split=split, images=resize_all(part.images, reading.image_size))

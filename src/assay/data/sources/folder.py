@@ -48,16 +48,9 @@ def load_folder(root: Path, *, name: str, reading: Reading) -> ImageDataset:
         where=str(root),
     )
     ids = order[decoded.indices.numpy()]
-    return ImageDataset(
-        images=decoded.images,
-        labels=torch.from_numpy(numbers[ids]),
-        classes=tuple(names),
-        name=name,
-        split=split,
-        ids=torch.from_numpy(ids),
-        filenames=tuple(_short(files[place][1], root) for place in ids.tolist()),
-        skipped=decoded.skipped,
-    )
+    filenames = tuple(_short(files[place][1], root) for place in ids.tolist())
+    labels, places = torch.from_numpy(numbers[ids]), torch.from_numpy(ids)
+    return ImageDataset(decoded.images, labels, tuple(names), name, split, places, filenames, decoded.skipped)
 
 
 def find_parts(root: Path) -> dict[str, Classes]:

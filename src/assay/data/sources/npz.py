@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import zipfile
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +23,6 @@ CLASS_WORDS = ("classes", "class_names", "label_names", "names")
 AnyArray = NDArray[Any]
 
 
-@dataclass
-class Part:
-    images: str | None = None
-    labels: str | None = None
-
-
 def load_npz(
     files: Sequence[Path], *, name: str, split: str, reading: Reading, others: Sequence[Path] = ()
 ) -> ImageDataset:
@@ -47,11 +40,12 @@ def load_npz(
         raise DataError(str(path), expected="a NumPy archive (.npz)", got=_describe_content(path))
     unreadable = readable(path, "a readable NumPy archive")
     with unreadable, path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-        arrays = dict.fromkeys(archive.files)
-        part_name, part = choose_split(_find_parts(archive, where=str(path)), wanted=reading.split, where=str(path))
-        images, labels = (_read(archive, key, path=path) for key in (part.images, part.labels))
-        names = next((_read(archive, key, path=path) for key in arrays if key.lower() in CLASS_WORDS), None)
-    where = f"{path}:{part.labels}"
+        part_name, (image_key, label_key) = choose_split(
+            _find_parts(archive, where=str(path)), wanted=reading.split, where=str(path)
+        )
+        images, labels = (_read(archive, key, path=path) for key in (image_key, label_key))
+        names = next((_read(archive, key, path=path) for key in archive.files if key.lower() in CLASS_WORDS), None)
+    where = f"{path}:{label_key}"
     if labels.ndim == 2:
         labels, names = _one_column(labels, names, where=where)
     if len(images) != len(labels):
@@ -61,7 +55,7 @@ def load_npz(
     classes = derive_classes(stored, where=where) if names is None else tuple(str(text) for text in names.tolist())
     return build_dataset(
         stored,
-        lambda chosen: to_image_bytes(images, where=f"{path}:{part.images}", chosen=chosen),
+        lambda chosen: to_image_bytes(images, where=f"{path}:{image_key}", chosen=chosen),
         where=where,
         classes=classes,
         name=name,
@@ -70,8 +64,8 @@ def load_npz(
     )
 
 
-def _find_parts(archive: Any, *, where: str) -> dict[str, Part]:
-    """The arrays by split, judged by their names; failing that, the only array of images and the only one of labels."""
+def _find_parts(archive: Any, *, where: str) -> dict[str, tuple[str, str]]:
+    """The names of the arrays (images, labels) by split; failing that, the only ones of the right dimensions."""
     by_split: dict[str, dict[str, str]] = {}
     for key in archive.files:
         words = key.lower().replace("-", "_").split("_")
@@ -83,21 +77,21 @@ def _find_parts(archive: Any, *, where: str) -> dict[str, Part]:
         images = next((keys[word] for word in IMAGE_WORDS if word in keys), None)
         labels = next((keys[word] for word in LABEL_WORDS if word in keys), None)
         if images and labels:
-            parts[split] = Part(images, labels)
+            parts[split] = (images, labels)
     if parts:
         return parts
     shapes = {key: archive[key].shape for key in archive.files if key.lower() not in CLASS_WORDS}
     images_like = [key for key, shape in shapes.items() if len(shape) in {3, 4}]
     labels_like = [key for key, shape in shapes.items() if len(shape) == 1]
     if len(images_like) == len(labels_like) == 1:
-        return {"all": Part(images_like[0], labels_like[0])}
+        return {"all": (images_like[0], labels_like[0])}
     listed = ", ".join(f"{key} {shape}" for key, shape in shapes.items()) or "none"
     raise DataError(
         f"{where}: arrays", expected="images and labels, or x_test and y_test, x_train and y_train", got=listed[:200]
     )
 
 
-def _read(archive: Any, key: str | None, *, path: Path) -> AnyArray:
+def _read(archive: Any, key: str, *, path: Path) -> AnyArray:
     try:
         return np.asarray(archive[key])
     except ValueError as error:

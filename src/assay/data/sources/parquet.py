@@ -139,16 +139,8 @@ def load_parquet(
         decoded = _read_pixels(_cells(files, columns.image, rows), reading=reading, where=f"{name}:{columns.image}")
     ids = torch.from_numpy(rows)[decoded.indices]
     named = [filenames[place] for place in decoded.indices.tolist()] if filenames else [None]
-    dataset = ImageDataset(
-        images=decoded.images,
-        labels=labels[ids],
-        classes=classes,
-        name=name,
-        split=split,
-        ids=ids,
-        filenames=None if None in named else tuple(str(filename) for filename in named),
-        skipped=decoded.skipped,
-    )
+    names = None if None in named else tuple(str(filename) for filename in named)
+    dataset = ImageDataset(decoded.images, labels[ids], classes, name, split, ids, names, decoded.skipped)
     return dataset if np.array_equal(rows, chosen) else dataset.arranged(torch.from_numpy(chosen))
 
 

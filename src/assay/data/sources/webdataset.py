@@ -13,7 +13,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from assay.data.dataset import ImageDataset
 from assay.data.labels import derive_classes, number_labels, read_labels
@@ -30,6 +29,7 @@ LONGEST_LABEL = 1 << 20  # bytes
 
 @dataclass
 class _ShardSample:
+    shard: Path
     key: str
     picture: tarfile.TarInfo | None = None
     label: str | None = None
@@ -47,35 +47,26 @@ def load_webdataset(
 
     Raises :class:`DataError` for damaged or truncated archives and for samples without a label.
     """
-    shards_of: list[Path] = []
-    samples: list[_ShardSample] = []
-    for shard in shards:
-        in_shard = _scan(shard)
-        samples += in_shard
-        shards_of += [shard] * len(in_shard)
+    samples = [sample for shard in shards for sample in _scan(shard)]
     if not samples:
         raise DataError(str(shards[0]), expected="samples with a picture and a label", got="none")
-    for shard, sample in zip(shards_of, samples, strict=True):
+    for sample in samples:
         if sample.label is None:
-            raise DataError(f"{shard}:{sample.key}", expected=f"a label ({', '.join(LABEL_ENDINGS)})", got="none")
+            raise DataError(
+                f"{sample.shard}:{sample.key}", expected=f"a label ({', '.join(LABEL_ENDINGS)})", got="none"
+            )
     where = f"{name} (labels)"
     stored = read_labels([sample.label for sample in samples], where=where)
     classes = _class_names(shards[0]) or derive_classes(stored, where=where)
     labels = number_labels(stored, classes=classes, where=where)
     chosen = choose_samples(labels.numpy(), limit=reading.limit)
     rows = np.sort(chosen)
-    decoded = decode_pictures(_read(rows, samples, shards_of), count=len(rows), reading=reading, where=name)
-    ids = torch.from_numpy(rows)[decoded.indices]
-    dataset = ImageDataset(
-        images=decoded.images,
-        labels=labels[ids],
-        classes=classes,
-        name=name,
-        split=split,
-        ids=ids,
-        filenames=tuple(samples[row].key for row in ids.tolist()),
-        skipped=decoded.skipped,
+    decoded = decode_pictures(
+        _read([samples[row] for row in rows.tolist()]), count=len(rows), reading=reading, where=name
     )
+    ids = torch.from_numpy(rows)[decoded.indices]
+    keys = tuple(samples[row].key for row in ids.tolist())
+    dataset = ImageDataset(decoded.images, labels[ids], classes, name, split, ids, keys, decoded.skipped)
     return dataset if np.array_equal(rows, chosen) else dataset.arranged(torch.from_numpy(chosen))
 
 
@@ -98,7 +89,7 @@ def _scan(shard: Path) -> list[_ShardSample]:
                 continue
             key = posixpath.join(folder, stem)
             if not samples or samples[-1].key != key:
-                samples.append(_ShardSample(key))
+                samples.append(_ShardSample(shard, key))
             ending = endings.lower().rpartition(".")[2]
             if f".{ending}" in SUFFIXES:
                 samples[-1].picture = member
@@ -143,10 +134,10 @@ def _class_names(shard: Path) -> tuple[str, ...] | None:
     return None
 
 
-def _read(rows: NDArray[np.int64], samples: list[_ShardSample], shards_of: list[Path]) -> Iterator[Encoded]:
-    for shard, places in groupby(rows.tolist(), key=shards_of.__getitem__):
+def _read(samples: list[_ShardSample]) -> Iterator[Encoded]:
+    """Their pictures; each shard is opened once."""
+    for shard, inside in groupby(samples, key=lambda sample: sample.shard):
         with _opened(shard) as archive:
-            for place in places:
-                picture = samples[place].picture
-                file = archive.extractfile(picture) if picture else None
-                yield Encoded(f"{shard.name}:{samples[place].key}", file.read() if file else None)
+            for sample in inside:
+                file = archive.extractfile(sample.picture) if sample.picture else None
+                yield Encoded(f"{shard.name}:{sample.key}", file.read() if file else None)
