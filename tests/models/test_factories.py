@@ -134,49 +134,58 @@ def test_random_weights_follow_from_the_seed(file: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "fragment"),
+    ("name", "fault"),
     [
-        ("plian", "expected one of Net, plain, with_classes, "),
-        ("plian", "got 'plian' (did you mean plain?)"),
-        ("needs_more", "a function that needs no argument but classes or num_classes, got one that needs width"),
+        (
+            "plian",
+            "expected one of Net, plain, with_classes, with_defaults, needs_more, nothing, breaks, leaves, "
+            "got 'plian' (did you mean plain?)",
+        ),
+        (
+            "needs_more",
+            "expected a function that needs no argument but classes or num_classes, got one that needs width",
+        ),
         ("nothing", "expected a torch.nn.Module, got a NoneType"),
         ("number", "expected a function, a class or a torch.nn.Module, got a int"),
-        ("breaks", "TypeError: unsupported operand type(s) for /: 'Linear' and 'int' (nets.py, line 30)"),
-        ("leaves", "SystemExit: 7 (nets.py, line 33)"),
+        (
+            "breaks",
+            "expected a model, got TypeError: unsupported operand type(s) for /: 'Linear' and 'int' (nets.py, line 30)",
+        ),
+        ("leaves", "expected a model, got SystemExit: 7 (nets.py, line 33)"),
         ("nan", "linear.weight: expected finite numbers, got 1 NaN and 0 infinite of 480"),
-        ("", "expected the name of a function that makes the model"),
+        ("", "expected the name of a function that makes the model, {file}:NAME, got no name"),
     ],
 )
-def test_faults_of_a_factory_are_one_line(file: Path, name: str, fragment: str, refused: Refused) -> None:
+def test_faults_of_a_factory_are_one_line(file: Path, name: str, fault: str, refused: Refused) -> None:
     message = refused(lambda: load_model(f"{file}:{name}"))
-    assert message.startswith(f"{file}:")
-    assert fragment in message
+    assert message == f"{file}:{name}: {fault.replace('{file}', str(file))}"
 
 
 @pytest.mark.parametrize(
-    ("source", "fragment"),
+    ("source", "fault"),
     [
         ("def f(:\n", "SyntaxError: invalid syntax (broken.py, line 1)"),
         ("import no_such_package\n", "ModuleNotFoundError: No module named 'no_such_package' (broken.py, line 1)"),
         ("x = 1\n1 / 0\n", "ZeroDivisionError: division by zero (broken.py, line 2)"),
     ],
 )
-def test_faults_of_a_file_are_one_line(tmp_path: Path, source: str, fragment: str, refused: Refused) -> None:
+def test_faults_of_a_file_are_one_line(tmp_path: Path, source: str, fault: str, refused: Refused) -> None:
+    spec = f"{tmp_path / 'broken.py'}:f"
     (tmp_path / "broken.py").write_text(source)
-    assert fragment in refused(lambda: load_model(f"{tmp_path / 'broken.py'}:f"))
+    assert refused(lambda: load_model(spec)) == f"{spec}: expected a model, got {fault}"
 
 
 @pytest.mark.parametrize(
-    ("spec", "fragment"),
+    ("spec", "fault"),
     [
         ("nowhere/nets.py:plain", "expected a Python file, got no file nowhere/nets.py"),
-        ("no_such_package.nets:plain", "ModuleNotFoundError: No module named 'no_such_package'"),
+        ("no_such_package.nets:plain", "expected a model, got ModuleNotFoundError: No module named 'no_such_package'"),
         ("nets.py", "expected the name of what makes the model, nets.py:FACTORY, got no name"),
-        (":f", "expected"),
+        (":f", "expected FILE.py:FACTORY or PACKAGE.MODULE:FACTORY, got nothing before the colon"),
     ],
 )
-def test_places_that_are_not_there(spec: str, fragment: str, refused: Refused) -> None:
-    assert fragment in refused(lambda: load_model(spec))
+def test_places_that_are_not_there(spec: str, fault: str, refused: Refused) -> None:
+    assert refused(lambda: load_model(spec)) == f"{spec}: {fault}"
 
 
 def test_a_file_named_like_a_module_does_not_take_its_place(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from assay.models.architectures import build
+from assay.models.architectures import ARCHITECTURES, build
 from assay.models.sources import SPELLINGS, Spelling, load_model, open_model
 from assay.models.sources.blueprint import ModelRequest, parse_options
 
@@ -99,37 +99,81 @@ def test_a_run_folder_comes_before_the_architecture_of_its_name(
     assert loaded.notes == ("resnet20 is a run folder here, and taken before the architecture of that name",)
 
 
+NO_CODE = (
+    "{run}/config.json: model.name: expected an architecture of ours, torchvision:NAME or timm:NAME (a run folder "
+    "names no code to run), got 'NAME_IN_IT'; name the code yourself, with --weights {run}/model.safetensors"
+)
+MODELS = (
+    f"expected a run folder, one of {', '.join(ARCHITECTURES)}, torchvision:NAME, timm:NAME, FILE.py:FACTORY or "
+    "PACKAGE.MODULE:FACTORY"
+)
+
+
 @pytest.mark.parametrize(
-    ("spoil", "fragment"),
+    ("spoil", "expected"),
     [
-        (lambda run: (run / "config.json").write_text("{"), "config.json: expected JSON, got"),
-        (lambda run: (run / "config.json").write_bytes(b"\xff"), "config.json: expected JSON, got"),
+        (
+            lambda run: (run / "config.json").write_text("{"),
+            "{run}/config.json: expected JSON, got Expecting property name enclosed in double quotes: line 1 column 2 "
+            "(char 1)",
+        ),
+        (
+            lambda run: (run / "config.json").write_bytes(b"\xff"),
+            "{run}/config.json: expected JSON, got 'utf-8' codec can't decode byte 0xff in position 0: invalid start "
+            "byte",
+        ),
         (
             lambda run: (run / "config.json").write_text("{}"),
-            "config.json: schema_version: expected a value, got nothing",
+            "{run}/config.json: schema_version: expected a value, got nothing",
         ),
-        (lambda run: (run / "config.json").write_text('{"schema_version": 2}'), "schema_version: expected 1, got 2"),
-        (lambda run: write_run(run, image_shape=[3]), "config.json: model.image_shape"),
-        (lambda run: write_run(run, classes=["one"]), "config.json: model.classes"),
-        (lambda run: write_run(run, std=None), "mean and std together, or neither"),
-        (lambda run: write_run(run, name="nets.py:evil"), "model.name: expected an architecture of ours"),
-        (lambda run: write_run(run, name="os:system"), "a run folder names no code to run"),
-        (lambda run: write_run(run, options={"depth": 3}), "resnet20: depth: expected no option of this name"),
-        (lambda run: write_run(run, options={}), "conv1.weight: expected (16, 1, 3, 3), got (4, 1, 3, 3)"),
+        (
+            lambda run: (run / "config.json").write_text('{"schema_version": 2}'),
+            "{run}/config.json: schema_version: expected 1, got 2",
+        ),
+        (
+            lambda run: write_run(run, image_shape=[3]),
+            "{run}/config.json: model.image_shape.1: expected a value, got nothing",
+        ),
+        (
+            lambda run: write_run(run, classes=["one"]),
+            "{run}/config.json: model.classes: expected Tuple should have at least 2 items after validation, not 1, "
+            "got ['one']",
+        ),
+        (
+            lambda run: write_run(run, std=None),
+            "{run}/config.json: model: expected mean and std together, or neither, got {'name': 'resnet20', 'classes': "
+            "['ant', 'bee', 'cat', 'dog', 'eel'], 'image_shape': [1, 16, 16], 'mean': [0.25], 'std': None, 'options': "
+            "{'width': 0.25, 'shortcut': 'B'}}",
+        ),
+        (lambda run: write_run(run, name="nets.py:evil"), NO_CODE.replace("NAME_IN_IT", "nets.py:evil")),
+        (lambda run: write_run(run, name="os:system"), NO_CODE.replace("NAME_IN_IT", "os:system")),
+        (lambda run: write_run(run, options={"depth": 3}), "resnet20: depth: expected no option of this name, got 3"),
+        (
+            lambda run: write_run(run, options={}),
+            "{run}/model.safetensors: conv1.weight: expected (16, 1, 3, 3), got (4, 1, 3, 3) (and 95 more of 118 "
+            "tensors)",
+        ),
         (
             lambda run: (run / "model.safetensors").unlink(),
-            "model.safetensors: expected a file of weights, got no such",
+            "{run}/model.safetensors: expected a file of weights, got no such file",
         ),
-        (lambda run: (run / "model.safetensors").write_bytes(b"x"), "model.safetensors: expected a safetensors file"),
-        (lambda run: write_run(run, classes=CLASSES[:4]), "expected weights for 4 classes, got weights for 5"),
+        (
+            lambda run: (run / "model.safetensors").write_bytes(b"x"),
+            "{run}/model.safetensors: expected a safetensors file, got Error while deserializing header: header too "
+            "small",
+        ),
+        (
+            lambda run: write_run(run, classes=CLASSES[:4]),
+            "{run}/model.safetensors: expected weights for 4 classes, got weights for 5 (linear.weight: expected "
+            "(4, 16), got (5, 16))",
+        ),
     ],
 )
-def test_spoilt_run_folders(tmp_path: Path, spoil: Callable[[Path], object], fragment: str, refused: Refused) -> None:
+def test_spoilt_run_folders(tmp_path: Path, spoil: Callable[[Path], object], expected: str, refused: Refused) -> None:
     run = tmp_path / "run"
     write_run(run)
     spoil(run)
-    message = refused(lambda: load_model(str(run)))
-    assert fragment in message
+    assert refused(lambda: load_model(str(run))) == expected.replace("{run}", str(run))
 
 
 @pytest.mark.parametrize(
@@ -235,20 +279,27 @@ def test_a_run_folder_can_be_given_as_the_weights(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("spec", "fragment"),
+    ("spec", "message"),
     [
-        ("resnet21", "got 'resnet21' (did you mean resnet20?)"),
-        ("", "model: expected a run folder, one of resnet8"),
-        ("weights.th", "weights.th: expected a model; a file of weights goes with an architecture"),
+        ("resnet21", f"model: {MODELS}, got 'resnet21' (did you mean resnet20?)"),
+        ("", f"model: {MODELS}, got ''"),
+        (
+            "weights.th",
+            "weights.th: expected a model; a file of weights goes with an architecture (resnet20 --weights "
+            "FILE), got no such file",
+        ),
         (".", ".: expected a run folder, with a config.json in it, got a folder without one"),
-        ("resnet20,width", "expected options as NAME,option=value,option=value, got 'width'"),
-        ("resnet20,=1", "got '=1'"),
-        ("resnet20,width=x", "resnet20: width: expected a valid number"),
-        ("resnet20,skips=perhaps", "resnet20: skips: expected a valid boolean"),
+        ("resnet20,width", "resnet20,width: expected options as NAME,option=value,option=value, got 'width'"),
+        ("resnet20,=1", "resnet20,=1: expected options as NAME,option=value,option=value, got '=1'"),
+        ("resnet20,width=x", "resnet20: width: expected a valid number, unable to parse string as a number, got 'x'"),
+        (
+            "resnet20,skips=perhaps",
+            "resnet20: skips: expected a valid boolean, unable to interpret input, got 'perhaps'",
+        ),
     ],
 )
 def test_names_that_mean_nothing(
-    spec: str, fragment: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refused: Refused
+    spec: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refused: Refused
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert fragment in refused(lambda: load_model(spec))
+    assert refused(lambda: load_model(spec)) == message

@@ -102,26 +102,33 @@ def test_the_payload_of_the_test_above_is_real(tmp_path: Path) -> None:
 
 def test_a_refused_pickle_says_what_it_wanted(tmp_path: Path, refused: Refused) -> None:
     torch.save(nn.Linear(2, 2), tmp_path / "whole.pt")
-    message = refused(lambda: read_weights(tmp_path / "whole.pt"))
-    assert "save model.state_dict(), not the model" in message
-    assert "a pickle that needs torch.nn.modules.linear.Linear, which is refused" in message
+    assert refused(lambda: read_weights(tmp_path / "whole.pt")) == (
+        f"{tmp_path / 'whole.pt'}: expected tensors that load without running code (save model.state_dict(), not the "
+        "model), got a pickle that needs torch.nn.modules.linear.Linear, which is refused"
+    )
+
+
+CHECKPOINT = "expected a PyTorch checkpoint or a .safetensors file"
+HEADER = "expected a safetensors file, got "  # and what safetensors says of it
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "fragment"),
+    ("name", "content", "fault"),
     [
-        ("x.pt", b"", "got an empty file"),
-        ("x.pt", b"hello world", "got a file of another kind"),
-        ("x.pt", b"PK\x03\x04 no archive", "got a damaged or foreign archive"),
-        ("x.safetensors", b"hello world, hello", "expected a safetensors file"),
-        ("x.safetensors", b"", "expected a safetensors file"),
+        ("x.pt", b"", f"{CHECKPOINT}, got an empty file"),
+        ("x.pt", b"hello world", f"{CHECKPOINT}, got a file of another kind"),
+        (
+            "x.pt",
+            b"PK\x03\x04 no archive",
+            f"{CHECKPOINT}, got a damaged or foreign archive (",
+        ),
+        ("x.safetensors", b"hello world, hello", HEADER),
+        ("x.safetensors", b"", HEADER),
     ],
 )
-def test_foreign_files_are_named(tmp_path: Path, name: str, content: bytes, fragment: str, refused: Refused) -> None:
+def test_foreign_files_are_named(tmp_path: Path, name: str, content: bytes, fault: str, refused: Refused) -> None:
     (tmp_path / name).write_bytes(content)
-    message = refused(lambda: read_weights(tmp_path / name))
-    assert message.startswith(str(tmp_path / name))
-    assert fragment in message
+    assert refused(lambda: read_weights(tmp_path / name)).startswith(f"{tmp_path / name}: {fault}")
 
 
 @given(st.binary(max_size=200), st.sampled_from(["x.pt", "x.safetensors"]))
@@ -130,8 +137,11 @@ def test_no_file_of_noise_escapes_as_anything_but_a_model_error(
 ) -> None:
     path = tmp_path_factory.mktemp("noise") / name
     path.write_bytes(content)
-    with pytest.raises(ModelError):
+    with pytest.raises(ModelError) as caught:
         read_weights(path)
+    message = str(caught.value)
+    assert message.startswith(f"{path}: expected ")
+    assert "\n" not in message
 
 
 @given(st.integers(0, 5000), st.booleans())
@@ -159,7 +169,9 @@ def test_a_torchscript_program_is_refused(tmp_path: Path, refused: Refused) -> N
     with zipfile.ZipFile(tmp_path / "x.pt", "w") as archive:
         for name in ("data.pkl", "constants.pkl", "version", "byteorder", "code/x.py"):
             archive.writestr(f"x/{name}", b"3" if name == "version" else b"")
-    assert "TorchScript" in refused(lambda: read_weights(tmp_path / "x.pt"))
+    assert refused(lambda: read_weights(tmp_path / "x.pt")) == (
+        f"{tmp_path / 'x.pt'}: expected a state dict, got a TorchScript program, which would run code from the file"
+    )
 
 
 def test_a_missing_file_names_its_neighbour(tmp_path: Path, refused: Refused) -> None:
@@ -168,21 +180,24 @@ def test_a_missing_file_names_its_neighbour(tmp_path: Path, refused: Refused) ->
     assert message.endswith("expected a file of weights, got no such file (did you mean resnet20-best.th?)")
 
 
+NO_STATE = ": expected a state dict, names to tensors, got"
+
+
 @pytest.mark.parametrize(
-    ("content", "fragment"),
+    ("content", "fault"),
     [
-        ({"epoch": 3, "lr": 0.1}, "expected a state dict, names to tensors, got a dict with the keys 'epoch', 'lr'"),
-        ({}, "got an empty dict"),
-        ([1, 2], "got a list"),
-        (torch.ones(3), "got a Tensor"),
-        ({"state_dict": {"a": 1}}, "x.pt['state_dict']: expected a state dict"),
+        ({"epoch": 3, "lr": 0.1}, f"{NO_STATE} a dict with the keys 'epoch', 'lr'"),
+        ({}, f"{NO_STATE} an empty dict"),
+        ([1, 2], f"{NO_STATE} a list"),
+        (torch.ones(3), f"{NO_STATE} a Tensor"),
+        ({"state_dict": {"a": 1}}, f"['state_dict']{NO_STATE} a dict with the keys 'a'"),
     ],
 )
 def test_a_checkpoint_without_weights_says_what_it_holds(
-    tmp_path: Path, content: object, fragment: str, refused: Refused
+    tmp_path: Path, content: object, fault: str, refused: Refused
 ) -> None:
     torch.save(content, tmp_path / "x.pt")
-    assert fragment in refused(lambda: read_weights(tmp_path / "x.pt"))
+    assert refused(lambda: read_weights(tmp_path / "x.pt")) == f"{tmp_path / 'x.pt'}{fault}"
 
 
 @pytest.mark.parametrize(
@@ -216,7 +231,11 @@ def test_a_prefix_that_is_the_models_own_stays() -> None:
 
 
 def test_an_averaged_models_counter_is_no_weight() -> None:
-    load_weights(tiny(), {"n_averaged": torch.tensor(3), **{f"module.{k}": v for k, v in state().items()}}, where="x")
+    model, expected = tiny(), state(1)
+    prefixed = {f"module.{name}": value for name, value in expected.items()}
+    load_weights(model, {"n_averaged": torch.tensor(3), **prefixed}, where="x")
+    for name, value in model.state_dict().items():
+        torch.testing.assert_close(value, expected[name].to(value.dtype))
 
 
 def test_torchvisions_names_are_understood() -> None:
@@ -232,7 +251,12 @@ def test_torchvisions_names_are_understood() -> None:
 
 
 def test_counters_of_old_checkpoints_may_be_missing() -> None:
-    load_weights(tiny(), {k: v for k, v in state().items() if not k.endswith("num_batches_tracked")}, where="x")
+    model = tiny()
+    expected = {name: value for name, value in state(1).items() if not name.endswith("num_batches_tracked")}
+    load_weights(model, expected, where="x")
+    loaded = model.state_dict()
+    assert all(torch.equal(loaded[name], value) for name, value in expected.items())
+    assert loaded["norm.num_batches_tracked"] == 0
 
 
 @pytest.mark.parametrize(
@@ -286,9 +310,14 @@ def test_misfits_are_named_and_leave_the_model_as_it_was(
 
 def test_two_tensors_that_a_prefix_would_make_one_are_not_confused(refused: Refused) -> None:
     more = {**state(), "module.linear.bias": torch.zeros(5)}
-    assert "1 unexpected (module.linear.bias)" in refused(lambda: load_weights(tiny(), more, where="x"))
+    assert refused(lambda: load_weights(tiny(), more, where="x")) == (
+        "x: expected the 9 tensors of the model, got 1 unexpected (module.linear.bias)"
+    )
     both = {**{f"module.{name}": value for name, value in state().items()}, "linear.bias": torch.zeros(5)}
-    assert "missing" in refused(lambda: load_weights(tiny(), both, where="x"))
+    assert refused(lambda: load_weights(tiny(), both, where="x")) == (
+        "x: expected the 9 tensors of the model, got 7 missing (conv.weight, conv.bias, norm.weight, …) and 9 "
+        "unexpected (module.conv.weight, module.conv.bias, module.norm.weight, …)"
+    )
 
 
 def test_implied_classes_need_every_misfit_explained() -> None:
@@ -328,4 +357,5 @@ def test_masks_in_buffers_load_with_their_infinities() -> None:
 
 def test_an_oversized_safetensors_header_is_refused(tmp_path: Path, refused: Refused) -> None:
     (tmp_path / "x.safetensors").write_bytes(struct.pack("<Q", 1 << 40) + b"{" + b" " * 50)
-    assert "expected a safetensors file" in refused(lambda: read_weights(tmp_path / "x.safetensors"))
+    path = tmp_path / "x.safetensors"
+    assert refused(lambda: read_weights(path)).startswith(f"{path}: {HEADER}")

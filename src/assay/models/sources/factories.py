@@ -22,6 +22,8 @@ from assay.models.wrappers import Normalize, Normalized, choose_normalization
 
 CLASSES_PARAMETERS = ("classes", "num_classes", "n_classes")
 
+_PACKAGE = Path(__file__).resolve().parents[2]  # frames in here are none of the user's code
+
 
 def plan_factory(spec: str, request: ModelRequest) -> Blueprint:
     """A user's model as it is; where the caller asks for a normalisation, behind that."""
@@ -51,6 +53,8 @@ def import_factory(spec: str) -> Callable[[int], nn.Module]:
     path = Path(place) if place.endswith(".py") else None
     if path is not None and not path.is_file():
         raise ModelError(spec, expected="a Python file", got=f"no file {place}")
+    if not place:
+        raise ModelError(spec, expected="FILE.py:FACTORY or PACKAGE.MODULE:FACTORY", got="nothing before the colon")
     if not attribute:
         raise ModelError(spec, expected=f"the name of a function that makes the model, {place}:NAME", got="no name")
     folders = [Path.cwd()] if path is None else [path.resolve().parent, Path.cwd()]
@@ -135,6 +139,8 @@ def _place(error: BaseException, folders: list[Path]) -> str:
     inside = [
         frame
         for frame in traceback.extract_tb(error.__traceback__)
-        if any(folder in Path(frame.filename).parents for folder in folders) and "site-packages" not in frame.filename
+        if any(folder in Path(frame.filename).parents for folder in folders)
+        and "site-packages" not in frame.filename
+        and _PACKAGE not in Path(frame.filename).parents
     ]
     return f" ({Path(inside[-1].filename).name}, line {inside[-1].lineno})" if inside else ""
