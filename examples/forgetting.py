@@ -3,7 +3,7 @@
 python examples/forgetting.py
 """
 
-from assay.views.recurrence import RecurrenceChoice, measure_recurrence
+from assay.views import RecurrenceChoice, measure_recurrence
 
 for radius, norm in ((0.9, 0.9), (0.9, 3.0), (1.05, 3.0)):
     found = measure_recurrence(RecurrenceChoice(radius=radius, norm=norm, hidden=8, length=80))

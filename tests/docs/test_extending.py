@@ -232,25 +232,19 @@ def brightness_section(checkup):
         "a claim",
         {
             "claims/two_and_two.py": """
-from assay.claims.claim import Claim
-from assay.records.claims import Evidence, Fact
+from assay.claims.claim import register_claim
+from assay.records.claims import ClaimEvidence, ClaimFact
 
-TWO_AND_TWO = Claim(
-    id="two-and-two",
-    sentence="Two and two are four.",
-    decides="Both are added.",
-    would_change="Nothing.",
-    references=("Peano 1889",),
-    measure=lambda settings: Evidence(
-        how="added", facts=(Fact(name="sum", expected="4", got=str(2 + 2), holds=2 + 2 == 4),)
-    ),
+
+@register_claim(
+    "two-and-two", "Two and two are four.", decides="Addition.", would_change="Nothing.", references=("Peano 1889",)
 )
+def measure(settings):
+    return ClaimEvidence(
+        how="added", facts=(ClaimFact(name="sum", expected="4", got=str(2 + 2), holds=2 + 2 == 4),)
+    )
 """
         },
-        (
-            ("claims/registry.py", FUTURE, "\nfrom assay.claims.two_and_two import TWO_AND_TWO"),
-            ("claims/registry.py", "\nCLAIMS: tuple[Claim, ...] = (\n", "    TWO_AND_TWO,\n"),
-        ),
     ),
     Addition(
         "an image operation, a corruption",
@@ -258,7 +252,7 @@ TWO_AND_TWO = Claim(
         (
             (
                 "augment/operations.py",
-                '("Cutout", "px", 0.0, _ANY, 0.0, "blank a square of this side"),',
+                '"blank a square of this side"),',
                 '\n    ("FlipUp", "", 0.0, 0.0, None, "mirror top and bottom"),',
             ),
             (
