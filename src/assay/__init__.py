@@ -4,7 +4,7 @@ Example:
     >>> import assay
     >>> data = assay.load_dataset("digits", limit=64)
     >>> model = assay.load_model("mlp", classes=10, image_shape=data.shape)  # or any nn.Module of yours
-    >>> checkup = assay.run_check(model, data, budget=assay.check.BUDGETS["quick"], limit=16)
+    >>> checkup = assay.run_check(model, data, budget="quick", limit=16)
     >>> any(verdict.status == "error" for verdict in checkup.verdicts)
     True
 
@@ -16,8 +16,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-# The public surface, by the module that defines it; "exported=defined" where the two names differ.
-# The imports for type checkers repeat it, and a test keeps both equal.
+# The public surface, by the module it comes from. The imports for type checkers repeat it; a test keeps both equal.
 _PUBLIC: dict[str, tuple[str, ...]] = {
     "assay.attacks": (
         "APGD",
@@ -162,20 +161,13 @@ if TYPE_CHECKING:
     from assay.training.recipes import load_recipe as load_recipe
     from assay.verdict import judge as judge
 
-_HOMES = dict(
-    sorted(
-        (exported, (home, defined or exported))
-        for home, names in _PUBLIC.items()
-        for exported, _, defined in (name.partition("=") for name in names)
-    )
-)
+_HOMES = dict(sorted((name, home) for home, names in _PUBLIC.items() for name in names))
 __all__ = list(_HOMES)
 
 
 def __getattr__(name: str) -> Any:
     if name in _HOMES:
-        home, defined = _HOMES[name]
-        value = getattr(importlib.import_module(home), defined)
+        value = getattr(importlib.import_module(_HOMES[name]), name)
     elif name in _PACKAGES:
         value = importlib.import_module(f"assay.{name}")
     else:
