@@ -12,7 +12,7 @@ from assay.claims.rule import number
 from assay.data.dataset import ImageDataset
 from assay.data.selection import evenly_spaced
 from assay.diagnostics.invariance import measure_invariance
-from assay.records.augmentation import Invariance
+from assay.records.accuracy import Invariance
 from assay.records.claims import Axis, Chart, ClaimEvidence, Point
 from assay.training.recipes import Recipe
 from assay.training.sections import PolicyAugment

@@ -16,9 +16,8 @@ from assay.comparison.statistics import (
     resample_independent,
     resample_paired,
 )
-from assay.records.accuracy import Proportion
+from assay.records.accuracy import Invariance, Proportion
 from assay.records.attack import EpsilonCurve
-from assay.records.augmentation import Invariance
 from assay.records.checkup import Checkup, Subject
 from assay.records.comparison import CurveDifference, CurvePoint, Difference
 from assay.records.samples import SampleBits, SampleLevels, SampleSet

@@ -6,10 +6,9 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
 
-from assay.records.accuracy import CleanAccuracy, Proportion
+from assay.records.accuracy import CleanAccuracy, Invariance, Proportion
 from assay.records.anatomy import Anatomy
 from assay.records.attack import EpsilonCurve, RobustAccuracy
-from assay.records.augmentation import Invariance
 from assay.records.checkup import Checkup
 from assay.records.comparison import Quantity
 from assay.records.samples import SampleBits, SampleLevels

@@ -15,8 +15,7 @@ from assay.augment.plan import apply_operation
 from assay.augment.randomness import draw_integers
 from assay.data.dataset import MOST_LEVELS, Batch, ImageDataset, keep_levels
 from assay.evaluate import predict
-from assay.records.accuracy import Proportion
-from assay.records.augmentation import Invariance, OperationAccuracy, OperationPoint
+from assay.records.accuracy import Invariance, OperationAccuracy, OperationPoint, Proportion
 
 
 def measure_invariance(

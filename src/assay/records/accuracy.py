@@ -1,4 +1,4 @@
-"""How often a model is right, with the uncertainty that n samples leave."""
+"""Accuracies with their confidence intervals: clean, of sequences, and under image operations."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, Literal, Self
 from pydantic import model_validator
 
 from assay.records.base import Frozen, Record
-from assay.records.samples import SampleBits
+from assay.records.samples import SampleBits, SampleLevels
 
 Z_95 = 1.959963984540054  # the 97.5 % quantile of the standard normal
 
@@ -45,7 +45,7 @@ class Proportion(Frozen):
 
     @classmethod
     def of(cls, correct: int, n: int, **fields: Any) -> Self:
-        """Count in, proportion and interval out; further fields of a subclass pass through."""
+        """The proportion ``correct / n`` with its interval; further fields of a subclass pass through."""
         low, high = wilson_interval(correct, n)
         return cls(correct=correct, n=n, accuracy=correct / n if n else 0.0, low=low, high=high, **fields)
 
@@ -73,11 +73,33 @@ class CalibrationBin(Frozen):
 
 
 class CleanAccuracy(Record, Proportion):
-    """Accuracy on untouched images.
+    """Accuracy on clean images, with calibration and confusion: what :func:`assay.measure_clean_accuracy` returns.
 
-    ``confusion[i][j]`` counts samples of class i predicted as class j. ``expected_calibration_error`` is
-    Σ_b (n_b/n)·|accuracy_b − confidence_b| over equal-width confidence bins (Guo et al. 2017, eq. 3).
-    ``loss`` is the mean cross-entropy in nats. ``per_sample`` tells which samples were right.
+    Attributes:
+        correct: samples whose largest logit is that of their label, of all ``n``.
+        accuracy: ``correct / n``, in [0, 1]; ``low`` and ``high`` are the ends of its 95 % Wilson interval.
+        loss: mean cross-entropy, in nats.
+        per_class: recall of each class, each with its interval.
+        confusion: ``confusion[i][j]`` counts samples of class i predicted as class j; (K, K).
+        expected_calibration_error: Σ_b (n_b/n)·|accuracy_b − confidence_b| over the bins of ``calibration``.
+        calibration: equal-width bins of the largest softmax probability.
+        mean_confidence: mean of the largest softmax probability.
+        top5_accuracy: share of samples whose label is among the five largest logits; None below six classes.
+        non_finite: samples with a logit that is not finite; they count as wrong.
+        images_per_second: throughput of the evaluation.
+        per_sample: which samples were right, None where they were not kept.
+
+    Example:
+        >>> import assay
+        >>> clean = assay.CleanAccuracy.of(
+        ...     90, 100, loss=0.3, per_class=(), confusion=(), expected_calibration_error=0.02, calibration=(),
+        ...     mean_confidence=0.92, images_per_second=1000.0,
+        ... )
+        >>> clean.accuracy, clean.low < 0.9 < clean.high
+        (0.9, True)
+
+    Reference:
+        Guo et al. 2017, On calibration of modern neural networks, eq. 3; Wilson 1927 for the interval.
     """
 
     kind: Literal["clean_accuracy"] = "clean_accuracy"
@@ -94,10 +116,10 @@ class CleanAccuracy(Record, Proportion):
 
 
 class SequenceAccuracy(Record, Proportion):
-    """``correct`` of ``n`` test sequences are answered as ``right_is`` says, such as "all 10 symbols recalled".
+    """``correct`` of ``n`` test sequences are predicted as ``right_is`` states, such as "all 10 symbols recalled".
 
-    ``loss`` is the mean in ``loss_unit``; ``baseline`` is what the best answer without memory loses, and
-    ``baseline_is`` says which that is.
+    ``loss`` is the mean in ``loss_unit``; ``baseline`` is the loss of the best prediction without memory, which
+    ``baseline_is`` names.
     """
 
     kind: Literal["sequence_accuracy"] = "sequence_accuracy"
@@ -109,3 +131,45 @@ class SequenceAccuracy(Record, Proportion):
     baseline: float
     baseline_is: str
     right_is: str
+
+
+class OperationPoint(Proportion):
+    """Accuracy under one operation at one strength.
+
+    ``level`` rises from 1, which hardly anyone would notice. Half of the samples get ``magnitude_low``, the other
+    half ``magnitude_high``: the two directions of one strength. ``lost`` samples were right without the operation
+    and are wrong with it; ``gained`` the other way round.
+    """
+
+    level: int
+    magnitude_low: float
+    magnitude_high: float
+    lost: int
+    gained: int
+
+
+class OperationAccuracy(Frozen):
+    """One operation at rising strengths, its magnitudes in ``unit``; ``mean_accuracy`` is the mean over ``points``."""
+
+    operation: str
+    unit: str
+    points: tuple[OperationPoint, ...]
+    mean_accuracy: float
+
+
+class Invariance(Record):
+    """Accuracy under each image operation, on the same samples as the ``clean`` one.
+
+    ``mean_accuracy`` is the mean over operations of their means; ``worst_operation`` has the lowest of them.
+    ``per_sample`` counts for each sample the (operation, strength) pairs under which it was right.
+    """
+
+    kind: Literal["invariance"] = "invariance"
+    clean: Proportion
+    operations: tuple[OperationAccuracy, ...]
+    mean_accuracy: float
+    worst_operation: str
+    worst_accuracy: float
+    seed: int
+    seconds: float
+    per_sample: SampleLevels | None = None

@@ -1,4 +1,4 @@
-"""What an attacker achieved, under a stated threat, on stated samples."""
+"""Results of adversarial attacks, under a stated threat model, on stated samples."""
 
 from __future__ import annotations
 
@@ -13,15 +13,42 @@ Precision = Literal["auto", "float32", "bfloat16"]  # of convolutions and produc
 
 
 class RobustAccuracy(Record, Proportion):
-    """Accuracy after one attack: samples still right, of all ``n`` (samples wrong before count as wrong).
+    """Robust accuracy under one attack: samples correct after it, of all ``n``; misclassified before counts as wrong.
 
-    ``loss_per_step[0]`` is the mean cross-entropy (nats) over all n samples before the attack, ``loss_per_step[k]``
-    after step k; empty for attacks without steps. ``epsilon`` and ``step_size`` are in pixel units ([0, 1] scale).
-    ``outside_ball`` counts adversarial candidates rejected by the float64 check of the ball or the box;
-    ``unconfirmed`` those the untouched model, asked again, still got right. ``constrained`` is False for presets such
-    as ``signed-steps`` which do not project: their ``epsilon`` is the size of a step. ``precision`` is what the search
-    multiplied in; the verdicts are those of the model's own. ``per_sample`` tells which samples were right before and
-    after. With a ``target`` only images turned into that class count as broken.
+    Attributes:
+        attack: the method by its name, such as ``pgd``.
+        norm: ``linf``, ``l2`` or ``l1``.
+        epsilon: radius of the ball in pixel units of [0, 1]; the size of one step where ``constrained`` is False.
+        step_size: in pixel units; None for methods without one.
+        steps: iterations (queries for black-box methods) of each of the ``restarts``.
+        seed: of the random starts.
+        constrained: False for methods that do not project onto the ball, such as ``signed-steps``.
+        target: the class that adversarial examples must be predicted as; None for untargeted attacks.
+        clean_correct: samples that were correct before the attack.
+        correct: samples that are correct after it; ``accuracy`` is its share of ``n``, ``low`` and ``high`` the 95 %
+            Wilson interval.
+        loss_per_step: mean cross-entropy in nats over all samples, before the attack and after each step.
+        accuracy_per_step: accuracy likewise; both are empty for methods without steps.
+        outside_ball: adversarial examples rejected by the check, in float64, of the ball and the pixel range.
+        unconfirmed: adversarial examples that the original model classified correctly when verified.
+        correct_after_rounding: samples that are correct after the attack's images were rounded to 8 bits.
+        mean_distance: mean norm of the successful perturbations.
+        forward_equivalents: cost per image in forward passes; a backward pass counts as two.
+        precision: of the search; verification is always in the model's own.
+        seconds: wall-clock time.
+        per_sample: which samples were correct before and after, None where they were not kept.
+
+    Example:
+        >>> import assay
+        >>> robust = assay.RobustAccuracy.of(
+        ...     25, 100, attack="fgsm", norm="linf", epsilon=8 / 255, step_size=8 / 255, steps=1, restarts=1, seed=0,
+        ...     clean_correct=90, seconds=1.0,
+        ... )
+        >>> robust.accuracy, robust.clean_correct / robust.n
+        (0.25, 0.9)
+
+    Reference:
+        Madry et al. 2018, Towards deep learning models resistant to adversarial attacks, arXiv:1706.06083.
     """
 
     kind: Literal["robust_accuracy"] = "robust_accuracy"
@@ -72,7 +99,7 @@ class EpsilonCurve(Record):
 
 
 class AdversarialExample(Frozen):
-    """One broken sample.
+    """One adversarial example.
 
     The three pictures are PNG files in base64; ``perturbation`` is magnified ``magnified`` times about mid-grey.
     """
@@ -120,7 +147,7 @@ SanityName = Literal[
 
 
 class SanityCheck(Frozen):
-    """One reason not to trust an attack's answer: ``value`` above ``limit`` raises it; None where it was not run."""
+    """One reason not to trust an attack's result: ``value`` above ``limit`` raises it; None where it was not run."""
 
     name: SanityName
     value: float | None
@@ -129,12 +156,12 @@ class SanityCheck(Frozen):
 
     @property
     def raised(self) -> bool:
-        """Whether the doubt stands; a value that is no number raises it too."""
+        """Whether the check fails; a value that is not a number fails too."""
         return self.value is not None and not self.value <= self.limit
 
 
 class AttackSanity(Record):
-    """Whether the answers of attacks on this model can be trusted, from ``n`` samples under one threat.
+    """Whether attacks on this model can be trusted, from ``n`` samples under one threat model.
 
     Reference: Carlini et al. 2019, *On evaluating adversarial robustness*, section 5; Athalye et al. 2018.
     """
@@ -181,10 +208,10 @@ class AttackAnatomy(Record):
 
 
 class PicturedSample(Frozen):
-    """One sample: its class, and the answers before and after the attack with their confidences.
+    """One sample: its class, and the predictions before and after the attack with their confidences.
 
-    Classes are places in ``SampleGallery.classes``; −1 is an output that was not finite. ``steps`` counts the moves
-    that broke it; None where nothing did.
+    Classes are indices into ``SampleGallery.classes``; −1 stands for logits that were not finite. ``steps`` counts the
+    iterations until it was misclassified; None where it never was.
     """
 
     sample_id: str

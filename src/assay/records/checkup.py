@@ -7,7 +7,7 @@ from typing import Annotated, Literal, TypeVar
 
 from pydantic import Field
 
-from assay.records.accuracy import CleanAccuracy, SequenceAccuracy
+from assay.records.accuracy import CleanAccuracy, Invariance, SequenceAccuracy
 from assay.records.anatomy import Anatomy
 from assay.records.attack import (
     AdversarialGallery,
@@ -17,7 +17,6 @@ from assay.records.attack import (
     RobustAccuracy,
     SampleGallery,
 )
-from assay.records.augmentation import Invariance
 from assay.records.base import Environment, Frozen, Record
 from assay.records.comparison import AppliedFix
 from assay.records.compression import LayerSpectra
@@ -61,7 +60,7 @@ R = TypeVar("R", bound=Record)
 
 
 class Subject(Frozen):
-    """What was put to the test: the model and the data as the user named them; sequences have no ``image_shape``.
+    """The model and the data as the user named them; sequences have no ``image_shape``.
 
     ``samples`` identifies all the ``available`` ones, so that parts of one set can be paired with one another.
     """
@@ -87,9 +86,28 @@ class Stage(Frozen):
 
 
 class Checkup(Record):
-    """One check. ``schema_version`` rises when a reader of the older form would misread the newer.
+    """One check: all that was measured and concluded, as ``check.json`` holds it.
 
-    ``outdated`` are the entries of its baseline that accepted nothing.
+    Attributes:
+        schema_version: rises when a reader of the older form would misread the newer.
+        subject: the model and the data that were checked.
+        budget: ``quick``, ``standard`` or ``full``.
+        seed: of all random numbers.
+        started: time in ISO 8601, UTC.
+        seconds: wall-clock time.
+        environment: software and machine.
+        stages: what ran and for how long, and what did not run and why.
+        records: the measurements, told apart by ``kind``.
+        verdicts: one for each rule.
+        outdated: entries of the baseline that accepted nothing.
+
+    Example:
+        >>> import assay
+        >>> data = assay.load_dataset("digits", limit=32)
+        >>> model = assay.load_model("mlp", classes=10, image_shape=data.shape)
+        >>> checkup = assay.run_check(model, data, budget="quick")
+        >>> checkup.first(assay.CleanAccuracy).n
+        32
     """
 
     kind: Literal["checkup"] = "checkup"

@@ -1,4 +1,4 @@
-"""What a rule concluded."""
+"""Verdicts of rules, and findings that were accepted."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ FailAt = Literal["warn", "error", "never"]
 
 
 class Remedy(Frozen):
-    """The number a rule judged, measured again after its fix was applied to a copy."""
+    """The number of a rule, measured again after its fix was applied to a copy of the model."""
 
     applied: str
     measured: str
@@ -21,10 +21,10 @@ class Remedy(Frozen):
 
 
 class Acceptance(Frozen):
-    """A finding that somebody decided to live with: the rule, how bad it may be, why, and until when.
+    """A finding accepted by somebody: the rule, the worst status that is accepted, why, and until when.
 
-    ``status`` is the worst that is accepted; ``measured`` what the rule had measured then. ``expires`` is the last day
-    it holds, None for always.
+    ``status`` is the worst that is accepted; ``measured`` what the rule had measured then. ``expires`` is the
+    last day it is valid, None for always.
     """
 
     rule: str
@@ -36,12 +36,32 @@ class Acceptance(Frozen):
 
 
 class Verdict(Record):
-    """One rule, judged: the claim, the number against its threshold, where, why it matters, and the fix.
+    """The result of one rule: its claim, the measured number against its threshold, and the fix.
 
-    ``claim`` is a sentence that is true when the status is ``pass``. ``evidence`` lists the kinds of the records the
-    verdict rests on. ``value`` is NaN when nothing was measured. ``scored`` is False for a rule that judges the
-    measurement, not the model: it says whether a number can be trusted, and no score rises for it. An ``accepted``
-    finding is shown and does not fail.
+    Attributes:
+        rule: its id, such as ``A201``.
+        category: one of six; each has a score.
+        status: ``pass``, ``warn``, ``error`` or ``not run``.
+        claim: a sentence that is true when the status is ``pass``.
+        measured: the number in words, with its interval and sample size where it has them.
+        threshold: what is required.
+        value: the number; NaN when nothing was measured.
+        where: the layer, class or attack it was measured at.
+        why: why it matters.
+        fix: what to do about it.
+        reference: the paper or standard behind the rule.
+        evidence: the kinds of the records it rests on.
+        scored: False for a rule about the measurement, not the model; no score rises for it.
+        remedy: the number measured again after a fix.
+        accepted: the entry of the baseline that accepts this finding; it is shown and does not fail.
+
+    Example:
+        >>> import assay
+        >>> verdicts = assay.judge([])
+        >>> {verdict.status for verdict in verdicts}
+        {'not run'}
+        >>> any(verdict.fails("warn") for verdict in verdicts)
+        False
     """
 
     kind: Literal["verdict"] = "verdict"

@@ -12,6 +12,8 @@ from html import escape
 
 from pydantic import BaseModel
 
+from assay.wording import clip
+
 ROWS = 12  # of a table of parts; the rest is counted
 COLUMNS = 12
 LONGEST = 200  # characters of a text
@@ -56,12 +58,12 @@ def _value(value: object, *, depth: int) -> str:
     if isinstance(value, BaseModel):
         return _folded(_summary(value), _table(value, depth=depth + 1)) if depth < DEPTH else escape(_summary(value))
     if isinstance(value, Mapping):
-        return escape(_clip(", ".join(f"{key}: {_text(item)}" for key, item in value.items())))
+        return escape(_short(", ".join(f"{key}: {_text(item)}" for key, item in value.items())))
     if isinstance(value, Sequence) and not isinstance(value, str):
         return _several(value, depth=depth)
     if isinstance(value, str) and _PNG.fullmatch(value):
         return f'<img alt="" src="data:image/png;base64,{value}">'
-    return escape(_clip(_text(value)))
+    return escape(_short(_text(value)))
 
 
 def _several(values: Sequence[object], *, depth: int) -> str:
@@ -76,7 +78,7 @@ def _several(values: Sequence[object], *, depth: int) -> str:
     if len(numbers) == len(values) and len(numbers) > 6:
         ends = f"{_text(numbers[0])} … {_text(numbers[-1])}"
         return f"{_sparkline(numbers)} {escape(f'{ends} ({len(numbers)} values)')}"
-    return escape(_clip(", ".join(_text(value) for value in values)))
+    return escape(_short(", ".join(_text(value) for value in values)))
 
 
 def _grid(parts: Sequence[BaseModel], *, depth: int) -> str:
@@ -102,7 +104,7 @@ def _folded(summary: str, content: str) -> str:
 def _summary(part: BaseModel) -> str:
     """What it is, and the first of its texts and numbers."""
     said = [_text(value) for _, value in _fields(part) if isinstance(value, str | int | float)][:3]
-    return _clip(f"{_words(type(part).__name__)}: {', '.join(said)}" if said else _words(type(part).__name__))
+    return _short(f"{_words(type(part).__name__)}: {', '.join(said)}" if said else _words(type(part).__name__))
 
 
 def _sparkline(numbers: Sequence[float], *, width: int = 90, height: int = 18) -> str:
@@ -134,5 +136,5 @@ def _words(name: str) -> str:
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", name).replace("_", " ").lower()
 
 
-def _clip(text: str) -> str:
-    return text if len(text) <= LONGEST else text[: LONGEST - 1] + "…"
+def _short(text: str) -> str:
+    return clip(text, LONGEST)

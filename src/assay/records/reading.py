@@ -17,13 +17,30 @@ from assay.wording import inert
 M = TypeVar("M", bound=Record)
 
 
-def read_checkup(path: Path) -> Checkup:
-    """The checkup stored in ``path``.
+def read_checkup(path: Path | str) -> Checkup:
+    """Read a ``check.json``.
 
-    Raises :class:`InputError` when the file is missing, is not JSON, is something else than a checkup, was written by
-    a newer assay, or holds a field that does not fit; the message names the field.
+    Args:
+        path: the file that ``assay check`` wrote, or ``Checkup.model_dump_json``.
+
+    Returns:
+        The checkup that was written.
+
+    Raises:
+        InputError: the file is missing, is not JSON, is something else than a checkup, was written by a newer assay, or
+            holds a field that does not fit; the message names the field.
+
+    Example:
+        >>> import assay, pathlib, tempfile
+        >>> data = assay.load_dataset("digits", limit=32)
+        >>> model = assay.load_model("mlp", classes=10, image_shape=data.shape)
+        >>> checkup = assay.run_check(model, data, budget="quick")
+        >>> path = pathlib.Path(tempfile.mkdtemp()) / "check.json"
+        >>> written = path.write_text(checkup.model_dump_json())
+        >>> assay.read_checkup(path).model_dump_json() == checkup.model_dump_json()
+        True
     """
-    return _read(path, Checkup, kind="checkup", version=SCHEMA_VERSION, file="a check.json")
+    return _read(Path(path), Checkup, kind="checkup", version=SCHEMA_VERSION, file="a check.json")
 
 
 def read_baseline(path: Path) -> Baseline:

@@ -4,9 +4,16 @@ from __future__ import annotations
 
 import math
 
-from assay.records.accuracy import ClassAccuracy, CleanAccuracy, Proportion, SequenceAccuracy
+from assay.records.accuracy import (
+    ClassAccuracy,
+    CleanAccuracy,
+    Invariance,
+    OperationAccuracy,
+    OperationPoint,
+    Proportion,
+    SequenceAccuracy,
+)
 from assay.records.attack import AttackSanity, EpsilonCurve, EpsilonPoint, RobustAccuracy, SanityCheck, SanityName
-from assay.records.augmentation import Invariance, OperationAccuracy, OperationPoint
 from assay.records.compression import LayerSpectra, LayerSpectrum
 from assay.records.configuration import InputConvention, ModeAudit, NormalizationAudit, NormLayer
 from assay.records.gradients import Curvature, DepthTrace, GradientFlow, InputGradients, LayerGradient, LayerTrace

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 
-from assay.records.accuracy import Z_95
-from assay.records.augmentation import Invariance, OperationPoint
+from assay.records.accuracy import Z_95, Invariance, OperationPoint
 from assay.verdict import examples as ex
 from assay.verdict.rule import Evidence, Rule, RuleExamples, RuleResult, grade
 from assay.wording import percent

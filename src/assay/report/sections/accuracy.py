@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import altair as alt
 
-from assay.records.accuracy import CleanAccuracy
-from assay.records.augmentation import Invariance, OperationAccuracy, OperationPoint
+from assay.records.accuracy import CleanAccuracy, Invariance, OperationAccuracy, OperationPoint
 from assay.records.checkup import Checkup
 from assay.report.charts import ACCENT, ALARM, SOFT, AnyChart, Item, Row, draw_items, figure, shares, side, source, tip
 from assay.report.parts import Figure, Part, Section, Table, table, tabulate
