@@ -12,7 +12,7 @@ from torch import nn
 
 from assay.check.stages import BUDGETS, STAGES, Budget, CheckContext, CheckStage
 from assay.data.dataset import ImageDataset, identify_samples
-from assay.errors import AssayError, ModelError, OptionError, one_line
+from assay.errors import AssayError, InputError, ModelError, OptionError, one_line
 from assay.records.base import Frozen, Record
 from assay.records.checkup import Checkup, Measurement, Stage, Subject
 from assay.records.configuration import ModeAudit
@@ -109,7 +109,12 @@ def run_check(
         key = stage.name.replace(" ", "-")
         finished = _read_stage(store, key) if store is not None and resume else None
         if finished is None:
-            finished = _run_stage(stage, context)
+            try:
+                finished = _run_stage(stage, context)
+            except InputError:  # the same command would fail again: there is nothing to resume
+                if store is not None:
+                    store.close()
+                raise
             if store is not None:
                 store.write(key, finished.model_dump_json())
         done[stage.name] = finished
