@@ -91,9 +91,14 @@ def test_factors_and_recurrences_print_their_commands():
     assert "necessary for exploding, not sufficient" in html
 
 
-@pytest.mark.parametrize("values", [{"radius": 0, "norm": 0}, {"radius": 0, "norm": 3}, {"radius": 1.5, "norm": 5}])
-def test_recurrences_at_the_ends_are_drawn(values):
-    assert "<svg" in show_recurrence(measure_recurrence(RecurrenceChoice(hidden=4, length=80, **values)))
+@pytest.mark.parametrize(("radius", "norm", "change"), [(0, 0, "shrinks"), (0, 3, "shrinks"), (1.5, 5, "grows")])
+def test_recurrences_at_the_ends_are_drawn(radius, norm, change):
+    recurrence = measure_recurrence(RecurrenceChoice(hidden=4, length=80, radius=radius, norm=norm))
+    assert recurrence.matrix.spectral_radius == pytest.approx(radius, abs=1e-3)
+    assert recurrence.matrix.norm == pytest.approx(norm, abs=1e-6)
+    html = show_recurrence(recurrence)
+    assert html.count("<svg") == 1
+    assert f"Over 79 steps the gradient {change} to " in html
 
 
 def test_the_style_sheet_wears_the_colours_of_the_report_and_fetches_nothing():

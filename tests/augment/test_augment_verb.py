@@ -47,7 +47,8 @@ def test_a_policy_is_shown_on_samples_of_a_data_set(tmp_path):
 
 
 def test_a_policy_is_shown_on_one_picture_too(photograph, tmp_path):
-    assert "5 pictures" in run(photograph, "--policy", "autoaugment", "--draws", 4, "--out", tmp_path / "p.png")
+    output = run(photograph, "--policy", "autoaugment", "--draws", 4, "--out", tmp_path / "p.png")
+    assert output == f"{tmp_path / 'p.png'}: 5 pictures\n"
 
 
 @pytest.mark.parametrize(

@@ -71,7 +71,7 @@ def short_recipe(name: str):
 
 
 def test_a_model_that_does_not_fit_the_data_is_refused() -> None:
-    with pytest.raises(ModelError):
+    with pytest.raises(ModelError, match=r"^model: expected a run folder, one of resnet8, .*got 'no-such-network'$"):
         trained_network(Settings(model="no-such-network"))
 
 

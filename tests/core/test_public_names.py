@@ -100,8 +100,9 @@ def test_every_public_name_resolves_and_has_a_docstring(name: str) -> None:
 
 
 def test_packages_are_reachable_from_the_root_alone() -> None:
-    code = f"import assay; [getattr(assay, name).__name__ for name in {PACKAGES}]; assay.attacks.Threat"
-    subprocess.run([sys.executable, "-c", code], check=True)
+    code = f"import assay; print(*[getattr(assay, n).__name__ for n in {PACKAGES}], assay.attacks.Threat.__name__)"
+    result = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert result.stdout.split() == [*(f"assay.{name}" for name in PACKAGES), "Threat"]
 
 
 def test_type_checkers_see_the_same_table() -> None:
