@@ -3,21 +3,21 @@
 import numpy as np
 import torch
 
-from assay.augment.randomness import draw_bits, draw_integers, draw_uniform, draw_uniforms
+from assay.augment.randomness import draw_bits, draw_integers, draw_uniforms
 
 
 def test_a_number_does_not_depend_on_batch_or_order():
     ids = torch.tensor([7, -3, 2**62, 0, 5])
-    together = draw_uniform(ids, seed=1, epoch=2, slot=3)
-    alone = [draw_uniform(ids[i : i + 1], seed=1, epoch=2, slot=3)[0] for i in range(5)]
-    backwards = draw_uniform(ids.flip(0), seed=1, epoch=2, slot=3)[::-1]
+    together = draw_uniforms(ids, seed=1, epoch=2, slots=(3,))[0]
+    alone = [draw_uniforms(ids[i : i + 1], seed=1, epoch=2, slots=(3,))[0][0] for i in range(5)]
+    backwards = draw_uniforms(ids.flip(0), seed=1, epoch=2, slots=(3,))[0][::-1]
     assert together.tolist() == alone == backwards.tolist()
 
 
 def test_several_streams_at_once_are_the_streams_one_by_one():
     ids = torch.tensor([7, -3, 2**62, 0, 5])
     together = draw_uniforms(ids, seed=1, epoch=2, slots=range(3, 6))
-    assert together.tolist() == [draw_uniform(ids, seed=1, epoch=2, slot=slot).tolist() for slot in (3, 4, 5)]
+    assert together.tolist() == [draw_uniforms(ids, seed=1, epoch=2, slots=(slot,))[0].tolist() for slot in (3, 4, 5)]
 
 
 def test_the_numbers_are_the_same_in_every_version():
@@ -42,7 +42,9 @@ def test_seed_epoch_slot_and_id_each_change_the_number():
 
 def test_uniform_numbers_are_uniform_and_streams_unrelated():
     ids = torch.arange(20_000)
-    streams = np.stack([draw_uniform(ids, seed=s, epoch=e, slot=k) for s in (0, 1) for e in (0, 1) for k in (0, 1)])
+    streams = np.stack(
+        [draw_uniforms(ids, seed=s, epoch=e, slots=(k,))[0] for s in (0, 1) for e in (0, 1) for k in (0, 1)]
+    )
     assert streams.min() >= 0
     assert streams.max() < 1
     counts = np.stack([np.histogram(stream, bins=20, range=(0, 1))[0] for stream in streams])

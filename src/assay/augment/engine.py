@@ -1,8 +1,8 @@
-"""Runs the compiled kernels: prepares them once, says so, and spreads a batch over threads.
+"""Runs the compiled kernels: compiles them once and spreads a batch over threads.
 
-numba's own parallel loops are not used: its built-in thread pool must not be entered from two threads at once, and the
-OpenMP one does not survive a fork, which is how data loaders start their workers. A few plain threads do: the kernels
-hold no lock of the interpreter. Their number is torch's (``torch.set_num_threads``): 1 in a data loader's worker.
+numba's own parallel loops are not used: its thread pool must not be entered from two threads at once, and the OpenMP
+one does not survive a fork, which is how data loaders start their workers. Plain threads do; the kernels release the
+lock of the interpreter. Their number is torch's (``torch.set_num_threads``): 1 in a data loader's worker.
 """
 
 from __future__ import annotations
@@ -22,8 +22,7 @@ from torch import Tensor
 
 logger = logging.getLogger(__name__)
 _PIXELS_PER_THREAD = 1 << 17  # with less, about 0.1 ms of work, starting a thread takes longer
-_PARTS_PER_THREAD = 4
-_SECONDS_UNTIL_ANNOUNCED = 2.0  # seconds: loading from the cache takes less, compiling more
+_SECONDS_UNTIL_ANNOUNCED = 2.0  # loading from the cache takes less, compiling more
 
 
 @dataclass(frozen=True)
@@ -39,8 +38,7 @@ def prepare_kernels() -> Preparation:
     """Compile the kernels, or load them from numba's cache, now rather than in the first batch.
 
     The cache lies beside the package, or in the user's cache folder where that is read-only (``NUMBA_CACHE_DIR``
-    overrides both). The first compilation takes some ten seconds and is announced by a log message, which Python
-    shows on standard error unless logging is configured otherwise.
+    overrides both). The first compilation takes some ten seconds; a log message announces it.
     """
     return _prepare()[1]
 
@@ -53,7 +51,7 @@ def run_kernels(
     output = torch.empty_like(images)
     arguments = tuple(tensor.numpy() for tensor in (images, codes, magnitudes, places, fill))
     threads = min(torch.get_num_threads(), 1 + images.numel() // _PIXELS_PER_THREAD)
-    size = len(images) if threads == 1 else -(-len(images) // (threads * _PARTS_PER_THREAD))
+    size = len(images) if threads == 1 else -(-len(images) // (4 * threads))
     parts = iter([(start, min(start + size, len(images))) for start in range(0, len(images), max(size, 1))])
 
     def work() -> None:

@@ -24,7 +24,6 @@ SWEPT = (
     *("ShearX", "TranslateX", "Rotate", "Brightness", "Color"),
     *("Hue", "Contrast", "Sharpness", "Posterize", "Solarize", "Equalize"),
 )
-_SWEPT_SIDE = 256
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,7 +68,9 @@ def draw_operations(
     small = _reduce(image)
     reduction = image.shape[2] / small.shape[2]
     strips = tuple(sweep_operation(small, name, reduction=reduction) for name in swept) if sweep else ()
-    count = "the twelve operations and hue" if magnitudes is None else _count(len(panels), "operation")
+    count = (
+        "the twelve operations and hue" if magnitudes is None else f"{len(panels)} operation{'s' * (len(panels) > 1)}"
+    )
     return Gallery(title, f"{width} × {height} pixels, {count}", GalleryPanel("original", "", image), panels, strips)
 
 
@@ -80,21 +81,16 @@ def sweep_operation(image: Tensor, name: str, *, count: int = 7, reduction: floa
     """
     operation = find_operation(name)
     if not operation.takes_magnitude:
-        pictures: tuple[GalleryPanel, ...] = (
-            GalleryPanel("before", "", image),
-            GalleryPanel("after", "", _perform(image, operation, 0.0)),
-        )
-        return Strip(operation.name, operation.meaning, pictures)
+        after = GalleryPanel("after", "", _perform(image, operation, 0.0))
+        return Strip(operation.name, operation.meaning, (GalleryPanel("before", "", image), after))
     values = sweep_magnitudes(operation, count=count, height=image.shape[1], width=image.shape[2])
     scale = reduction if operation.unit == "px" else 1.0
-    panels = tuple(
-        GalleryPanel(operation.show(value * scale), "", _perform(image, operation, value)) for value in values
-    )
-    return Strip(operation.name, operation.meaning, panels)
+    panels = [GalleryPanel(operation.show(value * scale), "", _perform(image, operation, value)) for value in values]
+    return Strip(operation.name, operation.meaning, tuple(panels))
 
 
 def sweep_magnitudes(operation: Operation, *, count: int, height: int, width: int) -> list[float]:
-    """Evenly spaced magnitudes that tell the story of an operation on a picture of this size."""
+    """Evenly spaced magnitudes over the range in which an operation's effect is seen on a picture of this size."""
     ends = {
         "ShearX": (-0.6, 0.6),
         "ShearY": (-0.6, 0.6),
@@ -124,24 +120,17 @@ def draw_policy(
     columns: list[list[GalleryPanel]] = [[GalleryPanel("original", "", image)] for image in images]
     for epoch in range(draws):
         plan = policy.plan(ids, seed=seed, epoch=epoch, height=height, width=width)
-        results = apply_plan(images, plan)
-        for sample, result in enumerate(results):
+        for sample, result in enumerate(apply_plan(images, plan)):
             columns[sample].append(GalleryPanel(f"epoch {epoch}", plan.describe(sample), result))
     strips = tuple(Strip(name, "", tuple(panels)) for name, panels in zip(names, columns, strict=True))
-    subtitle = (
-        f"{_count(len(images), 'sample')} of {width} × {height} pixels, seed {seed}: the same on any number of workers"
-    )
-    return Gallery(title, subtitle, None, (), strips)
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+    samples = f"{len(images)} sample{'s' * (len(images) > 1)} of {width} × {height} pixels"
+    return Gallery(title, f"{samples}, seed {seed}: the same on any number of workers", None, (), strips)
 
 
 def _reduce(image: Tensor) -> Tensor:
-    """A photograph at the size its strip shows it: a sweep of a dozen operations is then a matter of a second."""
+    """A photograph at the size at which its strip shows it, so that a sweep of a dozen operations takes a second."""
     _, height, width = image.shape
-    scale = _SWEPT_SIDE / max(height, width)
+    scale = _SWEPT / max(height, width)
     if scale >= 1:
         return image
     size = [max(1, round(height * scale)), max(1, round(width * scale))]
@@ -160,7 +149,7 @@ def _perform(image: Tensor, operation: Operation, value: float) -> Tensor:
 
 
 SMALL = 96  # pictures up to this side are shown enlarged, pixel by pixel
-_PANEL, _STRIP = 420, 200  # pixels, the longer side of a picture on the page
+_PANEL, _STRIP, _SWEPT = 420, 200, 256  # pixels, the longer side of a picture: on the page, and while swept
 
 
 def render_gallery(gallery: Gallery) -> str:
@@ -179,8 +168,10 @@ def render_gallery(gallery: Gallery) -> str:
             row = tuple(_shot(panel, side=_PANEL if large else _STRIP) for panel in strip.panels)
             layout = "large" if large else "short" if len(row) < 4 else ""
             rows.append(ShotRow(strip.name, strip.detail, row, layout=layout, sharp=sharp))
-        title = "Epochs" if gallery.original is None else "From one end to the other"
-        sections.append(Section("strips", title, "", tuple(rows)))
+        title, summary = "From one end to the other", "Each operation at evenly spaced magnitudes."
+        if gallery.original is None:
+            title, summary = "Epochs", "What the policy makes of each sample in successive epochs."
+        sections.append(Section("strips", title, summary, tuple(rows)))
     page = Page(gallery.title, "augmentation", gallery.title, tuple(sections), text=gallery.subtitle)
     return render(page)
 
@@ -198,12 +189,8 @@ def to_picture(image: Tensor) -> Image.Image:
 def data_url(image: Tensor, *, side: int) -> str:
     """The picture as a ``data:`` address, made smaller where its longer side exceeds ``side`` pixels."""
     picture = to_picture(image)
-    photograph = max(picture.size) > SMALL
+    kind, options = ("jpeg", {"quality": 86}) if max(picture.size) > SMALL else ("png", {"optimize": True})
     picture.thumbnail((side, side), Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
-    if photograph:
-        picture.save(buffer, format="JPEG", quality=86)
-    else:
-        picture.save(buffer, format="PNG", optimize=True)
-    kind = "jpeg" if photograph else "png"
+    picture.save(buffer, format=kind, **options)
     return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"

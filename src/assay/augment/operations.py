@@ -16,8 +16,8 @@ class Operation:
     ``highest`` bound the magnitude; ``identity`` is the magnitude that changes nothing, or None.
     """
 
-    name: str
     code: int
+    name: str
     unit: str
     lowest: float
     highest: float
@@ -63,10 +63,7 @@ _ROWS: tuple[tuple[str, str, float, float, float | None, str], ...] = (
     ("Crop", "px", 0.0, _LARGEST, 0.0, "pad by this much, cut the old size out"),
     ("Cutout", "px", 0.0, _LARGEST, 0.0, "blank a square of this side"),
 )
-OPERATIONS: tuple[Operation, ...] = tuple(
-    Operation(name, code, unit, lowest, highest, identity, meaning)
-    for code, (name, unit, lowest, highest, identity, meaning) in enumerate(_ROWS)
-)
+OPERATIONS = tuple(Operation(code, *row) for code, row in enumerate(_ROWS))
 CODES = {operation.name: operation.code for operation in OPERATIONS}
 POINT_CODES = range(CODES["Brightness"], CODES["Invert"] + 1)  # each pixel value on its own: these chain as tables
 
@@ -88,9 +85,8 @@ def find_operation(name: str) -> Operation:
 
 def check_magnitude(operation: Operation, magnitude: float) -> None:
     """Raise :class:`OptionError` unless the magnitude is a finite number within the operation's bounds."""
-    if not operation.takes_magnitude:
-        return
-    if not (math.isfinite(magnitude) and operation.lowest <= magnitude <= operation.highest):
+    in_range = math.isfinite(magnitude) and operation.lowest <= magnitude <= operation.highest
+    if operation.takes_magnitude and not in_range:
         bounds = f"{operation.lowest:g}..{operation.highest:g} ({operation.unit})"
         raise OptionError(f"magnitude of {operation.name}", expected=bounds, got=f"{magnitude:g}")
 

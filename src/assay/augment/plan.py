@@ -39,11 +39,10 @@ class AugmentPlan:
 
     def describe(self, sample: int) -> str:
         """The program of one sample in words: ``Rotate 20° · Equalize``."""
-        words = []
-        for code, magnitude in zip(self.codes[sample].tolist(), self.magnitudes[sample].tolist(), strict=True):
-            operation = OPERATIONS[code]
-            if code:
-                words.append(f"{operation.name} {operation.show(magnitude)}".strip())
+        steps = zip(self.codes[sample].tolist(), self.magnitudes[sample].tolist(), strict=True)
+        words = [
+            f"{OPERATIONS[code].name} {OPERATIONS[code].show(magnitude)}".strip() for code, magnitude in steps if code
+        ]
         return " · ".join(words) or "unchanged"
 
 
@@ -73,8 +72,9 @@ def apply_plan(
         raise OptionError("interpolation", expected="nearest or bilinear", got=repr(interpolation))
     if len(plan.codes) != len(images):
         raise DataError("plan", expected=f"one row for each of {len(images)} images", got=f"{len(plan.codes)} rows")
-    if channels in {2, 4}:
-        _check_needs_no_luma(plan, channels)
+    for name in ("Contrast", "Color", "Hue") if channels in {2, 4} else ():
+        if bool((plan.codes == CODES[name]).any()):
+            raise DataError("images", expected=f"1 or 3 channels for {name}", got=f"{channels} channels")
     codes, magnitudes, places = (tensor.cpu().contiguous() for tensor in (plan.codes, plan.magnitudes, plan.places))
     batch, bilinear = images.cpu().contiguous(), interpolation == "bilinear"
     return run_kernels(batch, codes, magnitudes, places, fill=fill_bytes, bilinear=bilinear).to(images.device)
@@ -158,12 +158,6 @@ def check_images(images: Tensor) -> None:
             elif shape[3] in {1, 3, 4}:
                 expected += "; is it (B, H, W, C)?"
     raise DataError("images", expected=expected, got=got)
-
-
-def _check_needs_no_luma(plan: AugmentPlan, channels: int) -> None:
-    for name in ("Contrast", "Color", "Hue"):
-        if bool((plan.codes == CODES[name]).any()):
-            raise DataError("images", expected=f"1 or 3 channels for {name}", got=f"{channels} channels")
 
 
 def _check_fill(fill: Fill, channels: int) -> Tensor:

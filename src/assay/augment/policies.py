@@ -14,7 +14,7 @@ from torch import Tensor
 
 from assay.augment.operations import check_magnitude, find_operation
 from assay.augment.plan import AugmentPlan, Fill, Interpolation, apply_plan, check_images
-from assay.augment.randomness import draw_integers, draw_uniform, draw_uniforms
+from assay.augment.randomness import draw_uniforms
 from assay.errors import DataError, OptionError
 
 
@@ -23,7 +23,6 @@ class Augmentation(Protocol):
 
     def __call__(self, images: Tensor, ids: Tensor, *, seed: int, epoch: int) -> Tensor:
         """``images`` uint8 (B, C, H, W) and ``ids`` int64 (B,) to uint8 (B, C, H, W); the input is left as it was."""
-        ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,7 +35,7 @@ class RandomStreams:
     first: int = 0
 
     def uniform(self, stream: int) -> Tensor:
-        return torch.from_numpy(draw_uniform(self.ids, seed=self.seed, epoch=self.epoch, slot=self.first + stream))
+        return self.after(stream).uniforms(1)[0]
 
     def uniforms(self, count: int) -> Tensor:
         """float64 (count, B) in [0, 1): the streams 0..count−1 in one go."""
@@ -44,8 +43,7 @@ class RandomStreams:
         return torch.from_numpy(draw_uniforms(self.ids, seed=self.seed, epoch=self.epoch, slots=slots))
 
     def integers(self, bound: int, stream: int) -> Tensor:
-        drawn = draw_integers(self.ids, bound, seed=self.seed, epoch=self.epoch, slot=self.first + stream)
-        return torch.from_numpy(drawn)
+        return (self.uniform(stream) * bound).long()
 
     def after(self, count: int) -> RandomStreams:
         """Without the first ``count`` streams."""
@@ -143,9 +141,8 @@ class Step(Policy):
         high = self.low if self.high is None else self.high
         integral = operation.unit in {"px", "bits"}
         share = rng.uniform(1)
-        magnitudes = (
-            (self.low + share * (high - self.low + 1)).floor() if integral else self.low + share * (high - self.low)
-        )
+        span = high - self.low
+        magnitudes = (self.low + share * (span + 1)).floor() if integral else self.low + share * span
         places = torch.zeros(len(share), 2, dtype=torch.int32)
         if operation.name in {"Crop", "Cutout"}:
             bounds = (2 * magnitudes + 1,) * 2 if operation.name == "Crop" else (height, width)

@@ -47,8 +47,7 @@ def magnitude_table(space: Space, *, bins: int, height: int, width: int) -> Magn
     rows["Posterize"] = 8 - (torch.arange(bins) / ((bins - 1) / removed_bits)).round().double()
     rows["Solarize"] = torch.linspace(255.0, 0.0, bins).double()
     rows |= {"AutoContrast": _ramp(0.0, bins), "Equalize": _ramp(0.0, bins)}
-    if space == "autoaugment":
-        rows["Invert"] = _ramp(0.0, bins)
+    rows |= {"Invert": _ramp(0.0, bins)} if space == "autoaugment" else {}
     names = tuple(rows)
     one_sided = ("Identity", "Posterize", "Solarize", "AutoContrast", "Equalize", "Invert")
     tabled = torch.stack(list(rows.values()))

@@ -30,13 +30,10 @@ def draw_uniforms(ids: Tensor, *, seed: int, epoch: int, slots: Sequence[int]) -
     return (draw_bits(ids, seed=seed, epoch=epoch, slots=slots) >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 
-def draw_uniform(ids: Tensor, *, seed: int, epoch: int, slot: int) -> npt.NDArray[np.float64]:
-    return draw_uniforms(ids, seed=seed, epoch=epoch, slots=(slot,)).reshape(-1)
-
-
 def draw_integers(ids: Tensor, bound: int, *, seed: int, epoch: int, slot: int) -> npt.NDArray[np.int64]:
     """One integer in 0..bound−1 for each id; int64 (B,). Its bias is below bound·2⁻⁵³."""
-    return (draw_uniform(ids, seed=seed, epoch=epoch, slot=slot) * bound).astype(np.int64)
+    uniform = draw_uniforms(ids, seed=seed, epoch=epoch, slots=(slot,)).reshape(-1)
+    return (uniform * bound).astype(np.int64)
 
 
 def _mix(words: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:

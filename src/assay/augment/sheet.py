@@ -10,8 +10,7 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 from assay.augment.gallery import SMALL, Gallery, GalleryPanel, to_picture
 from assay.report.theme import COLOURS
 
-_WIDTH, _MARGIN, _GAP = 1680, 48, 18
-_COLUMNS = 6
+_WIDTH, _MARGIN, _GAP, _COLUMNS = 1680, 48, 18, 6
 _PAPER, _INK, _SOFT, _LINE, _CARD = (COLOURS[name][0] for name in ("paper", "ink", "soft", "line", "card"))
 _REPLACED = str.maketrans({"×": "x", "−": "-", "–": "-", "—": "-", "≥": "from", "’": "'"})  # not in the built-in font
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont

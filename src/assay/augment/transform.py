@@ -77,8 +77,7 @@ class AugmentTransform:
     def _augment(self, batch: Tensor, sample_id: int | None) -> Tensor:
         check_images(batch)
         if self.seed is None:
-            seed = int(torch.randint(2**62, ()))
-            ids = torch.arange(len(batch))
+            seed, ids = int(torch.randint(2**62, ())), torch.arange(len(batch))
         else:
             seed = self.seed
             ids = torch.tensor([_fingerprint(image) for image in batch] if sample_id is None else [sample_id])
