@@ -1,4 +1,4 @@
-"""assay: put a classifier to the test. Train it, break it, see why.
+"""assay: put an image classifier to the test: train it, attack it, see why it fails.
 
 Example:
     >>> import assay
