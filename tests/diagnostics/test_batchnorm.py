@@ -22,8 +22,8 @@ def model_with(mean: float, variance: float, **options) -> nn.Sequential:
 def test_the_distance_is_the_symmetric_divergence_of_two_normals(images) -> None:
     x = images.images.double() / 255
     mean, variance = x.mean(dim=(0, 2, 3)), x.var(dim=(0, 2, 3), correction=0)
-    found = audit_normalization(model_with(0.1, 0.5), images)
-    (layer,) = found.layers
+    audit = audit_normalization(model_with(0.1, 0.5), images)
+    (layer,) = audit.layers
     ours, data = (
         torch.distributions.Normal(m, v.sqrt())
         for m, v in ((torch.full((3,), 0.1).double(), torch.full((3,), 0.5).double() + 1e-5), (mean, variance + 1e-5))
@@ -53,22 +53,22 @@ def test_reestimation_is_measured_and_undone(images, untouched) -> None:
     good[1].running_mean.add_(3.0)
     good[1].running_var.mul_(50.0)
     with untouched(good):
-        found = audit_normalization(good, images, batch_size=48)
-    assert found.before.accuracy < 0.6
-    assert found.reestimated.accuracy > 0.95
-    assert found.layers[0].distance > 1
-    assert NormalizationAudit.model_validate_json(found.model_dump_json()) == found
+        audit = audit_normalization(good, images, batch_size=48)
+    assert audit.before.accuracy < 0.6
+    assert audit.reestimated.accuracy > 0.95
+    assert audit.layers[0].distance > 1
+    assert NormalizationAudit.model_validate_json(audit.model_dump_json()) == audit
 
 
 def test_oddities_are_named(images) -> None:
     layer = audit_normalization(model_with(0.0, 1e-6, momentum=0.9, eps=0.1), images).layers[0]
     assert layer.batches_tracked == 0
-    said = " ".join(layer.oddities)
-    assert "never updated" not in said  # as in checkpoints older than the counter
+    oddities = " ".join(layer.oddities)
+    assert "never updated" not in oddities  # as in checkpoints older than the counter
     fresh = audit_normalization(model_with(0.0, 1.0), images).layers[0]
     assert fresh.oddities == ("statistics never updated (mean 0 and variance 1, as initialised)",)
     for part in ("momentum 0.9", "eps 0.1", "100 % of channels have a running variance near eps"):
-        assert part in said
+        assert part in oddities
     ordinary = model_with(0.0, 1.0)
     ordinary[0].num_batches_tracked.fill_(7)
     assert audit_normalization(ordinary, images).layers[0].oddities == ()
@@ -103,17 +103,17 @@ def test_the_input_scale_a_model_was_made_for_is_found(expects, convention: str)
             level = x[:, 2 if convention[0] == "c" else 0].mean(dim=(1, 2))
             return -(level[:, None] - centres[None]).abs()
 
-    found = {c.convention: c.accuracy for c in audit_normalization(Nearest(), data).conventions}
-    assert found[convention] == 1.0
-    assert found["as is"] < 0.6
+    accuracies = {c.convention: c.accuracy for c in audit_normalization(Nearest(), data).conventions}
+    assert accuracies[convention] == 1.0
+    assert accuracies["as is"] < 0.6
 
 
 def test_a_model_without_such_layers_says_so(images) -> None:
     model = nn.Sequential(nn.Flatten(), nn.Linear(192, 4))
-    found = audit_normalization(model, images)
-    assert found.layers == ()
-    assert found.reestimated is None
+    audit = audit_normalization(model, images)
+    assert audit.layers == ()
+    assert audit.reestimated is None
     x = images.images.double().flatten(1) / 255
-    assert found.stem == "1"
-    assert found.stem_mean == pytest.approx(float(x.mean()), rel=1e-6)
-    assert math.isclose(found.stem_std, float(x.std(correction=0)), rel_tol=1e-6)
+    assert audit.stem == "1"
+    assert audit.stem_mean == pytest.approx(float(x.mean()), rel=1e-6)
+    assert math.isclose(audit.stem_std, float(x.std(correction=0)), rel_tol=1e-6)

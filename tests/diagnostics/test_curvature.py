@@ -38,13 +38,13 @@ def test_matches_the_full_hessian(hidden: int | None, untouched) -> None:
     model, data = nn.Sequential(nn.Flatten(), *layers), tiny()
     values = torch.linalg.eigvalsh(full_hessian(model, data)).flip(0)
     with untouched(model):
-        found = measure_curvature(model, data, iterations=60, batch_size=7, probes=400)
-    assert found.eigenvalues == pytest.approx(values[:3].tolist(), rel=1e-3, abs=1e-4)
-    assert found.smallest == pytest.approx(float(values[-1]), abs=1e-3)
-    assert found.residual < 1e-3
-    assert abs(found.trace - float(values.sum())) < 4 * found.trace_error + 1e-6
-    assert found.critical_learning_rate == pytest.approx(2 / float(values[0]), rel=1e-3)
-    assert Curvature.model_validate_json(found.model_dump_json()) == found
+        curvature = measure_curvature(model, data, iterations=60, batch_size=7, probes=400)
+    assert curvature.eigenvalues == pytest.approx(values[:3].tolist(), rel=1e-3, abs=1e-4)
+    assert curvature.smallest == pytest.approx(float(values[-1]), abs=1e-3)
+    assert curvature.residual < 1e-3
+    assert abs(curvature.trace - float(values.sum())) < 4 * curvature.trace_error + 1e-6
+    assert curvature.critical_learning_rate == pytest.approx(2 / float(values[0]), rel=1e-3)
+    assert Curvature.model_validate_json(curvature.model_dump_json()) == curvature
 
 
 def test_gradient_descent_is_stable_below_the_critical_rate_and_not_above() -> None:

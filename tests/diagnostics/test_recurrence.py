@@ -20,33 +20,33 @@ def test_a_jordan_block_peaks_at_38_7_before_it_vanishes() -> None:
     corners = [float(torch.linalg.matrix_power(W, k)[0, 1]) for k in (9, 10)]
     assert corners == pytest.approx([10 * 9 * 0.9**8, 10 * 10 * 0.9**9])
     assert corners == pytest.approx([38.742, 38.742], abs=1e-3)
-    found = analyse_matrix(W, steps=400)
-    assert found.spectral_radius == pytest.approx(0.9, abs=1e-6)
-    assert found.norm == pytest.approx(float(torch.linalg.matrix_norm(W, 2)))
-    assert found.peak_at in {9, 10}
-    assert found.peak == pytest.approx(38.742, rel=2e-3)
-    assert found.log_power[-1] < -20
-    said = " ".join(found.proves)
-    assert "ρ = 0.900 < 1: W^k → 0" in said
-    assert "not sufficient" in said
-    assert "Non-normal" in said
+    matrix = analyse_matrix(W, steps=400)
+    assert matrix.spectral_radius == pytest.approx(0.9, abs=1e-6)
+    assert matrix.norm == pytest.approx(float(torch.linalg.matrix_norm(W, 2)))
+    assert matrix.peak_at in {9, 10}
+    assert matrix.peak == pytest.approx(38.742, rel=2e-3)
+    assert matrix.log_power[-1] < -20
+    statements = " ".join(matrix.proves)
+    assert "ρ = 0.900 < 1: W^k → 0" in statements
+    assert "not sufficient" in statements
+    assert "Non-normal" in statements
 
 
 def test_a_normal_matrix_has_its_radius_for_a_norm_at_every_power() -> None:
     W = torch.diag(torch.tensor([0.5, -0.8, 0.3]))
-    found = analyse_matrix(W, steps=30)
-    assert found.non_normality == pytest.approx(0.0, abs=1e-6)
-    assert found.log_power == pytest.approx(found.log_lower, abs=1e-5)
-    assert found.log_power == pytest.approx(found.log_upper, abs=1e-5)
-    assert any("sufficient for vanishing" in sentence for sentence in found.proves)
+    matrix = analyse_matrix(W, steps=30)
+    assert matrix.non_normality == pytest.approx(0.0, abs=1e-6)
+    assert matrix.log_power == pytest.approx(matrix.log_lower, abs=1e-5)
+    assert matrix.log_power == pytest.approx(matrix.log_upper, abs=1e-5)
+    assert any("sufficient for vanishing" in sentence for sentence in matrix.proves)
 
 
 @settings(max_examples=30, deadline=None)
 @given(st.integers(1, 12), st.integers(0, 10_000), st.floats(0.01, 5))
 def test_the_sandwich_holds_for_any_matrix(size: int, seed: int, scale: float) -> None:
     W = scale * torch.randn(size, size, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-    found = analyse_matrix(W, steps=50)
-    for low, exact, high in zip(found.log_lower, found.log_power, found.log_upper, strict=True):
+    matrix = analyse_matrix(W, steps=50)
+    for low, exact, high in zip(matrix.log_lower, matrix.log_power, matrix.log_upper, strict=True):
         assert low <= exact + 1e-6
         assert exact <= high + 1e-6
 
@@ -59,15 +59,15 @@ def test_powers_beyond_the_range_of_numbers_keep_their_logarithm() -> None:
 
 def test_torch_s_own_initialisation_leaves_the_norm_test_open_and_the_radius_test_closed() -> None:
     torch.manual_seed(0)
-    (found,) = recurrent_matrices(nn.RNN(4, 1000), name="rnn", steps=2)
-    assert found.spectral_radius == pytest.approx(1 / math.sqrt(3), abs=0.02)
-    assert found.norm == pytest.approx(2 / math.sqrt(3), abs=0.02)
+    (matrix,) = recurrent_matrices(nn.RNN(4, 1000), name="rnn", steps=2)
+    assert matrix.spectral_radius == pytest.approx(1 / math.sqrt(3), abs=0.02)
+    assert matrix.norm == pytest.approx(2 / math.sqrt(3), abs=0.02)
 
 
 def test_every_layer_direction_and_gate_has_its_matrix() -> None:
-    found = recurrent_matrices(nn.LSTM(3, 5, num_layers=2, bidirectional=True), name="lstm", steps=3)
-    assert len(found) == 2 * 2 * 4
-    assert {m.name for m in found} == {"lstm.l0", "lstm.l0.reverse", "lstm.l1", "lstm.l1.reverse"}
+    matrix = recurrent_matrices(nn.LSTM(3, 5, num_layers=2, bidirectional=True), name="lstm", steps=3)
+    assert len(matrix) == 2 * 2 * 4
+    assert {m.name for m in matrix} == {"lstm.l0", "lstm.l0.reverse", "lstm.l1", "lstm.l1.reverse"}
     projected = recurrent_matrices(nn.LSTM(3, 5, proj_size=2), name="lstm", steps=3)
     assert [m.size for m in projected] == [5] * 4
 
@@ -80,18 +80,18 @@ def test_a_matrix_that_is_none_is_refused() -> None:
 def test_jacobian_products_of_a_linear_map_are_its_powers() -> None:
     W = torch.tensor([[0.9, 10.0], [0.0, 0.9]], dtype=torch.float64)
     states = [torch.zeros(2, dtype=torch.float64)] * 120
-    found = jacobian_product(lambda z, t: W @ z, states)
+    matrix = jacobian_product(lambda z, t: W @ z, states)
     for d in (0, 1, 5, 9, 60):
         values = torch.linalg.svdvals(torch.linalg.matrix_power(W, d))
-        assert found.log_largest[d] == pytest.approx(math.log(values[0]), abs=1e-8)
-        assert found.log_smallest[d] == pytest.approx(math.log(values[-1]), abs=1e-5)
-    assert found.lyapunov == pytest.approx(found.log_largest[-1] / 119)
+        assert matrix.log_largest[d] == pytest.approx(math.log(values[0]), abs=1e-8)
+        assert matrix.log_smallest[d] == pytest.approx(math.log(values[-1]), abs=1e-5)
+    assert matrix.lyapunov == pytest.approx(matrix.log_largest[-1] / 119)
 
 
 def test_a_singular_jacobian_has_no_smallest_value() -> None:
-    found = jacobian_product(lambda z, t: z * torch.tensor([1.0, 0.0]), [torch.ones(2)] * 4)
-    assert found.log_smallest == (0.0, -math.inf, -math.inf, -math.inf)
-    assert found.log_largest == (0.0, 0.0, 0.0, 0.0)
+    matrix = jacobian_product(lambda z, t: z * torch.tensor([1.0, 0.0]), [torch.ones(2)] * 4)
+    assert matrix.log_smallest == (0.0, -math.inf, -math.inf, -math.inf)
+    assert matrix.log_largest == (0.0, 0.0, 0.0, 0.0)
 
 
 def test_exponential_decay_is_recovered_with_its_horizon() -> None:

@@ -37,24 +37,24 @@ def test_norms_match_the_closed_form_of_a_linear_model(images) -> None:
     norms = gradient.norm(dim=1).double()
     with torch.no_grad():
         right = model(images.images.float().div(255)).argmax(1) == images.labels
-    found = measure_input_gradients(model, images, batch_size=7)
-    assert (found.n_right, found.n_wrong) == (int(right.sum()), int((~right).sum()))
-    assert found.median_norm_right == pytest.approx(float(norms[right].quantile(0.5)), rel=1e-5)
-    assert found.median_norm_wrong == pytest.approx(float(norms[~right].quantile(0.5)), rel=1e-5)
+    record = measure_input_gradients(model, images, batch_size=7)
+    assert (record.n_right, record.n_wrong) == (int(right.sum()), int((~right).sum()))
+    assert record.median_norm_right == pytest.approx(float(norms[right].quantile(0.5)), rel=1e-5)
+    assert record.median_norm_wrong == pytest.approx(float(norms[~right].quantile(0.5)), rel=1e-5)
     energy = gradient.reshape(-1, 3, 64).square().sum(1)
     share = energy.topk(6, dim=1).values.sum(1) / energy.sum(1)
-    assert found.concentration == pytest.approx(float(share.mean()), rel=1e-5)
-    assert (found.zero, found.non_finite) == (0, 0)
+    assert record.concentration == pytest.approx(float(share.mean()), rel=1e-5)
+    assert (record.zero, record.non_finite) == (0, 0)
     by_name = dict(zip([images.sample_name(i) for i in range(48)], norms.tolist(), strict=True))
-    assert all(sample.gradient_norm == pytest.approx(by_name[sample.sample_id], rel=1e-5) for sample in found.samples)
+    assert all(sample.gradient_norm == pytest.approx(by_name[sample.sample_id], rel=1e-5) for sample in record.samples)
 
 
 def test_shows_right_and_wrong_images_and_scales_each_map_to_its_maximum(images) -> None:
-    found = measure_input_gradients(Linear(), images, shown=8)
-    assert len(found.samples) == 8
-    assert sum(sample.correct for sample in found.samples) == 4
-    assert all(sample.correct == (sample.label == sample.prediction) for sample in found.samples)
-    for sample in found.samples:
+    record = measure_input_gradients(Linear(), images, shown=8)
+    assert len(record.samples) == 8
+    assert sum(sample.correct for sample in record.samples) == 4
+    assert all(sample.correct == (sample.label == sample.prediction) for sample in record.samples)
+    for sample in record.samples:
         assert np.asarray(Image.open(io.BytesIO(base64.b64decode(sample.gradient_map)))).max() == 255
 
 
@@ -76,11 +76,11 @@ def test_non_finite_gradients_are_counted_and_left_out_of_the_quantiles(images) 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return torch.where(x.flatten(1)[:, :1] > 0.5, torch.nan, 1.0) * super().forward(x)
 
-    found = measure_input_gradients(Broken(), images)
+    record = measure_input_gradients(Broken(), images)
     expected = int((images.images.flatten(1)[:, 0] > 127).sum())
-    assert found.non_finite == expected > 0
-    assert np.isfinite(found.quantiles_wrong).all()
-    assert found.n_right + found.n_wrong == 48
+    assert record.non_finite == expected > 0
+    assert np.isfinite(record.quantiles_wrong).all()
+    assert record.n_right + record.n_wrong == 48
 
 
 def test_leaves_the_model_as_found(images, untouched) -> None:
@@ -94,10 +94,10 @@ def test_a_set_with_only_wrong_answers_is_shown_whole(images) -> None:
     model = Linear()
     with torch.no_grad():
         wrong = model(images.images.float().div(255)).argmax(1) != images.labels
-    found = measure_input_gradients(model, images.subset(wrong), shown=6)
-    assert (found.n_right, len(found.samples)) == (0, 6)
-    assert found.median_norm_right is None
-    assert found.quantiles_right == ()
+    record = measure_input_gradients(model, images.subset(wrong), shown=6)
+    assert (record.n_right, len(record.samples)) == (0, 6)
+    assert record.median_norm_right is None
+    assert record.quantiles_right == ()
 
 
 @pytest.mark.parametrize("cut", [lambda z: z.detach(), lambda z: z.detach().requires_grad_()], ids=["detached", "leaf"])

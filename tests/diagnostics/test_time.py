@@ -232,9 +232,9 @@ def test_a_loop_of_one_s_own_hands_in_its_states() -> None:
         z = 0.7 * z
         states.append(z)
     loss = z.sum() / 4
-    found = measure_state_gradients(states, loss)
-    assert found.decay.rate == pytest.approx(0.7)
-    assert found.norms[-1] == pytest.approx(math.sqrt(3))
+    gradients = measure_state_gradients(states, loss)
+    assert gradients.decay.rate == pytest.approx(0.7)
+    assert gradients.norms[-1] == pytest.approx(math.sqrt(3))
     loss.backward()
     with pytest.raises(ModelError, match="loss"):
         measure_state_gradients(states, loss.detach())

@@ -1,4 +1,4 @@
-"""Models and loops that do not fit: each is told in one line, or traced all the same."""
+"""Models and loops that do not fit: each is refused in one line or measured all the same."""
 
 from __future__ import annotations
 
@@ -83,8 +83,8 @@ def test_over_time_a_model_takes_one_tensor() -> None:
 
 
 def test_a_recurrence_cut_off_from_the_loss_is_told_and_not_passed() -> None:
-    found = measure_time_trace(Reader(cut=True), torch.rand(3, 9, 2), torch.mean)
-    (verdict,) = judge([found], rules=[find_rule("A411")])
+    trace = measure_time_trace(Reader(cut=True), torch.rand(3, 9, 2), torch.mean)
+    (verdict,) = judge([trace], rules=[find_rule("A411")])
     assert verdict.status == "error"
     assert "exactly zero at 9 of 9 steps" in verdict.measured
 

@@ -79,10 +79,10 @@ def checkup(stale: nn.Module) -> Checkup:
 @pytest.fixture(scope="module")
 def fixed(stale: nn.Module, checkup: Checkup) -> Fixed:
     before = copy.deepcopy(stale.state_dict())
-    found = apply_fixes(stale, TEST, checkup, train=TRAIN, budget=SMALL)
+    fixed = apply_fixes(stale, TEST, checkup, train=TRAIN, budget=SMALL)
     assert stale.training
     assert all(torch.equal(before[key], value) for key, value in stale.state_dict().items())
-    return found
+    return fixed
 
 
 @pytest.fixture(scope="module")
@@ -166,11 +166,11 @@ def test_tested_images_are_never_used_to_fix() -> None:
 
 
 def test_a_model_without_findings_gets_no_fix(good: nn.Module) -> None:
-    found = run_check(good, TEST, budget=SMALL)
-    healthy = found.model_copy(
-        update={"verdicts": tuple(v.model_copy(update={"status": "pass"}) for v in found.verdicts)}
+    checkup = run_check(good, TEST, budget=SMALL)
+    healthy = checkup.model_copy(
+        update={"verdicts": tuple(v.model_copy(update={"status": "pass"}) for v in checkup.verdicts)}
     )
-    assert found.first(DecayGroups) is not None
+    assert checkup.first(DecayGroups) is not None
     fixed = apply_fixes(good, TEST, healthy, train=TRAIN, budget=SMALL)
     assert fixed.checkup == healthy
     assert fixed.model is None
@@ -247,8 +247,8 @@ def test_a_forget_bias_and_clipping_are_shown_by_two_short_trainings(monkeypatch
     assert reaching.after <= 1.0
     assert reaching.after <= reaching.before
     assert all(torch.equal(before[key], value) for key, value in reader.state_dict().items())
-    found = run_check(reader, TEST, budget=SMALL)
-    assert found.first(TimeTrace) is not None
+    checkup = run_check(reader, TEST, budget=SMALL)
+    assert checkup.first(TimeTrace) is not None
     with pytest.raises(RefusedError, match="no LSTM"):
         FORGET_BIAS.apply(fix_context(nn.Sequential(nn.Flatten(), nn.Linear(144, 3)), TEST))
 

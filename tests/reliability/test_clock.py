@@ -43,4 +43,4 @@ def test_durations_do_not_hang_on_the_time_of_day(verb: str, tmp_path: Path, mon
     assert done.exit_code == 0, done.output
     written = json.loads((tmp_path / "out" / file).read_text())
     assert 0 < written["seconds"] < 600
-    assert next(hours) > 0, "the clock was asked"
+    assert next(hours) > 0, "the clock was read"
