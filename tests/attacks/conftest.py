@@ -32,7 +32,7 @@ def linear() -> Linear:
 
 @pytest.fixture
 def near_grey() -> tuple[Tensor, Tensor]:
-    """64 images around mid-grey, far from the box, and labels that the linear model gets right."""
+    """64 images around mid-grey, far from the bounds, and labels that the linear model predicts."""
     images = 0.5 + 0.05 * torch.randn(64, 3, 4, 4, generator=torch.Generator().manual_seed(4))
     w = torch.randn(3, 4, 4, generator=torch.Generator().manual_seed(3))
     labels = ((images - 0.5) * w).flatten(1).sum(dim=1).gt(0).long()

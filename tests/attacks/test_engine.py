@@ -1,4 +1,4 @@
-"""The engine: closed forms, the last word, the user's model, bad input."""
+"""The engine: closed forms, verification, the user's model, bad input."""
 
 from __future__ import annotations
 
@@ -134,7 +134,7 @@ def test_an_epsilon_for_each_sample(linear, near_grey):
     assert torch.equal(result.broken, factor > 1)
 
 
-def test_another_box(linear, near_grey):
+def test_other_pixel_bounds(linear, near_grey):
     images, labels = near_grey
     far = attack(linear, images * 10 - 5, labels, attack="noise", epsilon=8.0, bounds=(-5.0, 5.0))
     assert float(far.adversarial.abs().max()) <= 5
@@ -152,10 +152,10 @@ def test_a_success_that_the_untouched_model_does_not_confirm_is_counted_and_drop
     images, labels = near_grey
     clean = linear(images).detach()
 
-    def stubborn(network, asked):
-        return clean[labels == 1][:1].expand(len(asked), -1)  # it always sees class 1
+    def constant(network, images):
+        return clean[labels == 1][:1].expand(len(images), -1)  # it always predicts class 1
 
-    monkeypatch.setattr(Network, "verify", stubborn)
+    monkeypatch.setattr(Network, "verify", constant)
     result = attack(linear, images, labels, attack="fgsm", epsilon=1.0, clean_logits=clean)
     assert not result.broken[labels == 1].any()
     assert result.counts.unconfirmed == int((labels == 1).sum())
@@ -297,7 +297,7 @@ class NeedsTwo(nn.Module):
 
 
 @pytest.mark.parametrize("wrap", [Squeezing, NeedsTwo])
-def test_a_model_that_fails_on_one_image_is_asked_about_several_and_that_is_said(conv_net, small_set, wrap):
+def test_a_model_that_fails_on_one_image_is_given_several_with_a_note(conv_net, small_set, wrap):
     images, labels = small_set.images[:33].float() / 255, small_set.labels[:33]
     plain = attack(conv_net, images, labels, attack=PGD(steps=3), epsilon=0.02, batch_size=16)
     wrapped = attack(wrap(conv_net).eval(), images, labels, attack=PGD(steps=3), epsilon=0.02, batch_size=16)

@@ -1,4 +1,4 @@
-"""The smallest step onto a hyperplane within the box, against a general solver."""
+"""The smallest step onto a hyperplane within the bounds, against a general solver."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from assay.attacks.threat import GEOMETRIES
 
 
 def solve(x, w, c, norm):
-    """The optimal norm by linear or quadratic programming; None where no point of the box lies on the plane."""
+    """The optimal norm by linear or quadratic programming; None where no point inside the bounds lies on the plane."""
     d = len(x)
     ranges = list(zip(-x, 1 - x, strict=True))
     if norm == "l2":

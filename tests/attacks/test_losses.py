@@ -1,4 +1,4 @@
-"""What attacks climb."""
+"""What attacks maximise."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ def test_another_seed_starts_elsewhere(conv_net, small_set):
     assert not torch.equal(one.adversarial, two.adversarial)
 
 
-def test_the_record_counts_what_the_outcome_holds(conv_net, small_set):
+def test_the_record_counts_what_the_result_holds(conv_net, small_set):
     measured = measure_robust_accuracy(conv_net, small_set, attack=PGD(steps=10), epsilon=0.02)
     record, result = measured.record, measured.result
     assert record.correct == int(result.robust.sum()) == 44 - int(result.broken.sum())
@@ -56,9 +56,9 @@ def test_known_predictions_spare_the_clean_pass(conv_net, small_set):
     images = small_set.images.float() / 255
     known = predict(conv_net, small_set).logits
     spared = attack(conv_net, images, small_set.labels, attack="fgsm", clean_logits=known)
-    asked = attack(conv_net, images, small_set.labels, attack="fgsm")
-    assert asked.counts.forwards - spared.counts.forwards == 48
-    assert torch.equal(asked.broken, spared.broken)
+    full = attack(conv_net, images, small_set.labels, attack="fgsm")
+    assert full.counts.forwards - spared.counts.forwards == 48
+    assert torch.equal(full.broken, spared.broken)
 
 
 def test_rounding_to_bytes_by_hand(conv_net, small_set):

@@ -1,4 +1,4 @@
-"""Image operations, foreign attacks, transfer, averaged gradients, and the rule that ends an adaptive attack."""
+"""Image operations, attacks of other libraries, transfer, averaged gradients, and the adaptive ensemble."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import pytest
 import torch
 from torch import nn
 
-from assay.attacks.early_stopping import EarlyStoppingByYield
 from assay.attacks.engine import attack
 from assay.attacks.methods.ensembles import AdaptiveAttack, StandardAttack
 from assay.attacks.methods.external import External, Transfer
@@ -53,7 +52,7 @@ def test_random_operations_depend_on_seed_and_sample_alone(conv_net, small_set):
     assert CODES["Identity"] == 0  # what unused steps of a composition are filled with
 
 
-def test_a_foreign_attack_is_judged_like_ours(linear, near_grey):
+def test_an_attack_of_another_library_is_verified_like_ours(linear, near_grey):
     images, labels = near_grey
     score = ((images * linear.w).flatten(1).sum(dim=1) + linear.b).detach().abs()
     epsilon = float((score / linear.w.abs().sum()).detach().median())
@@ -83,70 +82,53 @@ def test_torchattacks_run_through_the_engine(conv_net, small_set):
     assert result.counts.outside_ball == 0
 
 
-def test_a_foreign_attack_of_the_wrong_shape_is_named(linear, near_grey):
+def test_an_external_attack_that_returns_another_shape_is_named(linear, near_grey):
     with pytest.raises(ModelError, match=r"odd\(images, labels\): expected images \(64, 3, 4, 4\), got \(64, 3\)"):
         attack(linear, *near_grey, attack=External(perturb=lambda x, y: x[:, :, 0, 0], label="odd"))
 
 
-def test_transfer_climbs_the_source_and_is_judged_by_the_model(conv_net, small_set):
+def test_transfer_attacks_the_source_and_is_verified_on_the_model(conv_net, small_set):
     images, labels = small_set.images.float() / 255, small_set.labels
     same = attack(conv_net, images, labels, attack=Transfer(), epsilon=0.05, source=conv_net)
     torch.manual_seed(9)
-    stranger = nn.Sequential(nn.Flatten(), nn.Linear(192, 4))
-    other = attack(conv_net, images, labels, attack=Transfer(), epsilon=0.05, source=stranger)
+    unrelated = nn.Sequential(nn.Flatten(), nn.Linear(192, 4))
+    other = attack(conv_net, images, labels, attack=Transfer(), epsilon=0.05, source=unrelated)
     assert int(same.broken.sum()) > int(other.broken.sum())
     with torch.no_grad():
         predicted = conv_net(other.adversarial).argmax(dim=1)
     assert torch.equal(other.robust, predicted == labels)
     assert other.trace is None
-    assert all(parameter.requires_grad for parameter in stranger.parameters())
+    assert all(parameter.requires_grad for parameter in unrelated.parameters())
     with pytest.raises(ModelError, match=r"source: expected logits \(N, 4\)"):
         attack(conv_net, images, labels, attack=Transfer(), source=nn.Sequential(nn.Flatten(), nn.Linear(192, 5)))
 
 
-class Noisy(nn.Module):
+class NoisyGradient(nn.Module):
+    """Adds ⟨n, x − x₀⟩, n random and x₀ mid-grey, to one logit: the gradient is the model's plus noise of any size."""
+
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model = model
 
     def forward(self, x):
-        return self.model(x + 0.3 * torch.randn_like(x))
+        noise = 4.0 * torch.randn_like(x)
+        return self.model(x) + torch.stack([0 * x[:, 0, 0, 0], ((x - x.detach()) * noise).flatten(1).sum(dim=1)], dim=1)
 
 
 def test_averaging_finds_the_gradient_under_the_noise(linear, near_grey):
     images, labels = near_grey
-    noisy = Noisy(linear)
     torch.manual_seed(0)
-    asked = attack(noisy, images, labels, attack=PGD(steps=2, random_start=False), epsilon=1e-6, eot_samples=20)
-    assert asked.counts.gradients * 20 == asked.counts.backwards
+
+    def broken(model, eot_samples):
+        options = PGD(steps=1, random_start=False)
+        return attack(model, images, labels, attack=options, epsilon=0.05, eot_samples=eot_samples)
+
+    known, one, many = broken(linear, 1), broken(NoisyGradient(linear), 1), broken(NoisyGradient(linear), 200)
+    assert int(one.broken.sum()) < int(many.broken.sum()) - 5
+    assert int(many.broken.sum()) >= int(known.broken.sum()) - 3
+    assert many.counts.gradients * 200 == many.counts.backwards
     with pytest.raises(OptionError, match="eot_samples: expected at least 1, got 0"):
-        attack(noisy, images, labels, eot_samples=0)
-
-
-def test_patience_is_the_binomial_bound():
-    patience = EarlyStoppingByYield(0.01, n=1000)
-    assert not patience.should_stop(11)  # no attempt yet: every one of them may break
-    patience.update(attempts=100, broken=3)
-    assert patience.failures == 0
-    patience.update(attempts=150, broken=0)
-    patience.update(attempts=149, broken=0)
-    assert patience.failures == 299
-    # The largest p for which 299 failures in a row still have probability 5 %.
-    assert (1 - patience.success_rate_bound()) ** 299 == pytest.approx(0.05)
-    assert patience.should_stop(1000)
-    assert not patience.should_stop(1010)
-
-
-def test_patience_asks_of_a_small_set_no_more_than_three_rounds():
-    patience = EarlyStoppingByYield(0.002, n=40)  # 0.08 samples
-    patience.update(attempts=53, broken=0)
-    assert not patience.should_stop(18)
-    patience.update(attempts=1, broken=0)
-    assert patience.should_stop(18)
-    assert not patience.should_stop(19)
-    assert not EarlyStoppingByYield(0.002, n=40).should_stop(1)  # a single one is attacked as well
-    # Where the tolerance is a sample or more, it ends earlier.
-    assert EarlyStoppingByYield(0.002, n=1000, failures=2 * 330).should_stop(330)
+        broken(linear, 0)
 
 
 def test_adaptive_reaches_the_ensemble_and_stops_by_its_rule(conv_net, small_set):

@@ -56,7 +56,7 @@ def test_apgd_breaks_a_linear_model_exactly_within_its_distance(linear, near_gre
     result = attack(linear, images, labels, attack=options, norm=norm, epsilon=epsilon)
     sure = (distances - epsilon).abs() > 1e-3 * epsilon
     assert torch.equal(result.broken[sure], (distances < epsilon)[sure])
-    # Two classes are too few for a ratio of four logits: the margin instead, said aloud.
+    # Two classes are too few for a ratio of four logits: the margin instead, with a note.
     assert bool(result.notes) == (options.name == "apgd-t")
 
 
@@ -243,7 +243,7 @@ def test_under_l1_the_ensemble_has_its_own_budget(conv_net, small_set):
     assert result.methods == ("apgd-ce",) * 5 + ("apgd-t",) * 3 + ("fab-t",) * 3 + ("square",)
 
 
-def test_fab_wanders_outside_the_ball_without_being_blamed(conv_net, small_set):
+def test_iterates_of_fab_outside_the_ball_are_not_counted_as_faults(conv_net, small_set):
     result = measure_robust_accuracy(conv_net, small_set, attack=FAB(steps=10), epsilon=0.01).result
     assert result.counts.outside_ball == 0
     assert (result.distances[result.broken] <= 0.01 + 1e-6).all()
@@ -252,7 +252,7 @@ def test_fab_wanders_outside_the_ball_without_being_blamed(conv_net, small_set):
 def test_the_curve_from_one_run_is_at_least_as_strong_as_pgd(conv_net, small_set):
     epsilons = (0.01, 0.02, 0.04, 0.08)
     one_run = measure_epsilon_curve(conv_net, small_set, epsilons=epsilons, attack="min-norm", steps=60)
-    climbed = measure_epsilon_curve(conv_net, small_set, epsilons=epsilons, attack="pgd", steps=40)
+    by_pgd = measure_epsilon_curve(conv_net, small_set, epsilons=epsilons, attack="pgd", steps=40)
     assert one_run.points[0].correct == 44
-    for nearest, pgd in zip(one_run.points, climbed.points, strict=True):
+    for nearest, pgd in zip(one_run.points, by_pgd.points, strict=True):
         assert nearest.correct <= pgd.correct + 1

@@ -1,4 +1,4 @@
-"""Targeted attacks: only the class that was asked for counts."""
+"""Targeted attacks: only the target class counts."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_a_linear_model_of_two_classes_is_as_far_from_the_other_class_as_from_an
     assert torch.allclose(both[0], both[1], rtol=1e-3)
 
 
-def test_an_ensemble_asks_for_one_target_once(conv_net, problem):
+def test_an_ensemble_runs_each_method_once_towards_a_target_class(conv_net, problem):
     images, labels, target_classes = problem
     result = attack(
         conv_net, images, labels, attack=StandardAttack(steps=5, queries=5), epsilon=0.02, target_classes=target_classes

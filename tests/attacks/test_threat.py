@@ -1,4 +1,4 @@
-"""Balls and boxes."""
+"""Balls and pixel bounds."""
 
 from __future__ import annotations
 
@@ -81,10 +81,10 @@ def test_membership_allows_float32_storage_and_nothing_more(norm):
     moved = threat.project(images + torch.randn_like(images), images, epsilon)
     assert threat.contains(moved, images, epsilon).all()
     reached = threat.distance(moved, images)
-    far = reached > 0.01  # the box may leave a sample nearer to its image than float32 can tell 1 % of
+    far = reached > 0.01  # the bounds may leave a sample nearer to its image than float32 can tell 1 % of
     assert far.sum() > 16
     assert not threat.contains(moved, images, 0.99 * reached)[far].any()
-    assert not threat.contains(images - 1.0, images, torch.full((64,), 1e6)).any()  # outside the box
+    assert not threat.contains(images - 1.0, images, torch.full((64,), 1e6)).any()  # outside the bounds
 
 
 def test_each_sample_has_its_own_epsilon():
@@ -216,6 +216,6 @@ def test_the_ball_is_judged_row_by_row_and_holds_its_border() -> None:
     moved = images.clone()
     moved[0, 0, 0] += 0.25  # two pixels: on the border
     moved[1, 0, 0] += 0.26
-    moved[2, 0, 0, 0] = 1.5  # outside the box
+    moved[2, 0, 0, 0] = 1.5  # outside the bounds
     inside = threat.contains(moved, images, torch.tensor([0.5, 0.5, 5.0]))
     assert inside.tolist() == [True, False, False]
