@@ -10,7 +10,7 @@ from torchvision.models import resnet18
 
 from assay.claims import Settings
 from assay.claims.group_by_name import group_by_name
-from assay.claims.networks import picture_matrix
+from assay.claims.networks import image_matrix
 from assay.records.claims import ClaimFact, ClaimResult
 
 Examined = Callable[[str], ClaimResult]
@@ -88,8 +88,8 @@ def test_the_gauge_keeps_the_loss_and_changes_the_sharpness(examined: Examined) 
     assert len({round(loss, 6) for loss in curves["loss"].values()}) == 1
 
 
-def test_the_matrix_of_pictures_has_a_row_a_picture(tiny: Settings) -> None:
-    X = picture_matrix(tiny, rows=5)
+def test_the_matrix_of_images_has_a_row_an_image(tiny: Settings) -> None:
+    X = image_matrix(tiny, rows=5)
     assert (X.shape, X.dtype) == ((5, 64), torch.float64)
     whole = tiny.train().images[2].double() / 255
     assert float(X[2].mean()) == pytest.approx(float(whole.mean()), abs=1e-6)

@@ -136,7 +136,7 @@ def test_growth_is_of_convolutions_from_the_last_to_the_first() -> None:
     assert growth(GradientFlow(layers=layers, n=1, loss=1, decay_per_layer=None)) == 3
 
 
-def test_an_operation_alone_is_done_to_half_of_the_pictures(digits: ImageDataset) -> None:
+def test_an_operation_alone_is_done_to_half_of_the_images(digits: ImageDataset) -> None:
     assert _alone("Rotate", digits) == "rotate(-15, 15, p=0.5)"
     assert _alone("Equalize", digits) == "equalize(p=0.5)"
     assert _alone("TranslateX", digits) == "translatex(-1, 1, p=0.5)"

@@ -22,7 +22,7 @@ QUARTER, ABOUT = 25.0, 5.0  # per cent, and points to either side
     "A 91.7 % network falls to about a quarter under one step of 8/255, and lower under five.",
     decides="Accuracy of a normally trained network after one signed step of 8/255, which must be within 5 points of "
     "25 %, and after five, which must be more than 1 point lower still.",
-    would_change="Adversarial training; another network (a single step fools some more and some less); pictures whose "
+    would_change="Adversarial training; another network (a single step fools some more and some less); images whose "
     "classes are further apart than 8/255, such as digits.",
     references=(
         "Goodfellow, Shlens and Szegedy 2015, Explaining and harnessing adversarial examples, arXiv:1412.6572",

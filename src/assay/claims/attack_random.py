@@ -26,7 +26,7 @@ GRADIENT, NOISE = "one gradient step", f"worst of {DRAWS} noises"
     decides="Example by example at 8/255: the share of images broken by one signed step minus that broken by the worst "
     "of 20 random points, more than 5 points; and the rise of the loss, more than 0.1 nats.",
     would_change="A network trained with noise or against an adversary; a size so large that noise alone hides the "
-    "picture, or so small that neither does anything.",
+    "image, or so small that neither does anything.",
     references=(
         "Fawzi, Moosavi-Dezfooli and Frossard 2016, Robustness of classifiers: from adversarial to random noise, "
         "arXiv:1608.08967",

@@ -19,8 +19,8 @@ from assay.training.sections import PolicyAugment
 
 NOTHING = "nothing"
 POLICIES = ("crop(2)", "randaugment(2, 9)", "trivialaugment")
-LEVEL = 3  # of five strengths: clearly seen, and still the same picture
-SHARE = 0.5  # of the pictures, so that the untouched ones are trained on as well
+LEVEL = 3  # of five strengths: clearly seen, and still the same image
+SHARE = 0.5  # of the images, so that the untouched ones are trained on as well
 
 
 @register_claim(
@@ -49,10 +49,10 @@ def measure(settings: Settings) -> ClaimEvidence:
     trained = train_side_by_side(recipes, train, test, seeds=seeds)
     shown = evenly_spaced(test, settings.pick(tiny=20, quick=100, full=1000))
     under = {name: measure_invariance(each[0].model, shown, operations=names) for name, each in trained.items()}
-    left_out = "" if train.shape[0] == 3 else " (without Color, which does nothing to grey pictures)"
+    left_out = "" if train.shape[0] == 3 else " (without Color, which does nothing to greyscale images)"
     return ClaimEvidence(
         how=f"A small convolutional network on {train.name} at {train.shape[1]}×{train.shape[2]} pixels, trained for "
-        f"{len(trained[NOTHING][0].steps)} steps with each operation alone on half of the pictures{left_out}, with "
+        f"{len(trained[NOTHING][0].steps)} steps with each operation alone on half of the images{left_out}, with "
         f"policies, and with nothing; {len(seeds)} seeds, the same batches; accuracy on {len(test)} untouched test "
         f"images, and on {len(shown)} of them under each operation at five strengths.",
         samples=tuple(
@@ -88,7 +88,7 @@ def measure(settings: Settings) -> ClaimEvidence:
 
 
 def _alone(name: str, data: ImageDataset) -> str:
-    """The policy that does one operation to half of the pictures, drawn between the two ends of the third strength."""
+    """The policy that does one operation to half of the images, drawn between the two ends of the third strength."""
     _, height, width = data.shape
     operation = find_operation(name)
     if not operation.takes_magnitude:

@@ -87,8 +87,8 @@ def measure(settings: Settings) -> ClaimEvidence:
         charts=(_costs(trained, anatomies),),
         tables=(
             table(
-                f"What each costs and what it gives; latency of {len(batch)} pictures",
-                ("blocks", "parameters, thousands", "MFLOPs a picture", "fastest pass, ms", *MEASURES),
+                f"What each costs and what it gives; latency of {len(batch)} images",
+                ("blocks", "parameters, thousands", "MFLOPs an image", "fastest pass, ms", *MEASURES),
                 ((name, *costs[name], *means(each, "accuracy", "training_loss")) for name, each in trained.items()),
             ),
         ),
@@ -134,7 +134,7 @@ def _costs(trained: Mapping[str, Sequence[TrainedNetwork]], anatomies: Mapping[s
         finding=f"With {share:.0%} of the FLOPs bottlenecks reach {means[SAME_CHANNELS]:.1f} %, with as many "
         f"{means[SAME_FLOPS]:.1f} %; basic blocks {means[BASIC]:.1f} %",
         mark="points",
-        x=Axis(title="MFLOPs a picture", scale="log"),
+        x=Axis(title="MFLOPs an image", scale="log"),
         y=Axis(title="test accuracy, %"),
         points=tuple(points),
         references=(Reference(y=means[BASIC] - MARGIN, name="basic less the margin"),),

@@ -1,4 +1,4 @@
-"""What a claim is, what its experiment is told, and the list of all claims."""
+"""What a claim is, the options of its experiment, and the list of all claims."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from assay.claims.claim import Settings, register_claim
 from assay.claims.evidence import counted, ratio
-from assay.claims.networks import picture_matrix
+from assay.claims.networks import image_matrix
 from assay.claims.rule import number
 from assay.lowrank.factorization import factorize
 from assay.lowrank.gauge import Factors, apply_gauge, same_solution, sharpness_of_scaling
@@ -34,7 +34,7 @@ SAME_LOSS, OTHER_FACTORS = 1e-9, 0.1
 )
 def measure(settings: Settings) -> ClaimEvidence:
     """Loss and sharpness at (AG, G⁻¹B) for random invertible G, rotations, and multiples of the identity."""
-    X = picture_matrix(settings, rows=settings.pick(tiny=20, quick=60, full=200))
+    X = image_matrix(settings, rows=settings.pick(tiny=20, quick=60, full=200))
     best = factorize(X, RANK, method="exact", seed=settings.seed)
     start = Factors(best.A, best.B)
     seeds = settings.seeds(settings.pick(tiny=3, quick=20, full=50))
@@ -46,7 +46,7 @@ def measure(settings: Settings) -> ClaimEvidence:
     moved = min(_distance(start, point) for point in orbit)
     same = sum(bool(same_solution(start, point)) for point in orbit)
     return ClaimEvidence(
-        how=f"X = {len(X)} pictures of {settings.data}, rank {RANK}: from the balanced minimiser (A, B) to (AG, G⁻¹B) "
+        how=f"X = {len(X)} images of {settings.data}, rank {RANK}: from the balanced minimiser (A, B) to (AG, G⁻¹B) "
         f"for {len(draws)} random matrices G with normal entries; the loss, the largest eigenvalue λmax of the Hessian "
         "(the sharpness), and how far the factors moved.",
         facts=(

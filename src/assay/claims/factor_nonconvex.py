@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from assay.claims.claim import Settings, register_claim
-from assay.claims.networks import picture_matrix
+from assay.claims.networks import image_matrix
 from assay.claims.rule import number
 from assay.lowrank.gauge import Factors
 from assay.lowrank.landscape import Hessian, find_witness, measure_landscape, predict_spectrum
@@ -28,20 +28,20 @@ RANK = 2
     ),
 )
 def measure(settings: Settings) -> ClaimEvidence:
-    """A witness on x = 1 and on a matrix of pictures, and the Hessian at the origin and at the minimum."""
-    X = picture_matrix(settings, rows=settings.pick(tiny=12, quick=40, full=100))
+    """A witness on x = 1 and on a matrix of images, and the Hessian at the origin and at the minimum."""
+    X = image_matrix(settings, rows=settings.pick(tiny=12, quick=40, full=100))
     surface = measure_landscape(X, RANK, seed=settings.seed)
     sigma = torch.linalg.svdvals(X)
     one = torch.ones(1, 1, dtype=torch.float64)
     scalar = find_witness(one, Factors(one, one))
     origin = next(point for point in surface.critical_points if not point.chosen)
     return ClaimEvidence(
-        how=f"f(A, B) = ‖X − AB‖² of rank {RANK} for X = {len(X)} pictures of {settings.data} as rows of "
+        how=f"f(A, B) = ‖X − AB‖² of rank {RANK} for X = {len(X)} images of {settings.data} as rows of "
         f"{X.shape[1]} pixels, and for the number X = 1: f at two minimisers and half-way between, and the eigenvalues "
         "of the Hessian.",
         facts=(
             _witness("f(1, 1), f(−1, −1) and f(0, 0) for X = 1", scalar),
-            _witness("f(A, B), f(−A, −B) and f(0, 0) for the pictures", surface.witness),
+            _witness("f(A, B), f(−A, −B) and f(0, 0) for the images", surface.witness),
             ClaimFact(
                 name="the smallest eigenvalue of the Hessian at the origin",
                 expected="below 0",

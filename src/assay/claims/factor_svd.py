@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from assay.claims.claim import Settings, register_claim
 from assay.claims.evidence import counted, difference
-from assay.claims.networks import picture_matrix
+from assay.claims.networks import image_matrix
 from assay.claims.rule import number
 from assay.lowrank.certificate import certify
 from assay.lowrank.factorization import factorize
@@ -34,7 +34,7 @@ ROUNDING = 1e-13  # of ‖X‖²: sums of squares in float64 are no better than 
 )
 def measure(settings: Settings) -> ClaimEvidence:
     """The certificate of the SVD's factors, and what gradient descent reaches from 20 random starts."""
-    X = picture_matrix(settings, rows=settings.pick(tiny=30, quick=100, full=300))
+    X = image_matrix(settings, rows=settings.pick(tiny=30, quick=100, full=300))
     svd = factorize(X, RANK, method="exact", assurance="strict", seed=settings.seed)
     proof = certify(X, svd.A, svd.B, assurance="strict", seed=settings.seed)
     starts = settings.seeds(settings.pick(tiny=3, quick=20, full=50))
@@ -49,7 +49,7 @@ def measure(settings: Settings) -> ClaimEvidence:
     escaped = sum(run.history[-1] < 0.5 * (svd.error + nearest) for run in runs)
     above = [100 * (float((X - run.A @ run.B).square().sum()) - svd.error) / energy for run in runs]
     return ClaimEvidence(
-        how=f"X = {len(X)} pictures of {settings.data} as rows of {X.shape[1]} pixels, rank {RANK}: bounds on the best "
+        how=f"X = {len(X)} images of {settings.data} as rows of {X.shape[1]} pixels, rank {RANK}: bounds on the best "
         f"error from a certificate that knows nothing of the SVD, and gradient descent on (A, B) from {len(runs)} "
         "small random starts, each beside the saddle at the origin.",
         facts=(

@@ -179,7 +179,7 @@ def trained_network(settings: Settings) -> Network:
 SIDE = 8  # pixels; small enough for the whole Hessian
 
 
-def picture_matrix(settings: Settings, *, rows: int) -> Tensor:
+def image_matrix(settings: Settings, *, rows: int) -> Tensor:
     """float64 (rows, C·8·8): the first training images, averaged down to 8×8 pixels, in [0, 1]."""
     images = to_unit_range(settings.train().images[:rows])
     return F.adaptive_avg_pool2d(images, SIDE).flatten(1).double()

@@ -23,7 +23,7 @@ MARGIN = 0.5  # points of accuracy
     "BatchNorm before ReLU beats BatchNorm after it.",
     decides="The same network in both orders, paired over the seeds: test accuracy more than 0.5 points higher with "
     "BatchNorm first.",
-    would_change="Another network, longer training or larger pictures. A plain stack has no addition whose result goes "
+    would_change="Another network, longer training or larger images. A plain stack has no addition whose result goes "
     "without a rectifier in the one order.",
     references=(
         "Ioffe and Szegedy 2015, Batch normalization, section 3.2, arXiv:1502.03167",

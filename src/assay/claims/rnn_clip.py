@@ -36,7 +36,7 @@ LOSS_MARGIN = 0.05  # nats
     ),
 )
 def measure(settings: Settings) -> ClaimEvidence:
-    """SGD on a tanh RNN that reads pictures row by row, its orthogonal W times 2, with and without clipping."""
+    """SGD on a tanh RNN that reads images row by row, its orthogonal W times 2, with and without clipping."""
     train, test = settings.train(), settings.test()
     seeds = settings.seeds(settings.pick(tiny=2, quick=8, full=10))
     trained = train_side_by_side(_recipes(settings, train), train, test, seeds=seeds, prepare=explode)

@@ -36,7 +36,7 @@ def weigh(evidence: ClaimEvidence) -> tuple[Effect, ...]:
 
 
 def weigh_sample(sample: ClaimSample, *, confidence: float = CONFIDENCE) -> Effect:
-    """The mean of one sample, its Student interval, and what the interval says of the claim.
+    """The mean of one sample, its Student interval, and the status that follows.
 
     One value has no interval and decides nothing; nor do values that are not finite.
     Raises :class:`OptionError` for a margin that is no margin, and for a ratio that is not above zero.

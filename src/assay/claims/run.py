@@ -177,7 +177,7 @@ def run_claims(
         claims: what ``find_claims`` returns, or claims of your own.
         folder: keeps every finished result, and the network that several claims share.
         settings: budget, data, seed and model; one for all claims.
-        processes: claims measured at a time; one a core unless told otherwise.
+        processes: claims measured at a time; by default one a core.
         resume: take over the finished results in ``folder``, which must be of the same settings.
         on_progress: called with the ids that are running, the number of claims done, and that of all.
         on_result: called with each result as it is finished.

@@ -28,7 +28,7 @@ def judge(records: Iterable[Record], *, rules: Iterable[Rule] = RULES) -> tuple[
 
     Args:
         records: what the measuring functions return, of any kinds and in any order.
-        rules: those to judge by; all that there are unless told otherwise.
+        rules: those to judge by; all of them by default.
     Returns:
         One verdict for each rule: errors first, then warnings, passes, and what could not be judged ("not run").
     Example:

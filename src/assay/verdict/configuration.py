@@ -63,12 +63,12 @@ def _statistics_match(evidence: Evidence) -> RuleResult | None:
 def _input_scale(evidence: Evidence) -> RuleResult | None:
     audit = evidence.get(NormalizationAudit)
     best = max(audit.conventions, key=lambda convention: convention.accuracy)
-    gain = best.accuracy - audit.before.accuracy
+    difference = best.accuracy - audit.before.accuracy
     if best.low <= audit.before.high:
-        gain = min(gain, ACCURACY_GAIN[0])
+        difference = min(difference, ACCURACY_GAIN[0])
     measured = f"{percent(audit.before.accuracy)} as is, {percent(best.accuracy)} {best.convention}"
-    status = grade(gain, warn=ACCURACY_GAIN[0], error=ACCURACY_GAIN[1])
-    return RuleResult(status, measured, gain, where="" if status == "pass" else audit.stem)
+    status = grade(difference, warn=ACCURACY_GAIN[0], error=ACCURACY_GAIN[1])
+    return RuleResult(status, measured, difference, where="" if status == "pass" else audit.stem)
 
 
 def _usual_settings(evidence: Evidence) -> RuleResult | None:

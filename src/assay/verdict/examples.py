@@ -1,4 +1,4 @@
-"""Small records with everything ordinary but what is asked for: the examples of the rules, and their tests."""
+"""Factories of small records, ordinary except for what is given: for the examples of the rules and their tests."""
 
 from __future__ import annotations
 
@@ -179,7 +179,7 @@ def curvature(largest: float, *, learning_rate: float | None = None) -> Curvatur
 
 
 def sequence_accuracy(loss: float) -> SequenceAccuracy:
-    """The adding problem, whose best answer without memory has a squared error of 1/6."""
+    """The adding problem, whose best prediction without memory has a squared error of 1/6."""
     return SequenceAccuracy.of(
         3, 10, task="adding", length=9, loss=loss, loss_unit="squared error", baseline=1 / 6,
         baseline_is="always answering 1", right_is="within 0.1",
