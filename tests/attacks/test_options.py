@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import tomllib
+from pathlib import Path
 from typing import get_args
 
 import pytest
+import torch
 
+from assay.attacks.engine import attack
 from assay.attacks.losses import LOSSES
 from assay.attacks.methods import find_attack, list_attacks, parse_attack_options, show_attack_options
 from assay.attacks.methods.gradient import FGSM, PGD, SignedSteps
@@ -44,6 +47,23 @@ def test_an_attack_of_ones_own_is_registered_by_the_decorator(monkeypatch):
 
     assert isinstance(find_attack("twice", {"loss": "margin"}), Twice)
     assert list_attacks()["twice"].summary == "FGSM under another name."
+
+
+def test_the_attack_of_the_documentation_runs(monkeypatch, linear, near_grey):
+    from assay.attacks import methods, options
+
+    monkeypatch.setattr(options, "REGISTRY", {**options.REGISTRY})
+    monkeypatch.setattr(methods, "REGISTRY", options.REGISTRY)
+    page = (Path(__file__).parents[2] / "docs" / "attack.md").read_text(encoding="utf-8")
+    (code,) = (block for block in page.split("```python\n")[1:] if "class Brightness(" in block)
+    exec(code.split("```")[0], {"__name__": "docs"})
+    images, labels = near_grey
+    upwards = labels == int(linear.w.sum() < 0)  # the class that brightness leads away from
+    result = attack(linear, images, labels, attack="brightness", epsilon=0.4)
+    assert int(result.broken.sum()) > 20
+    assert not result.broken[~upwards].any()
+    targeted = attack(linear, images, labels, attack="brightness", epsilon=0.4, target_classes=1 - labels)
+    assert torch.equal(targeted.broken, result.broken)
 
 
 def test_the_names_of_losses_are_those_that_exist():

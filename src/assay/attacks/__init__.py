@@ -1,5 +1,6 @@
 """Adversarial attacks: threats, options, the engine that verifies every success, and what is measured with it."""
 
+from assay.attacks.batch import ActiveBatch, Method, ModelOutput, initial_fields
 from assay.attacks.engine import attack
 from assay.attacks.examples import describe_attack, pick_gallery
 from assay.attacks.measure import RobustnessMeasurement, measure_epsilon_curve, measure_robust_accuracy
@@ -29,13 +30,16 @@ __all__ = [
     "FAB",
     "FGSM",
     "PGD",
+    "ActiveBatch",
     "AdaptiveAttack",
     "AttackEntry",
     "AttackOptions",
     "AttackPlan",
     "AttackResult",
     "External",
+    "Method",
     "MinimumNorm",
+    "ModelOutput",
     "Noise",
     "RobustnessMeasurement",
     "SignedSteps",
@@ -47,6 +51,7 @@ __all__ = [
     "attack",
     "describe_attack",
     "find_attack",
+    "initial_fields",
     "list_attacks",
     "measure_attack_sanity",
     "measure_epsilon_curve",
