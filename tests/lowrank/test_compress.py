@@ -6,10 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from assay.compression.calibration import chain_flops, find_sites
+from assay.compression.calibration import Site, chain_flops, find_sites
 from assay.compression.network import (
     Candidate,
-    Choice,
     Latency,
     LayerCandidates,
     allocate,
@@ -167,20 +166,26 @@ def test_errors_fall_with_the_rank() -> None:
     assert bool((errors.diff() <= 1e-9).all()) and len(errors) == 9
 
 
+def candidate(flops: int, divergence: float) -> Candidate:
+    latency = Latency(1.0, 1.0, 1.0, 1.0)
+    site = Site("layer", (4,), (4,), flops=flops, metric=torch.eye(4))
+    return Candidate(site, None, flops, 2 * divergence, latency, latency)
+
+
 def test_allocation_finds_the_best_of_all_combinations() -> None:
     import itertools
     import random
 
     draw_ = random.Random(0)
     for _ in range(30):
-        layers = [[Choice((i, j), draw_.randint(1, 30), draw_.random()) for j in range(4)] for i in range(4)]
+        layers = [[candidate(draw_.randint(1, 30), draw_.random()) for _ in range(4)] for _ in range(4)]
         budget = draw_.randint(4, 120)
-        feasible = [c for c in itertools.product(*layers) if sum(x.cost for x in c) <= budget]
+        feasible = [c for c in itertools.product(*layers) if sum(x.flops for x in c) <= budget]
         found = allocate(layers, budget=budget)
         if not feasible:
             assert found is None
             continue
-        assert found is not None and sum(c.cost for c in found) <= budget
+        assert found is not None and sum(c.flops for c in found) <= budget
         assert sum(c.divergence for c in found) == pytest.approx(min(sum(x.divergence for x in c) for c in feasible))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -109,9 +110,7 @@ def capture(model: nn.Module, names: Sequence[str], calibration: ImageDataset) -
 def _flops(layer: nn.Module, outputs: tuple[int, ...]) -> int:
     """Two for a multiply–add: the layer's weights are used once at every position."""
     assert isinstance(layer, nn.Linear | nn.Conv2d)
-    positions = 1
-    for size in outputs[1:] if isinstance(layer, nn.Conv2d) else outputs[:-1]:
-        positions *= size
+    positions = math.prod(outputs[1:] if isinstance(layer, nn.Conv2d) else outputs[:-1])
     bias = layer.weight.shape[0] if layer.bias is not None else 0
     return positions * (2 * layer.weight.numel() + bias)
 

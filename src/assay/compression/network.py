@@ -106,7 +106,7 @@ def evaluate_candidates(
     geometry = (repr(layer), site.inputs)
     if geometry not in timings:
         inputs = _example(layer, site, batch)
-        timings[geometry] = measure_latencies([_fast(layer), *(_fast(chains[place]) for place in cheaper)], inputs)
+        timings[geometry] = measure_latencies([_ready(layer), *(_ready(chains[place]) for place in cheaper)], inputs)
     timed = timings[geometry]
     original = timed[0]
     activations = Activations(activations.x[:CANDIDATE_IMAGES], activations.y[:CANDIDATE_IMAGES])
@@ -163,22 +163,12 @@ def _example(layer: nn.Module, site: Site, batch: int) -> Tensor:
     return x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x
 
 
-def _fast(layer: nn.Module) -> nn.Module:
-    """A copy in the layout that evaluation uses."""
+def _ready(layer: nn.Module) -> nn.Module:
     return copy.deepcopy(layer).eval().to(memory_format=torch.channels_last)
 
 
-@dataclass(frozen=True)
-class Choice:
-    """One way to run one layer: its cost in FLOPs and the divergence of the output that it is expected to cause."""
-
-    label: object
-    cost: int
-    divergence: float
-
-
-def allocate(choices: Sequence[Sequence[Choice]], *, budget: int, steps: int = 4000) -> tuple[Choice, ...] | None:
-    """One choice for each layer, with Σ cost ≤ ``budget`` and the least Σ divergence; None where none fits.
+def allocate(choices: Sequence[Sequence[Candidate]], *, budget: int, steps: int = 4000) -> tuple[Candidate, ...] | None:
+    """One candidate for each layer, with Σ FLOPs ≤ ``budget`` and the least Σ divergence; None where none fits.
 
     Dynamic programming over the budget in ``steps`` equal parts, costs rounded up, so the budget is never exceeded.
     """
@@ -193,7 +183,7 @@ def allocate(choices: Sequence[Sequence[Choice]], *, budget: int, steps: int = 4
         totals = np.full(width, np.inf)
         chosen = np.full(width, -1)
         for place, option in enumerate(options):
-            units = _parts(option.cost, unit)
+            units = math.ceil(option.flops / unit - 1e-9)
             if units >= width:
                 continue
             candidate = np.full(width, np.inf)
@@ -204,19 +194,15 @@ def allocate(choices: Sequence[Sequence[Choice]], *, budget: int, steps: int = 4
         taken.append(chosen)
     if not np.isfinite(best[-1]):
         # costs were rounded up: the cheapest of all may fit all the same
-        cheapest = tuple(min(options, key=lambda option: option.cost) for options in choices)
-        return cheapest if sum(option.cost for option in cheapest) <= budget else None
+        cheapest = tuple(min(options, key=lambda option: option.flops) for options in choices)
+        return cheapest if sum(option.flops for option in cheapest) <= budget else None
     left = int(np.argmin(best))
-    picked: list[Choice] = []
+    picked: list[Candidate] = []
     for options, chosen in zip(reversed(choices), reversed(taken), strict=True):
         option = options[int(chosen[left])]
         picked.append(option)
-        left -= _parts(option.cost, unit)
+        left -= math.ceil(option.flops / unit - 1e-9)
     return tuple(reversed(picked))
-
-
-def _parts(cost: int, unit: float) -> int:
-    return math.ceil(cost / unit - 1e-9)
 
 
 KINDS: tuple[Kind, ...] = ("linear", "channel", "spatial", "tucker")
@@ -235,17 +221,13 @@ def evaluate_network(
     model: nn.Module, sites: Sequence[Site], calibration: ImageDataset, *, kinds: Sequence[Kind], batch: int
 ) -> tuple[LayerCandidates, ...]:
     """The candidates of every site, on the activations of the original network."""
-    found = []
+    evaluated = []
     timings: Timings = {}
     few = calibration.subset(torch.arange(min(CANDIDATE_IMAGES, len(calibration))))
     for site in sites:
-        x, y = capture(model, [site.name], few)[site.name]
-        found.append(
-            evaluate_candidates(
-                model.get_submodule(site.name), site, Activations(x, y), kinds=kinds, batch=batch, timings=timings
-            )
-        )
-    return tuple(found)
+        layer, activations = model.get_submodule(site.name), Activations(*capture(model, [site.name], few)[site.name])
+        evaluated.append(evaluate_candidates(layer, site, activations, kinds=kinds, batch=batch, timings=timings))
+    return tuple(evaluated)
 
 
 def choose(candidates: Sequence[LayerCandidates], *, total_flops: int, share: float) -> tuple[Candidate, ...]:
@@ -254,13 +236,13 @@ def choose(candidates: Sequence[LayerCandidates], *, total_flops: int, share: fl
     Raises :class:`OptionError` when no choice of layers that get faster goes that far, saying how far one can go.
     """
     fixed = total_flops - sum(layer.site.flops for layer in candidates)
-    choices = [[Choice(c, c.flops, c.divergence) for c in layer.candidates] for layer in candidates]
-    picked = allocate(choices, budget=max(0, int(share * total_flops) - fixed))
-    if picked is None:
+    budget = max(0, int(share * total_flops) - fixed)
+    chosen = allocate([layer.candidates for layer in candidates], budget=budget)
+    if chosen is None:
         least = fixed + sum(min(c.flops for c in layer.candidates) for layer in candidates)
         expected = f"at least {least / total_flops:.2f}x: only layers whose measured latency falls are replaced"
         raise OptionError("target", expected=expected, got=f"{share:g}x")
-    return tuple(choice.label for choice in picked if isinstance(choice.label, Candidate))
+    return chosen
 
 
 def compress_network(
@@ -311,7 +293,6 @@ def uniform(model: nn.Module, sites: Sequence[Site], *, share: float) -> tuple[L
 
 
 def factors_of(chosen: Sequence[Candidate]) -> tuple[LayerFactors, ...]:
-    """The layers that change."""
     return tuple(candidate.factors for candidate in chosen if candidate.factors is not None)
 
 

@@ -17,7 +17,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from assay.attacks.measure import measure_robust_accuracy
 from assay.attacks.methods import find_attack
-from assay.compression.calibration import METRIC_IMAGES, Site, find_sites
+from assay.compression.calibration import METRIC_IMAGES, TEMPERATURE, Site, find_sites
 from assay.compression.network import (
     KINDS,
     Candidate,
@@ -47,8 +47,6 @@ from assay.training.checkpoint import normalization_of
 from assay.training.loop import fit
 from assay.training.recipes import Recipe
 from assay.training.step import Distillation
-
-TEMPERATURE = 4.0
 
 
 @contextmanager
@@ -85,42 +83,27 @@ def fine_tune(
     fit(model, train, recipe=recipe, seed=seed, loss=loss, step_context=with_running_statistics)
 
 
-SHARES = (0.95, 0.9, 0.85, 0.8, 0.75, 0.7, 0.65, 0.6, 0.55, 0.5, 0.45, 0.4, 0.35, 0.3, 0.25, 0.2)
-CURVE = (0.25, 0.5, 0.75)
+FLOP_SHARES = (0.95, 0.9, 0.85, 0.8, 0.75, 0.7, 0.65, 0.6, 0.55, 0.5, 0.45, 0.4, 0.35, 0.3, 0.25, 0.2)
 OnProgress = Callable[[str], None]
 
 
 @dataclass(frozen=True)
 class CompressionPlan:
-    """The budget of a compression, and the effort.
+    """The budget of a compression, ``share`` or ``max_drop``, and the effort."""
 
-    Attributes:
-        share: of the FLOPs to keep, in (0, 1); this or ``max_drop``.
-        max_drop: points of accuracy that may be lost on images held out of the training set, before fine-tuning.
-        kinds: the forms that a layer may take.
-        calibration: training images that layers are fitted on.
-        validation: training images held out to measure ``max_drop`` on.
-        epochs: of fine-tuning on the original network's softened outputs; 0: none.
-        lr: learning rate of the fine-tuning (AdamW).
-        batch: images in a batch when latency is measured.
-        attack, epsilon, robust_images: for robust accuracy before and after; None: not measured.
-        curve: uniform shares of the ranks to measure accuracy at.
-        seed: of the split, the calibration images and the fine-tuning.
-    """
-
-    share: float | None = None
-    max_drop: float | None = None
-    kinds: tuple[Kind, ...] = KINDS
-    calibration: int = 256
-    validation: int = 2000
-    epochs: float = 0.0
-    lr: float = 3e-4
-    batch: int = 64
-    attack: str | None = "pgd"
+    share: float | None = None  # of the FLOPs to keep, in (0, 1)
+    max_drop: float | None = None  # points of accuracy that may be lost on ``validation``, before fine-tuning
+    kinds: tuple[Kind, ...] = KINDS  # the forms that a layer may take
+    calibration: int = 256  # training images that layers are fitted on
+    validation: int = 2000  # training images held out
+    epochs: float = 0.0  # of fine-tuning on the original network's softened outputs; 0: none
+    lr: float = 3e-4  # of the fine-tuning (AdamW)
+    batch: int = 64  # images in a batch when latency is measured
+    attack: str | None = "pgd"  # for robust accuracy before and after; None: not measured
     epsilon: float = 8 / 255
     robust_images: int = 500
-    curve: tuple[float, ...] = CURVE
-    seed: int = 0
+    curve: tuple[float, ...] = (0.25, 0.5, 0.75)  # uniform shares of the ranks to measure accuracy at
+    seed: int = 0  # of the split, the calibration images and the fine-tuning
 
     def __post_init__(self) -> None:
         if (self.share is None) == (self.max_drop is None):
@@ -195,10 +178,9 @@ def compress(
         raise ModelError(name, expected="linear or convolutional layers that can be factorised", got="none")
     on_progress(f"evaluating candidates for {len(sites)} layers")
     candidates = evaluate_network(model, sites, calibration, kinds=plan.kinds, batch=plan.batch)
-    chosen, fitted = _search(
-        model, sites, candidates, calibration, validation, plan, total=total, on_progress=on_progress
-    )
-    curve = _sweep(model, sites, calibration, validation, plan, on_progress=on_progress)
+    search = _Search(model, sites, calibration, validation, plan, on_progress)
+    chosen, fitted = search.choose(candidates, total=total)
+    curve = search.sweep()
     untuned = measure_clean_accuracy(fitted.model, test)
     smaller, seconds = fitted.model, 0.0
     if plan.epochs:
@@ -207,7 +189,10 @@ def compress(
         fine_tune(smaller, model, train, epochs=plan.epochs, lr=plan.lr, seed=plan.seed)
         seconds = time.perf_counter() - began
     on_progress("measuring before and after")
-    latencies, ratio = _time_both(model, smaller, test, batch=plan.batch)
+    copies = [copy.deepcopy(each).eval().to(memory_format=torch.channels_last) for each in (model, smaller)]
+    images = to_unit_range(test.images[: plan.batch].to(device_of(model)), dtype_of(model))
+    images = images.contiguous(memory_format=torch.channels_last)
+    latencies = measure_latencies(copies, images, repeats=30, budget=20)
     report = CompressionReport(
         model=name,
         data=test.name,
@@ -219,7 +204,7 @@ def compress(
         before=_measure(model, test, plan, latencies[0]),
         compressed=untuned,
         after=_measure(smaller, test, plan, latencies[1]),
-        latency_ratio=ratio,
+        latency_ratio=latencies[1].fastest / latencies[0].fastest,
         layers=tuple(describe_layer(model, smaller, w, c, fitted) for w, c in zip(candidates, chosen, strict=True)),
         curve=curve,
         curve_top=_accuracy(model, validation),
@@ -227,82 +212,66 @@ def compress(
     return Compressed(smaller, fitted.factorization, report)
 
 
-def _search(
-    model: nn.Module,
-    sites: Sequence[Site],
-    candidates: Sequence[LayerCandidates],
-    calibration: ImageDataset,
-    validation: ImageDataset,
-    plan: CompressionPlan,
-    *,
-    total: int,
-    on_progress: OnProgress,
-) -> tuple[tuple[Candidate, ...], Fitted]:
-    """The chosen candidates, fitted: at one share, or by bisection over shares for the largest drop that is allowed."""
-    if plan.share is not None:
-        chosen = choose(candidates, total_flops=total, share=plan.share)
-        on_progress(f"fitting {len(factors_of(chosen))} layers")
-        return chosen, compress_network(model, factors_of(chosen), calibration, sites=sites)
-    assert plan.max_drop is not None
-    base = _accuracy(model, validation)
-    nothing = tuple(layer.candidates[0] for layer in candidates)
-    best = (nothing, Fitted(copy.deepcopy(model), (), {}))
-    low, high = 0, len(SHARES) - 1
-    while low <= high:
-        middle = (low + high) // 2
-        try:
-            chosen = choose(candidates, total_flops=total, share=SHARES[middle])
-        except OptionError:
-            high = middle - 1
-            continue
-        fitted = compress_network(model, factors_of(chosen), calibration, sites=sites)
-        drop = 100 * (base - _accuracy(fitted.model, validation))
-        on_progress(f"{SHARES[middle]:g}x of the FLOPs: {drop:.2f} points lost on held-out training images")
-        if drop <= plan.max_drop:
-            best, low = (chosen, fitted), middle + 1
-        else:
-            high = middle - 1
-    return best
+@dataclass(frozen=True, eq=False)
+class _Search:
+    """The network, its replaceable layers, and the images that candidates are fitted on and judged by."""
 
+    model: nn.Module
+    sites: Sequence[Site]
+    calibration: ImageDataset
+    validation: ImageDataset
+    plan: CompressionPlan
+    on_progress: OnProgress
 
-def _sweep(
-    model: nn.Module,
-    sites: Sequence[Site],
-    calibration: ImageDataset,
-    validation: ImageDataset,
-    plan: CompressionPlan,
-    *,
-    on_progress: OnProgress,
-) -> tuple[CompressionPoint, ...]:
-    """Accuracy against a uniform share of the ranks, with the data and from the weights alone, without fine-tuning."""
-    points = []
-    for share in plan.curve:
-        on_progress(f"all layers at {100 * share:.0f} % of their rank")
-        for use_data in (True, False):
-            fitted = compress_network(
-                model, uniform(model, sites, share=share), calibration, sites=sites, use_data=use_data
+    def fit(self, factors: Sequence[LayerFactors], *, use_data: bool = True) -> Fitted:
+        return compress_network(self.model, factors, self.calibration, sites=self.sites, use_data=use_data)
+
+    def choose(self, candidates: Sequence[LayerCandidates], *, total: int) -> tuple[tuple[Candidate, ...], Fitted]:
+        """The chosen candidates, fitted: at one share, or by bisection over shares for the largest drop allowed."""
+        if self.plan.share is not None:
+            chosen = choose(candidates, total_flops=total, share=self.plan.share)
+            self.on_progress(f"fitting {len(factors_of(chosen))} layers")
+            return chosen, self.fit(factors_of(chosen))
+        assert self.plan.max_drop is not None
+        base = _accuracy(self.model, self.validation)
+        nothing = tuple(layer.candidates[0] for layer in candidates)
+        best = (nothing, Fitted(copy.deepcopy(self.model), (), {}))
+        low, high = 0, len(FLOP_SHARES) - 1
+        while low <= high:
+            middle = (low + high) // 2
+            try:
+                chosen = choose(candidates, total_flops=total, share=FLOP_SHARES[middle])
+            except OptionError:
+                high = middle - 1
+                continue
+            fitted = self.fit(factors_of(chosen))
+            drop = 100 * (base - _accuracy(fitted.model, self.validation))
+            self.on_progress(
+                f"{FLOP_SHARES[middle]:g}x of the FLOPs: {drop:.2f} points lost on held-out training images"
             )
-            points.append(
-                CompressionPoint(
-                    method="data-aware" if use_data else "weight SVD",
-                    share=share,
-                    flops=measure_anatomy(fitted.model, image_shape=validation.shape).flops,
-                    accuracy=_accuracy(fitted.model, validation),
-                    n=len(validation),
+            if drop <= self.plan.max_drop:
+                best, low = (chosen, fitted), middle + 1
+            else:
+                high = middle - 1
+        return best
+
+    def sweep(self) -> tuple[CompressionPoint, ...]:
+        """Accuracy against a uniform share of the ranks, fitted to data and from the weights alone."""
+        points = []
+        for share in self.plan.curve:
+            self.on_progress(f"all layers at {100 * share:.0f} % of their rank")
+            for use_data in (True, False):
+                fitted = self.fit(uniform(self.model, self.sites, share=share), use_data=use_data)
+                points.append(
+                    CompressionPoint(
+                        method="data-aware" if use_data else "weight SVD",
+                        share=share,
+                        flops=measure_anatomy(fitted.model, image_shape=self.validation.shape).flops,
+                        accuracy=_accuracy(fitted.model, self.validation),
+                        n=len(self.validation),
+                    )
                 )
-            )
-    return tuple(points)
-
-
-def _time_both(
-    before: nn.Module, after: nn.Module, test: ImageDataset, *, batch: int
-) -> tuple[tuple[Latency, Latency], float]:
-    copies = [copy.deepcopy(m).eval().to(memory_format=torch.channels_last) for m in (before, after)]
-    images = to_unit_range(test.images[:batch].to(device_of(before)), dtype_of(before))
-    first, second = measure_latencies(
-        copies, images.contiguous(memory_format=torch.channels_last), repeats=30, budget=20
-    )
-    return (first, second), second.fastest / first.fastest
+        return tuple(points)
 
 
 def _measure(model: nn.Module, test: ImageDataset, plan: CompressionPlan, latency: Latency) -> Standing:
@@ -359,5 +328,5 @@ def save_compressed(
             **normalization_of(model),
             "options": {**spelled, **(options or {})},
         }
-    config = {"schema_version": 1, "model": described}
-    write_atomically(out / CONFIG, json.dumps(config, indent=2, ensure_ascii=False) + "\n")
+    text = json.dumps({"schema_version": 1, "model": described}, indent=2, ensure_ascii=False)
+    write_atomically(out / CONFIG, text + "\n")
