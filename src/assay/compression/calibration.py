@@ -116,7 +116,6 @@ def _flops(layer: nn.Module, outputs: tuple[int, ...]) -> int:
 
 
 def chain_flops(chain: nn.Sequential, inputs: tuple[int, ...]) -> int:
-    """FLOPs of one image through a chain of layers, and nothing else."""
     total = 0
     with torch.no_grad():
         weight = chain[0].weight

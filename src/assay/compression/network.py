@@ -107,13 +107,12 @@ def evaluate_candidates(
     if geometry not in timings:
         inputs = _example(layer, site, batch)
         timings[geometry] = measure_latencies([_ready(layer), *(_ready(chains[place]) for place in cheaper)], inputs)
-    timed = timings[geometry]
-    original = timed[0]
+    original, *latencies = timings[geometry]
     activations = Activations(activations.x[:CANDIDATE_IMAGES], activations.y[:CANDIDATE_IMAGES])
     curve = rank_curve(layer, activations, site.metric)
     faster = [Candidate(site, None, site.flops, 0.0, original, original)]
     slower = 0
-    for place, latency in zip(cheaper, timed[1:], strict=True):
+    for place, latency in zip(cheaper, latencies, strict=True):
         if latency.fastest > MOST_TIME * original.fastest:
             slower += 1
             continue

@@ -246,9 +246,7 @@ class _Search:
                 continue
             fitted = self.fit(factors_of(chosen))
             drop = 100 * (base - _accuracy(fitted.model, self.validation))
-            self.on_progress(
-                f"{FLOP_SHARES[middle]:g}x of the FLOPs: {drop:.2f} points lost on held-out training images"
-            )
+            self.on_progress(f"{FLOP_SHARES[middle]:g}x of the FLOPs: {drop:.2f} points lost on held-out images")
             if drop <= self.plan.max_drop:
                 best, low = (chosen, fitted), middle + 1
             else:

@@ -266,7 +266,7 @@ def certify(
         raise DataError("X", expected="a matrix that can be read more than once", got="an iterator")
     a, b = torch.as_tensor(A), torch.as_tensor(B)
     m, n = matrix.shape
-    if bool(getattr(matrix, "fortran", False)):
+    if matrix.stored_transposed:
         a, b = b.T, a.T
     if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[0] or (a.shape[0], b.shape[1]) != (m, n):
         got = f"{tuple(a.shape)} and {tuple(b.shape)}"

@@ -112,7 +112,7 @@ def factorize(
             matrix, solution.A, solution.B, space=solution.space, gram=solution.gram, energy=total, ridge=task.ridge,
             assurance=assurance, seed=seed,
         )  # fmt: skip
-    if flipped != _stored_transposed(given):
+    if flipped != given.stored_transposed:
         solution = replace(solution, A=solution.B.T, B=solution.A.T)
     if scale != 1:  # a copy of A may be most of the memory in use
         root = math.sqrt(scale)
@@ -144,7 +144,7 @@ def _factorize_in_one_pass(
     rank = min(rule.rank, len(drawn.sigma), drawn.rows)
     sigma, right = drawn.sigma[:rank], drawn.right[:, :rank]
     a, b = split(drawn.left[:, :rank], sigma, right, ridge=ridge, dtype=matrix.dtype)
-    if _stored_transposed(matrix):
+    if matrix.stored_transposed:
         a, b = b.T, a.T
     captured = (sigma - ridge).clamp_min(0)
     estimate = max(0.0, drawn.energy - float(captured.square().sum()))
@@ -160,11 +160,6 @@ def _factorize_in_one_pass(
         passes=1,
         spectrum=sigma,
     )
-
-
-def _stored_transposed(matrix: Matrix) -> bool:
-    """A Fortran-ordered file is read as Xᵀ."""
-    return bool(getattr(matrix, "fortran", False))
 
 
 def _rescaled(certificate: Certificate, scale: float) -> Certificate:

@@ -29,41 +29,6 @@ class Moments:
     n: int
 
 
-class MomentSum:
-    """Collects :class:`Moments` batch by batch."""
-
-    def __init__(self) -> None:
-        self.n = 0
-        self.sums: list[Tensor] = []
-
-    def add(self, x: Tensor, y: Tensor) -> None:
-        """x (s, d), y (s, o): products in float32 over a batch, sums in float64."""
-        # Large means would eat the digits of float32 products, so everything is taken about the first batch's mean.
-        if not self.sums:
-            self.shift_x, self.shift_y = x.mean(0), y.mean(0)
-        x, y = x - self.shift_x, y - self.shift_y
-        parts = [
-            x.double().sum(0),
-            y.double().sum(0),
-            (x.T @ x).double(),
-            (y.T @ x).double(),
-            (y.T @ y).double(),
-        ]
-        self.sums = parts if not self.sums else [total + part for total, part in zip(self.sums, parts, strict=True)]
-        self.n += len(x)
-
-    def finish(self) -> Moments:
-        mx, my, xx, yx, yy = (total / self.n for total in self.sums)
-        return Moments(
-            mean_x=mx + self.shift_x.double(),
-            mean_y=my + self.shift_y.double(),
-            cov_x=xx - torch.outer(mx, mx),
-            cov_yx=yx - torch.outer(my, mx),
-            cov_y=yy - torch.outer(my, my),
-            n=self.n,
-        )
-
-
 @dataclass(frozen=True, eq=False)
 class RankCurve:
     """All ranks at once: y ≈ P_r Q_r M (x − x̄) + ȳ, with what each leaves unexplained.
@@ -233,11 +198,29 @@ def compose(chain: nn.Sequential, kind: Kind) -> Tensor:
 
 
 def measure_moments(layer: nn.Module, activations: Activations) -> Moments:
-    """Moments of patches of x, as ``layer`` sees them, and y at the same positions."""
-    total = MomentSum()
+    """Moments of patches of x, as ``layer`` sees them, and y at the same positions.
+
+    Products are taken in float32 over a batch, about the first batch's mean as large means would cost them digits;
+    sums in float64.
+    """
+    sums: list[Tensor] = []
+    n = 0
     for x, y in _patches(layer, activations):
-        total.add(x, y)
-    return total.finish()
+        if not sums:
+            shift_x, shift_y = x.mean(0), y.mean(0)
+        x, y = x - shift_x, y - shift_y
+        parts = [x.double().sum(0), y.double().sum(0), *((a.T @ b).double() for a, b in ((x, x), (y, x), (y, y)))]
+        sums = [total + part for total, part in zip(sums, parts, strict=True)] if sums else parts
+        n += len(x)
+    mx, my, xx, yx, yy = (total / n for total in sums)
+    return Moments(
+        mean_x=mx + shift_x.double(),
+        mean_y=my + shift_y.double(),
+        cov_x=xx - torch.outer(mx, mx),
+        cov_yx=yx - torch.outer(my, mx),
+        cov_y=yy - torch.outer(my, my),
+        n=n,
+    )
 
 
 def _patches(layer: nn.Module, activations: Activations) -> Iterator[tuple[Tensor, Tensor]]:

@@ -22,7 +22,8 @@ class Matrix(ABC):
     """An m×n matrix of real numbers, read as row blocks; products accumulate in float64 across blocks.
 
     ``dtype`` is float32 or float64, the precision of a block. ``replayable`` is False for an iterator that can be read
-    once only; ``residual_is_entrywise`` where ‖X − AB‖² is summed over entries, so that a small one keeps its digits.
+    once only; ``residual_is_entrywise`` where ‖X − AB‖² is summed over entries, so that a small one keeps its digits;
+    ``stored_transposed`` where X is the transpose of what the user gave, such as a file in Fortran order.
     Subclasses give ``blocks``; in-memory ones also ``transposed``.
     """
 
@@ -31,6 +32,7 @@ class Matrix(ABC):
     replayable: bool = True
     in_memory: bool = False
     residual_is_entrywise: bool = True
+    stored_transposed: bool = False
 
     @abstractmethod
     def blocks(self) -> Iterator[Tensor]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -129,19 +128,13 @@ def soft_impute(
     )
 
 
-@dataclass(frozen=True)
-class _Bound:
-    primal: float
-    dual: float
-
-
 def _certify(x: Tensor, w: Tensor, a: Tensor, b: Tensor, *, ridge: float, energy: float) -> Certificate:
     primal = _objective(x, w, a, b, ridge)
     if ridge == 0:
         reason = "with gaps or weights the best factorisation of a rank is not known to be computable"
         return no_certificate(primal, energy=energy, ridge=ridge, reason=reason)
-    bound = _duality(x, w, a, b, ridge=ridge)
-    gap = max(0.0, primal - bound.dual)
+    dual = _duality(x, w, a, b, ridge=ridge)
+    gap = max(0.0, primal - dual)
     relative = gap / energy if energy else 0.0
     blank = no_certificate(primal, energy=energy, ridge=ridge, reason="")
     certified = relative <= TOLERANCE
@@ -154,7 +147,7 @@ def _certify(x: Tensor, w: Tensor, a: Tensor, b: Tensor, *, ridge: float, energy
             "reason": reason,
             "error_low": primal * (1 - 1e-12),
             "error_high": primal * (1 + 1e-12),
-            "optimum_low": max(0.0, bound.dual),
+            "optimum_low": max(0.0, dual),
             "optimum_high": primal * (1 + 1e-12),
             "gap_high": gap,
             "relative_gap": relative,
@@ -162,7 +155,7 @@ def _certify(x: Tensor, w: Tensor, a: Tensor, b: Tensor, *, ridge: float, energy
     )
 
 
-def _duality(x: Tensor, w: Tensor, a: Tensor, b: Tensor, *, ridge: float) -> _Bound:
+def _duality(x: Tensor, w: Tensor, a: Tensor, b: Tensor, *, ridge: float) -> float:
     """Σ w(x − z)² + 2λ‖Z‖_* ≥ 2⟨Y, X⟩ − Σ y²/w for every Y on the known entries with ‖Y‖₂ ≤ λ.
 
     Y is the weighted residual, scaled until its spectral norm is at most λ; rounding is given 1e-10.
@@ -172,7 +165,7 @@ def _duality(x: Tensor, w: Tensor, a: Tensor, b: Tensor, *, ridge: float) -> _Bo
     y = y * min(1.0, ridge / (norm * (1 + 1e-10))) if norm > 0 else y
     known = w > 0
     dual = 2 * float((y * x)[known].sum()) - float((y[known].square() / w[known]).sum())
-    return _Bound(_objective(x, w, a, b, ridge), dual - 1e-12 * float((w * x.square()).sum()))
+    return dual - 1e-12 * float((w * x.square()).sum())
 
 
 def _objective(x: Tensor, w: Tensor, a: Tensor, b: Tensor, ridge: float) -> float:

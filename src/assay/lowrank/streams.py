@@ -6,6 +6,7 @@ import mmap
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import IO
 
@@ -31,9 +32,9 @@ class NpyFile(Matrix):
     def __init__(self, path: Path) -> None:
         self.path = path
         with _open(path) as file:
-            shape, self.fortran, self.stored = _read_header(path, file)
+            shape, self.stored_transposed, self.stored = _read_header(path, file)
             self.offset = file.tell()
-        self.shape = (shape[1], shape[0]) if self.fortran else shape  # Fortran order is Xᵀ in C order
+        self.shape = (shape[1], shape[0]) if self.stored_transposed else shape  # Fortran order is Xᵀ in C order
         expected = self.offset + shape[0] * shape[1] * self.stored.itemsize
         if path.stat().st_size < expected:
             raise DataError(
@@ -156,7 +157,7 @@ class RowBlocks(Matrix):
         first, self._first = self._first, None
         iterator = iter(self._source()) if callable(self._source) else self._source
         place = -1
-        for place, block in enumerate(_chain(first, iterator)):
+        for place, block in enumerate(chain(() if first is None else (first,), iterator)):
             checked = _checked_block(block, place, columns)
             if columns < 0:
                 self.dtype = checked.dtype
@@ -166,12 +167,6 @@ class RowBlocks(Matrix):
         if callable(self._source) and self.shape[0] >= 0 and rows != self.shape[0]:
             raise DataError("row blocks", expected=f"{self.shape[0]} rows, as on the first pass", got=rows)
         self.shape = (rows, columns)
-
-
-def _chain(first: Tensor | None, rest: Iterator[object]) -> Iterator[object]:
-    if first is not None:
-        yield first
-    yield from rest
 
 
 def _checked_block(block: object, place: int, columns: int) -> Tensor:

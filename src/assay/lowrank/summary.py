@@ -33,7 +33,10 @@ def describe_factorization(
     """The record of a factorisation of ``matrix``, named ``source``; ``scales`` c are those of (cA, B/c)."""
     energy = factorization.certificate.energy
     squares = factorization.spectrum.double().square()
-    relative = math.sqrt(max(0.0, _squared_error(factorization)) / energy) if energy else 0.0
+    ridge = factorization.certificate.ridge  # its part of the objective is no error
+    norms = factorization.A.double().square().sum() + factorization.B.double().square().sum()
+    squared_error = max(0.0, factorization.error - ridge * float(norms))
+    relative = math.sqrt(squared_error / energy) if energy else 0.0
     return FactorizationReport(
         source=source,
         rows=factorization.A.shape[0],
@@ -86,13 +89,6 @@ def gauge_points(factorization: Factorization, *, scales: Iterable[float] = SCAL
         )
         for c in sorted_scales
     )
-
-
-def _squared_error(factorization: Factorization) -> float:
-    """‖X − AB‖² without the ridge's part of the objective."""
-    ridge = factorization.certificate.ridge
-    norms = factorization.A.double().square().sum() + factorization.B.double().square().sum()
-    return factorization.error - ridge * float(norms)
 
 
 RANKS = (1, 5, 20, 50)
