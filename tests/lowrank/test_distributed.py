@@ -13,7 +13,7 @@ from assay.lowrank.gauge import Factors, same_solution
 WORKER = """
 import sys
 import numpy as np, torch, torch.distributed as dist
-from assay.lowrank.distributed import SharedRows
+from assay.lowrank.matrix import SharedRows
 from assay.lowrank.factorization import factorize
 from assay.lowrank.sources import as_matrix
 torch.set_num_threads(1)

@@ -105,7 +105,11 @@ def gram_ceiling(basis: Tensor, gram: Tensor, *, energy: float, terms: int) -> C
     rest = gram - image @ basis.T - basis @ image.T + basis @ ((h + h.T) / 2) @ basis.T
     rest = (rest + rest.T) / 2
     slack = rounding_slack(basis, energy=energy, terms=terms) + (terms + n) * UNIT * energy
-    candidate = _power_estimate(rest) * 1.02 + slack
+    block = torch.randn(n, 4, generator=generator(0x30), dtype=torch.float64)
+    for _ in range(12):
+        block = torch.linalg.qr(rest @ block).Q
+    estimate = float(torch.linalg.eigvalsh(block.T @ rest @ block)[-1])  # of the largest eigenvalue, by power iteration
+    candidate = max(0.0, estimate) * 1.02 + slack
     for _ in range(40):
         trace = n * candidate + float(rest.diagonal().abs().sum())
         shifted = torch.eye(n, dtype=torch.float64) * candidate - rest
@@ -236,14 +240,6 @@ def _uniqueness(bounds: SpectrumBounds, rank: int, *, energy: float, ridge: floa
         return "unique up to gauge"
     spread = float(bounds.high[rank - 1]) - float(bounds.low[rank])
     return "tied" if spread <= 1e-9 * energy else "undecided"
-
-
-def _power_estimate(symmetric: Tensor) -> float:
-    """A little less than, or about, the largest eigenvalue of a positive semi-definite matrix."""
-    block = torch.randn(len(symmetric), 4, generator=generator(0x30), dtype=torch.float64)
-    for _ in range(12):
-        block = torch.linalg.qr(symmetric @ block).Q
-    return max(0.0, float(torch.linalg.eigvalsh(block.T @ symmetric @ block)[-1]))
 
 
 Assurance = Literal["auto", "strict", "none"]

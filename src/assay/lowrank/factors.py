@@ -62,7 +62,10 @@ def factors_from_basis(matrix: Matrix, basis: Tensor) -> tuple[Tensor, Tensor, T
     turn = turn.flip(1)
     if float(sigma[-1]) > 1e-3 * float(sigma[0]) or matrix.local_rows != matrix.shape[0]:
         scale = torch.where(sigma > 0, sigma, torch.inf)
-        return _multiply_in_place(image, (turn / scale).to(image.dtype)), sigma, basis @ turn
+        scaled_turn = (turn / scale).to(image.dtype)
+        for part in torch.split(image, _PART):  # in place: the image may be most of the memory in use
+            part.copy_(part @ scaled_turn)
+        return image, sigma, basis @ turn
     q, r = torch.linalg.qr(image)
     left, sigma, right = torch.linalg.svd(r.double())
     return q @ left.to(q.dtype), sigma, basis @ right.T
@@ -86,10 +89,3 @@ def gram_of(image: Tensor, matrix: Matrix) -> Tensor:
         wide = buffer[: len(part)].copy_(part)
         total.addmm_(wide.T, wide)
     return matrix.sum_over_processes(total)
-
-
-def _multiply_in_place(image: Tensor, right: Tensor) -> Tensor:
-    """``image`` (rows, k) @ ``right`` (k, k), where ``image`` was."""
-    for part in torch.split(image, _PART):
-        part.copy_(part @ right)
-    return image

@@ -17,8 +17,8 @@ from assay.runtime import generator
 class RitzSpace:
     """``basis`` float64 (n, k) with orthonormal columns, ``squares`` (k,) the Ritz values of XᵀX, falling.
 
-    ``rank`` of them were asked for; ``converged`` tells whether their estimated lack of energy is within what was asked
-    (the estimate steers the iteration; the certificate does not rely on it). ``complete``: k = n, the whole spectrum.
+    The leading ``rank`` of them are wanted; ``converged``: their estimated lack of energy is within the accuracy (the
+    estimate stops the iteration; the certificate does not rely on it). ``complete``: k = n, the whole spectrum.
     """
 
     basis: Tensor
@@ -60,11 +60,11 @@ def block_krylov(
         passes += 1
         small = _grow(small, basis, fresh, image)
         basis, images = torch.cat([basis, fresh], 1), torch.cat([images, image], 1)
-        squares, vectors = _eigh_falling(small)
+        squares, vectors = (each.flip(-1) for each in torch.linalg.eigh(small))  # falling
         rank = rule.pick(squares.clamp_min(0), energy, matrix.shape)
         complete = basis.shape[1] >= n
         known = min(rank or len(squares), len(squares))
-        done = rank is not None and len(squares) > rank and _lacks_little(
+        done = rank is not None and len(squares) > rank and _has_converged(
             basis, images, squares, vectors, rank, accuracy
         )  # fmt: skip
         if done or complete or passes >= max_passes:
@@ -109,12 +109,7 @@ def _grow(small: Tensor, basis: Tensor, fresh: Tensor, image: Tensor) -> Tensor:
     return torch.cat([top, torch.cat([cross.T, (corner + corner.T) / 2], 1)])
 
 
-def _eigh_falling(small: Tensor) -> tuple[Tensor, Tensor]:
-    values, vectors = torch.linalg.eigh(small)
-    return values.flip(0), vectors.flip(1)
-
-
-def _lacks_little(basis: Tensor, images: Tensor, squares: Tensor, vectors: Tensor, rank: int, accuracy: float) -> bool:
+def _has_converged(basis: Tensor, images: Tensor, squares: Tensor, vectors: Tensor, rank: int, accuracy: float) -> bool:
     top = vectors[:, :rank]
     residual = torch.linalg.vector_norm(images @ top - (basis @ top) * squares[:rank], dim=0)
     beyond = squares[(rank + len(squares)) // 2]  # what lies outside the basis is well below its middle by now

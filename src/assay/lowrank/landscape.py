@@ -13,7 +13,6 @@ from torch import Tensor
 from assay.errors import DataError, OptionError
 from assay.lowrank.factorization import factorize
 from assay.lowrank.gauge import Factors
-from assay.lowrank.matrix import Matrix
 from assay.lowrank.ranks import rank_rule
 from assay.lowrank.sources import as_matrix, measure_energy
 from assay.records.factorization import CriticalPoint, DescentPath, Landscape
@@ -140,7 +139,8 @@ def measure_landscape(X: object, rank: int, *, seed: int = 0) -> Landscape:
     rank_rule(rank, None, None, None, matrix.shape)
     m, n = matrix.shape
     if m * n > SMALL:
-        matrix, m, n = _leading_part(matrix, rank, seed)
+        m = n = min(m, n, 2 * rank + 5)  # diag(σ₁, …): the same landscape, in the coordinates of the singular vectors
+        matrix = as_matrix(torch.diag(factorize(matrix, n, assurance="none", seed=seed).singular_values))
     dense = torch.cat([block.double() for block in matrix.blocks()])
     left, sigma, right_t = torch.linalg.svd(dense, full_matrices=False)
     right = right_t.T
@@ -148,7 +148,8 @@ def measure_landscape(X: object, rank: int, *, seed: int = 0) -> Landscape:
         raise DataError("X", expected="a matrix other than zero, for a landscape", got="zeros")
     predicted = predict_spectrum(sigma, shape=(m, n), rank=rank, chosen=range(rank))
     best = critical_point(left, sigma, right, rank=rank, chosen=range(rank))
-    computed = _computed(dense, best)
+    hessian = Hessian(dense, best.A, best.B)
+    computed = torch.linalg.eigvalsh(hessian.matrix()) if hessian.size <= FORMED else torch.empty(0)
     difference = float((computed - predicted).abs().max()) if len(computed) else math.nan
     # beyond what can be formed the predicted spectrum has as many values as unknowns: too many to draw
     shown = tuple(predicted.tolist()) if len(predicted) <= FORMED else ()
@@ -259,14 +260,6 @@ def _path(name: str, points: list[tuple[float, float]], sigma: float, rest: floa
     return DescentPath(method=name, a=a, b=b, loss=tuple((sigma - x * y) ** 2 + rest for x, y in points))
 
 
-def _computed(X: Tensor, best: Factors) -> Tensor:
-    hessian = Hessian(X, best.A, best.B)
-    if hessian.size > FORMED:
-        return torch.empty(0, dtype=torch.float64)
-    values: Tensor = torch.linalg.eigvalsh(hessian.matrix())
-    return values
-
-
 def _subsets(p: int, rank: int) -> list[tuple[int, ...]]:
     """The minimum, the other subsets of the leading r + 3 singular values of size r, and the origin."""
     top = min(p, rank + 3)
@@ -278,10 +271,3 @@ def _subsets(p: int, rank: int) -> list[tuple[int, ...]]:
         subsets += [subset for subset in combinations(range(top), rank) if subset not in subsets]
     subsets += [tuple(range(rank - 1))] if rank > 1 else []
     return [*subsets[: LISTED - 1], ()]
-
-
-def _leading_part(matrix: Matrix, rank: int, seed: int) -> tuple[Matrix, int, int]:
-    """diag(σ₁, …) of the leading singular values: the same landscape, in the coordinates of the singular vectors."""
-    count = min(*matrix.shape, 2 * rank + 5)
-    sigma = factorize(matrix, count, assurance="none", seed=seed).singular_values
-    return as_matrix(torch.diag(sigma)), count, count

@@ -171,8 +171,7 @@ def measure_rates(*, seconds: float = 0.2) -> Rates:
     )
 
 
-def _median_seconds(job: object, seconds: float) -> float:
-    assert callable(job)
+def _median_seconds(job: Callable[[], object], seconds: float) -> float:
     job()
     times: list[float] = []
     end = time.perf_counter() + seconds
@@ -256,12 +255,11 @@ def solve_by_krylov(matrix: Matrix, task: FactorizationTask) -> Solution:
 
 def for_whole_spectrum(costs: dict[str, float]) -> str:
     """The cheapest method that finds every singular value."""
-    able = [name for name in costs if name != "krylov"]
-    if not able:
-        raise OptionError(
-            "noise", expected=f"a value: more than {GRAM_LIMIT} columns have no affordable median", got="none"
-        )
-    return able[0]
+    for name in costs:
+        if name != "krylov":
+            return name
+    expected = f"a value: more than {GRAM_LIMIT} columns have no affordable median"
+    raise OptionError("noise", expected=expected, got="none")
 
 
 def _choose_rank(task: FactorizationTask, squares: Tensor, matrix: Matrix) -> int:
@@ -297,8 +295,7 @@ def _solve_by_steps(method: Callable[..., Iterated], matrix: Matrix, task: Facto
     return Solution(a, b, sigma, None, sigma, 2 * len(run.history), history=run.history)
 
 
-Solver = Callable[[Matrix, FactorizationTask], Solution]
-SOLVERS: dict[str, Solver] = {
+SOLVERS: dict[str, Callable[[Matrix, FactorizationTask], Solution]] = {
     "exact": solve_exactly,
     "gram": solve_by_gram,
     "krylov": solve_by_krylov,

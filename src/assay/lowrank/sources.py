@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -71,13 +70,7 @@ def open_matrix(path: Path) -> Matrix:
         return NpyFile(path)
     if kind == ".parquet":
         return ParquetMatrix(path)
-    readers = {
-        ".npz": _read_npz,
-        ".csv": _read_csv,
-        ".mtx": _read_mtx,
-        ".pt": partial(torch.load, map_location="cpu", weights_only=True),
-        ".safetensors": _read_tensors,
-    }
+    readers = {".npz": _read_npz, ".csv": _read_csv, ".mtx": _read_mtx, ".pt": _read_pt, ".safetensors": _read_tensors}
     if kind not in readers:
         expected = ".npy, .parquet, " + ", ".join(readers)
         raise DataError(str(path), expected=expected, got=kind or "no suffix")
@@ -191,6 +184,10 @@ def _read_mtx(path: Path) -> object:
     from scipy.io import mmread
 
     return mmread(path)
+
+
+def _read_pt(path: Path) -> object:
+    return torch.load(path, map_location="cpu", weights_only=True)
 
 
 def _read_tensors(path: Path) -> object:
