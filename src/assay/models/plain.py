@@ -1,4 +1,4 @@
-"""Fully connected networks: the simplest thing that can be deep."""
+"""Plain networks: multilayer perceptrons and All-CNN-C."""
 
 from __future__ import annotations
 
@@ -98,15 +98,9 @@ class AllCNN(nn.Module):
         self.normalize = normalize
         self.dropout0 = nn.Dropout(options.input_dropout)
         plan = [  # output channels, kernel, stride, padding
-            (narrow, 3, 1, 1),
-            (narrow, 3, 1, 1),
-            (narrow, 3, 2, 1),
-            (wide, 3, 1, 1),
-            (wide, 3, 1, 1),
-            (wide, 3, 2, 1),
-            (wide, 3, 1, 0),
-            (wide, 1, 1, 0),
-            (classes, 1, 1, 0),
+            *[(narrow, 3, 1, 1), (narrow, 3, 1, 1), (narrow, 3, 2, 1)],
+            *[(wide, 3, 1, 1), (wide, 3, 1, 1), (wide, 3, 2, 1)],
+            *[(wide, 3, 1, 0), (wide, 1, 1, 0), (classes, 1, 1, 0)],
         ]
         self.features = nn.Sequential()
         channels = in_channels

@@ -1,7 +1,4 @@
-"""Sequence models: plain recurrences of several initialisations, GRU, LSTM and a small causal transformer.
-
-As image classifiers they read a picture row by row or pixel by pixel.
-"""
+"""Sequence models (recurrences, GRU, LSTM, a causal transformer), also as classifiers that read an image in steps."""
 
 from __future__ import annotations
 
@@ -166,9 +163,8 @@ def _body(name: str, features: int, hidden: int, layers: int, *, length: int, fo
         lstm = nn.LSTM(features, hidden, layers, batch_first=True)
         set_forget_bias(lstm, _chrono(hidden, length) if name == "lstm-chrono" else forget_bias)
         return lstm
-    rnn = nn.RNN(
-        features, hidden, layers, batch_first=True, nonlinearity="relu" if name in {"irnn", "rnn-relu"} else "tanh"
-    )
+    nonlinearity = "relu" if name in {"irnn", "rnn-relu"} else "tanh"
+    rnn = nn.RNN(features, hidden, layers, batch_first=True, nonlinearity=nonlinearity)
     if name in {"irnn", "ornn"}:
         set_recurrent(rnn, "identity" if name == "irnn" else "orthogonal")
     return rnn
@@ -294,14 +290,7 @@ def build_image_reader(
     if chosen.side is not None:
         height = width = chosen.side
     length, features = (height, width * channels) if chosen.by == "row" else (height * width, channels)
-    sequence = build_sequence_model(
-        name,
-        features=features,
-        outputs=classes,
-        length=length,
-        hidden=chosen.hidden,
-        layers=chosen.layers,
-        forget_bias=chosen.forget_bias,
-        seed=torch.initial_seed(),
-    )
+    sizes = chosen.model_dump(include={"hidden", "layers", "forget_bias"})
+    seed = torch.initial_seed()
+    sequence = build_sequence_model(name, features=features, outputs=classes, length=length, seed=seed, **sizes)
     return ImageReader(sequence, normalize=normalize, options=chosen)
