@@ -55,7 +55,7 @@ def run_kernels(
     parts = iter([(start, min(start + size, len(images))) for start in range(0, len(images), max(size, 1))])
 
     def work() -> None:
-        for start, stop in parts:  # the threads share one iterator: whoever is free takes the next part
+        for start, stop in parts:  # the threads share one iterator: a free thread takes the next part
             run(*arguments, bilinear, output.numpy(), start, stop)
 
     if threads == 1:

@@ -1,4 +1,4 @@
-"""A plan says what happens to each sample of a batch; applying it is the batch function everything else rests on."""
+"""A plan holds the operations of each sample of a batch; :func:`apply_plan` is what all of augmentation calls."""
 
 from __future__ import annotations
 

@@ -112,7 +112,7 @@ def _links(policy: Policy) -> tuple[Policy, ...]:
 
 @dataclass(frozen=True)
 class Step(Policy):
-    """One operation with a magnitude drawn evenly from ``low``..``high``, done to a share ``p`` of the samples.
+    """One operation with a magnitude drawn uniformly from ``low``..``high``, done to a share ``p`` of the samples.
 
     Pixels and bits are drawn as whole numbers, both ends included. A Crop's corner and a Cutout's centre are drawn too.
     Raises :class:`OptionError` for an unknown operation, a magnitude out of range, or a ``p`` outside [0, 1].

@@ -21,7 +21,7 @@ PIECE = 1 << 18
 TIMEOUT = 30.0  # seconds without a byte
 ATTEMPTS = 4  # connections a call; each one goes on where the last one broke off
 
-Show = Callable[[int], None]  # told the bytes that have arrived so far
+Show = Callable[[int], None]  # called with the number of bytes that have arrived
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ def fetch(file: RemoteFile, folder: Path, *, attempts: int = ATTEMPTS, timeout: 
 
 
 def _transfer(file: RemoteFile, part: Path, *, attempts: int, timeout: float) -> None:
-    problem = "no answer"
+    problem = "no response"
     with _shown(file) as show:
         for _ in range(attempts):
             present = part.stat().st_size if part.is_file() else 0
@@ -92,12 +92,12 @@ def _append(file: RemoteFile, part: Path, *, present: int, timeout: float, show:
     if present:
         headers["Range"] = f"bytes={present}-"
     request = urllib.request.Request(file.url, headers=headers)  # noqa: S310  # the URL is ours, not the user's
-    with urllib.request.urlopen(request, timeout=timeout) as answer:  # noqa: S310  # the same
-        content_range = answer.headers.get("Content-Range", "")
-        continues = answer.status == 206 and re.match(rf"bytes {present}-", content_range) is not None
+    with urllib.request.urlopen(request, timeout=timeout) as response:  # noqa: S310  # the same
+        content_range = response.headers.get("Content-Range", "")
+        continues = response.status == 206 and re.match(rf"bytes {present}-", content_range) is not None
         arrived = present if continues else 0
         with part.open("ab" if continues else "wb") as out:
-            while arrived <= file.size and (piece := answer.read(PIECE)):
+            while arrived <= file.size and (piece := response.read(PIECE)):
                 out.write(piece)
                 arrived += len(piece)
                 show(arrived)

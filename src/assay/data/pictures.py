@@ -134,7 +134,7 @@ def decode_pictures(samples: Iterable[Encoded], *, count: int, reading: Reading,
     Pictures that would fill much of the memory lie in a mapped file: see :class:`PictureStore`.
 
     Raises :class:`DataError` naming the first broken picture when there are more than ``reading.max_bad``, naming two
-    pictures when sizes differ, and when there is no room for so many.
+    pictures when sizes differ, and when they fit neither in memory nor on the disk.
     """
     store = PictureStore(count=count, where=where)
     indices: list[int] = []
@@ -169,15 +169,15 @@ def _decode_in_order(samples: Iterable[Encoded], *, image_size: int | None) -> I
     workers = min(8, 2 * (os.cpu_count() or 1))
     source = iter(samples)
     size = 1  # pictures in the next task; the first ones show how large pictures are
-    waiting: deque[tuple[list[Encoded], Future[list[Pixels | Broken]]]] = deque()
+    pending: deque[tuple[list[Encoded], Future[list[Pixels | Broken]]]] = deque()
     pool = ThreadPoolExecutor(workers, thread_name_prefix="decode")
     try:
         while True:
-            while len(waiting) < 2 * workers and (chunk := list(islice(source, size))):
-                waiting.append((chunk, pool.submit(decode_chunk, chunk)))
-            if not waiting:
+            while len(pending) < 2 * workers and (chunk := list(islice(source, size))):
+                pending.append((chunk, pool.submit(decode_chunk, chunk)))
+            if not pending:
                 return
-            chunk, future = waiting.popleft()
+            chunk, future = pending.popleft()
             for sample, pixels in zip(chunk, future.result(), strict=True):
                 if not isinstance(pixels, Broken):
                     size = max(1, min(CHUNK, CHUNK_BYTES // pixels.nbytes))

@@ -36,7 +36,7 @@ SPLIT_WORDS = {word: split for split, words in _SYNONYMS.items() for word in wor
 class Reading(Options):
     """How to read a source, whatever it is.
 
-    ``split``      the part to use; a source that has no parts is used whole
+    ``split``      the part to use; a source that has no parts is used entirely
     ``data_dir``   a folder in which published sets are looked for first
     ``limit``      at most this many samples; the rest is never decoded
     ``max_bad``    broken pictures to skip before giving up
@@ -91,7 +91,7 @@ def choose_split(parts: Mapping[str, Item], *, wanted: str, where: str) -> tuple
     """The wanted part of a source, and the name it goes by.
 
     A source without named parts is ``all``, whatever was wanted. Where ``test`` is wanted and only ``validation`` is
-    there, that is taken, as its name then says. Anything else that is missing raises :class:`DataError`.
+    there, that is taken, under its own name. Anything else that is missing raises :class:`DataError`.
     """
     if wanted in parts:
         return wanted, parts[wanted]

@@ -22,7 +22,7 @@ def fair_sample(dataset: ImageDataset, n: int) -> ImageDataset:
 
 
 def evenly_spaced(dataset: ImageDataset, n: int) -> ImageDataset:
-    """At most ``n`` samples at equal distances over the whole set, first and last among them; in their order."""
+    """At most ``n`` samples at equal distances over the set, first and last among them; in their order."""
     if n >= len(dataset):
         return dataset
     return dataset.subset(torch.linspace(0, len(dataset) - 1, n, dtype=torch.float64).round().long())

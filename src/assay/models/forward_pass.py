@@ -55,7 +55,7 @@ class ForwardPass:
 
     Operations that do not depend on the images are left out. ``calls``, ``outputs`` and ``first_seen`` are by module
     name: how often it ran, the shape of its last result, and how many operations had run when it first ran. ``users``
-    is by the id of a parameter: the module that was running when it was first used, whoever holds it. ``output`` is the
+    is by the id of a parameter: the module that was running when it was first used. ``output`` is the
     index of the operation that made the logits, −1 if unknown; ``changed`` whether the first weight layer saw anything
     but the images' own pixels.
     """
@@ -147,9 +147,9 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch le
                     self.sources[tensor._base] = piece.index
         return result
 
-    def _append_piece(self, whole: Operation, tensor: Tensor) -> Operation:
+    def _append_piece(self, full: Operation, tensor: Tensor) -> Operation:
         index, shape = len(self.run.operations), tuple(tensor.shape)
-        piece = replace(whole, index=index, kind="move", inputs=(whole.index,), shape=shape, flops=0)
+        piece = replace(full, index=index, kind="move", inputs=(full.index,), shape=shape, flops=0)
         self.run.operations.append(piece)
         return piece
 

@@ -153,7 +153,7 @@ def _shortcut(in_channels: int, out_channels: int, *, stride: int, options: ResN
     if options.shortcut == "A" and out_channels >= in_channels:
         return PadShortcut(in_channels, out_channels, stride=stride)
     conv = nn.Conv2d(in_channels, out_channels, 1, stride=stride, bias=False)
-    # A pre-activation unit hands its skip a normalised input, so its projection has no norm of its own.
+    # A pre-activation unit passes a normalised input to its skip, so its projection has no norm.
     return nn.Sequential(conv) if options.activation == "pre" else nn.Sequential(conv, nn.BatchNorm2d(out_channels))
 
 

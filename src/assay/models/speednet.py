@@ -25,8 +25,8 @@ class SpeedNetOptions(Options):
     gradient with respect to the largest activation of the network. ``whitening_epsilon`` bounds how much the rarest
     directions of a patch are amplified, by 1/√ε: adversarial training needs it large, for perturbations live there.
     ``depth`` 3 gives every block a third convolution, bridged by a skip connection; ``pooling`` is that of the blocks.
-    ``mirrored`` averages the logits of an image and of its mirror image, once training is over: twice the work for an
-    answer that mirroring cannot change.
+    ``mirrored`` averages the logits of an image and of its mirror image, once training is over: twice the work for
+    logits that mirroring cannot change.
     """
 
     widths: tuple[Width, Width, Width] = (64, 256, 256)

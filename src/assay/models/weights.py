@@ -171,7 +171,7 @@ def wrong_shapes(state: StateDict, target: Mapping[str, Any]) -> dict[str, tuple
 
 
 class ImpliedClasses(NamedTuple):
-    """How many classes the weights were made for, and the misfit that says so."""
+    """How many classes the weights were made for, and the shapes that show it."""
 
     classes: int
     evidence: str
@@ -222,7 +222,7 @@ def _fit_names(state: StateDict, target: Mapping[str, Any]) -> StateDict:
     candidates = [state]
     for rename in (_without_compile_marks, *(_without(prefix) for prefix in PREFIXES * 2), _from_torchvision):
         renamed = ((rename(candidate), candidate) for candidate in tuple(candidates))
-        # A renaming under which two tensors fall together has lost one, so it is none.
+        # A renaming that gives two tensors the same name would drop one of them.
         candidates += [new for new, old in renamed if new.keys() != old.keys() and len(new) == len(old)]
     return max(candidates, key=lambda candidate: sum(name in target for name in candidate))
 

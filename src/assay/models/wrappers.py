@@ -28,7 +28,7 @@ PRESETS: Mapping[str, Normalization] = MappingProxyType(
         "none": Normalization((0.0,), (1.0,)),
     }
 )
-CENTRED = Normalization((0.5,), (0.5,))  # [0, 1] to [−1, 1], for pictures whose statistics nobody has published
+CENTRED = Normalization((0.5,), (0.5,))  # [0, 1] to [−1, 1], for pictures without published statistics
 
 
 class Normalize(nn.Module):
@@ -79,16 +79,16 @@ def choose_normalization(
         return _spread(PRESETS["imagenet"] if channels == 3 else CENTRED, channels)
     if isinstance(wanted, str) and wanted in PRESETS:
         return _spread(PRESETS[wanted], channels)
-    found = _parse(wanted) if isinstance(wanted, str) else Normalization(tuple(wanted[0]), tuple(wanted[1]))
-    for name, values in zip(found._fields, found, strict=True):
+    chosen = _parse(wanted) if isinstance(wanted, str) else Normalization(tuple(wanted[0]), tuple(wanted[1]))
+    for name, values in zip(chosen._fields, chosen, strict=True):
         if len(values) not in {1, channels}:
             got = f"{len(values)} numbers"
             raise OptionError(f"normalization: {name}", expected=f"1 or {channels} numbers, one a channel", got=got)
         if not all(math.isfinite(value) for value in values):
             raise OptionError(f"normalization: {name}", expected="finite numbers", got=values)
-    if min(found.std) <= 0:
-        raise OptionError("normalization: std", expected="numbers above 0", got=found.std)
-    return _spread(found, channels)
+    if min(chosen.std) <= 0:
+        raise OptionError("normalization: std", expected="numbers above 0", got=chosen.std)
+    return _spread(chosen, channels)
 
 
 def _parse(text: str) -> Normalization:

@@ -86,8 +86,8 @@ def hue(turn: float, source: Array, target: Array) -> None:
                     sextant = F32(2.0 + from_red - from_blue)
                 else:
                     sextant = F32(4.0 + from_green - from_red)
-                whole = float(sextant) / 6.0 + 1.0
-                angle = int(float(F32(whole - 1.0 if whole >= 1.0 else whole)) * 255.0)
+                turns = float(sextant) / 6.0 + 1.0
+                angle = int(float(F32(turns - 1.0 if turns >= 1.0 else turns)) * 255.0)
                 saturation = int(float(spread / F32(high)) * 255.0)
             _fill_rgb((angle + shift) & 255, saturation, high, target, y, x)
 

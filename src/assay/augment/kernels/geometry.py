@@ -35,9 +35,9 @@ def inverse_map(code: int, magnitude: float, height: int, width: int, matrix: Ar
 
 @kernel
 def turn(matrix: Array, source: Array, fill: Array, words: Array, places: Array, target: Array) -> None:
-    """Nearest neighbours. Four bytes of a pixel travel in one word, so that each place is looked at once.
+    """Nearest neighbours. The four bytes of a pixel are packed in one word, so that each place is read once.
 
-    ``words`` is room for uint32 (H·W + 1,), the last of them what is seen outside; ``places`` for uint32 (H·W,).
+    ``words`` is a buffer, uint32 (H·W + 1,), the last element for what lies outside; ``places`` one of uint32 (H·W,).
     """
     channels, height, width = source.shape
     old, new = source.reshape(source.size), target.reshape(target.size)
@@ -199,10 +199,10 @@ def shear_y(step: int, start: int, source: Array, fill: Array, target: Array) ->
 
 
 @kernel
-def _copy_within_row(old: Array, start: int, new: Array, begin: int, count: int, room: int) -> None:
-    """A handful of bytes, eight at a time; what is too much, yet within ``room``, is overwritten by what follows."""
+def _copy_within_row(old: Array, start: int, new: Array, begin: int, count: int, available: int) -> None:
+    """``count`` bytes, eight at a time; excess bytes, within ``available``, are overwritten by what follows."""
     done = 0
-    while done < count and done + 8 <= room:
+    while done < count and done + 8 <= available:
         i, j = UNSIGNED(start + done), UNSIGNED(begin + done)
         a, b, c, d = old[i], old[i + U1], old[i + U2], old[i + U3]
         e, f, g, h = old[i + U4], old[i + U5], old[i + U6], old[i + U7]

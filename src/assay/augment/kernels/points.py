@@ -35,15 +35,15 @@ U32 = np.uint32
 UNSIGNED = np.uint64
 BRIGHTNESS, CONTRAST, POSTERIZE = CODES["Brightness"], CODES["Contrast"], CODES["Posterize"]
 INVERT = CODES["Invert"]
-_ADDENDS = 1 << 16  # as many lumas add up in 32 bits with room to spare
+_ADDENDS = 1 << 16  # so many lumas add up in 32 bits without overflow
 
 
 @kernel
 def to_byte(value: Any) -> Any:
     """Cut off the fraction, then clip: the same as the reverse, and cheaper."""
-    whole = I32(value)
-    whole = whole if whole > I32(0) else I32(0)  # `max` would widen to 64 bits
-    return U8(whole if whole < I32(255) else I32(255))
+    truncated = I32(value)
+    truncated = truncated if truncated > I32(0) else I32(0)  # `max` would widen to 64 bits
+    return U8(truncated if truncated < I32(255) else I32(255))
 
 
 @kernel
@@ -102,10 +102,10 @@ EQUALIZE, AUTOCONTRAST = CODES["Equalize"], CODES["AutoContrast"]
 
 
 @kernel
-def extend_table(code: int, magnitude: float, source: Array, waiting: bool, table: Array, counts: Array) -> None:
-    """Let one more point operation act after those in the table, of which there are none unless it is ``waiting``.
+def extend_table(code: int, magnitude: float, source: Array, pending: bool, table: Array, counts: Array) -> None:
+    """Compose one more point operation with those in the table, of which there are none unless it is ``pending``.
 
-    ``counts`` is room for int32 (3, 256).
+    ``counts`` is a buffer, int32 (3, 256).
     """
     if EQUALIZE <= code <= AUTOCONTRAST:
         curve = np.empty(256, np.uint8)
@@ -113,10 +113,10 @@ def extend_table(code: int, magnitude: float, source: Array, waiting: bool, tabl
             pixels = source[channel].reshape(source.shape[1] * source.shape[2])
             if code == EQUALIZE:
                 _count(pixels, counts)
-                if waiting:
+                if pending:
                     _pass_through(table[channel], counts)
                 _equalize(counts[0], pixels.size, curve)
-            elif waiting:
+            elif pending:
                 _count(pixels, counts)
                 _pass_through(table[channel], counts)
                 low, high = _ends_of_counts(counts[0])
@@ -125,7 +125,7 @@ def extend_table(code: int, magnitude: float, source: Array, waiting: bool, tabl
                 low, high = _ends(pixels)
                 _stretch(low, high, curve)
             for value in range(256):
-                table[channel, value] = curve[table[channel, value]] if waiting else curve[value]
+                table[channel, value] = curve[table[channel, value]] if pending else curve[value]
     else:
         mean = 0.0
         if code == CONTRAST:
@@ -152,7 +152,7 @@ def look_up(source: Array, table: Array, target: Array) -> None:
 
 @kernel
 def _count(pixels: Array, counts: Array) -> None:
-    """A histogram, in ``counts[0]``; two counters take turns, lest equal neighbours wait for each other."""
+    """A histogram, in ``counts[0]``; two counters alternate, so that equal neighbours do not depend on each other."""
     even, odd = counts[0], counts[1]
     for value in range(256):
         even[value] = odd[value] = 0
@@ -187,7 +187,7 @@ def _equalize(counts: Array, area: int, curve: Array) -> None:
         counts[value] = running
         running += count
     share = 1.0 / max(step, 1)
-    for value in range(256):  # half a pixel more keeps the product clear of whole numbers: exact, without a division
+    for value in range(256):  # with half a pixel more the product is never near an integer: exact, without a division
         curve[value] = min(255, int((counts[value] + 0.5) * share)) if step else value
 
 

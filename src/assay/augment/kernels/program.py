@@ -1,4 +1,4 @@
-"""The compiled loop: every sample of a batch runs its own little program of operations."""
+"""The compiled loop: every sample of a batch runs a program of operations of its own."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def _warp(
     inverse_map(code, magnitude, height, width, matrix)
     if bilinear:
         turn_bilinear(matrix, source, fill, target)
-    elif code == ROTATE or abs(magnitude) * max(height, width) > 16000.0:  # beyond the reach of fixed point
+    elif code == ROTATE or abs(magnitude) * max(height, width) > 16000.0:  # too large for fixed point
         turn(matrix, source, fill, words, places, target)
     elif code == SHEAR_X:
         shear_x(fixed(magnitude), fixed(0.5 + magnitude * 0.5), source, fill, target)
@@ -112,26 +112,26 @@ def build_runner() -> Callable[..., int]:
         words, places = np.empty(height * width + 1, np.uint32), np.empty(height * width, np.uint32)
         spare = np.empty((channels, height, width), np.uint8)
         for sample in range(start, stop):
-            current, free, own = images[sample], output[sample], True  # own: the free buffer is the sample's output
-            waiting = False  # a table, to be looked up
+            current, free, in_output = images[sample], output[sample], True  # in_output: `free` is the sample's output
+            pending = False  # whether a table is to be looked up
             for step in range(codes.shape[1]):
                 code, magnitude = codes[sample, step], magnitudes[sample, step]
                 if code == 0:
                     continue
-                if (waiting and FIRST_POINT <= code <= LAST_POINT) or EQUALIZE <= code <= AUTOCONTRAST:
-                    extend_table(code, magnitude, current, waiting, table, counts)
-                    waiting = True
+                if (pending and FIRST_POINT <= code <= LAST_POINT) or EQUALIZE <= code <= AUTOCONTRAST:
+                    extend_table(code, magnitude, current, pending, table, counts)
+                    pending = True
                     continue
-                if waiting:
+                if pending:
                     look_up(current, table, free)
-                    current, free, own = free, spare if own else output[sample], not own
-                    waiting = False
+                    current, free, in_output = free, spare if in_output else output[sample], not in_output
+                    pending = False
                 row, column = corners[sample, step, 0], corners[sample, step, 1]
                 _run_one(code, magnitude, row, column, fill, bilinear, current, words, places, free)
-                current, free, own = free, spare if own else output[sample], not own
-            if waiting:
+                current, free, in_output = free, spare if in_output else output[sample], not in_output
+            if pending:
                 look_up(current, table, output[sample])
-            elif own:
+            elif in_output:
                 copy(current, output[sample])
         return fingerprint
 

@@ -1,7 +1,7 @@
 """CIFAR-10 as its authors publish it: the binary batches, or the Python batches, unpacked or in their archive.
 
-The Python batches are pickles. They are read by an unpickler that knows four names, has an inert stand-in for each, and
-refuses everything else, so no code from the file ever runs.
+The Python batches are pickles. They are read by an unpickler that knows four names, has an inert replacement for each,
+and refuses everything else, so no code from the file ever runs.
 """
 
 from __future__ import annotations
@@ -120,7 +120,7 @@ def _parse_pickle(content: bytes, *, where: str) -> tuple[NDArray[np.uint8], NDA
 
 
 class _Array:
-    """Stands in for a NumPy array while unpickling: keeps what the file says, does nothing."""
+    """Replaces a NumPy array while unpickling: stores the state in the file and does nothing."""
 
     state: object = None
 
@@ -148,14 +148,14 @@ def _rebuild(*_: object) -> _Array:
 
 
 def _plain_bytes(text: object = None, encoding: object = None) -> bytes:
-    """How old pickle protocols spell bytes."""
+    """How old pickle protocols encode bytes."""
     if not isinstance(text, str) or encoding != "latin1":
         raise pickle.UnpicklingError("bytes in an unknown spelling")
     return text.encode("latin1")
 
 
 class _DataOnly(pickle.Unpickler):
-    """Knows the names that bytes and arrays need, each as an inert stand-in; every other name is refused."""
+    """Knows the names that bytes and arrays need, each as an inert replacement; every other name is refused."""
 
     def find_class(self, module: str, name: str) -> Any:
         if name == "_reconstruct" and module in {"numpy.core.multiarray", "numpy._core.multiarray"}:

@@ -25,12 +25,12 @@ from assay.data.sources import format_of
 from assay.errors import DataError
 
 TYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
-PIECE = 1 << 24  # bytes a read, so that a damaged header cannot ask for all memory at once
+PIECE = 1 << 24  # bytes a read, so that a damaged header cannot allocate all memory at once
 
 MNIST_CLASSES = tuple("0123456789")
 _FASHION = "T-shirt/top, Trouser, Pullover, Dress, Coat, Sandal, Shirt, Sneaker, Bag, Ankle boot"
 FASHION_CLASSES = tuple(_FASHION.split(", "))
-# MNIST and Fashion-MNIST use the same file names; their first labels tell them apart.
+# MNIST and Fashion-MNIST use the same file names; their first labels distinguish them.
 FIRST_LABELS = {
     (7, 2, 1, 0, 4, 1, 4, 9, 5, 9): MNIST_CLASSES,
     (5, 0, 4, 1, 9, 2, 1, 3, 1, 4): MNIST_CLASSES,
@@ -97,7 +97,7 @@ def _partner(path: Path, *, old: str, new: str, digits: str) -> Path:
 
 
 def read_idx(path: Path, *, rows: int | None = None, of: int | None = None) -> NDArray[Any]:
-    """The array of one IDX file, gzipped or not; with ``rows`` only its first rows, the rest staying unread.
+    """The array of one IDX file, gzipped or not; with ``rows`` only its first rows are read.
 
     ``of`` is how many rows there must be in all. Raises :class:`DataError` for a damaged, truncated or overlong file.
     """

@@ -30,7 +30,7 @@ LABEL_NAMES = ("label", "labels", "fine_label", "target", "targets", "class", "c
 
 @dataclass(frozen=True)
 class Columns:
-    """The names of the two columns, the type of the pictures, and the class names where the file tells them."""
+    """The names of the two columns, the type of the pictures, and the class names where the file has them."""
 
     image: str
     label: str
@@ -42,7 +42,7 @@ def find_columns(schema: pa.Schema, *, where: str) -> Columns:
     """Find the columns, in this order: by the ``huggingface`` metadata, by the usual names, as the only one that fits.
 
     Of several candidates the one with the most usual name is taken (``fine_label`` before ``coarse_label``). Raises
-    :class:`DataError` listing the columns when there is none, or no way to tell.
+    :class:`DataError` listing the columns when there is none, or several.
     """
     features = _features(schema)
     picturelike = [field.name for field in schema if holds_pictures(field.type)]
@@ -211,8 +211,8 @@ def _cells(files: Sequence[Path], column: str, rows: Places) -> Iterator[tuple[P
     for file in files:
         with opened(file) as parquet:
             stop = start + parquet.metadata.num_rows
-            mine = rows[(rows >= start) & (rows < stop)] - start
-            for places, cells in _cells_of_file(parquet, column, mine):
+            rows_of_file = rows[(rows >= start) & (rows < stop)] - start
+            for places, cells in _cells_of_file(parquet, column, rows_of_file):
                 yield file, places, cells
         start = stop
 

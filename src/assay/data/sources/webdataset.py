@@ -102,7 +102,7 @@ def _scan(shard: Path) -> list[_ShardSample]:
 
 
 def _check_end(archive: tarfile.TarFile) -> None:
-    """Where tarfile stops there must be the block of zeros that ends an archive; else the rest is missing."""
+    """Where tarfile stops there must be the block of zeros that ends an archive; else the archive is truncated."""
     stream = archive.fileobj
     if stream is None:
         return

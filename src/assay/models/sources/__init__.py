@@ -60,7 +60,7 @@ SPELLINGS = (
 
 @dataclass(frozen=True, eq=False)
 class LoadedModel:
-    """A model and what its source says about it.
+    """A model and what is known of it.
 
     Attributes:
         model: images (N, C, H, W) in [0, 1] to logits (N, classes).
@@ -165,7 +165,7 @@ def open_model(
 
 
 def find_blueprint(spec: str, request: ModelRequest) -> Blueprint:
-    """What the first spelling that applies says of ``spec``; :class:`ModelError` where none does."""
+    """The blueprint by the first spelling that applies; :class:`ModelError` where none does."""
     spelling = next((each for each in SPELLINGS if each.applies(spec)), None)
     if spelling is None:
         raise _unknown(spec)
