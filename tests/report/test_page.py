@@ -105,7 +105,7 @@ def test_scores_stand_on_top_with_their_formula_and_every_audit(page: Page, chec
     assert "score 17 of 100 Robustness" in text
     assert "score – none Invariance" in text
     assert "Score = 100 × (holds + ½ × warnings) ÷ audits that ran" in text
-    assert text.index("score 17 of 100") < text.index("asked for")
+    assert text.index("score 17 of 100") < text.index("required")
     links = page.values("href")
     assert all(links.count(f"#{verdict.rule}") >= 2 for verdict in checkup.verdicts if verdict.rule != "A999")
 

@@ -45,30 +45,30 @@ def _suite(state: CategoryState, checkup: Checkup, *, fail_on: FailAt) -> Elemen
 
 
 def _case(verdict: Verdict, *, fail_on: FailAt) -> ElementTree.Element:
-    # time is part of the format; a rule takes none that is worth telling
+    # the format requires a time; that of a rule is negligible
     case = ElementTree.Element(
         "testcase", classname=f"assay.{verdict.category}", name=_text(f"{verdict.rule} {verdict.claim}"), time="0"
     )
     if verdict.fails(fail_on):
         failure = ElementTree.SubElement(case, "failure", type=verdict.status, message=_text(_short(verdict)))
-        failure.text = _text(_whole(verdict))
+        failure.text = _text(_describe(verdict))
     elif verdict.status == "not run":
         ElementTree.SubElement(case, "skipped", message=_text(verdict.measured))
     elif verdict.accepted is not None:
         until = "" if verdict.accepted.expires is None else f" until {verdict.accepted.expires}"
-        said = f"accepted{until}: {verdict.accepted.reason}; {verdict.status}: {_short(verdict)}"
-        ElementTree.SubElement(case, "skipped", message=_text(said))
+        message = f"accepted{until}: {verdict.accepted.reason}; {verdict.status}: {_short(verdict)}"
+        ElementTree.SubElement(case, "skipped", message=_text(message))
     elif verdict.status in {"warn", "error"}:
-        ElementTree.SubElement(case, "system-out").text = _text(_whole(verdict))
+        ElementTree.SubElement(case, "system-out").text = _text(_describe(verdict))
     return case
 
 
 def _short(verdict: Verdict) -> str:
-    return f"{verdict.measured}; asked for: {verdict.threshold}"
+    return f"{verdict.measured}; required: {verdict.threshold}"
 
 
-def _whole(verdict: Verdict) -> str:
-    lines = [f"measured: {verdict.measured}", f"asked for: {verdict.threshold}"]
+def _describe(verdict: Verdict) -> str:
+    lines = [f"measured: {verdict.measured}", f"required: {verdict.threshold}"]
     lines += [f"where: {verdict.where}"] if verdict.where else []
     return "\n".join((*lines, f"why: {verdict.why}", f"fix: {verdict.fix}", f"reference: {verdict.reference}"))
 
@@ -127,8 +127,8 @@ def _rule(verdict: Verdict) -> Json:
         "help": {"text": f"{why}\n{fix}\n{reference}", "markdown": f"{why}\n\n**Fix.** {fix}\n\n{reference}"},
         "properties": {"category": verdict.category, "tags": [verdict.category]},
     }
-    if found := re.search(r"arXiv:(\d{4}\.\d{4,5})", verdict.reference):
-        rule["helpUri"] = f"https://arxiv.org/abs/{found[1]}"
+    if arxiv := re.search(r"arXiv:(\d{4}\.\d{4,5})", verdict.reference):
+        rule["helpUri"] = f"https://arxiv.org/abs/{arxiv[1]}"
     return rule
 
 
@@ -136,13 +136,13 @@ def _result(verdict: Verdict, checkup: Checkup, *, index: int) -> Json:
     level, kind = _OUTCOMES[verdict.status]
     model, where = inert(checkup.subject.model, keep=""), inert(verdict.where, keep="")
     fingerprint = "\n".join((verdict.rule, checkup.subject.model, checkup.subject.data))
-    said = f"{verdict.claim}. Measured: {verdict.measured}. Asked for: {verdict.threshold}."
+    message = f"{verdict.claim}. Measured: {verdict.measured}. Required: {verdict.threshold}."
     result: Json = {
         "ruleId": inert(verdict.rule, keep=""),
         "ruleIndex": index,
         "level": level,
         "kind": kind,
-        "message": {"text": inert(said + (f" Where: {verdict.where}." if verdict.where else ""))},
+        "message": {"text": inert(message + (f" Where: {verdict.where}." if verdict.where else ""))},
         "locations": [
             {
                 "physicalLocation": {"artifactLocation": {"uri": _file_of(checkup.subject.model)}},

@@ -11,7 +11,7 @@ import altair as alt
 
 from assay.records.claims import Axis, Chart, ClaimResult, ClaimsReport, Effect, FailedClaim, Grid, Point, Reference
 from assay.report.charts import INK, SERIES, AnyChart, Row, colours, decades, figure, rules, shapes, source, tip
-from assay.report.claims_wording import LOOKS, circumstances, headline, region, said
+from assay.report.claims_wording import LOOKS, circumstances, format_value, headline, region
 from assay.report.curves import Axes, Series, draw_curves
 from assay.report.page import Page, render
 from assay.report.parts import MOST_ROWS, Figure, Table, table
@@ -198,7 +198,7 @@ class ShownEffect:
     effect: Effect
     mean: str
     interval: str
-    asked: str
+    region: str
     strip: Strip | None
 
 
@@ -278,9 +278,9 @@ def _section(result: ClaimResult) -> ClaimSection:
 def _effect(effect: Effect) -> ShownEffect:
     return ShownEffect(
         effect=effect,
-        mean=said(effect.mean, effect),
-        interval=f"{said(effect.low, effect)} to {said(effect.high, effect)}",
-        asked=region(effect),
+        mean=format_value(effect.mean, effect),
+        interval=f"{format_value(effect.low, effect)} to {format_value(effect.high, effect)}",
+        region=region(effect),
         strip=_strip(effect),
     )
 

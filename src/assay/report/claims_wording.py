@@ -40,7 +40,7 @@ def circumstances(report: ClaimsReport) -> str:
     return " · ".join([*([report.model] if report.model else []), *parts])
 
 
-def said(value: float, effect: Effect) -> str:
+def format_value(value: float, effect: Effect) -> str:
     """A value of the effect with its sign and unit."""
     shown = number(value).replace("-", "−")
     if effect.scale == "ratio":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from assay.records.comparison import Compared, Comparison, CurveDifference, Versus
 from assay.records.reading import made_inert
-from assay.report import comparison_wording as say
+from assay.report import comparison_wording as words
 from assay.report.charts import SOFT, Item, draw_items, figure
 from assay.report.curves import Series, draw_curves, epsilon_axes
 from assay.report.page import Page, render
@@ -28,7 +28,7 @@ def curves_section(comparison: Comparison) -> Section | None:
 
 
 def _levels(curve: CurveDifference, reference: str, versus: Versus) -> Figure | None:
-    scale, axes = epsilon_axes({curve.norm}, "share right (%)", y_shares=True)
+    scale, axes = epsilon_axes({curve.norm}, "accuracy (%)", y_shares=True)
     names = distinct([reference, versus.candidate], length=44)
     series = [
         Series(
@@ -102,8 +102,8 @@ def render_comparison(comparison: Comparison) -> str:
         Page(
             title=" against ".join(clip(name, 60) for name in reversed(names)),
             subject=f"{' · '.join(clip(name, 60) for name in names[1:])}, held against {clip(names[0], 60)}",
-            headline=say.headline(comparison),
-            text=say.tally(comparison),
+            headline=words.headline(comparison),
+            text=words.tally(comparison),
             key_figures=_key_figures(comparison),
             sections=tuple(section for section in sections if section is not None),
             version=comparison.reference.environment.assay,
@@ -117,10 +117,10 @@ def _key_figures(comparison: Comparison) -> tuple[KeyFigure, ...]:
     figures = []
     for versus in comparison.versus:
         for each in versus.differences:
-            name = say.short_name(each, versus.differences) + (f", {versus.candidate}" if several else "")
-            number = f"{say.ARROW[each.change]}\u00a0{points(each.difference, digits=1)}"
+            name = words.short_name(each, versus.differences) + (f", {versus.candidate}" if several else "")
+            number = f"{words.ARROW[each.change]}\u00a0{points(each.difference, digits=1)}"
             detail = f"points: {percent(each.reference)} to {percent(each.candidate)}"
-            figures.append(KeyFigure(name, number, detail, "measures", status=say.TONE[each.change]))
+            figures.append(KeyFigure(name, number, detail, "measures", status=words.TONE[each.change]))
     return tuple(figures[:12])
 
 
@@ -143,20 +143,20 @@ def _measures(comparison: Comparison) -> Section | None:
 
 
 def _forest(versus: Versus) -> Figure | None:
-    found = versus.differences
-    if not found:
+    differences = versus.differences
+    if not differences:
         return None
-    names = distinct([say.short_name(each, found) for each in found], length=44)
+    names = distinct([words.short_name(each, differences) for each in differences], length=44)
     items = [
         Item(
             name,
             each.difference * 100,
-            f"{each.measure}: {say.interval_of(each)} points, {each.change}",
+            f"{each.measure}: {words.interval_of(each)} points, {each.change}",
             low=each.low * 100,
             high=each.high * 100,
             kind=each.change,
         )
-        for name, each in zip(names, found, strict=True)
+        for name, each in zip(names, differences, strict=True)
     ]
     build = draw_items(
         items,
@@ -169,20 +169,20 @@ def _forest(versus: Versus) -> Figure | None:
     )
     numbers = tabulate(
         "Every measure",
-        found,
+        differences,
         {
             "measure": lambda each: each.measure,
             ">reference": lambda each: percent(each.reference),
             ">candidate": lambda each: percent(each.candidate),
-            ">difference (95 % interval)": say.interval_of,
-            ">p": lambda each: say.p_value(each.p),
-            ">p after Holm": lambda each: say.p_value(each.adjusted),
-            "test": lambda each: f"{each.test}, {say.basis(each)}" + (f"; {each.note}" if each.note else ""),
-            "change": lambda each: f"{say.ARROW[each.change]} {each.change}",
+            ">difference (95 % interval)": words.interval_of,
+            ">p": lambda each: words.p_value(each.p),
+            ">p after Holm": lambda each: words.p_value(each.adjusted),
+            "test": lambda each: f"{each.test}, {words.basis(each)}" + (f"; {each.note}" if each.note else ""),
+            "change": lambda each: f"{words.ARROW[each.change]} {each.change}",
         },
     )
     note = "Mark: candidate minus reference, on its 95 % interval. ▲ better, ▼ worse, ● no change beyond noise."
-    return figure(build, finding=say.headline_of(versus), note=note, table=numbers, full=True)
+    return figure(build, finding=words.headline_of(versus), note=note, table=numbers, full=True)
 
 
 def _rules(comparison: Comparison) -> Section | None:
@@ -200,9 +200,9 @@ def _rules(comparison: Comparison) -> Section | None:
                         {
                             "rule": lambda each: each.rule,
                             "claim": lambda each: each.claim,
-                            "reference": lambda each: f"{say.status_word(each.before)}: {each.measured_before}",
-                            "candidate": lambda each: f"{say.status_word(each.after)}: {each.measured_after}",
-                            "so it is": say.describe_change,
+                            "reference": lambda each: f"{words.status_word(each.before)}: {each.measured_before}",
+                            "candidate": lambda each: f"{words.status_word(each.after)}: {each.measured_after}",
+                            "change": words.describe_change,
                         },
                         folded=folded,
                     )
@@ -223,16 +223,14 @@ def _quantities(comparison: Comparison) -> Section | None:
             versus.quantities,
             {
                 "quantity": lambda each: each.name,
-                ">reference": lambda each: say.value_of(each, each.reference),
-                ">candidate": lambda each: say.value_of(each, each.candidate),
+                ">reference": lambda each: words.value_of(each, each.reference),
+                ">candidate": lambda each: words.value_of(each, each.candidate),
             },
         )
         for versus in comparison.versus
         if versus.quantities
     )
-    return (
-        Section("numbers", "Numbers without a test", "Shown side by side, judged by nobody.", parts) if parts else None
-    )
+    return Section("numbers", "Numbers without a test", "Shown side by side, not judged.", parts) if parts else None
 
 
 def _left_out(comparison: Comparison) -> Section | None:

@@ -50,12 +50,12 @@ def tally(comparison: Comparison) -> str:
     sentences = []
     for versus in comparison.versus:
         counts = {change: sum(each.change == change for each in versus.differences) for change in ARROW}
-        said = listed([f"{n} {change}" for change, n in counts.items() if n]) or "none"
+        changes = listed([f"{n} {change}" for change, n in counts.items() if n]) or "none"
         worse = sum(each.change in {"worse", "not judged"} for each in versus.rules)
         better = sum(each.change == "better" for each in versus.rules)
         name = f"{versus.candidate}: " if len(comparison.versus) > 1 else ""
         sentences.append(
-            f"{name}{plural(len(versus.differences), 'measure')}, {said}; "
+            f"{name}{plural(len(versus.differences), 'measure')}, {changes}; "
             f"{plural(len(versus.rules), 'verdict')}, {better} better and {worse} worse."
         )
     return " ".join(sentences)
@@ -126,10 +126,11 @@ def history_headline(history: History) -> str:
         return f"One check of {track.data}: a trend takes two."
     before = {share.measure: share for share in first.shares}
     both = [(before[share.measure], share) for share in last.shares if share.measure in before]
-    said = [
+    accuracies = [
         f"{share.measure.partition(',')[0]} {percent(was.accuracy)} → {percent(share.accuracy)}" for was, share in both
     ]
-    chosen = [said[0], *[text for text in said[1:] if text.startswith("after pgd")]][:2] if said else []
+    chosen = [text for text in accuracies if text.startswith("after pgd")]
+    chosen = [*accuracies[:1], *(text for text in chosen if text != accuracies[0])][:2]
     over = f"over {plural(len(track.entries), 'check')}"
     if not chosen:
         return f"The first and the last check have no accuracy in common {over}."

@@ -60,7 +60,7 @@ class Axes:
     x_nice: bool = False
     x_short: str = ""
 
-    def say(self, value: float) -> str:
+    def format(self, value: float) -> str:
         """A value of y as tips and tables show it."""
         return percent(value) if self.y_shares else number(value)
 
@@ -73,8 +73,8 @@ class Axes:
             axis.grid = False
             x = alt.X("x:Q", title=title, axis=axis, scale=alt.Scale(type="log", nice=False, padding=6))
         else:
-            whole = all(float(row["x"] or 0).is_integer() for row in rows)
-            step = 1 if whole else alt.Undefined
+            integers = all(float(row["x"] or 0).is_integer() for row in rows)
+            step = 1 if integers else alt.Undefined
             ticks = 8 if width > 400 else 5
             axis = shares() if self.x_shares else alt.Axis(grid=False, format="~r", tickMinStep=step, tickCount=ticks)
             x = alt.X("x:Q", title=title, axis=axis, scale=alt.Scale(zero=False, nice=self.x_nice))
@@ -152,7 +152,7 @@ def draw_curves(
     """At most six series, told apart by colour and sign; None when no point has a place on the axes.
 
     ``marks`` and ``levels`` are dashed lines at an x and at a y, with a tip. Without ``lines`` there are points only,
-    with whiskers for bands. A ``legend`` is there for more than one series unless it is asked for.
+    with whiskers for bands. A ``legend`` is there for more than one series unless ``legend`` decides it.
     """
     shown = series[: len(SERIES)]
     if not _rows(shown, axes):
@@ -218,7 +218,7 @@ def _rows(series: Iterable[Series], axes: Axes) -> list[Row]:
             y = one.y[i]
             if axes.fits(x, y):
                 low, high = _interval(one, i, y_log=axes.y_log)
-                text = one.tips[i] if one.tips else f"{one.name}, {axes.x} {number(x)}: {axes.say(y)}"
+                text = one.tips[i] if one.tips else f"{one.name}, {axes.x} {number(x)}: {axes.format(y)}"
                 rows.append({"series": one.name, "x": float(x), "y": float(y), "low": low, "high": high, "tip": text})
     return rows
 

@@ -6,7 +6,7 @@ import altair as alt
 
 from assay.records.comparison import History, Track
 from assay.records.reading import made_inert
-from assay.report import comparison_wording as say
+from assay.report import comparison_wording as words
 from assay.report.charts import AnyChart, Row, colours, figure, shapes, shares, side, source, tip
 from assay.report.page import Page, render
 from assay.report.parts import Facts, Figure, KeyFigure, Part, Section, Table, table
@@ -29,8 +29,8 @@ def render_history(history: History) -> str:
         Page(
             title=f"{clip(history.folder, 80)}: {plural(checks, 'check')}",
             subject=f"{plural(checks, 'check')} in {clip(history.folder, 80)}",
-            headline=say.history_headline(history),
-            text=say.history_tally(history),
+            headline=words.history_headline(history),
+            text=words.history_tally(history),
             key_figures=_key_figures(history.tracks[0]),
             sections=tuple(sections),
             version=history.tracks[0].entries[-1].assay,
@@ -42,21 +42,21 @@ def render_history(history: History) -> str:
 def _key_figures(track: Track) -> tuple[KeyFigure, ...]:
     last = track.entries[-1]
     shares = {share.measure: share for share in last.shares}
-    found = [
-        KeyFigure(f"{say.topic(measure)}, last", percent(share.accuracy), interval(share), "track-0")
-        for measure in say.common_measures(track)
+    figures = [
+        KeyFigure(f"{words.topic(measure)}, last", percent(share.accuracy), interval(share), "track-0")
+        for measure in words.common_measures(track)
         if (share := shares.get(measure)) is not None
     ]
     for status, noun in (("error", "failures"), ("warn", "warnings")):
-        amount = say.count_status(last, status)
-        was = say.count_status(track.entries[0], status)
+        amount = words.count_status(last, status)
+        was = words.count_status(track.entries[0], status)
         detail = f"{was} in the first check"
-        found.append(KeyFigure(f"{noun}, last", str(amount), detail, "track-0", status=status if amount else "pass"))
-    return tuple(found)
+        figures.append(KeyFigure(f"{noun}, last", str(amount), detail, "track-0", status=status if amount else "pass"))
+    return tuple(figures)
 
 
 def _track(track: Track, number: int) -> Section:
-    names = say.labels(track)
+    names = words.labels(track)
     parts: list[Part] = [
         part for part in (_accuracies(track, names), _findings(track, names), _rules(track, names)) if part is not None
     ]
@@ -75,7 +75,7 @@ def _axis(names: list[str], width: int) -> alt.X:
 
 
 def _accuracies(track: Track, names: list[str]) -> Figure | None:
-    measures = say.common_measures(track)
+    measures = words.common_measures(track)
     titles = distinct(measures, length=44)
     rows: list[Row] = [
         {
@@ -96,7 +96,7 @@ def _accuracies(track: Track, names: list[str]) -> Figure | None:
 
     def build(width: int) -> AnyChart:
         base = alt.Chart(source(rows)).encode(x=_axis(names, width), color=colours(titles))
-        y = alt.Y("accuracy:Q", title="share right (%)", axis=shares(), scale=alt.Scale(domain=[0, 1]))
+        y = alt.Y("accuracy:Q", title="accuracy (%)", axis=shares(), scale=alt.Scale(domain=[0, 1]))
         return alt.layer(
             base.mark_line(strokeWidth=2).encode(y=y),
             base.mark_rule(strokeWidth=5, opacity=0.3, strokeCap="round").encode(y=alt.Y("low:Q"), y2="high:Q"),
@@ -118,7 +118,7 @@ def _accuracies(track: Track, names: list[str]) -> Figure | None:
 
 def _trend(track: Track, measure: str) -> str:
     seen = [share for entry in track.entries for share in entry.shares if share.measure == measure]
-    name = say.topic(measure).capitalize()
+    name = words.topic(measure).capitalize()
     if len(seen) < 2:
         return f"{name}: {percent(seen[0].accuracy)}"
     steps = sum(
@@ -132,16 +132,16 @@ def _trend(track: Track, measure: str) -> str:
 
 def _findings(track: Track, names: list[str]) -> Figure:
     statuses = ("error", "warn")
-    words = [f"{LOOKS['error'].sign} fails", f"{LOOKS['warn'].sign} warns"]
+    labels = [f"{LOOKS['error'].sign} fails", f"{LOOKS['warn'].sign} warns"]
     rows: list[Row] = [
-        {"series": word, "check": name, "n": say.count_status(entry, status), "order": order,
-         "tip": f"{name}: {say.count_status(entry, status)} {word[2:]}"}
+        {"series": word, "check": name, "n": words.count_status(entry, status), "order": order,
+         "tip": f"{name}: {words.count_status(entry, status)} {word[2:]}"}
         for name, entry in zip(names, track.entries, strict=True)
-        for order, (word, status) in enumerate(zip(words, statuses, strict=True))
+        for order, (word, status) in enumerate(zip(labels, statuses, strict=True))
     ]  # fmt: skip
 
     def build(width: int) -> AnyChart:
-        scale = alt.Scale(domain=words, range=[_FILLS[status] for status in statuses])
+        scale = alt.Scale(domain=labels, range=[_FILLS[status] for status in statuses])
         chart: alt.Chart = (
             alt.Chart(source(rows))
             .mark_bar(opacity=0.75)
@@ -157,7 +157,7 @@ def _findings(track: Track, names: list[str]) -> Figure:
         return chart
 
     first, last = (
-        say.count_status(entry, "error") + say.count_status(entry, "warn")
+        words.count_status(entry, "error") + words.count_status(entry, "warn")
         for entry in (track.entries[0], track.entries[-1])
     )
     finding = f"Findings: {first} in the first check, {last} in the last"
@@ -212,10 +212,10 @@ def _checks(track: Track, names: list[str]) -> Table:
                 entry.name,
                 entry.model + (f", {entry.weights}" if entry.weights else ""),
                 entry.budget,
-                str(say.count_status(entry, "error")),
-                str(say.count_status(entry, "warn")),
+                str(words.count_status(entry, "error")),
+                str(words.count_status(entry, "warn")),
                 str(entry.accepted),
-                say.moved(entry),
+                words.moved(entry),
             )
             for name, entry in zip(names, track.entries, strict=True)
         ),
@@ -224,10 +224,10 @@ def _checks(track: Track, names: list[str]) -> Table:
 
 def _changes(history: History) -> Section | None:
     rows = tuple(
-        (name, change.measure, percent(change.reference), percent(change.candidate), say.interval_of(change),
-         say.p_value(change.adjusted), change.change if change.paired else f"{change.change}, not paired")
+        (name, change.measure, percent(change.reference), percent(change.candidate), words.interval_of(change),
+         words.p_value(change.adjusted), change.change if change.paired else f"{change.change}, not paired")
         for track in history.tracks
-        for name, entry in zip(say.labels(track), track.entries, strict=True)
+        for name, entry in zip(words.labels(track), track.entries, strict=True)
         for change in entry.changes
     )  # fmt: skip
     if not rows:

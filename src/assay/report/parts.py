@@ -129,7 +129,7 @@ class Gallery:
 
 @dataclass(frozen=True)
 class SampleTile:
-    """One sample of a grid: where its picture lies on the sheet, its fate, and what is said about it.
+    """One sample of a grid: where its picture lies on the sheet, its fate, and the lines below it.
 
     ``fate`` is ``wrong`` (before the attack), ``broken`` or ``held``; ``taken`` is the class it was wrongly taken for,
     None where it held. ``label`` and ``taken`` are places in the names of the grid.
@@ -307,10 +307,10 @@ def read_picture(encoded: str, *, text: str) -> Picture | None:
 
 def within(cards: Iterable[Card], *, size: int) -> tuple[Card, ...]:
     """The leading cards whose pictures together take at most ``size`` bytes."""
-    kept: list[Card] = []
+    leading: list[Card] = []
     for card in cards:
         size -= sum(len(picture.source) for _, picture in card.pictures if picture)
         if size < 0:
             break
-        kept.append(card)
-    return tuple(kept)
+        leading.append(card)
+    return tuple(leading)

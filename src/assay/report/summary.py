@@ -19,7 +19,7 @@ from assay.wording import ball, clip, compact, count, distance, epsilon, interva
 
 @dataclass(frozen=True)
 class Look:
-    """How a status is told without colour: a word for one verdict, a sign, and a name for style sheets."""
+    """How a status is shown without colour: a word for one verdict, a sign, and a name for style sheets."""
 
     word: str
     sign: str
@@ -65,7 +65,7 @@ class CategoryState:
     def score(self) -> int | None:
         """100 × (passes + ½ × warnings) / rules that ran and judge the model, rounded; None when none did.
 
-        Rounding never makes a whole of what is none: 100 means that everything passed, 0 that nothing did.
+        Only exactly 100 and 0 are rounded to themselves: 100 means that everything passed, 0 that nothing did.
         """
         credits = [CREDIT[verdict.status] for verdict in self.verdicts if verdict.scored and verdict.status in CREDIT]
         if not credits:
@@ -103,13 +103,13 @@ def in_order(verdicts: Sequence[Verdict]) -> list[Verdict]:
 
 def states(verdicts: Sequence[Verdict]) -> tuple[CategoryState, ...]:
     """The six categories, each with its verdicts and the worst status among those that ran."""
-    found = []
+    categories = []
     for category in get_args(Category):
         own = tuple(in_order([verdict for verdict in verdicts if verdict.category == category]))
         ran = [verdict.status for verdict in own if verdict.status != "not run"]
         worst: Status = min(ran, key=SEVERITY.index) if ran else "not run"
-        found.append(CategoryState(category, worst, own))
-    return tuple(found)
+        categories.append(CategoryState(category, worst, own))
+    return tuple(categories)
 
 
 def tally(verdicts: Sequence[Verdict]) -> dict[Status, int]:
@@ -140,18 +140,18 @@ def headline(checkup: Checkup) -> str:
         worst = next((v for v in in_order(checkup.verdicts) if v.status in {"error", "warn"}), None)
         return "Gradients traced: nothing found." if worst is None else f"Not met: {worst.claim} ({worst.measured})."
     if not parts:
-        return "Looked at, not measured: neither accuracy nor an attack was asked for."
+        return "Inspected only: accuracy was not measured, and no attack was run."
     if clean is None:
         parts[0] = parts[0].replace("after", "right after", 1)
     return f"{', '.join(parts)}."
 
 
 def subject_line(checkup: Checkup) -> str:
-    """What was put to the test, and on how many images of what."""
+    """What was checked, and on how many samples of what."""
     subject = checkup.subject
-    whole = "" if subject.n == subject.available else f" of {count(subject.available)}"
+    total = "" if subject.n == subject.available else f" of {count(subject.available)}"
     data = f"{subject.modality} of {clip(subject.data, 60)} ({subject.split})"
-    return f"{clip(subject.model, 60)} · {count(subject.n)}{whole} {data}"
+    return f"{clip(subject.model, 60)} · {count(subject.n)}{total} {data}"
 
 
 def _attacks(checkup: Checkup) -> list[RobustAccuracy]:

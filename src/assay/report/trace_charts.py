@@ -77,17 +77,17 @@ def layers_by_steps(trace: DepthTrace) -> AnyChart:
     steps = alt.Axis(labelOverlap=True, labelAngle=0)
     x = alt.X("step:O", sort=[str(step) for step in trace.steps], title="training step", axis=steps)
     y = alt.Y("layer:N", sort=order, title=None, axis=alt.Axis(labelLimit=240))
-    found = {str(row["kind"]) for row in rows}
+    kinds = {str(row["kind"]) for row in rows}
     base = alt.Chart(source(rows)).encode(x=x, y=y)
     colour = alt.Color("y:Q", title="power of ten", scale=alt.Scale(scheme="viridis"))
     layers = [base.transform_filter("datum.kind === 'finite'").mark_rect().encode(color=colour)]
     layers += [
         base.transform_filter(f"datum.kind === '{kind}'").mark_rect(color=fill)
         for kind, fill in _WITHOUT_A_NUMBER.items()
-        if kind in found
+        if kind in kinds
     ]
     names = {"zero": "grey: no gradient reaches it", "not finite": "black: not finite"}
-    subtitle = "; ".join(said for kind, said in names.items() if kind in found)
+    subtitle = "; ".join(text for kind, text in names.items() if kind in kinds)
     title = alt.TitleParams("Gradient of each layer's output over training", subtitle=subtitle)
     return alt.layer(*layers).properties(width=WIDTH, height=max(120, 14 * len(order)), title=title)
 
@@ -154,17 +154,17 @@ def remedies_side_by_side(comparison: RemedyComparison) -> AnyChart:
     return both
 
 
-def input_gradient_maps(found: InputGradients) -> AnyChart:
-    """Each shown image above its map |∂L/∂x|, right answers first, wrong ones after."""
+def input_gradient_maps(gradients: InputGradients) -> AnyChart:
+    """Each shown image above its map |∂L/∂x|, correct predictions first."""
     rows: list[dict[str, Any]] = []
-    for i, sample in enumerate(found.samples):
+    for i, sample in enumerate(gradients.samples):
         truth = "" if sample.correct else f"is {sample.label}"
-        said = f"{sample.prediction}\n{100 * sample.confidence:.0f} %\n{truth}"
+        label = f"{sample.prediction}\n{100 * sample.confidence:.0f} %\n{truth}"
         for kind, png in (("image", sample.image), ("gradient", sample.gradient_map)):
             rows.append(
-                {"i": i, "kind": kind, "url": f"data:image/png;base64,{png}", "said": said, "right": sample.correct}
+                {"i": i, "kind": kind, "url": f"data:image/png;base64,{png}", "label": label, "right": sample.correct}
             )
-    size, n = 72, max(1, len(found.samples))
+    size, n = 72, max(1, len(gradients.samples))
     base = alt.Chart(source(rows))
     x = alt.X("i:O", axis=None)
     pictures = base.mark_image(width=size - 4, height=size - 4).encode(
@@ -174,8 +174,8 @@ def input_gradient_maps(found: InputGradients) -> AnyChart:
         align="center", baseline="bottom", dy=-68, fontSize=10, lineBreak="\n"
     )
     colours = alt.condition("datum.right", alt.value("var(--pass)"), alt.value("var(--error)"))
-    labels = words.encode(x=x, y=alt.Y("kind:N", sort=["image", "gradient"]), text="said:N", color=colours)
-    title = alt.TitleParams("What the loss looks at", subtitle="green: answered rightly; red: wrongly", offset=14)
+    labels = words.encode(x=x, y=alt.Y("kind:N", sort=["image", "gradient"]), text="label:N", color=colours)
+    title = alt.TitleParams("Saliency maps |∂ℓ/∂x|", subtitle="green: correct; red: misclassified", offset=14)
     return alt.layer(pictures, labels).properties(width=size * n, height=2 * size, title=title)
 
 

@@ -23,10 +23,10 @@ def accuracy_section(checkup: Checkup) -> Section | None:
     if {len(names)} == {len(clean.confusion), *map(len, clean.confusion)}:
         parts.append(_confusion(clean, names))
     summary = (
-        f"Right on {accuracy(clean)} of the images as they are. Mean cross-entropy {number(clean.loss)} nats, mean "
+        f"Accuracy {accuracy(clean)} on the images as they are. Mean cross-entropy {number(clean.loss)} nats, mean "
         f"confidence {percent(clean.mean_confidence)}, expected calibration error "
         f"{percent(clean.expected_calibration_error)}"
-        + (f", right among the first five {percent(clean.top5_accuracy)}" if clean.top5_accuracy is not None else "")
+        + (f", top-5 accuracy {percent(clean.top5_accuracy)}" if clean.top5_accuracy is not None else "")
         + "."
         + (f" {count(clean.non_finite)} outputs were not finite and count as wrong." if clean.non_finite else "")
     )
@@ -44,14 +44,14 @@ def _per_class(clean: CleanAccuracy, names: list[str]) -> Figure:
     drawn = seen if len(seen) <= MOST_CLASSES else [*seen[: MOST_CLASSES - 5], *seen[-5:]]
     items = [Item(name, group.accuracy, f"{name}: {accuracy(group)}", group.low, group.high) for name, group in drawn]
     mean = (clean.accuracy, f"all classes: {accuracy(clean)}")
-    build = draw_items(items, "share right, with its 95 % interval (%)", domain=None, reference=mean, step=24)
+    build = draw_items(items, "accuracy, with its 95 % interval (%)", domain=None, reference=mean, step=24)
     worst = seen[0] if seen else None
     finding = (
-        f"{worst[0]} is hardest: {percent(worst[1].accuracy)} right, {percent(clean.accuracy)} over all classes"
+        f"{worst[0]} is hardest: {percent(worst[1].accuracy)} correct, {percent(clean.accuracy)} over all classes"
         if worst
         else "No class has a sample"
     )
-    note = "Dot: share right. Bar: 95 % Wilson interval. Dashed: all classes together."
+    note = "Dot: accuracy (recall) of the class. Bar: 95 % Wilson interval. Dashed: all classes together."
     if len(drawn) < len(seen):
         note += f" Shown: the {MOST_CLASSES - 5} worst and the 5 best of {len(seen)} classes."
     return figure(build, finding=finding, note=note, table=numbers)
@@ -69,7 +69,7 @@ def _calibration(clean: CleanAccuracy) -> Figure:
         for bin_ in bins
     ]
     numbers = tabulate(
-        "Calibration: confidence against share right",
+        "Calibration: confidence against accuracy",
         bins,
         {
             "confidence from": lambda b: percent(b.low),
@@ -90,15 +90,15 @@ def _calibration(clean: CleanAccuracy) -> Figure:
             base.mark_rule(color=ALARM, strokeWidth=2).encode(x=x, y="accuracy:Q", y2="confidence:Q"),
             base.mark_point(color=ACCENT, filled=True, opacity=1).encode(
                 x=x,
-                y=alt.Y("accuracy:Q", scale=unit, axis=shares(), title="share right (%)"),
+                y=alt.Y("accuracy:Q", scale=unit, axis=shares(), title="accuracy (%)"),
                 size=alt.Size("n:Q", scale=alt.Scale(range=[30, 420], type="sqrt"), legend=None),
                 description=tip(),
             ),
         ).properties(width=width - 60, height=min(width - 60, 300))
 
-    way = "surer than it is right" if clean.mean_confidence > clean.accuracy else "less sure than it is right"
-    finding = f"It is {way}: confidence {percent(clean.mean_confidence)}, right {percent(clean.accuracy)}"
-    note = "Dashed: confidence that can be believed. Red: the gap. The larger the dot, the more images in the bin."
+    way = "Overconfident" if clean.mean_confidence > clean.accuracy else "Underconfident"
+    finding = f"{way}: mean confidence {percent(clean.mean_confidence)}, accuracy {percent(clean.accuracy)}"
+    note = "Reliability diagram. Dashed: perfect calibration. Red: the gap. Dots grow with the images in their bin."
     return figure(build, finding=finding, note=note, table=numbers)
 
 
@@ -113,17 +113,16 @@ def _confusion(clean: CleanAccuracy, names: list[str]) -> Part:
         key=lambda error: (-error[0], error[1], error[2]),
     )  # fmt: skip
     numbers = table(
-        "The commonest errors",
-        ("class", "taken for", ">images", ">of its class"),
+        "Most frequent errors (confusion matrix)",
+        ("class", "predicted as", ">images", ">of its class"),
         tuple((names[i], names[j], count(n), percent(n / sum(clean.confusion[i]))) for n, i, j in errors[:100]),
     )
     if len(names) > MOST_CLASSES:
         return numbers
-    finding = (
-        f"Commonest error: {names[errors[0][1]]} taken for {names[errors[0][2]]} ({plural(errors[0][0], 'image')})"
-        if errors
-        else "No image was taken for another class"
-    )
+    finding = "No image was misclassified"
+    if errors:
+        n, i, j = errors[0]
+        finding = f"Most frequent error: {names[i]} predicted as {names[j]} ({plural(n, 'image')})"
     most_wrong = max((n for n, _, _ in errors), default=1)
     rows: list[Row] = [
         {
@@ -132,9 +131,9 @@ def _confusion(clean: CleanAccuracy, names: list[str]) -> Part:
             "n": n,
             "right": i == j,
             "strength": n / max(1, sum(row)) if i == j else n / most_wrong,
-            "tip": f"{names[i]} taken for {names[j]}: {count(n)} of {count(sum(row))}"
+            "tip": f"{names[i]} predicted as {names[j]}: {count(n)} of {count(sum(row))}"
             if i != j
-            else f"{names[i]} known as {names[i]}: {count(n)} of {count(sum(row))}",
+            else f"{names[i]} predicted as {names[i]}: {count(n)} of {count(sum(row))}",
         }
         for i, row in enumerate(clean.confusion)
         for j, n in enumerate(row)
@@ -161,7 +160,7 @@ def _confusion(clean: CleanAccuracy, names: list[str]) -> Part:
             layers.append(base.transform_filter("datum.n > 0").mark_text(size=size).encode(text="n:Q"))
         return alt.layer(*layers).properties(width=cell * len(names), height=min(cell, 30) * len(names))
 
-    note = "Rows: the true class. Blue: right, red: wrong; the stronger, the more of them. Numbers are images."
+    note = "Confusion matrix. Rows: the true class. Blue: correct, red: misclassified; stronger means more images."
     return figure(build, finding=finding, note=note, table=numbers, full=True)
 
 
@@ -187,7 +186,7 @@ def invariance_section(checkup: Checkup) -> Section | None:
         f"{percent(record.mean_accuracy)} on average over {len(record.operations)} operations; half of the images are "
         f"changed in one direction and half in the other. Took {seconds(record.seconds)}."
     )
-    return Section("invariance", "Image operations", summary, parts, records=(record,))
+    return Section("invariance", "Invariance to image operations", summary, parts, records=(record,))
 
 
 def _cell(each: OperationAccuracy, record: Invariance, *, width: int) -> AnyChart:

@@ -1,4 +1,4 @@
-"""What the model is made of."""
+"""Architecture: layers, parameters, FLOPs, singular values."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def anatomy_section(checkup: Checkup) -> Section | None:
     facts = [
         ("parameters", f"{count(anatomy.parameters)} ({count(anatomy.trainable_parameters)} trainable)"),
         ("numbers in buffers", count(anatomy.buffers)),
-        ("floating-point operations, one image", compact(anatomy.flops)),
+        ("FLOPs, one image", compact(anatomy.flops)),
         ("depth", plural(anatomy.depth, "weight layer")),
         ("input", " × ".join(map(str, anatomy.input_shape))),
         ("normalises its input itself", "yes" if anatomy.normalizes_input else "no"),
@@ -61,11 +61,11 @@ def spectra_section(checkup: Checkup) -> Section | None:
     if spectra is None:
         return None
     summary = (
-        "Each weight as a matrix (outputs × inputs·kernel area). If every layer kept only the rank that holds 99 % of "
-        f"its energy, {percent(spectra.redundancy)} of the weights would be spared."
+        "Each weight as a matrix (outputs × inputs·kernel area). If every layer had only the rank that holds 99 % of "
+        f"its energy, {percent(spectra.redundancy)} of the weights would not be needed."
     )
     parts = (_ranks(spectra), _curves(spectra), _layers(spectra)) if spectra.layers else ()
-    return Section("spectra", "Spectra of the layers", summary, tuple(filter(None, parts)), records=(spectra,))
+    return Section("spectra", "Singular values of the layers", summary, tuple(filter(None, parts)), records=(spectra,))
 
 
 def _full_rank(layer: LayerSpectrum) -> int:

@@ -1,4 +1,4 @@
-"""What an attacker achieved: before and after, step by step, and against the size of the change."""
+"""Robustness: accuracy before and after attacks, per step, against ε, and whether the attacks can be trusted."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ def robustness_section(checkup: Checkup) -> Section | None:
         parts += _per_step(attacks)
     outside, unconfirmed = sum(a.outside_ball for a in attacks), sum(a.unconfirmed for a in attacks)
     summary = (
-        "Every adversarial image was checked against the ball in double precision and judged again by the untouched "
-        f"model before it counted: {count(outside)} lay outside, {count(unconfirmed)} were not confirmed."
+        "Every adversarial example was checked against the ball in double precision and verified by the original model "
+        f"before it counted: {count(outside)} lay outside, {count(unconfirmed)} were not confirmed."
     )
     return Section("robustness", "Attacks", summary, tuple(parts), records=(*attacks, *curves))
 
@@ -70,19 +70,17 @@ def _before_after(attacks: Sequence[RobustAccuracy]) -> Figure:
         )
         for title, before, attack in zip(titles, clean, attacks, strict=True)
     ]
-    build = draw_items(items, "share right (%)", step=46, above=True)
+    build = draw_items(items, "accuracy (%)", step=46, above=True)
     worst = min(attacks, key=lambda attack: attack.accuracy)
-    finding = (
-        f"{worst.attack} leaves {percent(worst.accuracy)} of "
-        f"{percent(worst.clean_correct / worst.n if worst.n else 0)} right"
-    )
+    before = worst.clean_correct / worst.n if worst.n else 0.0
+    finding = f"Under {worst.attack} the accuracy falls from {percent(before)} to {percent(worst.accuracy)}"
     columns = (
         "attack",
-        ">before",
-        ">after (95 % interval, n)",
+        ">clean accuracy",
+        ">robust accuracy (95 % interval, n)",
         ">mean distance",
         ">outside, unconfirmed",
-        ">passes",
+        ">forward passes",
         ">time",
     )
     numbers = table(
@@ -101,7 +99,7 @@ def _before_after(attacks: Sequence[RobustAccuracy]) -> Figure:
             for title, before, attack in zip(titles, clean, attacks, strict=True)
         ),
     )
-    note = "Ring: before. Diamond: after, on its 95 % interval. Images that were wrong before count as wrong after."
+    note = "Ring: clean accuracy. Diamond: robust accuracy, on its 95 % interval."
     return figure(build, finding=finding, note=note, table=numbers, full=True)
 
 
@@ -125,11 +123,11 @@ def _per_step(attacks: Sequence[RobustAccuracy]) -> list[Figure]:
         half = next((step for step, share in enumerate(values) if share <= values[0] / 2), None)
         attack = name.partition(",")[0]
         finding = (
-            f"{attack} breaks half of the images within {plural(half, 'step')}"
+            f"{attack} misclassifies half of the images within {plural(half, 'step')}"
             if half
-            else f"{attack} leaves more than half of the images right"
+            else f"{attack} leaves more than half of the images correct"
         )
-        figures.append(_steps(falling, Axes("step", "share right (%)", y_shares=True), finding=finding))
+        figures.append(_steps(falling, Axes("step", "accuracy (%)", y_shares=True), finding=finding))
     return [figure for figure in figures if figure]
 
 
@@ -139,7 +137,7 @@ def _steps(values: Sequence[tuple[str, Sequence[float]]], axes: Axes, *, finding
         axes.y,
         ("step", *(f">{name}" for name, _ in values)),
         tuple(
-            (str(step), *(axes.say(per_step[step]) if step < len(per_step) else "" for _, per_step in values))
+            (str(step), *(axes.format(per_step[step]) if step < len(per_step) else "" for _, per_step in values))
             for step in range(steps)
         ),
     )
@@ -148,7 +146,7 @@ def _steps(values: Sequence[tuple[str, Sequence[float]]], axes: Axes, *, finding
 
 
 def _curves(curves: Sequence[EpsilonCurve]) -> Figure | None:
-    scale, axes = epsilon_axes({curve.norm for curve in curves}, "share right (%)", y_shares=True)
+    scale, axes = epsilon_axes({curve.norm for curve in curves}, "accuracy (%)", y_shares=True)
     names = distinct([f"{curve.attack}, {norm(curve.norm)}, {count(curve.steps)} steps" for curve in curves], length=44)
     series = [
         Series(
@@ -162,13 +160,13 @@ def _curves(curves: Sequence[EpsilonCurve]) -> Figure | None:
         for name, curve in zip(names, curves, strict=True)
     ]
     halves = [
-        (median * scale, f"half are broken at ε = {distance(median, curve.norm)}")
+        (median * scale, f"half are misclassified at ε = {distance(median, curve.norm)}")
         for curve in curves
         if (median := curve.median_epsilon) is not None
     ]
     numbers = table(
         "Accuracy against epsilon",
-        ("attack", ">ε", ">right (95 % interval, n)"),
+        ("attack", ">ε", ">accuracy (95 % interval, n)"),
         (
             (name, epsilon(point.epsilon, curve.norm), accuracy(point))
             for name, curve in zip(names, curves, strict=True)
@@ -177,27 +175,31 @@ def _curves(curves: Sequence[EpsilonCurve]) -> Figure | None:
     )
     first = curves[0]
     finding = (
-        f"Half of the images are broken by ε = {distance(first.median_epsilon, first.norm)}"
+        f"Half of the images are misclassified at ε = {distance(first.median_epsilon, first.norm)}"
         if first.median_epsilon is not None
-        else f"More than half still right at ε = {epsilon(first.points[-1].epsilon, first.norm)}"
+        else f"More than half are still correct at ε = {epsilon(first.points[-1].epsilon, first.norm)}"
     )
-    note = "Band: 95 % Wilson interval." + (" Dashed: where half of the images are broken." if halves else "")
+    note = "Band: 95 % Wilson interval." + (" Dashed: where half of the images are misclassified." if halves else "")
     return draw_curves(series, axes, finding=finding, note=note, table=numbers, full=True, marks=halves)
 
 
 def sanity_section(checkup: Checkup) -> Section | None:
-    """Every reason for doubt: its value, its limit, and what it means."""
+    """Every check of the attacks: its value, its limit, and what it means."""
     records = list(checkup.each(AttackSanity))
     if not records:
         return None
     raised = [check for record in records for check in record.checks if check.raised]
     summary = (
-        f"{plural(len(raised), 'doubt')} about the attacks: {listed([check.name for check in raised])}."
+        f"{plural(len(raised), 'check')} of the attacks raised: {listed([check.name for check in raised])}."
         if raised
-        else "None of the known reasons to distrust the attacks was found."
+        else "No sign of gradient masking or of another reason to distrust the attacks."
     )
     return Section(
-        "attack-sanity", "Can the attacks be trusted?", summary, tuple(map(_checks, records)), tuple(records)
+        "attack-sanity",
+        "Sanity of the attacks",
+        summary,
+        tuple(map(_checks, records)),
+        tuple(records),
     )
 
 
@@ -207,7 +209,7 @@ def _checks(record: AttackSanity) -> Table:
         f"{ball(record)}, {plural(record.n, 'sample')}",
         order,
         {
-            "doubt": lambda check: check.name,
+            "check": lambda check: check.name,
             "": lambda check: "! raised" if check.raised else "– not run" if check.value is None else "✓ not raised",
             ">value": lambda check: number(check.value),
             ">limit": lambda check: number(check.limit),
@@ -239,7 +241,7 @@ def _losses(record: AttackAnatomy) -> Figure | None:
         return None
     names = ["median" if level == 0.5 else f"{100 * level:.0f} % lie below" for level in record.quantile_levels]
     curves = [
-        Series(name, [float(step) for step in steps], [found[place] for found in record.loss_quantiles])
+        Series(name, [float(step) for step in steps], [quantiles[place] for quantiles in record.loss_quantiles])
         for place, name in enumerate(names)
     ]
     numbers = table(
@@ -254,7 +256,7 @@ def _losses(record: AttackAnatomy) -> Figure | None:
         curves,
         Axes("step", "cross-entropy (nats)"),
         finding=f"Half of the images have a loss above {number(last)} in the end, from {number(first)}",
-        note="Broken images keep the loss at which they broke: the attack leaves them there.",
+        note="A misclassified image keeps its loss: the attack stops there.",
         table=numbers,
     )
 

@@ -1,4 +1,4 @@
-"""How the model was handed over, and which parameters decay."""
+"""Configuration: mode, normalisation, weight decay, optimizer."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def modes_section(checkup: Checkup) -> Section | None:
     if audit is None:
         return None
     facts = (
-        ("handed over in", "training mode" if audit.training_flag else "evaluation mode"),
+        ("passed in", "training mode" if audit.training_flag else "evaluation mode"),
         ("mode-dependent modules in training mode", _some(audit.modules_in_train_mode)),
         ("mode-dependent modules in evaluation mode", _some(audit.modules_in_eval_mode)),
         ("outputs look like", audit.outputs_look_like),
@@ -56,8 +56,8 @@ def decay_section(checkup: Checkup) -> Section | None:
         title = f'Normalisation parameters that a search for "bn" misses ({count(len(rows))})'
         parts.append(table(title, ("`parameter",), rows, folded=True))
     summary = (
-        "Normalisation parameters and biases are best kept out of weight decay; the groups go by module type, never by "
-        "name."
+        "Normalisation parameters and biases are best excluded from weight decay; the groups go by module type, not "
+        "by name."
         + (f" {plural(record.frozen, 'frozen parameter')} left out." if record.frozen else "")
         + (f" {plural(record.tied, 'tied parameter')} counted once." if record.tied else "")
     )
@@ -114,7 +114,7 @@ def normalization_section(checkup: Checkup) -> Section | None:
         else "; it has no running statistics"
     )
     summary = (
-        f"As the model stands, {accuracy(audit.before)} right{again}. Its first layer {audit.stem} is fed a mean of "
+        f"As the model stands, {accuracy(audit.before)} accuracy{again}. Its first layer {audit.stem} is fed a mean of "
         f"{number(audit.stem_mean)} and a standard deviation of {number(audit.stem_std)}."
     )
     return Section("normalization", "Normalisation and input scale", summary, tuple(parts), records=(audit,))
@@ -129,14 +129,14 @@ def _conventions(audit: NormalizationAudit) -> Figure:
         "Accuracy by input convention",
         audit.conventions,
         {
-            "pixels handed over": lambda convention: convention.convention,
-            ">right (95 % interval, n)": accuracy,
+            "pixels passed as": lambda convention: convention.convention,
+            ">accuracy (95 % interval, n)": accuracy,
         },
     )
-    build = draw_items(items, "share right, with its 95 % interval (%)")
+    build = draw_items(items, "accuracy, with its 95 % interval (%)")
     best = max(audit.conventions, key=lambda convention: convention.accuracy)
-    finding = f"It is right most often on pixels handed over as {best.convention}: {percent(best.accuracy)}"
-    note = "The same images in other scales and channel orders. Another winner than x in [0, 1] is a mistake to mend."
+    finding = f"Accuracy is highest on pixels passed as {best.convention}: {percent(best.accuracy)}"
+    note = "The same images in other scales and channel orders; x in [0, 1] should be best."
     return figure(build, finding=finding, note=note, table=numbers, full=True)
 
 

@@ -56,12 +56,12 @@ def _judged(fixes: list[AppliedFix]) -> Table:
 
 
 def _effects(fixes: list[AppliedFix]) -> Figure | None:
-    found = [(fix, effect) for fix in fixes for effect in fix.effects]
-    if not found:
+    effects = [(fix, effect) for fix in fixes for effect in fix.effects]
+    if not effects:
         return None
-    several = len({fix.rule for fix, _ in found}) > 1
+    several = len({fix.rule for fix, _ in effects}) > 1
     names = distinct(
-        [(f"{fix.rule}: " if several else "") + effect.measure.partition(",")[0] for fix, effect in found], length=44
+        [(f"{fix.rule}: " if several else "") + effect.measure.partition(",")[0] for fix, effect in effects], length=44
     )
     items = [
         Item(
@@ -70,10 +70,10 @@ def _effects(fixes: list[AppliedFix]) -> Figure | None:
             f"{inert(effect.measure)}: {percent(effect.reference)} before, {percent(effect.candidate)} after",
             before=effect.reference,
         )
-        for name, (_, effect) in zip(names, found, strict=True)
+        for name, (_, effect) in zip(names, effects, strict=True)
     ]
-    build = draw_items(items, "share right (%)", step=32)
-    largest_fix, largest = max(found, key=lambda pair: abs(pair[1].difference))
+    build = draw_items(items, "accuracy (%)", step=32)
+    largest_fix, largest = max(effects, key=lambda pair: abs(pair[1].difference))
     topic = inert(largest.measure.partition(",")[0])
     finding = (
         f"{inert(largest_fix.fix).capitalize()}: {topic} {percent(largest.reference)} before, "
@@ -94,7 +94,7 @@ def _effects(fixes: list[AppliedFix]) -> Figure | None:
                 flips(effect),
                 f"{ARROW[effect.change]} {effect.change}",
             )
-            for fix, effect in found
+            for fix, effect in effects
         ),
     )
     note = "Ring: before. Diamond: after the fix, on the same images."
@@ -103,7 +103,7 @@ def _effects(fixes: list[AppliedFix]) -> Figure | None:
 
 def _readings(fixes: list[AppliedFix]) -> Table | None:
     rows = tuple(
-        (f"{fix.rule} {fix.fix}", each.name, _say(each.before, each.unit), _say(each.after, each.unit))
+        (f"{fix.rule} {fix.fix}", each.name, _format(each.before, each.unit), _format(each.after, each.unit))
         for fix in fixes
         for each in fix.readings
     )
@@ -111,7 +111,7 @@ def _readings(fixes: list[AppliedFix]) -> Table | None:
     return table("Other numbers", columns, rows) if rows else None
 
 
-def _say(value: float, unit: str) -> str:
+def _format(value: float, unit: str) -> str:
     if unit == "share":
         return percent(value)
     return count(int(value)) if value.is_integer() else number(value)

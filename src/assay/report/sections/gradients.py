@@ -26,7 +26,7 @@ def gradient_flow_section(checkup: Checkup) -> Section | None:
     summary = f"One labelled batch of {count(flow.n)} images in evaluation mode, mean loss {number(flow.loss)} nats."
     if flow.first_non_finite is not None:
         summary += f" The first layer with numbers that are not finite is {flow.first_non_finite}."
-    return Section("gradient-flow", "Gradients over depth", summary, tuple(parts), records=(flow,))
+    return Section("gradient-flow", "Gradient flow over depth", summary, tuple(parts), records=(flow,))
 
 
 def _over_depth(flow: GradientFlow) -> Figure | None:
@@ -43,11 +43,11 @@ def _over_depth(flow: GradientFlow) -> Figure | None:
     if rate is None:
         finding = "Gradient norms from input to output"
     elif 0.95 <= rate <= 1.05:
-        finding = f"Gradients reach the input: they change by ×{number(rate)} a layer"
+        finding = f"Gradients neither vanish nor explode: they change by ×{number(rate)} a layer"
     else:
         finding = f"Gradients {'shrink' if rate < 1 else 'grow'} by ×{number(rate)} a layer on their way to the input"
     left_out = sum(getattr(layer, field) <= 0 for field, _ in _SIGNALS for layer in flow.layers)
-    note = "Flat lines are healthy; a slope vanishes or explodes."
+    note = "Flat lines are healthy; a slope means vanishing or exploding gradients."
     if left_out:
         note += f" {count(left_out)} values that are zero have no place on a logarithmic axis; see the table."
     axes = Axes("layer, from input to output", "norm (logarithmic)", y_log=True)

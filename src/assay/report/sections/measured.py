@@ -1,4 +1,4 @@
-"""How all this was measured, and whatever no other section shows."""
+"""How everything was measured, and records without a section of their own."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def measured_section(checkup: Checkup) -> Section:
 
 
 def _not_measured(checkup: Checkup) -> Listing:
-    """What a reader might take for granted and must not: stages, rules, samples, threats and attacks left out."""
+    """What a reader might wrongly take for granted: stages, rules, samples, threats and attacks left out."""
     items = [
         (f"{stage.name.capitalize()}: {stage.skipped}", "") for stage in checkup.stages if stage.skipped is not None
     ]
@@ -94,7 +94,7 @@ def leftovers_section(checkup: Checkup, *, shown: Iterable[Record]) -> Section |
     if not rest:
         return None
     parts = tuple(Source(kind_title(record.kind), _shorten(record.model_dump_json(indent=2))) for record in rest)
-    summary = f"{plural(len(rest), 'record')} that no chapter above draws, as in check.json."
+    summary = f"{plural(len(rest), 'record')} without a section of their own, as in check.json."
     return Section("further-records", "Further records", summary, parts, records=tuple(rest))
 
 

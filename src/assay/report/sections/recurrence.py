@@ -53,24 +53,24 @@ def _compared(traces: Sequence[TimeTrace]) -> Figure | None:
     names = distinct([trace.label for trace in traces])
     norms = [trace.state(trace.head).norms[::-1] for trace in traces]
     series = [Series(name, range(len(values)), values) for name, values in zip(names, norms, strict=True)]
-    reach = {name: trace.state(trace.head).decay.horizon for name, trace in zip(names, traces, strict=True)}
-    known = [name for name in names if not math.isnan(reach[name])]
+    horizons = {name: trace.state(trace.head).decay.horizon for name, trace in zip(names, traces, strict=True)}
+    known = [name for name in names if not math.isnan(horizons[name])]
     finding = "How far back the gradients reach"
     if known:
-        short, far = min(known, key=reach.__getitem__), max(known, key=reach.__getitem__)
-        finding = f"{far} reaches back furthest, {short} least: a horizon of {number(reach[short])} steps"
+        short, far = min(known, key=horizons.__getitem__), max(known, key=horizons.__getitem__)
+        finding = f"{far} reaches back furthest, {short} least: a horizon of {number(horizons[short])} steps"
     note = "The loss is at the left end; to the right, further into the past."
     axes = Axes("steps before the last", "‖∂ℓ/∂state‖, root mean square", y_log=True)
     return draw_curves(series, axes, finding=finding, note=note, full=True)
 
 
 def _trace_parts(trace: TimeTrace) -> list[Part]:
-    found: list[Part | None] = [_over_time(trace), _states(trace.states)]
-    found += [_powers(matrix) for matrix in trace.matrices[:MOST_MATRICES]]
-    found += [_matrices(trace.matrices), _jacobians(trace), _gates(trace), _facts(trace)]
+    parts: list[Part | None] = [_over_time(trace), _states(trace.states)]
+    parts += [_powers(matrix) for matrix in trace.matrices[:MOST_MATRICES]]
+    parts += [_matrices(trace.matrices), _jacobians(trace), _gates(trace), _facts(trace)]
     if trace.attention is not None:
-        found += _attention(trace.attention)
-    return [part for part in found if part is not None]
+        parts += _attention(trace.attention)
+    return [part for part in parts if part is not None]
 
 
 def _over_time(trace: TimeTrace) -> Figure | None:
@@ -80,7 +80,7 @@ def _over_time(trace: TimeTrace) -> Figure | None:
     series = [Series(name, range(len(state.norms)), state.norms) for name, state in zip(names, states, strict=True)]
     head = next(iter(states), None)
     finding = f"The gradient of {head.name} changes {_way(head)} towards the past" if head else "Gradients over time"
-    note = "The loss is at the right end. A line that falls to the left is a past that training cannot see."
+    note = "The loss is at the right end. A line that falls to the left: vanishing gradients."
     axes = Axes("time step", "‖∂ℓ/∂state‖, root mean square", y_log=True)
     return draw_curves(series, axes, finding=finding, note=note, full=True)
 
@@ -233,8 +233,8 @@ def remedies_section(checkup: Checkup) -> Section | None:
         parts += [effects, *filter(None, figures), _runs(comparison)]
     summary = " ".join(
         f"{one.task}: length {count(one.length)}, {count(one.hidden)} hidden units, {count(one.steps)} steps of "
-        f"{count(one.batch_size)}, learning rate {number(one.learning_rate)}, seed {one.seed}; a constant answer loses "
-        f"{number(one.baseline)}. {seconds(one.seconds)}."
+        f"{count(one.batch_size)}, learning rate {number(one.learning_rate)}, seed {one.seed}; "
+        f"loss of a constant prediction {number(one.baseline)}. {seconds(one.seconds)}."
         for one in comparisons
     )
     return Section("remedies", "Remedies", summary, tuple(parts), records=tuple(comparisons))
@@ -280,12 +280,12 @@ def _runs(comparison: RemedyComparison) -> Table:
 
 def sequences_section(checkup: Checkup) -> Section | None:
     """One row a model."""
-    found = list(checkup.each(SequenceAccuracy))
-    if not found:
+    records = list(checkup.each(SequenceAccuracy))
+    if not records:
         return None
     numbers = tabulate(
-        "Every model on its task",
-        found,
+        "Test loss and accuracy",
+        records,
         {
             "`model": lambda one: one.label,
             "task": lambda one: one.task,
@@ -296,10 +296,10 @@ def sequences_section(checkup: Checkup) -> Section | None:
             ">95 % interval": interval,
         },
     )
-    tasks = {(one.task, one.length): one for one in found}.values()
+    tasks = {(one.task, one.length): one for one in records}.values()
     summary = " ".join(
-        f"{one.task} over {plural(one.length, 'step')}: without memory the best answer loses {number(one.baseline)} "
-        f"({one.loss_unit}; {one.baseline_is}). Right is: {one.right_is}."
+        f"{one.task} over {plural(one.length, 'step')}: loss of the best prediction without memory "
+        f"{number(one.baseline)} ({one.loss_unit}; {one.baseline_is}). Correct: {one.right_is}."
         for one in tasks
     )
-    return Section("sequences", "Tasks of sequences", summary, (numbers,), records=tuple(found))
+    return Section("sequences", "Sequence tasks", summary, (numbers,), records=tuple(records))

@@ -34,17 +34,17 @@ _NAME = 24
 
 
 def samples_section(checkup: Checkup) -> Section | None:
-    """A few hundred samples of every attack that kept some; a check keeps those of one."""
+    """A few hundred samples of every attack that has some; a check has those of one."""
     galleries = list(checkup.each(SampleGallery))
     if not galleries:
         return None
     size = SHEET_BYTES // len(galleries)
     parts = tuple(_grid(gallery, id=f"samples-{i}", size=size) for i, gallery in enumerate(galleries, 1))
-    summary = " ".join(_told(gallery) for gallery in galleries)
+    summary = " ".join(_sentence(gallery) for gallery in galleries)
     return Section("samples", "Sample by sample", summary, parts, records=tuple(galleries))
 
 
-def _told(gallery: SampleGallery) -> str:
+def _sentence(gallery: SampleGallery) -> str:
     shown = len(gallery.samples)
     which = (
         "all of them are here"
@@ -90,15 +90,15 @@ def _tile(sample: PicturedSample, names: list[str], *, x: int, y: int) -> Sample
     identity = clip(sample.sample_id, 60)
     if sample.before != sample.label:
         line, fate, taken = before, "wrong", sample.before
-        told = f"taken for {before} ({sure_before}) before any attack"
+        text = f"taken for {before} ({sure_before}) before any attack"
     elif sample.after != sample.label:
         line, fate, taken = after, "broken", sample.after
         steps = f", broken after {plural(sample.steps, 'step')}" if sample.steps is not None else ""
-        told = f"known as {before} ({sure_before}), then taken for {after} ({sure_after}){steps}"
+        text = f"known as {before} ({sure_before}), then taken for {after} ({sure_after}){steps}"
     else:
         line, fate, taken = "held", "held", None
-        told = f"known as {before} ({sure_before}), and after the attack ({sure_after})"
-    return SampleTile(x, y, fate, sample.label, taken, (label, line), f"{label}, {identity}: {told}")
+        text = f"known as {before} ({sure_before}), and after the attack ({sure_after})"
+    return SampleTile(x, y, fate, sample.label, taken, (label, line), f"{label}, {identity}: {text}")
 
 
 def _name(names: list[str], place: int) -> str:
@@ -112,11 +112,11 @@ def _choices(places: Iterable[int], names: list[str]) -> tuple[tuple[int, str, i
 
 # of the three megabytes a report may have
 GALLERY_BYTES, GRADIENT_BYTES = 800_000, 450_000
-_NAME_pictures = 40
+_CLASS_NAME = 40
 
 
 def gallery_section(checkup: Checkup) -> Section | None:
-    """The worst examples of every attack that kept some."""
+    """The most confident adversarial examples of every attack."""
     galleries = list(checkup.each(AdversarialGallery))
     if not galleries:
         return None
@@ -133,7 +133,7 @@ def _gallery(gallery: AdversarialGallery, *, size: int) -> Gallery:
 
 
 def _example(example: AdversarialExample, gallery: AdversarialGallery) -> Card:
-    before, after = clip(example.clean_prediction, _NAME_pictures), clip(example.adversarial_prediction, _NAME_pictures)
+    before, after = clip(example.clean_prediction, _CLASS_NAME), clip(example.adversarial_prediction, _CLASS_NAME)
     magnified = f"change ×{number(example.magnified)}"
     return Card(
         pictures=(
@@ -170,7 +170,7 @@ def input_gradients_section(checkup: Checkup) -> Section | None:
     cards = within((_sample(sample) for sample in record.samples), size=GRADIENT_BYTES)
     if record.samples:
         note = "Beside each image: |∂ℓ/∂x| summed over its channels, scaled to its own maximum; light is strong."
-        parts.append(Gallery("Where the loss looks", note, cards, left_out=len(record.samples) - len(cards)))
+        parts.append(Gallery("Saliency maps |∂ℓ/∂x|", note, cards, left_out=len(record.samples) - len(cards)))
     summary = (
         "The gradient of the loss with respect to the pixels: its norm tells how far the loss climbs for a small "
         "change, its map where."
@@ -179,15 +179,15 @@ def input_gradients_section(checkup: Checkup) -> Section | None:
 
 
 def _sample(sample: InputGradientSample) -> Card:
-    label, prediction = clip(sample.label, _NAME_pictures), clip(sample.prediction, _NAME_pictures)
-    told = f"{prediction} ({percent(sample.confidence)})"
+    label, prediction = clip(sample.label, _CLASS_NAME), clip(sample.prediction, _CLASS_NAME)
+    predicted = f"{prediction} ({percent(sample.confidence)})"
     return Card(
         pictures=(
             ("image", read_picture(sample.image, text=f"image of {label}, taken for {prediction}")),
             ("gradient", read_picture(sample.gradient_map, text=f"where the loss of this {label} is sensitive")),
         ),
         lines=(
-            told if sample.correct else f"{label}, taken for {told}",
+            predicted if sample.correct else f"{label}, predicted as {predicted}",
             f"‖∂ℓ/∂x‖₂ = {number(sample.gradient_norm)}, {clip(sample.sample_id, _NAME)}",
         ),
         right=sample.correct,
@@ -200,7 +200,7 @@ def _norms(record: InputGradients) -> Figure | Table:
     boxes = [(name, n, quantiles) for name, n, quantiles in sides if len(quantiles) == len(shares)]
     numbers = table(
         "Quantiles of ‖∂ℓ/∂x‖₂",
-        ("the model is", ">images", *(f">{share}" for share in shares)),
+        ("prediction", ">images", *(f">{share}" for share in shares)),
         tuple((name, count(n), *map(number, quantiles)) for name, n, quantiles in boxes),
     )
     # a logarithmic axis has no place for zeros
@@ -237,7 +237,7 @@ def _norms(record: InputGradients) -> Figure | Table:
     right, wrong = record.median_norm_right, record.median_norm_wrong
     if right and wrong:
         more, word = (wrong / right, "larger") if wrong >= right else (right / wrong, "smaller")
-        finding = f"On images it gets wrong the gradient is {number(more)} times {word} (medians)"
+        finding = f"On misclassified images the gradient is {number(more)} times {word} (medians)"
     else:
         finding = "How strongly the loss depends on the pixels"
     note = "Tick: median. Box: the middle half. Line: the middle 90 %."

@@ -81,8 +81,8 @@ def _time(split: TimeSplit) -> Table:
         "Where the time went",
         ("part", ">time", ">share"),
         tuple(
-            (said, seconds(spent[name]), percent(spent[name] / total))
-            for name, said in _PARTS_OF_TIME.items()
+            (part, seconds(spent[name]), percent(spent[name] / total))
+            for name, part in _PARTS_OF_TIME.items()
             if spent[name] > 0
         ),
     )

@@ -79,7 +79,7 @@ def _print_verdict(verdict: Verdict, console: Console) -> None:
     print_line(console, Text.assemble(*title, inert(verdict.claim, keep="")))
     rows = [
         ("measured", verdict.measured),
-        ("asked for", verdict.threshold),
+        ("required", verdict.threshold),
         ("where", verdict.where),
         ("why", verdict.why),
         ("fix", verdict.fix),

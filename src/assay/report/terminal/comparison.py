@@ -9,7 +9,7 @@ from rich.text import Text
 from assay.records.claims import ClaimsReport
 from assay.records.comparison import Comparison, Difference, History, Track, Versus
 from assay.records.reading import made_inert
-from assay.report import comparison_wording as say
+from assay.report import comparison_wording as words
 from assay.report.claims_wording import LOOKS, circumstances, headline
 from assay.report.terminal.layout import STYLES, WIDEST_TABLE, add_row, make_table, print_line
 from assay.wording import inert, percent, plural
@@ -26,7 +26,7 @@ _MEASURES = 3  # of a history that have a column
 def print_comparison(comparison: Comparison, console: Console) -> None:
     """The finding, a table of the measures of each candidate, and the verdicts that moved."""
     comparison = made_inert(comparison)
-    print_line(console, say.headline(comparison), "bold")
+    print_line(console, words.headline(comparison), "bold")
     for versus in comparison.versus:
         console.print()
         print_line(console, f"{versus.candidate} against {comparison.reference.name}")
@@ -36,8 +36,8 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
             console.print(_measures(versus), width=WIDEST_TABLE, highlight=False)
         for each in versus.rules:
             if each.change != "same":
-                words = f"{say.status_word(each.before)} → {say.status_word(each.after)}"
-                line = f"{each.rule} {each.claim}: {words} ({say.describe_change(each)})"
+                statuses = f"{words.status_word(each.before)} → {words.status_word(each.after)}"
+                line = f"{each.rule} {each.claim}: {statuses} ({words.describe_change(each)})"
                 print_line(console, line, _CHANGES.get(each.change, "dim"))
         for reason in versus.left_out:
             print_line(console, f"not compared: {reason}", "dim")
@@ -52,12 +52,12 @@ def _measures(versus: Versus) -> Table:
         style = _CHANGES[each.change]
         add_row(
             table,
-            Text(say.ARROW[each.change], style=style),
-            say.short_name(each, versus.differences),
+            Text(words.ARROW[each.change], style=style),
+            words.short_name(each, versus.differences),
             percent(each.reference),
             percent(each.candidate),
-            Text(say.interval_of(each), style=style),
-            say.p_value(each.adjusted),
+            Text(words.interval_of(each), style=style),
+            words.p_value(each.adjusted),
             Text(_pairs(each), style="dim"),
         )
     return table
@@ -72,27 +72,27 @@ def _pairs(each: Difference) -> str:
 def print_history(history: History, console: Console) -> None:
     """The finding, a table of each track with what moved beyond noise, and the files that were skipped."""
     history = made_inert(history)
-    print_line(console, say.history_headline(history), "bold")
+    print_line(console, words.history_headline(history), "bold")
     for track in history.tracks:
         console.print()
         print_line(console, f"{track.data}, {track.split}")
         console.print(_track(track), width=WIDEST_TABLE, highlight=False)
     console.print()
     print_line(console, "▲ better, ▼ worse than the check before it, beyond noise.", "dim")
-    print_line(console, say.history_tally(history))
+    print_line(console, words.history_tally(history))
     for reason in history.skipped:
         print_line(console, f"skipped: {reason}", STYLES["warn"])
 
 
 def _track(track: Track) -> Table:
-    measures = say.common_measures(track)[:_MEASURES]
+    measures = words.common_measures(track)[:_MEASURES]
     several = len({entry.model for entry in track.entries}) > 1
-    columns = ("check", *(("model",) if several else ()), *(f">{say.topic(measure)}" for measure in measures))
+    columns = ("check", *(("model",) if several else ()), *(f">{words.topic(measure)}" for measure in measures))
     table = make_table(*columns, ">fails", ">warns")
-    for name, entry in zip(say.labels(track), track.entries, strict=True):
+    for name, entry in zip(words.labels(track), track.entries, strict=True):
         shares = {share.measure: share for share in entry.shares}
         signs = {
-            change.measure: say.ARROW[change.change]
+            change.measure: words.ARROW[change.change]
             for change in entry.changes
             if change.change != "no change beyond noise"
         }
@@ -100,7 +100,7 @@ def _track(track: Track) -> Table:
             f"{percent(shares[measure].accuracy)} {signs.get(measure, ' ')}" if measure in shares else "–"
             for measure in measures
         )
-        findings = (str(say.count_status(entry, status)) for status in ("error", "warn"))
+        findings = (str(words.count_status(entry, status)) for status in ("error", "warn"))
         add_row(table, name, *((entry.model,) if several else ()), *accuracies, *findings)
     return table
 
