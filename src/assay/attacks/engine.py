@@ -154,17 +154,12 @@ def attack(
 
 
 def _check_epsilons(epsilon: float | Tensor, *, n: int) -> Tensor:
-    """float64 (N,), each at least 0 and finite."""
+    """float64 (N,)."""
     values = torch.as_tensor(epsilon, dtype=torch.float64).detach().cpu()
     if values.ndim > 1 or (values.ndim == 1 and len(values) != n):
         raise OptionError("epsilon", expected=f"one number, or one for each of {n} samples", got=tuple(values.shape))
-    bad = ~(values.isfinite() & (values >= 0)).reshape(-1)
-    if bool(bad.any()):
-        raise OptionError(
-            "epsilon",
-            expected="a finite number of at least 0, in pixel units",
-            got=float(values.reshape(-1)[bad][0]),
-        )
+    for extreme in (values.min(), values.max()):
+        Threat(epsilon=float(extreme))  # which refuses what is negative or not finite
     return values.expand(n)
 
 
@@ -173,9 +168,8 @@ def _check_images(
 ) -> None:
     """Raise :class:`DataError` or :class:`OptionError` unless an attack can start on these."""
     if images.ndim != 4 or not images.is_floating_point() or len(images) == 0:
-        raise DataError(
-            "images", expected="at least one image, float (N, C, H, W)", got=f"{images.dtype} {tuple(images.shape)}"
-        )
+        got = f"{images.dtype} {tuple(images.shape)}"
+        raise DataError("images", expected="at least one image, float (N, C, H, W)", got=got)
     low, high = float(images.min()), float(images.max())
     if not (bounds[0] <= low and high <= bounds[1]):
         raise DataError("images", expected=f"pixels in {list(bounds)}", got=f"{low:.4g}..{high:.4g}")
@@ -198,15 +192,12 @@ def _check_labels(labels: Tensor, classes: int) -> Tensor:
 
 
 def _check_target_classes(target_classes: Tensor | None, labels: Tensor, classes: int) -> Tensor:
-    """int64 (N,): the targets, −1 for none; :class:`DataError` for one that is no class, or the label itself."""
+    """int64 (N,), −1 without any; :class:`DataError` for one that is no class, or the label itself."""
     if target_classes is None:
         return torch.full_like(labels, -1)
     if target_classes.shape != labels.shape or target_classes.dtype != torch.int64:
-        raise DataError(
-            "target_classes",
-            expected=f"int64 ({len(labels)},)",
-            got=f"{target_classes.dtype} {tuple(target_classes.shape)}",
-        )
+        got = f"{target_classes.dtype} {tuple(target_classes.shape)}"
+        raise DataError("target_classes", expected=f"int64 ({len(labels)},)", got=got)
     wrong = (target_classes < 0) | (target_classes >= classes) | (target_classes == labels)
     if bool(wrong.any()):
         first = int(wrong.nonzero()[0])

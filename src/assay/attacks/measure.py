@@ -22,7 +22,6 @@ from assay.data.dataset import MOST_LEVELS, ImageDataset, keep_levels, keep_righ
 from assay.errors import OptionError
 from assay.evaluate import Predictions, predict, preferred_layout
 from assay.records.attack import EpsilonCurve, EpsilonPoint, Norm, Precision, RobustAccuracy
-from assay.records.samples import SampleBits
 from assay.runtime import device_of, dtype_of, pixel_dtype, preserved
 
 EPSILONS = tuple(k / 255 for k in (0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0))
@@ -126,12 +125,26 @@ def measure_robust_accuracy(
         precision=precision,
         on_step=on_step,
     )
+    n, trace, counts = len(dataset), result.trace, result.counts
     rounded = None if target_class is not None else count_correct_after_rounding(model, dataset, result, batch_size)
-    record = summarize_attack(result, options=options, seed=seed, per_sample=keep_right(dataset, result.robust))
-    target = None if target_class is None else dataset.classes[target_class]
-    return RobustnessMeasurement(
-        record.model_copy(update={"target": target, "correct_after_rounding": rounded}), result
+    record = RobustAccuracy.of(
+        int(result.robust.sum()),
+        n,
+        **attack_fields(options, result.threat, seed=seed),
+        target=None if target_class is None else dataset.classes[target_class],
+        clean_correct=int(result.clean_correct.sum()),
+        loss_per_step=() if trace is None else tuple(trace.losses.double().mean(dim=0).tolist()),
+        accuracy_per_step=() if trace is None else tuple(trace.correct.double().mean(dim=0).tolist()),
+        outside_ball=counts.outside_ball,
+        unconfirmed=counts.unconfirmed,
+        correct_after_rounding=rounded,
+        mean_distance=float(result.distances[result.broken].mean()) if bool(result.broken.any()) else 0.0,
+        forward_equivalents=(counts.forwards + counts.backwards) / n,
+        precision=result.precision,
+        seconds=result.seconds,
+        per_sample=keep_right(dataset, result.robust),
     )
+    return RobustnessMeasurement(record, result)
 
 
 def attack_inputs(model: nn.Module, dataset: ImageDataset) -> dict[str, Any]:
@@ -156,28 +169,6 @@ def attack_fields(options: AttackOptions, threat: Threat, *, seed: int) -> dict[
         "seed": seed,
         "constrained": threat.constrained,
     }
-
-
-def summarize_attack(
-    result: AttackResult, *, options: AttackOptions, seed: int, per_sample: SampleBits | None = None
-) -> RobustAccuracy:
-    """Count a result into a :class:`RobustAccuracy`."""
-    n, trace, counts = len(result.labels), result.trace, result.counts
-    return RobustAccuracy.of(
-        int(result.robust.sum()),
-        n,
-        **attack_fields(options, result.threat, seed=seed),
-        clean_correct=int(result.clean_correct.sum()),
-        loss_per_step=() if trace is None else tuple(trace.losses.double().mean(dim=0).tolist()),
-        accuracy_per_step=() if trace is None else tuple(trace.correct.double().mean(dim=0).tolist()),
-        outside_ball=counts.outside_ball,
-        unconfirmed=counts.unconfirmed,
-        mean_distance=float(result.distances[result.broken].mean()) if bool(result.broken.any()) else 0.0,
-        forward_equivalents=(counts.forwards + counts.backwards) / n,
-        precision=result.precision,
-        seconds=result.seconds,
-        per_sample=per_sample,
-    )
 
 
 def count_correct_after_rounding(
