@@ -299,7 +299,7 @@ def greet() -> None:
         },
         (
             ("cli/main.py", FUTURE, "\nfrom assay.cli.greet import greet"),
-            ("cli/main.py", "\napp.command()(check)\n", "app.command()(greet)\n"),
+            ("cli/main.py", "(report, accept, explain", ", greet"),
         ),
     ),
 )
