@@ -1,4 +1,4 @@
-"""Pictures of what augmentation does: each operation on one picture, its magnitude swept, a policy on several."""
+"""Images of what augmentation does: each operation on one image, its magnitude swept, a policy on several."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ SWEPT = (
 
 @dataclass(frozen=True, eq=False)
 class GalleryPanel:
-    """One picture, uint8 (C, H, W), with its name and what was done to it."""
+    """One image, uint8 (C, H, W), with its name and what was done to it."""
 
     name: str
     detail: str
@@ -77,7 +77,7 @@ def draw_operations(
 def sweep_operation(image: Tensor, name: str, *, count: int = 7, reduction: float = 1.0) -> Strip:
     """``count`` magnitudes of one operation from end to end; those without a magnitude show before and after.
 
-    Pixels are captioned as those of a picture ``reduction`` times as large.
+    Pixels are captioned as those of an image ``reduction`` times as large.
     """
     operation = find_operation(name)
     if not operation.takes_magnitude:
@@ -90,7 +90,7 @@ def sweep_operation(image: Tensor, name: str, *, count: int = 7, reduction: floa
 
 
 def sweep_magnitudes(operation: Operation, *, count: int, height: int, width: int) -> list[float]:
-    """Evenly spaced magnitudes over the range in which an operation's effect is seen on a picture of this size."""
+    """Evenly spaced magnitudes over the range in which an operation's effect is seen on an image of this size."""
     ends = {
         "ShearX": (-0.6, 0.6),
         "ShearY": (-0.6, 0.6),
@@ -148,12 +148,12 @@ def _perform(image: Tensor, operation: Operation, value: float) -> Tensor:
     return apply_operation(image[None], operation.name, torch.tensor(float(value)))[0]
 
 
-SMALL = 96  # pictures up to this side are shown enlarged, pixel by pixel
-_PANEL, _STRIP, _SWEPT = 420, 200, 256  # pixels, the longer side of a picture: on the page, and while swept
+SMALL = 96  # images up to this side are shown enlarged, pixel by pixel
+_PANEL, _STRIP, _SWEPT = 420, 200, 256  # pixels, the longer side of an image: on the page, and while swept
 
 
 def render_gallery(gallery: Gallery) -> str:
-    """The page as text, pictures inside; names are escaped. Small pictures stay PNG, photographs become JPEG."""
+    """The page as text, images inside; names are escaped. Small images stay PNG, photographs become JPEG."""
     first = (gallery.original or gallery.strips[0].panels[0]).image
     sharp = max(first.shape[1:]) <= SMALL
     large = gallery.original is None and not sharp  # a policy's photographs are shown larger
@@ -161,7 +161,7 @@ def render_gallery(gallery: Gallery) -> str:
     if gallery.original is not None:
         original, *shots = (_shot(panel, side=_PANEL) for panel in (gallery.original, *gallery.panels))
         grid = ShotGrid(original, tuple(shots), shape=(first.shape[1], first.shape[2]), sharp=sharp)
-        sections.append(Section("operations", "Operations", "Point at a picture to see the original.", (grid,)))
+        sections.append(Section("operations", "Operations", "Point at an image to see the original.", (grid,)))
     if gallery.strips:
         rows = []
         for strip in gallery.strips:
@@ -187,7 +187,7 @@ def to_picture(image: Tensor) -> Image.Image:
 
 
 def data_url(image: Tensor, *, side: int) -> str:
-    """The picture as a ``data:`` address, made smaller where its longer side exceeds ``side`` pixels."""
+    """The image as a ``data:`` address, made smaller where its longer side exceeds ``side`` pixels."""
     picture = to_picture(image)
     kind, options = ("jpeg", {"quality": 86}) if max(picture.size) > SMALL else ("png", {"optimize": True})
     picture.thumbnail((side, side), Image.Resampling.LANCZOS)

@@ -43,7 +43,7 @@ class Operation:
 _LARGEST = 1e6  # beyond it a shift in pixels no longer fits the fixed-point arithmetic
 
 _ROWS: tuple[tuple[str, str, float, float, float | None, str], ...] = (
-    ("Identity", "", 0.0, 0.0, 0.0, "leave the picture alone"),
+    ("Identity", "", 0.0, 0.0, 0.0, "leave the image unchanged"),
     ("Brightness", "×", 0.0, 1000.0, 1.0, "blend with black"),
     ("Contrast", "×", 0.0, 1000.0, 1.0, "blend with the mean grey"),
     ("Posterize", "bits", 0.0, 8.0, 8.0, "keep the highest bits of each value"),
@@ -51,9 +51,9 @@ _ROWS: tuple[tuple[str, str, float, float, float | None, str], ...] = (
     ("Equalize", "", 0.0, 0.0, None, "flatten each channel's histogram"),
     ("AutoContrast", "", 0.0, 0.0, None, "stretch each channel to the full range"),
     ("Invert", "", 0.0, 0.0, None, "the negative"),
-    ("Color", "×", 0.0, 1000.0, 1.0, "blend with the picture in grey"),
-    ("Sharpness", "×", 0.0, 1000.0, 1.0, "blend with the smoothed picture"),
-    ("Hue", "turn", -0.5, 0.5, 0.0, "turn the colour circle"),
+    ("Color", "×", 0.0, 1000.0, 1.0, "blend with the image in grey"),
+    ("Sharpness", "×", 0.0, 1000.0, 1.0, "blend with the smoothed image"),
+    ("Hue", "turn", -0.5, 0.5, 0.0, "rotate the hue circle"),
     ("ShearX", "slope", -100.0, 100.0, 0.0, "row y moves left by slope·y"),
     ("ShearY", "slope", -100.0, 100.0, 0.0, "column x moves up by slope·x"),
     ("Rotate", "°", -_LARGEST, _LARGEST, 0.0, "turn counter-clockwise about the centre"),
@@ -94,7 +94,7 @@ def check_magnitude(operation: Operation, magnitude: float) -> None:
 def gallery_magnitudes(*, height: int, width: int) -> dict[str, float]:
     """The preset ``gallery``: each operation at a strength that shows what it does.
 
-    A shift of 200 pixels suits a large photograph; a smaller picture moves by the same share of 512 pixels.
+    A shift of 200 pixels suits a large photograph; a smaller image moves by the same share of 512 pixels.
     """
     return {
         "ShearX": math.tan(math.radians(-10)),
@@ -135,7 +135,7 @@ _LEVELS: dict[str, tuple[tuple[float, float], ...]] = {
 
 
 def levels_of(operation: Operation, *, height: int, width: int) -> tuple[tuple[float, float], ...]:
-    """The magnitudes (low, high) of each level for pictures of this size; one level for operations without magnitude.
+    """The magnitudes (low, high) of each level for images of this size; one level for operations without magnitude.
 
     Shifts and squares are shares of the side, at least one pixel.
     """

@@ -55,7 +55,7 @@ def apply_plan(
         images: uint8 (B, C, H, W) of any size from 1×1 and on any device; the work is done on the CPU. C is 1 or 3;
             2 and 4 are possible where no operation needs the luma (Contrast, Color, Hue).
         plan: one row of operations for each image.
-        fill: shown where a picture has moved away; one number of 0..255, or one a channel.
+        fill: shown where an image has moved away; one number of 0..255, or one a channel.
         interpolation: of shears and rotations, ``"nearest"`` or ``"bilinear"``.
 
     Returns:
@@ -97,7 +97,7 @@ def apply_operation(
         magnitude: in the operation's own unit; a number for all samples, or a tensor (B,) with one each.
         place: (row, column): the centre of a Cutout (default: the middle) or the corner of a Crop (default: the one
             that changes nothing).
-        fill: shown where a picture has moved away; one number of 0..255, or one a channel.
+        fill: shown where an image has moved away; one number of 0..255, or one a channel.
         interpolation: of shears and rotations, ``"nearest"`` or ``"bilinear"``.
 
     Returns:

@@ -63,7 +63,7 @@ class Policy(ABC):
         """The operations of each sample."""
 
     def plan(self, ids: Tensor, *, seed: int, epoch: int, height: int, width: int) -> AugmentPlan:
-        """What :meth:`__call__` does to the samples ``ids`` (int64 (B,)) of pictures of this size."""
+        """What :meth:`__call__` does to the samples ``ids`` (int64 (B,)) of images of this size."""
         return self.draw(RandomStreams(ids, seed, epoch), height=height, width=width)
 
     def __call__(

@@ -17,7 +17,7 @@ from assay.errors import OptionError
 Space = Literal["randaugment", "autoaugment", "trivialaugment"]
 PolicyName = Literal["cifar10", "imagenet", "svhn"]
 _BLENDS = ("Brightness", "Color", "Contrast", "Sharpness")
-_SHARE = 150.0 / 331.0  # the largest shift, as a share of the picture: 150 of ImageNet's 331 pixels
+_SHARE = 150.0 / 331.0  # the largest shift, as a share of the image: 150 of ImageNet's 331 pixels
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,7 +35,7 @@ class MagnitudeTable:
 
 @lru_cache(maxsize=64)
 def magnitude_table(space: Space, *, bins: int, height: int, width: int) -> MagnitudeTable:
-    """The operations of a policy and their magnitude at each of ``bins`` strengths, for pictures of this size."""
+    """The operations of a policy and their magnitude at each of ``bins`` strengths, for images of this size."""
     wide = space == "trivialaugment"
     slope, angle, blend, removed_bits = (0.99, 135.0, 0.99, 6) if wide else (0.3, 30.0, 0.9, 4)
     rows = {"Identity": _ramp(0.0, bins)} if space != "autoaugment" else {}

@@ -1,4 +1,4 @@
-"""A gallery as one PNG picture."""
+"""A gallery as one PNG image."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ class _Sheet:
     def place(
         self, panel: GalleryPanel, x: int, y: int, width: int, *, size: int, height: int = 0, fill: bool = False
     ) -> None:
-        """A card with a picture of this width and its caption; ``height`` is the card's, which ``fill`` fills."""
+        """A card with an image of this width and its caption; ``height`` is the card's, which ``fill`` fills."""
         picture = to_picture(panel.image).convert("RGB")
         small = max(panel.image.shape[1:]) <= SMALL
         resampling = Image.Resampling.NEAREST if small else Image.Resampling.LANCZOS

@@ -1,4 +1,4 @@
-"""Policies as transforms for torchvision's Compose and torch's DataLoader: one picture in, the same type out."""
+"""Policies as transforms for torchvision's Compose and torch's DataLoader: one image in, the same type out."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from assay.errors import DataError, OptionError
 class AugmentTransform:
     """A policy as a transform: PIL image in, PIL image out; uint8 tensor (C, H, W) or (B, C, H, W) in, the same out.
 
-    Put it where pictures are still bytes: before ``ToTensor`` or ``ToDtype``. The kernels are compiled here, once, so
+    Put it where images are still bytes: before ``ToTensor`` or ``ToDtype``. The kernels are compiled here, once, so
     that forked workers inherit them.
 
     Args:
         policy: a :class:`~assay.augment.policies.Policy` or its line of text.
-        seed: with one, what happens to a picture is a function of (seed, epoch, sample), whichever worker loads it and
+        seed: with one, what happens to an image is a function of (seed, epoch, sample), whichever worker loads it and
             however many there are. The sample is identified by ``sample_id``, or else by its own bytes; call
             :meth:`set_epoch` before each epoch, also while persistent workers run. Without one, every call draws from
             torch's global generator, as torchvision's transforms do.
-        fill: shown where a picture has moved away; one number of 0..255, or one a channel.
+        fill: shown where an image has moved away; one number of 0..255, or one a channel.
         interpolation: of shears and rotations, ``"nearest"`` or ``"bilinear"``.
 
     Example:
@@ -53,11 +53,11 @@ class AugmentTransform:
         prepare_kernels()
 
     def set_epoch(self, epoch: int) -> None:
-        """The pictures of another epoch, in this process and in every worker it has started."""
+        """The images of another epoch, in this process and in every worker it has started."""
         self._epoch.fill_(epoch)
 
     def __call__(self, image: Any, *, sample_id: int | None = None) -> Any:
-        """Augment one picture (or a batch of tensors, each sample on its own). Raises :class:`DataError`."""
+        """Augment one image (or a batch of tensors, each sample on its own). Raises :class:`DataError`."""
         if isinstance(image, Image.Image):
             if image.mode not in {"L", "RGB"}:
                 raise DataError("image", expected="a picture of mode RGB or L", got=f"mode {image.mode}")

@@ -1,4 +1,4 @@
-"""Picture files (PNG, JPEG, …) to one tensor of bytes: decoded in a few threads, unified, the broken ones counted."""
+"""Image files (PNG, JPEG, …) to one tensor of bytes: decoded in a few threads, unified, the broken ones counted."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ from assay.data.reading import UNREADABLE, Reading
 from assay.errors import DataError, one_line
 from assay.runtime import memory_bytes
 
-MEMORY_SHARE = 0.25  # of the machine's memory that pictures may fill before they go to a file
+MEMORY_SHARE = 0.25  # of the machine's memory that images may fill before they go to a file
 
 
 class PictureStore:
-    """``count`` pictures of one size, appended one by one: uint8 (M, C, H, W), one channel while all are grey.
+    """``count`` images of one size, appended one by one: uint8 (M, C, H, W), one channel while all are grey.
 
     A large set lies in a temporary file (in ``TMPDIR``) without a name, which ends with the process; its pages are
     read on demand, and the system may drop them again.
@@ -92,15 +92,15 @@ FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP", "PPM")
 SUFFIXES = frozenset(
     (".png", ".jpg", ".jpeg", ".jpe", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".pbm", ".pnm")
 )
-CHUNK = 64  # pictures a task: with one each, passing tasks to the threads takes longer than decoding
-CHUNK_BYTES = 1 << 22  # of pixels a task at most: large pictures are not decoded far ahead
+CHUNK = 64  # images a task: with one each, passing tasks to the threads takes longer than decoding
+CHUNK_BYTES = 1 << 22  # of pixels a task at most: large images are not decoded far ahead
 
 BROKEN: tuple[type[Exception], ...] = (*UNREADABLE, Image.DecompressionBombError, Warning)
 
 
 @dataclass(frozen=True)
 class Encoded:
-    """One picture file: its name in messages, and its bytes or where they are; None when they are missing."""
+    """One image file: its name in messages, and its bytes or where they are; None when they are missing."""
 
     name: str
     content: bytes | Path | None
@@ -124,17 +124,17 @@ Pixels = NDArray[np.uint8]  # (H, W) grey or (H, W, 3)
 
 
 def decode_pictures(samples: Iterable[Encoded], *, count: int, reading: Reading, where: str) -> Decoded:
-    """Decode ``count`` pictures, in order; ``samples`` may be a generator and is never far ahead of the decoding.
+    """Decode ``count`` images, in order; ``samples`` may be a generator and is never far ahead of the decoding.
 
-    One channel when every picture is grey, else three: palettes, CMYK and the like become RGB, an alpha channel is
+    One channel when every image is grey, else three: palettes, CMYK and the like become RGB, an alpha channel is
     dropped (as by ``convert("RGB")``, which training pipelines use), 16-bit grey is scaled to 8 bits, and an
     orientation written by a camera is applied. With ``reading.image_size`` the short side is resized to it (bilinear
     with antialiasing) and the centre square cut out.
 
-    Pictures that would fill much of the memory lie in a mapped file: see :class:`PictureStore`.
+    Images that would fill much of the memory lie in a mapped file: see :class:`PictureStore`.
 
-    Raises :class:`DataError` naming the first broken picture when there are more than ``reading.max_bad``, naming two
-    pictures when sizes differ, and when they fit neither in memory nor on the disk.
+    Raises :class:`DataError` naming the first broken image when there are more than ``reading.max_bad``, naming two
+    images when sizes differ, and when they fit neither in memory nor on the disk.
     """
     store = PictureStore(count=count, where=where)
     indices: list[int] = []
@@ -168,7 +168,7 @@ def _decode_in_order(samples: Iterable[Encoded], *, image_size: int | None) -> I
 
     workers = min(8, 2 * (os.cpu_count() or 1))
     source = iter(samples)
-    size = 1  # pictures in the next task; the first ones show how large pictures are
+    size = 1  # images in the next task; the first ones show how large images are
     pending: deque[tuple[list[Encoded], Future[list[Pixels | Broken]]]] = deque()
     pool = ThreadPoolExecutor(workers, thread_name_prefix="decode")
     try:
@@ -189,9 +189,9 @@ def _decode_in_order(samples: Iterable[Encoded], *, image_size: int | None) -> I
 def decode(
     content: bytes | Path | None, *, image_size: int | None = None, most_pixels: int | None = None
 ) -> Pixels | Broken:
-    """One picture file to bytes (H, W) or (H, W, 3), or the reason why not.
+    """One image file to bytes (H, W) or (H, W, 3), or the reason why not.
 
-    A picture of more than ``most_pixels`` (default: PIL's bomb guard) is never decoded.
+    An image of more than ``most_pixels`` (default: PIL's bomb guard) is never decoded.
     """
     if content is None:
         return Broken("there are no bytes of a picture")
@@ -251,7 +251,7 @@ def _reason(error: BaseException) -> str:
 
 
 def png_base64(image: Tensor) -> str:
-    """A uint8 (C, H, W) picture, C in {1, 3, 4} (of two channels the first is shown), as a PNG file in base64."""
+    """A uint8 (C, H, W) image, C in {1, 3, 4} (of two channels the first is shown), as a PNG file in base64."""
     pixels = image.detach().cpu().numpy()
     if pixels.shape[0] in {1, 2}:
         picture = Image.fromarray(pixels[0])

@@ -1,4 +1,4 @@
-"""What to read from a source: which split, how much of it, and how many broken pictures to skip."""
+"""What to read from a source: which split, how much of it, and how many broken images to skip."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Reading(Options):
     ``split``      the part to use; a source that has no parts is used entirely
     ``data_dir``   a folder in which published sets are looked for first
     ``limit``      at most this many samples; the rest is never decoded
-    ``max_bad``    broken pictures to skip before giving up
+    ``max_bad``    broken images to skip before giving up
     ``image_size`` when set, the short side is resized to it and the centre square is cut out
     """
 

@@ -28,7 +28,7 @@ PRESETS: Mapping[str, Normalization] = MappingProxyType(
         "none": Normalization((0.0,), (1.0,)),
     }
 )
-CENTRED = Normalization((0.5,), (0.5,))  # [0, 1] to [−1, 1], for pictures without published statistics
+CENTRED = Normalization((0.5,), (0.5,))  # [0, 1] to [−1, 1], for images without published statistics
 
 
 class Normalize(nn.Module):

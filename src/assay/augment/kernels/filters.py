@@ -1,4 +1,4 @@
-"""Operations that mix channels or neighbours, on one picture (C, H, W).
+"""Operations that mix channels or neighbours, on one image (C, H, W).
 
 Single precision is exact here: luma times 2¹⁶ stays below 2²⁴, where float32 holds every integer. It lets the loops run
 sixteen pixels at a time.
@@ -18,7 +18,7 @@ U16 = np.uint16
 
 @kernel
 def color(factor: float, source: Array, target: Array) -> None:
-    """Blend with luma; a picture of one channel is its own luma."""
+    """Blend with luma; an image of one channel is its own luma."""
     if source.shape[0] == 1:
         copy(source, target)
         return

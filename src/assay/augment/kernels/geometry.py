@@ -1,4 +1,4 @@
-"""Geometry on one picture (C, H, W): for every target pixel, where in the source it comes from."""
+"""Geometry on one image (C, H, W): for every target pixel, where in the source it comes from."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Point operations with a closed form: arithmetic on bytes, which runs in the processor's wide registers.
 
-``old`` and ``new`` are flat arrays of bytes: the pixels of a picture, or a table of 256 values a channel. They may be
+``old`` and ``new`` are flat arrays of bytes: the pixels of an image, or a table of 256 values a channel. They may be
 the same array. An index without a sign spares numba its check for negative ones, and the loops vectorise.
 """
 
@@ -80,7 +80,7 @@ def _negate_from(threshold: int, old: Array, new: Array) -> None:
 
 @kernel
 def mean_luma(source: Array) -> float:
-    """The rounded mean of the luma over a picture (C, H, W); the first channel unless there are three."""
+    """The rounded mean of the luma over an image (C, H, W); the first channel unless there are three."""
     pixels = source.reshape(source.size)
     area = source.shape[1] * source.shape[2]
     green, blue = UNSIGNED(area), UNSIGNED(2 * area)

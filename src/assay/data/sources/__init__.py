@@ -1,7 +1,7 @@
 """From the name of a data set to its samples: :func:`load_dataset`, over a table of sources and one of file formats.
 
 To add a file format, write a module with its reader in this folder, a row in :data:`FILE_FORMATS`, and a test. Readers
-are imported when they are first used, so that pyarrow is not loaded for a folder of pictures.
+are imported when they are first used, so that pyarrow is not loaded for a folder of images.
 """
 
 from __future__ import annotations
@@ -124,8 +124,8 @@ def load_dataset(
         data_dir: a folder in which published sets are looked for first.
         limit: at most this many samples, the first of the split; the rest is never decoded. Where a source is laid out
             class by class, as class folders are, they are a fixed spread over the classes instead.
-        max_bad: broken pictures to leave out before giving up; the ``skipped`` of the result names them.
-        image_size: resize the short side to this many pixels and cut out the centre square; without it, pictures of
+        max_bad: broken images to leave out before giving up; the ``skipped`` of the result names them.
+        image_size: resize the short side to this many pixels and cut out the centre square; without it, images of
             different sizes are an error.
 
     Returns:

@@ -14,18 +14,18 @@ from assay.data.reading import Reading, choose_split, split_of
 from assay.data.selection import interleave
 from assay.errors import DataError
 
-Classes = dict[str, list[Path]]  # class name -> its pictures, sorted
+Classes = dict[str, list[Path]]  # class name -> its images, sorted
 
 
 def load_folder(root: Path, *, name: str, reading: Reading) -> ImageDataset:
     """Read class folders; classes are numbered in the sorted order of the folder names, as torchvision does.
 
     Sub-folders named ``train``, ``test``, ``val`` … that hold class folders themselves are splits; the classes are
-    those of all splits together. Pictures lie anywhere inside their class folder; hidden ones are left out.
+    those of all splits together. Images lie anywhere inside their class folder; hidden ones are left out.
     The samples are in an order in which the classes take turns (:func:`assay.data.selection.interleave`), so that every
     prefix, as taken by ``reading.limit``, is a spread over the classes; an id is the place in the sorted listing.
 
-    Raises :class:`DataError` for a folder without pictures, for pictures outside of class folders, and for class
+    Raises :class:`DataError` for a folder without images, for images outside of class folders, and for class
     folders without any.
     """
     parts = find_parts(root)
@@ -81,7 +81,7 @@ def _subfolders(folder: Path) -> list[Path]:
 
 
 def _pictures(folder: Path) -> list[Path]:
-    """Every picture inside, at any depth, in sorted order; links to folders are not followed in circles."""
+    """Every image inside, at any depth, in sorted order; links to folders are not followed in circles."""
     pictures: list[Path] = []
     for where, folders, files in os.walk(folder):
         folders[:] = sorted(name for name in folders if not _is_hidden(name))

@@ -1,4 +1,4 @@
-"""Parquet files with a column of pictures and a column of labels."""
+"""Parquet files with a column of images and a column of labels."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ LABEL_NAMES = ("label", "labels", "fine_label", "target", "targets", "class", "c
 
 @dataclass(frozen=True)
 class Columns:
-    """The names of the two columns, the type of the pictures, and the class names where the file has them."""
+    """The names of the two columns, the type of the images, and the class names where the file has them."""
 
     image: str
     label: str
@@ -71,7 +71,7 @@ def _pick(candidates: Sequence[str], usual: Sequence[str], *, only_by_name: bool
 
 
 def holds_pictures(kind: pa.DataType) -> bool:
-    """Whether a column of this type can hold pictures: encoded files, or lists of pixels."""
+    """Whether a column of this type can hold images: encoded files, or lists of pixels."""
     if isinstance(kind, pa.FixedShapeTensorType):
         return True
     while pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
@@ -82,7 +82,7 @@ def holds_pictures(kind: pa.DataType) -> bool:
 
 
 def is_encoded(kind: pa.DataType) -> bool:
-    """Whether a column of this type holds picture files (PNG, JPEG, …) as bytes."""
+    """Whether a column of this type holds image files (PNG, JPEG, …) as bytes."""
     if pa.types.is_struct(kind):
         return any(field.name == "bytes" and is_encoded(field.type) for field in kind)
     return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind))
@@ -114,7 +114,7 @@ def load_parquet(
     """Read ``files`` one after the other as one split.
 
     Columns are found by the ``huggingface`` metadata, by their usual names, or by their types; see
-    :func:`assay.data.sources.parquet.find_columns`. Pictures are encoded files (``struct<bytes, path>`` or binary) or
+    :func:`assay.data.sources.parquet.find_columns`. Images are encoded files (``struct<bytes, path>`` or binary) or
     lists of pixels. Class names come from the metadata; else from the labels of ``files`` and of ``others``, the files
     of the same set's other splits, so that every split numbers its classes alike. An id is the row's place
     in the split.
@@ -232,7 +232,7 @@ def _cells_of_file(parquet: pq.ParquetFile, column: str, rows: Places) -> Iterat
 
 
 def _encoded(pieces: Iterator[tuple[Path, Places, pa.Array]], filenames: list[str | None]) -> Iterator[Encoded]:
-    """Cells with picture files in them; the file names they carry are noted in ``filenames``, None where absent."""
+    """Cells with image files in them; the file names they carry are noted in ``filenames``, None where absent."""
     for file, places, cells in pieces:
         paths = [None] * len(cells)
         with _readable(file):

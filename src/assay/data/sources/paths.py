@@ -125,7 +125,7 @@ def _find_format(folder: Path, *, depth: int) -> tuple[FileFormat, Path] | None:
             elif file_format := format_of(entry.name):
                 present.add(file_format)
             if CLASS_FOLDERS in present and depth < DEPTH:
-                # A picture below the top: these are class folders, and there may be very many files.
+                # An image below the top: these are class folders, and there may be very many files.
                 return CLASS_FOLDERS, folder
     for file_format in FILE_FORMATS:
         if file_format in present and file_format is not CLASS_FOLDERS:

@@ -40,7 +40,7 @@ def load_webdataset(
 ) -> ImageDataset:
     """Read shards one after the other; nothing is ever unpacked to disk.
 
-    A sample is a run of files whose names agree up to the first dot: a picture (``png``, ``jpg``, …) and a label
+    A sample is a run of files whose names agree up to the first dot: an image (``png``, ``jpg``, …) and a label
     (``cls``, ``label``, ``class``, or ``json`` with such a key), a class number or a class name. Class names come from
     a ``classnames.txt`` or ``classes.txt`` beside the shards or one folder up, one a line; else from all labels. An id
     is the sample's place in the shards.
@@ -77,7 +77,7 @@ def _opened(shard: Path) -> Iterator[tarfile.TarFile]:
 
 
 def _scan(shard: Path) -> list[_ShardSample]:
-    """The samples of one shard, in order, with their labels read and their pictures only located."""
+    """The samples of one shard, in order, with their labels read and their images only located."""
     samples: list[_ShardSample] = []
     with _opened(shard) as archive:
         for member in archive:
@@ -97,7 +97,7 @@ def _scan(shard: Path) -> list[_ShardSample]:
                 file = archive.extractfile(member)
                 samples[-1].label = _parse_label(file.read() if file else b"", is_json=ending == "json")
         _check_end(archive)
-    # Files without picture and label, such as a note on the shard, are no samples.
+    # Files without image and label, such as a note on the shard, are no samples.
     return [sample for sample in samples if sample.picture is not None or sample.label is not None]
 
 
@@ -135,7 +135,7 @@ def _class_names(shard: Path) -> tuple[str, ...] | None:
 
 
 def _read(samples: list[_ShardSample]) -> Iterator[Encoded]:
-    """Their pictures; each shard is opened once."""
+    """Their images; each shard is opened once."""
     for shard, inside in groupby(samples, key=lambda sample: sample.shard):
         with _opened(shard) as archive:
             for sample in inside:
