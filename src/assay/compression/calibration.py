@@ -16,7 +16,7 @@ from assay.runtime import device_of, dtype_of, generator, preserved
 
 TEMPERATURE = 4.0  # at 1 the gradients of confident predictions vanish, and few images would count
 METRIC_IMAGES = 512  # images that the metrics are estimated on
-MOST_NUMBERS = 96_000_000  # numbers kept of one layer's inputs and outputs; fewer images are used where they are larger
+MOST_NUMBERS = 96_000_000  # of one layer's inputs and outputs; fewer images are used where they are larger
 
 
 @dataclass(frozen=True, eq=False)

@@ -214,7 +214,7 @@ def compress(
 
 @dataclass(frozen=True, eq=False)
 class _Search:
-    """The network, its replaceable layers, and the images that candidates are fitted on and judged by."""
+    """The network, its replaceable layers, and the images that candidates are fitted on and compared by."""
 
     model: nn.Module
     sites: Sequence[Site]

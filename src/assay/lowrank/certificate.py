@@ -94,7 +94,7 @@ def frobenius_ceiling(basis: Tensor, gram_v: Tensor, *, energy: float, terms: in
 
 
 def gram_ceiling(basis: Tensor, gram: Tensor, *, energy: float, terms: int) -> Ceiling:
-    """κ from the whole Gram matrix: a number c is proved to be a ceiling by a Cholesky factorisation of cI − PGP.
+    """κ from the Gram matrix: a number c is proved to be a ceiling by a Cholesky factorisation of cI − PGP.
 
     The factorisation in floating point ends without a negative pivot only if cI − PGP + Δ is positive definite, with
     ‖Δ‖ ≤ γ_{n+1}·tr (Rump, *Verification of positive definiteness*, BIT 46 (2006)); the trace term is added to c.
@@ -151,7 +151,7 @@ def random_ceilings(
         top = max(0.0, float(torch.linalg.eigvalsh((small + small.T) / 2)[-1]))
         growth = 1 + math.sinh(angle / (2 * step - 1)) ** 2
         fresh = orthonormalize(image, span)[:, : max(0, n - basis.shape[1] - span.shape[1])]
-        if fresh.shape[1] == 0:  # the probes have seen all there is
+        if fresh.shape[1] == 0:  # the probes span the complement
             growth = 1.0
         yield Ceiling((top + slack) * growth + slack, "probabilistic", failure_probability)
         if fresh.shape[1] == 0 or step == steps:
@@ -230,7 +230,7 @@ def _shrunk(squares: Tensor, ridge: float) -> Tensor:
 
 
 def _uniqueness(bounds: SpectrumBounds, rank: int, *, energy: float, ridge: float) -> Uniqueness:
-    """Is σ_r apart from σ_{r+1}? Equal ones leave a whole family of equally good row spaces, beyond the gauge."""
+    """Is σ_r apart from σ_{r+1}? Equal ones leave a family of equally good row spaces, beyond the gauge."""
     if len(bounds.low) <= rank:
         return "unique up to gauge" if float(bounds.low[rank - 1]) > 0 else "tied"
     last, following = float(bounds.low[rank - 1]), float(bounds.high[rank])
@@ -254,7 +254,7 @@ def certify(
     """How far X ≈ AB can be from the best factorisation of its rank, whoever made it.
 
     ``A`` (m, r), ``B`` (r, n); tensors or arrays. The optimum is enclosed by a block Krylov space of our own and the
-    error is measured entry by entry, so nothing depends on how A and B were found.
+    error is measured entry by entry, so nothing depends on how A and B were computed.
     Raises :class:`DataError` when the shapes do not fit or a factor is not finite.
     """
     matrix = as_matrix(X)

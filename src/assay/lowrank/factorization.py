@@ -69,10 +69,10 @@ def factorize(
     Example:
         >>> import assay, torch
         >>> X = torch.outer(torch.arange(1.0, 7.0), torch.arange(1.0, 5.0))
-        >>> found = assay.factorize(X, 1)
-        >>> found.A.shape, found.B.shape, found.certificate.certified
+        >>> best = assay.factorize(X, 1)
+        >>> best.A.shape, best.B.shape, best.certificate.certified
         (torch.Size([6, 1]), torch.Size([1, 4]), True)
-        >>> torch.allclose(found.product, X)
+        >>> torch.allclose(best.product, X)
         True
 
     Reference:

@@ -62,7 +62,7 @@ class Hessian:
         return 2 * torch.kron(eye_m, self.B @ self.B.T), cross, 2 * torch.kron(self.A.T @ self.A, eye_n)
 
     def matrix(self) -> Tensor:
-        """The whole (r(m+n), r(m+n)), from its blocks."""
+        """The Hessian (r(m+n), r(m+n)), from its blocks."""
         aa, ab, bb = self.blocks()
         return torch.cat([torch.cat([aa, ab], 1), torch.cat([ab.T, bb], 1)])
 
@@ -121,7 +121,7 @@ def critical_point(left: Tensor, sigma: Tensor, right: Tensor, *, rank: int, cho
 
 
 FORMED = 2000  # the largest r(m+n) for which the Hessian is formed
-SMALL = 4_000_000  # entries up to which X is decomposed as a whole
+SMALL = 4_000_000  # entries up to which X is fully decomposed
 LISTED = 24  # critical points at most
 
 
@@ -130,7 +130,7 @@ def measure_landscape(X: object, rank: int, *, seed: int = 0) -> Landscape:
 
     The Hessian is formed and its computed eigenvalues set against the predicted ones where r(m+n) ≤ 2000; beyond that
     the extreme ones come from Lanczos on the operator. The critical points listed are the minimum, the saddles on the
-    other leading subsets of singular values, and the origin. X of up to four million entries is decomposed as a whole;
+    other leading subsets of singular values, and the origin. X of up to four million entries is fully decomposed;
     of a larger one only the leading singular values are used, and the predicted spectrum is left out.
 
     Raises :class:`OptionError` for a rank beyond 1..min(m, n), :class:`DataError` for an unusable matrix.

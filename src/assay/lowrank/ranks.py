@@ -1,4 +1,4 @@
-"""How large the rank shall be: a number, an error, a share of the energy, or what stands out of noise."""
+"""Rules that choose the rank: a number, an error, a share of the energy, or a threshold for noise."""
 
 from __future__ import annotations
 

@@ -66,16 +66,16 @@ def measure_spectra(model: nn.Module) -> LayerSpectra:
 
 def weight_matrices(model: nn.Module) -> Iterator[WeightMatrix]:
     """Every weight of two rows or more, once, in the order of ``model.named_modules()``."""
-    seen: set[int] = set()
+    known: set[int] = set()
     for path, module in model.named_modules():
         if isinstance(module, (ParametrizationList, *_NORMS)):
             continue
         for name, weight in _own_weights(module):
             source = getattr(getattr(module, "parametrizations", {}), name, None)
             identity = id(source if source is not None else weight)
-            if identity in seen:
+            if identity in known:
                 continue
-            seen.add(identity)
+            known.add(identity)
             where = f"{path}.{name}".lstrip(".")
             _check_weight(where, weight)
             groups = module.groups if isinstance(module, _ConvNd) else 1

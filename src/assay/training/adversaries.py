@@ -1,4 +1,4 @@
-"""Perturbations for adversarial training: cheap inner maximisers, judged after training by the attacks proper."""
+"""Perturbations for adversarial training: cheap inner maximisers, and a monitor for catastrophic overfitting."""
 
 from __future__ import annotations
 
@@ -15,16 +15,6 @@ from assay.runtime import device_of, dtype_of, generator, preserved
 from assay.training.metrics import Stopwatch
 from assay.training.sections import AdversaryOptions, NFGSMAdversary, Nothing, PGDAdversary
 from assay.training.step import Perturb
-
-
-def build_adversary(options: AdversaryOptions) -> Perturb | None:
-    match options:
-        case Nothing():
-            return None
-        case NFGSMAdversary():
-            return partial(n_fgsm, epsilon=options.epsilon, step_size=options.step_size, noise=options.noise)
-        case PGDAdversary():
-            return partial(pgd, epsilon=options.epsilon, step_size=options.step_size, steps=options.steps)
 
 
 def n_fgsm(
@@ -123,11 +113,19 @@ class GuardedAdversary:
     def perturb(self, *, fallen_back: bool, clock: Stopwatch) -> Perturb | None:
         """The perturbation for the next step: the recipe's, or PGD of a few steps once that has failed."""
         options = self.options
-        perturb = build_adversary(options) if self.own is None else self.own
-        if fallen_back and self.own is None and not isinstance(options, Nothing):
+        perturb: Perturb
+        if self.own is not None:
+            perturb = self.own
+        elif isinstance(options, Nothing):
+            return None
+        elif fallen_back:
             steps = options.fallback_steps
             perturb = partial(pgd, epsilon=options.epsilon, step_size=1.25 * options.epsilon / steps, steps=steps)
-        return None if perturb is None else clock.timed("adversary", perturb)
+        elif isinstance(options, NFGSMAdversary):
+            perturb = partial(n_fgsm, epsilon=options.epsilon, step_size=options.step_size, noise=options.noise)
+        else:
+            perturb = partial(pgd, epsilon=options.epsilon, step_size=options.step_size, steps=options.steps)
+        return clock.timed("adversary", perturb)
 
     def watch(self, model: nn.Module, *, epoch: int) -> tuple[OverfittingWatch | None, bool]:
         """The accuracies under FGSM and PGD, where they are monitored, and whether to go on with the fallback.

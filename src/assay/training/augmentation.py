@@ -56,7 +56,7 @@ def _mirror(index: Tensor, size: int) -> Tensor:
 class View:
     """Bytes of a micro-batch to the bytes to train on: ``augment``, then fewer pixels of it.
 
-    ``shrink`` cuts a random ``window`` of ``side`` × ``side``, or does a ``resize`` of the whole to a short side of
+    ``shrink`` cuts a random ``window`` of ``side`` × ``side``, or does a ``resize`` of the image to a short side of
     ``side`` (bilinear, antialiased). The window's place is drawn from torch's global generator and shared by the
     micro-batch: each sample was moved on its own before.
     """
@@ -98,7 +98,7 @@ def build_augmentation(options: AugmentOptions) -> Augmentation | None:
 
 
 def choose_side(stages: Sequence[tuple[float, int]], *, progress: float) -> int | None:
-    """The side of the last stage that began at or before ``progress``; None: the whole image."""
+    """The side of the last stage that began at or before ``progress``; None: the full image."""
     begun = [(start, side) for start, side in stages if start <= progress]
     return max(begun)[1] if begun else None
 
@@ -122,7 +122,7 @@ def mixup(images: Tensor, targets: Tensor, *, alpha: float) -> tuple[Tensor, Ten
 
 
 def cutmix(images: Tensor, targets: Tensor, *, alpha: float) -> tuple[Tensor, Tensor]:
-    """A box of area 1 − λ from x_π is pasted into x; targets are weighted by the pixels really kept (Yun et al. 2019).
+    """A box of area 1 − λ from x_π is pasted into x; targets are weighted by the share of pixels (Yun et al. 2019).
 
     Every sample has its own λ ~ Beta(α, α) and its own box. ``images`` floats (B, C, H, W), ``targets`` (B, K)
     distributions. Draws from torch's global generator. Raises :class:`DataError` as :func:`mixup` does.
@@ -134,8 +134,8 @@ def cutmix(images: Tensor, targets: Tensor, *, alpha: float) -> tuple[Tensor, Te
     rows, columns = (_draw_span(sides, size) for size in (height, width))  # (B, H) and (B, W)
     box = (rows[:, :, None] & columns[:, None, :])[:, None].to(images.device)  # (B, 1, H, W)
     order = order.to(images.device)
-    kept = 1 - box.to(targets.dtype).mean(dim=(1, 2, 3))[:, None]
-    return torch.where(box, images[order], images), torch.lerp(targets[order], targets, kept)
+    weight = 1 - box.to(targets.dtype).mean(dim=(1, 2, 3))[:, None]
+    return torch.where(box, images[order], images), torch.lerp(targets[order], targets, weight)
 
 
 def _check(images: Tensor, targets: Tensor) -> None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 
-from assay.data.dataset import Batch, ImageDataset, to_unit_range
+from assay.data.dataset import ImageDataset, to_unit_range
 from assay.runtime import device_of, dtype_of, preserved
 from assay.training.sections import AverageOptions
 
@@ -56,18 +56,11 @@ class WeightAverage:
             current[name].copy_(average)
 
 
-def refresh_batchnorm(
-    model: nn.Module,
-    dataset: ImageDataset,
-    *,
-    samples: int = 5000,
-    batch_size: int = 250,
-    transform: Callable[[Batch], torch.Tensor] | None = None,
-) -> int:
+def refresh_batchnorm(model: nn.Module, dataset: ImageDataset, *, samples: int = 5000, batch_size: int = 250) -> int:
     """Replace the running means and variances by plain averages over the first ``samples`` of ``dataset``.
 
     Running statistics lag behind weights that still move, or were averaged; this makes them exact for the weights as
-    they are. Everything else of the model is left as found. Returns how many layers were refreshed.
+    they are. Everything else of the model is left as it was. Returns how many layers were refreshed.
     """
     norms = [
         module
@@ -77,16 +70,14 @@ def refresh_batchnorm(
     if not norms:
         return 0
     chosen = dataset.subset(torch.arange(min(samples, len(dataset))))
-    fresh: dict[str, torch.Tensor] = {}
     with preserved(model, training=False), torch.no_grad():
         momenta = [norm.momentum for norm in norms]
         for norm in norms:
             norm.reset_running_stats()
-            norm.momentum = None  # torch's way to say: a plain average
+            norm.momentum = None  # in torch: a plain average
             norm.train()
         for batch in chosen.batches(batch_size):
-            images = batch.images if transform is None else transform(batch)
-            model(to_unit_range(images.to(device_of(model)), dtype_of(model)))
+            model(to_unit_range(batch.images.to(device_of(model)), dtype_of(model)))
         fresh = {name: tensor.clone() for name, tensor in model.named_buffers()}
         for norm, momentum in zip(norms, momenta, strict=True):
             norm.momentum = momentum

@@ -3,7 +3,7 @@
 config.json         the model (name, shape of the data, normalisation), the data, the recipe, the seed
 environment.json    the machine and the software
 metrics.jsonl       a line a step, a line an epoch
-model.safetensors   the whole state dict, normalisation included
+model.safetensors   the state dict, normalisation included
 state.pt            weights, optimizer, averages and counters of the last checkpoint; loads with ``weights_only``
 
 Every file but the log is written to a temporary neighbour, flushed and renamed, so a kill at any moment leaves the
@@ -56,16 +56,7 @@ class RunState:
     left_out: Tensor | None = None
 
     def count(self, metrics: StepMetrics, *, images: int) -> None:
-        totals = self.totals
-        self.totals = EpochTotals(
-            steps=totals.steps + 1,
-            images=totals.images + images,
-            loss=totals.loss + metrics.loss * images,
-            correct=totals.correct + round(metrics.accuracy * images),
-            gradient_norm=totals.gradient_norm + metrics.gradient_norm,
-            learning_rate=totals.learning_rate + metrics.learning_rate,
-            seconds=totals.seconds + metrics.seconds - self.seconds,
-        )
+        self.totals.add(metrics, images=images, seconds=metrics.seconds - self.seconds)
         self.step, self.seconds = metrics.step, metrics.seconds
 
     def close_epoch(self, epoch: int, validation_accuracy: float | None) -> EpochSummary:
@@ -87,7 +78,7 @@ class RunIdentity:
 
 @dataclass
 class RunFolder:
-    """The folder ``out`` of one run; where it is None nothing is kept and every method does nothing.
+    """The folder ``out`` of one run; where it is None nothing is written and every method does nothing.
 
     ``average`` holds the averaged tensors where there are any: they, not the raw ones, become the weights on disk.
     ``architecture`` is the name that the recipe's network was built by. None: the model is the caller's own, known by

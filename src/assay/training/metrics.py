@@ -1,4 +1,4 @@
-"""What a training step measured, and the file it is kept in."""
+"""The measurements of a training step, the log they are written to, and the time that its parts take."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class StepMetrics:
 OnStep = Callable[[StepMetrics], None]
 
 
-@dataclass(frozen=True)
+@dataclass
 class EpochTotals:
     """Sums over the steps of one epoch so far; plain numbers, so that a checkpoint can hold them."""
 
@@ -49,8 +49,16 @@ class EpochTotals:
     learning_rate: float = 0.0
     seconds: float = 0.0
 
+    def add(self, metrics: StepMetrics, *, images: int, seconds: float) -> None:
+        self.steps += 1
+        self.images += images
+        self.loss += metrics.loss * images
+        self.correct += round(metrics.accuracy * images)
+        self.gradient_norm += metrics.gradient_norm
+        self.learning_rate += metrics.learning_rate
+        self.seconds += seconds
+
     def summarize(self, *, epoch: int, validation_accuracy: float | None) -> EpochSummary:
-        """Means over the steps."""
         return EpochSummary(
             epoch=epoch,
             steps=self.steps,
@@ -147,7 +155,6 @@ class Stopwatch:
 
     @contextmanager
     def part(self, name: str) -> Iterator[None]:
-        """Count what runs inside towards ``name``."""
         started = time.perf_counter()
         try:
             yield

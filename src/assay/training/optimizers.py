@@ -69,7 +69,6 @@ class Muon(Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
-        """One update of every parameter that has a gradient."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -140,9 +139,9 @@ def hidden_matrices(model: nn.Module) -> list[nn.Parameter]:
     spaces, which is what Muon's norm is for.
     """
     layers = [module for module in model.modules() if isinstance(module, nn.modules.conv._ConvNd | nn.Linear)]
-    found = {id(layer.weight): layer.weight for layer in layers[1:-1] if layer.weight.requires_grad}
+    inner = {id(layer.weight): layer.weight for layer in layers[1:-1] if layer.weight.requires_grad}
     ends = {id(layer.weight) for layer in (*layers[:1], *layers[-1:])}
-    return [weight for key, weight in found.items() if key not in ends and isinstance(weight, nn.Parameter)]
+    return [weight for key, weight in inner.items() if key not in ends and isinstance(weight, nn.Parameter)]
 
 
 def set_learning_rate(optimizers: tuple[Optimizer, ...], factor: float) -> None:
@@ -153,7 +152,6 @@ def set_learning_rate(optimizers: tuple[Optimizer, ...], factor: float) -> None:
 
 
 def update(optimizers: tuple[Optimizer, ...]) -> None:
-    """One step of each."""
     for optimizer in optimizers:
         optimizer.step()
 

@@ -1,7 +1,7 @@
 """Weight-decay groups by module type: normalisation parameters, biases, and all the rest.
 
 Matching ``"bn"`` in parameter names misses ``layer2.0.downsample.1`` of a ResNet and every norm called ``norm`` or
-``features.3``. What a parameter is for is known to the module that owns it, so the module is asked.
+``features.3``. The role of a parameter follows from the type of the module that owns it.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def split_parameters(model: nn.Module, *, norm_types: tuple[type[nn.Module], ...
     trainable parameter is in exactly one group is asserted. Raises :class:`ModelError` for parameters of lazy modules
     that do not exist yet.
     """
-    found: dict[Role, list[tuple[str, nn.Parameter]]] = {role: [] for role in ROLES}
+    members: dict[Role, list[tuple[str, nn.Parameter]]] = {role: [] for role in ROLES}
     seen: set[int] = set()
     frozen = tied = 0
     for name, parameter, role in _owned_parameters(model, norm_types):
@@ -78,13 +78,13 @@ def split_parameters(model: nn.Module, *, norm_types: tuple[type[nn.Module], ...
             continue
         seen.add(id(parameter))
         if parameter.requires_grad:
-            found[role].append((name, parameter))
+            members[role].append((name, parameter))
         else:
             frozen += 1
-    covered = {id(parameter) for members in found.values() for _, parameter in members}
+    covered = {id(parameter) for named in members.values() for _, parameter in named}
     wanted = {id(parameter) for parameter in model.parameters() if parameter.requires_grad}
     assert covered == wanted, "every trainable parameter belongs to exactly one group"
-    return ParameterSplit(tuple(found["norm"]), tuple(found["bias"]), tuple(found["weight"]), frozen, tied)
+    return ParameterSplit(tuple(members["norm"]), tuple(members["bias"]), tuple(members["weight"]), frozen, tied)
 
 
 def measure_decay_groups(
@@ -148,7 +148,7 @@ def _join(path: str, leaf: str) -> str:
 def audit_optimizer(model: nn.Module, optimizer: Optimizer | Sequence[Optimizer]) -> OptimizerAudit:
     """Compare anybody's optimizer (or several that share one model) with the groups of :func:`split_parameters`.
 
-    Decay is judged only where some parameter decays at all: then norms and biases must not, and every weight must.
+    Decay is checked only where some parameter decays at all: then norms and biases must not, and every weight must.
     Nothing is changed.
     """
     optimizers = [optimizer] if isinstance(optimizer, Optimizer) else list(optimizer)

@@ -39,6 +39,7 @@ from assay.training.sections import (
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
+_FOLDER = resources.files("assay.training") / "recipes"
 IMAGE_OPTIONS: dict[str, object] = {
     "label_smoothing": 0.0,
     "refresh_batchnorm": 0,
@@ -110,25 +111,18 @@ class Recipe(Section):
     needs: ClassVar[Needs] = {"shrink": ("resolution",)}
 
     @classmethod
-    def parse(cls, values: dict[str, Any], *, where: str = "") -> Self:
-        """Validate ``values``; raise :class:`OptionError` naming the first field that is wrong or has no effect."""
-        return cls._parse(values, where=where)
-
-    @classmethod
-    def parse_saved(cls, values: dict[str, Any], *, where: str = "") -> Self:
-        """The recipe that a run folder holds, of today's form or of the former one: see :data:`FORMER_DEFAULTS`."""
-        return cls._parse(values, where=where, may_drop=_former_defaults(values, complete=False).__contains__)
-
-    @classmethod
-    def _parse(
+    def parse(
         cls,
         values: dict[str, Any],
         *,
-        where: str,
+        where: str = "",
         overridden: Collection[Place] = (),
         may_drop: Callable[[Place], bool] = lambda place: False,
     ) -> Self:
-        """Validate ``values``; options without effect are dropped where they may be, else refused."""
+        """Validate ``values``; raise :class:`OptionError` naming the first field that is wrong or has no effect.
+
+        Options without effect for which ``may_drop`` is true are dropped. ``overridden`` ones were given by a flag.
+        """
         values = copy.deepcopy(values)
         while True:
             try:
@@ -139,6 +133,11 @@ class Recipe(Section):
                     raise _explain(error, where=where, overridden=overridden) from None
                 for *sections, option in idle:
                     del (values[sections[0]] if sections else values)[option]
+
+    @classmethod
+    def parse_saved(cls, values: dict[str, Any], *, where: str = "") -> Self:
+        """The recipe that a run folder holds, of today's form or of the former one: see :data:`FORMER_DEFAULTS`."""
+        return cls.parse(values, where=where, may_drop=_former_defaults(values, complete=False).__contains__)
 
     @model_validator(mode="before")
     @classmethod
@@ -177,10 +176,9 @@ class Recipe(Section):
     def to_toml(self) -> str:
         """All fields that act as TOML, defaults spelled out; :func:`load_recipe` reads it back to an equal recipe."""
         values = self.model_dump(mode="json", exclude_none=True)
-        kept_for_images = IMAGE_OPTIONS.keys() - {"augment"} if self.data in SYNTHETIC_TASKS else {"sequence"}
-        defaults = type(self).model_fields
-        for name in kept_for_images & values.keys():
-            if getattr(self, name) == defaults[name].get_default():
+        others_options = IMAGE_OPTIONS.keys() - {"augment"} if self.data in SYNTHETIC_TASKS else {"sequence"}
+        for name in others_options & values.keys():
+            if getattr(self, name) == type(self).model_fields[name].get_default():
                 del values[name]
         lines = [f"{key} = {_toml(value)}" for key, value in values.items() if not isinstance(value, dict)]
         tables = [(key, value) for key, value in values.items() if isinstance(value, dict) and value]
@@ -225,7 +223,7 @@ def _former_defaults(values: Mapping[str, Any], *, complete: bool) -> set[Place]
 
 def recipe_names() -> tuple[str, ...]:
     """The recipes that come with assay."""
-    return tuple(sorted(file.name.removesuffix(".toml") for file in _folder().iterdir() if file.name.endswith(".toml")))
+    return tuple(sorted(file.name.removesuffix(".toml") for file in _FOLDER.iterdir() if file.name.endswith(".toml")))
 
 
 def load_recipe(name_or_path: str | Path, *, overrides: Sequence[str] = ()) -> Recipe:
@@ -257,10 +255,10 @@ def load_recipe(name_or_path: str | Path, *, overrides: Sequence[str] = ()) -> R
     except tomllib.TOMLDecodeError as error:
         raise OptionError(where, expected="a TOML file", got=error) from None
     former = _former_defaults(values, complete=True)
-    recipe = Recipe._parse(values, where=where, may_drop=former.__contains__)
+    recipe = Recipe.parse(values, where=where, may_drop=former.__contains__)
     overridden = {_apply(values, override) for override in overrides}
     if overridden:
-        recipe = Recipe._parse(
+        recipe = Recipe.parse(
             values, where=where, overridden=overridden, may_drop=lambda place: not _overrides_of(place, overridden)
         )
     if "data" in values and recipe.data not in SYNTHETIC_TASKS:
@@ -279,11 +277,7 @@ def _read(name_or_path: str | Path) -> tuple[str, str]:
     if str(name_or_path) not in recipe_names():
         expected = f"one of {', '.join(recipe_names())}, or a .toml file"
         raise OptionError("recipe", expected=expected, got=name_or_path)
-    return f"recipe {name_or_path}", (_folder() / f"{name_or_path}.toml").read_text(encoding="utf-8")
-
-
-def _folder() -> resources.abc.Traversable:
-    return resources.files("assay.training") / "recipes"
+    return f"recipe {name_or_path}", (_FOLDER / f"{name_or_path}.toml").read_text(encoding="utf-8")
 
 
 def _apply(values: dict[str, Any], override: str) -> Place:

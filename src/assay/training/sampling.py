@@ -107,7 +107,7 @@ class PrunedSampler(Sampler):
     def choose(self, losses: Tensor, *, epoch: int) -> Tensor | None:
         """bool (n,): the samples that ``epoch`` leaves out, given their last ``losses`` (n,); None: none of them.
 
-        A sample never seen counts as the hardest. What fills no batch is left out of every epoch, by chance.
+        A sample never seen counts as the hardest. What does not fill a batch is left out of every epoch, at random.
         """
         spare = (self.steps_per_epoch - self.length(epoch)) * self.size
         if spare == 0:

@@ -61,7 +61,7 @@ class TrainingTask(ABC):
 
     @abstractmethod
     def micro_batches(self, step: int, state: RunState) -> Sequence[tuple[int, MicroBatch]]:
-        """This process's micro-batches of ``step``, each with its number in the whole batch."""
+        """This process's micro-batches of ``step``, each with its number in the global batch."""
 
     def keep_losses(self, step: int, state: RunState) -> None:
         """After the gradient of ``step``: keep in ``state`` the losses that later steps choose their samples by."""
