@@ -11,7 +11,7 @@ from playwright.sync_api import Browser, Page, expect
 
 pytestmark = pytest.mark.browser
 SERIOUS = {"serious", "critical"}
-TABS = ("Predict & attack", "Factorisation", "Recurrence")
+TABS = ("Attack", "Factorisation", "Recurrence")
 
 
 @pytest.fixture

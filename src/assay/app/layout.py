@@ -38,7 +38,7 @@ def build_app(context: ViewContext, *, limits: Limits = LIMITS) -> gr.Blocks:
     with gr.Blocks(title=f"assay: {context.name}", analytics_enabled=False, delete_cache=(600, 3600)) as page:
         gr.Markdown(f"# assay\n**{_plain(context.name)}** on **{_plain(context.dataset.name)}**")
         with gr.Tabs():
-            with gr.Tab("Predict & attack"):
+            with gr.Tab("Attack"):
                 _build_attack(context, limits)
             with gr.Tab("Factorisation"):
                 _build_factors(context, limits)
