@@ -2,7 +2,7 @@
 
 Same images, same network, same threat (L∞, 8/255), one process, every peer in its documented way with batches of 250.
 Ours drops samples once they are broken, as every adversarial image of a broken sample does equally well, and searches
-in bfloat16 where the processor multiplies it (``--precision float32`` for none of that); every success is judged in
+in bfloat16 where the processor multiplies it (``--precision float32`` for none of that); every success is verified in
 float32. torchattacks' AutoAttack takes 10 steps where the publication takes 100, so there are two rows for it: as
 shipped, and its parts with the published budgets.
 
@@ -94,13 +94,13 @@ def pgd_peers(model: nn.Module, x: Tensor, y: Tensor, *, steps: int) -> dict[str
 
     peers: dict[str, Run] = {}
     theirs = torchattacks.PGD(model, eps=EPSILON, alpha=STEP, steps=steps, random_start=True)
-    peers["torchattacks"] = lambda: judged(model, x, y, theirs)
+    peers["torchattacks"] = lambda: verified(model, x, y, theirs)
     try:
         import foolbox
 
         wrapped = foolbox.PyTorchModel(model, bounds=(0, 1))
         linf = foolbox.attacks.LinfPGD(abs_stepsize=STEP, steps=steps, random_start=True)
-        peers["foolbox"] = lambda: judged(model, x, y, lambda a, b: linf(wrapped, a, b, epsilons=EPSILON)[1])
+        peers["foolbox"] = lambda: verified(model, x, y, lambda a, b: linf(wrapped, a, b, epsilons=EPSILON)[1])
     except ImportError as error:
         print(f"  foolbox left out: {error}")
     try:
@@ -113,7 +113,7 @@ def pgd_peers(model: nn.Module, x: Tensor, y: Tensor, *, steps: int) -> dict[str
         art = ProjectedGradientDescentPyTorch(
             classifier, eps=EPSILON, eps_step=STEP, max_iter=steps, num_random_init=1, batch_size=BATCH, verbose=False
         )
-        peers["art"] = lambda: judged(
+        peers["art"] = lambda: verified(
             model, x, y, lambda a, b: torch.from_numpy(art.generate(a.numpy(), nn.functional.one_hot(b, 10).numpy()))
         )
     except ImportError as error:
@@ -134,12 +134,12 @@ def auto_attack(model: nn.Module, x: Tensor, y: Tensor) -> dict[str, Run]:
     ]
     published = torchattacks.MultiAttack(parts)
     return {
-        "AutoAttack as shipped": lambda: judged(model, x, y, shipped),
-        "AutoAttack as published": lambda: judged(model, x, y, published),
+        "AutoAttack as shipped": lambda: verified(model, x, y, shipped),
+        "AutoAttack as published": lambda: verified(model, x, y, published),
     }
 
 
-def judged(model: nn.Module, x: Tensor, y: Tensor, perturb: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+def verified(model: nn.Module, x: Tensor, y: Tensor, perturb: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
     """Right after the attack, for every sample."""
     parts = []
     for images, labels in zip(x.split(BATCH), y.split(BATCH), strict=True):

@@ -68,10 +68,6 @@ class APGD(AttackOptions):
 class APGDT(AttackOptions):
     """Targeted Auto-PGD (APGD-T): on the targeted difference of logits ratio, towards each likely wrong class in turn.
 
-    Attributes:
-        steps: gradient steps towards each class, at least 1.
-        n_target_classes: how many of the most likely wrong classes, at least 1.
-
     Reference:
         Croce & Hein 2020, arXiv:2003.01690, eq. 7.
     """

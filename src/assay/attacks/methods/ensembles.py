@@ -97,13 +97,15 @@ class AdaptiveAttack(AttackOptions):
     tolerance: Annotated[float, Field(gt=0, lt=1, description="share of all samples that may be missed")] = 0.002
 
     def plan(self, threat: Threat, *, classes: int, seed: int) -> AttackPlan:
-        untargeted = APGD(steps=self.steps).plan(threat, classes=classes, seed=seed)
-        targeted = APGDT(steps=self.steps, n_target_classes=self.n_target_classes).plan(
-            threat, classes=classes, seed=seed
+        members = (
+            APGD(steps=self.steps),
+            APGDT(steps=self.steps, n_target_classes=self.n_target_classes),
+            FAB(steps=self.boundary_steps, n_target_classes=1),
+            Square(queries=self.short_queries),
+            Square(queries=self.queries),
         )
-        boundary = FAB(steps=self.boundary_steps, n_target_classes=1).plan(threat, classes=classes, seed=seed)
-        short = Square(queries=self.short_queries).plan(threat, classes=classes, seed=seed)
-        long = Square(queries=self.queries).plan(threat, classes=classes, seed=seed)
+        plans = (member.plan(threat, classes=classes, seed=seed) for member in members)
+        untargeted, targeted, boundary, short, long = plans
         first = (*untargeted.methods, targeted.methods[0], *short.methods, *boundary.methods)
         return AttackPlan(
             (*first, *targeted.methods[1:], *long.methods),

@@ -60,10 +60,6 @@ class Transfer(AttackOptions):
     Give the second model as ``source`` of :func:`assay.attack`. Every sample takes every step: an image that barely
     fools the source rarely fools another model.
 
-    Attributes:
-        steps: gradient steps on the source, at least 1.
-        momentum: decay factor of the accumulated gradient.
-
     Reference:
         Dong et al. 2018, arXiv:1710.06081.
     """

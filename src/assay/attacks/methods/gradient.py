@@ -133,11 +133,7 @@ class SignedSteps(AttackOptions):
 
 @register
 class Noise(AttackOptions):
-    """Random points of the ball, half inside and half on its border: the baseline that every attack must beat.
-
-    Attributes:
-        draws: random points for each sample, at least 1.
-    """
+    """Random points of the ball, half inside and half on its border: the baseline that every attack must beat."""
 
     name: ClassVar[str] = "noise"
     draws: Annotated[int, Field(ge=1, description="random points for each sample")] = 20

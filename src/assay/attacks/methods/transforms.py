@@ -45,19 +45,13 @@ GRID = tuple((CODES[name], strength) for name, strengths in STRENGTHS.items() fo
 class Transforms(AttackOptions):
     """The worst of the twelve image operations, at strengths that leave the object recognisable; ε does not apply.
 
-    Attributes:
-        search: ``grid`` tries every operation at every strength, ``random`` draws some, ``greedy`` composes ``depth``
-            operations, each the worst after those before it.
-        draws: random operations tried by ``random``, at least 1.
-        depth: operations composed by ``greedy``, 1 to 4.
-
     Reference:
         Engstrom et al. 2019, arXiv:1712.02779 (worst-of-k).
     """
 
     name: ClassVar[str] = "transforms"
     constrained: ClassVar[bool] = False
-    search: Annotated[Search, Field(description="which operations are tried")] = "grid"
+    search: Annotated[Search, Field(description="all on a grid, some at random, or compositions of the worst")] = "grid"
     draws: Annotated[int, Field(ge=1, description="operations drawn by search=random")] = 40
     depth: Annotated[int, Field(ge=1, le=4, description="operations composed by search=greedy")] = 2
 
