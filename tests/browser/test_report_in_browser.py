@@ -129,13 +129,13 @@ def test_a_link_to_a_folded_verdict_opens_it(open_report: Callable[..., Any]) ->
     page.wait_for_timeout(100)
     assert page.locator("#A101").is_visible()
     page = open_report().page
-    page.locator('.telling a[href="#A401"]').click()
+    page.locator('.top-findings a[href="#A401"]').click()
     page.wait_for_timeout(100)
     assert page.locator("#A401").is_visible()
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_the_page_wears_the_colours_of_the_system(scheme: str, open_report: Callable[..., Any]) -> None:
+def test_the_page_has_the_colours_of_the_system(scheme: str, open_report: Callable[..., Any]) -> None:
     page = open_report(scheme=scheme).page
     shown = page.evaluate("getComputedStyle(document.body).backgroundColor.match(/\\d+/g).map(Number)")
     assert hex_of(shown) == COLOURS["paper"][scheme == "dark"]
@@ -265,7 +265,7 @@ def test_arrow_keys_read_the_values_of_a_chart(open_report: Callable[..., Any]) 
     page.keyboard.press("ArrowRight")
     second = tip.inner_text()
     assert second != first
-    assert page.locator("#said").inner_text() == second
+    assert page.locator("#announcement").inner_text() == second
     page.keyboard.press("ArrowLeft")
     assert tip.inner_text() == first
     page.keyboard.press("Tab")
@@ -277,7 +277,7 @@ def test_the_command_that_explains_a_rule_is_copied(open_report: Callable[..., A
     page.evaluate("navigator.clipboard.writeText = (text) => { window.copied = text; return Promise.resolve(); }")
     page.get_by_role("button", name="Copy the command assay explain A202").click()
     page.wait_for_function("window.copied === 'assay explain A202'")
-    assert page.locator("#said").inner_text() == "Copied: assay explain A202"
+    assert page.locator("#announcement").inner_text() == "Copied: assay explain A202"
     page.get_by_role("button", name="Copy a link to rule A202").click()
     page.wait_for_function("window.copied.endsWith('ordinary.html#A202')")
 

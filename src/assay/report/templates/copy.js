@@ -1,6 +1,6 @@
 // Text to take along: a link to a rule, the command that explains it.
 (() => {
-  const said = document.getElementById("said");
+  const announcement = document.getElementById("announcement");
   const put = async (text) => {
     try { await navigator.clipboard.writeText(text); return true; } catch { /* not every browser lets a file do that */ }
     const field = document.createElement("textarea");
@@ -20,7 +20,7 @@
       const done = await put(text);
       button.focus();
       face.textContent = done ? "copied" : "not copied";
-      said.textContent = done ? `Copied: ${text}` : "This browser does not let the page copy.";
+      announcement.textContent = done ? `Copied: ${text}` : "This browser does not let the page copy.";
       setTimeout(() => { face.textContent = rest; }, 2000);
     });
   }

@@ -5,17 +5,17 @@
   const choices = ["auto", "light", "dark"];
   const recall = () => { try { return localStorage.getItem("assay-theme"); } catch { return null; } };
   const remember = (choice) => { try { localStorage.setItem("assay-theme", choice); } catch { /* a page from a file may have no storage */ } };
-  const wear = (choice) => {
+  const apply = (choice) => {
     if (choice === "auto") root.removeAttribute("data-theme"); else root.dataset.theme = choice;
     button.querySelector("span").textContent = choice;
     button.setAttribute("aria-label", `Colours: ${choice}`);
   };
   let choice = choices.includes(recall()) ? recall() : "auto";
-  wear(choice);
+  apply(choice);
   button.hidden = false;
   button.addEventListener("click", () => {
     choice = choices[(choices.indexOf(choice) + 1) % choices.length];
-    wear(choice);
+    apply(choice);
     remember(choice);
   });
 

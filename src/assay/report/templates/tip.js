@@ -1,7 +1,7 @@
 // The values of marks: under the pointer, under the finger, and by arrow keys from mark to mark.
 (() => {
   const tip = document.getElementById("tip");
-  const said = document.getElementById("said");
+  const announcement = document.getElementById("announcement");
   const hide = () => { tip.hidden = true; };
   const put = (text, middle, top, bottom) => {
     tip.hidden = false;
@@ -29,7 +29,7 @@
     mark.scrollIntoView({ block: "nearest", inline: "nearest", behavior: "instant" });
     const box = mark.getBoundingClientRect();
     put(mark.dataset.tip, box.left + box.width / 2, box.top, box.bottom);
-    said.textContent = mark.dataset.tip;
+    announcement.textContent = mark.dataset.tip;
   };
   // A page that moves leaves a tip behind, unless it moved to bring a mark into view.
   addEventListener("scroll", () => {
