@@ -210,10 +210,10 @@ def seconds(duration: float) -> str:
         return f"{duration * 1000:.0f}{_GAP}ms"
     if duration < 59.95:
         return f"{duration:.1f}{_GAP}s"
-    whole = round(duration)
-    if whole < 3600:
-        return f"{whole // 60}{_GAP}min {whole % 60:02d}{_GAP}s"
-    return f"{whole // 3600}{_GAP}h {whole % 3600 // 60:02d}{_GAP}min"
+    rounded = round(duration)
+    if rounded < 3600:
+        return f"{rounded // 60}{_GAP}min {rounded % 60:02d}{_GAP}s"
+    return f"{rounded // 3600}{_GAP}h {rounded % 3600 // 60:02d}{_GAP}min"
 
 
 def plural(amount: int, noun: str) -> str:

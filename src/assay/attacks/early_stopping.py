@@ -42,8 +42,8 @@ class EarlyStoppingByProgress:
         due = (step > 0) & (step % window == 0)
         if not bool(due.any()):
             return due
-        gain = best - self.marked[index]  # infinite in the first window
-        expected_gain = torch.maximum(gain, MINIMUM_PROGRESS * (best - self.first[index]))
+        window_gain = best - self.marked[index]  # infinite in the first window
+        expected_gain = torch.maximum(window_gain, MINIMUM_PROGRESS * (best - self.first[index]))
         windows_left = (self.steps - step) / window
         self.marked[index] = torch.where(due, best, self.marked[index])
         return due & (best + windows_left * expected_gain < 0)

@@ -202,9 +202,9 @@ def _check_attacks(run: _SanityRun) -> Iterator[SanityCheck]:
     huge, chance = _share(unbounded.robust), 1 / len(run.data.classes)
     detail = f"{percent(huge)} left where any image is allowed; chance is {percent(chance)}"
     yield _check("survives any epsilon", huge, chance, detail)
-    gain = left - _share(run.attack(PGD(steps=2 * _STEPS, restarts=2)).robust)
-    detail = f"twice the steps and restarts break another {percent(gain)}"
-    yield _check("more steps help", gain, 2 * equal, detail)
+    newly_broken = left - _share(run.attack(PGD(steps=2 * _STEPS, restarts=2)).robust)
+    detail = f"twice the steps and restarts break another {percent(newly_broken)}"
+    yield _check("more steps help", newly_broken, 2 * equal, detail)
     black_box = run.attack(Square(queries=run.queries))
     missed = _share(~black_box.robust & many.robust & one.clean_correct)
     detail = f"a search without gradients breaks {percent(missed)} that {_STEPS} gradient steps do not"

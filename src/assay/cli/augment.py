@@ -109,7 +109,7 @@ def parse_magnitudes(texts: list[str], *, where: str = "--magnitude") -> dict[st
     """``["rotate=45"]`` to ``{"Rotate": 45.0}``. Raises :class:`OptionError` naming the text that is wrong."""
     from assay.augment.operations import check_magnitude, find_operation
 
-    found = {}
+    magnitudes = {}
     for text in texts:
         name, equals, number = text.partition("=")
         operation = find_operation(name)
@@ -120,8 +120,8 @@ def parse_magnitudes(texts: list[str], *, where: str = "--magnitude") -> dict[st
         if operation.takes_magnitude and not equals:
             raise OptionError(where, expected=f"{name}=VALUE ({operation.unit})", got=text)
         check_magnitude(operation, value)
-        found[operation.name] = value
-    return found
+        magnitudes[operation.name] = value
+    return magnitudes
 
 
 def read_picture(path: Path) -> Tensor:

@@ -155,8 +155,8 @@ def history(
     from assay.report.terminal.comparison import print_history
 
     checkups, broken = read_folder(folder)
-    found = trace_history(checkups, folder=folder.resolve().name, skipped=broken)
+    trend = trace_history(checkups, folder=folder.resolve().name, skipped=broken)
     target = out or folder / "history.html"
-    write_atomically(target, render_history(found))
-    print_history(found, Console())
+    write_atomically(target, render_history(trend))
+    print_history(trend, Console())
     typer.echo(f"Page: {target}")

@@ -83,17 +83,17 @@ def factor(
     wanted = _rank(rank)
     if wanted is None and tolerance is None and energy is None:
         energy = DEFAULT_ENERGY
-    found = factorize(
+    factorization = factorize(
         x, wanted, tolerance=tolerance, energy=energy, noise=noise, method=method, ridge=ridge,  # type: ignore[arg-type]
         assurance=assurance, seed=seed,  # type: ignore[arg-type]
     )  # fmt: skip
-    flat = float(found.spectrum[0]) == 0
-    surface = None if flat or ridge else measure_landscape(x, found.rank, seed=seed)
-    record = describe_factorization(found, x, source=name, landscape=surface, scales={*SCALES, *(scale or ())})
+    flat = float(factorization.spectrum[0]) == 0
+    surface = None if flat or ridge else measure_landscape(x, factorization.rank, seed=seed)
+    record = describe_factorization(factorization, x, source=name, landscape=surface, scales={*SCALES, *(scale or ())})
     if picture is not None:
-        record = record.model_copy(update={"pictures": rebuild_picture(picture, ranks=(*RANKS, found.rank))})
+        record = record.model_copy(update={"pictures": rebuild_picture(picture, ranks=(*RANKS, factorization.rank))})
     if out is not None:
-        _write_factors(out, found)
+        _write_factors(out, factorization)
     page = report or (matrix or Path(name.replace("/", "-"))).with_suffix(".factor.html")
     write_atomically(page, render_factor_page(record))
     if as_json:
@@ -146,7 +146,7 @@ def _check_places(out: Path | None, report: Path | None) -> None:
             raise OptionError(name, expected="a file in a folder that exists", got=path)
 
 
-def _write_factors(path: Path, found: Factorization) -> None:
+def _write_factors(path: Path, factorization: Factorization) -> None:
     import io
 
     import numpy as np
@@ -154,5 +154,10 @@ def _write_factors(path: Path, found: Factorization) -> None:
     from assay.files import write_atomically
 
     buffer = io.BytesIO()
-    np.savez(buffer, A=found.A.numpy(), B=found.B.numpy(), singular_values=found.singular_values.numpy())
+    np.savez(
+        buffer,
+        A=factorization.A.numpy(),
+        B=factorization.B.numpy(),
+        singular_values=factorization.singular_values.numpy(),
+    )
     write_atomically(path, buffer.getvalue())

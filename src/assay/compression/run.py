@@ -41,7 +41,7 @@ from assay.models.anatomy import measure_anatomy
 from assay.models.factorized import Kind, LayerFactors, write_structure
 from assay.models.sources.named import parse_architecture
 from assay.models.sources.run_folder import CONFIG, WEIGHTS, is_run_folder
-from assay.records.compression import CompressionPoint, CompressionReport, Standing
+from assay.records.compression import CompressionPoint, CompressionReport, NetworkMeasurement
 from assay.runtime import device_of, dtype_of, generator
 from assay.training.checkpoint import normalization_of
 from assay.training.loop import fit
@@ -272,13 +272,13 @@ class _Search:
         return tuple(points)
 
 
-def _measure(model: nn.Module, test: ImageDataset, plan: CompressionPlan, latency: Latency) -> Standing:
+def _measure(model: nn.Module, test: ImageDataset, plan: CompressionPlan, latency: Latency) -> NetworkMeasurement:
     anatomy = measure_anatomy(model, image_shape=test.shape)
     robust = None
     if plan.attack is not None:
         few = test.subset(torch.arange(min(plan.robust_images, len(test))))
         robust = measure_robust_accuracy(model, few, attack=plan.attack, epsilon=plan.epsilon, seed=plan.seed).record
-    return Standing(
+    return NetworkMeasurement(
         parameters=anatomy.parameters,
         flops=anatomy.flops,
         latency=latency.fastest,

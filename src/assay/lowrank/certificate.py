@@ -44,7 +44,7 @@ class Ceiling:
 
 @dataclass(frozen=True, eq=False)
 class SpectrumBounds:
-    """``low`` ≤ σ_i² ≤ ``high``, float64 (count,), falling, standing on ``ceiling``."""
+    """``low`` ≤ σ_i² ≤ ``high``, float64 (count,), falling, given ``ceiling``."""
 
     low: Tensor
     high: Tensor

@@ -47,7 +47,7 @@ class CompressionPoint(Frozen):
     n: int
 
 
-class Standing(Frozen):
+class NetworkMeasurement(Frozen):
     """A network as measured: its size, its speed and its accuracies on test images.
 
     ``latency`` is the fastest of the interleaved runs, in seconds for one batch of ``batch`` images: what the work
@@ -80,9 +80,9 @@ class CompressionReport(Record):
     fine_tuning_seconds: float
     fine_tuning_epochs: float
     seconds: float
-    before: Standing
+    before: NetworkMeasurement
     compressed: CleanAccuracy
-    after: Standing
+    after: NetworkMeasurement
     latency_ratio: float
     layers: tuple[LayerCompression, ...]
     curve: tuple[CompressionPoint, ...]

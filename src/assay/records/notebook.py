@@ -50,8 +50,8 @@ def _table(part: BaseModel, *, depth: int) -> str:
 
 def _fields(part: BaseModel) -> list[tuple[str, object]]:
     """Names and values of what is there; the kind is the caption already."""
-    found = [(name, getattr(part, name)) for name in type(part).model_fields if name != "kind"]
-    return [(name, value) for name, value in found if value is not None and value not in ((), "", {})]
+    fields = [(name, getattr(part, name)) for name in type(part).model_fields if name != "kind"]
+    return [(name, value) for name, value in fields if value is not None and value not in ((), "", {})]
 
 
 def _value(value: object, *, depth: int) -> str:
@@ -103,8 +103,8 @@ def _folded(summary: str, content: str) -> str:
 
 def _summary(part: BaseModel) -> str:
     """What it is, and the first of its texts and numbers."""
-    said = [_text(value) for _, value in _fields(part) if isinstance(value, str | int | float)][:3]
-    return _short(f"{_words(type(part).__name__)}: {', '.join(said)}" if said else _words(type(part).__name__))
+    texts = [_text(value) for _, value in _fields(part) if isinstance(value, str | int | float)][:3]
+    return _short(f"{_words(type(part).__name__)}: {', '.join(texts)}" if texts else _words(type(part).__name__))
 
 
 def _sparkline(numbers: Sequence[float], *, width: int = 90, height: int = 18) -> str:

@@ -63,11 +63,11 @@ def _read(path: Path, model: type[M], *, kind: str, version: int, file: str) -> 
         raise InputError(str(path), expected=f"a {kind}", got="JSON nested too deeply") from None
     if not isinstance(document, dict) or document.get("kind") != kind:
         raise InputError(f"{path}: kind", expected=kind, got=_kind_of(document))
-    found = document.get("schema_version")
-    if found != version:
-        newer = isinstance(found, int) and found > version
+    written = document.get("schema_version")
+    if written != version:
+        newer = isinstance(written, int) and written > version
         advice = " (written by a newer assay: upgrade to read it)" if newer else ""
-        raise InputError(f"{path}: schema_version", expected=str(version), got=f"{found!r}{advice}")
+        raise InputError(f"{path}: schema_version", expected=str(version), got=f"{written!r}{advice}")
     try:
         return model.model_validate(document)
     except ValidationError as error:
@@ -97,16 +97,16 @@ def read_folder(folder: Path) -> tuple[dict[str, Checkup], list[str]]:
     """
     if not folder.is_dir():
         raise InputError(str(folder), expected="a folder of checks", got="a file" if folder.exists() else "nothing")
-    found: dict[str, Checkup] = {}
+    checkups: dict[str, Checkup] = {}
     broken: list[str] = []
     for path in sorted({*folder.rglob("check.json"), *folder.glob("*.json")}):
         name = path.relative_to(folder).as_posix()
         try:
-            found[name] = read_checkup(path)
+            checkups[name] = read_checkup(path)
         except InputError as error:
             where = error.where.removeprefix(str(path)).lstrip(": ")
             broken.append(f"{name}: " + (f"{where}: " if where else "") + f"expected {error.expected}, got {error.got}")
-    return found, broken
+    return checkups, broken
 
 
 R = TypeVar("R", bound=Record)

@@ -121,10 +121,10 @@ def read_runs(text: str) -> Iterator[range]:
     """The runs of :func:`write_runs`, each as a range. Raises :class:`ValueError` for anything else."""
     last = None
     for part in filter(None, text.split(",")):
-        found = _RUN.fullmatch(part)
-        if found is None:
+        match = _RUN.fullmatch(part)
+        if match is None:
             raise ValueError(f"runs of ids such as 0..999, got {part!r:.40}")
-        first, end, step = found.groups()
+        first, end, step = match.groups()
         run = range(int(first), int(end or first) + 1, int(step or 1))
         if len(run) == 0 or (last is not None and run[0] <= last):
             raise ValueError(f"ascending runs of ids, got {part!r:.40}")

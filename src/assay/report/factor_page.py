@@ -55,8 +55,8 @@ def _pictures(pictures: tuple[PictureRank, ...]) -> Section:
     for picture in pictures:
         name = "the original" if picture.rank == 0 else f"rank {picture.rank}"
         psnr = f"{picture.psnr:.1f} dB" if math.isfinite(picture.psnr) else "no difference"
-        kept = f"{100 * picture.energy_kept:.4g} % of the energy, {100 * picture.share:.3g} % of the numbers"
-        lines = (name.capitalize(), *((f"{psnr}, {kept}",) if picture.rank else ()))
+        energy = f"{100 * picture.energy_kept:.4g} % of the energy, {100 * picture.share:.3g} % of the numbers"
+        lines = (name.capitalize(), *((f"{psnr}, {energy}",) if picture.rank else ()))
         cards.append(Card((("", read_picture(picture.png, text=name)),), lines))
     note = "Each channel is a matrix; each picture is its best factorisation of that rank."
     gallery = Gallery("The picture at a few ranks", "", tuple(cards), large=True)

@@ -9,9 +9,9 @@ from assay.wording import points
 
 def factor_headline(report: FactorizationReport) -> str:
     """The finding in one sentence."""
-    kept = f"{100 * report.energy_kept:.4g} % of the energy"
+    energy = f"{100 * report.energy_kept:.4g} % of the energy"
     numbers = report.rank * (report.rows + report.columns) / (report.rows * report.columns)
-    return f"Rank {report.rank} keeps {kept} in {100 * numbers:.3g} % of the numbers"
+    return f"Rank {report.rank} keeps {energy} in {100 * numbers:.3g} % of the numbers"
 
 
 def state_proof(c: Certificate) -> str:
