@@ -41,7 +41,7 @@ def activations_of(layer: nn.Module, x: torch.Tensor) -> Activations:
         return Activations(x, layer(x))
 
 
-def missed(layer: nn.Module, chain: nn.Module, x: torch.Tensor) -> float:
+def squared_error(layer: nn.Module, chain: nn.Module, x: torch.Tensor) -> float:
     with torch.no_grad():
         y, z = layer(x), chain(x)
         channels = y.movedim(1, -1) if y.ndim == 4 else y
@@ -55,7 +55,7 @@ def test_the_error_of_a_layer_is_the_tail_of_the_eigenvalues_of_wcw() -> None:
     for rank in (1, 3, 6):
         chain, error = fit_chain(layer, LayerFactors(layer="x", kind="linear", rank=rank), activations_of(layer, x))
         assert error == pytest.approx(float(values[rank:].sum()), rel=1e-3)
-        assert missed(layer, chain, x) == pytest.approx(error, rel=1e-3)
+        assert squared_error(layer, chain, x) == pytest.approx(error, rel=1e-3)
 
 
 @pytest.mark.parametrize(
@@ -70,7 +70,7 @@ def test_full_ranks_change_nothing(kind: str, options: dict[str, object]) -> Non
     factors = LayerFactors(layer="x", kind=kind, rank=rank, inner=6 if kind == "tucker" else None)
     chain, error = fit_chain(layer, factors, activations_of(layer, x))
     scale = float(layer(x).detach().var())
-    assert missed(layer, chain, x) <= 2e-3 * scale  # summed over 8 channels: float32 rounding of the tail
+    assert squared_error(layer, chain, x) <= 2e-3 * scale  # summed over 8 channels: float32 rounding of the tail
     assert error <= 2e-3 * scale
 
 
@@ -79,7 +79,7 @@ def test_the_stated_error_is_the_error_on_the_data(kind: str) -> None:
     layer, x = nn.Conv2d(6, 8, 3, padding=1), correlated(24, 6, 12)
     factors = LayerFactors(layer="x", kind=kind, rank=4, inner=4 if kind == "tucker" else None)
     chain, error = fit_chain(layer, factors, activations_of(layer, x))
-    assert missed(layer, chain, x) == pytest.approx(error, rel=2e-2)
+    assert squared_error(layer, chain, x) == pytest.approx(error, rel=2e-2)
 
 
 @pytest.mark.parametrize("rank", [1, 2, 4, 6])
@@ -91,7 +91,7 @@ def test_knowing_the_data_beats_the_truncated_weight_at_every_rank(rank: int) ->
     product = plain[1].weight.flatten(1) @ plain[0].weight.flatten(1)
     assert torch.allclose(product, (u[:, :rank] * s[:rank]) @ v[:rank], atol=1e-5)
     chain, _ = fit_chain(layer, factors, activations_of(layer, x))
-    assert missed(layer, chain, x) < missed(layer, plain, x)
+    assert squared_error(layer, chain, x) < squared_error(layer, plain, x)
 
 
 def test_errors_count_by_the_metric() -> None:
@@ -116,8 +116,8 @@ def test_errors_count_by_the_metric() -> None:
 def test_few_samples_do_not_draw_a_layer_far_from_what_it_was() -> None:
     layer, x, fresh = nn.Linear(64, 24), draw(60, 64, seed=1), draw(500, 64, seed=2)
     with torch.no_grad():
-        wanted = layer(x)
-        disturbed = Activations(x + 0.1 * draw(60, 64, seed=3), wanted)
+        targets = layer(x)
+        disturbed = Activations(x + 0.1 * draw(60, 64, seed=3), targets)
         chain, _ = fit_chain(layer, LayerFactors(layer="x", kind="linear", rank=20), disturbed)
         assert float((chain(fresh) - layer(fresh)).square().mean()) < 0.3 * float(layer(fresh).var())
 
@@ -127,11 +127,11 @@ def test_the_product_of_a_chain_as_one_weight() -> None:
     for kind in KINDS:
         factors = LayerFactors(layer="x", kind=kind, rank=3, inner=2 if kind == "tucker" else None)
         chain = fit_chain(layer, factors, activations_of(layer, x))[0]
-        whole = nn.Conv2d(5, 7, 3, padding=1)
+        composed = nn.Conv2d(5, 7, 3, padding=1)
         with torch.no_grad():
-            whole.weight.copy_(compose(chain, kind).reshape(whole.weight.shape))
-            whole.bias.copy_(chain[-1].bias)
-            assert torch.allclose(whole(x), chain(x), atol=1e-4)
+            composed.weight.copy_(compose(chain, kind).reshape(composed.weight.shape))
+            composed.bias.copy_(chain[-1].bias)
+            assert torch.allclose(composed(x), chain(x), atol=1e-4)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -154,10 +154,10 @@ def test_a_layer_is_fitted_to_the_inputs_it_really_gets() -> None:
     layer, x = nn.Linear(8, 6), draw(400, 8)
     disturbed = x * 0.8
     with torch.no_grad():
-        wanted = layer(x)
-    chain, _ = fit_chain(layer, LayerFactors(layer="x", kind="linear", rank=6), Activations(disturbed, wanted))
+        targets = layer(x)
+    chain, _ = fit_chain(layer, LayerFactors(layer="x", kind="linear", rank=6), Activations(disturbed, targets))
     with torch.no_grad():
-        assert torch.allclose(chain(disturbed), wanted, atol=1e-3)
+        assert torch.allclose(chain(disturbed), targets, atol=1e-3)
 
 
 def test_errors_fall_with_the_rank() -> None:
@@ -268,12 +268,12 @@ def test_full_rank_compression_keeps_the_function_and_the_model(model: nn.Module
 def test_only_layers_that_got_faster_may_be_chosen_and_the_budget_binds(model: nn.Module, images: ImageDataset) -> None:
     site = find_sites(model, images)[1]
     time = Latency(1.0, 1.0, 1.0, 1.0)
-    whole = Candidate(site, None, site.flops, 0.0, time, time)
+    original = Candidate(site, None, site.flops, 0.0, time, time)
     with pytest.raises(OptionError, match=r"target: expected at least 1\.00x.*got 0\.5x"):
-        choose([LayerCandidates(site, (whole,), 5, 1.0)], total_flops=site.flops, share=0.5)
+        choose([LayerCandidates(site, (original,), 5, 1.0)], total_flops=site.flops, share=0.5)
     half = Candidate(site, LayerFactors(layer="second", kind="channel", rank=4), site.flops // 2, 0.1, time, time)
-    assert choose([LayerCandidates(site, (whole, half), 0, 1.0)], total_flops=site.flops, share=0.5) == (half,)
-    assert choose([LayerCandidates(site, (whole, half), 0, 1.0)], total_flops=site.flops, share=1.0) == (whole,)
+    assert choose([LayerCandidates(site, (original, half), 0, 1.0)], total_flops=site.flops, share=0.5) == (half,)
+    assert choose([LayerCandidates(site, (original, half), 0, 1.0)], total_flops=site.flops, share=1.0) == (original,)
 
 
 def test_chain_flops_count_two_for_a_multiply_add() -> None:
@@ -328,21 +328,21 @@ def test_a_network_without_layers_to_factorise_is_refused(images: ImageDataset) 
 
 
 def test_a_compressed_network_loads_wherever_a_model_loads(tmp_path: Path) -> None:
-    whole = load_model("resnet20", classes=10, image_shape=(3, 8, 8))
+    original = load_model("resnet20", classes=10, image_shape=(3, 8, 8))
     factors = (
         LayerFactors(layer="layer1.0.conv1", kind="spatial", rank=8),
         LayerFactors(layer="layer2.0.conv2", kind="tucker", rank=16, inner=12),
         LayerFactors(layer="linear", kind="linear", rank=4),
     )
-    names = {name for name, _ in whole.named_modules()}
+    names = {name for name, _ in original.named_modules()}
     if "layer1.0.conv1" not in names:
         pytest.fail(f"layers are called otherwise now: {sorted(names)[:9]}")
-    install(whole, factors)
+    install(original, factors)
     classes = tuple(str(i) for i in range(10))
-    save_compressed(tmp_path, whole, factors, spec="resnet20", classes=classes, image_shape=(3, 8, 8))
+    save_compressed(tmp_path, original, factors, spec="resnet20", classes=classes, image_shape=(3, 8, 8))
     x = torch.rand(2, 3, 8, 8)
     with torch.no_grad():
-        expected = whole(x)
+        expected = original(x)
         assert torch.equal(load_model(str(tmp_path))(x), expected)
         by_weights = load_model("resnet20", weights=tmp_path / "model.safetensors", image_shape=(3, 8, 8))
         assert torch.equal(by_weights(x), expected)
@@ -356,8 +356,8 @@ def test_inside_running_statistics_training_mode_answers_as_evaluation_mode_does
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 36, 2))
     images = torch.rand(5, 3, 8, 8)
     expected = model.eval()(images)
-    kept = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    before = {name: buffer.clone() for name, buffer in model.named_buffers()}
     model.train()
     with with_running_statistics(model):
         assert torch.equal(model(images), expected)
-    assert all(torch.equal(kept[name], buffer) for name, buffer in model.named_buffers())
+    assert all(torch.equal(before[name], buffer) for name, buffer in model.named_buffers())

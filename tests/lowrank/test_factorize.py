@@ -40,13 +40,13 @@ def test_every_method_reaches_the_optimum_and_proves_it(
 ) -> None:
     x, rank = matrix(*shape, dtype=dtype), min(3, *shape)
     found = factorize(x, rank, method=method)
-    c, best, reached = found.certificate, optimum(x, rank), error(x, found)
+    c, best, measured_error = found.certificate, optimum(x, rank), error(x, found)
     energy = float(x.double().square().sum())
-    assert reached - best <= 2e-7 * energy
+    assert measured_error - best <= 2e-7 * energy
     assert c.optimum_low <= best + 1e-12 * energy <= c.optimum_high + 2e-12 * energy
-    assert c.error_low <= reached + 1e-14 * energy and reached <= c.error_high + 1e-14 * energy
+    assert c.error_low <= measured_error + 1e-14 * energy and measured_error <= c.error_high + 1e-14 * energy
     assert c.certified and c.guarantee == "deterministic"
-    assert c.gap_high >= reached - best - 1e-14 * energy
+    assert c.gap_high >= measured_error - best - 1e-14 * energy
     sigma = torch.linalg.svdvals(x.double())
     for low, value, high in zip(c.singular_low, sigma.tolist(), c.singular_high, strict=False):
         assert low <= value * (1 + 1e-12) and value <= high * (1 + 1e-12)
@@ -73,7 +73,7 @@ def test_the_enclosed_optimum_holds_for_any_shape_and_rank(
     assert c.certified
 
 
-def test_a_poor_factorisation_is_measured_not_believed() -> None:
+def test_the_error_of_a_poor_factorisation_is_measured() -> None:
     x = matrix(50, 30)
     good = factorize(x, 4)
     spoiled = good.A + 0.05 * matrix(50, 4, seed=9)
@@ -84,7 +84,7 @@ def test_a_poor_factorisation_is_measured_not_believed() -> None:
     assert certify(x, good.A, good.B).certified
 
 
-def test_probable_bounds_hold_where_a_gram_matrix_is_too_dear() -> None:
+def test_probable_bounds_hold_where_a_gram_matrix_is_too_expensive() -> None:
     x = matrix(900, 700, seed=3)
     found = factorize(x, 5, method="krylov")
     c = found.certificate
@@ -155,12 +155,12 @@ def test_rank_from_tolerance_and_energy_is_the_smallest_that_will_do(method: str
     x = matrix(60, 40)
     sigma = torch.linalg.svdvals(x)
     errors = [math.sqrt(optimum(x, r) / float(x.square().sum())) for r in range(41)]
-    for wanted in (0.9, 0.5, 0.1):
-        expected = next(r for r, value in enumerate(errors) if value <= wanted)
-        assert factorize(x, tolerance=wanted, method=method).rank == expected
+    for bound in (0.9, 0.5, 0.1):
+        expected = next(r for r, value in enumerate(errors) if value <= bound)
+        assert factorize(x, tolerance=bound, method=method).rank == expected
         shares = (sigma.square().cumsum(0) / sigma.square().sum()).tolist()
-        expected = next(r for r, value in enumerate(shares, 1) if value >= wanted)
-        assert factorize(x, energy=wanted, method=method).rank == expected
+        expected = next(r for r, value in enumerate(shares, 1) if value >= bound)
+        assert factorize(x, energy=bound, method=method).rank == expected
     assert factorize(x, tolerance=0.0).rank == 40
 
 
@@ -221,7 +221,7 @@ def test_one_seed_gives_equal_factors() -> None:
 
 
 @pytest.mark.parametrize("seed", [0, 1])
-def test_a_single_pass_is_near_the_optimum_and_says_that_it_is_not_certified(seed: int) -> None:
+def test_a_single_pass_is_near_the_optimum_and_is_not_certified(seed: int) -> None:
     x = matrix(400, 5) @ matrix(5, 60, 1) + 0.01 * matrix(400, 60, 2)
     found = factorize(iter(torch.split(x, 64)), 5, seed=seed)
     assert found.method == "single-pass" and not found.certificate.certified
@@ -299,5 +299,5 @@ def test_without_a_certificate_the_error_is_still_told(noise: float) -> None:
     g = torch.Generator().manual_seed(0)
     x = torch.randn(4000, 5, generator=g) @ torch.randn(5, 30, generator=g) + noise * torch.randn(4000, 30, generator=g)
     found = factorize(x, 5, assurance="none")
-    whole = torch.linalg.svdvals(x.double()).square()
-    assert found.error == pytest.approx(float(whole[5:].sum()), rel=2e-2)  # 1.7e-5 of ‖X‖² with the small noise
+    squares = torch.linalg.svdvals(x.double()).square()
+    assert found.error == pytest.approx(float(squares[5:].sum()), rel=2e-2)  # 1.7e-5 of ‖X‖² with the small noise

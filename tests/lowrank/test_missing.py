@@ -60,7 +60,7 @@ def test_soft_impute_without_gaps_shrinks_singular_values() -> None:
     assert torch.allclose(soft_impute(x, 1.0).singular_values, sigma[sigma > 0])
 
 
-def test_a_row_that_nobody_knows_gets_zeros() -> None:
+def test_a_row_without_known_entries_gets_zeros() -> None:
     x = draw(6, 5)
     mask = torch.ones(6, 5, dtype=torch.bool)
     mask[2] = False

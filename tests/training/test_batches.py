@@ -42,9 +42,9 @@ def test_processes_share_a_batch_without_gap_or_overlap(world: int, size: int) -
     dataset = ImageDataset(torch.zeros(20, 1, 2, 2, dtype=torch.uint8), torch.arange(20) % 2, ("a", "b"))
     indices = torch.randperm(20, generator=torch.Generator().manual_seed(1))[:16]
     parts = [split_batch(dataset, indices, size=size, rank=rank, world=world) for rank in range(world)]
-    whole = {number: batch.ids for part in parts for number, batch in part}
-    assert torch.equal(torch.cat([whole[number] for number in sorted(whole)]), indices)
-    assert sum(len(part) for part in parts) == len(whole)
+    by_number = {number: batch.ids for part in parts for number, batch in part}
+    assert torch.equal(torch.cat([by_number[number] for number in sorted(by_number)]), indices)
+    assert sum(len(part) for part in parts) == len(by_number)
 
 
 def naive_shift(image: Tensor, down: int, right: int, *, mirrored: bool) -> Tensor:
@@ -145,9 +145,9 @@ def test_every_sample_is_mixed_in_its_own_proportion(mix: object) -> None:
     torch.manual_seed(0)
     images, targets = torch.rand(64, 3, 8, 8), torch.eye(64)
     _, blended = mix(images, targets, alpha=1.0)  # type: ignore[operator]
-    kept = blended.diagonal()
-    assert len(kept.unique()) > 20
-    assert float(kept.mean()) == pytest.approx(0.5, abs=0.2)
+    shares = blended.diagonal()
+    assert len(shares.unique()) > 20
+    assert float(shares.mean()) == pytest.approx(0.5, abs=0.2)
 
 
 @pytest.mark.parametrize("mix", [mixup, cutmix])
@@ -210,7 +210,7 @@ class Masked(nn.Module):
         return self.scale * torch.stack([logit, 0 * brightness], dim=1)
 
 
-def test_the_watch_tells_masked_gradients_from_honest_ones() -> None:
+def test_the_monitor_separates_masked_gradients_from_useful_ones() -> None:
     dataset = ImageDataset(
         torch.full((30, 1, 4, 4), 128, dtype=torch.uint8), torch.zeros(30, dtype=torch.int64), ("a", "b")
     )
@@ -219,31 +219,31 @@ def test_the_watch_tells_masked_gradients_from_honest_ones() -> None:
     assert (seen.fgsm_accuracy, seen.pgd_accuracy, seen.n) == (1.0, 0.0, 30)
     guard = GuardedAdversary(options, dataset, seed=0)
     assert guard.watch(Masked(), epoch=0) == (seen, True)
-    stern = GuardedAdversary(options.model_copy(update={"fallback_steps": 0}), dataset, seed=0)
+    without_fallback = GuardedAdversary(options.model_copy(update={"fallback_steps": 0}), dataset, seed=0)
     with pytest.raises(
         DivergedError, match="epoch 1: catastrophic overfitting: 100% accurate under one step, 0% under"
     ):
-        stern.watch(Masked(), epoch=0)
+        without_fallback.watch(Masked(), epoch=0)
     torch.manual_seed(0)
-    honest = nn.Sequential(nn.Flatten(), nn.Linear(16, 2))
-    assert not guard.watch(honest, epoch=0)[1]
-    assert GuardedAdversary(Nothing(), dataset, seed=0).watch(honest, epoch=0) == (None, False)
+    linear = nn.Sequential(nn.Flatten(), nn.Linear(16, 2))
+    assert not guard.watch(linear, epoch=0)[1]
+    assert GuardedAdversary(Nothing(), dataset, seed=0).watch(linear, epoch=0) == (None, False)
 
 
-def test_the_watch_looks_in_the_precision_that_is_trained_in() -> None:
-    class Told(nn.Linear):
-        asked: ClassVar[set[torch.dtype]] = set()
+def test_the_monitor_runs_in_the_precision_of_training() -> None:
+    class Recording(nn.Linear):
+        dtypes: ClassVar[set[torch.dtype]] = set()
 
         def forward(self, images: Tensor) -> Tensor:
             logits = super().forward(images.flatten(1))
             if not self.training:
-                self.asked.add(logits.dtype)
+                self.dtypes.add(logits.dtype)
             return logits
 
     dataset = ImageDataset(torch.zeros(20, 1, 4, 4, dtype=torch.uint8), torch.arange(20) % 2, ("a", "b"))
     recipe = Recipe(name="x", epochs=1, batch_size=20, precision="bfloat16", adversary=PGDAdversary(watch=20))
-    fit(Told(16, 2), dataset, recipe=recipe)
-    assert torch.bfloat16 in Told.asked
+    fit(Recording(16, 2), dataset, recipe=recipe)
+    assert torch.bfloat16 in Recording.dtypes
 
 
 def test_running_statistics_become_those_of_the_data() -> None:

@@ -141,8 +141,8 @@ def test_stopped_and_resumed_it_ends_in_the_same_weights(
         )  # fmt: skip
 
     changed = with_(recipe, epochs=2, **changes)
-    whole, parts = convnet(), convnet()
-    expected = fit(whole, blobs, recipe=changed, seed=4)
+    uninterrupted, parts = convnet(), convnet()
+    expected = fit(uninterrupted, blobs, recipe=changed, seed=4)
 
     def stop(metrics: StepMetrics) -> None:
         if metrics.step == stop_at:
@@ -152,9 +152,9 @@ def test_stopped_and_resumed_it_ends_in_the_same_weights(
         fit(parts, blobs, recipe=changed, seed=4, out=tmp_path, on_step=stop)
     resumed = convnet()
     run = fit(resumed, blobs, recipe=changed, seed=4, out=tmp_path, resume=True)
-    assert states_equal(whole, resumed)
+    assert states_equal(uninterrupted, resumed)
     saved = load_file(tmp_path / "model.safetensors")
-    assert all(torch.equal(saved[name], tensor) for name, tensor in whole.state_dict().items())
+    assert all(torch.equal(saved[name], tensor) for name, tensor in uninterrupted.state_dict().items())
     assert [epoch.loss for epoch in run.epochs] == [epoch.loss for epoch in expected.epochs]
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines if line["kind"] == "step"] == list(range(1, 13))
@@ -198,9 +198,9 @@ def test_a_learning_rate_that_explodes_names_step_layer_and_checkpoint(
     hot = with_(recipe, optimizer={"lr": 1e6})
     with pytest.raises(DivergedError, match=r"^step \d+: the loss is .*that of step \d+ in ") as caught:
         fit(model, blobs, recipe=hot, out=tmp_path, checkpoint_seconds=0)
-    kept = int(str(caught.value).split("that of step ")[1].split()[0])
+    stored = int(str(caught.value).split("that of step ")[1].split()[0])
     content = torch.load(tmp_path / "state.pt", weights_only=True)
-    assert content["step"] == kept
+    assert content["step"] == stored
     assert all(bool(tensor.isfinite().all()) for tensor in content["model"].values())
 
 
@@ -279,8 +279,8 @@ def test_auto_takes_bfloat16_where_the_machine_multiplies_it_and_the_run_keeps_w
     run = fit(automatic, blobs, recipe=with_(recipe, precision="auto"), out=tmp_path)
     fit(named, blobs, recipe=with_(recipe, precision="bfloat16" if fast else "float32"))
     assert states_equal(automatic, named)
-    kept = json.loads((tmp_path / "config.json").read_text())["recipe"]["precision"]
-    assert kept == run.precision == ("bfloat16" if fast else "float32")
+    stored = json.loads((tmp_path / "config.json").read_text())["recipe"]["precision"]
+    assert stored == run.precision == ("bfloat16" if fast else "float32")
 
 
 def test_an_adversary_works_in_the_precision_of_the_run(blobs: ImageDataset, recipe: Recipe) -> None:
@@ -337,7 +337,7 @@ def test_every_shipped_recipe_makes_a_step(name: str) -> None:
     assert moved == trainable
 
 
-def test_an_adversary_that_fails_is_replaced_and_the_log_says_so(
+def test_an_adversary_that_fails_is_replaced_and_logged(
     tmp_path: Path, smallnet: Make, blobs: ImageDataset, recipe: Recipe
 ) -> None:
     changed = with_(recipe, epochs=2, adversary={"name": "n-fgsm", "watch": 20, "gap": 0.0, "fallback_steps": 2})

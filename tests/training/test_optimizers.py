@@ -119,7 +119,7 @@ def test_the_factor_on_norms_leaves_their_decay_as_it_was() -> None:
 
 @pytest.mark.parametrize("roles", [("weight",), ("weight", "norm"), ("bias",), ()])
 @pytest.mark.parametrize("name", ["sgd", "adamw", "muon"])
-def test_decay_reaches_the_roles_that_are_asked_for(name: str, roles: tuple[str, ...]) -> None:
+def test_decay_reaches_the_roles_that_the_recipe_names(name: str, roles: tuple[str, ...]) -> None:
     options = CHOICES["optimizer"][name].parse({"decay_roles": roles, "weight_decay": 0.01})
     groups = [group for optimizer in build_optimizers(network(), options) for group in optimizer.param_groups]
     assert {(group["role"], group["weight_decay"]) for group in groups} == {

@@ -57,8 +57,8 @@ def test_steps_and_epochs_agree_with_counting(
     assert sampler.length(0) == sampler.steps_per_epoch
     assert 1 <= total <= max(1, sampler.steps(7))
     for epoch in range(1, 8):
-        whole = not start <= epoch / epochs < 1.0
-        assert sampler.length(epoch) == sampler.steps_per_epoch if whole else sampler.length(epoch) >= 1
+        complete = not start <= epoch / epochs < 1.0
+        assert sampler.length(epoch) == sampler.steps_per_epoch if complete else sampler.length(epoch) >= 1
 
 
 def test_only_the_easier_are_left_out_and_the_others_are_all_there() -> None:
@@ -138,8 +138,8 @@ def test_stopped_and_resumed_it_leaves_out_the_same(
     tmp_path: Path, smallnet: Make, blobs: ImageDataset, recipe: Recipe, stop_at: int
 ) -> None:
     pruned = with_prune(recipe)
-    whole, resumed = smallnet(), smallnet()
-    fit(whole, blobs, recipe=pruned, seed=4)
+    complete, resumed = smallnet(), smallnet()
+    fit(complete, blobs, recipe=pruned, seed=4)
 
     def stop(metrics: StepMetrics) -> None:
         if metrics.step == stop_at:
@@ -148,7 +148,7 @@ def test_stopped_and_resumed_it_leaves_out_the_same(
     with pytest.raises(InterruptedRunError, match=rf"after step {stop_at + 1} of 16"):
         fit(smallnet(), blobs, recipe=pruned, seed=4, out=tmp_path, on_step=stop)
     run = fit(resumed, blobs, recipe=pruned, seed=4, out=tmp_path, resume=True)
-    assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), resumed.parameters(), strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(complete.parameters(), resumed.parameters(), strict=True))
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines if line["kind"] == "epoch"] == [6, 10, 16]
     assert len(run.epochs) == 3

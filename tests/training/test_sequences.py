@@ -62,7 +62,7 @@ def test_training_equals_the_loop_written_out(task: SequenceTask) -> None:
 @pytest.mark.parametrize("task", TASKS.values(), ids=TASKS.keys())
 def test_stopped_and_resumed_it_ends_in_the_same_weights(tmp_path: Path, task: SequenceTask) -> None:
     recipe = recipe_for("lstm", steps=6)
-    whole = train_sequence_model(task, recipe=recipe, seed=3)
+    complete = train_sequence_model(task, recipe=recipe, seed=3)
 
     def stop(metrics: StepMetrics) -> None:
         if metrics.step == 2:
@@ -71,7 +71,7 @@ def test_stopped_and_resumed_it_ends_in_the_same_weights(tmp_path: Path, task: S
     with pytest.raises(InterruptedRunError, match="interrupted after step 3 of 6; go on with --resume"):
         train_sequence_model(task, recipe=recipe, seed=3, out=tmp_path, on_step=stop)
     resumed = train_sequence_model(task, recipe=recipe, seed=3, out=tmp_path, resume=True)
-    assert equal(whole.model, resumed.model)
+    assert equal(complete.model, resumed.model)
     other = adding_problem(9, seed=3) if task.name == "adding" else copy_memory(3, seed=3)
     with pytest.raises(OptionError, match=r"state\.pt: data\.length: expected .* as in the run to resume, got"):
         train_sequence_model(other, recipe=recipe, seed=3, out=tmp_path, resume=True)
@@ -79,10 +79,10 @@ def test_stopped_and_resumed_it_ends_in_the_same_weights(tmp_path: Path, task: S
 
 def test_micro_batches_sum_to_the_gradient_of_the_whole_batch() -> None:
     task, plain = TASKS["adding"], {"name": "sgd", "lr": 0.1}
-    whole, pieces = model_for(task), model_for(task)
-    fit(whole, task, recipe=recipe_for(optimizer=plain))
+    complete, pieces = model_for(task), model_for(task)
+    fit(complete, task, recipe=recipe_for(optimizer=plain))
     fit(pieces, task, recipe=recipe_for(optimizer=plain, micro_batch=2))
-    for a, b in zip(whole.parameters(), pieces.parameters(), strict=True):
+    for a, b in zip(complete.parameters(), pieces.parameters(), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
 
 

@@ -31,16 +31,16 @@ def assay(*arguments: str | Path, launcher: tuple[str, ...] = ()) -> subprocess.
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run that nobody disturbed."""
-    out = tmp_path_factory.mktemp("whole") / "run"
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run without interruptions."""
+    out = tmp_path_factory.mktemp("uninterrupted") / "run"
     done = assay("train", "digits", "--out", out, *QUICK)
     assert done.returncode == 0, done.stderr
     return out
 
 
-def test_a_run_folder_holds_all_that_a_run_is(whole: Path) -> None:
-    names = {path.name for path in whole.iterdir()}
+def test_a_run_folder_holds_all_that_a_run_is(uninterrupted: Path) -> None:
+    names = {path.name for path in uninterrupted.iterdir()}
     expected = {
         "config.json",
         "environment.json",
@@ -51,15 +51,15 @@ def test_a_run_folder_holds_all_that_a_run_is(whole: Path) -> None:
         "training.json",
     }
     assert names == expected
-    config = json.loads((whole / "config.json").read_text())
+    config = json.loads((uninterrupted / "config.json").read_text())
     assert config["model"]["name"] == "speednet"
     assert config["model"]["image_shape"] == [1, 32, 32]
     assert config["recipe"]["epochs"] == 2
     assert config["seed"] == 0
-    assert len(json.loads((whole / "training.json").read_text())["epochs"]) == 2
+    assert len(json.loads((uninterrupted / "training.json").read_text())["epochs"]) == 2
 
 
-def test_killed_at_random_moments_and_resumed_it_ends_in_the_same_weights(whole: Path, tmp_path: Path) -> None:
+def test_killed_at_random_moments_and_resumed_it_ends_in_the_same_weights(uninterrupted: Path, tmp_path: Path) -> None:
     moments = random.Random(7)
     command = [sys.executable, "-m", "assay", "train", "digits", "--out", tmp_path / "run", *QUICK, "--resume"]
     killed = 0
@@ -82,14 +82,14 @@ def test_killed_at_random_moments_and_resumed_it_ends_in_the_same_weights(whole:
     assert killed >= 1
     last = assay(*command[3:])
     assert last.returncode == 0, last.stderr
-    ours, theirs = (load_file(folder / "model.safetensors") for folder in (whole, tmp_path / "run"))
+    ours, theirs = (load_file(folder / "model.safetensors") for folder in (uninterrupted, tmp_path / "run"))
     assert ours.keys() == theirs.keys()
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
     steps = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in steps if line["kind"] == "step"] == list(range(1, 11))
 
 
-def test_ctrl_c_ends_with_code_3_and_can_be_resumed(whole: Path, tmp_path: Path) -> None:
+def test_ctrl_c_ends_with_code_3_and_can_be_resumed(uninterrupted: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     command = [sys.executable, "-m", "assay", "train", "digits", "--out", str(out), *QUICK]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT)
@@ -102,11 +102,11 @@ def test_ctrl_c_ends_with_code_3_and_can_be_resumed(whole: Path, tmp_path: Path)
     assert process.returncode == 3, errors
     assert re.search(r"assay: interrupted after step \d+ of 10; go on with --resume", errors)
     assert assay("train", "--out", out, "--resume", "--limit", "320", "--no-test").returncode == 0  # the recipe is kept
-    ours, theirs = (load_file(folder / "model.safetensors") for folder in (whole, out))
+    ours, theirs = (load_file(folder / "model.safetensors") for folder in (uninterrupted, out))
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 
-def test_two_processes_train_the_same_network(whole: Path, tmp_path: Path) -> None:
+def test_two_processes_train_the_same_network(uninterrupted: Path, tmp_path: Path) -> None:
     launcher = ("torch.distributed.run", "--nproc-per-node", "2", "--master-port", "29611", "-m", "assay")
     out = tmp_path / "run"
     arguments = [argument for argument in QUICK if argument != "--no-test"]
@@ -114,12 +114,13 @@ def test_two_processes_train_the_same_network(whole: Path, tmp_path: Path) -> No
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("Run: ") == 1
     first, second = (
-        [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()] for folder in (whole, out)
+        [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+        for folder in (uninterrupted, out)
     )
     assert [line["step"] for line in first] == [line["step"] for line in second]
     assert [line["loss"] for line in second] == pytest.approx([line["loss"] for line in first], rel=1e-3)
     assert [line["accuracy"] for line in second] == pytest.approx([line["accuracy"] for line in first], abs=0.02)
-    ours, theirs = (load_file(folder / "model.safetensors") for folder in (whole, out))
+    ours, theirs = (load_file(folder / "model.safetensors") for folder in (uninterrupted, out))
     for name in ours:
         if "running" not in name and "num_batches" not in name:
             torch.testing.assert_close(theirs[name], ours[name], rtol=1e-2, atol=1e-3)
@@ -127,14 +128,17 @@ def test_two_processes_train_the_same_network(whole: Path, tmp_path: Path) -> No
 
 
 REFUSED = {
-    "a run already there": (("train", "digits", "--out", "{whole}"), r"--out: expected a new folder, or --resume"),
+    "a run already there": (
+        ("train", "digits", "--out", "{uninterrupted}"),
+        r"--out: expected a new folder, or --resume",
+    ),
     "unknown recipe": (("train", "--recipe", "digit"), r"recipe: expected one of .*digits.* got digit"),
     "unknown field": (("train", "--set", "optimizer.speed=3"), r"--set optimizer\.speed: not an option of sgd"),
     "unknown precision": (("train", "--precision", "half"), r"precision: expected 'auto', 'float32' or 'bfloat16'"),
     "unknown model": (("train", "--model", "resnet21", "--out", "{new}"), r"architecture: expected one of .*resnet20"),
     "nothing to resume": (("train", "--resume"), r"--resume: expected --out"),
     "another seed": (
-        ("train", "--resume", "--out", "{whole}", "--seed", "5", "--limit", "320"),
+        ("train", "--resume", "--out", "{uninterrupted}", "--seed", "5", "--limit", "320"),
         r"state\.pt: seed: expected 0 as in the run to resume, got 5",
     ),
     "not writable": (("train", "--out", "/proc/none"), r"/proc/none: not a folder that can be written to"),
@@ -143,16 +147,18 @@ REFUSED = {
 
 @pytest.mark.parametrize(("arguments", "message"), REFUSED.values(), ids=REFUSED.keys())
 def test_what_cannot_be_done_is_refused_in_one_line(
-    whole: Path, tmp_path: Path, run: Run, arguments: tuple[str, ...], message: str
+    uninterrupted: Path, tmp_path: Path, run: Run, arguments: tuple[str, ...], message: str
 ) -> None:
-    code, _, errors = run(*(argument.format(whole=whole, new=tmp_path / "new") for argument in arguments))
+    code, _, errors = run(
+        *(argument.format(uninterrupted=uninterrupted, new=tmp_path / "new") for argument in arguments)
+    )
     assert code == 2
     lines = errors.strip().splitlines()
     assert len(lines) == 1
     assert re.search(message, lines[0])
 
 
-def test_averaged_views_are_a_second_number_and_said_to_be_so(tmp_path: Path, run: Run) -> None:
+def test_averaged_views_are_a_second_number_with_its_own_label(tmp_path: Path, run: Run) -> None:
     few = [argument for argument in QUICK if argument != "--no-test"]
     out = tmp_path / "run"
     code, printed, _ = run("train", "digits", "--out", out, *few, "--set", "test_views=2", "--precision", "bfloat16")
