@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import assay
-from assay.verdict import RULES
+from assay.verdict import RULES, Evidence
 
 DOCS = Path(__file__).parents[2] / "docs"
 LINK = re.compile(r"\]\((?!https?:)([^)#\s]+)(?:#([^)\s]+))?\)")
@@ -29,7 +29,10 @@ def test_the_catalogue_tells_every_rule_whole(hooks: dict[str, Any]) -> None:
         assert page.count(f"{{ #{rule.id} }}") == 1
         entry = page[page.index(f"{{ #{rule.id} }}") :].split("\n### ")[0]
         plain = entry.replace("\\", "")
-        assert all(text in plain for text in (rule.threshold, rule.why, rule.fix))
+        assert all(text in plain for text in (rule.claim, rule.threshold, rule.why, rule.fix, rule.limits))
+        failing, passing = (rule.verdict(Evidence(f())) for f in (rule.examples.failing, rule.examples.passing))
+        assert f"**Example that fails.** {failing.measured}" in plain
+        assert f"**Example that passes.** {passing.measured}" in plain
         assert f"`{rule.needs[0].model_fields['kind'].default}`" in entry
 
 
