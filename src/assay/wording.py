@@ -9,35 +9,25 @@ from typing import Protocol
 
 
 class Proportion(Protocol):
-    """A share of n with its interval, as the records hold it."""
+    """A share ``accuracy`` of ``n`` with its 95 % interval from ``low`` to ``high``, as the records hold it."""
 
     @property
-    def n(self) -> int:
-        """How many it was counted on."""
-
+    def n(self) -> int: ...
     @property
-    def low(self) -> float:
-        """Lower end of the 95 % interval."""
-
+    def low(self) -> float: ...
     @property
-    def high(self) -> float:
-        """Upper end of the 95 % interval."""
-
+    def high(self) -> float: ...
     @property
-    def accuracy(self) -> float:
-        """The share itself."""
+    def accuracy(self) -> float: ...
 
 
 class Perturbation(Protocol):
-    """The size of a change to an image, as the records of attacks hold it."""
+    """A norm and an ε, as the records of attacks hold them: pixel units of [0, 1], a number of pixels for ``l0``."""
 
     @property
-    def norm(self) -> str:
-        """``linf``, ``l2``, ``l1`` or ``l0``."""
-
+    def norm(self) -> str: ...
     @property
-    def epsilon(self) -> float:
-        """In pixel units of [0, 1]; the number of pixels for L0."""
+    def epsilon(self) -> float: ...
 
 
 NORMS = {"linf": "L∞", "l2": "L2", "l1": "L1", "l0": "L0"}
