@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib.util
+import inspect
 import json
 import re
 import textwrap
@@ -57,6 +58,16 @@ def test_what_is_imported_is_a_name_of_the_root_or_of_a_package(page: Path) -> N
                         found = getattr(found, part)
                         if isinstance(found, type):
                             break
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_public_functions_are_called_with_arguments_that_they_have(page: Path) -> None:
+    for code in blocks(page):
+        for call in ast.walk(ast.parse(code)):
+            if isinstance(call, ast.Call) and re.fullmatch(r"assay\.\w+", name := ast.unparse(call.func)):
+                parameters = inspect.signature(getattr(assay, name.removeprefix("assay."))).parameters
+                unknown = {keyword.arg for keyword in call.keywords} - {None, *parameters}
+                assert not unknown, f"{name} has no {unknown}"
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if page.suffix == ".md"], ids=lambda page: page.name)
