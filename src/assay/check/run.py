@@ -49,8 +49,7 @@ def run_check(
 ) -> Checkup:
     """Run every stage of the check on ``model``, judge the records, and return both as one document.
 
-    A stage that cannot run (a model without gradients cannot be attacked by them) is skipped, with its reason; only
-    the mode audit and the clean accuracy must succeed.
+    A stage that cannot run is skipped, with its reason; only the mode audit and the clean accuracy must succeed.
 
     Args:
         model: takes images (N, C, H, W) in [0, 1], returns logits (N, K); left as it was found.

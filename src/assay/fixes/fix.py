@@ -23,10 +23,7 @@ class RefusedError(Exception):
 
 @dataclass(frozen=True, eq=False)
 class FixContext:
-    """``model`` as handed over (fixes work on copies), the samples it is measured on, and images to fix it with.
-
-    ``train`` holds none of the measured images; None where there are no others.
-    """
+    """``model`` as given (fixes work on copies), the samples it is measured on, and ``train``, none of these samples."""
 
     model: nn.Module
     check: CheckContext
