@@ -23,7 +23,7 @@ class RefusedError(Exception):
 
 @dataclass(frozen=True, eq=False)
 class FixContext:
-    """``model`` as given (fixes work on copies), the samples it is measured on, and ``train``, none of these samples."""
+    """``model`` as given (fixes work on copies), the measured samples, and ``train``, which has none of them."""
 
     model: nn.Module
     check: CheckContext
