@@ -88,7 +88,7 @@ def compress(
     inputs = resolve_data(inputs)
     name = inputs.model or ""
     train = open_data(replace(inputs, split="train", limit=None), console)
-    test = open_data(inputs, console, told=data_notes(train))
+    test = open_data(inputs, console, printed=data_notes(train))
     loaded = open_model(inputs, console, dataset=test, seed=inputs.seed)
     make_folder(out)
     done = run(loaded.model, train, test, plan, name=name, on_progress=lambda line: console.print(line, markup=False))

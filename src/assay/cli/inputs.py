@@ -1,4 +1,4 @@
-"""The one place where a verb opens its model and its data, and where all that is to be known of them is told."""
+"""The one place where the verbs open their model and data, and where the notes on both are printed."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ TRAINED_ON_DIGITS = "speednet trained on digits"
 
 @dataclass(frozen=True, eq=False)
 class OpenedInputs:
-    """The model on its device, its images, what both are called, what was told, and how a run folder was trained."""
+    """The model on its device, its images, its name, the notes printed, and how a run folder was trained."""
 
     model: nn.Module
     dataset: ImageDataset
@@ -37,7 +37,7 @@ class OpenedInputs:
 
 
 def open_inputs(inputs: Inputs, console: Console) -> OpenedInputs:
-    """Load data and model and print what is to be known of them; without a model, train a small one on the digits.
+    """Load data and model and print the notes on them; without a model, train a small one on the digits.
 
     Raises :class:`OptionError` for a device or data that is not there, and what loading either raises.
     """
@@ -88,8 +88,8 @@ def resolve_data(inputs: Inputs) -> Inputs:
     )
 
 
-def open_data(inputs: Inputs, console: Console, *, told: Sequence[str] = ()) -> ImageDataset:
-    """The images of ``inputs`` alone; unreadable pictures that were left out are named, unless in ``told`` already."""
+def open_data(inputs: Inputs, console: Console, *, printed: Sequence[str] = ()) -> ImageDataset:
+    """The images of ``inputs`` alone, with notes on the pictures that could not be read, except those ``printed``."""
     from assay.data.sources import load_dataset
 
     dataset = load_dataset(
@@ -100,7 +100,7 @@ def open_data(inputs: Inputs, console: Console, *, told: Sequence[str] = ()) -> 
         max_bad=inputs.max_bad,
         image_size=inputs.image_size,
     )
-    tell([note for note in data_notes(dataset) if note not in told], console)
+    print_notes([note for note in data_notes(dataset) if note not in printed], console)
     return dataset
 
 
@@ -128,7 +128,7 @@ def open_model(
         normalization=inputs.normalization,
         seed=seed,
     )
-    tell(model_notes(loaded, dataset), console)
+    print_notes(model_notes(loaded, dataset), console)
     return loaded
 
 
@@ -142,7 +142,7 @@ def open_view(inputs: Inputs, console: Console) -> ViewContext:
 
 
 def data_notes(dataset: ImageDataset) -> tuple[str, ...]:
-    """What is to be known of a data set: the pictures that could not be read."""
+    """The notes on a data set: the pictures that could not be read."""
     unreadable = dataset.skipped
     if not unreadable:
         return ()
@@ -151,7 +151,7 @@ def data_notes(dataset: ImageDataset) -> tuple[str, ...]:
 
 
 def model_notes(loaded: LoadedModel, dataset: ImageDataset | None = None) -> tuple[str, ...]:
-    """What is to be known of a model, such as random weights, and whether its classes are those of the data."""
+    """The notes on a model, such as random weights, and on classes that differ from those of the data."""
     names = loaded.class_names
     if dataset is None or names is None or names == dataset.classes:
         return loaded.notes
@@ -162,7 +162,7 @@ def model_notes(loaded: LoadedModel, dataset: ImageDataset | None = None) -> tup
     return (*loaded.notes, guess)
 
 
-def tell(notes: Sequence[str], console: Console) -> None:
+def print_notes(notes: Sequence[str], console: Console) -> None:
     """Print each note as one line."""
     for note in notes:
         console.print(f"note: {note}", style="yellow", markup=False, highlight=False, soft_wrap=True)

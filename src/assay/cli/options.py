@@ -25,7 +25,7 @@ def argument(help: str, *, metavar: str | None = None) -> Any:
 
 
 def option(panel: str, help: str, *names: str, metavar: str | None = None, **settings: Any) -> Any:
-    """An option that ``--help`` shows in the panel of that name; ``metavar`` says the unit of its value."""
+    """An option that ``--help`` shows in the panel of that name; ``metavar`` names the unit of its value."""
     return typer.Option(*names, help=help, rich_help_panel=panel, metavar=metavar, **settings)
 
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from assay.training.recipes import Recipe
 
 
-# what a data set is trained by when nothing is said
+# the default recipe of a data set
 _RECIPES = {"digits": "digits", "cifar10": "cifar10-fast", "adding": "adding-lstm", "copy": "copy-lstm"}
 
 
@@ -93,6 +93,8 @@ def train(
 
     Exit codes: 0 done, 2 usage or input error, 3 interrupted (--resume).
     """
+    from assay.cli.inputs import recorded_data
+
     before = _config_of(out) if resume else {}
     changes = [*(sets or []), *([] if precision is None else [f"precision={precision}"])]
     chosen = _choose_recipe(recipe, data=data, model=model, sets=changes, before=before)
@@ -100,7 +102,8 @@ def train(
         typer.echo(chosen.to_toml(), nl=False)
         return
     number = before.get("seed", 0) if seed is None else seed
-    name = data or before.get("data", {}).get("name") or chosen.data
+    recorded = recorded_data(out) if resume and out is not None else None
+    name = data or (recorded or {}).get("data") or chosen.data
     folder = out or Path("runs") / f"{chosen.name}-{number}"
     if (folder / "config.json").exists() and not (resume or overwrite):
         expected = "a new folder, or --resume to go on, or --overwrite"
@@ -147,7 +150,7 @@ def _run(
     """Train in this process, or with those that torchrun started; the first one writes and prints."""
     from rich.console import Console
 
-    from assay.cli.inputs import record_data
+    from assay.cli.inputs import print_notes, record_data
     from assay.cli.progress import TrainingProgress
     from assay.files import exclusive, make_folder, write_atomically
     from assay.report.terminal.model import print_training_run
@@ -172,7 +175,7 @@ def _run(
                 processes=processes,
             )
         if test and job.test is None:
-            console.print("no test split: hold some images out with --validation-fraction", style="yellow")
+            print_notes(["no test split: hold some images out with --validation-fraction"], console)
         tested = list(job.test(trained, processes)) if test and job.test is not None else []
         if not processes.leads:
             return
