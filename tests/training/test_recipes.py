@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from assay.data.sequences import SYNTHETIC_TASKS
 from assay.errors import OptionError, UnusedOptionError
 from assay.training.recipes import Recipe, load_recipe, recipe_names
+from assay.training.sections import SEQUENCE_TASKS
 
 
 @pytest.mark.parametrize("name", recipe_names())
@@ -191,6 +195,13 @@ def test_only_options_that_act_are_printed() -> None:
     assert adding["sequence"]["length"] == 100
     assert adding["augment"] == {"name": "none"}
     assert adding.keys().isdisjoint({"label_smoothing", "test_views", "mix", "adversary", "prune", "resolution"})
+
+
+def test_recipes_are_read_without_torch_and_know_the_tasks_of_sequences() -> None:
+    assert SEQUENCE_TASKS == SYNTHETIC_TASKS
+    code = "import sys, assay; assay.load_recipe('adding-lstm'); print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
 
 
 FORMER = Path(__file__).parent / "former_run"

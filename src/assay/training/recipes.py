@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 
-from assay.data.sequences import SYNTHETIC_TASKS
 from assay.errors import OptionError, UnusedOptionError
 from assay.options import option_error
 from assay.training.sections import (
     CHOICES,
     NO_EFFECT,
+    SEQUENCE_TASKS,
     AdversaryOptions,
     AugmentOptions,
     AverageOptions,
@@ -164,7 +164,7 @@ class Recipe(Section):
         return {name: getattr(self, name) for name, none in IMAGE_OPTIONS.items() if getattr(self, name) != none}
 
     def without_effect(self) -> Mapping[str, str]:
-        options = self.image_options() if self.data in SYNTHETIC_TASKS else ()
+        options = self.image_options() if self.data in SEQUENCE_TASKS else ()
         return {**super().without_effect(), **dict.fromkeys(options, f"data is {self.data}, a task of sequences")}
 
     def settled(self, *, fast_bfloat16: bool) -> Recipe:
@@ -176,7 +176,7 @@ class Recipe(Section):
     def to_toml(self) -> str:
         """All fields that act as TOML, defaults spelled out; :func:`load_recipe` reads it back to an equal recipe."""
         values = self.model_dump(mode="json", exclude_none=True)
-        others_options = IMAGE_OPTIONS.keys() - {"augment"} if self.data in SYNTHETIC_TASKS else {"sequence"}
+        others_options = IMAGE_OPTIONS.keys() - {"augment"} if self.data in SEQUENCE_TASKS else {"sequence"}
         for name in others_options & values.keys():
             if getattr(self, name) == type(self).model_fields[name].get_default():
                 del values[name]
@@ -261,7 +261,7 @@ def load_recipe(name_or_path: str | Path, *, overrides: Sequence[str] = ()) -> R
         recipe = Recipe.parse(
             values, where=where, overridden=overridden, may_drop=lambda place: not _overrides_of(place, overridden)
         )
-    if "data" in values and recipe.data not in SYNTHETIC_TASKS:
+    if "data" in values and recipe.data not in SEQUENCE_TASKS:
         for place in sorted({("sequence", option) for option in values.get("sequence", {})} - former):
             raise UnusedOptionError(_spell(place, where, overridden), reason=f"no effect while data is {recipe.data}")
     return recipe

@@ -238,6 +238,9 @@ class PruneOptions(Section):
         return end
 
 
+SEQUENCE_TASKS = ("adding", "copy")  # what a recipe can name as its data; here, so that reading one needs no torch
+
+
 class SequenceOptions(Options):
     """The tasks ``adding`` and ``copy``, generated on the fly: ``length`` steps, of ``copy`` the blanks alone.
 
