@@ -39,20 +39,19 @@ _PUBLIC: dict[str, tuple[str, ...]] = {
     "assay.check": ("run_check",),
     "assay.claims": ("run_claims",),
     "assay.comparison": ("compare",),
-    "assay.compression.run": ("compress",),
-    "assay.data.dataset": ("ImageDataset",),
-    "assay.data.sources": ("load_dataset",),
-    "assay.diagnostics.batchnorm": ("audit_normalization",),
-    "assay.diagnostics.depth": ("measure_gradient_flow",),
-    "assay.diagnostics.invariance": ("measure_invariance",),
-    "assay.diagnostics.modes": ("audit_modes",),
-    "assay.diagnostics.saliency": ("measure_input_gradients",),
+    "assay.compression": ("compress",),
+    "assay.data": ("ImageDataset", "load_dataset"),
+    "assay.diagnostics": (
+        "audit_modes",
+        "audit_normalization",
+        "measure_gradient_flow",
+        "measure_input_gradients",
+        "measure_invariance",
+    ),
     "assay.errors": ("AssayError", "DataError", "InputError", "ModelError", "OptionError"),
     "assay.evaluate": ("measure_clean_accuracy",),
-    "assay.lowrank.factorization": ("factorize",),
-    "assay.lowrank.spectrum": ("measure_spectra",),
-    "assay.models.anatomy": ("measure_anatomy",),
-    "assay.models.sources": ("load_model",),
+    "assay.lowrank": ("factorize", "measure_spectra"),
+    "assay.models": ("load_model", "measure_anatomy"),
     "assay.records.accuracy": ("CleanAccuracy",),
     "assay.records.attack": ("RobustAccuracy",),
     "assay.records.checkup": ("Checkup",),
@@ -60,93 +59,42 @@ _PUBLIC: dict[str, tuple[str, ...]] = {
     "assay.records.finding": ("Verdict",),
     "assay.records.reading": ("read_checkup",),
     "assay.report.check_page": ("render_page",),
-    "assay.tracing.depth": ("trace",),
-    "assay.training.classifier": ("train_classifier",),
-    "assay.training.loop": ("fit",),
-    "assay.training.recipes": ("Recipe", "load_recipe"),
+    "assay.tracing": ("trace",),
+    "assay.training": ("Recipe", "fit", "load_recipe", "train_classifier"),
     "assay.verdict": ("judge",),
 }
-_PACKAGES = (
-    "attacks",
-    "augment",
-    "check",
-    "claims",
-    "comparison",
-    "compression",
-    "data",
-    "diagnostics",
-    "errors",
-    "evaluate",
-    "fixes",
-    "lowrank",
-    "models",
-    "records",
-    "report",
-    "testing",
-    "tracing",
-    "training",
-    "verdict",
-    "views",
-)
+_PACKAGES = (  # noqa: SIM905 - a list would take a line a name
+    "attacks augment check claims comparison compression data diagnostics errors evaluate fixes lowrank "
+    "models records report testing tracing training verdict views"
+).split()
 
 if TYPE_CHECKING:
-    from assay import attacks as attacks
-    from assay import augment as augment
-    from assay import check as check
-    from assay import claims as claims
-    from assay import comparison as comparison
-    from assay import compression as compression
-    from assay import data as data
-    from assay import diagnostics as diagnostics
-    from assay import errors as errors
-    from assay import evaluate as evaluate
-    from assay import fixes as fixes
-    from assay import lowrank as lowrank
-    from assay import models as models
-    from assay import records as records
-    from assay import report as report
-    from assay import testing as testing
-    from assay import tracing as tracing
-    from assay import training as training
-    from assay import verdict as verdict
-    from assay import views as views
-    from assay.attacks import APGD as APGD
-    from assay.attacks import FAB as FAB
-    from assay.attacks import FGSM as FGSM
-    from assay.attacks import PGD as PGD
-    from assay.attacks import AdaptiveAttack as AdaptiveAttack
-    from assay.attacks import AttackResult as AttackResult
-    from assay.attacks import MinimumNorm as MinimumNorm
-    from assay.attacks import SignedSteps as SignedSteps
-    from assay.attacks import Square as Square
-    from assay.attacks import StandardAttack as StandardAttack
-    from assay.attacks import Threat as Threat
-    from assay.attacks import attack as attack
-    from assay.attacks import list_attacks as list_attacks
-    from assay.attacks import measure_attack_sanity as measure_attack_sanity
+    # isort: off
+    from assay import attacks as attacks, augment as augment, check as check, claims as claims
+    from assay import comparison as comparison, compression as compression, data as data, diagnostics as diagnostics
+    from assay import errors as errors, evaluate as evaluate, fixes as fixes, lowrank as lowrank, models as models
+    from assay import records as records, report as report, testing as testing, tracing as tracing
+    from assay import training as training, verdict as verdict, views as views
+    from assay.attacks import APGD as APGD, AdaptiveAttack as AdaptiveAttack, AttackResult as AttackResult, FAB as FAB
+    from assay.attacks import FGSM as FGSM, MinimumNorm as MinimumNorm, PGD as PGD, SignedSteps as SignedSteps
+    from assay.attacks import Square as Square, StandardAttack as StandardAttack, Threat as Threat, attack as attack
+    from assay.attacks import list_attacks as list_attacks, measure_attack_sanity as measure_attack_sanity
     from assay.attacks import measure_epsilon_curve as measure_epsilon_curve
     from assay.attacks import measure_robust_accuracy as measure_robust_accuracy
     from assay.check import run_check as run_check
     from assay.claims import run_claims as run_claims
     from assay.comparison import compare as compare
-    from assay.compression.run import compress as compress
-    from assay.data.dataset import ImageDataset as ImageDataset
-    from assay.data.sources import load_dataset as load_dataset
-    from assay.diagnostics.batchnorm import audit_normalization as audit_normalization
-    from assay.diagnostics.depth import measure_gradient_flow as measure_gradient_flow
-    from assay.diagnostics.invariance import measure_invariance as measure_invariance
-    from assay.diagnostics.modes import audit_modes as audit_modes
-    from assay.diagnostics.saliency import measure_input_gradients as measure_input_gradients
-    from assay.errors import AssayError as AssayError
-    from assay.errors import DataError as DataError
-    from assay.errors import InputError as InputError
-    from assay.errors import ModelError as ModelError
-    from assay.errors import OptionError as OptionError
+    from assay.compression import compress as compress
+    from assay.data import ImageDataset as ImageDataset, load_dataset as load_dataset
+    from assay.diagnostics import audit_modes as audit_modes, audit_normalization as audit_normalization
+    from assay.diagnostics import measure_gradient_flow as measure_gradient_flow
+    from assay.diagnostics import measure_input_gradients as measure_input_gradients
+    from assay.diagnostics import measure_invariance as measure_invariance
+    from assay.errors import AssayError as AssayError, DataError as DataError, InputError as InputError
+    from assay.errors import ModelError as ModelError, OptionError as OptionError
     from assay.evaluate import measure_clean_accuracy as measure_clean_accuracy
-    from assay.lowrank.factorization import factorize as factorize
-    from assay.lowrank.spectrum import measure_spectra as measure_spectra
-    from assay.models.anatomy import measure_anatomy as measure_anatomy
-    from assay.models.sources import load_model as load_model
+    from assay.lowrank import factorize as factorize, measure_spectra as measure_spectra
+    from assay.models import load_model as load_model, measure_anatomy as measure_anatomy
     from assay.records.accuracy import CleanAccuracy as CleanAccuracy
     from assay.records.attack import RobustAccuracy as RobustAccuracy
     from assay.records.checkup import Checkup as Checkup
@@ -154,12 +102,11 @@ if TYPE_CHECKING:
     from assay.records.finding import Verdict as Verdict
     from assay.records.reading import read_checkup as read_checkup
     from assay.report.check_page import render_page as render_page
-    from assay.tracing.depth import trace as trace
-    from assay.training.classifier import train_classifier as train_classifier
-    from assay.training.loop import fit as fit
-    from assay.training.recipes import Recipe as Recipe
-    from assay.training.recipes import load_recipe as load_recipe
+    from assay.tracing import trace as trace
+    from assay.training import Recipe as Recipe, fit as fit, load_recipe as load_recipe
+    from assay.training import train_classifier as train_classifier
     from assay.verdict import judge as judge
+    # isort: on
 
 _HOMES = dict(sorted((name, home) for home, names in _PUBLIC.items() for name in names))
 __all__ = list(_HOMES)
