@@ -9,7 +9,19 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from assay.errors import OptionError
 
 
-class Options(BaseModel):
+class _OptionsType(type(BaseModel)):  # type: ignore[misc]
+    """Makes ``PGD(steps=0)`` raise an :class:`OptionError`; as pydantic builds nested options without calling their
+    class, the error of a whole recipe still names the path to its field.
+    """
+
+    def __call__(cls, *args: Any, **values: Any) -> Any:
+        try:
+            return super().__call__(*args, **values)
+        except ValidationError as error:
+            raise option_error(error, where=cls.__name__) from None
+
+
+class Options(BaseModel, metaclass=_OptionsType):
     """Base of every options object: frozen, validated, and closed to unknown names."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)

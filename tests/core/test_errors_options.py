@@ -5,8 +5,9 @@ from __future__ import annotations
 import pickle
 
 import pytest
+from pydantic import Field
 
-from assay.errors import AssayError, DataError, DependencyError, InputError, InterruptedRunError
+from assay.errors import AssayError, DataError, DependencyError, InputError, InterruptedRunError, OptionError
 from assay.options import Options
 
 
@@ -52,3 +53,20 @@ def test_a_missing_package_names_its_extra() -> None:
 def test_wrong_options_name_their_field(values: dict[str, object], message: str) -> None:
     with pytest.raises(InputError, match=message):
         Sizes.parse(values, where="size.toml")
+
+
+class Inner(Options):
+    rate: float = Field(default=1.0, gt=0)
+
+
+class Outer(Options):
+    inner: Inner = Inner()
+
+
+def test_options_made_by_their_class_raise_one_line_too() -> None:
+    with pytest.raises(OptionError) as caught:
+        Inner(rate=-1)
+    assert str(caught.value) == "Inner: rate: expected greater than 0, got -1"
+    with pytest.raises(OptionError) as caught:
+        Outer(inner={"rate": -1})  # the path to a nested field is kept
+    assert str(caught.value) == "Outer: inner.rate: expected greater than 0, got -1"
