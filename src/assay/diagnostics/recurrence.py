@@ -126,10 +126,7 @@ def jacobian_product(
         inverse, inverse_log_scale = inverse / size, inverse_log_scale + math.log(size)
         smallest.append(-inverse_log_scale)
     return JacobianProduct(
-        name=name,
-        log_largest=tuple(largest),
-        log_smallest=tuple(smallest),
-        lyapunov=largest[-1] / max(1, total - 1),
+        name=name, log_largest=tuple(largest), log_smallest=tuple(smallest), lyapunov=largest[-1] / max(1, total - 1)
     )
 
 

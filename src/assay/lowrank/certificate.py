@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -85,12 +85,6 @@ def rounding_slack(basis: Tensor, *, energy: float, terms: int) -> float:
     n, ell = basis.shape
     defect = float(torch.linalg.matrix_norm(basis.T @ basis - torch.eye(ell, dtype=torch.float64)))
     return energy * (4 * (defect + n * ell * UNIT) + 4 * (n + terms + 2 * ell) * UNIT * math.sqrt(ell))
-
-
-def frobenius_ceiling(basis: Tensor, gram_v: Tensor, *, energy: float, terms: int) -> Ceiling:
-    """κ = ‖X‖²_F − tr(VᵀGV): all that is left could lie in one direction. Deterministic, sharp when little is left."""
-    left = energy - float((basis * gram_v).sum())
-    return Ceiling(max(0.0, left) + rounding_slack(basis, energy=energy, terms=terms), "deterministic")
 
 
 def gram_ceiling(basis: Tensor, gram: Tensor, *, energy: float, terms: int) -> Ceiling:
@@ -179,12 +173,11 @@ def write_certificate(
     gap = max(0.0, measured.high - optimum_low)
     relative = gap / energy if energy else 0.0
     certified = relative <= TOLERANCE
-    what = f"the gap may be {relative:.1e} of ‖X‖², more than {TOLERANCE:.0e}"
     return Certificate(
         guarantee=bounds.ceiling.guarantee,
         failure_probability=bounds.ceiling.failure_probability,
         certified=certified,
-        reason="" if certified else what,
+        reason="" if certified else f"the gap may be {relative:.1e} of ‖X‖², more than {TOLERANCE:.0e}",
         tolerance=TOLERANCE,
         energy=energy,
         ridge=ridge,
@@ -233,10 +226,7 @@ def _uniqueness(bounds: SpectrumBounds, rank: int, *, energy: float, ridge: floa
     """Is σ_r apart from σ_{r+1}? Equal ones leave a family of equally good row spaces, beyond the gauge."""
     if len(bounds.low) <= rank:
         return "unique up to gauge" if float(bounds.low[rank - 1]) > 0 else "tied"
-    last, following = float(bounds.low[rank - 1]), float(bounds.high[rank])
-    if last > following:
-        return "unique up to gauge"
-    if float(bounds.high[rank - 1]) <= ridge * ridge:
+    if bool(bounds.low[rank - 1] > bounds.high[rank]) or float(bounds.high[rank - 1]) <= ridge * ridge:
         return "unique up to gauge"
     spread = float(bounds.high[rank - 1]) - float(bounds.low[rank])
     return "tied" if spread <= 1e-9 * energy else "undecided"
@@ -316,9 +306,8 @@ def certify_factors(
     best: Certificate | None = None
     for place, ceiling in enumerate(_ceilings(matrix, reading, gram, assurance=assurance)):
         bounds = bound_spectrum(basis, reading.gram_v, ceiling, energy=energy, terms=terms, count=count)
-        certificate = write_certificate(
-            _with_summation_error(bounds, energy, matrix), measured, rank=rank, ridge=ridge, energy=energy
-        )
+        bounds.high[0] += energy * _summation(matrix)  # the rounding of ‖X‖², which enters the optimum as well
+        certificate = write_certificate(bounds, measured, rank=rank, ridge=ridge, energy=energy)
         if best is None or certificate.gap_high < best.gap_high:
             best = certificate
         if certificate.certified and (certificate.uniqueness != "undecided" or place >= MOST_UNDECIDED):
@@ -380,35 +369,24 @@ def measure_objective(matrix: Matrix, A: Tensor, B: Tensor, reading: _Reading, *
 
 def _ceilings(matrix: Matrix, reading: _Reading, gram: Tensor | None, *, assurance: Assurance) -> Iterator[Ceiling]:
     """Ceilings from cheap to expensive; the caller stops at the first that is low enough."""
-    n, ell = reading.basis.shape
-    terms = matrix.rounding_terms
+    basis, energy, terms = reading.basis, reading.energy, matrix.rounding_terms
+    n, ell = basis.shape
     if ell >= n:
         yield Ceiling(0.0, "deterministic")
         return
-    yield frobenius_ceiling(reading.basis, reading.gram_v, energy=reading.energy, terms=terms)
+    # κ = ‖X‖²_F − tr(VᵀGV): all that is left could lie in one direction; sharp when little is left
+    left = energy - float((basis * reading.gram_v).sum())
+    yield Ceiling(max(0.0, left) + rounding_slack(basis, energy=energy, terms=terms), "deterministic")
     if gram is None and (n <= CHEAP_GRAM or (assurance == "strict" and n <= GRAM_LIMIT)):
         gram = matrix.gram()
     if gram is not None:
-        yield gram_ceiling(reading.basis, gram, energy=reading.energy, terms=terms)
+        yield gram_ceiling(basis, gram, energy=energy, terms=terms)
     elif assurance == "auto":
         yield from random_ceilings(
-            matrix,
-            reading.basis,
-            reading.probes,
-            reading.image,
-            energy=reading.energy,
-            failure_probability=1e-9,
-            steps=8,
+            matrix, basis, reading.probes, reading.image, energy=energy, failure_probability=1e-9, steps=8
         )
 
 
 def _summation(matrix: Matrix) -> float:
     """Relative error of a sum of squares over blocks."""
     return (BLOCK_BYTES // 8 + matrix.shape[0] // block_rows(matrix.shape[1]) + 4) * UNIT
-
-
-def _with_summation_error(bounds: SpectrumBounds, energy: float, matrix: Matrix) -> SpectrumBounds:
-    """‖X‖² enters the optimum as well; its rounding is moved into the upper bound of σ₁."""
-    high = bounds.high.clone()
-    high[0] += energy * _summation(matrix)
-    return replace(bounds, high=high)

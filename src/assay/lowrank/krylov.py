@@ -50,23 +50,20 @@ def block_krylov(
     """
     n = matrix.shape[1]
     width = min(n, block or default_block(rule.rank or 16))
-    start = torch.randn(n, width, generator=generator(seed, 0x10), dtype=torch.float64)
-    fresh = torch.linalg.qr(start).Q
-    basis, images = fresh.new_empty(n, 0), fresh.new_empty(n, 0)
-    small = fresh.new_empty(0, 0)
+    fresh = torch.linalg.qr(torch.randn(n, width, generator=generator(seed, 0x10), dtype=torch.float64)).Q
+    basis, images, small = fresh.new_empty(n, 0), fresh.new_empty(n, 0), fresh.new_empty(0, 0)
     passes = 0
     while True:
         image = matrix.apply_gram(fresh.to(matrix.dtype))
         passes += 1
-        small = _grow(small, basis, fresh, image)
+        cross, corner = basis.T @ image, fresh.T @ image  # the new block's columns of QᵀGQ
+        small = torch.cat([torch.cat([small, cross], 1), torch.cat([cross.T, (corner + corner.T) / 2], 1)])
         basis, images = torch.cat([basis, fresh], 1), torch.cat([images, image], 1)
         squares, vectors = (each.flip(-1) for each in torch.linalg.eigh(small))  # falling
         rank = rule.pick(squares.clamp_min(0), energy, matrix.shape)
         complete = basis.shape[1] >= n
         known = min(rank or len(squares), len(squares))
-        done = rank is not None and len(squares) > rank and _has_converged(
-            basis, images, squares, vectors, rank, accuracy
-        )  # fmt: skip
+        done = rank is not None and len(squares) > rank and _converged(basis, images, squares, vectors, rank, accuracy)
         if done or complete or passes >= max_passes:
             return RitzSpace(basis @ vectors, squares.clamp_min(0), known, passes, done or complete, complete)
         fresh = _next_block(basis, image, width)
@@ -102,14 +99,7 @@ def _next_block(basis: Tensor, image: Tensor, width: int) -> Tensor:
     return orthonormalize(image, basis)[:, : min(width, room)]
 
 
-def _grow(small: Tensor, basis: Tensor, fresh: Tensor, image: Tensor) -> Tensor:
-    """QᵀGQ with the new block's rows and columns."""
-    cross, corner = basis.T @ image, fresh.T @ image
-    top = torch.cat([small, cross], 1)
-    return torch.cat([top, torch.cat([cross.T, (corner + corner.T) / 2], 1)])
-
-
-def _has_converged(basis: Tensor, images: Tensor, squares: Tensor, vectors: Tensor, rank: int, accuracy: float) -> bool:
+def _converged(basis: Tensor, images: Tensor, squares: Tensor, vectors: Tensor, rank: int, accuracy: float) -> bool:
     top = vectors[:, :rank]
     residual = torch.linalg.vector_norm(images @ top - (basis @ top) * squares[:rank], dim=0)
     beyond = squares[(rank + len(squares)) // 2]  # what lies outside the basis is well below its middle by now

@@ -78,17 +78,14 @@ class Hessian:
             if norm < 1e-12 * (float(torch.linalg.vector_norm(images[-1])) if images else 1.0):
                 break
             basis.append(vector / norm)
-            vector = self._flat(basis[-1])
+            u, v = torch.split(basis[-1], [self.A.numel(), self.B.numel()])
+            image = self.apply(u.reshape(self.A.shape), v.reshape(self.B.shape))
+            vector = torch.cat([image.A.reshape(-1), image.B.reshape(-1)])
             images.append(vector)
         q, hq = torch.stack(basis, 1), torch.stack(images, 1)
         small = q.T @ hq
         values = torch.linalg.eigvalsh((small + small.T) / 2)
         return float(values[0]), float(values[-1])
-
-    def _flat(self, direction: Tensor) -> Tensor:
-        split = self.A.numel()
-        image = self.apply(direction[:split].reshape(self.A.shape), direction[split:].reshape(self.B.shape))
-        return torch.cat([image.A.reshape(-1), image.B.reshape(-1)])
 
 
 def predict_spectrum(sigma: Tensor, *, shape: tuple[int, int], rank: int, chosen: Sequence[int]) -> Tensor:
@@ -192,11 +189,10 @@ def describe_critical_point(
     inside = torch.zeros_like(sigma, dtype=torch.bool)
     inside[list(chosen)] = True
     loss = float(sigma[~inside].square().sum())
-    best = float(sigma[rank:].square().sum())
     scale = float(sigma[0])
     lowest = float(predicted[0])
     kind = "strict saddle" if lowest < -1e-9 * scale else "degenerate"
-    if loss <= best + 1e-12 * float(sigma.square().sum()):
+    if loss <= float(sigma[rank:].square().sum()) + 1e-12 * float(sigma.square().sum()):
         kind = "global minimum"
     size = rank * sum(X.shape)
     computed = Hessian(X, point.A, point.B).extreme_eigenvalues()[0] if size <= 4 * FORMED else math.nan
@@ -239,14 +235,13 @@ def draw_paths(sigma: float, rest: float, *, start: tuple[float, float] = (0.9, 
     SVD needs no path: it is at (√σ, √σ) at once.
     """
     root = math.sqrt(sigma)
-    a, b = start[0] * root, start[1] * root
-    steps = [(a, b)]
+    first = a, b = start[0] * root, start[1] * root
+    steps = [first]
     rate = 0.25 / (2 * sigma)
     for _ in range(120):
         error = a * b - sigma
         a, b = a - rate * 2 * error * b, b - rate * 2 * error * a
         steps.append((a, b))
-    first = (start[0] * root, start[1] * root)
     second = (sigma / first[1], first[1])
     return (
         _path("gradient descent", steps, sigma, rest),

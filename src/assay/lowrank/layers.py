@@ -133,19 +133,16 @@ def fit_chain(
     chain = chain_for(layer, factors)
     with torch.no_grad():
         if factors.kind in {"linear", "channel"}:
-            curve = rank_curve(layer, activations, metric)
-            _set_pair(chain[0], chain[1], curve, factors.rank)
-            error = float(curve.errors[min(factors.rank, len(curve.errors) - 1)])
+            error = _set_pair(chain[0], chain[1], rank_curve(layer, activations, metric), factors.rank)
         else:
             assert isinstance(layer, nn.Conv2d)
             first = chain[0]
             assert isinstance(first, nn.Conv2d)
             _set_projection(first, layer, activations.x, metric, vertical=factors.kind == "spatial")
-            activations = Activations(_in_parts(first, activations.x), activations.y)
-            curve = rank_curve(chain[1], activations, metric, trained=False)
+            x = torch.cat([first(part) for part in torch.split(activations.x, 64)])
+            curve = rank_curve(chain[1], Activations(x, activations.y), metric, trained=False)
             if factors.kind == "tucker":
-                _set_pair(chain[1], chain[2], curve, factors.rank)
-                error = float(curve.errors[min(factors.rank, len(curve.errors) - 1)])
+                error = _set_pair(chain[1], chain[2], curve, factors.rank)
             else:
                 _fill(chain[1], curve.map, curve.moments.mean_y - curve.map @ curve.moments.mean_x)
                 error = float(curve.errors[-1])
@@ -275,10 +272,12 @@ def _set_projection(first: nn.Conv2d, layer: nn.Conv2d, x: Tensor, metric: Tenso
     _fill(first, rows / torch.linalg.vector_norm(rows, dim=1, keepdim=True).clamp_min(1e-12) * scale[:, None], None)
 
 
-def _set_pair(first: nn.Module, second: nn.Module, curve: RankCurve, rank: int) -> None:
+def _set_pair(first: nn.Module, second: nn.Module, curve: RankCurve, rank: int) -> float:
+    """Returns what the pair leaves unexplained."""
     inner, outer, bias = curve.factors(rank)
     _fill(first, inner, None)
     _fill(second, outer, bias)
+    return float(curve.errors[min(rank, len(curve.errors) - 1)])
 
 
 def _fill(layer: nn.Module, matrix: Tensor, bias: Tensor | None) -> None:
@@ -286,7 +285,3 @@ def _fill(layer: nn.Module, matrix: Tensor, bias: Tensor | None) -> None:
     layer.weight.copy_(matrix.reshape(layer.weight.shape))
     if bias is not None and layer.bias is not None:
         layer.bias.copy_(bias)
-
-
-def _in_parts(layer: nn.Module, x: Tensor) -> Tensor:
-    return torch.cat([layer(part) for part in torch.split(x, 64)])

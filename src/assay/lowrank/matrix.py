@@ -5,7 +5,6 @@ from __future__ import annotations
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -60,7 +59,11 @@ class Matrix(ABC):
     @property
     def rounding_terms(self) -> int:
         """How many numbers at most are added one after another in an entry of XᵀX, for rounding bounds."""
-        return min(block_rows(self.shape[1]), self.shape[0]) + self.shape[0] // wide_rows(self.shape[1]) + 2
+        return (
+            min(block_rows(self.shape[1]), self.shape[0])
+            + self.shape[0] // block_rows(self.shape[1], size=WIDE_BYTES)
+            + 2
+        )
 
     def times(self, right: Tensor) -> Tensor:
         """X V in V's dtype; V (n, k) -> (rows, k)."""
@@ -108,7 +111,7 @@ class Matrix(ABC):
     def squared_error(self, left: Tensor, right: Tensor) -> float:
         """‖X − AB‖²_F entry by entry, without cancellation; A (rows, r), B (r, n)."""
         right = right.double()
-        rest = torch.empty(wide_rows(self.shape[1]), self.shape[1], dtype=torch.float64)
+        rest = torch.empty(block_rows(self.shape[1], size=WIDE_BYTES), self.shape[1], dtype=torch.float64)
         error = 0.0
         for block, rows in self._with_rows(left, self._blocks_in(torch.float64)):
             for wide, part in zip(torch.split(block, len(rest)), torch.split(rows, len(rest)), strict=True):
@@ -123,7 +126,7 @@ class Matrix(ABC):
         if dtype == self.dtype:
             yield from self.blocks()
             return
-        buffer = torch.empty(wide_rows(self.shape[1]), self.shape[1], dtype=dtype)
+        buffer = torch.empty(block_rows(self.shape[1], size=WIDE_BYTES), self.shape[1], dtype=dtype)
         for block in self.blocks():
             for part in torch.split(block, len(buffer)):
                 yield buffer[: len(part)].copy_(part)
@@ -174,14 +177,9 @@ class Scaled(Matrix):
         return Scaled(self.matrix.transposed(), self.factor)
 
 
-def block_rows(columns: int) -> int:
-    """Rows of a block of about :data:`BLOCK_BYTES` in float64."""
-    return max(64, BLOCK_BYTES // (8 * max(1, columns)))
-
-
-def wide_rows(columns: int) -> int:
-    """Rows of a block of about :data:`WIDE_BYTES` in float64."""
-    return max(64, WIDE_BYTES // (8 * max(1, columns)))
+def block_rows(columns: int, *, size: int = BLOCK_BYTES) -> int:
+    """Rows of a block of about ``size`` bytes in float64."""
+    return max(64, size // (8 * max(1, columns)))
 
 
 def squared_norm(block: Tensor) -> float:
@@ -200,6 +198,7 @@ class Sparse(Matrix):
         self.row_starts, self.columns, self.values = row_starts, columns, values
         self.shape, self.dtype = shape, values.dtype
         self._transposed: Sparse | None = None
+        self._tensors: dict[torch.dtype, Tensor] = {}
 
     @property
     def work(self) -> int:
@@ -234,9 +233,14 @@ class Sparse(Matrix):
         return self._transposed
 
     def times(self, right: Tensor) -> Tensor:
-        tensor = self._double if right.dtype == torch.float64 else self._single
-        product: Tensor = tensor @ right.contiguous()
-        return product
+        dtype = torch.float64 if right.dtype == torch.float64 else torch.float32
+        if dtype not in self._tensors:
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", message=".*[Ss]parse.*beta.*")
+                # the indices were checked when the matrix came in
+                parts = (self.row_starts, self.columns, self.values.to(dtype))
+                self._tensors[dtype] = torch.sparse_csr_tensor(*parts, self.shape, check_invariants=False)
+        return self._tensors[dtype] @ right.contiguous()
 
     def transposed_times(self, left: Tensor) -> Tensor:
         return self.transposed().times(left).double()
@@ -267,21 +271,6 @@ class Sparse(Matrix):
         left, right = left.double(), right.double()
         cross = float((self.times(right.T) * left).sum())
         return max(0.0, self.squared_norm() - 2 * cross + float(((left.T @ left) * (right @ right.T)).sum()))
-
-    @cached_property
-    def _single(self) -> Tensor:
-        return self._tensor(torch.float32)
-
-    @cached_property
-    def _double(self) -> Tensor:
-        return self._tensor(torch.float64)
-
-    def _tensor(self, dtype: torch.dtype) -> Tensor:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=".*[Ss]parse.*beta.*")
-            # the indices were checked when the matrix came in
-            parts = (self.row_starts, self.columns, self.values.to(dtype))
-            return torch.sparse_csr_tensor(*parts, self.shape, check_invariants=False)
 
 
 def from_scipy(matrix: Any) -> Sparse:

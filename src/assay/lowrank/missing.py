@@ -11,7 +11,6 @@ from assay.errors import DataError, OptionError
 from assay.lowrank.certificate import TOLERANCE, no_certificate
 from assay.lowrank.factors import Factorization
 from assay.lowrank.gauge import canonical, product_svd
-from assay.lowrank.matrix import Matrix
 from assay.lowrank.sources import as_matrix
 from assay.records.factorization import Certificate
 from assay.runtime import generator
@@ -61,13 +60,12 @@ def complete(
         if history[-2] - history[-1] <= accuracy * max(energy, 1e-300):
             break
     balanced = canonical(a, b)
-    certificate = _certify(x, w, balanced.A, balanced.B, ridge=ridge, energy=energy)
     sigma = product_svd(balanced.A, balanced.B)[1]
     return Factorization(
         A=balanced.A,
         B=balanced.B,
         singular_values=sigma,
-        certificate=certificate,
+        certificate=_certify(x, w, balanced.A, balanced.B, ridge=ridge, energy=energy),
         method="weighted als",
         rule=f"rank {rank}",
         seconds=time.perf_counter() - started,
@@ -78,12 +76,7 @@ def complete(
 
 
 def soft_impute(
-    X: object,
-    ridge: float,
-    *,
-    mask: Tensor | None = None,
-    accuracy: float = 1e-10,
-    steps: int = 2000,
+    X: object, ridge: float, *, mask: Tensor | None = None, accuracy: float = 1e-10, steps: int = 2000
 ) -> Factorization:
     """Minimise Σ_known (x_ij − z_ij)² + 2λ‖Z‖_*, convex, by soft-impute: fill the gaps with Z, shrink every σ by λ.
 
@@ -108,8 +101,7 @@ def soft_impute(
         history.append(float((w * (x - z).square()).sum()) + 2 * ridge * float(sigma.sum()))
         if len(history) > 1 and history[-1] > history[-2]:
             momentum = 1.0
-        change = float((z - before).square().sum())
-        if change <= accuracy * max(float(z.square().sum()), 1e-300):
+        if float((z - before).square().sum()) <= accuracy * max(float(z.square().sum()), 1e-300):
             break
     rank = max(1, int((sigma > 1e-12 * float(sigma[0])).sum()))
     root = sigma[:rank].sqrt()
@@ -136,15 +128,13 @@ def _certify(x: Tensor, w: Tensor, a: Tensor, b: Tensor, *, ridge: float, energy
     dual = _duality(x, w, a, b, ridge=ridge)
     gap = max(0.0, primal - dual)
     relative = gap / energy if energy else 0.0
-    blank = no_certificate(primal, energy=energy, ridge=ridge, reason="")
     certified = relative <= TOLERANCE
     reason = "" if certified else f"the duality gap is {relative:.1e} of ‖X‖², more than {TOLERANCE:.0e}"
-    return blank.model_copy(
+    return no_certificate(primal, energy=energy, ridge=ridge, reason=reason).model_copy(
         update={
             "guarantee": "deterministic",
             "failure_probability": 0.0,
             "certified": certified,
-            "reason": reason,
             "error_low": primal * (1 - 1e-12),
             "error_high": primal * (1 + 1e-12),
             "optimum_low": max(0.0, dual),
@@ -173,7 +163,7 @@ def _objective(x: Tensor, w: Tensor, a: Tensor, b: Tensor, ridge: float) -> floa
 
 
 def _prepare(source: object, mask: Tensor | None, weights: Tensor | None) -> tuple[Tensor, Tensor]:
-    matrix: Matrix = as_matrix(source)
+    matrix = as_matrix(source)
     m, n = matrix.shape
     if m < 0 or m * n > LARGEST:
         raise DataError("X", expected=f"at most {LARGEST:,} entries in memory, with gaps or weights", got=f"{m} × {n}")

@@ -71,13 +71,11 @@ def rank_rule(
     rank: int | str | None, tolerance: float | None, energy: float | None, noise: float | None, shape: tuple[int, int]
 ) -> RankRule:
     """Check that exactly one criterion is given and that it can be met; raises :class:`OptionError` otherwise."""
-    given = [
-        name for name, value in (("rank", rank), ("tolerance", tolerance), ("energy", energy)) if value is not None
-    ]
+    criteria = {"rank": rank, "tolerance": tolerance, "energy": energy}
+    given = [name for name, value in criteria.items() if value is not None]
     if len(given) != 1:
-        raise OptionError(
-            "rank", expected="one of rank, tolerance and energy", got=" and ".join(given) or "none of them"
-        )
+        got = " and ".join(given) or "none of them"
+        raise OptionError("rank", expected="one of rank, tolerance and energy", got=got)
     if noise is not None and rank != "gavish-donoho":
         raise OptionError("noise", expected="rank 'gavish-donoho' beside it", got=given[0])
     if tolerance is not None and not 0 <= tolerance < 1:

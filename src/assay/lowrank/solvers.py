@@ -12,19 +12,13 @@ from torch import Tensor
 
 from assay.errors import OptionError
 from assay.lowrank.factors import factors_from_basis, split
+from assay.lowrank.gauge import product_svd
 from assay.lowrank.krylov import RitzSpace, block_krylov, default_block
 from assay.lowrank.matrix import Matrix, Sparse, from_torch_sparse
 from assay.lowrank.ranks import RankRule
 from assay.runtime import generator
 
-
-@dataclass(frozen=True, eq=False)
-class Iterated:
-    """Factors A (m, r), B (r, n) in float64, and the objective after each step."""
-
-    A: Tensor
-    B: Tensor
-    history: tuple[float, ...]
+Iterated = tuple[Tensor, Tensor, list[float]]  # A (m, r), B (r, n) in float64, the objective after each step
 
 
 def alternating_least_squares(
@@ -48,7 +42,7 @@ def alternating_least_squares(
         history.append(fit + ridge * (float(inner.trace()) + float(b.square().sum())))
         if len(history) > 2 and _remaining_decrease(history) <= accuracy * energy:
             break
-    return Iterated(a, b, tuple(history))
+    return a, b, history
 
 
 def gradient_descent(
@@ -79,7 +73,7 @@ def gradient_descent(
             break
         a = a - step * slope_a
         b = b - step * slope_b
-    return Iterated(a, b, tuple(history))
+    return a, b, history
 
 
 def _remaining_decrease(history: list[float]) -> float:
@@ -224,7 +218,7 @@ def solve_exactly(matrix: Matrix, task: FactorizationTask) -> Solution:
     left, sigma, right = torch.linalg.svd(dense, full_matrices=False)
     rank = _choose_rank(task, sigma.square(), matrix)
     space = RitzSpace(right.T, sigma.square(), rank, 1, True, complete=len(sigma) == n)
-    return _spectral(matrix, task, space, left[:, :rank], sigma[:rank], right.T[:, :rank], spectrum=sigma)
+    return _spectral(matrix, task, space, (left[:, :rank], sigma[:rank], right.T[:, :rank]), spectrum=sigma)
 
 
 def solve_by_gram(matrix: Matrix, task: FactorizationTask) -> Solution:
@@ -237,20 +231,13 @@ def solve_by_gram(matrix: Matrix, task: FactorizationTask) -> Solution:
     squares, vectors = torch.linalg.eigh(gram)
     squares, vectors = squares.flip(0).clamp_min(0), vectors.flip(1)
     rank = _choose_rank(task, squares[: min(matrix.shape)], matrix)
-    left, sigma, right = factors_from_basis(matrix, vectors[:, :rank])
-    space = RitzSpace(vectors, squares, rank, 2, True, complete=True)
-    spectrum = squares[: min(matrix.shape)].sqrt()
-    spectrum[:rank] = sigma
-    solution = _spectral(matrix, task, space, left, sigma, right, spectrum=spectrum)
+    solution = _lift(matrix, task, RitzSpace(vectors, squares, rank, 2, True, complete=True), count=n)
     return replace(solution, gram=gram if exact else None)
 
 
 def solve_by_krylov(matrix: Matrix, task: FactorizationTask) -> Solution:
     space = block_krylov(matrix, task.rule, energy=task.energy, accuracy=task.accuracy, seed=task.seed)
-    left, sigma, right = factors_from_basis(matrix, space.basis[:, : space.rank])
-    spectrum = space.squares[: min(len(space.squares), 2 * space.rank, *matrix.shape)].sqrt()
-    spectrum[: space.rank] = sigma
-    return _spectral(matrix, task, space, left, sigma, right, spectrum=spectrum)
+    return _lift(matrix, task, space, count=2 * space.rank)
 
 
 def for_whole_spectrum(costs: dict[str, float]) -> str:
@@ -267,16 +254,18 @@ def _choose_rank(task: FactorizationTask, squares: Tensor, matrix: Matrix) -> in
     return len(squares) if rank is None else min(rank, len(squares))
 
 
+def _lift(matrix: Matrix, task: FactorizationTask, space: RitzSpace, *, count: int) -> Solution:
+    """The best factors within a space of rows; the spectrum holds at most ``count`` singular values."""
+    svd = factors_from_basis(matrix, space.basis[:, : space.rank])
+    spectrum = space.squares[: min(count, *matrix.shape)].sqrt()
+    spectrum[: space.rank] = svd[1]
+    return _spectral(matrix, task, space, svd, spectrum=spectrum)
+
+
 def _spectral(
-    matrix: Matrix,
-    task: FactorizationTask,
-    space: RitzSpace,
-    left: Tensor,
-    sigma: Tensor,
-    right: Tensor,
-    *,
-    spectrum: Tensor,
+    matrix: Matrix, task: FactorizationTask, space: RitzSpace, svd: tuple[Tensor, Tensor, Tensor], *, spectrum: Tensor
 ) -> Solution:
+    left, sigma, right = svd
     a, b = split(left, sigma, right, ridge=task.ridge, dtype=matrix.dtype)
     return Solution(a, b, (sigma - task.ridge).clamp_min(0), space, spectrum, space.passes + 1)
 
@@ -284,15 +273,13 @@ def _spectral(
 def _solve_by_steps(method: Callable[..., Iterated], matrix: Matrix, task: FactorizationTask) -> Solution:
     if task.rule.rank is None:
         raise OptionError("rank", expected="a number, for als and descent", got=str(task.rule))
-    run = method(
+    a, b, history = method(
         matrix, task.rule.rank, ridge=task.ridge, energy=task.energy, accuracy=task.accuracy, steps=task.steps,
         seed=task.seed,
     )  # fmt: skip
-    left, r_a = torch.linalg.qr(run.A)
-    right, r_b = torch.linalg.qr(run.B.T)
-    turn, sigma, back = torch.linalg.svd(r_a @ r_b.T)
-    a, b = split(left @ turn, sigma, right @ back.T, ridge=0.0, dtype=matrix.dtype)
-    return Solution(a, b, sigma, None, sigma, 2 * len(run.history), history=run.history)
+    left, sigma, right = product_svd(a, b)
+    a, b = split(left, sigma, right, ridge=0.0, dtype=matrix.dtype)
+    return Solution(a, b, sigma, None, sigma, 2 * len(history), history=tuple(history))
 
 
 SOLVERS: dict[str, Callable[[Matrix, FactorizationTask], Solution]] = {

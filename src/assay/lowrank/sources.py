@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from torch import Tensor
 from assay.data.reading import readable
 from assay.errors import DataError
 from assay.lowrank.matrix import Dense, Matrix, Scaled, from_scipy, from_torch_sparse
-from assay.lowrank.streams import MappedArray, NpyFile, ParquetMatrix, RowBlocks
+from assay.lowrank.streams import MappedArray, NpyFile, ParquetMatrix, RowBlocks, check_real
 
 _REAL = {torch.float32, torch.float64}
 _SAFE_SCALE = {torch.float32: 1e9, torch.float64: 1e75}  # entries between 1/limit and limit have fourth powers in range
@@ -42,18 +43,16 @@ def _wrap(source: object) -> Matrix:  # noqa: PLR0911  # one return a kind of in
     if isinstance(source, Tensor):
         return _from_tensor(source)
     if type(source).__module__.startswith("scipy.sparse"):
-        _check_kind("X", np.dtype(source.dtype).kind, source.dtype)  # type: ignore[attr-defined]
+        check_real(np.dtype(source.dtype))  # type: ignore[attr-defined]
         return from_scipy(source)
     if isinstance(source, np.memmap) and source.ndim == 2:
-        _check_kind("X", source.dtype.kind, source.dtype)
+        check_real(source.dtype)
         return MappedArray(source)
-    if callable(source) and not hasattr(source, "__array__"):
-        return RowBlocks(source)
-    if isinstance(source, Iterator):
+    if isinstance(source, Iterator) or (callable(source) and not hasattr(source, "__array__")):
         return RowBlocks(source)
     if isinstance(source, list) and source and all(getattr(part, "ndim", 0) == 2 for part in source):
         return RowBlocks(lambda: source)
-    return _from_array(source, "X")
+    return _from_array(source)
 
 
 def open_matrix(path: Path) -> Matrix:
@@ -70,7 +69,8 @@ def open_matrix(path: Path) -> Matrix:
         return NpyFile(path)
     if kind == ".parquet":
         return ParquetMatrix(path)
-    readers = {".npz": _read_npz, ".csv": _read_csv, ".mtx": _read_mtx, ".pt": _read_pt, ".safetensors": _read_tensors}
+    read_pt: Callable[[Path], object] = partial(torch.load, map_location="cpu", weights_only=True)
+    readers = {".npz": _read_npz, ".csv": _read_csv, ".mtx": _read_mtx, ".pt": read_pt, ".safetensors": _read_tensors}
     if kind not in readers:
         expected = ".npy, .parquet, " + ", ".join(readers)
         raise DataError(str(path), expected=expected, got=kind or "no suffix")
@@ -130,25 +130,20 @@ def _from_tensor(source: Tensor) -> Matrix:
     return Dense(values.cpu())
 
 
-def _from_array(source: object, where: str) -> Matrix:
+def _from_array(source: object) -> Matrix:
     try:
         array = np.asarray(source)
     except (ValueError, TypeError) as error:
-        raise DataError(where, expected="a matrix", got=str(error)) from None
+        raise DataError("X", expected="a matrix", got=str(error)) from None
     if array.ndim != 2:
         got = type(source).__name__ if array.dtype == object else f"shape {array.shape}"
-        raise DataError(where, expected="a matrix (two dimensions)", got=got)
-    _check_kind(where, array.dtype.kind, array.dtype)
+        raise DataError("X", expected="a matrix (two dimensions)", got=got)
+    check_real(array.dtype)
     if array.dtype not in {np.dtype("f4"), np.dtype("f8")}:
         array = array.astype(np.float32 if array.dtype == np.dtype("f2") else np.float64)
     if any(stride < 0 for stride in array.strides) or not array.flags.writeable or not array.dtype.isnative:
         array = array.astype(array.dtype.newbyteorder("="), order="C")
     return Dense(torch.from_numpy(array))
-
-
-def _check_kind(where: str, kind: str, dtype: object) -> None:
-    if kind not in "fiub":
-        raise DataError(where, expected="real numbers", got=f"dtype {dtype}")
 
 
 def _read_npz(path: Path) -> object:
@@ -184,10 +179,6 @@ def _read_mtx(path: Path) -> object:
     from scipy.io import mmread
 
     return mmread(path)
-
-
-def _read_pt(path: Path) -> object:
-    return torch.load(path, map_location="cpu", weights_only=True)
 
 
 def _read_tensors(path: Path) -> object:

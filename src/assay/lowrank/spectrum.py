@@ -111,8 +111,7 @@ def stable_rank(singular_values: Tensor) -> float:
 
 def _own_weights(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
     # a parametrised weight (weight norm, spectral norm) is what the layer computes with, not the parameters behind it
-    parametrized = tuple(getattr(module, "parametrizations", {}))
-    for name in parametrized:
+    for name in tuple(getattr(module, "parametrizations", {})):
         weight = getattr(module, name)
         if weight.ndim >= 2:
             yield name, weight
@@ -128,10 +127,8 @@ def _check_weight(where: str, weight: Tensor) -> None:
     wrong = ~weight.detach().isfinite()
     if bool(wrong.any()):
         place = wrong.nonzero()[0].tolist()
-        value = float(weight.detach()[tuple(place)])
-        raise ModelError(
-            f"{where}{place}", expected="finite weights", got=f"{value} ({int(wrong.sum())} of {wrong.numel()})"
-        )
+        got = f"{float(weight.detach()[tuple(place)])} ({int(wrong.sum())} of {wrong.numel()})"
+        raise ModelError(f"{where}{place}", expected="finite weights", got=got)
 
 
 def _singular_values(matrix: WeightMatrix) -> Tensor:

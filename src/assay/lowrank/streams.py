@@ -36,11 +36,9 @@ class NpyFile(Matrix):
             self.offset = file.tell()
         self.shape = (shape[1], shape[0]) if self.stored_transposed else shape  # Fortran order is Xᵀ in C order
         expected = self.offset + shape[0] * shape[1] * self.stored.itemsize
-        if path.stat().st_size < expected:
-            raise DataError(
-                str(path), expected=f"{expected} bytes for {shape[0]}×{shape[1]} {self.stored}",
-                got=f"{path.stat().st_size}: the file is truncated",
-            )  # fmt: skip
+        if (size := path.stat().st_size) < expected:
+            full = f"{expected} bytes for {shape[0]}×{shape[1]} {self.stored}"
+            raise DataError(str(path), expected=full, got=f"{size}: the file is truncated")
         self.dtype = torch.float32 if self.stored in {np.dtype("f4"), np.dtype("f2")} else torch.float64
 
     def blocks(self) -> Iterator[Tensor]:
@@ -117,10 +115,8 @@ class ParquetMatrix(Matrix):
             if self.lists:
                 flat = batch.column(0).flatten().to_numpy(zero_copy_only=False)
                 if len(flat) != len(batch) * self.shape[1]:
-                    raise DataError(
-                        f"{self.path}: rows {start}..{start + len(batch) - 1}",
-                        expected=f"lists of {self.shape[1]} numbers", got="other lengths",
-                    )  # fmt: skip
+                    where, expected = f"rows {start}..{start + len(batch) - 1}", f"lists of {self.shape[1]} numbers"
+                    raise DataError(f"{self.path}: {where}", expected=expected, got="other lengths")
                 values = flat.reshape(len(batch), self.shape[1])
             else:
                 values = np.stack([column.to_numpy(zero_copy_only=False) for column in batch.columns], axis=1)
@@ -214,9 +210,13 @@ def _read_header(path: Path, file: IO[bytes]) -> tuple[tuple[int, int], bool, np
         raise DataError(str(path), expected="a .npy file", got=" ".join(str(error).split())[:160]) from None
     if len(shape) != 2:
         raise DataError(str(path), expected="a matrix (two dimensions)", got=f"shape {shape}")
-    if dtype.kind not in "fiub":
-        raise DataError(str(path), expected="real numbers", got=f"dtype {dtype}")
+    check_real(dtype, where=str(path))
     return (shape[0], shape[1]), bool(fortran), dtype
+
+
+def check_real(dtype: np.dtype[np.generic], *, where: str = "X") -> None:
+    if dtype.kind not in "fiub":
+        raise DataError(where, expected="real numbers", got=f"dtype {dtype}")
 
 
 @dataclass(frozen=True, eq=False)

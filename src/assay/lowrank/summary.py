@@ -32,7 +32,6 @@ def describe_factorization(
 ) -> FactorizationReport:
     """The record of a factorisation of ``matrix``, named ``source``; ``scales`` c are those of (cA, B/c)."""
     energy = factorization.certificate.energy
-    squares = factorization.spectrum.double().square()
     ridge = factorization.certificate.ridge  # its part of the objective is no error
     norms = factorization.A.double().square().sum() + factorization.B.double().square().sum()
     squared_error = max(0.0, factorization.error - ridge * float(norms))
@@ -52,7 +51,7 @@ def describe_factorization(
         energy_kept=1 - relative**2,
         relative_error=relative,
         certificate=factorization.certificate,
-        curve=error_curve(squares, energy),
+        curve=error_curve(factorization.spectrum.double().square(), energy),
         gauge=gauge_points(factorization, scales=scales),
         landscape=landscape,
     )
