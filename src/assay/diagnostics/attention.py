@@ -115,7 +115,6 @@ def describe_attention(maps: AttentionMaps) -> AttentionPaths:
     """Entropy and distance of each layer's heads, and the rollout of the layers whose lengths agree with the first."""
     layers, length = [], maps.layers[0][1].shape[-1]
     rollout = torch.eye(length, dtype=torch.float64)
-    positions = torch.arange(length, dtype=torch.float64)
     for i, (name, weights) in enumerate(maps.layers):
         A = weights.double().cpu()
         T = A.shape[-1]
@@ -134,7 +133,7 @@ def describe_attention(maps: AttentionMaps) -> AttentionPaths:
                 distance=tuple(distance.mean(dim=(0, 2)).tolist()),
             )
         )
-        if len(positions) == T:
+        if length == T:
             mixed = 0.5 * (A.mean(dim=(0, 1)) + torch.eye(T, dtype=torch.float64))
             rollout = mixed @ rollout
     return AttentionPaths(layers=tuple(layers), rollout=tuple(rollout[-1].tolist()), path=1)

@@ -41,7 +41,15 @@ def backward(loss: Tensor) -> None:
     expected = "a model whose loss can be differentiated"
     if not loss.requires_grad:
         raise ModelError("model", expected=expected, got="an output cut off from its inputs and parameters")
-    try:
+    with as_model_error("model", expected, RuntimeError, ValueError, TypeError):
         loss.backward()  # type: ignore[no-untyped-call]
-    except (RuntimeError, NotImplementedError, ValueError, TypeError) as error:
-        raise ModelError("model", expected=expected, got=f"{type(error).__name__}: {one_line(error)}") from error
+
+
+@contextmanager
+def as_model_error(where: str, expected: str, *kinds: type[Exception], named: bool = True) -> Iterator[None]:
+    """Errors of these kinds become one :class:`ModelError`, which starts with the kind where it is ``named``."""
+    try:
+        yield
+    except kinds as error:
+        got = f"{type(error).__name__}: {one_line(error)}" if named else one_line(error)
+        raise ModelError(where, expected=expected, got=got) from error

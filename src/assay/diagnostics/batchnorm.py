@@ -123,8 +123,7 @@ def _stem(model: nn.Module) -> Sequence[nn.Module]:
     return [m for m in model.modules() if isinstance(m, kinds)][:1]
 
 
-def _compare(module: nn.Module, name: str, moments: _Moments) -> NormLayer:
-    assert isinstance(module, _NormBase)
+def _compare(module: _NormBase, name: str, moments: _Moments) -> NormLayer:
     assert module.running_mean is not None
     assert module.running_var is not None
     mean, variance = module.running_mean.double(), module.running_var.double() + module.eps
@@ -132,7 +131,6 @@ def _compare(module: nn.Module, name: str, moments: _Moments) -> NormLayer:
     shift = (data_mean - mean).square()
     ratio = data_variance / variance
     divergence = 0.25 * (ratio + 1 / ratio - 2 + shift / variance + shift / data_variance)  # ½·(KL + KL reversed)
-    tracked = None if module.num_batches_tracked is None else int(module.num_batches_tracked)
     return NormLayer(
         name=name,
         type=type(module).__name__,
@@ -140,16 +138,16 @@ def _compare(module: nn.Module, name: str, moments: _Moments) -> NormLayer:
         distance=float(divergence.mean()),
         mean_shift=float((shift / variance).mean().sqrt()),
         log_variance_ratio=float(ratio.log().abs().mean()),
-        batches_tracked=tracked,
+        batches_tracked=None if module.num_batches_tracked is None else int(module.num_batches_tracked),
         oddities=tuple(_oddities(module)),
     )
 
 
 def _oddities(module: _NormBase) -> list[str]:
-    assert module.running_var is not None
+    mean, variance = module.running_mean, module.running_var
+    assert variance is not None
     oddities = []
     # Not by num_batches_tracked alone: checkpoints older than that counter load with it at 0.
-    mean, variance = module.running_mean, module.running_var
     never_updated = module.num_batches_tracked is None or int(module.num_batches_tracked) == 0
     if never_updated and mean is not None and not bool(mean.any()) and bool((variance == 1).all()):
         oddities.append("statistics never updated (mean 0 and variance 1, as initialised)")
@@ -157,20 +155,18 @@ def _oddities(module: _NormBase) -> list[str]:
         oddities.append(f"momentum {module.momentum:g}: torch weighs the new batch with it, 0.1 is usual")
     if not 1e-8 <= module.eps <= 2e-3:
         oddities.append(f"eps {module.eps:g}: 1e-5 to 1e-3 is usual")
-    if bool((module.running_var <= 10 * module.eps).any()):
-        share = float((module.running_var <= 10 * module.eps).double().mean())
+    if share := float((variance <= 10 * module.eps).double().mean()):
         oddities.append(f"{100 * share:.0f} % of channels have a running variance near eps")
     return oddities
 
 
-def _reestimate(model: nn.Module, norms: list[nn.Module], data: ImageDataset, *, batch_size: int) -> int | None:
+def _reestimate(model: nn.Module, norms: list[_NormBase], data: ImageDataset, *, batch_size: int) -> int | None:
     """Accuracy with the statistics of ``data``; the old ones come back when the caller's ``preserved`` block ends."""
     if not norms or len(data) < 2:
         return None
     momenta = {module: module.momentum for module in norms}
     try:
         for module in norms:
-            assert isinstance(module, _NormBase)
             module.reset_running_stats()
             module.momentum = None  # torch: the cumulative average over all batches
             module.train()
@@ -201,7 +197,6 @@ def _accuracy(model: nn.Module, data: ImageDataset, *, batch_size: int, convert:
 
 def _conventions(data: ImageDataset) -> dict[str, Convention]:
     """The usual pixel conventions; a normalisation layer of the model itself stays in place."""
-    channels = data.shape[0]
     moments = data.images.double().transpose(0, 1).flatten(1) / 255
     mean, std = (t.float().view(-1, 1, 1) for t in (moments.mean(dim=1), moments.std(dim=1).clamp_min(1e-3)))
     ways: dict[str, Convention] = {
@@ -212,7 +207,7 @@ def _conventions(data: ImageDataset) -> dict[str, Convention]:
         "divided by 255 twice": lambda x: x / 255,
         "standardisation undone": lambda x: x * std.to(x) + mean.to(x),
     }
-    if channels == 3:
+    if data.shape[0] == 3:
         m, s = torch.tensor(IMAGENET_MEAN).view(-1, 1, 1), torch.tensor(IMAGENET_STD).view(-1, 1, 1)
         ways["standardised as for ImageNet"] = lambda x: (x - m.to(x)) / s.to(x)
         ways["channels reversed (BGR)"] = lambda x: x.flip(1)

@@ -11,8 +11,7 @@ from torch.nn import functional as F
 
 from assay.data.dataset import ImageDataset
 from assay.data.selection import evenly_spaced
-from assay.diagnostics.batches import inputs, require_gradients
-from assay.errors import ModelError, one_line
+from assay.diagnostics.batches import as_model_error, inputs, require_gradients
 from assay.evaluate import call
 from assay.records.gradients import Curvature
 from assay.runtime import generator, preserved
@@ -51,9 +50,9 @@ def measure_curvature(
         losses = [loss_of(x, y) for x, y in inputs(model, data, batch_size=batch_size)]
         product = hessian_product(losses, parameters)
         size = sum(p.numel() for p in parameters)
-        steps = min(iterations, size)
-        values, residual, used = lanczos(product, size, iterations=steps, seed=seed, like=parameters[0])
-        trace, error = hutchinson(product, size, probes=probes, seed=seed, like=parameters[0])
+        like, steps = parameters[0], min(iterations, size)
+        values, residual, used = lanczos(product, size, iterations=steps, seed=seed, like=like)
+        trace, error = hutchinson(product, size, probes=probes, seed=seed, like=like)
     largest = values[:top]
     return Curvature(
         n=len(data),
@@ -73,22 +72,17 @@ def hessian_product(losses: list[Callable[[], Tensor]], parameters: list[nn.Para
     """v -> Hv = ∇(∇L·v), v (P,), L the sum of ``losses``; parameters that L does not use contribute zeros."""
 
     def product(v: Tensor) -> Tensor:
-        pieces = [
-            part.view_as(p) for part, p in zip(torch.split(v, [p.numel() for p in parameters]), parameters, strict=True)
-        ]
+        parts = torch.split(v, [p.numel() for p in parameters])
+        pieces = [part.view_as(p) for part, p in zip(parts, parameters, strict=True)]
         total = torch.zeros_like(v)
         for loss in losses:
-            try:
+            with as_model_error("model", "a loss that can be differentiated twice", RuntimeError, named=False):
                 first = torch.autograd.grad(loss(), parameters, create_graph=True, allow_unused=True)
-                along = sum(
-                    (g * d).sum() for g, d in zip(first, pieces, strict=True) if g is not None and g.requires_grad
-                )
+                pairs = [(g, d) for g, d in zip(first, pieces, strict=True) if g is not None and g.requires_grad]
+                along = sum((g * d).sum() for g, d in pairs)
                 if not isinstance(along, Tensor):
                     continue  # a loss linear in every parameter
                 second = torch.autograd.grad(along, parameters, allow_unused=True)
-            except RuntimeError as error:
-                expected = "a loss that can be differentiated twice"
-                raise ModelError("model", expected=expected, got=one_line(error)) from error
             flat = [torch.zeros_like(p) if h is None else h for h, p in zip(second, parameters, strict=True)]
             total += torch.cat([h.flatten() for h in flat])
         return total

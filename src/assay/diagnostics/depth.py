@@ -22,6 +22,7 @@ from assay.records.gradients import GradientFlow, LayerGradient
 from assay.runtime import preserved
 
 _LAST_DIM = (nn.Linear, nn.LayerNorm, nn.Embedding, nn.RNNBase, nn.MultiheadAttention)
+_RECTIFIERS = {"relu", "threshold", "clamp_min", "clamp", "hardtanh"}
 
 
 @dataclass
@@ -36,7 +37,6 @@ class _ModuleSums:
     non_finite_activations: int = 0
     non_finite_gradients: int = 0
     alive: Tensor | None = None
-    order: int = -1
     unit_axis: int = 1
 
 
@@ -89,9 +89,8 @@ def measure_gradient_flow(
         layers, unused = _collect(model, recording.modules, n=len(data))
         first = _first_non_finite(model, layers, recording.modules)
     if not layers:
-        raise ModelError(
-            "model", expected="layers with parameters that run as modules", got="none that forward hooks reach"
-        )
+        expected = "layers with parameters that run as modules"
+        raise ModelError("model", expected=expected, got="none that forward hooks reach")
     decay = _fit_decay([layer.gradient_per_sample for layer in layers])
     return GradientFlow(
         layers=layers, n=len(data), loss=loss, decay_per_layer=decay, first_non_finite=first, unused=unused
@@ -100,11 +99,10 @@ def measure_gradient_flow(
 
 @dataclass
 class _Recording:
-    """All modules by name, and the layer that ran last."""
+    """All modules by name, in the order of their first calls, and the layer that ran last."""
 
     modules: dict[str, _ModuleSums]
     last: str | None = None
-    calls: int = 0
 
 
 class _RectifierMode(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leaves it untyped
@@ -119,25 +117,16 @@ class _RectifierMode(TorchDispatchMode):  # type: ignore[no-untyped-call]  # tor
         name = self.recording.last
         if name is None or not isinstance(out, Tensor) or out.ndim < 2:
             return out
-        operation = func.overloadpacket.__name__
+        operation = func.overloadpacket.__name__.rstrip("_")
         if operation in _RECTIFIERS:
-            if _is_rectifier(operation, args):
+            # a floor at zero: relu, relu6 (hardtanh from 0), clamp(min=0), threshold(0, 0)
+            if operation == "relu" or (len(args) > 1 and args[1] == 0):
                 sums = self.recording.modules[name]
                 alive = (out != 0).transpose(0, sums.unit_axis).flatten(1).any(dim=1)
                 fits = sums.alive is not None and sums.alive.shape == alive.shape
                 sums.alive = sums.alive | alive if fits else alive  # type: ignore[operator]
             self.recording.last = None
         return out
-
-
-_RECTIFIERS = {
-    name + suffix for name in ("relu", "threshold", "clamp_min", "clamp", "hardtanh") for suffix in ("", "_")
-}
-
-
-def _is_rectifier(name: str, args: tuple[object, ...]) -> bool:
-    """A floor at zero: relu, relu6 (hardtanh from 0), clamp(min=0), threshold(0, 0)."""
-    return name.startswith("relu") or (len(args) > 1 and args[1] == 0)
 
 
 @contextmanager
@@ -156,8 +145,7 @@ def _record_modules(model: nn.Module) -> Iterator[_Recording]:
         if out is None:
             return
         name = names[module]
-        sums = recording.modules.setdefault(name, _ModuleSums(order=recording.calls))
-        recording.calls += 1
+        sums = recording.modules.setdefault(name, _ModuleSums())
         sums.calls += 1
         sums.elements += out.numel()
         sums.squares = sums.squares + _squares(out.detach())
@@ -215,8 +203,7 @@ def _collect(
     owned, unused = _owned(model, sums)
     modules = dict(model.named_modules())
     layers = []
-    for depth, name in enumerate(sorted(owned, key=lambda key: sums[key].order)):
-        own = sums[name]
+    for depth, (name, own) in enumerate((name, own) for name, own in sums.items() if name in owned):
         weights = list(_weights(owned[name]).values())
         norm = math.sqrt(sum(float(w.detach().double().square().sum()) for w in weights))
         gradients = [w.grad for w in weights if w.grad is not None]

@@ -51,7 +51,7 @@ class GradientRecorder:
         self._layers = {name: m for name, m in model.named_modules() if any(True for _ in m.parameters(recurse=False))}
         if not self._layers:
             raise ModelError("model", expected="layers with parameters", got="none")
-        self._order: dict[str, int] = {}
+        self._order: dict[str, None] = {}  # layers by their first calls
         self._samples: list[_GradientSample] = []
         self._handles: list[RemovableHandle] = []
         self._before: dict[str, list[Tensor]] = {}
@@ -91,15 +91,9 @@ class GradientRecorder:
         if not any(sample.gradients or sample.weights for sample in samples):
             got = f"{self._steps} steps without a gradient"
             raise ModelError("record_gradients", expected="a loop that calls loss.backward()", got=got)
-        names = sorted(self._order, key=lambda name: self._order[name])
-        layers = tuple(self._layer(name, depth, samples) for depth, name in enumerate(names))
-        bad = [
-            (s, layer)
-            for s in range(len(samples))
-            for layer in layers
-            for v in _numbers(layer, s)
-            if not math.isfinite(v)
-        ]
+        layers = tuple(self._layer(name, depth, samples) for depth, name in enumerate(self._order))
+        numbers = [(i, layer.name, v) for i in range(len(samples)) for layer in layers for v in _numbers(layer, i)]
+        bad = [f"{name} at step {samples[i].step}" for i, name, v in numbers if not math.isfinite(v)]
         on, off = self._times[True][1:], self._times[False]  # the first step of all also warms up
         overhead = median(on) / median(off) - 1 if len(on) >= 3 and len(off) >= 3 else None
         return DepthTrace(
@@ -108,7 +102,7 @@ class GradientRecorder:
             steps=tuple(sample.step for sample in samples),
             layers=layers,
             non_finite=len(bad),
-            first_non_finite=f"{bad[0][1].name} at step {samples[bad[0][0]].step}" if bad else None,
+            first_non_finite=bad[0] if bad else None,
             overhead=overhead,
             average_overhead=None if overhead is None else overhead / self._every,
         )
@@ -145,7 +139,7 @@ class GradientRecorder:
             out = first_tensor(output)
             if out is None:
                 return
-            self._order.setdefault(name, len(self._order))
+            self._order.setdefault(name)
             self._last = name
             _add(sample.squares, name, torch.linalg.vector_norm(out.detach()).square())
             sample.sizes[name] = sample.sizes.get(name, 0) + out.numel()
@@ -193,6 +187,9 @@ class GradientRecorder:
             given = [v for v in values if v is not None]
             numbers = iter(torch.stack([v.double() for v in given]).tolist() if given else [])
             return tuple(next(numbers) if v is not None else 0.0 for v in values)
+
+        def read_any(values: list[Tensor | None]) -> tuple[float, ...]:
+            return () if all(v is None for v in values) else read(values)
 
         mean = [s.squares[name] / max(1, s.sizes[name]) if name in s.squares else None for s in samples]
         shares = [[v for key, v in s.weights.items() if key.startswith(f"{name}\0")] for s in samples]

@@ -9,8 +9,8 @@ from torch.nn import functional as F
 from assay.data.dataset import ImageDataset
 from assay.data.pictures import png_base64, to_bytes
 from assay.data.selection import evenly_spaced
-from assay.diagnostics.batches import inputs
-from assay.errors import ModelError, one_line
+from assay.diagnostics.batches import as_model_error, inputs
+from assay.errors import ModelError
 from assay.evaluate import call, check_logits
 from assay.records.gradients import InputGradients, InputGradientSample
 from assay.runtime import preserved
@@ -101,12 +101,8 @@ def _differentiate(model: nn.Module, data: ImageDataset, *, batch_size: int) -> 
             if not logits.requires_grad:
                 raise ModelError("model", expected=expected, got="an output cut off from its input")
             loss = F.cross_entropy(logits.float(), labels, reduction="sum")
-            try:
+            with as_model_error("model", expected, RuntimeError):
                 (gradient,) = torch.autograd.grad(loss, images, allow_unused=True)
-            except (RuntimeError, NotImplementedError) as error:
-                raise ModelError(
-                    "model", expected=expected, got=f"{type(error).__name__}: {one_line(error)}"
-                ) from error
             gradients.append((torch.zeros_like(images) if gradient is None else gradient).detach().float().cpu())
             outputs.append(logits.detach().float().cpu())
     return torch.cat(gradients), torch.cat(outputs)

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from assay.data.dataset import ImageDataset, to_unit_range
 from assay.data.selection import evenly_spaced
 from assay.diagnostics.attention import describe_attention, record_attention
-from assay.diagnostics.batches import backward, require_gradients
+from assay.diagnostics.batches import as_model_error, backward, require_gradients
 from assay.diagnostics.recurrence import (
     analyse_matrix,
     describe_gates,
@@ -24,7 +24,7 @@ from assay.diagnostics.recurrence import (
     time_constants,
 )
 from assay.diagnostics.unroll import Track, Unrolled, layer_step, record_cells, unrolled
-from assay.errors import DataError, ModelError, one_line
+from assay.errors import DataError, ModelError
 from assay.records.recurrence import Decay, JacobianProduct, StateGradients, TimeTrace
 from assay.runtime import device_of, dtype_of, preserved
 
@@ -131,6 +131,10 @@ def measure_time_trace(
         stepped = {id(p): summands[id(p)] for p in model.parameters() if id(p) in summands}
     gap = _parameter_gap(model, inputs, loss, stepped) if stepped else None
     length = max(len(state.norms) for state in states)
+    powers = powers or length
+    modules = {call.name: call.module for call in calls}
+    matrices = [m for key, module in modules.items() for m in recurrent_matrices(module, name=key, steps=powers)]
+    matrices += [analyse_matrix(W, steps=powers, name=name) for name, W in plain_cells(model, tracks)]
     return TimeTrace(
         label=label,
         task=task,
@@ -141,14 +145,7 @@ def measure_time_trace(
         states=tuple(states),
         fused_gap=max((call.gap for call in calls), default=None),
         parameter_gap=gap,
-        matrices=(
-            *(
-                m
-                for call in {call.name: call for call in calls}.values()
-                for m in recurrent_matrices(call.module, name=call.name, steps=powers or length)
-            ),
-            *(analyse_matrix(W, steps=powers or length, name=name) for name, W in plain_cells(model, tracks)),
-        ),
+        matrices=tuple(matrices),
         jacobians=tuple(products),
         gates=tuple(g for track in every for g in describe_gates(track)),
         time_constants=tuple(c for track in every if (c := time_constants(track)) is not None),
@@ -174,17 +171,10 @@ def measure_state_gradients(
 def _loss_of(model: nn.Module, inputs: Tensor, loss: SequenceLoss) -> Tensor:
     """``loss(model(inputs))``, one number; whatever either raises becomes one :class:`ModelError`."""
     failures = (RuntimeError, ValueError, TypeError, IndexError, AttributeError)
-    try:
+    with as_model_error("model(inputs)", f"a sequence model that takes one tensor {tuple(inputs.shape)}", *failures):
         output = model(inputs)
-    except failures as error:
-        expected = f"a sequence model that takes one tensor {tuple(inputs.shape)}"
-        raise ModelError(
-            "model(inputs)", expected=expected, got=f"{type(error).__name__}: {one_line(error)}"
-        ) from error
-    try:
+    with as_model_error("loss", "a function of the model's output", *failures, named=False):
         value = loss(output)
-    except failures as error:
-        raise ModelError("loss", expected="a function of the model's output", got=one_line(error)) from error
     if not isinstance(value, Tensor) or value.numel() != 1:
         raise ModelError("loss", expected="one number, the mean over samples", got=getattr(value, "shape", type(value)))
     return value
@@ -200,10 +190,8 @@ def _of_track(track: Track, n: int) -> list[StateGradients]:
 
 def _series(name: str, gradients: list[Tensor | None], n: int, *, part: str, reverse: bool = False) -> StateGradients:
     """Gradients of the mean loss, one a step, to norms of the per-sample losses and the law they follow."""
-    like = next((g for g in gradients if g is not None), torch.zeros(1))
-    stack = torch.stack(
-        [g.double().norm() if g is not None else like.new_zeros((), dtype=torch.float64) for g in gradients]
-    )
+    zero = next((g for g in gradients if g is not None), torch.zeros(1)).new_zeros((), dtype=torch.float64)
+    stack = torch.stack([zero if g is None else g.double().norm() for g in gradients])
     norms = [norm * math.sqrt(n) for norm in stack.tolist()]  # ∂ℓ_i = n·∂L: √(Σ_i ‖n ∂L‖² / n)
     bad = [t for t, norm in enumerate(norms) if not math.isfinite(norm)]
     from_loss = norms if reverse else norms[::-1]

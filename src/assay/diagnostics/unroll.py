@@ -18,8 +18,9 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_
 from assay.diagnostics.batches import hooked
 from assay.errors import ModelError, OptionError
 
-Weights = dict[str, Tensor]
-Output = tuple[Tensor | PackedSequence, Tensor | tuple[Tensor, Tensor]]
+Sequences = Tensor | PackedSequence
+State = Tensor | tuple[Tensor, Tensor]
+OnGradient = Callable[[nn.Parameter, Tensor], None]
 
 
 @dataclass(eq=False)
@@ -49,34 +50,34 @@ class Unrolled:
     gap: float
 
 
-def rnn_step(x: Tensor, h: Tensor, w: Weights, *, relu: bool) -> Tensor:
-    """h' = tanh(W_ih x + b_ih + W_hh h + b_hh), or the rectifier in place of tanh; all (B, ·)."""
-    z = F.linear(x, w["ih"], w.get("b_ih")) + F.linear(h, w["hh"], w.get("b_hh"))
-    return z.relu() if relu else z.tanh()
+def cell_step(
+    module: nn.Module, x: Tensor, h: Tensor, c: Tensor, w: dict[str, Tensor]
+) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+    """One step of the kind of ``module`` with weights ``w``: h', c' (c itself but for an LSTM) and gates, all (B, ·).
 
-
-def gru_step(x: Tensor, h: Tensor, w: Weights) -> tuple[Tensor, dict[str, Tensor]]:
-    """r, z = σ(·); n = tanh(W_in x + b_in + r ⊙ (W_hn h + b_hn)); h' = (1−z) ⊙ n + z ⊙ h."""
-    xr, xz, xn = F.linear(x, w["ih"], w.get("b_ih")).chunk(3, dim=1)
-    hr, hz, hn = F.linear(h, w["hh"], w.get("b_hh")).chunk(3, dim=1)
-    r, z = (xr + hr).sigmoid(), (xz + hz).sigmoid()
-    n = (xn + r * hn).tanh()
-    return (1 - z) * n + z * h, {"reset": r, "update": z}
-
-
-def lstm_step(x: Tensor, h: Tensor, c: Tensor, w: Weights) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-    """i, f, g, o in this order; c' = f ⊙ c + i ⊙ g; h' = o ⊙ tanh(c'), projected where the module projects."""
-    gates = F.linear(x, w["ih"], w.get("b_ih")) + F.linear(h, w["hh"], w.get("b_hh"))
-    i, f, g, o = gates.chunk(4, dim=1)
-    i, f, o = i.sigmoid(), f.sigmoid(), o.sigmoid()
-    c = f * c + i * g.tanh()
-    h = o * c.tanh()
-    return (F.linear(h, w["hr"]) if "hr" in w else h), c, {"input": i, "forget": f, "output": o}
+    RNN: h' = tanh(W_ih x + b_ih + W_hh h + b_hh), or the rectifier in place of tanh.
+    GRU: r, z = σ(·); n = tanh(W_in x + b_in + r ⊙ (W_hn h + b_hn)); h' = (1−z) ⊙ n + z ⊙ h.
+    LSTM: i, f, g, o in this order; c' = f ⊙ c + i ⊙ g; h' = o ⊙ tanh(c'), projected where the module projects.
+    """
+    from_x, from_h = F.linear(x, w["ih"], w.get("b_ih")), F.linear(h, w["hh"], w.get("b_hh"))
+    if isinstance(module, nn.LSTM | nn.LSTMCell):
+        i, f, g, o = (from_x + from_h).chunk(4, dim=1)
+        i, f, o = i.sigmoid(), f.sigmoid(), o.sigmoid()
+        c = f * c + i * g.tanh()
+        h = o * c.tanh()
+        return (F.linear(h, w["hr"]) if "hr" in w else h), c, {"input": i, "forget": f, "output": o}
+    if isinstance(module, nn.GRU | nn.GRUCell):
+        (xr, xz, xn), (hr, hz, hn) = from_x.chunk(3, dim=1), from_h.chunk(3, dim=1)
+        r, z = (xr + hr).sigmoid(), (xz + hz).sigmoid()
+        n = (xn + r * hn).tanh()
+        return (1 - z) * n + z * h, c, {"reset": r, "update": z}
+    summed = from_x + from_h
+    return (summed.relu() if module.nonlinearity == "relu" else summed.tanh()), c, {}
 
 
 @contextmanager
 def unrolled(
-    model: nn.Module, *, tolerance: float = 1e-3, on_gradient: Callable[[nn.Parameter, Tensor], None] | None = None
+    model: nn.Module, *, tolerance: float = 1e-3, on_gradient: OnGradient | None = None
 ) -> Iterator[list[Unrolled]]:
     """Inside the block every ``nn.RNN``, ``nn.GRU`` and ``nn.LSTM`` of ``model`` runs token by token.
 
@@ -98,23 +99,18 @@ def unrolled(
 
 
 def _stepper(
-    name: str,
-    module: nn.RNNBase,
-    calls: list[Unrolled],
-    tolerance: float,
-    on_gradient: Callable[[nn.Parameter, Tensor], None] | None,
-) -> Callable[..., Output]:
+    name: str, module: nn.RNNBase, calls: list[Unrolled], tolerance: float, on_gradient: OnGradient | None
+) -> Callable[..., tuple[Sequences, State]]:
     fused = type(module).forward
 
-    def forward(x: Tensor | PackedSequence, state: Tensor | tuple[Tensor, Tensor] | None = None) -> Output:
+    def forward(x: Sequences, state: State | None = None) -> tuple[Sequences, State]:
         with torch.no_grad():
             expected, _ = fused(module, x, state)
         output, final, tracks = step_through(module, x, state, name=name, on_gradient=on_gradient)
         gap = _relative_gap(_data(output), _data(expected))
         if not gap <= tolerance and bool(_data(expected).isfinite().all()):
-            raise ModelError(
-                name, expected=f"the fused kernel's output within {tolerance:g} when stepped", got=f"{gap:.2g}"
-            )
+            bound = f"the fused kernel's output within {tolerance:g} when stepped"
+            raise ModelError(name, expected=bound, got=f"{gap:.2g}")
         calls.append(Unrolled(name, module, tracks, gap))
         return output, final
 
@@ -122,27 +118,20 @@ def _stepper(
 
 
 def step_through(
-    module: nn.RNNBase,
-    x: Tensor | PackedSequence,
-    state: Tensor | tuple[Tensor, Tensor] | None,
-    *,
-    name: str = "",
-    on_gradient: Callable[[nn.Parameter, Tensor], None] | None = None,
-) -> tuple[Tensor | PackedSequence, Tensor | tuple[Tensor, Tensor], list[Track]]:
+    module: nn.RNNBase, x: Sequences, state: State | None, *, name: str = "", on_gradient: OnGradient | None = None
+) -> tuple[Sequences, State, list[Track]]:
     """The forward pass one step at a time: output and final state as the module returns them, and the tracks."""
     lengths: Tensor | None = None
     if isinstance(x, PackedSequence):
         sequence, lengths = pad_packed_sequence(x)
+    elif x.ndim == 2:
+        sequence = x.unsqueeze(1)
     else:
-        sequence = (
-            x if x.ndim == 3 and not module.batch_first else (x.unsqueeze(1) if x.ndim == 2 else x.transpose(0, 1))
-        )
-    steps, batch = sequence.shape[:2]  # (T, B, F)
+        sequence = x.transpose(0, 1) if module.batch_first else x
+    steps = len(sequence)  # (T, B, F)
     mask = None if lengths is None else (torch.arange(steps)[:, None] < lengths[None]).to(sequence.device)[..., None]
     directions = 2 if module.bidirectional else 1
-    hidden, cell = _initial_states(
-        module, state, batch, sequence, directions, unbatched=not isinstance(x, PackedSequence) and x.ndim == 2
-    )
+    hidden, cell = _initial_states(module, state, sequence, unbatched=isinstance(x, Tensor) and x.ndim == 2)
     tracks, last_h, last_c = [], [], []
     inputs = list(sequence.unbind(0))
     for layer in range(module.num_layers):
@@ -151,7 +140,7 @@ def step_through(
             place = layer * directions + direction
             label = f"{name}.l{layer}" + (".reverse" if direction else "")
             track = Track(label, layer, bool(direction), inputs=inputs)
-            h, c = _run(module, inputs, hidden[place], cell[place], track, mask, on_gradient)
+            h, c = _run(module, track, hidden[place], cell[place], mask, on_gradient)
             outputs.append(track.hidden)
             tracks.append(track)
             last_h.append(h)
@@ -160,7 +149,7 @@ def step_through(
     output = torch.stack(inputs)
     if mask is not None:
         output = output * mask
-    return _pack_output(module, x, output, torch.stack(last_h), torch.stack(last_c), lengths, tracks)
+    return *_pack_output(module, x, output, torch.stack(last_h), torch.stack(last_c), lengths), tracks
 
 
 @contextmanager
@@ -203,11 +192,9 @@ def _gates(module: nn.Module, args: tuple[Tensor, ...]) -> dict[str, Tensor]:
     if module.bias:
         weights |= {"b_ih": module.bias_ih, "b_hh": module.bias_hh}
     zeros = args[0].new_zeros(args[0].shape[0], module.hidden_size)
-    state = args[1] if len(args) > 1 and args[1] is not None else None
-    if isinstance(module, nn.LSTMCell):
-        h, c = (zeros, zeros) if state is None else state
-        return lstm_step(args[0], h, c, weights)[2]
-    return gru_step(args[0], zeros if state is None else state, weights)[1]
+    state = args[1] if len(args) > 1 and args[1] is not None else (zeros, zeros)
+    h, c = (state, zeros) if isinstance(state, Tensor) else state
+    return cell_step(module, args[0], h, c, weights)[2]
 
 
 def layer_step(module: nn.RNNBase, track: Track, *, sample: int) -> Callable[[Tensor, int], Tensor]:
@@ -217,26 +204,17 @@ def layer_step(module: nn.RNNBase, track: Track, *, sample: int) -> Callable[[Te
 
     def step(z: Tensor, t: int) -> Tensor:
         x, z = track.inputs[t][sample : sample + 1].detach(), z[None]
-        if isinstance(module, nn.LSTM):
-            return torch.cat(lstm_step(x, z[:, :width], z[:, width:], weights)[:2], dim=1)[0]
-        if isinstance(module, nn.GRU):
-            return gru_step(x, z, weights)[0][0]
-        return rnn_step(x, z, weights, relu=module.nonlinearity == "relu")[0]
+        return torch.cat(cell_step(module, x, z[:, :width], z[:, width:], weights)[:2], dim=1)[0]
 
     return step
 
 
 def _initial_states(
-    module: nn.RNNBase,
-    state: Tensor | tuple[Tensor, Tensor] | None,
-    batch: int,
-    sequence: Tensor,
-    directions: int,
-    *,
-    unbatched: bool,
+    module: nn.RNNBase, state: State | None, sequence: Tensor, *, unbatched: bool
 ) -> tuple[Tensor, Tensor]:
     """Initial h and c, (layers·directions, B, H) each; zeros where none were given."""
-    places, size = module.num_layers * directions, module.proj_size or module.hidden_size
+    places, batch = module.num_layers * (2 if module.bidirectional else 1), sequence.shape[1]
+    size = module.proj_size or module.hidden_size
     given_h, given_c = state if isinstance(state, tuple) else (state, None)
     if unbatched and given_h is not None:
         given_h, given_c = given_h.unsqueeze(1), None if given_c is None else given_c.unsqueeze(1)
@@ -246,26 +224,14 @@ def _initial_states(
 
 
 def _run(
-    module: nn.RNNBase,
-    inputs: list[Tensor],
-    h: Tensor,
-    c: Tensor,
-    track: Track,
-    mask: Tensor | None,
-    on_gradient: Callable[[nn.Parameter, Tensor], None] | None,
+    module: nn.RNNBase, track: Track, h: Tensor, c: Tensor, mask: Tensor | None, on_gradient: OnGradient | None
 ) -> tuple[Tensor, Tensor]:
     """One layer, one direction, all steps; steps beyond a sample's length leave its state as it is."""
     parameters = _parameters(module, track.layer, reverse=track.reverse)
-    order = range(len(inputs) - 1, -1, -1) if track.reverse else range(len(inputs))
-    for t in order:
+    order = range(len(track.inputs))
+    for t in reversed(order) if track.reverse else order:
         weights = {key: _view_of_step(parameter, on_gradient) for key, parameter in parameters.items()}
-        gates: dict[str, Tensor] = {}
-        if isinstance(module, nn.LSTM):
-            new_h, new_c, gates = lstm_step(inputs[t], h, c, weights)
-        elif isinstance(module, nn.GRU):
-            (new_h, gates), new_c = gru_step(inputs[t], h, weights), c
-        else:
-            new_h, new_c = rnn_step(inputs[t], h, weights, relu=module.nonlinearity == "relu"), c
+        new_h, new_c, gates = cell_step(module, track.inputs[t], h, c, weights)
         h, c = (new_h, new_c) if mask is None else (torch.where(mask[t], new_h, h), torch.where(mask[t], new_c, c))
         track.hidden.append(retain_gradient(h))
         if isinstance(module, nn.LSTM):
@@ -284,7 +250,7 @@ def _parameters(module: nn.RNNBase, layer: int, *, reverse: bool) -> dict[str, T
     return {key: getattr(module, prefix + suffix) for key, prefix in names.items() if hasattr(module, prefix + suffix)}
 
 
-def _view_of_step(parameter: Tensor, on_gradient: Callable[[nn.Parameter, Tensor], None] | None) -> Tensor:
+def _view_of_step(parameter: Tensor, on_gradient: OnGradient | None) -> Tensor:
     """A view that only this step uses, so that its gradient is this step's summand of the whole."""
     if on_gradient is None or not parameter.requires_grad:
         return parameter
@@ -301,28 +267,20 @@ def retain_gradient(state: Tensor) -> Tensor:
 
 
 def _pack_output(
-    module: nn.RNNBase,
-    x: Tensor | PackedSequence,
-    output: Tensor,
-    h: Tensor,
-    c: Tensor,
-    lengths: Tensor | None,
-    tracks: list[Track],
-) -> tuple[Tensor | PackedSequence, Tensor | tuple[Tensor, Tensor], list[Track]]:
+    module: nn.RNNBase, x: Sequences, output: Tensor, h: Tensor, c: Tensor, lengths: Tensor | None
+) -> tuple[Sequences, State]:
+    packed: Sequences
     if isinstance(x, PackedSequence):
-        sorted_order = x.sorted_indices
         assert lengths is not None
-        packed: Tensor | PackedSequence = pack_padded_sequence(
-            output, lengths.cpu(), enforce_sorted=sorted_order is None
-        )
+        packed = pack_padded_sequence(output, lengths.cpu(), enforce_sorted=x.sorted_indices is None)
     elif x.ndim == 2:
         packed, h, c = output.squeeze(1), h.squeeze(1), c.squeeze(1)
     else:
         packed = output.transpose(0, 1) if module.batch_first else output
-    return packed, ((h, c) if isinstance(module, nn.LSTM) else h), tracks
+    return packed, ((h, c) if isinstance(module, nn.LSTM) else h)
 
 
-def _data(output: Tensor | PackedSequence) -> Tensor:
+def _data(output: Sequences) -> Tensor:
     return output.data if isinstance(output, PackedSequence) else output
 
 

@@ -5,23 +5,19 @@ from __future__ import annotations
 import copy
 import time
 from datetime import UTC, datetime
-from functools import partial
 
 from torch import nn
-from torch.nn import functional as F
 
-from assay.data.dataset import ImageDataset, to_unit_range
-from assay.data.selection import evenly_spaced
+from assay.data.dataset import ImageDataset
 from assay.diagnostics.batchnorm import audit_normalization
 from assay.diagnostics.curvature import measure_curvature
 from assay.diagnostics.depth import measure_gradient_flow
 from assay.diagnostics.modes import audit_modes
 from assay.diagnostics.recorder import record_gradients
 from assay.diagnostics.saliency import measure_input_gradients
-from assay.diagnostics.time import measure_time_trace
+from assay.diagnostics.time import is_recurrent, measure_gradients_over_time
 from assay.records.checkup import Measurement, Subject
 from assay.records.gradients import DepthTrace
-from assay.records.recurrence import TimeTrace
 from assay.runtime import device_of
 from assay.tracing.report import TraceReport
 from assay.training.loop import fit
@@ -85,8 +81,8 @@ def trace(
         measure_gradient_flow(model, dataset),
         measure_input_gradients(model, dataset),
     ]
-    if any(isinstance(module, (nn.RNNBase, nn.RNNCellBase)) for module in model.modules()):
-        records.append(_trace_over_time(model, dataset, name))
+    if is_recurrent(model):
+        records.append(measure_gradients_over_time(model, dataset, name=name))
     if steps:
         records.append(_train_copy(model, dataset, name, steps, every, learning_rate, seed))
     if curvature:
@@ -98,13 +94,6 @@ def trace(
     )  # fmt: skip
     seconds = time.perf_counter() - clock
     return TraceReport(tuple(records), subject, seed=seed, device=device, started=started, seconds=seconds)
-
-
-def _trace_over_time(model: nn.Module, dataset: ImageDataset, name: str) -> TimeTrace:
-    data, device = evenly_spaced(dataset, 32), device_of(model)
-    images, labels = to_unit_range(data.images).to(device), data.labels.to(device)
-    loss = partial(F.cross_entropy, target=labels)
-    return measure_time_trace(model, images, loss, label=name, task=dataset.name)
 
 
 def _train_copy(

@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from statistics import median
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -46,8 +46,7 @@ def omega(call: Unrolled) -> Tensor:
         slopes = (states > 0).to(states) if call.module.nonlinearity == "relu" else 1 - states.square()
         before = deltas.norm(dim=2)
         after = ((deltas * slopes) @ W).norm(dim=2)
-        alive = before > 1e-30
-        ratio = torch.where(alive, after / before.clamp_min(1e-30), 1.0)
+        ratio = torch.where(before > 1e-30, after / before.clamp_min(1e-30), 1.0)
         terms.append((ratio - 1).square().mean())
     return torch.stack(terms).mean()
 
@@ -162,20 +161,12 @@ def _run(
     task: SequenceTask, remedy: Remedy, problem: Problem, make_recipe: Callable[..., Recipe], *, hidden: int, seed: int
 ) -> RemedyRun:
     started = time.perf_counter()
-    model = build_sequence_model(
-        remedy.cell,
-        features=task.features,
-        outputs=task.outputs,
-        length=task.length,
-        reads=task.reads,
-        hidden=hidden,
-        seed=seed,
-    )
-    if problem == "exploding":
-        _explode(model, seed)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        remedy.prepare(model)
+    shape: dict[str, Any] = {**task.shape}
+    model = build_sequence_model(remedy.cell, **shape, hidden=hidden, seed=seed)
+    for change in (_explode, remedy.prepare) if problem == "exploding" else (remedy.prepare,):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            change(model)
     inputs, targets = task.draw(256, TEST, 0)
     before = _states(model, task, inputs[:32], targets[:32])
     plain = make_recipe(remedy.name, model=remedy.cell, weight_decay=remedy.weight_decay)
@@ -205,11 +196,9 @@ def _run(
 
 
 @torch.no_grad()
-def _explode(model: nn.Module, seed: int) -> None:
+def _explode(model: nn.Module) -> None:
     """An orthogonal recurrent matrix times 2: every direction doubles wherever tanh is not saturated."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        _orthogonal(model)
+    _orthogonal(model)
     for name, parameter in model.named_parameters():
         if "weight_hh" in name:
             parameter.mul_(EXPLODING_GAIN)
@@ -256,10 +245,9 @@ def judge_remedies(runs: Sequence[RemedyRun]) -> list[RemedyEffect]:
             improvement, threshold = base.largest_gradient / max(run.largest_gradient, 1e-12), 10.0
             measured = f"largest gradient {base.largest_gradient:.3g} → {run.largest_gradient:.3g}"
         because = f"{measured}, loss {base.loss:.3g} → {run.loss:.3g}"
-        diverged = run.diverged_at is not None and base.diverged_at is None
         converged = base.diverged_at is not None and run.diverged_at is None
         verdict: Literal["helps", "does not help", "makes it worse"]
-        if diverged:
+        if run.diverged_at is not None and base.diverged_at is None:
             verdict, because = "makes it worse", f"{because}, diverged at {run.diverged_at}"
         elif improvement >= threshold or loss_ratio >= 2 or converged:
             verdict = "helps"

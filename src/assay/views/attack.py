@@ -50,9 +50,8 @@ class AttackChoice(Options):
     @property
     def words(self) -> tuple[str, ...]:
         """The same as options of ``assay look``."""
-        ball: tuple[str, ...] = ("--norm", self.norm, "--epsilon", epsilon_option(self.epsilon, self.norm))
-        if self.attack == "transforms":  # image operations have no ball
-            ball = ()
+        bounded = self.attack != "transforms"  # image operations have no ball
+        ball = ("--norm", self.norm, "--epsilon", epsilon_option(self.epsilon, self.norm)) if bounded else ()
         count = () if ATTACKS[self.attack] is None else ("--steps", str(self.steps))
         seed = ("--seed", str(self.seed)) if self.seed else ()
         return ("--attack", self.attack, *ball, *count, *seed)
@@ -93,22 +92,20 @@ class PictureAttack:
     @property
     def headline(self) -> str:
         """The result in one sentence."""
-        first, last = (max(range(len(p)), key=p.__getitem__) for p in (self.before, self.after))
+        top = [max(range(len(p)), key=p.__getitem__) for p in (self.before, self.after)]
+        first, last = (
+            f"{self.classes[i]} ({percent(p[i])})" for i, p in zip(top, (self.before, self.after), strict=True)
+        )
         if self.misclassified:
-            predicted, label = self.classes[first], self.classes[self.label]
+            predicted, label = self.classes[top[0]], self.classes[self.label]
             return f"Misclassified before any attack: predicted {predicted}, label {label}."
         if not self.success:
             ball = "" if self.epsilon is None else f" within {norm(self.norm)} {word_epsilon(self.epsilon, self.norm)}"
-            unchanged = f"{self.classes[last]} ({percent(self.after[last])})"
-            return f"The attack failed: still {unchanged} after {self.attack}{ball}."
-        change = (
-            f"{self.classes[first]} ({percent(self.before[first])}) became "
-            f"{self.classes[last]} ({percent(self.after[last])})"
-        )
+            return f"The attack failed: still {last} after {self.attack}{ball}."
         if self.epsilon is None:
             size = distance(self.distance or 0.0, self.norm)
-            return f"The smallest perturbation found is {norm(self.norm)} {size}: {change}."
-        return f"The attack succeeded: {change}."
+            return f"The smallest perturbation found is {norm(self.norm)} {size}: {first} became {last}."
+        return f"The attack succeeded: {first} became {last}."
 
 
 def attack_picture(
@@ -131,16 +128,12 @@ def find_smallest_perturbation(
     check_limit(steps, limits.steps, where="steps")
     if norm not in SEARCH_NORMS:
         raise OptionError("norm", expected=f"one of {', '.join(SEARCH_NORMS)}, for the smallest change", got=norm)
-    attack = find_attack("min-norm", {"steps": steps})
-    ball = AttackChoice(norm=norm, epsilon=largest_distance(norm, picture))
+    attack, pixels = find_attack("min-norm", {"steps": steps}), picture.image.numel()
+    # between a black and a white picture: no two are farther apart
+    largest = {"linf": 1.0, "l2": float(pixels**0.5)}[norm]
+    ball = AttackChoice(norm=norm, epsilon=largest)
     words = ("--smallest", "--norm", norm, *(() if steps == SEARCH_STEPS else ("--steps", str(steps))))
     return _run(context, picture, attack, ball, words=words, limits=limits)
-
-
-def largest_distance(norm: Norm, picture: Picture) -> float:
-    """The distance between a black and a white picture of this size: no two are farther apart."""
-    pixels = picture.image.numel()
-    return {"linf": 1.0, "l2": float(pixels**0.5), "l1": float(pixels)}[norm]
 
 
 def _run(
@@ -148,7 +141,6 @@ def _run(
     picture: Picture,
     attack: AttackOptions,
     choice: AttackChoice,
-    *,
     words: tuple[str, ...],
     limits: Limits,
 ) -> PictureAttack:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 from pydantic import Field
 
@@ -64,13 +65,11 @@ def measure_recurrence(choice: RecurrenceChoice, *, limits: Limits = LIMITS) -> 
         raise OptionError("cell", expected=f"one of {', '.join(CELLS)}", got=choice.cell)
     check_limit(choice.hidden, limits.hidden, where="hidden")
     check_limit(choice.length, limits.length, where="length")
-    seed = choice.seed
-    W = make_recurrent_matrix(choice.hidden, radius=choice.radius, norm=choice.norm, seed=seed)
+    seed, hidden = choice.seed, choice.hidden
     task = adding_problem(choice.length, seed=seed)
-    model = build_sequence_model(
-        choice.cell, features=task.features, outputs=task.outputs, length=task.length, hidden=choice.hidden, seed=seed
-    )
-    shape_recurrence(model, W)
+    shape: dict[str, Any] = {**task.shape}
+    model = build_sequence_model(choice.cell, **shape, hidden=hidden, seed=seed)
+    shape_recurrence(model, make_recurrent_matrix(hidden, radius=choice.radius, norm=choice.norm, seed=seed))
     inputs, targets = task.draw(BATCH, TEST, 0)
     trace = measure_time_trace(
         model, inputs, lambda output: task.loss(output, targets), label=choice.cell, task=task.name, jacobians=0
