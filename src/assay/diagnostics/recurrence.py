@@ -55,12 +55,16 @@ def log_power_norms(W: Tensor, steps: int) -> list[float]:
     """ln ‖W^k‖₂ for k = 1 … steps; −inf once a nilpotent power is zero."""
     power, scale, logs = torch.eye(W.shape[0], dtype=torch.float64), 0.0, []
     for _ in range(steps):
-        power = W @ power
-        size = float(torch.linalg.matrix_norm(power, 2))
-        logs.append(scale + _log(size))
-        if size > 0:
-            power, scale = power / size, scale + math.log(size)
+        power, scale, log = _rescale(W @ power, scale)
+        logs.append(log)
     return logs
+
+
+def _rescale(product: Tensor, scale: float) -> tuple[Tensor, float, float]:
+    """A product e^scale·P with ‖P‖₂ = 1, its new scale, and ln of its norm; P = 0 stays as it is, with −inf."""
+    size = float(torch.linalg.matrix_norm(product, 2))
+    log = scale + _log(size)
+    return (product / size, log, log) if size > 0 else (product, scale, log)
 
 
 def _conclusions(radius: float, norm: float, peak: float, peak_at: int) -> tuple[str, ...]:
@@ -111,20 +115,15 @@ def jacobian_product(
     log_scale, inverse_log_scale, largest, smallest = 0.0, 0.0, [0.0], [0.0]
     for t in range(total - 1, 0, -1):
         J = torch.func.jacrev(lambda z, t=t: step(z, t))(states[t - 1].detach()).double().cpu()
-        product = product @ J
-        size = float(torch.linalg.matrix_norm(product, 2))
-        largest.append(log_scale + _log(size))
-        if size > 0:
-            product, log_scale = product / size, log_scale + math.log(size)
+        product, log_scale, log = _rescale(product @ J, log_scale)
+        largest.append(log)
         back, singular = torch.linalg.inv_ex(J)
         if int(singular) or not bool(back.isfinite().all()) or not math.isfinite(inverse_log_scale):
             inverse_log_scale = math.inf
             smallest.append(-math.inf)
             continue
-        inverse = back @ inverse
-        size = float(torch.linalg.matrix_norm(inverse, 2))
-        inverse, inverse_log_scale = inverse / size, inverse_log_scale + math.log(size)
-        smallest.append(-inverse_log_scale)
+        inverse, inverse_log_scale, log = _rescale(back @ inverse, inverse_log_scale)
+        smallest.append(-log)
     return JacobianProduct(
         name=name, log_largest=tuple(largest), log_smallest=tuple(smallest), lyapunov=largest[-1] / max(1, total - 1)
     )

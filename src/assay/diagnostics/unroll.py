@@ -131,8 +131,8 @@ def step_through(
     steps = len(sequence)  # (T, B, F)
     mask = None if lengths is None else (torch.arange(steps)[:, None] < lengths[None]).to(sequence.device)[..., None]
     directions = 2 if module.bidirectional else 1
-    hidden, cell = _initial_states(module, state, sequence, unbatched=isinstance(x, Tensor) and x.ndim == 2)
-    tracks, last_h, last_c = [], [], []
+    hidden, cell = _initial_states(module, state, sequence, isinstance(x, Tensor) and x.ndim == 2)
+    tracks, finals = [], []
     inputs = list(sequence.unbind(0))
     for layer in range(module.num_layers):
         outputs: list[list[Tensor]] = []
@@ -140,16 +140,15 @@ def step_through(
             place = layer * directions + direction
             label = f"{name}.l{layer}" + (".reverse" if direction else "")
             track = Track(label, layer, bool(direction), inputs=inputs)
-            h, c = _run(module, track, hidden[place], cell[place], mask, on_gradient)
+            finals.append(_run(module, track, hidden[place], cell[place], mask, on_gradient))
             outputs.append(track.hidden)
             tracks.append(track)
-            last_h.append(h)
-            last_c.append(c)
         inputs = [torch.cat(parts, dim=1) for parts in zip(*outputs, strict=True)]
     output = torch.stack(inputs)
     if mask is not None:
         output = output * mask
-    return *_pack_output(module, x, output, torch.stack(last_h), torch.stack(last_c), lengths), tracks
+    h, c = (torch.stack(states) for states in zip(*finals, strict=True))
+    return *_pack_output(module, x, output, h, c, lengths), tracks
 
 
 @contextmanager
@@ -210,7 +209,7 @@ def layer_step(module: nn.RNNBase, track: Track, *, sample: int) -> Callable[[Te
 
 
 def _initial_states(
-    module: nn.RNNBase, state: State | None, sequence: Tensor, *, unbatched: bool
+    module: nn.RNNBase, state: State | None, sequence: Tensor, unbatched: bool
 ) -> tuple[Tensor, Tensor]:
     """Initial h and c, (layers·directions, B, H) each; zeros where none were given."""
     places, batch = module.num_layers * (2 if module.bidirectional else 1), sequence.shape[1]

@@ -267,9 +267,7 @@ def certify(
         raise DataError("X", expected="entries whose squares stay in range: scale X and A", got="a matrix out of it")
     if matrix.in_memory and m < n:
         matrix, a, b = matrix.transposed(), b.T, a.T
-    return certify_factors(
-        matrix, a, b, space=None, gram=None, energy=energy, ridge=ridge, assurance=assurance, seed=seed
-    )
+    return certify_factors(matrix, a, b, energy=energy, ridge=ridge, assurance=assurance, seed=seed)
 
 
 def certify_factors(
@@ -277,8 +275,8 @@ def certify_factors(
     A: Tensor,
     B: Tensor,
     *,
-    space: RitzSpace | None,
-    gram: Tensor | None,
+    space: RitzSpace | None = None,
+    gram: Tensor | None = None,
     energy: float,
     ridge: float,
     assurance: Assurance,

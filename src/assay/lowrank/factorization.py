@@ -12,7 +12,7 @@ from assay.lowrank.certificate import ASSURANCES, Assurance, certify_factors, no
 from assay.lowrank.factors import Factorization, split
 from assay.lowrank.matrix import Matrix, Scaled
 from assay.lowrank.ranks import RankRule, rank_rule
-from assay.lowrank.solvers import SOLVERS, FactorizationTask, for_whole_spectrum, measure_rates, predict_seconds
+from assay.lowrank.solvers import GRAM_LIMIT, SOLVERS, FactorizationTask, measure_rates, predict_seconds
 from assay.lowrank.sources import as_matrix, measure_energy
 from assay.lowrank.streams import sketch
 from assay.records.factorization import Certificate
@@ -95,8 +95,11 @@ def factorize(
     guess = rule.rank or min(50, *matrix.shape)
     costs = predict_seconds(matrix, guess, rates=measure_rates() if method == "fastest" else None)
     chosen = next(iter(costs)) if method in {"auto", "fastest"} else method
-    if rule.needs_whole_spectrum and chosen == "krylov":
-        chosen = for_whole_spectrum(costs)
+    if rule.needs_whole_spectrum and chosen == "krylov":  # the others find every singular value
+        chosen = next((name for name in costs if name != "krylov"), "")
+        if not chosen:
+            expected = f"a value: more than {GRAM_LIMIT} columns have no affordable median"
+            raise OptionError("noise", expected=expected, got="none")
     task = FactorizationTask(
         rule, energy=total, ridge=ridge * scale, accuracy=accuracy, steps=steps, seed=seed, certify=assurance != "none"
     )

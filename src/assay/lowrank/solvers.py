@@ -240,15 +240,6 @@ def solve_by_krylov(matrix: Matrix, task: FactorizationTask) -> Solution:
     return _lift(matrix, task, space, count=2 * space.rank)
 
 
-def for_whole_spectrum(costs: dict[str, float]) -> str:
-    """The cheapest method that finds every singular value."""
-    for name in costs:
-        if name != "krylov":
-            return name
-    expected = f"a value: more than {GRAM_LIMIT} columns have no affordable median"
-    raise OptionError("noise", expected=expected, got="none")
-
-
 def _choose_rank(task: FactorizationTask, squares: Tensor, matrix: Matrix) -> int:
     rank = task.rule.pick(squares, task.energy, matrix.shape)
     return len(squares) if rank is None else min(rank, len(squares))

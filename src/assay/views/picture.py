@@ -62,13 +62,8 @@ def sample_at(dataset: ImageDataset, place: int) -> Picture:
     if not 0 <= place < len(dataset):
         raise DataError("sample", expected=f"0..{len(dataset) - 1}", got=place)
     identity = int(dataset.ids[place])
-    return Picture(
-        image=dataset.images[place],
-        label=int(dataset.labels[place]),
-        name=dataset.sample_name(place),
-        words=("--sample", str(identity)),
-        sample_id=identity,
-    )
+    words = ("--sample", str(identity))
+    return Picture(dataset.images[place], int(dataset.labels[place]), dataset.sample_name(place), words, identity)
 
 
 def read_picture(
