@@ -7,11 +7,11 @@ from torch import Tensor
 from assay.attacks.measure import measure_epsilon_curve, measure_robust_accuracy
 from assay.attacks.methods.gradient import PGD, SignedSteps
 from assay.claims.claim import Settings, register_claim
-from assay.claims.evidence import difference
+from assay.claims.evidence import difference, drawn
 from assay.claims.networks import trained_network
 from assay.data.selection import evenly_spaced
 from assay.records.accuracy import wilson_interval
-from assay.records.claims import Axis, Chart, ClaimEvidence, ClaimSample, Expectation, Point, Reference
+from assay.records.claims import Chart, ClaimEvidence, Point, Reference
 
 EPSILON, STEPS = 8 / 255, 5
 QUARTER, ABOUT = 25.0, 5.0  # per cent, and points to either side
@@ -39,7 +39,7 @@ def measure(settings: Settings) -> ClaimEvidence:
     trace = attacked.result.trace
     assert trace is not None
     right = 100 * trace.correct.double()  # (N, steps + 1)
-    clean, one, five = (float(right[:, step].mean()) for step in (0, 1, STEPS))
+    clean, one, five = right[:, 0], right[:, 1], right[:, STEPS]
     curve = measure_epsilon_curve(
         network.model,
         evenly_spaced(network.test, settings.pick(tiny=40, quick=200, full=1000)),
@@ -47,27 +47,26 @@ def measure(settings: Settings) -> ClaimEvidence:
         seed=settings.seed,
     )
     return ClaimEvidence(
-        how=f"{len(images)} test images of {settings.data}, {network.name}, {clean:.1f} % right untouched; "
+        how=f"{len(images)} test images of {settings.data}, {network.name}, {clean.mean():.1f} % right untouched; "
         f"x ← x + 8/255 · sign ∇ₓℓ, {STEPS} times without projection, clipped to [0, 1] when judged.",
         samples=(
-            _share("accuracy after one step, minus a quarter", right[:, 1] - QUARTER, expects="same", margin=ABOUT),
-            _share("accuracy, after five steps minus one", right[:, STEPS] - right[:, 1], expects="decrease", margin=1),
+            difference(
+                "accuracy after one step, minus a quarter", one - QUARTER, "points", "same", ABOUT, over="images"
+            ),
+            difference("accuracy, after five steps minus one", five - one, "points", "decrease", 1, over="images"),
         ),
         charts=(
             Chart(
-                finding=f"From {clean:.1f} % to {one:.1f} % in one step, and to {five:.1f} % in five",
-                mark="line",
-                x=Axis(title="signed steps of 8/255"),
-                y=Axis(title="accuracy, %"),
+                finding=f"From {clean.mean():.1f} % to {one.mean():.1f} % in one step, and to "
+                f"{five.mean():.1f} % in five",
+                **drawn("line", x="signed steps of 8/255", y="accuracy, %"),
                 points=tuple(_point(step, trace.correct[:, step]) for step in range(STEPS + 1)),
                 references=(Reference(y=QUARTER, name="a quarter"),),
                 note="Band: 95 % interval over the images.",
             ),
             Chart(
                 finding="What projected gradient descent leaves at each size of the perturbation",
-                mark="line",
-                x=Axis(title="ε, in 255ths of the pixel range"),
-                y=Axis(title="accuracy, %"),
+                **drawn("line", x="ε, in 255ths of the pixel range", y="accuracy, %"),
                 points=tuple(
                     Point(x=255 * p.epsilon, y=100 * p.accuracy, low=100 * p.low, high=100 * p.high)
                     for p in curve.points
@@ -82,10 +81,6 @@ def measure(settings: Settings) -> ClaimEvidence:
             "ground take more to break.",
         ),
     )
-
-
-def _share(name: str, values: Tensor, *, expects: Expectation, margin: float) -> ClaimSample:
-    return difference(name, values.tolist(), "points", expects=expects, margin=margin, over="images")
 
 
 def _point(step: int, right: Tensor) -> Point:

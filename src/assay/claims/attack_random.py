@@ -8,11 +8,11 @@ from assay.attacks.measure import measure_robust_accuracy
 from assay.attacks.methods.gradient import Noise, SignedSteps
 from assay.attacks.options import AttackOptions
 from assay.claims.claim import Settings, register_claim
-from assay.claims.evidence import difference, mean_point
+from assay.claims.evidence import difference, drawn, mean_point
 from assay.claims.networks import Network, trained_network
 from assay.data.dataset import ImageDataset
 from assay.data.selection import evenly_spaced
-from assay.records.claims import Axis, Chart, ClaimEvidence
+from assay.records.claims import Chart, ClaimEvidence
 
 EPSILONS = (2, 4, 8, 16)  # in 255ths
 DECIDING = 8
@@ -49,31 +49,18 @@ def measure(settings: Settings) -> ClaimEvidence:
         how=f"{len(images)} test images of {settings.data}, {network.name}, one by one: a step of ε along the sign "
         f"of the gradient against the worst of {DRAWS} random points of the ball of radius ε, half of them on its "
         "border.",
-        samples=(
-            difference(
-                "images broken at 8/255, gradient minus noise",
-                (100 * (wrong[gradient] - wrong[noise])).tolist(),
-                "points",
-                expects="increase",
-                margin=5.0,
-                over="images",
-            ),
-            difference(
-                "rise of the loss at 8/255, gradient minus noise",
-                (losses[gradient] - losses[noise]).tolist(),
-                "nats",
-                expects="increase",
-                margin=0.1,
-                over="images",
-            ),
+        samples=tuple(
+            difference(f"{what} at 8/255, gradient minus noise", values, unit, "increase", margin, over="images")
+            for what, values, unit, margin in (
+                ("images broken", 100 * (wrong[gradient] - wrong[noise]), "points", 5.0),
+                ("rise of the loss", losses[gradient] - losses[noise], "nats", 0.1),
+            )
         ),
         charts=(
             Chart(
                 finding=f"At 8/255 one gradient step breaks {100 * float(wrong[gradient].mean()):.0f} % of the images, "
                 f"noise {100 * float(wrong[noise].mean()):.0f} %",
-                mark="line",
-                x=Axis(title="ε, in 255ths of the pixel range", scale="log"),
-                y=Axis(title="images broken, %"),
+                **drawn("line", x="ε, in 255ths of the pixel range", y="images broken, %", x_scale="log"),
                 points=tuple(points),
                 note="Of all images, those right before and wrong after. Band: 95 % interval.",
             ),

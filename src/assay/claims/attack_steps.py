@@ -5,10 +5,10 @@ from __future__ import annotations
 from assay.attacks.measure import measure_robust_accuracy
 from assay.attacks.methods.gradient import SignedSteps
 from assay.claims.claim import Settings, register_claim
-from assay.claims.evidence import counted, difference, mean_point
+from assay.claims.evidence import counted, difference, drawn, mean_point
 from assay.claims.networks import trained_network
 from assay.data.selection import evenly_spaced
-from assay.records.claims import Axis, Chart, ClaimEvidence, Point
+from assay.records.claims import Chart, ClaimEvidence, Point
 
 EPSILON, STEPS = 8 / 255, 5
 
@@ -36,26 +36,13 @@ def measure(settings: Settings) -> ClaimEvidence:
     losses = trace.losses.double()  # (N, steps + 1)
     rises = losses.diff(dim=1)
     monotone = (rises > 0).all(dim=1)
-    every_rise = (rises > 0).double().mean(dim=0)
-    points = []
-    for step in range(STEPS + 1):
-        points.append(mean_point(losses[:, step].tolist(), x=step))
-    share = float(monotone.double().mean())
+    points = [mean_point(losses[:, step].tolist(), x=step) for step in range(STEPS + 1)]
     return ClaimEvidence(
         how=f"{len(images)} test images of {settings.data}, {network.name}, {STEPS} signed steps of 8/255 a pixel "
         "without projection; the cross-entropy of each image after each step.",
-        samples=(
-            *(
-                difference(
-                    f"loss, step {step} minus step {step - 1}",
-                    rises[:, step - 1].tolist(),
-                    "nats",
-                    expects="increase",
-                    margin=0.0,
-                    over="images",
-                )
-                for step in range(1, STEPS + 1)
-            ),
+        samples=tuple(
+            difference(f"loss, step {step} minus step {step - 1}", rise, "nats", "increase", 0.0, over="images")
+            for step, rise in enumerate(rises.T, 1)
         ),
         facts=(
             counted(
@@ -65,18 +52,17 @@ def measure(settings: Settings) -> ClaimEvidence:
         charts=(
             Chart(
                 finding=f"The mean loss climbs from {points[0].y:.2f} to {points[-1].y:.2f} nats in five steps",
-                mark="line",
-                x=Axis(title="steps of 8/255"),
-                y=Axis(title="mean cross-entropy, nats"),
+                **drawn("line", x="steps of 8/255", y="mean cross-entropy, nats"),
                 points=tuple(points),
                 note="Band: 95 % interval over the images.",
             ),
             Chart(
-                finding=f"It climbs at every step for {share:.0%} of the images",
-                mark="bars",
-                x=Axis(title="step", scale="names"),
-                y=Axis(title="images whose loss rises, %"),
-                points=tuple(Point(x=str(step), y=100 * float(every_rise[step - 1])) for step in range(1, STEPS + 1)),
+                finding=f"It climbs at every step for {float(monotone.double().mean()):.0%} of the images",
+                **drawn("bars", x="step", y="images whose loss rises, %", x_scale="names"),
+                points=tuple(
+                    Point(x=str(step), y=100 * float((rise > 0).double().mean()))
+                    for step, rise in enumerate(rises.T, 1)
+                ),
             ),
         ),
         notes=(

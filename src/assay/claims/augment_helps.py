@@ -6,14 +6,14 @@ from collections.abc import Mapping, Sequence
 
 from assay.augment.operations import TWELVE, find_operation, levels_of
 from assay.claims.claim import Settings, register_claim
-from assay.claims.evidence import difference, mean_point, table
-from assay.claims.networks import TrainedNetwork, paired, short_recipe, train_side_by_side
+from assay.claims.evidence import drawn, mean_point, table
+from assay.claims.networks import TrainedNetwork, compared, short_recipe, train_side_by_side
 from assay.claims.rule import number
 from assay.data.dataset import ImageDataset
 from assay.data.selection import evenly_spaced
 from assay.diagnostics.invariance import measure_invariance
 from assay.records.accuracy import Invariance
-from assay.records.claims import Axis, Chart, ClaimEvidence, Point
+from assay.records.claims import Chart, ClaimEvidence, Point
 from assay.training.recipes import Recipe
 from assay.training.sections import PolicyAugment
 
@@ -56,12 +56,13 @@ def measure(settings: Settings) -> ClaimEvidence:
         f"policies, and with nothing; {len(seeds)} seeds, the same batches; accuracy on {len(test)} untouched test "
         f"images, and on {len(shown)} of them under each operation at five strengths.",
         samples=tuple(
-            difference(
-                f"accuracy, {name} minus nothing",
-                paired(trained[name], trained[NOTHING], "accuracy"),
-                "points",
-                expects="increase",
-                margin=0.0,
+            compared(
+                "accuracy",
+                f", {name} minus nothing",
+                trained[name],
+                trained[NOTHING],
+                "increase",
+                0.0,
                 decides=name in names,
             )
             for name in policies
@@ -111,20 +112,15 @@ def _recipe(settings: Settings, data: ImageDataset, policy: str) -> Recipe:
 
 
 def _gains(trained: Mapping[str, Sequence[TrainedNetwork]]) -> Chart:
-    base = mean_point((one.accuracy for one in trained[NOTHING]), x=NOTHING).y
-    points = []
-    for name, each in trained.items():
-        if name != NOTHING:
-            mean = mean_point((one.accuracy for one in each), x=name)
-            points.append(Point(x=name, y=mean.y - base))
+    means = {name: mean_point((one.accuracy for one in each), x=name).y for name, each in trained.items()}
+    base = means.pop(NOTHING)
+    points = [Point(x=name, y=mean - base) for name, mean in means.items()]
     helped = sum(point.y > 0 for point in points)
     best = max(points, key=lambda point: point.y)
     return Chart(
         finding=f"{helped} of {len(points)} raise the mean accuracy from {base:.1f} %; the best, {best.x}, changes "
         f"it by {number(best.y)} points",
-        mark="bars",
-        x=Axis(title="trained with", scale="names"),
-        y=Axis(title="accuracy over that with nothing, points"),
+        **drawn("bars", x="trained with", y="accuracy over that with nothing, points", x_scale="names"),
         points=tuple(points),
         note="Means over the seeds; the intervals are in the table of effects.",
     )
@@ -139,9 +135,7 @@ def _own(under: Mapping[str, Invariance], names: Sequence[str]) -> Chart:
         better += own > without
     return Chart(
         finding=f"Under the operation it was trained with, a network is better for {better} of {len(names)} operations",
-        mark="bars",
-        x=Axis(title="tested under", scale="names"),
-        y=Axis(title="mean accuracy over five strengths, %"),
+        **drawn("bars", x="tested under", y="mean accuracy over five strengths, %", x_scale="names"),
         points=tuple(points),
         note="The first of the seeds.",
     )

@@ -7,14 +7,14 @@ from collections.abc import Mapping, Sequence
 import torch
 
 from assay.claims.claim import Settings, register_claim
-from assay.claims.evidence import difference, mean_point, table
-from assay.claims.networks import TrainedNetwork, means, paired, short_recipe, small_images, train_side_by_side
+from assay.claims.evidence import drawn, fact, mean_point, table
+from assay.claims.networks import TrainedNetwork, compared, means, short_recipe, small_images, train_side_by_side
 from assay.compression.network import measure_latencies
 from assay.data.dataset import ImageDataset, to_unit_range
 from assay.models.anatomy import measure_anatomy
 from assay.models.sources import load_model
 from assay.records.anatomy import Anatomy
-from assay.records.claims import Axis, Chart, ClaimEvidence, ClaimFact, ClaimSample, Reference
+from assay.records.claims import Chart, ClaimEvidence, Reference
 
 BASIC, SAME_CHANNELS, SAME_FLOPS = "basic", "bottleneck, equal channels", "bottleneck, equal FLOPs"
 MODEL = "resnet20"  # 20 = 6·3 + 2 = 9·2 + 2: nine basic blocks or six bottlenecks
@@ -58,29 +58,22 @@ def measure(settings: Settings) -> ClaimEvidence:
         how=f"Networks of depth {basic.depth} on {train.name} at {train.shape[1]}×{train.shape[2]} pixels: basic "
         "blocks, bottlenecks whose blocks hand on as many channels (a quarter of them inside), and bottlenecks so wide "
         f"that the FLOPs are equal; {len(trained[BASIC][0].steps)} steps of SGD, {len(seeds)} seeds, the same batches.",
-        facts=(
-            ClaimFact(
-                name="parameters at equal depth and channels, bottleneck over basic",
-                expected="below 1",
-                got=f"{same.parameters / basic.parameters:.2f}",
-                holds=same.parameters < basic.parameters,
-            ),
-            ClaimFact(
-                name="FLOPs at equal depth and channels, bottleneck over basic",
-                expected="below 1",
-                got=f"{same.flops / basic.flops:.2f}",
-                holds=same.flops < basic.flops,
-            ),
+        facts=tuple(
+            fact(f"{name} at equal depth and channels, bottleneck over basic", "below 1", f"{share:.2f}", share < 1)
+            for name, share in (("parameters", same.parameters / basic.parameters), ("FLOPs", same.flops / basic.flops))
         ),
         samples=(
-            _accuracy(trained, SAME_CHANNELS),
-            _accuracy(trained, SAME_FLOPS),
-            difference(
-                f"training loss, {SAME_CHANNELS} minus basic",
-                paired(trained[SAME_CHANNELS], trained[BASIC], "training_loss"),
-                "nats",
-                expects="no increase",
-                margin=0.02,
+            *(
+                compared("accuracy", f", {name} minus basic", trained[name], trained[BASIC], "no decrease", MARGIN)
+                for name in (SAME_CHANNELS, SAME_FLOPS)
+            ),
+            compared(
+                "training_loss",
+                f", {SAME_CHANNELS} minus basic",
+                trained[SAME_CHANNELS],
+                trained[BASIC],
+                "no increase",
+                0.02,
                 decides=False,
             ),
         ),
@@ -113,16 +106,6 @@ def _anatomy(options: Mapping[str, object], data: ImageDataset) -> Anatomy:
     return measure_anatomy(load_model(f"{MODEL},{chosen}", image_shape=data.shape, classes=10), image_shape=data.shape)
 
 
-def _accuracy(trained: Mapping[str, Sequence[TrainedNetwork]], name: str) -> ClaimSample:
-    return difference(
-        f"accuracy, {name} minus basic",
-        paired(trained[name], trained[BASIC], "accuracy"),
-        "points",
-        expects="no decrease",
-        margin=MARGIN,
-    )
-
-
 def _costs(trained: Mapping[str, Sequence[TrainedNetwork]], anatomies: Mapping[str, Anatomy]) -> Chart:
     points = [
         mean_point((one.accuracy for one in each), x=anatomies[name].flops / 1e6, series=name)
@@ -133,9 +116,7 @@ def _costs(trained: Mapping[str, Sequence[TrainedNetwork]], anatomies: Mapping[s
     return Chart(
         finding=f"With {share:.0%} of the FLOPs bottlenecks reach {means[SAME_CHANNELS]:.1f} %, with as many "
         f"{means[SAME_FLOPS]:.1f} %; basic blocks {means[BASIC]:.1f} %",
-        mark="points",
-        x=Axis(title="MFLOPs an image", scale="log"),
-        y=Axis(title="test accuracy, %"),
+        **drawn("points", x="MFLOPs an image", y="test accuracy, %", x_scale="log"),
         points=tuple(points),
         references=(Reference(y=means[BASIC] - MARGIN, name="basic less the margin"),),
         note="Interval: 95 % over the seeds.",

@@ -6,18 +6,21 @@ from collections.abc import Mapping, Sequence
 from itertools import product
 
 from assay.claims.claim import Settings, register_claim
-from assay.claims.evidence import difference, mean_point, table
-from assay.claims.networks import TrainedNetwork, means, paired, short_recipe, small_images, train_side_by_side
+from assay.claims.evidence import drawn, mean_point, table
+from assay.claims.networks import TrainedNetwork, Value, compared, means, short_recipe, small_images, train_side_by_side
 from assay.data.dataset import ImageDataset
 from assay.models.sources import load_model
-from assay.records.claims import Axis, Chart, ClaimEvidence, Grid, Point
+from assay.records.claims import Chart, ClaimEvidence, Expectation, Grid, Point
 from assay.training.param_groups import ROLES, Role, split_parameters
 from assay.training.recipes import Recipe
 
 NETWORKS = {"ResNet-8": "resnet8", "perceptron": "mlp"}
 MLP_OPTIONS = {"depth": 4, "width": 128}
 DECAY = 0.01
-MARGIN = 0.5  # points of accuracy
+MEASURED: tuple[tuple[Value, Expectation, float], ...] = (
+    ("accuracy", "decrease", 0.5),  # points
+    ("training_loss", "increase", 0.01),  # nats; it does not decide
+)
 TrainedArms = Mapping[frozenset[Role], Sequence[TrainedNetwork]]
 
 
@@ -42,32 +45,17 @@ def measure(settings: Settings) -> ClaimEvidence:
         name: train_side_by_side(_recipes(settings, model, train), train, test, seeds=seeds)
         for name, model in NETWORKS.items()
     }
-    everything = {name: max(arms, key=len) for name, arms in trained.items()}
+    extremes = {name: (arms[max(arms, key=len)], arms[frozenset({"weight"})]) for name, arms in trained.items()}
+    rest = " of the {}, all decayed minus weights only"
     steps = len(next(iter(trained["ResNet-8"].values()))[0].steps)
     return ClaimEvidence(
         how=f"A ResNet-8 and a perceptron without norms on {train.name} at {train.shape[1]}×{train.shape[2]} pixels, "
         f"each with every subset of its groups of parameters decayed by {DECAY:g}: norms, biases, weights; {steps} "
         f"steps of SGD, {len(seeds)} seeds, the same batches; accuracy on {len(test)} test images.",
         samples=tuple(
-            difference(
-                f"accuracy of the {name}, all decayed minus weights only",
-                paired(arms[everything[name]], arms[frozenset({"weight"})], "accuracy"),
-                "points",
-                expects="decrease",
-                margin=MARGIN,
-            )
-            for name, arms in trained.items()
-        )
-        + tuple(
-            difference(
-                f"training loss of the {name}, all decayed minus weights only",
-                paired(arms[everything[name]], arms[frozenset({"weight"})], "training_loss"),
-                "nats",
-                expects="increase",
-                margin=0.01,
-                decides=False,
-            )
-            for name, arms in trained.items()
+            compared(value, rest.format(name), all_decayed, weights_only, expects, margin, decides=value == "accuracy")
+            for value, expects, margin in MEASURED
+            for name, (all_decayed, weights_only) in extremes.items()
         ),
         charts=(_arms(trained),),
         tables=tuple(_table(name, arms) for name, arms in trained.items()),
@@ -113,9 +101,7 @@ def _arms(trained: Mapping[str, TrainedArms]) -> Chart:
     return Chart(
         finding=f"The ResNet-8 reaches {everything:.1f} % with everything decayed and {weights:.1f} % with the weights "
         "alone",
-        mark="points",
-        x=Axis(title="what decays", scale="names"),
-        y=Axis(title="test accuracy, %"),
+        **drawn("points", x="what decays", y="test accuracy, %", x_scale="names"),
         points=tuple(points),
         note="Interval: 95 % over the seeds. The perceptron has no norms.",
     )

@@ -6,13 +6,13 @@ import torch
 from torch import Tensor
 
 from assay.claims.claim import Settings, register_claim
-from assay.claims.evidence import counted, ratio
+from assay.claims.evidence import counted, drawn, fact, ratio
 from assay.claims.networks import image_matrix
 from assay.claims.rule import number
 from assay.lowrank.factorization import factorize
 from assay.lowrank.gauge import Factors, apply_gauge, same_solution, sharpness_of_scaling
 from assay.lowrank.landscape import Hessian
-from assay.records.claims import Axis, Chart, ClaimEvidence, ClaimFact, Point
+from assay.records.claims import Chart, ClaimEvidence, Point
 from assay.runtime import generator
 
 RANK = 3
@@ -50,17 +50,17 @@ def measure(settings: Settings) -> ClaimEvidence:
         f"for {len(draws)} random matrices G with normal entries; the loss, the largest eigenvalue λmax of the Hessian "
         "(the sharpness), and how far the factors moved.",
         facts=(
-            ClaimFact(
-                name="the largest change of the loss over the orbit",
-                expected=f"rounding, below {SAME_LOSS:.0e}",
-                got=f"{number(off)} of it",
-                holds=off < SAME_LOSS,
+            fact(
+                "the largest change of the loss over the orbit",
+                f"rounding, below {SAME_LOSS:.0e}",
+                f"{number(off)} of it",
+                off < SAME_LOSS,
             ),
-            ClaimFact(
-                name="the least distance of the factors from (A, B)",
-                expected=f"above {OTHER_FACTORS:g} of their size",
-                got=f"{number(moved)} of it",
-                holds=moved > OTHER_FACTORS,
+            fact(
+                "the least distance of the factors from (A, B)",
+                f"above {OTHER_FACTORS:g} of their size",
+                f"{number(moved)} of it",
+                moved > OTHER_FACTORS,
             ),
             counted("pairs that are the same solution up to an invertible G", same, len(orbit)),
         ),
@@ -68,15 +68,15 @@ def measure(settings: Settings) -> ClaimEvidence:
             ratio(
                 "sharpness at (AG, G⁻¹B) over that at the balanced pair",
                 [_sharpness(X, point) / flat for point in orbit],
-                expects="increase",
-                margin=1.1,
+                "increase",
+                1.1,
                 over="matrices G",
             ),
             ratio(
                 "the same for rotations G",
                 [_sharpness(X, point) / flat for point in turned],
-                expects="same",
-                margin=1.01,
+                "same",
+                1.01,
                 over="rotations",
                 decides=False,
             ),
@@ -111,8 +111,6 @@ def _scalings(X: Tensor, start: Factors, *, sigma: float, loss: float) -> Chart:
     most = max(point.y for point in measured) / min(point.y for point in measured)
     return Chart(
         finding=f"One loss, and a sharpness that differs by a factor of {most:.1f}",
-        mark="line",
-        x=Axis(title="c of (cA, B/c)", scale="log"),
-        y=Axis(title="loss, and sharpness λmax", scale="log"),
+        **drawn("line", x="c of (cA, B/c)", y="loss, and sharpness λmax", x_scale="log", y_scale="log"),
         points=(*theory, *measured, *same),
     )

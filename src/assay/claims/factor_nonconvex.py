@@ -6,11 +6,12 @@ import torch
 from torch import Tensor
 
 from assay.claims.claim import Settings, register_claim
+from assay.claims.evidence import drawn, fact
 from assay.claims.networks import image_matrix
 from assay.claims.rule import number
 from assay.lowrank.gauge import Factors
 from assay.lowrank.landscape import Hessian, find_witness, measure_landscape, predict_spectrum
-from assay.records.claims import Axis, Chart, ClaimEvidence, ClaimFact, Point
+from assay.records.claims import Chart, ClaimEvidence, ClaimFact, Point
 
 RANK = 2
 
@@ -42,11 +43,11 @@ def measure(settings: Settings) -> ClaimEvidence:
         facts=(
             _witness("f(1, 1), f(−1, −1) and f(0, 0) for X = 1", scalar),
             _witness("f(A, B), f(−A, −B) and f(0, 0) for the images", surface.witness),
-            ClaimFact(
-                name="the smallest eigenvalue of the Hessian at the origin",
-                expected="below 0",
-                got=f"{number(origin.computed)}, as −2σ₁ = {number(-2 * float(sigma[0]))} says",
-                holds=origin.computed < 0,
+            fact(
+                "the smallest eigenvalue of the Hessian at the origin",
+                "below 0",
+                f"{number(origin.computed)}, as −2σ₁ = {number(-2 * float(sigma[0]))} says",
+                origin.computed < 0,
             ),
         ),
         charts=(_hill(sigma), _spectra(X, sigma)),
@@ -61,11 +62,11 @@ def measure(settings: Settings) -> ClaimEvidence:
 
 def _witness(name: str, values: tuple[float, float, float]) -> ClaimFact:
     first, second, middle = values
-    return ClaimFact(
-        name=name,
-        expected="the last higher than the mean of the others",
-        got=", ".join(number(value) for value in values),
-        holds=middle > 0.5 * (first + second),
+    return fact(
+        name,
+        "the last higher than the mean of the others",
+        ", ".join(number(value) for value in values),
+        middle > 0.5 * (first + second),
     )
 
 
@@ -77,9 +78,7 @@ def _hill(sigma: Tensor) -> Chart:
     chord = [Point(series="the chord", x=float(t), y=rest / (kept + rest)) for t in (-1, 1)]
     return Chart(
         finding="Half-way between two minimisers lies a hill",
-        mark="line",
-        x=Axis(title="t, on the way (tA, tB)"),
-        y=Axis(title="f / ‖X‖²"),
+        **drawn("line", x="t, on the way (tA, tB)", y="f / ‖X‖²"),
         points=(*way, *chord),
         note="A convex function would lie below its chord.",
     )
@@ -93,9 +92,7 @@ def _spectra(X: Tensor, sigma: Tensor) -> Chart:
     negative = int((origin < -1e-9).sum())
     return Chart(
         finding=f"At the origin {negative} directions lead downhill, at the minimum none",
-        mark="points",
-        x=Axis(title="eigenvalue of the Hessian, in rising order"),
-        y=Axis(title="value, in units of σ₁"),
+        **drawn("points", x="eigenvalue of the Hessian, in rising order", y="value, in units of σ₁"),
         points=tuple(
             Point(series=name, x=i, y=float(value))
             for name, values in (("at the origin", origin), ("at the minimum", minimum))

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from assay.claims.claim import Settings, register_claim
-from assay.claims.evidence import counted, difference
+from assay.claims.evidence import counted, difference, drawn, fact
 from assay.claims.networks import image_matrix
 from assay.claims.rule import number
 from assay.lowrank.certificate import certify
 from assay.lowrank.factorization import factorize
 from assay.lowrank.factors import Factorization
 from assay.lowrank.landscape import measure_landscape
-from assay.records.claims import Axis, Chart, ClaimEvidence, ClaimFact, Point, Reference
+from assay.records.claims import Chart, ClaimEvidence, Point, Reference
 
 RANK = 3
 MARGIN = 1e-4  # per cent of ‖X‖²
@@ -53,11 +53,11 @@ def measure(settings: Settings) -> ClaimEvidence:
         f"error from a certificate that knows nothing of the SVD, and gradient descent on (A, B) from {len(runs)} "
         "small random starts, each beside the saddle at the origin.",
         facts=(
-            ClaimFact(
-                name="what any factorisation could be better than the truncated SVD, at most",
-                expected="nothing but rounding, 1e-6 of ‖X‖²",
-                got=f"{number(proof.relative_gap)} of ‖X‖²",
-                holds=proof.certified and proof.relative_gap <= 1e-6,
+            fact(
+                "what any factorisation could be better than the truncated SVD, at most",
+                "nothing but rounding, 1e-6 of ‖X‖²",
+                f"{number(proof.relative_gap)} of ‖X‖²",
+                proof.certified and proof.relative_gap <= 1e-6,
             ),
             counted(
                 "critical points next to the minimum that are strict saddles, not local minima", strict, len(saddles)
@@ -65,14 +65,7 @@ def measure(settings: Settings) -> ClaimEvidence:
             counted("starts that end below every saddle", escaped, len(runs)),
         ),
         samples=(
-            difference(
-                "squared error, gradient descent minus SVD",
-                above,
-                "% of ‖X‖²",
-                expects="same",
-                margin=MARGIN,
-                over="starts",
-            ),
+            difference("squared error, gradient descent minus SVD", above, "% of ‖X‖²", "same", MARGIN, over="starts"),
         ),
         charts=(_descents(runs, nearest, best=svd.error, energy=energy),),
         notes=(
@@ -91,9 +84,13 @@ def _descents(runs: Sequence[Factorization], nearest: float, *, best: float, ene
     ]
     return Chart(
         finding="Every start leaves the saddles and ends at the SVD's error",
-        mark="line",
-        x=Axis(title="steps of gradient descent", scale="log"),
-        y=Axis(title="‖X − AB‖² above the SVD's, over ‖X‖²", scale="log"),
+        **drawn(
+            "line",
+            x="steps of gradient descent",
+            y="‖X − AB‖² above the SVD's, over ‖X‖²",
+            x_scale="log",
+            y_scale="log",
+        ),
         points=tuple(points),
         references=(Reference(y=(nearest - best) / energy, name="the nearest saddle"),),
         note=f"The first {min(SHOWN, len(runs))} of {len(runs)} starts, down to rounding.",

@@ -9,9 +9,9 @@ import torch
 from torch import nn
 
 from assay.claims.claim import Settings, register_claim
-from assay.claims.evidence import counted, table
+from assay.claims.evidence import counted, drawn, table
 from assay.models.sources import load_model
-from assay.records.claims import Axis, Chart, ClaimEvidence, Point
+from assay.records.claims import Chart, ClaimEvidence, Point
 from assay.training.param_groups import audit_optimizer, split_parameters
 
 DECAY = 5e-4
@@ -51,9 +51,7 @@ def measure(settings: Settings) -> ClaimEvidence:
         charts=(
             Chart(
                 finding=f"In {first} the name misses {missed_names}",
-                mark="bars",
-                x=Axis(title="network", scale="names"),
-                y=Axis(title="normalisation layers"),
+                **drawn("bars", x="network", y="normalisation layers", x_scale="names"),
                 points=tuple(points),
             ),
         ),

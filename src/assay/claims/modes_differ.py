@@ -7,11 +7,11 @@ import math
 from torch import nn
 
 from assay.claims.claim import Settings, register_claim
-from assay.claims.evidence import difference, mean_point
+from assay.claims.evidence import difference, drawn, fact, mean_point
 from assay.data.dataset import ImageDataset
 from assay.diagnostics.modes import audit_modes
 from assay.models.sources import load_model
-from assay.records.claims import Axis, Chart, ClaimEvidence, ClaimFact
+from assay.records.claims import Chart, ClaimEvidence, ClaimFact
 
 KINDS = {
     "neither": "mlp,width=64",
@@ -51,16 +51,14 @@ def measure(settings: Settings) -> ClaimEvidence:
             _exactly_zero("gap with LayerNorm, which keeps no running statistics", layer_norm, decides=False),
         ),
         samples=tuple(
-            difference(f"gap with {name}", values, "% of the range", expects="increase", margin=MARGIN)
+            difference(f"gap with {name}", values, "% of the range", "increase", MARGIN)
             for name, values in gaps.items()
             if name != "neither"
         ),
         charts=(
             Chart(
                 finding="Without dropout and BatchNorm the modes agree to the last bit",
-                mark="bars",
-                x=Axis(title="the perceptron has", scale="names"),
-                y=Axis(title="largest difference of logits, % of range"),
+                **drawn("bars", x="the perceptron has", y="largest difference of logits, % of range", x_scale="names"),
                 points=tuple(mean_point(values, x=name, within=(0, math.inf)) for name, values in gaps.items()),
                 note="Interval: 95 % over the seeds.",
             ),
@@ -70,7 +68,7 @@ def measure(settings: Settings) -> ClaimEvidence:
 
 def _exactly_zero(name: str, gap: float, *, decides: bool = True) -> ClaimFact:
     got = "0" if gap == 0 else f"{gap:.2g} %"
-    return ClaimFact(name=name, expected="exactly 0", got=got, holds=gap == 0, decides=decides)
+    return fact(name, "exactly 0", got, gap == 0, decides=decides)
 
 
 def _gap(model: nn.Module, data: ImageDataset) -> float:

@@ -12,13 +12,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from assay.claims.claim import Settings
-from assay.claims.evidence import mean_point
+from assay.claims.evidence import difference, mean_point
 from assay.data.dataset import ImageDataset, to_unit_range
 from assay.errors import DivergedError, OptionError
 from assay.evaluate import predict
 from assay.files import locked, make_folder
 from assay.models.sources import open_model
-from assay.records.claims import Point
+from assay.records.claims import ClaimSample, Expectation, Point
 from assay.training.classifier import build_for, train_classifier
 from assay.training.loop import fit
 from assay.training.metrics import StepMetrics
@@ -111,20 +111,29 @@ def train_side_by_side(
 
 
 Value = Literal["accuracy", "test_loss", "training_loss"]
+Networks = Sequence[TrainedNetwork]
 
 
-def paired(of: Sequence[TrainedNetwork], against: Sequence[TrainedNetwork], value: Value) -> tuple[float, ...]:
+def paired(of: Networks, against: Networks, value: Value) -> tuple[float, ...]:
     """``value`` of each network less that of the other with the same seed."""
     return tuple(getattr(one, value) - getattr(other, value) for one, other in zip(of, against, strict=True))
 
 
-def means(networks: Sequence[TrainedNetwork], *values: Value) -> list[float]:
+def compared(
+    value: Value, rest: str, of: Networks, base: Networks, expects: Expectation, margin: float, *, decides: bool = True
+) -> ClaimSample:
+    """The paired differences of ``value`` as a sample, called by the value and the ``rest`` of its name."""
+    name, unit = value.replace("_", " ") + rest, "points" if value == "accuracy" else "nats"
+    return difference(name, paired(of, base, value), unit, expects, margin, decides=decides)
+
+
+def means(networks: Networks, *values: Value) -> list[float]:
     """The mean of each of ``values`` over the networks."""
     return [fmean(getattr(network, value) for network in networks) for value in values]
 
 
 def mean_curve(
-    networks: Sequence[TrainedNetwork], value: Callable[[StepMetrics], float], *, series: str, most: int = 60
+    networks: Networks, value: Callable[[StepMetrics], float], *, series: str, most: int = 60
 ) -> list[Point]:
     """The mean of ``value`` over the seeds at up to ``most`` of the steps that all of them reached."""
     length = min(len(one.steps) for one in networks)

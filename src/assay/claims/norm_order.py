@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean
 
 from assay.claims.claim import Settings, register_claim
-from assay.claims.evidence import curve_points, difference, mean_point, table
-from assay.claims.networks import TrainedNetwork, means, paired, short_recipe, small_images, train_side_by_side
+from assay.claims.evidence import curve_points, drawn, mean_point, table
+from assay.claims.networks import TrainedNetwork, compared, means, short_recipe, small_images, train_side_by_side
 from assay.data.dataset import ImageDataset
 from assay.diagnostics.depth import measure_gradient_flow
-from assay.records.claims import Axis, Chart, ClaimEvidence, Grid, Point
+from assay.records.claims import Chart, ClaimEvidence, Grid, Point
 from assay.records.gradients import GradientFlow, LayerGradient
 from assay.training.recipes import Recipe
 
@@ -42,20 +42,9 @@ def measure(settings: Settings) -> ClaimEvidence:
         f"{train.shape[1]}×{train.shape[2]} pixels, {len(seeds)} seeds, the same batches; accuracy on {len(test)} test "
         "images.",
         samples=(
-            difference(
-                "accuracy, BatchNorm before ReLU minus after",
-                paired(before, after, "accuracy"),
-                "points",
-                expects="increase",
-                margin=MARGIN,
-            ),
-            difference(
-                "training loss, BatchNorm before ReLU minus after",
-                paired(before, after, "training_loss"),
-                "nats",
-                expects="decrease",
-                margin=0.01,
-                decides=False,
+            compared("accuracy", ", BatchNorm before ReLU minus after", before, after, "increase", MARGIN),
+            compared(
+                "training_loss", ", BatchNorm before ReLU minus after", before, after, "decrease", 0.01, decides=False
             ),
         ),
         charts=(_accuracies(trained), _activations(flows)),
@@ -94,9 +83,7 @@ def _accuracies(trained: Mapping[str, Sequence[TrainedNetwork]]) -> Chart:
     return Chart(
         finding=f"{means[BEFORE]:.1f} % before and {means[AFTER]:.1f} % after: BatchNorm first wins {better} of "
         f"{len(trained[BEFORE])} seeds",
-        mark="points",
-        x=Axis(title="seed, the first is 1", scale="names"),
-        y=Axis(title="test accuracy, %"),
+        **drawn("points", x="seed, the first is 1", y="test accuracy, %", x_scale="names"),
         points=tuple(points),
     )
 
@@ -107,9 +94,7 @@ def _activations(flows: Mapping[str, Sequence[GradientFlow]]) -> Chart:
     return Chart(
         finding=f"After training the outputs of the norms reach {most[BEFORE]:.2f} in the one order and "
         f"{most[AFTER]:.2f} in the other",
-        mark="line",
-        x=Axis(title="BatchNorm, from the image on"),
-        y=Axis(title="root mean square of its output"),
+        **drawn("line", x="BatchNorm, from the image on", y="root mean square of its output"),
         points=curve_points(curves, start=1),
         note="The first of the seeds, test images.",
     )
@@ -118,19 +103,16 @@ def _activations(flows: Mapping[str, Sequence[GradientFlow]]) -> Chart:
 def _statistics(
     trained: Mapping[str, Sequence[TrainedNetwork]], flows: Mapping[str, Sequence[GradientFlow]], test: ImageDataset
 ) -> Grid:
-    rows = []
-    for name, each in trained.items():
-        layers = [layer for flow in flows[name] for layer in _norms(flow)]
-        rows.append(
-            (
-                name,
-                *means(each, "accuracy", "training_loss"),
-                fmean(layer.activation for layer in layers),
-                fmean(layer.activation_gradient for layer in layers),
-            )
-        )
+    layers = {name: [layer for flow in each for layer in _norms(flow)] for name, each in flows.items()}
     return table(
         f"Means over the seeds, {len(test)} test images",
         ("order", "accuracy, %", "training loss, nats", "norm output, RMS", "its gradient, RMS"),
-        rows,
+        (
+            (
+                name,
+                *means(each, "accuracy", "training_loss"),
+                *(fmean(getattr(one, of) for one in layers[name]) for of in ("activation", "activation_gradient")),
+            )
+            for name, each in trained.items()
+        ),
     )

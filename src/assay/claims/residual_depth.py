@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean
 
 from assay.claims.claim import Settings, register_claim
-from assay.claims.evidence import curve_points, difference, mean_point, ratio, table
-from assay.claims.networks import TrainedNetwork, means, paired, short_recipe, small_images, train_side_by_side
+from assay.claims.evidence import curve_points, drawn, mean_point, quotients, ratio, table
+from assay.claims.networks import TrainedNetwork, compared, means, short_recipe, small_images, train_side_by_side
 from assay.claims.rule import number
 from assay.data.dataset import ImageDataset
 from assay.diagnostics.depth import measure_gradient_flow
-from assay.records.claims import Axis, Chart, ClaimEvidence
+from assay.records.claims import Chart, ClaimEvidence
 from assay.records.gradients import GradientFlow
 from assay.training.averaging import refresh_batchnorm
 from assay.training.classifier import build_for
@@ -46,40 +46,30 @@ def measure(settings: Settings) -> ClaimEvidence:
     runs = train_side_by_side(recipes, train, test, seeds=seeds)
     flows = {key: [flow_at_start(recipe, train, seed=seed) for seed in seeds] for key, recipe in recipes.items()}
     first, last = depths[0], depths[-1]
-    steps = len(runs[PLAIN, first][0].steps)
+    plain, residual = runs[PLAIN, last], runs[RESIDUAL, last]
+    deeper = f"stacks, depth {last} minus depth {first}"
     return ClaimEvidence(
         how=f"ResNets of depth {', '.join(map(str, depths))} and the same stacks without their skips, BatchNorm in "
-        f"both, {steps} steps of SGD on {train.name} at {train.shape[1]}×{train.shape[2]} pixels, {len(seeds)} seeds, "
-        "the same batches: the training loss of the last ten, and before training the gradient of the loss with "
-        "respect to the output of every convolution.",
+        f"both, {len(plain[0].steps)} steps of SGD on {train.name} at {train.shape[1]}×{train.shape[2]} pixels, "
+        f"{len(seeds)} seeds, the same batches: the training loss of the last ten, and before training the gradient of "
+        "the loss with respect to the output of every convolution.",
         samples=(
-            difference(
-                f"training loss at depth {last}, plain minus residual",
-                paired(runs[PLAIN, last], runs[RESIDUAL, last], "training_loss"),
-                "nats",
-                expects="increase",
-                margin=MARGIN,
-            ),
-            difference(
-                f"training loss of plain stacks, depth {last} minus depth {first}",
-                paired(runs[PLAIN, last], runs[PLAIN, first], "training_loss"),
-                "nats",
-                expects="increase",
-                margin=MARGIN,
-            ),
-            difference(
-                f"training loss of residual stacks, depth {last} minus depth {first}",
-                paired(runs[RESIDUAL, last], runs[RESIDUAL, first], "training_loss"),
-                "nats",
-                expects="no increase",
-                margin=MARGIN,
+            compared("training_loss", f" at depth {last}, plain minus residual", plain, residual, "increase", MARGIN),
+            compared("training_loss", f" of plain {deeper}", plain, runs[PLAIN, first], "increase", MARGIN),
+            compared(
+                "training_loss",
+                f" of residual {deeper}",
+                residual,
+                runs[RESIDUAL, first],
+                "no increase",
+                MARGIN,
                 decides=False,
             ),
             ratio(
                 f"growth of the gradient from the last convolution to the first at depth {last}, plain over residual",
-                [growth(a) / growth(b) for a, b in zip(flows[PLAIN, last], flows[RESIDUAL, last], strict=True)],
-                expects="increase",
-                margin=2.0,
+                quotients([*map(growth, flows[PLAIN, last])], [*map(growth, flows[RESIDUAL, last])]),
+                "increase",
+                2.0,
                 decides=False,
             ),
         ),
@@ -137,9 +127,7 @@ def _losses(runs: Runs, last: int) -> Chart:
     at_last = {point.series: point.y for point in points if point.x == last}
     return Chart(
         finding=f"At depth {last} the loss is {at_last[PLAIN]:.2f} without skips and {at_last[RESIDUAL]:.2f} with them",
-        mark="line",
-        x=Axis(title="depth, weight layers"),
-        y=Axis(title="training loss after equal steps, nats"),
+        **drawn("line", x="depth, weight layers", y="training loss after equal steps, nats"),
         points=tuple(sorted(points, key=lambda point: point.series)),
         note="Band: 95 % interval over the seeds.",
     )
@@ -150,9 +138,7 @@ def _flows(flows: Mapping[tuple[str, int], Sequence[GradientFlow]], last: int) -
     return Chart(
         finding=f"Before training, at depth {last}, gradients change by a factor of {number(plain)} on their way to "
         f"the first layer without skips, {number(residual)} with them",
-        mark="line",
-        x=Axis(title="convolution, from the image on"),
-        y=Axis(title="‖∂ℓ/∂output‖ a sample", scale="log"),
+        **drawn("line", x="convolution, from the image on", y="‖∂ℓ/∂output‖ a sample", y_scale="log"),
         points=curve_points({kind: _convolutions(flows[kind, last][0]) for kind in (PLAIN, RESIDUAL)}, start=1),
         note="The first of the seeds.",
     )

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from assay.claims.claim import Settings, register_claim
-from assay.claims.evidence import table
+from assay.claims.evidence import drawn, fact, table
 from assay.models.anatomy import measure_anatomy
 from assay.models.sources import load_model
-from assay.records.claims import Axis, Chart, ClaimEvidence, ClaimFact, Point
+from assay.records.claims import Chart, ClaimEvidence, Point
 
 SMALL, LARGE = (3, 32, 32), (3, 224, 224)
 BASIC = {
@@ -36,11 +36,11 @@ def measure(settings: Settings) -> ClaimEvidence:
         changes = [block for block in anatomy.blocks if block.skip not in {"identity", "none"}]
         stray = [block.name for block in anatomy.blocks if (block in changes) != block.downsamples]
         facts.append(
-            ClaimFact(
-                name=f"exceptions in {name.replace(', ', ' with option ')}",
-                expected="none",
-                got=", ".join(stray) or "none",
-                holds=not stray,
+            fact(
+                f"exceptions in {name.replace(', ', ' with option ')}",
+                "none",
+                ", ".join(stray) or "none",
+                not stray,
                 decides=name in BASIC,
             )
         )
@@ -56,9 +56,7 @@ def measure(settings: Settings) -> ClaimEvidence:
         charts=(
             Chart(
                 finding="Skips change dimensions where blocks downsample, and in a ResNet-50 once more",
-                mark="bars",
-                x=Axis(title="network", scale="names"),
-                y=Axis(title="residual blocks"),
+                **drawn("bars", x="network", y="residual blocks", x_scale="names"),
                 points=tuple(points),
             ),
         ),

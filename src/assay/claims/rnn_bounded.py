@@ -4,24 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from types import MappingProxyType
 
 import torch
 from torch import Tensor, nn
 
 from assay.claims.claim import Settings, register_claim
-from assay.claims.evidence import geometric_point, ratio, relative, table
+from assay.claims.evidence import drawn, fact, geometric_point, ratio, relative, table
 from assay.claims.rule import number
 from assay.diagnostics.time import measure_time_trace
 from assay.models.sequence import Activation, PlainRecurrence, Recurrent, identity
-from assay.records.claims import Axis, Chart, ClaimEvidence, ClaimFact, Point, Reference
+from assay.records.claims import Chart, ClaimEvidence, Point, Reference
 from assay.runtime import generator
 
-ACTIVATIONS: Mapping[str, Activation] = MappingProxyType(
-    {"linear": identity, "relu": torch.relu, "tanh": torch.tanh, "sigmoid": torch.sigmoid}
-)
+ACTIVATIONS: Mapping[str, Activation] = {
+    "linear": identity,
+    "relu": torch.relu,
+    "tanh": torch.tanh,
+    "sigmoid": torch.sigmoid,
+}
 BOUNDED = ("tanh", "sigmoid")
-SLOPES = MappingProxyType({"linear": 1.0, "relu": 1.0, "tanh": 1.0, "sigmoid": 0.25})  # the steepest of each
+SLOPES = {"linear": 1.0, "relu": 1.0, "tanh": 1.0, "sigmoid": 0.25}  # the steepest of each
 GAIN = 2.0  # of ‖W‖ times the steepest slope
 
 
@@ -59,32 +61,20 @@ def measure(settings: Settings) -> ClaimEvidence:
         f"and 8 for the sigmoid), biases that centre them, small inputs, {steps} steps, {len(seeds)} seeds: the "
         "largest state, and the factor by which the gradient of a loss on the last state grows with each step back.",
         facts=(
+            *(fact(f"largest state with {n}", "at most 1", number(largest[n]), largest[n] <= 1) for n in BOUNDED),
             *(
-                ClaimFact(
-                    name=f"largest state with {name}",
-                    expected="at most 1",
-                    got=number(largest[name]),
-                    holds=largest[name] <= 1,
+                fact(
+                    f"gradient over 20 steps at the steepest point of {name}, in closed form",
+                    "no growth",
+                    f"{number(grown)} times",
+                    grown <= 1,
                 )
-                for name in BOUNDED
-            ),
-            *(
-                ClaimFact(
-                    name=f"gradient over 20 steps at the steepest point of {name}, in closed form",
-                    expected="no growth",
-                    got=f"{number(exact[name])} times",
-                    holds=exact[name] <= 1,
-                )
-                for name in BOUNDED
+                for name, grown in exact.items()
             ),
         ),
         samples=tuple(
             ratio(
-                f"growth of the gradient a step back, {name}",
-                rates[name],
-                expects="no increase",
-                margin=1.0,
-                decides=name in BOUNDED,
+                f"growth of the gradient a step back, {name}", rates[name], "no increase", 1.0, decides=name in BOUNDED
             )
             for name, each in runs.items()
         ),
@@ -155,9 +145,7 @@ def _gradients(runs: Mapping[str, Sequence[Run]]) -> Chart:
     return Chart(
         finding=f"Over {len(runs['tanh'][0].gradients) - 1} steps the gradient grows at least "
         f"{number(grown['tanh'])}-fold with tanh, {number(grown['sigmoid'])}-fold with the sigmoid",
-        mark="line",
-        x=Axis(title="distance from the loss, steps"),
-        y=Axis(title="‖∂ℓ/∂z‖ over its value at the last step", scale="log"),
+        **drawn("line", x="distance from the loss, steps", y="‖∂ℓ/∂z‖ over its value at the last step", y_scale="log"),
         points=tuple(
             point
             for name, each in runs.items()
@@ -171,9 +159,7 @@ def _states(runs: Mapping[str, Sequence[Run]]) -> Chart:
     held = max(max(one.states) for name in BOUNDED for one in runs[name])
     return Chart(
         finding=f"The states of bounded activations stay below {held:.3g}",
-        mark="line",
-        x=Axis(title="step"),
-        y=Axis(title="largest |z|", scale="log"),
+        **drawn("line", x="step", y="largest |z|", y_scale="log"),
         points=tuple(point for name, each in runs.items() for point in _mean_line(name, [one.states for one in each])),
         references=(Reference(y=1.0, name="the bound of tanh and sigmoid"),),
     )

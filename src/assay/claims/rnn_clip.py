@@ -9,12 +9,12 @@ import torch
 from torch import nn
 
 from assay.claims.claim import Settings, register_claim
-from assay.claims.evidence import difference, ratio, table
-from assay.claims.networks import TrainedNetwork, mean_curve, means, paired, short_recipe, train_side_by_side
+from assay.claims.evidence import drawn, fact, quotients, ratio, table
+from assay.claims.networks import TrainedNetwork, compared, mean_curve, means, short_recipe, train_side_by_side
 from assay.claims.rule import number
 from assay.data.dataset import ImageDataset
 from assay.models.sequence import set_recurrent
-from assay.records.claims import Axis, Chart, ClaimEvidence, ClaimFact, Point, Reference
+from assay.records.claims import Chart, ClaimEvidence, Point, Reference
 from assay.training.recipes import Recipe
 from assay.training.sections import ConstantSchedule, GradientClip
 
@@ -41,42 +41,34 @@ def measure(settings: Settings) -> ClaimEvidence:
     seeds = settings.seeds(settings.pick(tiny=2, quick=8, full=10))
     trained = train_side_by_side(_recipes(settings, train), train, test, seeds=seeds, prepare=explode)
     clipped, plain = trained[CLIPPED], trained[PLAIN]
-    most = max(min(step.gradient_norm, LIMIT) for one in clipped for step in one.steps)
+    largest = {name: [max(step.gradient_norm for step in one.steps) for one in each] for name, each in trained.items()}
+    most = min(max(largest[CLIPPED]), LIMIT)
     return ClaimEvidence(
         how=f"A tanh RNN that reads {train.name} row by row, W orthogonal times {GAIN:g}, SGD for "
         f"{len(plain[0].steps)} steps, {len(seeds)} seeds, the same batches with and without clipping the global norm "
         f"at {LIMIT:g}: the norm of the gradient before clipping, that of what reaches the weights, and the loss.",
         facts=(
-            ClaimFact(
-                name="largest norm that reaches the weights with clipping",
-                expected=f"at most {LIMIT:g}",
-                got=number(most),
-                holds=most <= LIMIT,
+            fact(
+                "largest norm that reaches the weights with clipping", f"at most {LIMIT:g}", number(most), most <= LIMIT
             ),
         ),
         samples=(
-            difference(
-                "training loss, clipped minus not",
-                paired(clipped, plain, "training_loss"),
-                "nats",
-                expects="decrease",
-                margin=LOSS_MARGIN,
-            ),
+            compared("training_loss", ", clipped minus not", clipped, plain, "decrease", LOSS_MARGIN),
             ratio(
                 "largest step, without clipping over with it",
-                [_largest(b) / min(LIMIT, _largest(a)) for a, b in zip(clipped, plain, strict=True)],
-                expects="increase",
-                margin=2.0,
+                quotients(largest[PLAIN], [min(LIMIT, norm) for norm in largest[CLIPPED]]),
+                "increase",
+                2.0,
             ),
             ratio(
                 "largest gradient before clipping, over the limit",
-                [_largest(one) / LIMIT for one in clipped],
-                expects="no increase",
-                margin=2.0,
+                [norm / LIMIT for norm in largest[CLIPPED]],
+                "no increase",
+                2.0,
                 decides=False,
             ),
         ),
-        charts=(_losses(trained), _gradients(trained)),
+        charts=(_losses(trained), _gradients(trained, max(largest[CLIPPED]))),
         tables=(
             table(
                 "Means over the seeds",
@@ -85,7 +77,7 @@ def measure(settings: Settings) -> ClaimEvidence:
                     (
                         name,
                         *means(each, "training_loss", "accuracy"),
-                        fmean(map(_largest, each)),
+                        fmean(largest[name]),
                         sum(one.diverged for one in each),
                     )
                     for name, each in trained.items()
@@ -127,18 +119,11 @@ def _recipes(settings: Settings, data: ImageDataset) -> Mapping[str, Recipe]:
     return {PLAIN: recipe, CLIPPED: recipe.model_copy(update={"clip": clip})}
 
 
-def _largest(network: TrainedNetwork) -> float:
-    """The largest norm of the gradient before clipping."""
-    return max(step.gradient_norm for step in network.steps)
-
-
 def _losses(trained: Mapping[str, Sequence[TrainedNetwork]]) -> Chart:
     final = {name: fmean(one.training_loss for one in each) for name, each in trained.items()}
     return Chart(
         finding=f"After as many steps the loss is {final[CLIPPED]:.2f} with clipping and {final[PLAIN]:.2f} without",
-        mark="line",
-        x=Axis(title="step"),
-        y=Axis(title="training loss, nats"),
+        **drawn("line", x="step", y="training loss, nats"),
         points=tuple(
             point for name, each in trained.items() for point in mean_curve(each, lambda step: step.loss, series=name)
         ),
@@ -146,8 +131,7 @@ def _losses(trained: Mapping[str, Sequence[TrainedNetwork]]) -> Chart:
     )
 
 
-def _gradients(trained: Mapping[str, Sequence[TrainedNetwork]]) -> Chart:
-    most = max(map(_largest, trained[CLIPPED]))
+def _gradients(trained: Mapping[str, Sequence[TrainedNetwork]], most: float) -> Chart:
     points = [
         Point(series=f"{name}, before" if name == CLIPPED else name, x=step.step, y=step.gradient_norm)
         for name, each in trained.items()
@@ -155,9 +139,7 @@ def _gradients(trained: Mapping[str, Sequence[TrainedNetwork]]) -> Chart:
     ]
     return Chart(
         finding=f"Before it is clipped the gradient still reaches {number(most)}",
-        mark="line",
-        x=Axis(title="step"),
-        y=Axis(title="global norm of the gradient", scale="log"),
+        **drawn("line", x="step", y="global norm of the gradient", y_scale="log"),
         points=tuple(points),
         references=(Reference(y=LIMIT, name="the limit"),),
         note="The first of the seeds; with clipping, the norm that reaches the weights is never above the limit.",

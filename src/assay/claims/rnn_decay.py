@@ -9,11 +9,11 @@ from statistics import fmean
 import torch
 
 from assay.claims.claim import Settings, register_claim
-from assay.claims.evidence import curve_points, mean_point, quotients, ratio, relative, table
+from assay.claims.evidence import curve_points, drawn, fact, mean_point, quotients, ratio, relative, table
 from assay.claims.rule import number
 from assay.data.sequences import adding_problem
 from assay.diagnostics.recurrence import analyse_matrix
-from assay.records.claims import Axis, Chart, ClaimEvidence, ClaimFact
+from assay.records.claims import Chart, ClaimEvidence
 from assay.records.recurrence import RemedyRun
 from assay.runtime import generator
 from assay.tracing.remedies import REMEDIES, Remedy, compare_remedies
@@ -45,12 +45,12 @@ def measure(settings: Settings) -> ClaimEvidence:
     seeds = settings.seeds(settings.pick(tiny=2, quick=6, full=10))
     hidden = settings.pick(tiny=8, quick=32, full=64)
     remedies = [_decay(amount) for amount in DECAYS]
-    runs_by_decay: dict[float, list[RemedyRun]] = {amount: [] for amount in DECAYS}
+    runs_by_seed = []
     for seed in seeds:
         task = adding_problem(length, seed=seed)
-        compared = compare_remedies(task, remedies=remedies, hidden=hidden, steps=steps, learning_rate=RATE, seed=seed)
-        for amount, run in zip(DECAYS, compared.runs, strict=True):
-            runs_by_decay[amount].append(run)
+        result = compare_remedies(task, remedies=remedies, hidden=hidden, steps=steps, learning_rate=RATE, seed=seed)
+        runs_by_seed.append(result.runs)
+    runs_by_decay = dict(zip(DECAYS, zip(*runs_by_seed, strict=True), strict=True))
     horizons = {
         amount: [min(run.horizon_after, MOST * length) for run in runs] for amount, runs in runs_by_decay.items()
     }
@@ -60,11 +60,11 @@ def measure(settings: Settings) -> ClaimEvidence:
         f"adding problem of {length} steps, {len(seeds)} seeds, weight decay {', '.join(f'{d:g}' for d in DECAYS)}: "
         "the factor g by which the gradient of the loss changes with each step back, after training.",
         facts=(
-            ClaimFact(
-                name="ρ and ‖W‖ after a decay of W by a tenth",
-                expected="larger, if decay shall lengthen the memory",
-                got=f"{number(radii)} and {number(norms)} of before",
-                holds=radii > 1 and norms > 1,
+            fact(
+                "ρ and ‖W‖ after a decay of W by a tenth",
+                "larger, if decay shall lengthen the memory",
+                f"{number(radii)} and {number(norms)} of before",
+                radii > 1 and norms > 1,
                 decides=False,
             ),
         ),
@@ -72,8 +72,8 @@ def measure(settings: Settings) -> ClaimEvidence:
             ratio(
                 f"horizon with decay {amount:g} over that without",
                 quotients(horizons[amount], horizons[0.0]),
-                expects="increase",
-                margin=MARGIN,
+                "increase",
+                MARGIN,
                 decides=amount == DECISIVE,
             )
             for amount in DECAYS[1:]
@@ -116,9 +116,7 @@ def _horizons(runs_by_decay: Mapping[float, Sequence[RemedyRun]]) -> Chart:
     without, most = points[0], points[-1]
     return Chart(
         finding=f"The horizon is {without.y:.1f} steps without decay and {most.y:.1f} with a decay of {most.x}",
-        mark="bars",
-        x=Axis(title="weight decay", scale="names"),
-        y=Axis(title="horizon −1/ln g after training, steps"),
+        **drawn("bars", x="weight decay", y="horizon −1/ln g after training, steps", x_scale="names"),
         points=tuple(points),
         note="Interval: 95 % over the seeds.",
     )
@@ -130,9 +128,7 @@ def _curves(runs_by_decay: Mapping[float, Sequence[RemedyRun]]) -> Chart:
     return Chart(
         finding=f"{len(without) - 1} steps back the gradient is {number(without[-1])} of its size without decay, "
         f"{number(strongest[-1])} with a decay of {DECAYS[-1]:g}",
-        mark="line",
-        x=Axis(title="distance from the loss, steps"),
-        y=Axis(title="‖∂ℓ/∂h‖ over its value at the last step", scale="log"),
+        **drawn("line", x="distance from the loss, steps", y="‖∂ℓ/∂h‖ over its value at the last step", y_scale="log"),
         points=curve_points(curves),
         note="The first of the seeds.",
     )

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from assay.claims.claim import Settings, register_claim
-from assay.claims.evidence import counted, relative, table
+from assay.claims.evidence import counted, drawn, fact, relative, table
 from assay.claims.rule import number
 from assay.diagnostics.recurrence import analyse_matrix
 from assay.diagnostics.time import measure_time_trace
 from assay.models.sequence import PlainRecurrence, Recurrent, build_sequence_model
-from assay.records.claims import Axis, Chart, ClaimEvidence, ClaimFact, Point, Reference
+from assay.records.claims import Chart, ClaimEvidence, Point, Reference
 from assay.records.recurrence import RecurrentMatrix
 from assay.runtime import generator
 
@@ -72,11 +72,11 @@ def measure(settings: Settings) -> ClaimEvidence:
                 len(measured),
                 decides=False,
             ),
-            ClaimFact(
-                name="largest measured gradient over its bound ‖Wᵏ‖",
-                expected="at most 1",
-                got=number(within),
-                holds=within <= 1 + 1e-6,
+            fact(
+                "largest measured gradient over its bound ‖Wᵏ‖",
+                "at most 1",
+                number(within),
+                within <= 1 + 1e-6,
                 decides=False,
             ),
         ),
@@ -144,9 +144,7 @@ def _powers(measured: Mapping[str, RecurrentMatrix]) -> Chart:
     return Chart(
         finding=f"‖W‖ = {jordan.norm:.1f}, yet ‖Wᵏ‖ peaks at {jordan.peak:.1f} after {jordan.peak_at} steps and "
         "vanishes: ρ decides",
-        mark="line",
-        x=Axis(title="power k, steps"),
-        y=Axis(title="‖Wᵏ‖₂", scale="log"),
+        **drawn("line", x="power k, steps", y="‖Wᵏ‖₂", y_scale="log"),
         points=tuple(
             Point(series=name, x=k, y=math.exp(log))
             for name, one in measured.items()
@@ -162,9 +160,7 @@ def _gradients(measured: Mapping[str, Measured]) -> Chart:
     wrong = [name for name, one in measured.items() if one.theory.norm > 1 and _vanishes(one)]
     return Chart(
         finding=f"The gradients of {len(wrong)} matrices with ‖W‖ > 1 vanish",
-        mark="line",
-        x=Axis(title="distance from the loss, steps"),
-        y=Axis(title="‖∂ℓ/∂z‖ over its value at the last step", scale="log"),
+        **drawn("line", x="distance from the loss, steps", y="‖∂ℓ/∂z‖ over its value at the last step", y_scale="log"),
         points=tuple(
             Point(series=name, x=k, y=one.gradients[k])
             for name, one in measured.items()

@@ -41,8 +41,12 @@ def weigh_sample(sample: ClaimSample, *, confidence: float = CONFIDENCE) -> Effe
     One value has no interval and decides nothing; nor do values that are not finite.
     Raises :class:`OptionError` for a margin that is no margin, and for a ratio that is not above zero.
     """
-    _validate(sample)
     ratio = sample.scale == "ratio"
+    least = 1.0 if ratio else 0.0
+    if not sample.margin >= least:
+        raise OptionError(f"margin of {sample.name!r}", expected=f"at least {least:g}", got=sample.margin)
+    if ratio and not all(value > 0 for value in sample.values):
+        raise OptionError(f"values of {sample.name!r}", expected="ratios above 0", got=min(sample.values))
     values = [math.log(value) for value in sample.values] if ratio else list(sample.values)
     mean, low, high = interval(values, confidence=confidence)
     floor, ceiling = region(sample)
@@ -126,11 +130,3 @@ def number(value: float) -> str:
 
 def _exp(value: float) -> float:
     return math.exp(value) if value < 700 else math.inf
-
-
-def _validate(sample: ClaimSample) -> None:
-    least = 1.0 if sample.scale == "ratio" else 0.0
-    if not sample.margin >= least:
-        raise OptionError(f"margin of {sample.name!r}", expected=f"at least {least:g}", got=sample.margin)
-    if sample.scale == "ratio" and not all(value > 0 for value in sample.values):
-        raise OptionError(f"values of {sample.name!r}", expected="ratios above 0", got=min(sample.values))

@@ -35,18 +35,19 @@ POLL_SECONDS = 0.2  # between two checks for an interrupt
 WorkerResult = ClaimResult | FailedClaim
 
 
+def _named(source: Claim | Settings, *fields: str) -> dict[str, Any]:
+    return {field: getattr(source, field) for field in fields}
+
+
 def examine(claim: Claim, settings: Settings) -> ClaimResult:
     """Measure one claim in this process, and judge it."""
     started = time.perf_counter()
     evidence = claim.measure(settings)
     effects = weigh(evidence)
     verdict, because = conclude(evidence, effects)
-    texts = {field: getattr(claim, field) for field in ("id", "sentence", "decides", "would_change", "references")}
     return ClaimResult(
-        **texts,
-        budget=settings.budget,
-        data=settings.data,
-        seed=settings.seed,
+        **_named(claim, "id", "sentence", "decides", "would_change", "references"),
+        **_named(settings, "budget", "data", "seed"),
         evidence=evidence,
         effects=effects,
         verdict=verdict,
@@ -227,10 +228,7 @@ def run_claims(
     ordered = [results[claim.id] for claim in claims]
     return ClaimsReport(
         started=started.strftime("%Y-%m-%dT%H:%M:%SZ"),
-        budget=settings.budget,
-        data=settings.data,
-        model=settings.model,
-        seed=settings.seed,
+        **_named(settings, "budget", "data", "model", "seed"),
         environment=environment,
         results=tuple(result for result in ordered if isinstance(result, ClaimResult)),
         failed=tuple(result for result in ordered if isinstance(result, FailedClaim)),
@@ -249,7 +247,7 @@ def identify(settings: Settings) -> dict[str, Any]:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
         except OSError as error:
             raise OutputError(f"{weights}: cannot be read ({error.strerror or error})") from None
-    named = {name: getattr(settings, name) for name in ("budget", "data", "seed", "model")}
+    named = _named(settings, "budget", "data", "seed", "model")
     return {"version": version("assay"), **named, "weights": digest}
 
 

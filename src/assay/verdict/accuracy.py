@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from assay.records.accuracy import CleanAccuracy
 from assay.verdict import examples as ex
-from assay.verdict.rule import Evidence, Rule, RuleExamples, RuleResult, grade, name_some
+from assay.verdict.rule import Rule, RuleExamples, RuleResult, grade, name_some, reads
 from assay.wording import percent
 
 WORST_CLASS_GAP = (0.15, 0.40)
@@ -12,8 +12,7 @@ CALIBRATION_ERROR = (0.05, 0.15)
 INTERVAL_WIDTH = 0.06
 
 
-def _better_than_majority(evidence: Evidence) -> RuleResult | None:
-    clean = evidence.get(CleanAccuracy)
+def _better_than_majority(clean: CleanAccuracy) -> RuleResult | None:
     majority = max(group.n for group in clean.per_class) / clean.n
     measured = f"{percent(clean.accuracy)} ({percent(clean.low)} to {percent(clean.high)}) against {percent(majority)}"
     if clean.low > majority:
@@ -21,8 +20,7 @@ def _better_than_majority(evidence: Evidence) -> RuleResult | None:
     return RuleResult("warn" if clean.high > majority else "error", measured, clean.accuracy)
 
 
-def _worst_class(evidence: Evidence) -> RuleResult | None:
-    clean = evidence.get(CleanAccuracy)
+def _worst_class(clean: CleanAccuracy) -> RuleResult | None:
     groups = [group for group in clean.per_class if group.n > 0]
     if len(groups) < 2:
         return None
@@ -37,8 +35,7 @@ def _worst_class(evidence: Evidence) -> RuleResult | None:
     return RuleResult(status, measured, clean.accuracy - lowest.accuracy, where=name_some(behind or [lowest.name]))
 
 
-def _calibrated(evidence: Evidence) -> RuleResult | None:
-    clean = evidence.get(CleanAccuracy)
+def _calibrated(clean: CleanAccuracy) -> RuleResult | None:
     error = clean.expected_calibration_error
     measured = f"{percent(error)}; mean confidence {percent(clean.mean_confidence)}, accuracy {percent(clean.accuracy)}"
     status = grade(error, warn=CALIBRATION_ERROR[0], error=CALIBRATION_ERROR[1])
@@ -46,14 +43,12 @@ def _calibrated(evidence: Evidence) -> RuleResult | None:
     return RuleResult(status, measured, error, where="" if status == "pass" else f"the model is {direction}")
 
 
-def _finite(evidence: Evidence) -> RuleResult | None:
-    clean = evidence.get(CleanAccuracy)
+def _finite(clean: CleanAccuracy) -> RuleResult | None:
     measured = f"{clean.non_finite} of {clean.n} samples"
     return RuleResult("error" if clean.non_finite else "pass", measured, float(clean.non_finite))
 
 
-def _enough_samples(evidence: Evidence) -> RuleResult | None:
-    clean = evidence.get(CleanAccuracy)
+def _enough_samples(clean: CleanAccuracy) -> RuleResult | None:
     width = clean.high - clean.low
     measured = f"{100 * width:.1f} points wide at n = {clean.n:,}"
     return RuleResult("pass" if width <= INTERVAL_WIDTH else "warn", measured, width)
@@ -64,8 +59,7 @@ RULES = (
         id="A101",
         claim="Better than the majority-class baseline",
         threshold="the whole 95 % interval of the accuracy above the share of the most frequent class",
-        needs=(CleanAccuracy,),
-        judge=_better_than_majority,
+        **reads(CleanAccuracy, _better_than_majority),
         why="A classifier that a constant prediction matches has learned nothing usable.",
         fix="Check that class order, input range, channel order and normalisation are those of the training.",
         limits="The baseline is that of the test set: where its classes are balanced, 11 % on ten classes can pass.",
@@ -76,8 +70,7 @@ RULES = (
         id="A102",
         claim="No class with far lower accuracy than the mean (worst-class recall)",
         threshold="every class within 15 points of the mean (error beyond 40), at the upper end of its interval",
-        needs=(CleanAccuracy,),
-        judge=_worst_class,
+        **reads(CleanAccuracy, _worst_class),
         why="A good mean hides a class that fails; users of that class meet only its accuracy.",
         fix="Look at the confusion matrix; collect or re-weight samples of that class, and check its labels.",
         limits="Classes of few samples have wide intervals and pass. Groups other than classes are not looked at.",
@@ -88,8 +81,7 @@ RULES = (
         id="A103",
         claim="Calibrated: confidence matches accuracy",
         threshold="expected calibration error at most 5 % (error beyond 15 %)",
-        needs=(CleanAccuracy,),
-        judge=_calibrated,
+        **reads(CleanAccuracy, _calibrated),
         why="Thresholds, rankings and abstention by confidence assume that nine of ten samples at 90 % are correct.",
         fix="Fit one temperature on held-out data and divide the logits by it; it changes no prediction.",
         limits="The binned error is biased upwards on few samples, and averages over classes: a model can be "
@@ -105,8 +97,7 @@ RULES = (
         id="A104",
         claim="Finite logits: no NaN or infinity in the outputs",
         threshold="0 samples with a NaN or an infinity in the logits",
-        needs=(CleanAccuracy,),
-        judge=_finite,
+        **reads(CleanAccuracy, _finite),
         why="A NaN compares false with everything and spreads into every mean; such samples count as wrong here.",
         fix="Find the first layer with non-finite outputs (see the gradient flow); look for division, log or overflow.",
         limits="Only the samples at hand, in the precision of this run: float16 elsewhere can still overflow.",
@@ -117,8 +108,7 @@ RULES = (
         id="A105",
         claim="Enough test samples: the accuracy's confidence interval is narrow",
         threshold="95 % interval of the accuracy at most 6 points wide",
-        needs=(CleanAccuracy,),
-        judge=_enough_samples,
+        **reads(CleanAccuracy, _enough_samples),
         why="On few images two models that differ by several points cannot be told apart.",
         fix="Use more test samples: the width falls with the square root of n.",
         limits="The interval is for the clean accuracy and independent samples; attacks usually run on fewer images, "

@@ -5,7 +5,7 @@ from __future__ import annotations
 from assay.records.attack import AttackSanity, SanityName
 from assay.records.finding import Status, Verdict
 from assay.verdict import examples as ex
-from assay.verdict.rule import Evidence, Rule, RuleExamples, RuleResult
+from assay.verdict.rule import Evidence, Rule, RuleExamples, RuleResult, reads
 from assay.wording import ball
 
 _CARLINI = "Carlini et al. 2019, On evaluating adversarial robustness, arXiv:1902.06705, section 5"
@@ -13,12 +13,12 @@ _ATHALYE = "Athalye et al. 2018, Obfuscated gradients give a false sense of secu
 _CROCE = "Croce & Hein 2020, Reliable evaluation of adversarial robustness, arXiv:2003.01690"
 
 
-def _rule(rule_id: str, name: SanityName, status: Status, *texts: str) -> Rule:
-    """A rule about one check: ``status`` where it is raised, and the texts in the order of the unpacking."""
+def _rule(key: tuple[str, SanityName, Status], *texts: str) -> Rule:
+    """A rule about one check: id, check and status where it is raised; the texts in the order of the unpacking."""
+    rule_id, name, status = key
     claim, threshold, why, fix, reference, limits, passing, failing = texts
 
-    def judge(evidence: Evidence) -> RuleResult | None:
-        sanity = evidence.get(AttackSanity)
+    def judge(sanity: AttackSanity) -> RuleResult | None:
         check = sanity.find(name)
         if check is None or check.value is None:
             return None
@@ -29,8 +29,7 @@ def _rule(rule_id: str, name: SanityName, status: Status, *texts: str) -> Rule:
         id=rule_id,
         claim=claim,
         threshold=threshold,
-        needs=(AttackSanity,),
-        judge=judge,
+        **reads(AttackSanity, judge),
         why=why,
         fix=fix,
         limits=limits,
@@ -45,9 +44,7 @@ def _rule(rule_id: str, name: SanityName, status: Status, *texts: str) -> Rule:
 
 RULES = (
     _rule(
-        "A211",
-        "train mode",
-        "warn",
+        ("A211", "train mode", "warn"),
         "Evaluation mode: the attacked model was handed over with model.eval()",
         "0 mode-dependent modules in training mode",
         "Dropout and batch statistics that stay on make every number depend on chance and on the batch.",
@@ -58,9 +55,7 @@ RULES = (
         "2 modules were handed over in training mode, such as ('bn1',)",
     ),
     _rule(
-        "A212",
-        "randomised",
-        "error",
+        ("A212", "randomised", "error"),
         "Deterministic: repeated forward passes give equal logits",
         "logits of repeated passes equal within 1e-4 of their range",
         "Attacks on a randomised model follow a gradient that changes at every step, and look weaker than they are.",
@@ -71,9 +66,7 @@ RULES = (
         "2 batches evaluated three times differ by 0.08 of the range of the logits",
     ),
     _rule(
-        "A213",
-        "not logits",
-        "warn",
+        ("A213", "not logits", "warn"),
         "The model returns logits, not probabilities",
         "outputs are neither probabilities nor log-probabilities",
         "A second softmax flattens the loss, and its gradient vanishes where the model is confident.",
@@ -84,9 +77,7 @@ RULES = (
         "outputs look like probabilities",
     ),
     _rule(
-        "A214",
-        "zero gradients",
-        "error",
+        ("A214", "zero gradients", "error"),
         "Usable input gradient for every sample (no gradient masking)",
         "at most 2 % of the samples without a usable gradient of cross-entropy and margin",
         "Where the gradient is zero or not finite, gradient attacks cannot move and robust accuracy is too high.",
@@ -97,9 +88,7 @@ RULES = (
         "40 % of the samples have no usable gradient of the cross-entropy nor of the margin",
     ),
     _rule(
-        "A215",
-        "saturated",
-        "error",
+        ("A215", "saturated", "error"),
         "No saturated softmax: the cross-entropy has a gradient",
         "at most 2 % of the samples with a zero gradient of the cross-entropy but not of the margin",
         "Logits so large that the softmax is exactly one leave the cross-entropy without a gradient.",
@@ -110,9 +99,7 @@ RULES = (
         "30 % of the samples have no usable gradient of the cross-entropy, but one of the margin",
     ),
     _rule(
-        "A216",
-        "not differentiable",
-        "error",
+        ("A216", "not differentiable", "error"),
         "Differentiable: the logits depend on the input through the autograd graph",
         "a connected graph",
         "A detached or integer-valued layer cuts the gradient off: no gradient attack can do anything.",
@@ -123,9 +110,7 @@ RULES = (
         "the outputs do not depend on the input through the graph",
     ),
     _rule(
-        "A217",
-        "one step beats many",
-        "error",
+        ("A217", "one step beats many", "error"),
         "PGD is at least as strong as FGSM on the samples of this test (no gradient masking)",
         "PGD leaves at most 2 points more than FGSM",
         "Iterating a correct gradient cannot do worse; where it does, the gradient misleads.",
@@ -136,9 +121,7 @@ RULES = (
         "one step leaves 12.0 %, 20 steps leave 40.0 %",
     ),
     _rule(
-        "A218",
-        "rises with epsilon",
-        "error",
+        ("A218", "rises with epsilon", "error"),
         "Robust accuracy does not rise with ε",
         "accuracy at twice epsilon at most 2 points higher",
         "The larger ball contains the smaller one; doing worse in it means that the search fails.",
@@ -149,9 +132,7 @@ RULES = (
         "12.0 % left at epsilon, 40.0 % at twice epsilon",
     ),
     _rule(
-        "A219",
-        "survives any epsilon",
-        "error",
+        ("A219", "survives any epsilon", "error"),
         "Unbounded attack succeeds: accuracy at most chance when ε does not bind",
         "accuracy at most chance where epsilon does not bind",
         "Any image may be replaced by one of another class; an attack that does not find it is broken.",
@@ -162,9 +143,7 @@ RULES = (
         "60.0 % left where any image is allowed; chance is 10.0 %",
     ),
     _rule(
-        "A220",
-        "more steps help",
-        "warn",
+        ("A220", "more steps help", "warn"),
         "The attack has converged: more steps and restarts misclassify few more samples",
         "twice the steps and restarts break at most 4 points more",
         "Where more work still breaks more, the number reported is an upper bound that the next run will lower.",
@@ -175,9 +154,7 @@ RULES = (
         "twice the steps and restarts break another 12.0 %",
     ),
     _rule(
-        "A221",
-        "black box beats white box",
-        "error",
+        ("A221", "black box beats white box", "error"),
         "White-box attack at least as strong as a black-box one (Square)",
         "at most 2 points broken by Square and not by PGD",
         "An attacker who knows the model cannot be weaker than one who does not, unless gradients are masked.",
@@ -188,9 +165,7 @@ RULES = (
         "a search without gradients breaks 15.0 % that 20 gradient steps do not",
     ),
     _rule(
-        "A222",
-        "far from the ensemble",
-        "warn",
+        ("A222", "far from the ensemble", "warn"),
         "PGD is close to the attack ensemble",
         "within 8 points of all attacks together",
         "A gap means that this model needs the other losses and searches; PGD alone overstates its robustness.",
@@ -201,9 +176,7 @@ RULES = (
         "PGD leaves 40.0 %, all attacks together 20.0 %",
     ),
     _rule(
-        "A223",
-        "depends on the batch",
-        "error",
+        ("A223", "depends on the batch", "error"),
         "Batch-independent: logits of a sample alone equal those in a batch",
         "logits alone and in a batch equal within 1e-3 of their range",
         "An attack drops samples once they are misclassified; where this changes other logits, no result holds.",
@@ -214,9 +187,7 @@ RULES = (
         "a sample alone and in its batch differ by 0.2 of the range of the logits",
     ),
     _rule(
-        "A224",
-        "still climbing",
-        "warn",
+        ("A224", "still climbing", "warn"),
         "The attack loss has converged by the last steps",
         "the loss of the samples still correct rises at most 10 % over the last fifth of the steps",
         "A loss that still rises means that the attack was stopped too early.",
@@ -227,9 +198,7 @@ RULES = (
         "the loss of the samples still correct rose by 35.0 % over the last fifth of the steps",
     ),
     _rule(
-        "A225",
-        "outside the ball",
-        "error",
+        ("A225", "outside the ball", "error"),
         "Adversarial examples lie inside the perturbation ball",
         "0 misclassified images outside the ball or the pixel range",
         "An attack that leaves its ball misclassifies more than its threat model allows.",

@@ -55,13 +55,7 @@ def _outdated(entry: Acceptance, verdict: Verdict | None, *, today: date) -> str
 
 
 def accept_findings(
-    checkup: Checkup,
-    baseline: Baseline,
-    *,
-    rules: Iterable[str],
-    reason: str,
-    expires: date | None,
-    today: date,
+    checkup: Checkup, baseline: Baseline, *, rules: Iterable[str], reason: str, expires: date | None, today: date
 ) -> Baseline:
     """``baseline`` with the findings of ``rules`` accepted, each as bad as it is now; earlier entries are replaced.
 

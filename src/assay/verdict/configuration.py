@@ -5,7 +5,7 @@ from __future__ import annotations
 from assay.records.configuration import ModeAudit, NormalizationAudit
 from assay.records.training import DecayGroups
 from assay.verdict import examples as ex
-from assay.verdict.rule import Evidence, Rule, RuleExamples, RuleResult, grade, name_some
+from assay.verdict.rule import Rule, RuleExamples, RuleResult, grade, name_some, reads
 from assay.wording import percent
 
 REPEAT_GAP = 1e-6  # of the range of the logits: two identical passes
@@ -14,34 +14,31 @@ STALE = (0.1, 1.0)  # nats
 ACCURACY_GAIN = (0.01, 0.05)
 
 
-def _evaluation_mode(evidence: Evidence) -> RuleResult | None:
-    audit = evidence.get(ModeAudit)
+def _evaluation_mode(audit: ModeAudit) -> RuleResult | None:
     training = audit.modules_in_train_mode
     gap = "" if audit.train_eval_gap is None else f"; outputs move by {percent(audit.train_eval_gap)} of their range"
     measured = f"{len(training)} modules in training mode{gap}" if training else "every module in evaluation mode"
     return RuleResult("warn" if training else "pass", measured, float(len(training)), where=name_some(training))
 
 
-def _deterministic(evidence: Evidence) -> RuleResult | None:
-    gap = evidence.get(ModeAudit).repeat_gap
+def _deterministic(audit: ModeAudit) -> RuleResult | None:
+    gap = audit.repeat_gap
     return RuleResult(grade(gap, warn=REPEAT_GAP, error=1e-3), f"{gap:.1e} of the range of the logits", gap)
 
 
-def _batch_independent(evidence: Evidence) -> RuleResult | None:
-    audit = evidence.get(ModeAudit)
+def _batch_independent(audit: ModeAudit) -> RuleResult | None:
     if audit.repeat_gap > REPEAT_GAP:
         return None  # a randomised model differs anyway
     status = grade(audit.batch_gap, warn=BATCH_GAP[0], error=BATCH_GAP[1])
     return RuleResult(status, f"{audit.batch_gap:.1e} of the range of the logits", audit.batch_gap)
 
 
-def _returns_logits(evidence: Evidence) -> RuleResult | None:
-    kind = evidence.get(ModeAudit).outputs_look_like
+def _returns_logits(audit: ModeAudit) -> RuleResult | None:
+    kind = audit.outputs_look_like
     return RuleResult("pass" if kind == "logits" else "warn", kind, float(kind != "logits"))
 
 
-def _norms_named_bn(evidence: Evidence) -> RuleResult | None:
-    groups = evidence.get(DecayGroups)
+def _norms_named_bn(groups: DecayGroups) -> RuleResult | None:
     total = sum(len(group.names) for group in groups.groups if group.role == "norm")
     if total == 0:
         return None
@@ -50,8 +47,7 @@ def _norms_named_bn(evidence: Evidence) -> RuleResult | None:
     return RuleResult("warn" if missed else "pass", measured, float(len(missed)), where=name_some(missed))
 
 
-def _statistics_match(evidence: Evidence) -> RuleResult | None:
-    audit = evidence.get(NormalizationAudit)
+def _statistics_match(audit: NormalizationAudit) -> RuleResult | None:
     if not audit.layers:
         return None
     worst = max(audit.layers, key=lambda layer: layer.distance)
@@ -60,8 +56,7 @@ def _statistics_match(evidence: Evidence) -> RuleResult | None:
     return RuleResult(grade(worst.distance, warn=STALE[0], error=STALE[1]), measured, worst.distance, where=worst.name)
 
 
-def _input_scale(evidence: Evidence) -> RuleResult | None:
-    audit = evidence.get(NormalizationAudit)
+def _input_scale(audit: NormalizationAudit) -> RuleResult | None:
     best = max(audit.conventions, key=lambda convention: convention.accuracy)
     difference = best.accuracy - audit.before.accuracy
     if best.low <= audit.before.high:
@@ -71,8 +66,7 @@ def _input_scale(evidence: Evidence) -> RuleResult | None:
     return RuleResult(status, measured, difference, where="" if status == "pass" else audit.stem)
 
 
-def _usual_settings(evidence: Evidence) -> RuleResult | None:
-    audit = evidence.get(NormalizationAudit)
+def _usual_settings(audit: NormalizationAudit) -> RuleResult | None:
     if not audit.layers:
         return None
     odd = [f"{layer.name}: {layer.oddities[0]}" for layer in audit.layers if layer.oddities]
@@ -87,8 +81,7 @@ RULES = (
         id="A501",
         claim="Handed over in evaluation mode (model.eval())",
         threshold="0 modules with dropout or running statistics in training mode",
-        needs=(ModeAudit,),
-        judge=_evaluation_mode,
+        **reads(ModeAudit, _evaluation_mode),
         why="In training mode dropout is random and BatchNorm uses the batch: accuracy falls and numbers are noise.",
         fix="Call model.eval() before using it; all numbers here were measured in evaluation mode.",
         limits="It sees modules whose output depends on the mode. Monte-Carlo dropout, kept in training mode on "
@@ -104,8 +97,7 @@ RULES = (
         id="A502",
         claim="Deterministic: two forward passes give equal logits",
         threshold="two passes differ by at most 10⁻⁶ of the range of the logits (error beyond 10⁻³)",
-        needs=(ModeAudit,),
-        judge=_deterministic,
+        **reads(ModeAudit, _deterministic),
         why="A randomised model has noisy gradients: attacks look weak, and no number can be repeated.",
         fix="Find the random layer; if it is meant, attack the expectation (EOT: average the gradient over passes).",
         limits="One batch is compared twice: randomness that acts rarely is missed. Kernels that are not deterministic "
@@ -117,8 +109,7 @@ RULES = (
         id="A503",
         claim="Batch-independent: logits of a sample alone equal those in a batch",
         threshold="alone and in a batch differ by at most 10⁻³ of the range of the logits (error beyond 10⁻²)",
-        needs=(ModeAudit,),
-        judge=_batch_independent,
+        **reads(ModeAudit, _batch_independent),
         why="Accuracy measured in one batch size does not hold in another; an attacker may choose the batch.",
         fix="Normalise with running statistics in evaluation mode; look for track_running_stats=False.",
         limits="Half precision rounds by more than float32 and can warn. Not judged where A502 fails.",
@@ -129,8 +120,7 @@ RULES = (
         id="A504",
         claim="Returns logits, not probabilities",
         threshold="outputs that are neither probabilities nor log-probabilities",
-        needs=(ModeAudit,),
-        judge=_returns_logits,
+        **reads(ModeAudit, _returns_logits),
         why="A softmax inside the model is applied twice by the cross-entropy: gradients shrink and attacks look weak.",
         fix="Return the values before the softmax, or take its logarithm.",
         limits="It looks at the values of one batch. Log-probabilities warn although their cross-entropy is right; a "
@@ -144,8 +134,7 @@ RULES = (
         id="A505",
         claim='Weight-decay groups by name would be right: a search for "bn" finds every normalisation layer',
         threshold="0 normalisation tensors missed",
-        needs=(DecayGroups,),
-        judge=_norms_named_bn,
+        **reads(DecayGroups, _norms_named_bn),
         why="Training scripts often exempt parameters from weight decay by name; what the name misses decays unseen.",
         fix="Group by module type: assay.training.param_groups.split_parameters(model).",
         limits="It judges names, not a training run: scripts that group by module type lose nothing. How much accuracy "
@@ -158,8 +147,7 @@ RULES = (
         id="A511",
         claim="Running statistics of normalisation layers match the data",
         threshold="at most 0.1 nats between a layer's statistics and the data's (error beyond 1)",
-        needs=(NormalizationAudit,),
-        judge=_statistics_match,
+        **reads(NormalizationAudit, _statistics_match),
         why="Stale statistics shift and scale every feature; accuracy falls though no weight is wrong.",
         fix="Run the training data through once in training mode with momentum=None, then switch to evaluation.",
         limits="Each channel is compared as a normal distribution, on the data at hand: test data from elsewhere than "
@@ -173,8 +161,7 @@ RULES = (
         id="A512",
         claim="Input preprocessing matches training: pixel scale and channel order",
         threshold="no other scale or channel order gains 1 % accuracy (error beyond 5 %)",
-        needs=(NormalizationAudit,),
-        judge=_input_scale,
+        **reads(NormalizationAudit, _input_scale),
         why="Pixels normalised twice, not at all, or in BGR cost accuracy without any error message.",
         fix="Put the normalisation into the model as its first layer and hand over pixels in [0, 1].",
         limits="Only usual conventions are tried, not image size, crop or interpolation. A model near chance gains "
@@ -187,8 +174,7 @@ RULES = (
         id="A513",
         claim="Normalisation layers have usual settings (momentum, eps)",
         threshold="0 layers with an unusual momentum or eps, unused statistics or vanishing variance",
-        needs=(NormalizationAudit,),
-        judge=_usual_settings,
+        **reads(NormalizationAudit, _usual_settings),
         why="torch's momentum is the weight of the new batch (0.1), elsewhere that of the old (0.9): if copied over, "
         "the statistics are those of the last few batches.",
         fix="momentum=0.1 and eps=1e-5 unless there is a reason; check layers whose variance is near eps.",

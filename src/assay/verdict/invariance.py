@@ -6,7 +6,7 @@ import math
 
 from assay.records.accuracy import Z_95, Invariance, OperationPoint
 from assay.verdict import examples as ex
-from assay.verdict.rule import Evidence, Rule, RuleExamples, RuleResult, grade
+from assay.verdict.rule import Rule, RuleExamples, RuleResult, grade, reads
 from assay.wording import percent
 
 MILDEST_DROP = (0.03, 0.10)  # share of all samples lost at the lowest strength beyond noise: warn, error
@@ -22,8 +22,7 @@ def _drop_beyond_noise(point: OperationPoint) -> float:
     return (difference - Z_95 * math.sqrt(max(variance, 0.0))) / point.n
 
 
-def _mildest(evidence: Evidence) -> RuleResult | None:
-    invariance = evidence.get(Invariance)
+def _mildest(invariance: Invariance) -> RuleResult | None:
     graded = [each for each in invariance.operations if len(each.points) > 1 and each.operation not in PERCEPTIBLE]
     if not graded or invariance.clean.correct == 0:
         return None
@@ -36,14 +35,12 @@ def _mildest(evidence: Evidence) -> RuleResult | None:
     return RuleResult(status, measured, point.accuracy, where=worst.operation)
 
 
-def _on_average(evidence: Evidence) -> RuleResult | None:
-    invariance = evidence.get(Invariance)
+def _on_average(invariance: Invariance) -> RuleResult | None:
     over = f"{len(invariance.operations)} operations"
     return _relative(invariance, invariance.mean_accuracy, ON_AVERAGE, over=over)
 
 
-def _at_worst(evidence: Evidence) -> RuleResult | None:
-    invariance = evidence.get(Invariance)
+def _at_worst(invariance: Invariance) -> RuleResult | None:
     worst = invariance.worst_operation
     return _relative(invariance, invariance.worst_accuracy, AT_WORST, over=f"the strengths of {worst}", where=worst)
 
@@ -69,8 +66,7 @@ RULES = (
         id="A301",
         claim="Invariant to barely perceptible image transformations",
         threshold="no operation at its lowest strength costs more than 3 points beyond noise (error: 10 points)",
-        needs=(Invariance,),
-        judge=_mildest,
+        **reads(Invariance, _mildest),
         why="A model whose prediction changes with one pixel or two degrees will change it on every new camera.",
         fix=_AUGMENT,
         limits="Lowest strengths were chosen for photographs; on tiny images one pixel of translation is no small "
@@ -83,8 +79,7 @@ RULES = (
         id="A302",
         claim="Robust to common image transformations on average",
         threshold="at least 75 % of its clean accuracy left on average over operations (error below 50 %)",
-        needs=(Invariance,),
-        judge=_on_average,
+        **reads(Invariance, _on_average),
         why="Light, framing and sharpness differ between the data at hand and the images to come.",
         fix=_AUGMENT,
         limits="The highest strengths change some labels (a rotated 6 is a 9), and the mean depends on which "
@@ -97,8 +92,7 @@ RULES = (
         id="A303",
         claim="Robust to the worst image transformation",
         threshold="at least 60 % of its clean accuracy left under the worst operation (error below 30 %)",
-        needs=(Invariance,),
-        judge=_at_worst,
+        **reads(Invariance, _at_worst),
         why="An average hides the one transformation that the model has never seen in training.",
         fix=_AUGMENT,
         limits="The worst of those that were run; and it may be one that no deployment meets, such as Solarize.",

@@ -8,7 +8,7 @@ from assay.records.accuracy import SequenceAccuracy
 from assay.records.gradients import Curvature, DepthTrace, GradientFlow, InputGradients
 from assay.records.recurrence import TimeTrace
 from assay.verdict import examples as ex
-from assay.verdict.rule import Evidence, Rule, RuleExamples, RuleResult, grade, name_some
+from assay.verdict.rule import Evidence, Rule, RuleExamples, RuleResult, grade, name_some, reads
 from assay.wording import percent
 
 SPAN = (3.0, 6.0)  # powers of ten between the largest and the smallest gradient
@@ -21,8 +21,7 @@ MEMORY = (0.5, 0.95)  # of the loss of a model without memory
 USUAL_RATE = 1e-4  # learning rate assumed where none is known
 
 
-def _depth(evidence: Evidence) -> RuleResult | None:
-    flow = evidence.get(GradientFlow)
+def _depth(flow: GradientFlow) -> RuleResult | None:
     norms = [(layer.activation_gradient, layer.name) for layer in flow.layers if layer.activation_gradient > 0]
     if len(norms) < 2:
         return None
@@ -33,8 +32,8 @@ def _depth(evidence: Evidence) -> RuleResult | None:
     return RuleResult(grade(span, warn=SPAN[0], error=SPAN[1]), f"a factor of {10**span:,.1f}{rate}", span, where)
 
 
-def _dead_units(evidence: Evidence) -> RuleResult | None:
-    shares = [(layer.dead, layer.name) for layer in evidence.get(GradientFlow).layers if layer.dead is not None]
+def _dead_units(flow: GradientFlow) -> RuleResult | None:
+    shares = [(layer.dead, layer.name) for layer in flow.layers if layer.dead is not None]
     if not shares:
         return None
     worst, name = max(shares)
@@ -43,16 +42,14 @@ def _dead_units(evidence: Evidence) -> RuleResult | None:
     )
 
 
-def _finite(evidence: Evidence) -> RuleResult | None:
-    flow = evidence.get(GradientFlow)
+def _finite(flow: GradientFlow) -> RuleResult | None:
     broken = [layer.name for layer in flow.layers if layer.non_finite]
     first = flow.first_non_finite or (broken[0] if broken else "")
     measured = f"{len(broken)} of {len(flow.layers)} layers"
     return RuleResult("error" if first else "pass", measured, float(len(broken)), where=first)
 
 
-def _input_gradients(evidence: Evidence) -> RuleResult | None:
-    gradients = evidence.get(InputGradients)
+def _input_gradients(gradients: InputGradients) -> RuleResult | None:
     n = gradients.n_right + gradients.n_wrong
     if n == 0:
         return None
@@ -104,15 +101,14 @@ def _bidirectional(evidence: Evidence) -> RuleResult | None:
     return RuleResult("warn" if blind else "pass", measured, float(len(blind)), where=name_some(blind))
 
 
-def _finite_training(evidence: Evidence) -> RuleResult | None:
-    trace = evidence.get(DepthTrace)
+def _finite_training(trace: DepthTrace) -> RuleResult | None:
     measured = f"{trace.non_finite} numbers over {len(trace.steps)} sampled steps"
     status = grade(trace.non_finite, warn=0, error=0)
     return RuleResult(status, measured, float(trace.non_finite), where=trace.first_non_finite or "")
 
 
-def _relative_update(evidence: Evidence) -> RuleResult | None:
-    layers = [layer for layer in evidence.get(DepthTrace).layers if layer.update and math.isfinite(layer.update[-1])]
+def _relative_update(trace: DepthTrace) -> RuleResult | None:
+    layers = [layer for layer in trace.layers if layer.update and math.isfinite(layer.update[-1])]
     if not layers:
         return None
     worst, name = max((layer.update[-1], layer.name) for layer in layers)
@@ -120,8 +116,7 @@ def _relative_update(evidence: Evidence) -> RuleResult | None:
     return RuleResult(status, f"{worst:.2g} of the weight in one step", worst, where=name)
 
 
-def _sharpness(evidence: Evidence) -> RuleResult | None:
-    curvature = evidence.get(Curvature)
+def _sharpness(curvature: Curvature) -> RuleResult | None:
     largest, critical = curvature.eigenvalues[0], curvature.critical_learning_rate
     rate = USUAL_RATE if curvature.learning_rate is None else curvature.learning_rate
     measured = f"λmax = {largest:.4g}, so a learning rate below {critical:.3g}"
@@ -150,8 +145,7 @@ RULES = (
         id="A401",
         claim="No vanishing or exploding gradients over depth",
         threshold="largest over smallest gradient of a layer's output at most 10³ (error beyond 10⁶)",
-        needs=(GradientFlow,),
-        judge=_depth,
+        **reads(GradientFlow, _depth),
         why="Layers whose gradient is a millionth of their neighbours' do not learn at any common learning rate.",
         fix="Skip connections, normalisation, or an initialisation that keeps the variance (He et al. 2015).",
         limits="One batch, in evaluation mode: a trained network has small gradients where it is right. Optimizers "
@@ -166,8 +160,7 @@ RULES = (
         id="A402",
         claim="Few dead ReLU units",
         threshold="at most 50 % of a layer's units zero for every sample (error beyond 90 %)",
-        needs=(GradientFlow,),
-        judge=_dead_units,
+        **reads(GradientFlow, _dead_units),
         why="A unit that is zero for every input has no gradient, never recovers, and costs time for nothing.",
         fix="Lower the learning rate, normalise before the activation, or use a leaky one; or prune the units away.",
         limits="Dead on one batch: a unit that reacts to a rare class counts as dead. Only layers followed by a ReLU "
@@ -181,8 +174,7 @@ RULES = (
         id="A403",
         claim="Finite outputs and gradients in every layer",
         threshold="0 layers with NaN or infinite gradients or outputs",
-        needs=(GradientFlow,),
-        judge=_finite,
+        **reads(GradientFlow, _finite),
         why="One non-finite gradient turns every weight into NaN at the next step.",
         fix="Start at the layer named; look for sqrt, log or division at zero, and for overflow in half precision.",
         limits="One batch in float32: overflow in half precision, or on another batch, is not seen.",
@@ -195,8 +187,7 @@ RULES = (
         id="A404",
         claim="Non-zero input gradients (no gradient masking)",
         threshold="at most 1 % of the images with a zero or non-finite input gradient (error beyond 10 %)",
-        needs=(InputGradients,),
-        judge=_input_gradients,
+        **reads(InputGradients, _input_gradients),
         why="Where the gradient is zero, gradient attacks fail and saliency maps are blank: it only looks robust.",
         fix="Attack the margin of the logits instead of the cross-entropy; look for rounding, clamping or saturation.",
         limits="Exactly zero only: gradients that are tiny, noisy or misleading mask as well, and pass here (A204, "
@@ -252,8 +243,7 @@ RULES = (
         id="A414",
         claim="Finite activations and gradients during training",
         threshold="0 NaN or infinite norms at the sampled steps",
-        needs=(DepthTrace,),
-        judge=_finite_training,
+        **reads(DepthTrace, _finite_training),
         why="One NaN reaches every weight within a step.",
         fix="Look at the named layer first: lower learning rate, clipping, a larger eps, or float32 in place of half.",
         limits="Only the sampled steps are seen. A gradient scaler skips overflowing steps by design; they count here.",
@@ -265,8 +255,7 @@ RULES = (
         id="A415",
         claim="Small relative updates: ‖ΔW‖/‖W‖ of every layer",
         threshold="‖ΔW‖/‖W‖ of the last sampled step at most 0.1 (error beyond 1)",
-        needs=(DepthTrace,),
-        judge=_relative_update,
+        **reads(DepthTrace, _relative_update),
         why="Steps of the size of the weights themselves are a random walk; about 10⁻³ is usual.",
         fix="Lower the learning rate, or warm it up.",
         limits="Parameters that start at zero (biases, the last scale of a residual block) have a large ratio at "
@@ -279,8 +268,7 @@ RULES = (
         id="A416",
         claim="Learning rate below the stability limit 2/λmax (sharpness)",
         threshold="a critical learning rate 2/λmax above the one in use (10⁻⁴ where it is not known)",
-        needs=(Curvature,),
-        judge=_sharpness,
+        **reads(Curvature, _sharpness),
         why="Plain gradient descent diverges along an eigenvector whose eigenvalue exceeds 2/learning rate.",
         fix="Stay below the critical rate, warm up, or normalise the layers.",
         limits="The limit is that of plain gradient descent on a local quadratic. Momentum and Adam have others, and "

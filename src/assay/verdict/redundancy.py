@@ -5,39 +5,32 @@ from __future__ import annotations
 import math
 
 from assay.records.compression import LayerSpectra
-from assay.records.finding import Status
 from assay.verdict import examples as ex
-from assay.verdict.rule import Evidence, Rule, RuleExamples, RuleResult, name_some
+from assay.verdict.rule import Rule, RuleExamples, RuleResult, grade, name_some, reads
 from assay.wording import percent
 
 REDUNDANT = 0.3
 CONDITION = 1e4
 
 
-def _advise(value: float, limit: float) -> Status:
-    """Redundancy costs time, not correctness: a warning at most."""
-    return "pass" if value <= limit else "warn"
-
-
-def _full_rank(evidence: Evidence) -> RuleResult | None:
-    spectra = evidence.get(LayerSpectra)
+def _full_rank(spectra: LayerSpectra) -> RuleResult | None:
     if not spectra.layers:
         return None
     ranks = [(layer.rank_for_99, min(layer.rows, layer.columns), layer.name) for layer in spectra.layers]
     lowest = sorted(ranks, key=lambda rank: rank[0] / rank[1])
     where = name_some(f"{name} (rank {needed} of {full})" for needed, full, name in lowest)
     measured = f"{percent(spectra.redundancy)} of the parameters saved at 99 % of the energy"
-    return RuleResult(_advise(spectra.redundancy, REDUNDANT), measured, spectra.redundancy, where=where)
+    status = grade(spectra.redundancy, warn=REDUNDANT, error=math.inf)  # it costs time, not correctness
+    return RuleResult(status, measured, spectra.redundancy, where=where)
 
 
-def _well_conditioned(evidence: Evidence) -> RuleResult | None:
-    spectra = evidence.get(LayerSpectra)
+def _well_conditioned(spectra: LayerSpectra) -> RuleResult | None:
     if not spectra.layers:
         return None
     worst = max(spectra.layers, key=lambda layer: layer.condition_number)
     number = worst.condition_number
     measured = "a layer without full rank" if math.isinf(number) else f"κ up to {number:,.0f}"
-    return RuleResult(_advise(number, CONDITION), measured, number, where=worst.name)
+    return RuleResult("pass" if number <= CONDITION else "warn", measured, number, where=worst.name)
 
 
 RULES = (
@@ -45,8 +38,7 @@ RULES = (
         id="A601",
         claim="Weights not redundant: low-rank factorisation would save few parameters",
         threshold="less than 30 % saved when every layer keeps 99 % of its energy (squared singular values)",
-        needs=(LayerSpectra,),
-        judge=_full_rank,
+        **reads(LayerSpectra, _full_rank),
         why="Layers of low rank can be factorised: nearly the same outputs with less time and memory.",
         fix="Factorise the layers named, and measure accuracy and latency again.",
         limits="Energy of the weights is not accuracy: small singular values can matter for the data, and large ones "
@@ -59,8 +51,7 @@ RULES = (
         id="A602",
         claim="Every layer is well conditioned (condition number κ)",
         threshold="κ, the largest over the smallest singular value, at most 10⁴",
-        needs=(LayerSpectra,),
-        judge=_well_conditioned,
+        **reads(LayerSpectra, _well_conditioned),
         why="A layer with a huge κ loses directions of its input to rounding and slows gradient descent.",
         fix="Orthogonal initialisation or normalisation when training; otherwise factorise the layer to its rank.",
         limits="One layer at a time: the condition of the whole network, activations and normalisation included, is "

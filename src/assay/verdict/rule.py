@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import TypeVar, get_args
+from typing import Any, TypeVar, get_args
 
 from assay.records.base import Record
 from assay.records.finding import Category, Status, Verdict
@@ -113,6 +113,11 @@ class Rule:
             evidence=tuple(kind_of(need) for need in self.needs),
             scored=self.scored,
         )
+
+
+def reads(kind: type[R], judge: Callable[[R], RuleResult | None]) -> dict[str, Any]:
+    """The fields ``needs`` and ``judge`` of a rule that reads nothing but the first record of one class."""
+    return {"needs": (kind,), "judge": lambda evidence: judge(evidence.get(kind))}
 
 
 def kind_of(record: type[Record]) -> str:
