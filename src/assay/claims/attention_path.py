@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from assay.claims.claim import Settings, register_claim
-from assay.claims.evidence import drawn, geometric_point, quotients, ratio, table
+from assay.claims.evidence import drawn, geometric_point, one_table, quotients, ratio
 from assay.claims.rule import number
 from assay.diagnostics.time import measure_time_trace
 from assay.models.sequence import build_sequence_model
@@ -69,12 +69,10 @@ def measure(settings: Settings) -> ClaimEvidence:
             ),
         ),
         charts=(_by_length(shares), _by_distance(profiles, long)),
-        tables=(
-            table(
-                "Gradient of the first input over the mean of all but the last; means of the seeds",
-                ("length", *CELLS),
-                ((length, *(fmean(shares[name][length]) for name in CELLS)) for length in lengths),
-            ),
+        tables=one_table(
+            "Gradient of the first input over the mean of all but the last; means of the seeds",
+            ("length", *CELLS),
+            ((length, *(fmean(shares[name][length]) for name in CELLS)) for length in lengths),
         ),
         notes=(
             "Direct is not strong: softmax shares one unit of weight among T positions, so a single far input gets "

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from assay.augment.operations import TWELVE, find_operation, levels_of
 from assay.claims.claim import Settings, register_claim
-from assay.claims.evidence import drawn, mean_point, table
+from assay.claims.evidence import drawn, mean_point, one_table
 from assay.claims.networks import TrainedNetwork, compared, short_recipe, train_side_by_side
 from assay.claims.rule import number
 from assay.data.dataset import ImageDataset
@@ -69,14 +69,12 @@ def measure(settings: Settings) -> ClaimEvidence:
             if name != NOTHING
         ),
         charts=(_gains(trained), _own(under, names)),
-        tables=(
-            table(
-                "Accuracy in % of what was trained with the row, tested under the column; the first seed",
-                ("trained with", "untouched", *names),
-                (
-                    (name, *(round(100 * x, 1) for x in (i.clean.accuracy, *(o.mean_accuracy for o in i.operations))))
-                    for name, i in under.items()
-                ),
+        tables=one_table(
+            "Accuracy in % of what was trained with the row, tested under the column; the first seed",
+            ("trained with", "untouched", *names),
+            (
+                (name, *(round(100 * x, 1) for x in (i.clean.accuracy, *(o.mean_accuracy for o in i.operations))))
+                for name, i in under.items()
             ),
         ),
         notes=(

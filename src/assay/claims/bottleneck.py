@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import torch
 
 from assay.claims.claim import Settings, register_claim
-from assay.claims.evidence import drawn, fact, mean_point, table
+from assay.claims.evidence import drawn, fact, mean_point, one_table
 from assay.claims.networks import TrainedNetwork, compared, means, short_recipe, small_images, train_side_by_side
 from assay.compression.network import measure_latencies
 from assay.data.dataset import ImageDataset, to_unit_range
@@ -78,12 +78,10 @@ def measure(settings: Settings) -> ClaimEvidence:
             ),
         ),
         charts=(_costs(trained, anatomies),),
-        tables=(
-            table(
-                f"What each costs and what it gives; latency of {len(batch)} images",
-                ("blocks", "parameters, thousands", "MFLOPs an image", "fastest pass, ms", *MEASURES),
-                ((name, *costs[name], *means(each, "accuracy", "training_loss")) for name, each in trained.items()),
-            ),
+        tables=one_table(
+            f"What each costs and what it gives; latency of {len(batch)} images",
+            ("blocks", "parameters, thousands", "MFLOPs an image", "fastest pass, ms", *MEASURES),
+            ((name, *costs[name], *means(each, "accuracy", "training_loss")) for name, each in trained.items()),
         ),
         notes=(
             "Fewer FLOPs are not as much less time: 1×1 convolutions and norms on many channels move memory more than "

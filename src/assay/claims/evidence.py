@@ -12,10 +12,12 @@ from torch import Tensor
 from assay.claims.rule import interval
 from assay.records.claims import Axis, ClaimFact, ClaimSample, Expectation, Grid, Point
 
+Values = Iterable[float] | Tensor
+
 
 def difference(
     name: str,
-    values: Iterable[float] | Tensor,
+    values: Values,
     unit: str,
     expects: Expectation,
     margin: float,
@@ -29,13 +31,7 @@ def difference(
 
 
 def ratio(
-    name: str,
-    values: Iterable[float],
-    expects: Expectation,
-    margin: float,
-    *,
-    over: str = "seeds",
-    decides: bool = True,
+    name: str, values: Values, expects: Expectation, margin: float, *, over: str = "seeds", decides: bool = True
 ) -> ClaimSample:
     """The same for quotients; ``margin`` is a factor of at least 1."""
     sample = difference(name, values, "", expects, margin, over=over, decides=decides)
@@ -72,6 +68,10 @@ def geometric_point(values: Iterable[float], *, x: float | str, series: str = ""
 
 def table(caption: str, columns: Sequence[str], rows: Iterable[Iterable[Any]]) -> Grid:
     return Grid(caption=caption, columns=tuple(columns), rows=tuple(tuple(row) for row in rows))
+
+
+def one_table(caption: str, columns: Sequence[str], rows: Iterable[Iterable[Any]]) -> tuple[Grid, ...]:
+    return (table(caption, columns, rows),)
 
 
 def relative(curve: Sequence[float]) -> list[float]:

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from assay.claims.claim import Settings, register_claim
-from assay.claims.evidence import counted, drawn, table
+from assay.claims.evidence import counted, drawn, one_table
 from assay.models.sources import load_model
 from assay.records.claims import Chart, ClaimEvidence, Point
 from assay.training.param_groups import audit_optimizer, split_parameters
@@ -55,12 +55,10 @@ def measure(settings: Settings) -> ClaimEvidence:
                 points=tuple(points),
             ),
         ),
-        tables=(
-            table(
-                "What the name finds, and what it costs",
-                ("network", "norms", "found", "missed", "norm parameters decayed by mistake"),
-                rows,
-            ),
+        tables=one_table(
+            "What the name finds, and what it costs",
+            ("network", "norms", "found", "missed", "norm parameters decayed by mistake"),
+            rows,
         ),
         notes=(
             f"What it costs: {cost} norm parameters of {first} are decayed that were meant not to be. What decaying "

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from assay.claims.claim import Settings, register_claim
-from assay.claims.evidence import curve_points, drawn, fact, mean_point, quotients, ratio, relative, table
+from assay.claims.evidence import curve_points, drawn, fact, mean_point, one_table, quotients, ratio, relative
 from assay.claims.rule import number
 from assay.data.sequences import TEST, SequenceTask, adding_problem
 from assay.diagnostics.time import measure_time_trace
@@ -80,12 +80,10 @@ def measure(settings: Settings) -> ClaimEvidence:
             for name, base in ((BIAS_1, RNN), (BIAS_3, RNN), (CHRONO, RNN), (BIAS_3, BIAS_0), (BIAS_0, RNN))
         ),
         charts=(_horizons(horizons), _curves(states_by_name)),
-        tables=(
-            table(
-                "Horizons, in steps",
-                ("network", "mean horizon", "least", "most"),
-                ((name, fmean(v), min(v), max(v)) for name, v in horizons.items()),
-            ),
+        tables=one_table(
+            "Horizons, in steps",
+            ("network", "mean horizon", "least", "most"),
+            ((name, fmean(v), min(v), max(v)) for name, v in horizons.items()),
         ),
         notes=(
             f"The gate lets gradients live, its bias decides whether they do: with bias b and nothing else the cell "

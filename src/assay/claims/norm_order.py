@@ -34,11 +34,12 @@ def measure(settings: Settings) -> ClaimEvidence:
     """One ResNet in both orders: test accuracy, and what the two feed their convolutions after training."""
     train, test = small_images(settings)
     seeds = settings.seeds(settings.pick(tiny=2, quick=16, full=10))
-    trained = train_side_by_side(_recipes(settings, train), train, test, seeds=seeds)
+    recipes = _recipes(settings, train)
+    trained = train_side_by_side(recipes, train, test, seeds=seeds)
     before, after = trained[BEFORE], trained[AFTER]
     flows = {name: [measure_gradient_flow(one.model, test, n=64) for one in each] for name, each in trained.items()}
     return ClaimEvidence(
-        how=f"{_network(settings)} in both orders, {len(before[0].steps)} steps of SGD on {train.name} at "
+        how=f"{recipes[BEFORE].model} in both orders, {len(before[0].steps)} steps of SGD on {train.name} at "
         f"{train.shape[1]}×{train.shape[2]} pixels, {len(seeds)} seeds, the same batches; accuracy on {len(test)} test "
         "images.",
         samples=(
@@ -57,13 +58,10 @@ def measure(settings: Settings) -> ClaimEvidence:
     )
 
 
-def _network(settings: Settings) -> str:
-    return settings.pick(tiny="resnet8", quick="resnet14", full="resnet20")
-
-
 def _recipes(settings: Settings, data: ImageDataset) -> Mapping[str, Recipe]:
     steps = settings.pick(tiny=4, quick=88, full=800)
-    recipe = short_recipe(data, name="norm-order", model=_network(settings), steps=steps)
+    model = settings.pick(tiny="resnet8", quick="resnet14", full="resnet20")
+    recipe = short_recipe(data, name="norm-order", model=model, steps=steps)
     orders = {BEFORE: "bn-relu", AFTER: "relu-bn"}
     return {name: recipe.model_copy(update={"model_options": {"norm_order": order}}) for name, order in orders.items()}
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean
 
 from assay.claims.claim import Settings, register_claim
-from assay.claims.evidence import curve_points, drawn, mean_point, quotients, ratio, table
+from assay.claims.evidence import curve_points, drawn, mean_point, one_table, quotients, ratio
 from assay.claims.networks import TrainedNetwork, compared, means, short_recipe, small_images, train_side_by_side
 from assay.claims.rule import number
 from assay.data.dataset import ImageDataset
@@ -74,14 +74,12 @@ def measure(settings: Settings) -> ClaimEvidence:
             ),
         ),
         charts=(_losses(runs, last), _flows(flows, last)),
-        tables=(
-            table(
-                "Means over the seeds",
-                ("depth", "stack", "training loss, nats", "test accuracy, %", "gradient, first over last"),
-                (
-                    (depth, kind, *means(each, "training_loss", "accuracy"), fmean(map(growth, flows[kind, depth])))
-                    for (kind, depth), each in runs.items()
-                ),
+        tables=one_table(
+            "Means over the seeds",
+            ("depth", "stack", "training loss, nats", "test accuracy, %", "gradient, first over last"),
+            (
+                (depth, kind, *means(each, "training_loss", "accuracy"), fmean(map(growth, flows[kind, depth])))
+                for (kind, depth), each in runs.items()
             ),
         ),
         notes=(

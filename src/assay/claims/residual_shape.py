@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from assay.claims.claim import Settings, register_claim
-from assay.claims.evidence import drawn, fact, table
+from assay.claims.evidence import drawn, fact, one_table
 from assay.models.anatomy import measure_anatomy
 from assay.models.sources import load_model
 from assay.records.claims import Chart, ClaimEvidence, Point
@@ -60,12 +60,10 @@ def measure(settings: Settings) -> ClaimEvidence:
                 points=tuple(points),
             ),
         ),
-        tables=(
-            table(
-                "Residual blocks and their skips",
-                ("network", "blocks", "downsample", "skip changes dimensions", "by", "exceptions"),
-                rows,
-            ),
+        tables=one_table(
+            "Residual blocks and their skips",
+            ("network", "blocks", "downsample", "skip changes dimensions", "by", "exceptions"),
+            rows,
         ),
         notes=(
             "The sentence is true of blocks of two 3×3 convolutions, of which it is taught. It is not true of "

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from assay.claims.claim import Settings, register_claim
-from assay.claims.evidence import drawn, fact, geometric_point, ratio, relative, table
+from assay.claims.evidence import drawn, fact, geometric_point, one_table, ratio, relative
 from assay.claims.rule import number
 from assay.diagnostics.time import measure_time_trace
 from assay.models.sequence import Activation, PlainRecurrence, Recurrent, identity
@@ -79,12 +79,10 @@ def measure(settings: Settings) -> ClaimEvidence:
             for name, each in runs.items()
         ),
         charts=(_gradients(runs), _states(runs)),
-        tables=(
-            table(
-                "States and gradients, seed by seed",
-                ("activation", "largest state", "smallest growth a step", "largest growth a step"),
-                ((name, largest[name], min(rates[name]), max(rates[name])) for name in runs),
-            ),
+        tables=one_table(
+            "States and gradients, seed by seed",
+            ("activation", "largest state", "smallest growth a step", "largest growth a step"),
+            ((name, largest[name], min(rates[name]), max(rates[name])) for name in runs),
         ),
         notes=(
             "A bounded activation bounds the states. The gradient is a product of diag(φ')·W, and a bound on φ is none "
@@ -101,19 +99,17 @@ def build(name: str, *, hidden: int, seed: int) -> Recurrent:
         torch.manual_seed(seed)
         body = PlainRecurrence(1, hidden, activation=ACTIVATIONS[name])
         model = Recurrent(body, hidden=hidden, outputs=1, reads="last").double()
+        torch.manual_seed(seed)
+        nn.init.orthogonal_(body.cell.recurrent.weight, GAIN / SLOPES[name])
     with torch.no_grad():
-        cell = body.cell
-        nn.init.orthogonal_(cell.recurrent.weight, GAIN / SLOPES[name])
         centre = ACTIVATIONS[name](torch.zeros(hidden, dtype=torch.float64))
-        cell.inward.bias.copy_(-cell.recurrent.weight @ centre)
+        body.cell.inward.bias.copy_(-body.cell.recurrent.weight @ centre)
     return model
 
 
 def run(name: str, *, hidden: int, steps: int, seed: int) -> Run:
     """One seed: random inputs of standard deviation 0.1."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model = build(name, hidden=hidden, seed=seed)
+    model = build(name, hidden=hidden, seed=seed)
     inputs = 0.1 * torch.randn(8, steps, 1, generator=generator(seed, 0xB0), dtype=torch.float64)
     with torch.no_grad():
         states = model.body(inputs)[0]  # (N, T, H)

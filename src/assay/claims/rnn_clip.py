@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from assay.claims.claim import Settings, register_claim
-from assay.claims.evidence import drawn, fact, quotients, ratio, table
+from assay.claims.evidence import drawn, fact, one_table, quotients, ratio
 from assay.claims.networks import TrainedNetwork, compared, mean_curve, means, short_recipe, train_side_by_side
 from assay.claims.rule import number
 from assay.data.dataset import ImageDataset
@@ -69,19 +69,17 @@ def measure(settings: Settings) -> ClaimEvidence:
             ),
         ),
         charts=(_losses(trained), _gradients(trained, max(largest[CLIPPED]))),
-        tables=(
-            table(
-                "Means over the seeds",
-                ("run", "training loss, nats", "accuracy, %", "largest gradient", "diverged"),
+        tables=one_table(
+            "Means over the seeds",
+            ("run", "training loss, nats", "accuracy, %", "largest gradient", "diverged"),
+            (
                 (
-                    (
-                        name,
-                        *means(each, "training_loss", "accuracy"),
-                        fmean(largest[name]),
-                        sum(one.diverged for one in each),
-                    )
-                    for name, each in trained.items()
-                ),
+                    name,
+                    *means(each, "training_loss", "accuracy"),
+                    fmean(largest[name]),
+                    sum(one.diverged for one in each),
+                )
+                for name, each in trained.items()
             ),
         ),
         notes=(

@@ -9,7 +9,7 @@ from statistics import fmean
 import torch
 
 from assay.claims.claim import Settings, register_claim
-from assay.claims.evidence import curve_points, drawn, fact, mean_point, quotients, ratio, relative, table
+from assay.claims.evidence import curve_points, drawn, fact, mean_point, one_table, quotients, ratio, relative
 from assay.claims.rule import number
 from assay.data.sequences import adding_problem
 from assay.diagnostics.recurrence import analyse_matrix
@@ -79,14 +79,12 @@ def measure(settings: Settings) -> ClaimEvidence:
             for amount in DECAYS[1:]
         ),
         charts=(_horizons(runs_by_decay), _curves(runs_by_decay)),
-        tables=(
-            table(
-                "Means over the seeds",
-                ("weight decay", "g before", "g after", "horizon after, steps", "loss, mean squared error"),
-                (
-                    (f"{amount:g}", *(fmean(getattr(run, field) for run in runs) for field in SHOWN))
-                    for amount, runs in runs_by_decay.items()
-                ),
+        tables=one_table(
+            "Means over the seeds",
+            ("weight decay", "g before", "g after", "horizon after, steps", "loss, mean squared error"),
+            (
+                (f"{amount:g}", *(fmean(getattr(run, field) for run in runs) for field in SHOWN))
+                for amount, runs in runs_by_decay.items()
             ),
         ),
         notes=(

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from assay.claims.claim import Settings, register_claim
-from assay.claims.evidence import counted, drawn, fact, relative, table
+from assay.claims.evidence import counted, drawn, fact, one_table, relative
 from assay.claims.rule import number
 from assay.diagnostics.recurrence import analyse_matrix
 from assay.diagnostics.time import measure_time_trace
@@ -81,14 +81,12 @@ def measure(settings: Settings) -> ClaimEvidence:
             ),
         ),
         charts=(_powers({name: one.theory for name, one in measured.items()}), _gradients(measured)),
-        tables=(
-            table(
-                "What the norm says, what the radius says, and what happens",
-                ("W", "‖W‖", "ρ(W)", "largest ‖Wᵏ‖", "at k", f"gradient after {distance} steps"),
-                (
-                    (name, of.norm, of.spectral_radius, of.peak, of.peak_at, measured[name].gradients[-1])
-                    for name, of in ((name, one.theory) for name, one in measured.items())
-                ),
+        tables=one_table(
+            "What the norm says, what the radius says, and what happens",
+            ("W", "‖W‖", "ρ(W)", "largest ‖Wᵏ‖", "at k", f"gradient after {distance} steps"),
+            (
+                (name, of.norm, of.spectral_radius, of.peak, of.peak_at, measured[name].gradients[-1])
+                for name, of in ((name, one.theory) for name, one in measured.items())
             ),
         ),
         notes=(

@@ -156,7 +156,7 @@ def _end_with_parent() -> None:
 
 
 OnProgress = Callable[[tuple[str, ...], int, int], None]  # claims being measured, how many are done, of how many
-OnResult = Callable[[ClaimResult | FailedClaim], None]
+OnResult = Callable[[WorkerResult], None]
 
 
 def run_claims(
@@ -203,14 +203,14 @@ def run_claims(
     started, clock = datetime.now(UTC), time.perf_counter()
     environment = describe_environment(torch.device("cpu"))
     settings = replace(settings, folder=make_folder(folder))
-    results: dict[str, ClaimResult | FailedClaim] = {}
     with exclusive(folder):
         store = ResumableStore(folder / "results", identify(settings))
         store.claim(replace=not resume)
         remove_leftovers(store.folder)
-        finished = {claim.id: result for claim in claims if resume and (result := read_result(store, claim.id))}
-        results.update(finished)
-        todo = [claim for claim in claims if claim.id not in finished]
+        results: dict[str, WorkerResult] = {
+            claim.id: result for claim in claims if resume and (result := read_result(store, claim.id))
+        }
+        todo = [claim for claim in claims if claim.id not in results]
         with (
             deferred_interrupts(enabled=True) as interrupts,
             Workers(settings, processes=processes or environment.cores) as workers,

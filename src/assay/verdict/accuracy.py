@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from assay.records.accuracy import CleanAccuracy
+from assay.records.finding import Status
 from assay.verdict import examples as ex
 from assay.verdict.rule import Rule, RuleExamples, RuleResult, grade, name_some, reads
 from assay.wording import percent
@@ -15,9 +16,8 @@ INTERVAL_WIDTH = 0.06
 def _better_than_majority(clean: CleanAccuracy) -> RuleResult | None:
     majority = max(group.n for group in clean.per_class) / clean.n
     measured = f"{percent(clean.accuracy)} ({percent(clean.low)} to {percent(clean.high)}) against {percent(majority)}"
-    if clean.low > majority:
-        return RuleResult("pass", measured, clean.accuracy)
-    return RuleResult("warn" if clean.high > majority else "error", measured, clean.accuracy)
+    status: Status = "pass" if clean.low > majority else "warn" if clean.high > majority else "error"
+    return RuleResult(status, measured, clean.accuracy)
 
 
 def _worst_class(clean: CleanAccuracy) -> RuleResult | None:

@@ -17,7 +17,6 @@ def apply_baseline(checkup: Checkup, baseline: Baseline, *, today: date) -> Chec
     A finding is covered by the entry of its rule unless it is worse than what was accepted (an error where a warning
     was) or the entry has expired. A rule that did not run leaves its entry alone.
     """
-    entries = {entry.rule: entry for entry in baseline.accepted}
     judged = {verdict.rule: verdict for verdict in checkup.verdicts}
     outdated = tuple(
         Outdated(entry=entry, because=reason)
@@ -25,13 +24,10 @@ def apply_baseline(checkup: Checkup, baseline: Baseline, *, today: date) -> Chec
         if (reason := _outdated(entry, judged.get(entry.rule), today=today))
     )
     dropped = {each.entry.rule for each in outdated}
+    valid = {entry.rule: entry for entry in baseline.accepted if entry.rule not in dropped}
     verdicts = tuple(
         verdict.model_copy(
-            update={
-                "accepted": entries[verdict.rule]
-                if verdict.status in {"warn", "error"} and verdict.rule in entries.keys() - dropped
-                else None
-            }
+            update={"accepted": valid.get(verdict.rule) if verdict.status in {"warn", "error"} else None}
         )
         for verdict in checkup.verdicts
     )
@@ -44,12 +40,10 @@ def _outdated(entry: Acceptance, verdict: Verdict | None, *, today: date) -> str
         return "no rule has this id"
     if verdict is None or verdict.status == "not run":
         return ""
-    worse = verdict.status == "error" and entry.status == "warn"
-    expired = entry.expires is not None and entry.expires < today
     reasons = {
         "the rule passes now: remove the entry": verdict.status == "pass",
-        f"expired on {entry.expires}": expired,
-        "a warning was accepted, it is an error now": worse,
+        f"expired on {entry.expires}": entry.expires is not None and entry.expires < today,
+        "a warning was accepted, it is an error now": verdict.status == "error" and entry.status == "warn",
     }
     return next((reason for reason, applies in reasons.items() if applies), "")
 

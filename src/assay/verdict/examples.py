@@ -24,9 +24,8 @@ from assay.records.training import DecayGroups, ParameterGroup
 def clean(correct: int = 900, n: int = 1000, *, dogs: int | None = None, **changes: object) -> CleanAccuracy:
     """Accuracy of a classifier of cats and dogs, half of the n images each; ``dogs`` correct, the rest cats."""
     half = n // 2
-    right = {"cat": correct - correct // 2, "dog": correct // 2}
-    if dogs is not None:
-        right = {"cat": correct - dogs, "dog": dogs}
+    dogs = correct // 2 if dogs is None else dogs
+    right = {"cat": correct - dogs, "dog": dogs}
     fields: dict[str, object] = {
         "loss": 0.3,
         "per_class": tuple(ClassAccuracy.of(count, half, name=name) for name, count in right.items()),

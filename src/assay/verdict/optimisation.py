@@ -37,9 +37,8 @@ def _dead_units(flow: GradientFlow) -> RuleResult | None:
     if not shares:
         return None
     worst, name = max(shares)
-    return RuleResult(
-        grade(worst, warn=DEAD[0], error=DEAD[1]), f"{percent(worst)} of the units of {name}", worst, name
-    )
+    status = grade(worst, warn=DEAD[0], error=DEAD[1])
+    return RuleResult(status, f"{percent(worst)} of the units of {name}", worst, name)
 
 
 def _finite(flow: GradientFlow) -> RuleResult | None:
