@@ -29,7 +29,7 @@ from assay.data.dataset import ImageDataset
 from assay.runtime import describe_environment, has_fast_bfloat16, keep_freed_memory
 from assay.training.augmentation import View, build_augmentation
 from assay.training.classifier import build_for, train_classifier
-from assay.training.optimizers import build_optimizers, update
+from assay.training.optimizers import build_optimizers
 from assay.training.recipes import Recipe, load_recipe
 from assay.training.sampling import split_batch
 from assay.training.step import Objective, accumulate_gradient, image_losses
@@ -46,14 +46,13 @@ def random_images(count: int) -> ImageDataset:
 def our_step(recipe: Recipe, data: ImageDataset) -> Callable[[], None]:
     """What the training loop does in a step, at full resolution, in the precision it would choose here."""
     settled = recipe.settled(fast_bfloat16=has_fast_bfloat16(torch.device("cpu")))
-    autocast = torch.bfloat16 if settled.precision == "bfloat16" else None
     model = build_for(recipe, data, seed=0).to(memory_format=torch.channels_last).train()
     optimizers = build_optimizers(model, recipe.optimizer)
     augment = build_augmentation(recipe.augment)
 
     losses = partial(
         image_losses,
-        objective=Objective(10, recipe.label_smoothing, autocast=autocast),
+        objective=Objective(10, recipe.label_smoothing, precision=settled.precision),
         prepare=View(augment, None, 0, 0),
         layout=torch.channels_last,
     )
@@ -67,7 +66,8 @@ def our_step(recipe: Recipe, data: ImageDataset) -> Callable[[], None]:
             batch_size=recipe.batch_size,
             key=(0,),
         )
-        update(optimizers)
+        for optimizer in optimizers:
+            optimizer.step()
 
     return step
 
@@ -82,7 +82,8 @@ def plain_step(recipe: Recipe, data: ImageDataset, layout: torch.memory_format) 
     def step() -> None:
         model.zero_grad(set_to_none=True)
         F.cross_entropy(model(images), labels, label_smoothing=recipe.label_smoothing).backward()
-        update(optimizers)
+        for optimizer in optimizers:
+            optimizer.step()
 
     return step
 

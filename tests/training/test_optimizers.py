@@ -10,7 +10,15 @@ from torch import nn
 
 from assay.errors import ModelError
 from assay.training.averaging import WeightAverage
-from assay.training.optimizers import Muon, build_optimizers, hidden_matrices, orthogonalize, set_learning_rate
+from assay.training.optimizers import (
+    Muon,
+    build_clip,
+    build_optimizers,
+    clip_adaptively,
+    hidden_matrices,
+    orthogonalize,
+    set_learning_rate,
+)
 from assay.training.param_groups import audit_optimizer
 from assay.training.sections import (
     CHOICES,
@@ -20,7 +28,6 @@ from assay.training.sections import (
     Nothing,
     SGDOptions,
 )
-from assay.training.step import build_clip, clip_adaptively
 
 
 @settings(max_examples=40, deadline=None)

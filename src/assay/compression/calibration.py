@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from assay.data.dataset import ImageDataset, to_unit_range
 from assay.lowrank.layers import can_factorize
-from assay.runtime import device_of, dtype_of, generator, preserved
+from assay.runtime import device_of, dtype_of, generator, hooked, preserved
 
 TEMPERATURE = 4.0  # at 1 the gradients of confident predictions vanish, and few images would count
 METRIC_IMAGES = 512  # images that the metrics are estimated on
@@ -53,33 +53,29 @@ def find_sites(model: nn.Module, calibration: ImageDataset, *, batch_size: int =
 
         return hook
 
-    with preserved(model, training=False):
-        handles = [layer.register_forward_hook(record(name)) for name, layer in layers.items()]
-        try:
-            for number, batch in enumerate(calibration.batches(batch_size)):
-                order.clear()
-                images = to_unit_range(batch.images.to(device_of(model)), dtype_of(model)).requires_grad_()
-                logits = model(images) / TEMPERATURE
-                classes = torch.multinomial(logits.detach().cpu().softmax(1), 1, generator=draw)[:, 0]
-                loss = F.cross_entropy(logits, classes.to(images.device), reduction="sum")
-                once = [name for name in order if order.count(name) == 1]
-                if not once:
-                    break
-                gradients = torch.autograd.grad(loss, [outputs[name] for name in once], allow_unused=True)
-                for name, gradient in zip(once, gradients, strict=True):
-                    if gradient is not None:
-                        g = (gradient.movedim(1, -1) if gradient.ndim == 4 else gradient).flatten(0, -2).cpu()
-                        metrics[name] = metrics.get(name, 0) + (g.T @ g).double()
-                if (number + 1) * batch_size >= METRIC_IMAGES:
-                    break
-            images_used = min(len(calibration), (number + 1) * batch_size)
-        finally:
-            for handle in handles:
-                handle.remove()
-    single = [name for name in metrics if weights.count(id(layers[name].weight)) == 1]
+    hooks = [layer.register_forward_hook(record(name)) for name, layer in layers.items()]
+    with hooked(*hooks), preserved(model, training=False):
+        for number, batch in enumerate(calibration.batches(batch_size)):
+            order.clear()
+            images = to_unit_range(batch.images.to(device_of(model)), dtype_of(model)).requires_grad_()
+            logits = model(images) / TEMPERATURE
+            classes = torch.multinomial(logits.detach().cpu().softmax(1), 1, generator=draw)[:, 0]
+            loss = F.cross_entropy(logits, classes.to(images.device), reduction="sum")
+            once = [name for name in order if order.count(name) == 1]
+            if not once:
+                break
+            gradients = torch.autograd.grad(loss, [outputs[name] for name in once], allow_unused=True)
+            for name, gradient in zip(once, gradients, strict=True):
+                if gradient is not None:
+                    g = (gradient.movedim(1, -1) if gradient.ndim == 4 else gradient).flatten(0, -2).cpu()
+                    metrics[name] = metrics.get(name, 0) + (g.T @ g).double()
+            if (number + 1) * batch_size >= METRIC_IMAGES:
+                break
+    images_used = min(len(calibration), (number + 1) * batch_size)
     return tuple(
-        Site(name, *shapes[name], flops=_flops(layers[name], shapes[name][1]), metric=metrics[name] / images_used)
-        for name in single
+        Site(name, *shapes[name], flops=_flops(layers[name], shapes[name][1]), metric=metric / images_used)
+        for name, metric in metrics.items()
+        if weights.count(id(layers[name].weight)) == 1
     )
 
 
@@ -96,14 +92,10 @@ def capture(model: nn.Module, names: Sequence[str], calibration: ImageDataset) -
 
         return hook
 
-    with preserved(model, training=False), torch.no_grad():
-        handles = [model.get_submodule(name).register_forward_hook(keep(name)) for name in names]  # type: ignore[arg-type]
-        try:
-            for batch in calibration.batches(64):
-                model(to_unit_range(batch.images.to(device_of(model)), dtype_of(model)))
-        finally:
-            for handle in handles:
-                handle.remove()
+    hooks = [model.get_submodule(name).register_forward_hook(keep(name)) for name in names]  # type: ignore[arg-type]
+    with hooked(*hooks), preserved(model, training=False), torch.no_grad():
+        for batch in calibration.batches(64):
+            model(to_unit_range(batch.images.to(device_of(model)), dtype_of(model)))
     return {name: (torch.cat(inputs), torch.cat(results)) for name, (inputs, results) in captured.items()}
 
 

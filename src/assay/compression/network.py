@@ -296,7 +296,7 @@ def factors_of(chosen: Sequence[Candidate]) -> tuple[LayerFactors, ...]:
 
 
 def describe_layer(
-    model: nn.Module, smaller: nn.Module, candidates: LayerCandidates, chosen: Candidate, fitted: Fitted
+    model: nn.Module, smaller: nn.Module, fitted: Fitted, candidates: LayerCandidates, chosen: Candidate
 ) -> LayerCompression:
     """How one layer was replaced, with its spectrum and its condition before and after."""
     name, factors = candidates.site.name, chosen.factors

@@ -11,27 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors.torch import save
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from assay.attacks.measure import measure_robust_accuracy
 from assay.attacks.methods import find_attack
+from assay.compression import network
 from assay.compression.calibration import METRIC_IMAGES, TEMPERATURE, Site, find_sites
-from assay.compression.network import (
-    KINDS,
-    Candidate,
-    Fitted,
-    Latency,
-    LayerCandidates,
-    choose,
-    compress_network,
-    describe_layer,
-    evaluate_network,
-    factors_of,
-    measure_latencies,
-    uniform,
-)
+from assay.compression.network import KINDS, Candidate, Fitted, Latency, LayerCandidates, factors_of, measure_latencies
 from assay.data.dataset import ImageDataset, to_unit_range
 from assay.data.selection import stratified_split
 from assay.errors import ModelError, OptionError
@@ -43,7 +30,7 @@ from assay.models.sources.named import parse_architecture
 from assay.models.sources.run_folder import CONFIG, WEIGHTS, is_run_folder
 from assay.records.compression import CompressionPoint, CompressionReport, NetworkMeasurement
 from assay.runtime import device_of, dtype_of, generator
-from assay.training.checkpoint import normalization_of
+from assay.training.checkpoint import normalization_of, write_weights
 from assay.training.loop import fit
 from assay.training.recipes import Recipe
 from assay.training.step import Distillation
@@ -177,7 +164,7 @@ def compress(
     if not sites:
         raise ModelError(name, expected="linear or convolutional layers that can be factorised", got="none")
     on_progress(f"evaluating candidates for {len(sites)} layers")
-    candidates = evaluate_network(model, sites, calibration, kinds=plan.kinds, batch=plan.batch)
+    candidates = network.evaluate_network(model, sites, calibration, kinds=plan.kinds, batch=plan.batch)
     search = _Search(model, sites, calibration, validation, plan, on_progress)
     chosen, fitted = search.choose(candidates, total=total)
     curve = search.sweep()
@@ -193,6 +180,7 @@ def compress(
     images = to_unit_range(test.images[: plan.batch].to(device_of(model)), dtype_of(model))
     images = images.contiguous(memory_format=torch.channels_last)
     latencies = measure_latencies(copies, images, repeats=30, budget=20)
+    pairs = zip(candidates, chosen, strict=True)
     report = CompressionReport(
         model=name,
         data=test.name,
@@ -205,7 +193,7 @@ def compress(
         compressed=untuned,
         after=_measure(smaller, test, plan, latencies[1]),
         latency_ratio=latencies[1].fastest / latencies[0].fastest,
-        layers=tuple(describe_layer(model, smaller, w, c, fitted) for w, c in zip(candidates, chosen, strict=True)),
+        layers=tuple(network.describe_layer(model, smaller, fitted, *pair) for pair in pairs),
         curve=curve,
         curve_top=_accuracy(model, validation),
     )
@@ -224,12 +212,12 @@ class _Search:
     on_progress: OnProgress
 
     def fit(self, factors: Sequence[LayerFactors], *, use_data: bool = True) -> Fitted:
-        return compress_network(self.model, factors, self.calibration, sites=self.sites, use_data=use_data)
+        return network.compress_network(self.model, factors, self.calibration, sites=self.sites, use_data=use_data)
 
     def choose(self, candidates: Sequence[LayerCandidates], *, total: int) -> tuple[tuple[Candidate, ...], Fitted]:
         """The chosen candidates, fitted: at one share, or by bisection over shares for the largest drop allowed."""
         if self.plan.share is not None:
-            chosen = choose(candidates, total_flops=total, share=self.plan.share)
+            chosen = network.choose(candidates, total_flops=total, share=self.plan.share)
             self.on_progress(f"fitting {len(factors_of(chosen))} layers")
             return chosen, self.fit(factors_of(chosen))
         assert self.plan.max_drop is not None
@@ -240,7 +228,7 @@ class _Search:
         while low <= high:
             middle = (low + high) // 2
             try:
-                chosen = choose(candidates, total_flops=total, share=FLOP_SHARES[middle])
+                chosen = network.choose(candidates, total_flops=total, share=FLOP_SHARES[middle])
             except OptionError:
                 high = middle - 1
                 continue
@@ -259,7 +247,7 @@ class _Search:
         for share in self.plan.curve:
             self.on_progress(f"all layers at {100 * share:.0f} % of their rank")
             for use_data in (True, False):
-                fitted = self.fit(uniform(self.model, self.sites, share=share), use_data=use_data)
+                fitted = self.fit(network.uniform(self.model, self.sites, share=share), use_data=use_data)
                 points.append(
                     CompressionPoint(
                         method="data-aware" if use_data else "weight SVD",
@@ -310,13 +298,11 @@ def save_compressed(
     ``file.py:factory --weights OUT/model.safetensors`` loads it. ``options`` are those of the architecture that
     ``spec`` does not spell.
     """
-    tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in model.state_dict().items()}
-    write_atomically(out / WEIGHTS, save(tensors, metadata=write_structure(factorization) or None))
+    write_weights(out / WEIGHTS, model.state_dict(), metadata=write_structure(factorization) or None)
     if is_run_folder(Path(spec)):
         described = json.loads((Path(spec) / CONFIG).read_text(encoding="utf-8"))["model"]
     else:
-        named = parse_architecture(spec)
-        if named is None:
+        if (named := parse_architecture(spec)) is None:
             return
         name, spelled = named
         described = {

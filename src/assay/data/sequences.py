@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -45,7 +45,7 @@ class SequenceTask:
     seed: int = 0
 
     @property
-    def shape(self) -> dict[str, int | str]:
+    def shape(self) -> dict[str, Any]:
         return {"features": self.features, "outputs": self.outputs, "length": self.length, "reads": self.reads}
 
 

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-from assay.diagnostics.batches import hooked
 from assay.records.recurrence import AttentionLayer, AttentionPaths
+from assay.runtime import hooked
 
 
 @dataclass(eq=False)

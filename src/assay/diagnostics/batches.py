@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
 
 from assay.data.dataset import ImageDataset, to_unit_range
 from assay.errors import ModelError, one_line
@@ -18,15 +17,6 @@ def inputs(model: nn.Module, dataset: ImageDataset, *, batch_size: int) -> Itera
     device, dtype = device_of(model), dtype_of(model)
     for batch in dataset.batches(batch_size):
         yield to_unit_range(batch.images.to(device), dtype), batch.labels.to(device)
-
-
-@contextmanager
-def hooked(*handles: RemovableHandle) -> Iterator[None]:
-    """Remove the hooks when the block ends, however it ends."""
-    with ExitStack() as stack:
-        for handle in handles:
-            stack.callback(handle.remove)
-        yield
 
 
 def require_gradients(model: nn.Module) -> None:

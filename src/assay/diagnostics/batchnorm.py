@@ -12,12 +12,12 @@ from torch.nn.modules.batchnorm import _NormBase
 
 from assay.data.dataset import ImageDataset
 from assay.data.selection import evenly_spaced
-from assay.diagnostics.batches import hooked, inputs
+from assay.diagnostics.batches import inputs
 from assay.errors import ModelError
 from assay.evaluate import call, check_logits
 from assay.records.accuracy import Proportion
 from assay.records.configuration import InputConvention, NormalizationAudit, NormLayer
-from assay.runtime import preserved
+from assay.runtime import hooked, preserved
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 Convention = Callable[[Tensor], Tensor]

@@ -14,12 +14,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from assay.data.dataset import ImageDataset
 from assay.data.selection import evenly_spaced
-from assay.diagnostics.batches import backward, hooked, inputs, require_gradients
+from assay.diagnostics.batches import backward, inputs, require_gradients
 from assay.errors import ModelError
 from assay.evaluate import call, check_logits
 from assay.models.probes import first_tensor
 from assay.records.gradients import GradientFlow, LayerGradient
-from assay.runtime import preserved
+from assay.runtime import hooked, preserved
 
 _LAST_DIM = (nn.Linear, nn.LayerNorm, nn.Embedding, nn.RNNBase, nn.MultiheadAttention)
 _RECTIFIERS = {"relu", "threshold", "clamp_min", "clamp", "hardtanh"}

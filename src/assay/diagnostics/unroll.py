@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
-from assay.diagnostics.batches import hooked
 from assay.errors import ModelError, OptionError
+from assay.runtime import hooked
 
 Sequences = Tensor | PackedSequence
 State = Tensor | tuple[Tensor, Tensor]

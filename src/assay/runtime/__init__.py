@@ -6,13 +6,14 @@ import ctypes
 import os
 import platform
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from importlib.metadata import version
 from pathlib import Path
 
 import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
+from torch.utils.hooks import RemovableHandle
 
 from assay.errors import OptionError
 from assay.records.base import Environment
@@ -126,6 +127,15 @@ def preserved(model: nn.Module, *, training: bool | None = None) -> Iterator[nn.
                 if name in buffers and not torch.equal(buffer, buffers[name]):
                     buffer.copy_(buffers[name])
         torch.set_rng_state(random_state)
+
+
+@contextmanager
+def hooked(*handles: RemovableHandle) -> Iterator[None]:
+    """Remove the hooks when the block ends, however it ends."""
+    with ExitStack() as stack:
+        for handle in handles:
+            stack.callback(handle.remove)
+        yield
 
 
 def describe_environment(device: torch.device) -> Environment:

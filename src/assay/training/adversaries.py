@@ -48,15 +48,11 @@ def input_gradient(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
     buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
     images = images.detach().requires_grad_()
     with torch.enable_grad():
-        loss = F.cross_entropy(model(images).float(), labels, reduction="sum")
-    (gradient,) = torch.autograd.grad(loss, images)
+        (gradient,) = torch.autograd.grad(F.cross_entropy(model(images).float(), labels, reduction="sum"), images)
     with torch.no_grad():
         for buffer, former in buffers:
             buffer.copy_(former)
     return gradient
-
-
-WATCH_STEPS = 10
 
 
 @dataclass(frozen=True)
@@ -77,24 +73,19 @@ def watch_overfitting(
     model: nn.Module, train: ImageDataset, *, options: NFGSMAdversary | PGDAdversary, seed: int
 ) -> OverfittingWatch:
     """Attack the first ``options.watch`` training images with FGSM and with 10-step PGD of step ε/4."""
-    epsilon = options.epsilon
+    epsilon, correct = options.epsilon, [0, 0]
     chosen = train.subset(torch.arange(min(options.watch, len(train))))
     device, dtype = device_of(model), dtype_of(model)
-    correct = [0, 0]
     with preserved(model, training=False):
         torch.manual_seed(generator(seed).initial_seed())
         for batch in chosen.batches(128):
             images, labels = to_unit_range(batch.images.to(device), dtype), batch.labels.to(device)
-            step = input_gradient(model, images, labels).sign_()
-            attacked = (
-                images.add(step, alpha=epsilon).clamp_(0, 1),
-                pgd(model, images, labels, epsilon=epsilon, step_size=epsilon / 4, steps=WATCH_STEPS),
-            )
+            fgsm = images.add(input_gradient(model, images, labels).sign_(), alpha=epsilon).clamp_(0, 1)
+            stepped = pgd(model, images, labels, epsilon=epsilon, step_size=epsilon / 4, steps=10)
             with torch.no_grad():
-                for i, adversarial in enumerate(attacked):
+                for i, adversarial in enumerate((fgsm, stepped)):
                     correct[i] += int((model(adversarial).argmax(dim=1) == labels).sum())
-    n = len(chosen)
-    return OverfittingWatch(correct[0] / n, correct[1] / n, n)
+    return OverfittingWatch(correct[0] / len(chosen), correct[1] / len(chosen), len(chosen))
 
 
 @dataclass(frozen=True, eq=False)

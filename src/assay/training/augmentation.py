@@ -35,8 +35,7 @@ class AlternatingFlipCrop:
         """Bytes (B, C, H, W) of ``ids`` (B,) to bytes of the same shape."""
         (batch, _, height, width) = images.shape
         places = 2 * self.padding + 1
-        top = torch.from_numpy(draw_integers(ids, places, seed=seed, epoch=epoch, slot=0))
-        left = torch.from_numpy(draw_integers(ids, places, seed=seed, epoch=epoch, slot=1))
+        top, left = (torch.from_numpy(draw_integers(ids, places, seed=seed, epoch=epoch, slot=i)) for i in (0, 1))
         columns = torch.arange(width).expand(batch, width)
         if self.flip:
             side = torch.from_numpy(draw_integers(ids, 2, seed=seed, epoch=0, slot=2))
@@ -83,10 +82,7 @@ class View:
 
 
 def build_augmentation(options: AugmentOptions) -> Augmentation | None:
-    """What happens to the bytes of every training image; None: nothing.
-
-    Raises :class:`OptionError` for a policy that cannot be read.
-    """
+    """What happens to the bytes of every image; None: nothing. Raises :class:`OptionError` for a bad policy."""
     match options:
         case Nothing():
             return None
@@ -130,10 +126,9 @@ def cutmix(images: Tensor, targets: Tensor, *, alpha: float) -> tuple[Tensor, Te
     _check(images, targets)
     batch, _, height, width = images.shape
     sides = (1 - _draw_shares(batch, alpha)).sqrt()
-    order = torch.randperm(batch)
+    order = torch.randperm(batch).to(images.device)
     rows, columns = (_draw_span(sides, size) for size in (height, width))  # (B, H) and (B, W)
     box = (rows[:, :, None] & columns[:, None, :])[:, None].to(images.device)  # (B, 1, H, W)
-    order = order.to(images.device)
     weight = 1 - box.to(targets.dtype).mean(dim=(1, 2, 3))[:, None]
     return torch.where(box, images[order], images), torch.lerp(targets[order], targets, weight)
 
@@ -155,6 +150,5 @@ def _draw_shares(batch: int, alpha: float) -> Tensor:
 def _draw_span(sides: Tensor, size: int) -> Tensor:
     """bool (B, size): for each of ``sides`` (B,), shares of ``size``, a span of that length around a random place."""
     half = (sides * size / 2).round()[:, None]
-    centre = torch.randint(size, (len(sides), 1))
-    places = torch.arange(size)
-    return (places >= centre - half) & (places < centre + half)
+    distance = torch.arange(size) - torch.randint(size, (len(sides), 1))
+    return (distance >= -half) & (distance < half)

@@ -21,8 +21,7 @@ class WeightAverage:
     """
 
     def __init__(self, model: nn.Module, options: AverageOptions) -> None:
-        self._options = options
-        self._model = model
+        self._options, self._model = options, model
         self.tensors: dict[str, Tensor] = {}
         if options.decay > 0:
             self.tensors = {n: t.detach().clone() for n, t in model.state_dict().items() if t.is_floating_point()}
@@ -62,11 +61,7 @@ def refresh_batchnorm(model: nn.Module, dataset: ImageDataset, *, samples: int =
     Running statistics lag behind weights that still move, or were averaged; this makes them exact for the weights as
     they are. Everything else of the model is left as it was. Returns how many layers were refreshed.
     """
-    norms = [
-        module
-        for module in model.modules()
-        if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.track_running_stats
-    ]
+    norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats]
     if not norms:
         return 0
     chosen = dataset.subset(torch.arange(min(samples, len(dataset))))

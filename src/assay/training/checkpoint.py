@@ -27,6 +27,7 @@ from torch.optim import Optimizer
 
 from assay.errors import OptionError
 from assay.files import make_folder, write_atomically
+from assay.models.sources.run_folder import WEIGHTS
 from assay.records.training import EpochSummary
 from assay.runtime import describe_environment, device_of
 from assay.runtime.store import check_same_identity
@@ -34,6 +35,7 @@ from assay.training.metrics import EpochTotals, MetricsLog, StepMetrics, Stopwat
 from assay.training.recipes import Recipe
 
 SCHEMA_VERSION = 1
+COUNTERS, PRUNING = ("step", "seconds", "fallen_back"), ("losses", "left_out")  # fields of RunState that are kept as is
 SHAPE = ("classes", "image_shape", "features", "outputs", "length", "reads")  # facts of the data a model is built for
 
 
@@ -131,24 +133,20 @@ class RunFolder:
             return
         if self.leads:
             with state.clock.part("saving"):
-                self._save_weights(self.out, {**self.model.state_dict(), **self.average})
+                write_weights(self.out / WEIGHTS, {**self.model.state_dict(), **self.average})
                 content = {
                     "schema_version": SCHEMA_VERSION,
                     "identity": json.dumps(asdict(self.identity), sort_keys=True),
                     "model": self.model.state_dict(),
                     "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
                     "average": self.average,
-                    "step": state.step,
-                    "seconds": state.seconds,
-                    "fallen_back": state.fallen_back,
+                    **{name: getattr(state, name) for name in COUNTERS},
                     "totals": asdict(state.totals),
                     "epochs": [summary.model_dump_json() for summary in state.epochs],
                     "clock": state.clock.seconds,
-                    "losses": state.losses,
-                    "left_out": state.left_out,
+                    **{name: getattr(state, name) for name in PRUNING},
                 }
-                buffer = io.BytesIO()
-                torch.save(content, buffer)
+                torch.save(content, buffer := io.BytesIO())
                 write_atomically(self.out / "state.pt", buffer.getvalue())
         self.saved_step, self._saved_at = state.step, time.monotonic()
 
@@ -160,7 +158,7 @@ class RunFolder:
     def save_final(self) -> None:
         """Write the weights that the run ends with; the checkpoint keeps those the last step left."""
         if self.out is not None and self.leads:
-            self._save_weights(self.out, self.model.state_dict())
+            write_weights(self.out / WEIGHTS, self.model.state_dict())
 
     def _restore(self, path: Path) -> RunState:
         try:
@@ -176,16 +174,13 @@ class RunFolder:
             optimizer.load_state_dict(optimizer_state)
         for name, tensor in self.average.items():
             tensor.copy_(content["average"][name])
-        losses, left_out = content.get("losses"), content.get("left_out")
+        tensors = {name: content[name].cpu() for name in PRUNING if content.get(name) is not None}
         return RunState(
-            step=content["step"],
-            seconds=content["seconds"],
-            fallen_back=content["fallen_back"],
+            **{name: content[name] for name in COUNTERS},
+            **tensors,
             totals=EpochTotals(**content["totals"]),
             epochs=[EpochSummary.model_validate_json(text) for text in content["epochs"]],
             clock=Stopwatch(content.get("clock", {})),
-            losses=None if losses is None else losses.cpu(),
-            left_out=None if left_out is None else left_out.cpu(),
         )
 
     def _write_config(self, out: Path) -> None:
@@ -206,10 +201,11 @@ class RunFolder:
         environment = describe_environment(device_of(self.model))
         write_atomically(out / "environment.json", environment.model_dump_json(indent=2) + "\n")
 
-    def _save_weights(self, out: Path, tensors: dict[str, Tensor]) -> None:
-        """Tied tensors are written once for each name."""
-        separate = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-        write_atomically(out / "model.safetensors", save(separate))
+
+def write_weights(path: Path, tensors: dict[str, Tensor], *, metadata: dict[str, str] | None = None) -> None:
+    """A safetensors file in which tied tensors stand once for each name."""
+    separate = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+    write_atomically(path, save(separate, metadata=metadata))
 
 
 def normalization_of(model: nn.Module) -> dict[str, list[float]]:

@@ -6,15 +6,15 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Protocol, runtime_checkable
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from assay.data.dataset import ImageDataset, to_unit_range
 from assay.data.selection import stratified_split
 from assay.evaluate import predict_shared, summarize
 from assay.models.architectures import build
+from assay.models.speednet import SpeedNet
 from assay.models.wrappers import AveragedViews
 from assay.records.accuracy import CleanAccuracy, SequenceAccuracy
 from assay.records.base import Record
@@ -28,15 +28,6 @@ from assay.training.step import Perturb
 
 SAMPLE_STREAM = 0x5A3
 SAMPLE = 500  # images that the first layer is computed from: half a million patches at 32×32
-
-
-@runtime_checkable
-class InitializesFromData(Protocol):
-    """A model whose first layers are computed from training images."""
-
-    def initialize_from(self, images: Tensor) -> None:
-        """``images`` float (N, C, H, W) in [0, 1]."""
-        ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -175,7 +166,7 @@ def build_for(recipe: Recipe, train: ImageDataset, *, seed: int) -> nn.Module:
         options=recipe.model_options,
         seed=seed,
     )
-    if isinstance(model, InitializesFromData):
+    if isinstance(model, SpeedNet):
         chosen = torch.randperm(len(train), generator=generator(seed, SAMPLE_STREAM))[:SAMPLE]
         model.initialize_from(to_unit_range(train.images[chosen]))
     return model
@@ -187,7 +178,7 @@ def measure_normalization(dataset: ImageDataset) -> tuple[tuple[float, ...], tup
     From integer histograms, so exact to rounding however large the set. A channel that never varies gets 1.
     """
     levels = torch.arange(256, dtype=torch.float64) / 255
-    means, stds = [], []
+    moments = []
     counted = torch.zeros(dataset.shape[0], 256, dtype=torch.float64)
     for batch in dataset.batches(SAMPLE):  # a large set is not all in memory
         for channel, counts in enumerate(counted):
@@ -195,6 +186,6 @@ def measure_normalization(dataset: ImageDataset) -> tuple[tuple[float, ...], tup
     for counts in counted:
         mean = float((counts * levels).sum() / counts.sum())
         variance = float((counts * (levels - mean) ** 2).sum() / counts.sum())
-        means.append(mean)
-        stds.append(variance**0.5 or 1.0)
-    return tuple(means), tuple(stds)
+        moments.append((mean, variance**0.5 or 1.0))
+    means, stds = zip(*moments, strict=True)
+    return means, stds

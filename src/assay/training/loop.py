@@ -20,20 +20,12 @@ from assay.runtime.processes import ALONE, Processes, deferred_interrupts
 from assay.training.averaging import WeightAverage
 from assay.training.checkpoint import RunFolder, RunIdentity
 from assay.training.metrics import OnStep, StepMetrics
-from assay.training.optimizers import build_optimizers, set_learning_rate, update
+from assay.training.optimizers import build_clip, build_optimizers, set_learning_rate
 from assay.training.param_groups import measure_decay_groups
 from assay.training.recipes import Recipe
 from assay.training.schedule import build_schedule
-from assay.training.step import (
-    Perturb,
-    StepContext,
-    TrainingLoss,
-    accumulate_gradient,
-    autocast_dtype,
-    build_clip,
-    explain_divergence,
-)
-from assay.training.tasks import TrainingTask, build_task
+from assay.training.step import Perturb, StepContext, TrainingLoss, accumulate_gradient, autocast, explain_divergence
+from assay.training.tasks import build_task
 
 STEP_STREAM = 0x57E
 
@@ -101,19 +93,12 @@ def fit(
     processes.share_weights(model)
     task = build_task(model, train, recipe, seed=seed, processes=processes, perturb=perturb, loss=loss)
     factor = build_schedule(recipe.schedule, steps=task.steps)
-    autocast = autocast_dtype(recipe.precision)
-    optimizers = build_optimizers(model, recipe.optimizer)
+    options = recipe.optimizer
+    optimizers, clip = build_optimizers(model, options), build_clip(model, recipe.clip)
     average = WeightAverage(model, recipe.average)
-    clip = build_clip(model, recipe.clip)
+    identity = RunIdentity(recipe.model_dump(mode="json"), task.facts, seed)
     folder = RunFolder(
-        out,
-        model,
-        optimizers,
-        average.tensors,
-        RunIdentity(recipe.model_dump(mode="json"), task.facts, seed),
-        checkpoint_seconds,
-        leads=processes.leads,
-        architecture=architecture,
+        out, model, optimizers, average.tensors, identity, checkpoint_seconds, processes.leads, architecture
     )
     state = folder.open(resume=resume)
 
@@ -126,11 +111,7 @@ def fit(
             model.train()
             model.zero_grad(set_to_none=True)
             losses, correct = accumulate_gradient(
-                model,
-                micro_batches,
-                batch_size=task.batch_size,
-                key=(seed, STEP_STREAM, step),
-                step_context=step_context,
+                model, micro_batches, task.batch_size, key=(seed, STEP_STREAM, step), step_context=step_context
             )
             task.keep_losses(step, state)
             processes.sum_gradients(model)
@@ -138,16 +119,12 @@ def fit(
             gradient_norm, mean_loss = float(clip()), loss_sum / task.batch_size
             if not (math.isfinite(mean_loss) and math.isfinite(gradient_norm) and mean_loss <= task.ceiling):
                 raise explain_divergence(
-                    model,
-                    micro_batches,
-                    step=step + 1,
-                    loss=mean_loss,
-                    gradient_norm=gradient_norm,
-                    checkpoint=folder.last_checkpoint,
+                    model, micro_batches, step + 1, mean_loss, gradient_norm, checkpoint=folder.last_checkpoint
                 )
             with state.clock.part("update"):
-                with torch.autocast(device.type, dtype=autocast, enabled=autocast is not None):
-                    update(optimizers)
+                with autocast(device, recipe.precision):
+                    for optimizer in optimizers:
+                        optimizer.step()
                 processes.average_buffers(model)  # running statistics agree among the processes
                 average.update(step + 1)
 
@@ -157,7 +134,7 @@ def fit(
                 epoch=epoch,
                 loss=mean_loss,
                 accuracy=correct_sum / task.batch_size,
-                learning_rate=recipe.optimizer.lr * factor(step),
+                learning_rate=options.lr * factor(step),
                 gradient_norm=gradient_norm,
                 images_per_second=task.batch_size / (time.perf_counter() - started),
                 seconds=state.seconds + time.perf_counter() - started,
@@ -178,7 +155,8 @@ def fit(
             folder.save_if_due(state)
 
     folder.save(state)
-    _finish(model, task, average)
+    average.apply()
+    task.finish(model)
     folder.save_final()
     return TrainingRun(
         recipe=recipe.name,
@@ -190,9 +168,7 @@ def fit(
         n=task.n,
         modality=task.samples,
         loss_unit=task.loss_unit,
-        groups=measure_decay_groups(
-            model, weight_decay=recipe.optimizer.weight_decay, decayed=recipe.optimizer.decay_roles
-        ),
+        groups=measure_decay_groups(model, weight_decay=options.weight_decay, decayed=options.decay_roles),
         time_split=state.clock.split(training=state.seconds),
         precision=recipe.precision,
     )
@@ -206,11 +182,3 @@ def _measure_validation_accuracy(
         return None
     with average.applied():
         return float(predict_shared(model, validation, processes).correct.double().mean())
-
-
-def _finish(model: nn.Module, task: TrainingTask, average: WeightAverage) -> None:
-    """The weights become those to keep, the running statistics theirs, the mode evaluation; no gradients stay."""
-    average.apply()
-    task.finish(model)
-    model.zero_grad(set_to_none=True)
-    model.eval()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import ParamSpec, TypeVar
@@ -110,12 +110,9 @@ def _lines_up_to(path: Path, step: int) -> list[str]:
     """The complete lines whose ``step`` is not beyond ``step``; a line torn by a crash is dropped."""
     lines = []
     for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
-        try:
-            values = json.loads(line)
-        except json.JSONDecodeError:
-            continue
-        if values["step"] <= step:
-            lines.append(line)
+        with suppress(json.JSONDecodeError):
+            if json.loads(line)["step"] <= step:
+                lines.append(line)
     return lines
 
 

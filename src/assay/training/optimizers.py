@@ -1,4 +1,4 @@
-"""From a recipe's options to torch optimizers over the three parameter groups."""
+"""From a recipe's options to torch optimizers over the three parameter groups, and to gradient clipping."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import clip_grad_norm_, clip_grad_value_, get_total_norm
 from torch.optim import SGD, AdamW, Optimizer
 
 from assay.errors import ModelError
 from assay.training.param_groups import ROLES, Role, split_parameters
-from assay.training.sections import AdamWOptions, MuonOptions, OptimizerOptions, SGDOptions
+from assay.training.sections import AdamWOptions, ClipOptions, GradientClip, MuonOptions, OptimizerOptions, SGDOptions
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 STEPS = 5
@@ -69,10 +70,8 @@ class Muon(Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
+        with torch.enable_grad():
+            loss = None if closure is None else closure()
         for group in self.param_groups:
             for parameter in group["params"]:
                 if parameter.grad is not None:
@@ -107,9 +106,7 @@ def build_optimizers(model: nn.Module, options: OptimizerOptions) -> tuple[Optim
     if not any(members.values()):
         raise ModelError("model", expected="at least one trainable parameter", got="none")
     if isinstance(options, AdamWOptions):
-        return (
-            AdamW(_groups(members, options, rate=options.lr), lr=options.lr, betas=options.betas, weight_decay=0.0),
-        )
+        return (AdamW(_groups(members, options, rate=options.lr), options.lr, options.betas, weight_decay=0.0),)
     if isinstance(options, SGDOptions):
         return (_sgd(members, options, rate=options.lr, momentum=options.momentum),)
     matrices = hidden_matrices(model)
@@ -118,7 +115,7 @@ def build_optimizers(model: nn.Module, options: OptimizerOptions) -> tuple[Optim
     optimizers: list[Optimizer] = []
     if matrices:
         muon = Muon(
-            [{"params": matrices, "lr": options.lr, "peak_lr": options.lr, "role": "weight"}],
+            [{"params": matrices, "peak_lr": options.lr, "role": "weight"}],
             lr=options.lr,
             momentum=options.momentum,
             nesterov=options.nesterov and options.momentum > 0,
@@ -151,11 +148,6 @@ def set_learning_rate(optimizers: tuple[Optimizer, ...], factor: float) -> None:
             group["lr"] = group["peak_lr"] * factor
 
 
-def update(optimizers: tuple[Optimizer, ...]) -> None:
-    for optimizer in optimizers:
-        optimizer.step()
-
-
 def _sgd(
     members: dict[Role, list[nn.Parameter]], options: SGDOptions | MuonOptions, *, rate: float, momentum: float
 ) -> SGD:
@@ -165,20 +157,54 @@ def _sgd(
 
 def _groups(members: dict[Role, list[nn.Parameter]], options: OptimizerOptions, *, rate: float) -> list[dict[str, Any]]:
     """A group for every role that has parameters."""
-    groups = []
-    for role in ROLES:
-        if members[role]:
-            factor = options.norm_lr_factor if role == "norm" else 1.0
-            group = {
-                "params": members[role],
-                "lr": rate * factor,
-                "peak_lr": rate * factor,
-                "weight_decay": _decay(role, options) / factor,  # lr · decay must not change with the factor on lr
-                "role": role,
-            }
-            groups.append(group)
-    return groups
+    factors: dict[Role, float] = {"norm": options.norm_lr_factor, "bias": 1.0, "weight": 1.0}
+    return [
+        {
+            "params": members[role],
+            "lr": rate * factor,
+            "peak_lr": rate * factor,
+            "weight_decay": _decay(role, options) / factor,  # lr · decay must not change with the factor on lr
+            "role": role,
+        }
+        for role, factor in factors.items()
+        if members[role]
+    ]
 
 
 def _decay(role: Role, options: OptimizerOptions) -> float:
     return options.weight_decay if role in options.decay_roles else 0.0
+
+
+def build_clip(model: nn.Module, options: ClipOptions) -> Callable[[], Tensor]:
+    """A function that clips the model's gradients in place and returns their global L2 norm before that.
+
+    ``norm``      g ← g·min(1, limit/‖g‖₂) over all parameters together (Pascanu et al. 2013)
+    ``value``     every entry into [−limit, limit]
+    ``adaptive``  every output unit's gradient to at most limit·max(‖w‖₂, 10⁻³) (Brock et al. 2021, eq. 3), the last
+                  layer's and all vectors left alone as the paper does
+    """
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    matrices = [parameter for _, parameter in split_parameters(model).weight if parameter.ndim >= 2][:-1]
+
+    def clip() -> Tensor:
+        norm = get_total_norm([parameter.grad for parameter in parameters if parameter.grad is not None])
+        match options:
+            case GradientClip(name="norm"):
+                clip_grad_norm_(parameters, options.limit)
+            case GradientClip(name="value"):
+                clip_grad_value_(parameters, options.limit)
+            case GradientClip(name="adaptive"):
+                clip_adaptively(matrices, options.limit)
+        return norm
+
+    return clip
+
+
+@torch.no_grad()
+def clip_adaptively(parameters: list[nn.Parameter], limit: float, *, epsilon: float = 1e-3) -> None:
+    """Scale the gradient of every unit i (a row of (c_out, …)) with ‖G_i‖ > limit·max(‖W_i‖, ε) down to that."""
+    for parameter in parameters:
+        if parameter.grad is not None:
+            weight = parameter.flatten(1).norm(dim=1).clamp_min(epsilon)
+            gradient = parameter.grad.flatten(1).norm(dim=1).clamp_min(1e-12)
+            parameter.grad.mul_((limit * weight / gradient).clamp_max(1.0).view(-1, *[1] * (parameter.ndim - 1)))

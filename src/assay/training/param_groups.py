@@ -23,12 +23,8 @@ from assay.records.training import DecayGroups, OptimizerAudit, ParameterGroup
 Role = Literal["norm", "bias", "weight"]
 ROLES: tuple[Role, ...] = ("norm", "bias", "weight")
 WEIGHTS: tuple[Role, ...] = ("weight",)
-NORM_TYPES: tuple[type[nn.Module], ...] = (
-    nn.modules.batchnorm._NormBase,  # BatchNorm*, SyncBatchNorm and InstanceNorm* have this base in common
-    nn.LayerNorm,
-    nn.GroupNorm,
-    nn.RMSNorm,
-)
+# BatchNorm*, SyncBatchNorm and InstanceNorm* have the base _NormBase in common.
+NORM_TYPES: tuple[type[nn.Module], ...] = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
 _NORM_CLASS = re.compile(r"Norm(\dd)?$")  # LlamaRMSNorm, LayerNorm2d: norms that share no base with torch's
 
 
@@ -43,7 +39,6 @@ class ParameterSplit:
     tied: int
 
     def of(self, role: Role) -> tuple[tuple[str, nn.Parameter], ...]:
-        """The (name, parameter) pairs of one role."""
         return {"norm": self.norm, "bias": self.bias, "weight": self.weight}[role]
 
     def optimizer_groups(self, weight_decay: float) -> list[dict[str, Any]]:
@@ -123,15 +118,15 @@ def _owned_parameters(
     for path, module in model.named_modules(remove_duplicate=False):
         if isinstance(module, parametrize.ParametrizationList):
             continue  # belongs to the module whose tensor it computes
-        norm = is_norm(module, norm_types=norm_types)
+        norm, prefix = is_norm(module, norm_types=norm_types), f"{path}." if path else ""
         for leaf, parameter in module.named_parameters(recurse=False, remove_duplicate=False):
-            yield _join(path, leaf), parameter, "norm" if norm else _role(leaf, parameter)
+            yield prefix + leaf, parameter, "norm" if norm else _role(leaf, parameter)
         if parametrize.is_parametrized(module):
             tensors = module.parametrizations
             assert isinstance(tensors, nn.ModuleDict)
             for leaf, originals in tensors.items():
                 for inner, parameter in originals.named_parameters(recurse=False, remove_duplicate=False):
-                    name = _join(path, f"parametrizations.{leaf}.{inner}")
+                    name = f"{prefix}parametrizations.{leaf}.{inner}"
                     yield name, parameter, "norm" if norm else _role(leaf, parameter)
 
 
@@ -139,10 +134,6 @@ def _role(leaf: str, parameter: nn.Parameter) -> Role:
     vector = isinstance(parameter, UninitializedParameter) or parameter.numel() == max(parameter.shape, default=1)
     called_bias = leaf == "bias" or leaf.startswith("bias_") or leaf.endswith("_bias")
     return "bias" if called_bias and vector else "weight"
-
-
-def _join(path: str, leaf: str) -> str:
-    return f"{path}.{leaf}" if path else leaf
 
 
 def audit_optimizer(model: nn.Module, optimizer: Optimizer | Sequence[Optimizer]) -> OptimizerAudit:
@@ -162,17 +153,13 @@ def audit_optimizer(model: nn.Module, optimizer: Optimizer | Sequence[Optimizer]
             decay[id(parameter)] = max(decay.get(id(parameter), 0.0), shrinks)
     split = split_parameters(model)
     trainable = [(name, id(parameter), role) for role in ROLES for name, parameter in split.of(role)]
-    own = {id(parameter) for parameter in model.parameters()}
-    frozen = [(name, id(p)) for name, p in model.named_parameters() if not p.requires_grad]
-    decays = any(value > 0 for value in decay.values())
+    undecayed = {key for key, value in decay.items() if value == 0} if any(decay.values()) else set()
     return OptimizerAudit(
         missing=tuple(name for name, key, _ in trainable if key not in held),
         repeated=tuple(name for name, key, _ in trainable if held[key] > 1),
-        decayed_norms=tuple(name for name, key, role in trainable if role == "norm" and decay.get(key, 0.0) > 0),
-        decayed_biases=tuple(name for name, key, role in trainable if role == "bias" and decay.get(key, 0.0) > 0),
-        undecayed_weights=tuple(
-            name for name, key, role in trainable if role == "weight" and decays and decay.get(key) == 0.0
-        ),
-        frozen_held=tuple(name for name, key in frozen if key in held),
-        foreign=sum(1 for key in held if key not in own),
+        decayed_norms=tuple(name for name, key, role in trainable if role == "norm" and decay.get(key)),
+        decayed_biases=tuple(name for name, key, role in trainable if role == "bias" and decay.get(key)),
+        undecayed_weights=tuple(name for name, key, role in trainable if role == "weight" and key in undecayed),
+        frozen_held=tuple(name for name, p in model.named_parameters() if not p.requires_grad and id(p) in held),
+        foreign=len(held.keys() - {id(parameter) for parameter in model.parameters()}),
     )

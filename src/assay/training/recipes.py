@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import tomllib
 from collections.abc import Callable, Collection, Mapping, Sequence
 from importlib import resources
@@ -13,28 +14,8 @@ from pydantic import Field, ValidationError, ValidationInfo, field_validator, mo
 
 from assay.errors import OptionError, UnusedOptionError
 from assay.options import option_error
-from assay.training.sections import (
-    CHOICES,
-    NO_EFFECT,
-    SEQUENCE_TASKS,
-    AdversaryOptions,
-    AugmentOptions,
-    AverageOptions,
-    ClipOptions,
-    DecaySchedule,
-    FlipCrop,
-    MixOptions,
-    Needs,
-    Nothing,
-    OptimizerOptions,
-    PruneOptions,
-    ScheduleOptions,
-    Section,
-    SequenceOptions,
-    SGDOptions,
-    Share,
-    Shrink,
-)
+from assay.training import sections
+from assay.training.sections import CHOICES, NO_EFFECT, SEQUENCE_TASKS, Needs, Section, Share, Shrink
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
@@ -45,10 +26,10 @@ IMAGE_OPTIONS: dict[str, object] = {
     "refresh_batchnorm": 0,
     "test_views": 1,
     "resolution": (),
-    "augment": Nothing(),
-    "mix": Nothing(),
-    "adversary": Nothing(),
-    "prune": PruneOptions(),
+    "augment": sections.Nothing(),
+    "mix": sections.Nothing(),
+    "adversary": sections.Nothing(),
+    "prune": sections.PruneOptions(),
 }
 """What only images have, and the value that asks for none of it."""
 
@@ -99,15 +80,15 @@ class Recipe(Section):
     test_views: Literal[1, 2, 6] = 1
     resolution: tuple[tuple[Share, Annotated[int, Field(ge=8)]], ...] = ()
     shrink: Shrink = "window"
-    optimizer: OptimizerOptions = SGDOptions()
-    schedule: ScheduleOptions = DecaySchedule()
-    augment: AugmentOptions = FlipCrop()
-    clip: ClipOptions = Nothing()
-    mix: MixOptions = Nothing()
-    average: AverageOptions = AverageOptions()
-    adversary: AdversaryOptions = Nothing()
-    prune: PruneOptions = PruneOptions()
-    sequence: SequenceOptions = SequenceOptions()
+    optimizer: sections.OptimizerOptions = sections.SGDOptions()
+    schedule: sections.ScheduleOptions = sections.DecaySchedule()
+    augment: sections.AugmentOptions = sections.FlipCrop()
+    clip: sections.ClipOptions = sections.Nothing()
+    mix: sections.MixOptions = sections.Nothing()
+    average: sections.AverageOptions = sections.AverageOptions()
+    adversary: sections.AdversaryOptions = sections.Nothing()
+    prune: sections.PruneOptions = sections.PruneOptions()
+    sequence: sections.SequenceOptions = sections.SequenceOptions()
     needs: ClassVar[Needs] = {"shrink": ("resolution",)}
 
     @classmethod
@@ -128,11 +109,13 @@ class Recipe(Section):
             try:
                 return cls.model_validate(values)
             except ValidationError as error:
-                idle = [place for place in _places_without_effect(error) if may_drop(place)]
+                errors = error.errors(include_url=False)
+                refused = [_place(each) for each in errors if each["type"] in {"extra_forbidden", NO_EFFECT}]
+                idle = [place for place in refused if may_drop(place)]
                 if not idle:
                     raise _explain(error, where=where, overridden=overridden) from None
-                for *sections, option in idle:
-                    del (values[sections[0]] if sections else values)[option]
+                for *section, option in idle:
+                    del (values[section[0]] if section else values)[option]
 
     @classmethod
     def parse_saved(cls, values: dict[str, Any], *, where: str = "") -> Self:
@@ -144,12 +127,8 @@ class Recipe(Section):
     def _name_the_default_choices(cls, values: Any) -> Any:
         if not isinstance(values, Mapping):
             return values
-        return {
-            key: {"name": cls.model_fields[key].get_default().name, **value}
-            if key in CHOICES and isinstance(value, dict)
-            else value
-            for key, value in values.items()
-        }
+        chosen = {key: value for key, value in values.items() if key in CHOICES and isinstance(value, dict)}
+        return {**values, **{k: {"name": cls.model_fields[k].get_default().name, **v} for k, v in chosen.items()}}
 
     @field_validator("micro_batch")
     @classmethod
@@ -182,8 +161,8 @@ class Recipe(Section):
                 del values[name]
         lines = [f"{key} = {_toml(value)}" for key, value in values.items() if not isinstance(value, dict)]
         tables = [(key, value) for key, value in values.items() if isinstance(value, dict) and value]
-        sections = ["\n".join([f"[{key}]", *(f"{k} = {_toml(v)}" for k, v in value.items())]) for key, value in tables]
-        return "\n\n".join(["\n".join(lines), *sections]) + "\n"
+        parts = ["\n".join([f"[{key}]", *(f"{k} = {_toml(v)}" for k, v in value.items())]) for key, value in tables]
+        return "\n\n".join(["\n".join(lines), *parts]) + "\n"
 
 
 Place = tuple[str, ...]
@@ -275,33 +254,26 @@ def _read(name_or_path: str | Path) -> tuple[str, str]:
         except (OSError, UnicodeDecodeError) as error:
             raise OptionError("recipe", expected=f"a readable file {path}", got=error) from None
     if str(name_or_path) not in recipe_names():
-        expected = f"one of {', '.join(recipe_names())}, or a .toml file"
-        raise OptionError("recipe", expected=expected, got=name_or_path)
+        raise OptionError("recipe", expected=f"one of {', '.join(recipe_names())}, or a .toml file", got=name_or_path)
     return f"recipe {name_or_path}", (_FOLDER / f"{name_or_path}.toml").read_text(encoding="utf-8")
 
 
 def _apply(values: dict[str, Any], override: str) -> Place:
     """Write ``section.key=value`` into nested ``values``, and return its place."""
     key, equals, text = override.partition("=")
-    *sections, option = (part.strip() for part in key.split("."))
-    if not equals or not option or not all(sections):
+    *path, option = (part.strip() for part in key.split("."))
+    if not equals or not option or not all(path):
         raise OptionError("--set", expected="key=value, such as optimizer.lr=0.1", got=override)
     try:
         value = tomllib.loads(f"value = {text.strip()}")["value"]
     except tomllib.TOMLDecodeError:
         value = text.strip()
-    for section in sections:
+    for section in path:
         values = values.setdefault(section, {})
         if not isinstance(values, dict):
             raise OptionError("--set", expected=f"{section} to be a section", got=override)
     values[option] = value
-    return (*sections, option)
-
-
-def _places_without_effect(error: ValidationError) -> list[Place]:
-    """The options that are refused because their choice does not have them or another option turns them off."""
-    kinds = {"extra_forbidden", NO_EFFECT}
-    return [_place(each) for each in error.errors(include_url=False) if each["type"] in kinds]
+    return (*path, option)
 
 
 def _place(complaint: ErrorDetails) -> Place:
@@ -335,10 +307,8 @@ def _explain(error: ValidationError, *, where: str, overridden: Collection[Place
 
 def _spell(place: Place, where: str, overridden: Collection[Place]) -> str:
     """``where: section.option``, or the flag where the option was given by one."""
-    flags = _overrides_of(place, overridden)
-    if flags:
-        longer = flags[0] if len(flags[0]) > len(place) else place
-        return f"--set {'.'.join(longer)}"
+    if flags := _overrides_of(place, overridden):
+        return f"--set {'.'.join(flags[0] if len(flags[0]) > len(place) else place)}"
     return ": ".join(part for part in (where, ".".join(place)) if part)
 
 
@@ -353,11 +323,4 @@ def _list(names: Sequence[str], word: str) -> str:
 
 
 def _toml(value: object) -> str:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, str):
-        escaped = value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
-        return f'"{escaped}"'
-    if isinstance(value, list | tuple):
-        return f"[{', '.join(_toml(item) for item in value)}]"
-    return repr(value)
+    return json.dumps(value, ensure_ascii=False)  # numbers, text, and lists of them are spelled as in TOML

@@ -62,14 +62,11 @@ def _order(n: int, seed: int, epoch: int) -> Tensor:
 
 
 def split_batch(
-    dataset: ImageDataset, indices: Tensor, *, size: int | None, rank: int = 0, world: int = 1
+    dataset: ImageDataset, indices: Tensor, size: int | None, rank: int = 0, world: int = 1
 ) -> list[tuple[int, Batch]]:
     """The (number, samples) pairs of one process: every ``world``-th of the micro-batches of ``size``."""
-    pieces = torch.split(indices, size or len(indices))
-    return [
-        (number, Batch(dataset.images[piece], dataset.labels[piece], dataset.ids[piece]))
-        for number, piece in list(enumerate(pieces))[rank::world]
-    ]
+    pieces = list(enumerate(torch.split(indices, size or len(indices))))[rank::world]
+    return [(number, Batch(dataset.images[i], dataset.labels[i], dataset.ids[i])) for number, i in pieces]
 
 
 PRUNE_STREAM = 0x9A11

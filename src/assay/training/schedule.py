@@ -10,13 +10,7 @@ import math
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from assay.training.sections import (
-    ConstantSchedule,
-    DecaySchedule,
-    MultistepSchedule,
-    ScheduleOptions,
-    TriangularSchedule,
-)
+from assay.training import sections
 
 Schedule = Callable[[int], float]
 
@@ -61,16 +55,15 @@ def multistep(step: int, *, total: int, milestones: Sequence[float], gamma: floa
     return warmed(step, warmup=warmup) or float(gamma**passed)
 
 
-def build_schedule(options: ScheduleOptions, *, steps: int) -> Schedule:
+def build_schedule(options: sections.ScheduleOptions, *, steps: int) -> Schedule:
     """The factor on the peak learning rate at every step of a run of ``steps``."""
+    if isinstance(options, sections.TriangularSchedule):
+        return partial(triangular, total=steps, peak=options.peak, start=options.start, final=options.final)
+    warmup = round(options.warmup * steps)
     match options:
-        case TriangularSchedule(peak=peak, start=start, final=final):
-            return partial(triangular, total=steps, peak=peak, start=start, final=final)
-        case ConstantSchedule():
-            return partial(constant, warmup=round(options.warmup * steps))
-        case MultistepSchedule(milestones=milestones, gamma=gamma):
-            warmup = round(options.warmup * steps)
+        case sections.ConstantSchedule():
+            return partial(constant, warmup=warmup)
+        case sections.MultistepSchedule(milestones=milestones, gamma=gamma):
             return partial(multistep, total=steps, milestones=milestones, gamma=gamma, warmup=warmup)
-        case DecaySchedule():
-            follow = cosine if options.name == "cosine" else linear
-            return partial(follow, total=steps, warmup=round(options.warmup * steps), final=options.final)
+        case sections.DecaySchedule(name=name, final=final):
+            return partial(cosine if name == "cosine" else linear, total=steps, warmup=warmup, final=final)

@@ -8,15 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 
-from pydantic import (
-    Field,
-    SerializerFunctionWrapHandler,
-    ValidationInfo,
-    field_validator,
-    model_serializer,
-    model_validator,
-)
+from pydantic import Field, ValidationInfo, field_validator, model_serializer, model_validator
 from pydantic_core import PydanticCustomError
+from pydantic_core.core_schema import SerializerFunctionWrapHandler
 
 from assay.options import Options
 
@@ -259,18 +253,12 @@ AugmentOptions = Annotated[Nothing | FlipCrop | PolicyAugment, _BY_NAME]
 ClipOptions = Annotated[Nothing | GradientClip, _BY_NAME]
 MixOptions = Annotated[Nothing | SampleMix, _BY_NAME]
 AdversaryOptions = Annotated[Nothing | NFGSMAdversary | PGDAdversary, _BY_NAME]
+_UNIONS = (OptimizerOptions, ScheduleOptions, AugmentOptions, ClipOptions, MixOptions, AdversaryOptions)
 
 CHOICES: dict[str, dict[str, type[Section]]] = {
     section: {
         name: kind for kind in get_args(get_args(union)[0]) for name in get_args(kind.model_fields["name"].annotation)
     }
-    for section, union in {
-        "optimizer": OptimizerOptions,
-        "schedule": ScheduleOptions,
-        "augment": AugmentOptions,
-        "clip": ClipOptions,
-        "mix": MixOptions,
-        "adversary": AdversaryOptions,
-    }.items()
+    for section, union in zip(("optimizer", "schedule", "augment", "clip", "mix", "adversary"), _UNIONS, strict=True)
 }
 """Section -> name -> the class that this name chooses."""

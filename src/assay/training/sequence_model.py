@@ -43,8 +43,7 @@ def sequence_job(recipe: Recipe, name: str, *, seed: int) -> TrainingJob:
         record = measure_sequence_accuracy(trained.model, task, n=recipe.sequence.test_samples, label=recipe.model)
         sentence = (
             f"Test loss {record.loss:.4g} ({record.loss_unit}); {record.accuracy:.2%} {record.right_is} "
-            f"({describe_interval(record)}). "
-            f"Without memory: {record.baseline:.4g} ({record.baseline_is})."
+            f"({describe_interval(record)}). Without memory: {record.baseline:.4g} ({record.baseline_is})."
         )
         yield TestResult("test.json", record, sentence)
 
@@ -60,17 +59,7 @@ def build_sequence_for(recipe: Recipe, task: SequenceTask, *, seed: int) -> nn.M
         expected = f"a sequence model for the task {task.name}: {', '.join(CELLS)}"
         raise OptionError(f"recipe {recipe.name}: model", expected=expected, got=recipe.model)
     options = SequenceModelOptions.parse(dict(recipe.model_options), where="model_options")
-    return build_sequence_model(
-        recipe.model,
-        features=task.features,
-        outputs=task.outputs,
-        length=task.length,
-        reads=task.reads,
-        hidden=options.hidden,
-        layers=options.layers,
-        forget_bias=options.forget_bias,
-        seed=seed,
-    )
+    return build_sequence_model(recipe.model, **task.shape, **options.model_dump(), seed=seed)
 
 
 def load_sequence_run(folder: Path) -> tuple[nn.Module, SequenceTask]:
@@ -85,9 +74,8 @@ def load_sequence_run(folder: Path) -> tuple[nn.Module, SequenceTask]:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ModelError(str(path), expected="the configuration of a run", got=error) from None
     if name not in SYNTHETIC_TASKS:
-        raise ModelError(
-            str(path), expected=f"a run on one of the tasks {', '.join(SYNTHETIC_TASKS)}", got=f"one on {name}"
-        )
+        expected = f"a run on one of the tasks {', '.join(SYNTHETIC_TASKS)}"
+        raise ModelError(str(path), expected=expected, got=f"one on {name}")
     recipe = Recipe.parse_saved(saved, where=f"{path}: recipe")
     task = make_task(name, length=recipe.sequence.length, seed=seed)
     model = build_sequence_for(recipe, task, seed=seed)

@@ -1,4 +1,4 @@
-"""The gradient of one step: a micro-batch becomes a loss, gradients are summed over micro-batches, then clipped."""
+"""The gradient of one step: a micro-batch becomes a loss, and gradients are summed over micro-batches."""
 
 from __future__ import annotations
 
@@ -10,13 +10,10 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.utils import clip_grad_norm_, clip_grad_value_, get_total_norm
 
 from assay.data.dataset import Batch, to_unit_range
 from assay.errors import DivergedError
-from assay.runtime import device_of, dtype_of, generator
-from assay.training.param_groups import split_parameters
-from assay.training.sections import ClipOptions, GradientClip
+from assay.runtime import device_of, dtype_of, generator, hooked
 
 # (model, images in [0, 1], labels, or distributions over the classes where samples are mixed) -> images in [0, 1]
 Perturb = Callable[[nn.Module, Tensor, Tensor], Tensor]
@@ -30,7 +27,7 @@ TrainingLoss = Callable[[Tensor, Tensor, Tensor], Tensor]  # (images, logits, ta
 class Objective:
     """How a micro-batch becomes a loss: cross-entropy with ``label_smoothing`` on perturbed and mixed images.
 
-    ``autocast`` is the precision of convolutions and products, in the network, in ``perturb`` and in ``loss``, which
+    ``precision`` is that of convolutions and products, in the network, in ``perturb`` and in ``loss``, which
     takes the place of cross-entropy where it is given.
     """
 
@@ -38,7 +35,7 @@ class Objective:
     label_smoothing: float = 0.0
     perturb: Perturb | None = None
     mix: Mix | None = None
-    autocast: torch.dtype | None = None
+    precision: str = "float32"
     loss: TrainingLoss | None = None
 
     def __call__(
@@ -51,7 +48,7 @@ class Objective:
         targets = labels
         if self.mix is not None:
             images, targets = self.mix(images, F.one_hot(labels, self.classes).to(images.dtype))
-        with torch.autocast(images.device.type, dtype=self.autocast, enabled=self.autocast is not None):
+        with autocast(images.device, self.precision):
             if self.perturb is not None:
                 images = self.perturb(model, images, targets)
             logits = model(images)
@@ -100,10 +97,8 @@ class Distillation:
         with torch.no_grad():
             teacher_logits = self.teacher(images).float()
         t = self.temperature
-        divergence = F.kl_div(
-            F.log_softmax(logits / t, dim=1), F.log_softmax(teacher_logits / t, dim=1), reduction="sum", log_target=True
-        )
-        return divergence * t * t
+        log_p, log_q = F.log_softmax(teacher_logits / t, dim=1), F.log_softmax(logits / t, dim=1)
+        return F.kl_div(log_q, log_p, reduction="sum", log_target=True) * t * t
 
 
 MicroBatch = Callable[[nn.Module], tuple[Tensor, Tensor]]
@@ -115,16 +110,16 @@ StepContext = Callable[[nn.Module], AbstractContextManager[object]]
 RANDOM_STREAM = 0x5E9
 
 
-def autocast_dtype(precision: str) -> torch.dtype | None:
-    """The dtype of convolutions and products; None: that of the weights."""
-    return torch.bfloat16 if precision == "bfloat16" else None
+def autocast(device: torch.device, precision: str) -> torch.autocast:
+    """A context manager: convolutions and products in ``precision``, a recipe's; ``float32`` is that of the weights."""
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bfloat16")
 
 
 def accumulate_gradient(
     model: nn.Module,
     micro_batches: Sequence[tuple[int, MicroBatch]],
-    *,
     batch_size: int,
+    *,
     key: Sequence[int],
     step_context: StepContext = nullcontext,
 ) -> tuple[Tensor, Tensor]:
@@ -135,8 +130,7 @@ def accumulate_gradient(
     on the number of processes nor on what ran before. Returns the sums of losses and of correct samples.
     """
     device = next(model.parameters()).device
-    loss_sum = torch.zeros((), device=device)
-    correct_sum = torch.zeros((), dtype=torch.int64, device=device)
+    loss_sum, correct_sum = torch.zeros((), device=device), torch.zeros((), dtype=torch.int64, device=device)
     for number, micro_batch in micro_batches:
         torch.manual_seed(generator(*key, RANDOM_STREAM, number).initial_seed())
         with step_context(model):
@@ -147,59 +141,17 @@ def accumulate_gradient(
     return loss_sum, correct_sum
 
 
-def build_clip(model: nn.Module, options: ClipOptions) -> Callable[[], Tensor]:
-    """A function that clips the model's gradients in place and returns their global L2 norm before that.
-
-    ``norm``      g ← g·min(1, limit/‖g‖₂) over all parameters together (Pascanu et al. 2013)
-    ``value``     every entry into [−limit, limit]
-    ``adaptive``  every output unit's gradient to at most limit·max(‖w‖₂, 10⁻³) (Brock et al. 2021, eq. 3), the last
-                  layer's and all vectors left alone as the paper does
-    """
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    matrices = [parameter for _, parameter in split_parameters(model).weight if parameter.ndim >= 2][:-1]
-
-    def clip() -> Tensor:
-        norm = get_total_norm([parameter.grad for parameter in parameters if parameter.grad is not None])
-        match options:
-            case GradientClip(name="norm"):
-                clip_grad_norm_(parameters, options.limit)
-            case GradientClip(name="value"):
-                clip_grad_value_(parameters, options.limit)
-            case GradientClip(name="adaptive"):
-                clip_adaptively(matrices, options.limit)
-        return norm
-
-    return clip
-
-
-@torch.no_grad()
-def clip_adaptively(parameters: list[nn.Parameter], limit: float, *, epsilon: float = 1e-3) -> None:
-    """Scale the gradient of every unit i (a row of (c_out, …)) with ‖G_i‖ > limit·max(‖W_i‖, ε) down to that."""
-    for parameter in parameters:
-        if parameter.grad is None:
-            continue
-        weight = parameter.flatten(1).norm(dim=1).clamp_min(epsilon)
-        gradient = parameter.grad.flatten(1).norm(dim=1)
-        scale = (limit * weight / gradient.clamp_min(1e-12)).clamp_max(1.0)
-        parameter.grad.mul_(scale.view(-1, *[1] * (parameter.ndim - 1)))
-
-
 def explain_divergence(
     model: nn.Module,
     micro_batches: Sequence[tuple[int, MicroBatch]],
-    *,
     step: int,
     loss: float,
     gradient_norm: float,
+    *,
     checkpoint: str | None,
 ) -> DivergedError:
-    """The error to raise: the step, the layer where it shows first, and where the last good checkpoint is.
-
-    ``micro_batches`` are those of the step.
-    """
-    layer = None
-    for _, micro_batch in micro_batches:
-        layer = layer or first_bad_layer(model, micro_batch)
+    """The error to raise: the step, the layer where it shows first, and where the last good checkpoint is."""
+    layer = next(filter(None, (first_bad_layer(model, micro_batch) for _, micro_batch in micro_batches)), None)
     where = f", first in {layer}" if layer else ""
     way_back = f"the last good checkpoint is {checkpoint}" if checkpoint else "no checkpoint was kept"
     return DivergedError(
@@ -213,31 +165,27 @@ def first_bad_layer(model: nn.Module, micro_batch: MicroBatch) -> str | None:
 
     Parameters come first (they spoil everything after them), then outputs, then gradients from the output backwards.
     """
+
+    def describe(name: str, what: str) -> str:
+        return f"layer {name or '(model)'} ({type(model.get_submodule(name)).__name__}, {what})"
+
     for name, parameter in model.named_parameters():
         if not bool(parameter.detach().isfinite().all()):
-            return _describe(model, name.rpartition(".")[0], f"parameter {name}")
+            return describe(name.rpartition(".")[0], f"parameter {name}")
     bad: list[str] = []
     names = {module: name for name, module in model.named_modules()}
 
     def record_non_finite(module: nn.Module, _: object, output: object) -> None:
         parts = output if isinstance(output, tuple) else (output,)
         if any(isinstance(part, Tensor) and not bool(part.detach().isfinite().all()) for part in parts):
-            bad.append(_describe(model, names[module], "output"))
+            bad.append(describe(names[module], "output"))
 
     hooks = [module.register_forward_hook(record_non_finite) for module in names if not list(module.children())]
-    try:
+    with hooked(*hooks):
         micro_batch(model)
-    finally:
-        for hook in hooks:
-            hook.remove()
     if bad:
         return bad[0]
     for name, parameter in reversed(list(model.named_parameters())):
         if parameter.grad is not None and not bool(parameter.grad.isfinite().all()):
-            return _describe(model, name.rpartition(".")[0], f"gradient of {name}")
+            return describe(name.rpartition(".")[0], f"gradient of {name}")
     return None
-
-
-def _describe(model: nn.Module, name: str, what: str) -> str:
-    module = model.get_submodule(name)
-    return f"layer {name or '(model)'!s} ({type(module).__name__}, {what})"

@@ -25,7 +25,7 @@ from assay.training.averaging import refresh_batchnorm
 from assay.training.recipes import Recipe
 from assay.training.sampling import PrunedSampler, Sampler, split_batch
 from assay.training.sections import SequenceOptions
-from assay.training.step import MicroBatch, Objective, Perturb, TrainingLoss, autocast_dtype, image_losses
+from assay.training.step import MicroBatch, Objective, Perturb, TrainingLoss, autocast, image_losses
 
 if TYPE_CHECKING:
     from assay.training.checkpoint import RunState
@@ -72,8 +72,9 @@ class TrainingTask(ABC):
         return None
 
     def finish(self, model: nn.Module) -> None:
-        """Whatever the weights to keep still need."""
-        return
+        """Whatever the weights to keep still need; then evaluation mode and no gradients."""
+        model.zero_grad(set_to_none=True)
+        model.eval()
 
 
 def build_task(
@@ -117,14 +118,17 @@ class ImageTask(TrainingTask):
     ) -> None:
         if recipe.sequence != SequenceOptions():
             raise UnusedOptionError(f"recipe {recipe.name}: sequence", reason=f"no effect on images, {train.name}")
-        super().__init__(_build_sampler(recipe, n=len(train), seed=seed, loss=loss), epochs=recipe.epochs)
-        self.name = train.name
-        self.facts = describe_images(train)
+        sampler = Sampler(len(train), recipe.batch_size, seed)
+        if recipe.prune.share:
+            if loss is not None:  # then no cross-entropy is computed
+                raise OptionError("prune.share", expected="0 where the loss is your own", got=recipe.prune.share)
+            sampler = PrunedSampler(len(train), recipe.batch_size, seed, recipe.epochs, recipe.prune)
+        super().__init__(sampler, epochs=recipe.epochs)
+        self.name, self.facts = train.name, _describe_images(train)
         self.ceiling = 100 * math.log(len(train.classes))  # a hundred times the loss of guessing
         self._train, self._recipe, self._seed, self._processes = train, recipe, seed, processes
-        self._augment = build_augmentation(recipe.augment)
+        self._augment, self._mix, self._loss = build_augmentation(recipe.augment), build_mix(recipe.mix), loss
         self._adversary = GuardedAdversary(recipe.adversary, train, seed=seed, own=perturb)
-        self._mix, self._loss = build_mix(recipe.mix), loss
         self._losses = torch.zeros(self.batch_size)  # of this step's samples, those of other processes 0
         with preserved(model, training=False):
             self._layout = preferred_layout(model, train)
@@ -133,24 +137,14 @@ class ImageTask(TrainingTask):
     def micro_batches(self, step: int, state: RunState) -> Sequence[tuple[int, MicroBatch]]:
         recipe, processes = self._recipe, self._processes
         with state.clock.part("images"):
-            pieces = split_batch(
-                self._train,
-                self._sampler.indices(step, left_out=state.left_out),
-                size=recipe.micro_batch,
-                rank=processes.rank,
-                world=processes.world,
-            )
+            indices = self._sampler.indices(step, left_out=state.left_out)
+            pieces = split_batch(self._train, indices, recipe.micro_batch, processes.rank, processes.world)
+        perturb = self._adversary.perturb(fallen_back=state.fallen_back, clock=state.clock)
         objective = Objective(
-            len(self._train.classes),
-            recipe.label_smoothing,
-            self._adversary.perturb(fallen_back=state.fallen_back, clock=state.clock),
-            self._mix,
-            autocast_dtype(recipe.precision),
-            self._loss,
+            len(self._train.classes), recipe.label_smoothing, perturb, self._mix, recipe.precision, self._loss
         )
         side = choose_side(recipe.resolution, progress=step / self.steps)
-        view = View(self._augment, side, self._seed, self.epoch(step), recipe.shrink)
-        prepare = state.clock.timed("images", view)
+        prepare = state.clock.timed("images", View(self._augment, side, self._seed, self.epoch(step), recipe.shrink))
         losses = partial(image_losses, objective=objective, prepare=prepare, layout=self._layout)
         self._losses.zero_()
         pruned = isinstance(self._sampler, PrunedSampler)
@@ -169,8 +163,7 @@ class ImageTask(TrainingTask):
 
     def after_epoch(self, model: nn.Module, state: RunState, *, epoch: int) -> dict[str, object] | None:
         """Monitor the recipe's adversary, in the precision of training; then choose what the next epoch leaves out."""
-        autocast = autocast_dtype(self._recipe.precision)
-        with torch.autocast(device_of(model).type, dtype=autocast, enabled=autocast is not None):
+        with autocast(device_of(model), self._recipe.precision):
             accuracies, failed = self._adversary.watch(model, epoch=epoch)
         state.fallen_back = state.fallen_back or failed
         if isinstance(self._sampler, PrunedSampler) and state.losses is not None:
@@ -181,6 +174,7 @@ class ImageTask(TrainingTask):
         """Running statistics become those of the weights that are kept."""
         if self._recipe.refresh_batchnorm:
             refresh_batchnorm(model, self._train, samples=self._recipe.refresh_batchnorm)
+        super().finish(model)
 
     def _keep(self, number: int, losses: Tensor) -> None:
         """The losses (B,) of the micro-batch of that ``number``, less their mean, which falls during training."""
@@ -188,28 +182,13 @@ class ImageTask(TrainingTask):
         self._losses[start : start + len(losses)] = (losses - losses.mean()).cpu()
 
 
-def _build_sampler(recipe: Recipe, *, n: int, seed: int, loss: TrainingLoss | None) -> Sampler:
-    """Raises :class:`OptionError` for a recipe that prunes by a cross-entropy that is not computed."""
-    if not recipe.prune.share:
-        return Sampler(n, recipe.batch_size, seed)
-    if loss is not None:
-        raise OptionError("prune.share", expected="0 where the loss is your own", got=recipe.prune.share)
-    return PrunedSampler(n, recipe.batch_size, seed, recipe.epochs, recipe.prune)
-
-
-def describe_images(train: ImageDataset) -> dict[str, Any]:
+def _describe_images(train: ImageDataset) -> dict[str, Any]:
     """The data by name, size, shape, classes and a checksum of all its bytes."""
     checksum = 0
     for tensor in (train.images, train.labels, train.ids):
         checksum = zlib.crc32(tensor.contiguous().numpy().data, checksum)
-    return {
-        "name": train.name,
-        "split": train.split,
-        "n": len(train),
-        "image_shape": list(train.shape),
-        "classes": list(train.classes),
-        "checksum": checksum,
-    }
+    shape = {"image_shape": list(train.shape), "classes": list(train.classes)}
+    return {"name": train.name, "split": train.split, "n": len(train), **shape, "checksum": checksum}
 
 
 class SequenceTrainingTask(TrainingTask):
@@ -230,25 +209,22 @@ class SequenceTrainingTask(TrainingTask):
                 got=name or value,
             )
         super().__init__(Sampler(recipe.sequence.samples, recipe.batch_size, seed), epochs=recipe.epochs)
-        self.name = task.name
-        self.loss_unit = task.loss_unit
+        self.name, self.loss_unit = task.name, task.loss_unit
         self.facts = {"name": task.name, "split": "train", "n": self.n, "seed": task.seed, **task.shape}
         self._task, self._processes = task, processes
-        self._size, self._autocast = recipe.micro_batch or self.batch_size, autocast_dtype(recipe.precision)
+        self._size, self._precision = recipe.micro_batch or self.batch_size, recipe.precision
 
     def micro_batches(self, step: int, state: RunState) -> Sequence[tuple[int, MicroBatch]]:
         with state.clock.part("images"):
             inputs, targets = self._task.draw(self.batch_size, TRAIN, step)
-        pieces = list(zip(torch.split(inputs, self._size), torch.split(targets, self._size), strict=True))
-        numbers = range(self._processes.rank, len(pieces), self._processes.world)
-        return [
-            (number, partial(self._losses, inputs=pieces[number][0], targets=pieces[number][1])) for number in numbers
-        ]
+        pieces = list(enumerate(zip(torch.split(inputs, self._size), torch.split(targets, self._size), strict=True)))
+        own = pieces[self._processes.rank :: self._processes.world]
+        return [(number, partial(self._losses, inputs=x, targets=y)) for number, (x, y) in own]
 
     def _losses(self, model: nn.Module, *, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         device = device_of(model)
         inputs, targets = inputs.to(device), targets.to(device)
-        with torch.autocast(device.type, dtype=self._autocast, enabled=self._autocast is not None):
+        with autocast(device, self._precision):
             output = model(inputs)
         output = output.float()
         return self._task.loss(output, targets) * len(inputs), self._task.right(output.detach(), targets).sum()
