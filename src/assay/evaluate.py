@@ -32,8 +32,7 @@ class Predictions:
     @property
     def classes(self) -> Tensor:
         """int64 (N,): the class with the largest logit; −1 where a logit is not finite, so it never counts as right."""
-        finite = self.logits.isfinite().all(dim=1)
-        return torch.where(finite, self.logits.argmax(dim=1), -1)
+        return torch.where(self.logits.isfinite().all(dim=1), self.logits.argmax(dim=1), -1)
 
     @property
     def correct(self) -> Tensor:
@@ -52,11 +51,7 @@ class Predictions:
 
 
 def predict(
-    model: nn.Module,
-    dataset: ImageDataset,
-    *,
-    batch_size: int = 250,
-    transform: Transform | None = None,
+    model: nn.Module, dataset: ImageDataset, *, batch_size: int = 250, transform: Transform | None = None
 ) -> Predictions:
     """Run ``model`` in evaluation mode over the whole of ``dataset``, on the model's device and in its dtype.
 
@@ -155,21 +150,10 @@ def call(model: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
     """``model(images)``; whatever it raises becomes one :class:`ModelError` naming the shape it was given."""
     try:
         return model(images)
-    except (
-        RuntimeError,
-        ValueError,
-        TypeError,
-        IndexError,
-        AttributeError,
-        NotImplementedError,
-        AssertionError,
-    ) as error:
-        shape = ", ".join(str(size) for size in images.shape[1:])
-        raise ModelError(
-            "model(images)",
-            expected=f"a model that takes images of shape (N, {shape})",
-            got=f"{type(error).__name__}: {one_line(error)}",
-        ) from error
+    except (RuntimeError, ValueError, TypeError, IndexError, AttributeError, AssertionError) as error:
+        expected = f"a model that takes images of shape (N, {', '.join(map(str, images.shape[1:]))})"
+        got = f"{type(error).__name__}: {one_line(error)}"
+        raise ModelError("model(images)", expected=expected, got=got) from error
 
 
 def check_logits(logits: object, *, n: int, classes: int) -> None:
@@ -249,17 +233,9 @@ def _calibrate(confidences: Tensor, correct: Tensor, *, bins: int = 15) -> tuple
     """Equal-width bins (low, high]; empty ones are left out."""
     index = (confidences.double() * bins).ceil().long().sub(1).clamp(0, bins - 1)
     filled = []
-    for b in range(bins):
+    for b in index.unique().tolist():
         inside = index == b
-        n = int(inside.sum())
-        if n:
-            filled.append(
-                CalibrationBin(
-                    low=b / bins,
-                    high=(b + 1) / bins,
-                    n=n,
-                    confidence=float(confidences[inside].double().mean()),
-                    accuracy=float(correct[inside].double().mean()),
-                )
-            )
+        n, low, high = int(inside.sum()), b / bins, (b + 1) / bins
+        confidence, accuracy = (float(values[inside].double().mean()) for values in (confidences, correct))
+        filled.append(CalibrationBin(low=low, high=high, n=n, confidence=confidence, accuracy=accuracy))
     return tuple(filled)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from assay.errors import OutputError
@@ -62,8 +62,8 @@ def exclusive(folder: Path) -> Iterator[None]:
     if os.name == "nt":  # folders cannot be opened there
         yield
         return
-    with _opened(folder, os.O_RDONLY) as handle:
-        if not _lock(handle, wait=False):
+    with _lock(folder, os.O_RDONLY, wait=False) as ours:
+        if not ours:
             raise OutputError(f"{folder}: another process is at work in this folder; wait for it, or take another")
         remove_leftovers(folder)  # whoever left them is dead, or would hold the lock
         yield
@@ -75,28 +75,22 @@ def locked(path: Path) -> Iterator[None]:
 
     The file stays: removing it would let a third process lock another file of the same name. Windows has no such lock.
     """
-    with _opened(path, os.O_RDWR | os.O_CREAT) as handle:
-        _lock(handle, wait=True)
+    with _lock(path, os.O_RDWR | os.O_CREAT, wait=True):
         yield
 
 
 @contextmanager
-def _opened(path: Path, flags: int) -> Iterator[int]:
-    handle = os.open(path, flags, 0o666)
+def _lock(path: Path, flags: int, *, wait: bool) -> Iterator[bool]:
+    """Open ``path`` and lock it; whether the lock is ours."""
+    handle, ours = os.open(path, flags, 0o666), True
     try:
-        yield handle
+        with suppress(ImportError):
+            import fcntl
+
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            except BlockingIOError:
+                ours = False
+        yield ours
     finally:
         os.close(handle)
-
-
-def _lock(handle: int, *, wait: bool) -> bool:
-    """Whether the lock is ours."""
-    try:
-        import fcntl
-    except ImportError:
-        return True
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-    except BlockingIOError:
-        return False
-    return True

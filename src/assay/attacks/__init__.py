@@ -4,13 +4,7 @@ from assay.attacks.batch import ActiveBatch, Method, ModelOutput, initial_fields
 from assay.attacks.engine import attack
 from assay.attacks.examples import describe_attack, pick_gallery
 from assay.attacks.measure import RobustnessMeasurement, measure_epsilon_curve, measure_robust_accuracy
-from assay.attacks.methods import (
-    AttackEntry,
-    find_attack,
-    list_attacks,
-    parse_attack_options,
-    show_attack_options,
-)
+from assay.attacks.methods import AttackEntry, find_attack, list_attacks, parse_attack_options, show_attack_options
 from assay.attacks.methods.apgd import APGD, APGDT
 from assay.attacks.methods.ensembles import AdaptiveAttack, StandardAttack
 from assay.attacks.methods.external import External, Transfer

@@ -9,9 +9,10 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -146,21 +147,15 @@ def confidence_sequence(successes: int, n: int, *, confidence: float = 0.95) -> 
         ones = successes * math.log(p) if successes else 0.0
         return ones + (failures * math.log1p(-p) if failures else 0.0)
 
-    peak = successes / n
-    low = 0.0 if successes == 0 else _edge(likelihood, limit, outside=0.0, inside=peak)
-    high = 1.0 if failures == 0 else _edge(likelihood, limit, outside=1.0, inside=peak)
-    return (low, high)
+    def edge(outside: float) -> float:
+        """Where the log-likelihood crosses ``limit`` between ``outside`` and its peak, by bisection."""
+        inside = successes / n
+        for _ in range(60):
+            middle = 0.5 * (outside + inside)
+            inside, outside = (middle, outside) if likelihood(middle) > limit else (inside, middle)
+        return outside
 
-
-def _edge(likelihood: Callable[[float], float], limit: float, *, outside: float, inside: float) -> float:
-    """Where the log-likelihood crosses ``limit`` between a point outside the interval and one inside, by bisection."""
-    for _ in range(60):
-        middle = 0.5 * (outside + inside)
-        if likelihood(middle) > limit:
-            inside = middle
-        else:
-            outside = middle
-    return outside
+    return (edge(0.0), edge(1.0))
 
 
 @dataclass(frozen=True)
@@ -244,13 +239,11 @@ def run_campaign(
     mine = range(len(blocks))[slice(None) if shard is None else slice(shard.index, None, shard.count)]
     if shard is not None and not mine:
         raise OptionError("shard", expected=f"at most {len(blocks)}, one a block of {block} samples", got=shard.count)
+    settings: dict[str, Any] = {"norm": norm, "epsilon": epsilon, "eot_samples": eot_samples, "seed": seed}
     identity = {
         "attack": options.name,
         "options": options.model_dump(mode="json"),
-        "norm": threat.norm,
-        "epsilon": threat.epsilon,
-        "eot_samples": eot_samples,
-        "seed": seed,
+        **settings,
         "block": block,
         "precision": precision,
         "model": fingerprint(model=model),
@@ -265,18 +258,9 @@ def run_campaign(
         path = store.path(_key(number))
         if not path.is_file():
             part = dataset.subset(blocks[number])
-            result = run_attack(
-                model,
-                **attack_inputs(model, part),
-                attack=options,
-                norm=threat.norm,
-                epsilon=threat.epsilon,
-                seed=seed,
-                batch_size=batch_size,
-                eot_samples=eot_samples,
-                precision=precision,
-                on_step=on_step,
-            )
+            inputs = attack_inputs(model, part) | settings
+            run = partial(run_attack, attack=options, batch_size=batch_size, precision=precision, on_step=on_step)
+            result = run(model, **inputs)
             correct = count_correct_after_rounding(model, part, result, batch_size)
             write_part(path, part, result, correct_after_rounding=correct)
         return read_part(path)
@@ -334,9 +318,8 @@ def _key(number: int) -> str:
 
 def _conclude(parts: Sequence[pa.Table], options: AttackOptions, threat: Threat, *, seed: int, n: int) -> Campaign:
     table = pa.concat_tables(parts)
-    low, high = _interval(parts)
     record = summarize_parts(parts, options, threat, seed=seed)
-    return Campaign(record=record, table=table, low=low, high=high, stopped=len(table) < n)
+    return Campaign(record, table, *_interval(parts), stopped=len(table) < n)
 
 
 def _interval(parts: Sequence[pa.Table]) -> tuple[float, float]:

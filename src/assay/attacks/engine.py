@@ -104,12 +104,7 @@ def attack(
     images = images.to(device, pixel_dtype(model))
     started = time.perf_counter()
     with open_network(
-        model,
-        images[:EXAMPLE_IMAGES],
-        source=source,
-        compiled=compiled,
-        eot_samples=eot_samples,
-        precision=precision,
+        model, images[:EXAMPLE_IMAGES], source=source, compiled=compiled, eot_samples=eot_samples, precision=precision
     ) as network:
         if clean_logits is None:
             clean_logits = torch.cat([network.verify(part) for part in torch.split(images, batch_size)])
@@ -117,7 +112,7 @@ def attack(
             index=torch.arange(len(images), device=device),
             ids=torch.arange(len(images), device=device) if ids is None else ids.to(device),
             images=images,
-            labels=_check_labels(labels, network.classes).to(device),
+            labels=_check_classes("labels", labels, network.classes).to(device),
             epsilon=epsilons.to(images),
             logits=clean_logits.to(device),
             target_class=_check_target_classes(target_classes, labels, network.classes).to(device),
@@ -126,13 +121,11 @@ def attack(
         plan = plan if target_classes is None else plan.targeted()
         engine = Engine(network, threat, BestSoFar.start(images, samples.logits), batch_size, on_step)
         trace = engine.run(plan, samples)
-        trace = trace if source is None else None  # its losses are the other model's
         best = engine.best_so_far
         if threat.constrained:  # a search for the nearest image finds some that are too far to count
             radius = epsilons.to(device) + threat.geometry.slack(images[0].numel())
             best.discard(best.distances > radius, images, samples.logits)
-        correct = predictions(samples.logits) == samples.labels
-        notes = unique_notes(*plan.notes, network.note)
+    correct = predictions(samples.logits) == samples.labels
     return AttackResult(
         threat=threat,
         labels=labels.cpu(),
@@ -144,11 +137,11 @@ def attack(
         clean_logits=samples.logits.cpu(),
         logits=best.logits.float().cpu(),
         methods=tuple(best.methods),
-        trace=trace,
+        trace=trace if source is None else None,  # its losses are the other model's
         target_classes=None if target_classes is None else target_classes.cpu(),
         counts=network.counts,
         precision=network.precision,
-        notes=notes,
+        notes=unique_notes(*plan.notes, network.note),
         seconds=time.perf_counter() - started,
     )
 
@@ -176,19 +169,21 @@ def _check_images(
     if not isinstance(labels, Tensor) or labels.shape != (len(images),) or labels.dtype != torch.int64:
         got = f"{labels.dtype} {tuple(labels.shape)}" if isinstance(labels, Tensor) else type(labels).__name__
         raise DataError("labels", expected=f"int64 ({len(images)},), one for each image", got=got)
-    if eot_samples < 1:
-        raise OptionError("eot_samples", expected="at least 1", got=eot_samples)
-    if batch_size < 1:
-        raise OptionError("batch_size", expected="at least 1", got=batch_size)
+    for name, value in (("eot_samples", eot_samples), ("batch_size", batch_size)):
+        if value < 1:
+            raise OptionError(name, expected="at least 1", got=value)
 
 
-def _check_labels(labels: Tensor, classes: int) -> Tensor:
-    """The labels, or :class:`DataError` naming the first that is out of range."""
-    wrong = (labels < 0) | (labels >= classes)
+def _check_classes(name: str, values: Tensor, classes: int, *, other_than: Tensor | None = None) -> Tensor:
+    """The classes, or :class:`DataError` naming the first that is out of range, or the label of ``other_than`` (N,)."""
+    wrong = (values < 0) | (values >= classes)
+    wrong = wrong if other_than is None else wrong | (values == other_than)
     if bool(wrong.any()):
-        first = int(wrong.nonzero()[0])
-        raise DataError(f"labels[{first}]", expected=f"0..{classes - 1}", got=int(labels[first]))
-    return labels
+        first, expected = int(wrong.nonzero()[0]), f"0..{classes - 1}"
+        if other_than is not None:
+            expected = f"a class of {expected} other than the label {int(other_than[first])}"
+        raise DataError(f"{name}[{first}]", expected=expected, got=int(values[first]))
+    return values
 
 
 def _check_target_classes(target_classes: Tensor | None, labels: Tensor, classes: int) -> Tensor:
@@ -198,12 +193,7 @@ def _check_target_classes(target_classes: Tensor | None, labels: Tensor, classes
     if target_classes.shape != labels.shape or target_classes.dtype != torch.int64:
         got = f"{target_classes.dtype} {tuple(target_classes.shape)}"
         raise DataError("target_classes", expected=f"int64 ({len(labels)},)", got=got)
-    wrong = (target_classes < 0) | (target_classes >= classes) | (target_classes == labels)
-    if bool(wrong.any()):
-        first = int(wrong.nonzero()[0])
-        expected = f"a class of 0..{classes - 1} other than the label {int(labels[first])}"
-        raise DataError(f"target_classes[{first}]", expected=expected, got=int(target_classes[first]))
-    return target_classes
+    return _check_classes("target_classes", target_classes, classes, other_than=labels)
 
 
 @dataclass(eq=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -86,17 +87,13 @@ def ssim(images: Tensor, changed: Tensor) -> Tensor:
     x, y = images.double(), changed.double()
     unbiased = side**2 / max(side**2 - 1, 1)
 
-    def mean(values: Tensor) -> Tensor:
-        pooled: Tensor = F.avg_pool2d(values, side, stride=1)
-        return pooled
-
+    mean = partial(F.avg_pool2d, kernel_size=side, stride=1)
     mx, my = mean(x), mean(y)
     vx, vy = (mean(x * x) - mx * mx) * unbiased, (mean(y * y) - my * my) * unbiased
     cov = (mean(x * y) - mx * my) * unbiased
     c1, c2 = 0.01**2, 0.03**2
     similarity = (2 * mx * my + c1) * (2 * cov + c2) / ((mx * mx + my * my + c1) * (vx + vy + c2))
-    mean_similarity: Tensor = similarity.flatten(1).mean(dim=1)
-    return mean_similarity
+    return torch.mean(similarity.flatten(1), dim=1)
 
 
 def pick_gallery(measurement: RobustnessMeasurement, dataset: ImageDataset, *, shown: int = 12) -> AdversarialGallery:
@@ -164,12 +161,12 @@ def pick_samples(
     was attacked.
     """
     result, record = _of_dataset(measurement, dataset)
-    groups = [
-        group.nonzero()[:, 0] for group in (~result.clean_correct, result.clean_correct & ~result.robust, result.robust)
-    ]
+    masks = (~result.clean_correct, result.clean_correct & ~result.robust, result.robust)
+    groups = [mask.nonzero()[:, 0] for mask in masks]
     while True:
         places = share_out([len(group) for group in groups], places=shown)
-        rows = torch.cat([_evenly(group, n) for group, n in zip(groups, places, strict=True)]).sort().values
+        evenly = [torch.arange(n) * len(group) // max(1, n) for group, n in zip(groups, places, strict=True)]
+        rows = torch.cat([group[chosen] for group, chosen in zip(groups, evenly, strict=True)]).sort().values
         tiles = _tiles(dataset.images[rows])
         sheet = png_base64(arrange(tiles, columns=COLUMNS)) if len(rows) else ""
         if len(sheet) <= most_bytes or shown <= 1:
@@ -230,18 +227,11 @@ def arrange(tiles: Tensor, *, columns: int) -> Tensor:
     return grid.reshape(channels, rows * height, columns * width)
 
 
-def _evenly(rows: Tensor, n: int) -> Tensor:
-    return rows[torch.arange(n) * len(rows) // max(1, n)]
-
-
 def _tiles(images: Tensor) -> Tensor:
     """The pictures, made smaller where they are larger than a tile."""
     longest = max(images.shape[2:])
     if longest <= LARGEST_TILE or len(images) == 0:
         return images
     height, width = (max(1, round(side * LARGEST_TILE / longest)) for side in images.shape[2:])
-    small = [
-        F.interpolate(image[None].float() / 255, size=(height, width), mode="bilinear", antialias=True)
-        for image in images
-    ]
-    return to_bytes(torch.cat(small))
+    shrink = partial(F.interpolate, size=(height, width), mode="bilinear", antialias=True)
+    return to_bytes(torch.cat([shrink(image[None].float() / 255) for image in images]))

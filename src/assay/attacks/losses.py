@@ -26,7 +26,8 @@ def cross_entropy(logits: Tensor, labels: Tensor, target_classes: Tensor) -> Ten
 
 def margin(logits: Tensor, labels: Tensor, target_classes: Tensor) -> Tensor:
     """max_{k≠y} z_k − z_y: positive exactly when the sample is misclassified (Carlini & Wagner 2017, f₆)."""
-    return _others(logits, labels).amax(dim=1) - _of(logits, labels)
+    others = logits.masked_fill(F.one_hot(labels, logits.shape[1]).bool(), -torch.inf)
+    return others.amax(dim=1) - _of(logits, labels)
 
 
 def probability_margin(logits: Tensor, labels: Tensor, target_classes: Tensor) -> Tensor:
@@ -69,10 +70,6 @@ def _of(logits: Tensor, classes: Tensor) -> Tensor:
     return logits.gather(1, classes[:, None])[:, 0]
 
 
-def _others(logits: Tensor, labels: Tensor) -> Tensor:
-    return logits.masked_fill(F.one_hot(labels, logits.shape[1]).bool(), -torch.inf)
-
-
 LOSSES: Mapping[str, AttackLoss] = MappingProxyType(
     {
         "ce": cross_entropy,
@@ -86,12 +83,7 @@ LOSSES: Mapping[str, AttackLoss] = MappingProxyType(
     }
 )
 _TARGETED: Mapping[AttackLoss, AttackLoss] = MappingProxyType(
-    {
-        cross_entropy: targeted_cross_entropy,
-        margin: target_lead,
-        probability_margin: target_lead,
-        dlr: targeted_dlr,
-    }
+    {cross_entropy: targeted_cross_entropy, margin: target_lead, probability_margin: target_lead, dlr: targeted_dlr}
 )
 _CLASSES_NEEDED: Mapping[AttackLoss, tuple[int, AttackLoss]] = MappingProxyType(
     {dlr: (3, margin), targeted_dlr: (4, targeted_margin)}
@@ -110,9 +102,9 @@ def find_loss(name: str) -> AttackLoss:
     return LOSSES[name]
 
 
-def fit_to_classes(loss: AttackLoss, classes: int) -> tuple[AttackLoss, str | None]:
-    """``loss``, or the margin where a ratio of logits needs more classes than there are; and a note about it."""
+def fit_to_classes(loss: AttackLoss, classes: int) -> tuple[AttackLoss, tuple[str, ...]]:
+    """``loss``, or the margin where a ratio of logits needs more classes than there are; and the notes about it."""
     needed, instead = _CLASSES_NEEDED.get(loss, (2, loss))
     if classes >= needed:
-        return loss, None
-    return instead, f"{loss.__name__} needs {needed} classes, the data have {classes}: {instead.__name__} instead"
+        return loss, ()
+    return instead, (f"{loss.__name__} needs {needed} classes, the data have {classes}: {instead.__name__} instead",)

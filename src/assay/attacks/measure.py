@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -149,26 +150,14 @@ def measure_robust_accuracy(
 
 def attack_inputs(model: nn.Module, dataset: ImageDataset) -> dict[str, Any]:
     """What :func:`assay.attack` takes of a data set: images in [0, 1], labels and ids."""
-    return {
-        "images": to_unit_range(dataset.images, pixel_dtype(model)),
-        "labels": dataset.labels,
-        "ids": dataset.ids,
-    }
+    return {"images": to_unit_range(dataset.images, pixel_dtype(model)), "labels": dataset.labels, "ids": dataset.ids}
 
 
 def attack_fields(options: AttackOptions, threat: Threat, *, seed: int) -> dict[str, Any]:
     """The fields of a :class:`RobustAccuracy` that say which attack it was."""
-    steps, step_size, restarts = options.describe(threat)
-    return {
-        "attack": options.name,
-        "norm": threat.norm,
-        "epsilon": threat.epsilon,
-        "step_size": step_size,
-        "steps": steps,
-        "restarts": restarts,
-        "seed": seed,
-        "constrained": threat.constrained,
-    }
+    described = dict(zip(("steps", "step_size", "restarts"), options.describe(threat), strict=True))
+    ball = {"norm": threat.norm, "epsilon": threat.epsilon, "constrained": threat.constrained}
+    return {"attack": options.name, "seed": seed, **ball, **described}
 
 
 def count_correct_after_rounding(
@@ -246,25 +235,22 @@ def measure_epsilon_curve(
     started = time.perf_counter()
     known = predict(model, dataset, batch_size=batch_size) if clean is None else clean
 
+    run_with = partial(run_attack, attack=options, norm=norm, seed=seed, batch_size=batch_size, precision=precision)
+
     def run(rows: Tensor, epsilon: float) -> AttackResult:
-        return run_attack(
-            model,
-            **attack_inputs(model, dataset.subset(rows)),
-            attack=options,
-            norm=norm,
-            epsilon=epsilon,
-            seed=seed,
-            batch_size=batch_size,
-            clean_logits=known.logits[rows],
-            precision=precision,
-        )
+        inputs = attack_inputs(model, dataset.subset(rows))
+        return run_with(model, **inputs, epsilon=epsilon, clean_logits=known.logits[rows])
 
     if isinstance(options, MinimumNorm):
         distances = run(torch.arange(len(dataset)), ordered[-1]).distances
         slack = Threat(norm=norm).geometry.slack(dataset.images[0].numel())
         smallest = torch.where(known.correct, (distances - slack).clamp_min(0.0), 0.0)
     else:
-        smallest = _smallest_epsilons(run, known.correct, ordered)
+        smallest = torch.where(known.correct, torch.inf, 0.0).double()  # 0 if wrong before, infinite if never broken
+        for e in ordered[1:]:
+            rows = smallest.isinf().nonzero()[:, 0]
+            if len(rows) > 0:
+                smallest[rows[~run(rows, e).robust]] = e
     points = tuple(EpsilonPoint.of(int((smallest > e).sum()), len(dataset), epsilon=e) for e in ordered)
     levels = (smallest[:, None] > torch.tensor(ordered, dtype=torch.float64)).sum(dim=1)
     return EpsilonCurve(
@@ -287,16 +273,3 @@ def crossing(points: Sequence[EpsilonPoint], *, share: float = 0.5) -> float | N
             fraction = (before.accuracy - share) / (before.accuracy - after.accuracy)
             return before.epsilon + fraction * (after.epsilon - before.epsilon)
     return None
-
-
-def _smallest_epsilons(
-    run: Callable[[Tensor, float], AttackResult], correct: Tensor, epsilons: Sequence[float]
-) -> Tensor:
-    """float64 (N,): the smallest of ``epsilons`` at which each sample broke, 0 if wrong before, infinite if never."""
-    smallest = torch.where(correct, torch.inf, 0.0).double()
-    for epsilon in epsilons[1:]:
-        rows = smallest.isinf().nonzero()[:, 0]
-        if len(rows) == 0:
-            break
-        smallest[rows[~run(rows, epsilon).robust]] = epsilon
-    return smallest

@@ -98,17 +98,9 @@ class _SanityRun:
         return to_unit_range(self.data.images.to(device_of(self.model)), dtype_of(self.model))
 
     def attack(self, options: AttackOptions, *, epsilon: float | None = None) -> AttackResult:
-        result = attack(
-            self.model,
-            self.images,
-            self.data.labels,
-            attack=options,
-            norm=self.norm,
-            epsilon=self.epsilon if epsilon is None else epsilon,
-            seed=self.seed,
-            batch_size=self.batch_size,
-            ids=self.data.ids,
-        )
+        radius = self.epsilon if epsilon is None else epsilon
+        run = partial(attack, norm=self.norm, epsilon=radius, seed=self.seed, batch_size=self.batch_size)
+        result = run(self.model, self.images, self.data.labels, attack=options, ids=self.data.ids)
         self.outside.append(result.counts.outside_ball)
         return result
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -40,7 +41,7 @@ def fold_batch_norm(model: nn.Module, example: Tensor, *, tolerance: float = TOL
             _replace(folded, norm)
         if pairs and agrees(folded, model, example, tolerance=tolerance):
             return folded, len(pairs)
-    except (RuntimeError, TypeError, ValueError, AttributeError, NotImplementedError):
+    except (RuntimeError, TypeError, ValueError, AttributeError):
         pass  # it cannot be copied, or reads the BatchNorm that was removed: the original does as well, only slower
     return model, 0
 
@@ -67,14 +68,7 @@ def _adjacent(model: nn.Module, example: Tensor) -> list[tuple[nn.Module, nn.Mod
         elif inputs and id(inputs[0]) in written:
             pairs.append((written[id(inputs[0])][0], module))
 
-    watched = [module for module in model.modules() if isinstance(module, (*_LINEAR, *_NORMS))]
-    handles = [module.register_forward_hook(note) for module in watched]
-    try:
-        with torch.no_grad():
-            model(example)
-    finally:
-        for handle in handles:
-            handle.remove()
+    _observe(model, [module for module in model.modules() if isinstance(module, (*_LINEAR, *_NORMS))], note, example)
     return [
         (layer, norm)
         for layer, norm in pairs
@@ -87,17 +81,25 @@ def _adjacent(model: nn.Module, example: Tensor) -> list[tuple[nn.Module, nn.Mod
     ]
 
 
+def _observe(model: nn.Module, layers: Sequence[nn.Module], hook: Callable[..., None], example: Tensor) -> None:
+    """Pass ``example`` through the model with a forward hook on some of its layers."""
+    handles = [layer.register_forward_hook(hook) for layer in layers]
+    try:
+        with torch.no_grad():
+            model(example)
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
 def _is_plain(module: nn.Module) -> bool:
     """No parametrization and no hook that could recompute or observe the weight."""
     return not (hasattr(module, "parametrizations") or module._forward_pre_hooks or module._forward_hooks)
 
 
 def _fold(layer: nn.Module, norm: nn.Module) -> None:
-    weight, bias = layer.weight, layer.bias
-    mean, variance = norm.running_mean, norm.running_var
-    assert isinstance(weight, Tensor)
-    assert isinstance(mean, Tensor)
-    assert isinstance(variance, Tensor)
+    weight, bias, mean, variance = layer.weight, layer.bias, norm.running_mean, norm.running_var
+    assert isinstance(weight, Tensor) and isinstance(mean, Tensor) and isinstance(variance, Tensor)
     scale = (variance.double() + float(norm.eps)).rsqrt()  # type: ignore[arg-type]
     shift = torch.zeros_like(scale)
     if isinstance(norm.weight, Tensor):
@@ -159,7 +161,7 @@ def make_bf16_surrogate(
         return None
     try:
         surrogate = _measure(_convert(model, example, classes=classes), model, example)
-    except (RuntimeError, TypeError, ValueError, NotImplementedError) as error:
+    except (RuntimeError, TypeError, ValueError) as error:
         if precision == "auto":
             return None
         raise OptionError("precision", expected="float32 for this model", got=f"bfloat16: {error}") from None
@@ -179,13 +181,7 @@ def _convert(model: nn.Module, example: Tensor, *, classes: int) -> nn.Module:
     called: list[nn.Linear] = []
     layers = [module for module in converted.modules() if isinstance(module, (*CONVOLUTIONS, nn.Linear))]
     linear = [layer for layer in layers if type(layer) is nn.Linear and layer.out_features == classes]
-    handles = [layer.register_forward_hook(lambda module, *_: called.append(module)) for layer in linear]
-    try:
-        with torch.no_grad():
-            converted(example)
-    finally:
-        for handle in handles:
-            handle.remove()
+    _observe(converted, linear, lambda layer, *_: called.append(layer), example)
     for layer in layers:
         if called and layer is called[-1]:
             layer.__class__ = _FullLinear

@@ -7,6 +7,7 @@ import importlib
 import inspect
 import types
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal, Union, get_args, get_origin
 
@@ -150,10 +151,8 @@ def _value(field: FieldInfo, text: str) -> Any:
         return None
     top, slash, bottom = text.partition("/")
     if float in kinds and slash:
-        try:
+        with suppress(ValueError, ZeroDivisionError):
             return float(top) / float(bottom)
-        except (ValueError, ZeroDivisionError):
-            return text
     return text
 
 

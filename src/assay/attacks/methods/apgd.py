@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import ClassVar
 
 import torch
@@ -13,16 +13,7 @@ from torch import Tensor
 from assay.attacks import draws
 from assay.attacks.batch import ActiveBatch, ModelOutput, RankedMethod, Samples, initial_fields
 from assay.attacks.losses import find_loss, fit_to_classes, targeted_dlr
-from assay.attacks.options import (
-    AttackOptions,
-    AttackPlan,
-    Loss,
-    Restarts,
-    Steps,
-    TargetClasses,
-    register,
-    unique_notes,
-)
+from assay.attacks.options import AttackOptions, AttackPlan, Loss, Restarts, Steps, TargetClasses, register
 from assay.attacks.threat import Threat, column
 
 _MOMENTUM = 0.75  # α of the paper: the share of the new step
@@ -53,15 +44,10 @@ class APGD(AttackOptions):
     loss: Loss = "ce"
 
     def plan(self, threat: Threat, *, classes: int, seed: int) -> AttackPlan:
-        loss, note = fit_to_classes(find_loss(self.loss), classes)
-        method = ApgdL1Method if threat.norm == "l1" else ApgdMethod
-        return AttackPlan(
-            tuple(
-                method(name=self.name, steps=self.steps, loss=loss, seed=seed, stream=restart)
-                for restart in range(self.restarts)
-            ),
-            unique_notes(note),
-        )
+        loss, notes = fit_to_classes(find_loss(self.loss), classes)
+        kind = ApgdL1Method if threat.norm == "l1" else ApgdMethod
+        method = partial(kind, name=self.name, steps=self.steps, loss=loss, seed=seed)
+        return AttackPlan(tuple(method(stream=restart) for restart in range(self.restarts)), notes)
 
 
 @register
@@ -77,15 +63,11 @@ class APGDT(AttackOptions):
     n_target_classes: TargetClasses = 9
 
     def plan(self, threat: Threat, *, classes: int, seed: int) -> AttackPlan:
-        loss, note = fit_to_classes(targeted_dlr, classes)
-        method = ApgdL1Method if threat.norm == "l1" else ApgdMethod
-        return AttackPlan(
-            tuple(
-                method(name=self.name, steps=self.steps, loss=loss, rank=rank, seed=seed, stream=1)
-                for rank in range(2, 2 + min(self.n_target_classes, classes - 1))
-            ),
-            unique_notes(note),
-        )
+        loss, notes = fit_to_classes(targeted_dlr, classes)
+        kind = ApgdL1Method if threat.norm == "l1" else ApgdMethod
+        method = partial(kind, name=self.name, steps=self.steps, loss=loss, seed=seed, stream=1)
+        ranks = range(2, 2 + min(self.n_target_classes, classes - 1))
+        return AttackPlan(tuple(method(rank=rank) for rank in ranks), notes)
 
 
 @dataclass(eq=False)

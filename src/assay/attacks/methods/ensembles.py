@@ -42,13 +42,10 @@ class StandardAttack(AttackOptions):
     queries: Queries = 5000
 
     def plan(self, threat: Threat, *, classes: int, seed: int) -> AttackPlan:
-        l1 = threat.norm == "l1"
+        restarts, most = (_L1_RESTARTS, _L1_TARGET_CLASSES) if threat.norm == "l1" else (1, classes)
         members = (
-            APGD(steps=self.steps, restarts=_L1_RESTARTS if l1 else 1),
-            APGDT(
-                steps=self.steps,
-                n_target_classes=min(self.n_target_classes, _L1_TARGET_CLASSES) if l1 else self.n_target_classes,
-            ),
+            APGD(steps=self.steps, restarts=restarts),
+            APGDT(steps=self.steps, n_target_classes=min(self.n_target_classes, most)),
             FAB(steps=self.steps, n_target_classes=self.n_target_classes),
             Square(queries=self.queries),
         )

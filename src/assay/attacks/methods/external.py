@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, ClassVar
 
 from pydantic import ConfigDict, Field
@@ -69,8 +70,5 @@ class Transfer(AttackOptions):
     momentum: Annotated[float, Field(ge=0, description="decay factor of the accumulated gradient")] = 1.0
 
     def plan(self, threat: Threat, *, classes: int, seed: int) -> AttackPlan:
-        relative = min(1.0, 1.25 / self.steps)
-        method = GradientMethod(
-            name=self.name, steps=self.steps, relative_step=relative, momentum=self.momentum, keeps="last", seed=seed
-        )
-        return AttackPlan((method,))
+        method = partial(GradientMethod, relative_step=min(1.0, 1.25 / self.steps), momentum=self.momentum)
+        return AttackPlan((method(name=self.name, steps=self.steps, keeps="last", seed=seed),))

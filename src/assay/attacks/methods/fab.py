@@ -137,7 +137,6 @@ class FabMethod(RankedMethod[FabBatch]):
         return replace(self, loss=target_lead) if super().targeted() else None
 
     def begin(self, samples: Samples, threat: Threat) -> FabBatch:
-        """The original itself."""
         no = torch.zeros_like(samples.index, dtype=torch.bool)
         return FabBatch(**initial_fields(samples, iterate=samples.images, rank=self.rank), fresh=no, crossed=no)
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from assay.attacks import draws
 from assay.attacks.batch import ActiveBatch, Method, ModelOutput, Samples, initial_fields
 from assay.attacks.losses import find_loss, fit_to_classes
-from assay.attacks.options import AttackOptions, AttackPlan, Loss, Restarts, Steps, register, unique_notes
+from assay.attacks.options import AttackOptions, AttackPlan, Loss, Restarts, Steps, register
 from assay.attacks.threat import Threat, column
 
 
@@ -39,8 +39,8 @@ class FGSM(AttackOptions):
     loss: Loss = "ce"
 
     def plan(self, threat: Threat, *, classes: int, seed: int) -> AttackPlan:
-        loss, note = fit_to_classes(find_loss(self.loss), classes)
-        return AttackPlan((GradientMethod(name=self.name, steps=1, loss=loss, seed=seed),), unique_notes(note))
+        loss, notes = fit_to_classes(find_loss(self.loss), classes)
+        return AttackPlan((GradientMethod(name=self.name, steps=1, loss=loss, seed=seed),), notes)
 
     def describe(self, threat: Threat) -> tuple[int, float | None, int]:
         return (1, threat.epsilon, 1)
@@ -76,7 +76,7 @@ class PGD(AttackOptions):
     loss: Loss = "ce"
 
     def plan(self, threat: Threat, *, classes: int, seed: int) -> AttackPlan:
-        loss, note = fit_to_classes(find_loss(self.loss), classes)
+        loss, notes = fit_to_classes(find_loss(self.loss), classes)
         methods = tuple(
             GradientMethod(
                 name=self.name,
@@ -91,7 +91,7 @@ class PGD(AttackOptions):
             )
             for restart in range(self.restarts)
         )
-        return AttackPlan(methods, unique_notes(note))
+        return AttackPlan(methods, notes)
 
     def describe(self, threat: Threat) -> tuple[int, float | None, int]:
         step_size = self.step_size or min(threat.epsilon, 2.5 * threat.epsilon / self.steps)
@@ -159,8 +159,7 @@ class GradientMethod(Method[StepBatch]):
 
     α is ``step_size``, a length in the threat's norm, or ``relative_step`` of each sample's ε. ``momentum`` μ = 0 is
     plain PGD (Madry et al. 2018), one step of size ε from the image itself FGSM (Goodfellow et al. 2015), μ = 1
-    MI-FGSM (Dong et al. 2018). With ``keeps="last"`` and an unconstrained threat
-    nothing is projected: signed steps.
+    MI-FGSM (Dong et al. 2018). With ``keeps="last"`` and an unconstrained threat nothing is projected: signed steps.
 
     Plain steps of one size are a function of the image alone, so a row that returns to an image it has visited would
     repeat the cycle for ever: it is done.
@@ -180,8 +179,8 @@ class GradientMethod(Method[StepBatch]):
         visited = samples.index.new_zeros((len(samples), self.steps + 1 if self._may_cycle else 0))
         if self._may_cycle:
             visited[:, 0] = fingerprints(iterate)
-        fields = initial_fields(samples, iterate=iterate)
-        return StepBatch(**fields, velocity=samples.images.new_zeros(shape), visited=visited)
+        velocity = samples.images.new_zeros(shape)
+        return StepBatch(**initial_fields(samples, iterate=iterate), velocity=velocity, visited=visited)
 
     def advance(self, batch: StepBatch, output: ModelOutput, threat: Threat) -> StepBatch:
         batch.step = batch.step + 1

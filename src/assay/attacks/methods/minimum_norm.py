@@ -75,7 +75,6 @@ class MinimumNormMethod(Method[MinimumNormBatch]):
         return replace(batch, epsilon=torch.full_like(samples.epsilon, torch.inf))
 
     def advance(self, batch: MinimumNormBatch, output: ModelOutput, threat: Threat) -> MinimumNormBatch:
-        """Update the radius, then the image."""
         geometry = threat.geometry
         delta = batch.iterate - batch.images
         length = geometry.distance(delta)
@@ -93,8 +92,7 @@ class MinimumNormMethod(Method[MinimumNormBatch]):
         batch.radius = torch.minimum(torch.where(crossed, smaller, wider), largest)
         relative_step = _anneal(batch.step, self.steps, self.first_step, self.last_step)
         step = column(relative_step * batch.radius) * geometry.steepest(output.gradient)
-        moved = geometry.project(delta + step, batch.radius)
-        batch.iterate = threat.clip(batch.images + moved)
+        batch.iterate = threat.clip(batch.images + geometry.project(delta + step, batch.radius))
         batch.step = batch.step + 1
         return batch
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from typing import ClassVar
 
 import torch
@@ -44,16 +44,11 @@ class Square(AttackOptions):
     restarts: Restarts = 1
 
     def plan(self, threat: Threat, *, classes: int, seed: int) -> AttackPlan:
-        method = SquareMethod if threat.norm == "linf" else SquareLpMethod
-        return AttackPlan(
-            tuple(
-                method(name=self.name, steps=self.queries - 1, seed=seed, stream=restart)
-                for restart in range(self.restarts)
-            )
-        )
+        kind = SquareMethod if threat.norm == "linf" else SquareLpMethod
+        method = partial(kind, name=self.name, steps=self.queries - 1, seed=seed)
+        return AttackPlan(tuple(method(stream=restart) for restart in range(self.restarts)))
 
     def describe(self, threat: Threat) -> tuple[int, float | None, int]:
-        """(queries, no step size, restarts)."""
         return (self.queries, None, self.restarts)
 
 
@@ -107,14 +102,12 @@ class SquareMethod(_RandomSearch):
     """
 
     def begin(self, samples: Samples, threat: Threat) -> SquareBatch:
-        """Vertical stripes."""
         n, channels, _, width = samples.images.shape
         signs = draws.signs(samples.ids, self.seed, 0x51, self.stream, size=channels * width)
         stripes = signs.to(samples.images).reshape(n, channels, 1, width)
         return self._start(samples, threat.clip(samples.images + column(samples.epsilon) * stripes))
 
     def advance(self, batch: SquareBatch, output: ModelOutput, threat: Threat) -> SquareBatch:
-        """Keep what improved, and try another square."""
         batch.keep_better(output.losses)
         channels, height, width = batch.images.shape[1:]
         side = square_sides(batch.step, self.steps, height, width)
@@ -148,7 +141,6 @@ class SquareLpMethod(_RandomSearch):
     """
 
     def begin(self, samples: Samples, threat: Threat) -> SquareBatch:
-        """Five by five tiles of bumps."""
         n, channels, height, width = samples.images.shape
         side = max(min(height, width) // _TILES, 1)
         rows, columns = (
@@ -168,7 +160,6 @@ class SquareLpMethod(_RandomSearch):
         return self._start(samples, _scale(delta * inside, samples.images, samples.epsilon, threat))
 
     def advance(self, batch: SquareBatch, output: ModelOutput, threat: Threat) -> SquareBatch:
-        """Keep what improved, and move the length of one window into another."""
         batch.keep_better(output.losses)
         power = 2 if threat.norm == "l2" else 1
         delta = batch.best - batch.images

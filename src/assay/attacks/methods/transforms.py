@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from types import MappingProxyType
 from typing import Annotated, ClassVar, Literal
 
@@ -56,13 +57,10 @@ class Transforms(AttackOptions):
     depth: Annotated[int, Field(ge=1, le=4, description="operations composed by search=greedy")] = 2
 
     def plan(self, threat: Threat, *, classes: int, seed: int) -> AttackPlan:
-        method = TransformsMethod(
-            name=self.name, steps=self._tried - 1, search=self.search, depth=self._depth, seed=seed
-        )
-        return AttackPlan((method,))
+        method = partial(TransformsMethod, search=self.search, depth=self._depth)
+        return AttackPlan((method(name=self.name, steps=self._tried - 1, seed=seed),))
 
     def describe(self, threat: Threat) -> tuple[int, float | None, int]:
-        """(images tried, no step size, one run)."""
         return (self._tried, None, 1)
 
     def without_effect(self) -> Mapping[str, str]:
