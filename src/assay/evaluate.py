@@ -233,7 +233,7 @@ def _calibrate(confidences: Tensor, correct: Tensor, *, bins: int = 15) -> tuple
     """Equal-width bins (low, high]; empty ones are left out."""
     index = (confidences.double() * bins).ceil().long().sub(1).clamp(0, bins - 1)
     filled = []
-    for b in index.unique().tolist():
+    for b in sorted(set(index.tolist())):
         inside = index == b
         n, low, high = int(inside.sum()), b / bins, (b + 1) / bins
         confidence, accuracy = (float(values[inside].double().mean()) for values in (confidences, correct))

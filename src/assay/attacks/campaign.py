@@ -12,7 +12,6 @@ import time
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -56,8 +55,7 @@ _SCHEMA = pa.schema(
 
 def write_part(path: Path, part: ImageDataset, result: AttackResult, *, correct_after_rounding: int) -> None:
     """The rows of one block, whole or not at all."""
-    trace, counts = result.trace, result.counts
-    untraced = [None] * len(part)
+    trace, untraced = result.trace, [None] * len(part)
     table = pa.table(
         {
             "id": part.ids.tolist(),
@@ -73,9 +71,8 @@ def write_part(path: Path, part: ImageDataset, result: AttackResult, *, correct_
         },
         schema=_SCHEMA,
     )
-    passes = (counts.forwards, counts.backwards)
-    sums = (*passes, counts.outside_ball, counts.unconfirmed, correct_after_rounding, result.seconds)
-    metadata = {**dict(zip(_SUMS, map(str, sums), strict=True)), _PRECISION: result.precision}
+    sums = {**vars(result.counts), "right_after_rounding": correct_after_rounding, "seconds": result.seconds}
+    metadata = {key: str(sums[key]) for key in _SUMS} | {_PRECISION: result.precision}
     sink = pa.BufferOutputStream()
     pq.write_table(table.replace_schema_metadata(metadata), sink)
     write_atomically(path, sink.getvalue().to_pybytes())
@@ -93,7 +90,6 @@ def read_part(path: Path) -> pa.Table:
 
 
 def column(parts: Sequence[pa.Table], name: str) -> list[Any]:
-    """One column of all parts."""
     return [value for part in parts for value in part[name].to_pylist()]
 
 
@@ -160,16 +156,13 @@ def confidence_sequence(successes: int, n: int, *, confidence: float = 0.95) -> 
 
 @dataclass(frozen=True)
 class Campaign:
-    """``record`` over the samples attacked, and their ``table``: one row a sample.
-
-    ``low`` and ``high`` are valid although the run may have stopped because they were close; ``stopped`` says so.
-    """
+    """``record`` over the samples attacked, and their ``table``."""
 
     record: RobustAccuracy
-    table: pa.Table
-    low: float
+    table: pa.Table  # one row a sample
+    low: float  # valid, as ``high`` is, although the run may have stopped because they were close
     high: float
-    stopped: bool
+    stopped: bool  # before the last sample
 
 
 @dataclass(frozen=True)
@@ -254,17 +247,6 @@ def run_campaign(
     }
     store = ResumableStore(folder, identity, suffix=".parquet")
 
-    def part_of(number: int) -> pa.Table:
-        path = store.path(_key(number))
-        if not path.is_file():
-            part = dataset.subset(blocks[number])
-            inputs = attack_inputs(model, part) | settings
-            run = partial(run_attack, attack=options, batch_size=batch_size, precision=precision, on_step=on_step)
-            result = run(model, **inputs)
-            correct = count_correct_after_rounding(model, part, result, batch_size)
-            write_part(path, part, result, correct_after_rounding=correct)
-        return read_part(path)
-
     make_folder(folder)
     parts: list[pa.Table] = []
     # Shards may share a folder: each writes parts of its own, whole or not at all.
@@ -273,7 +255,14 @@ def run_campaign(
             raise OptionError(str(folder), expected="an empty folder, or --resume", got="an earlier campaign")
         store.claim(replace=False)
         for number in mine:
-            parts.append(part_of(number))
+            path = store.path(_key(number))
+            if not path.is_file():
+                part = dataset.subset(blocks[number])
+                inputs = {**attack_inputs(model, part), **settings, "precision": precision}
+                result = run_attack(model, **inputs, attack=options, batch_size=batch_size, on_step=on_step)
+                correct = count_correct_after_rounding(model, part, result, batch_size)
+                write_part(path, part, result, correct_after_rounding=correct)
+            parts.append(read_part(path))
             if stop_at is not None:
                 low, high = _interval(parts)
                 if (high - low) / 2 <= stop_at:

@@ -198,17 +198,14 @@ def _check_target_classes(target_classes: Tensor | None, labels: Tensor, classes
 
 @dataclass(eq=False)
 class Engine:
-    """Runs methods over samples.
-
-    ``success_rate`` is the share of the batch that the last step broke; 1 before a method's first.
-    """
+    """Runs methods over samples."""
 
     network: Network
     threat: Threat
     best_so_far: BestSoFar
     batch_size: int
     on_step: OnStep | None = None
-    success_rate: float = 1.0
+    success_rate: float = 1.0  # the share of the batch that the last step broke; 1 before a method's first
     early_stopping: EarlyStoppingByProgress | None = None  # of the method that runs, if it may stop early
 
     def run(self, plan: AttackPlan, samples: Samples) -> StepTrace | None:
@@ -222,7 +219,9 @@ class Engine:
             if position == 0 and method.steps <= MAX_TRACED_STEPS:
                 first = trace = StepTrace.start(samples.logits, samples.labels, steps=method.steps)
             stops = plan.early_stopping and method.keeps == "first" and method.stays_inside
-            rows = self._rows_to_attack(method, correct).nonzero()[:, 0]
+            # All of them for a method that keeps its last step, else those that are correct, or still correct.
+            still = {"last": torch.ones_like(correct), "nearest": correct, "first": correct & ~self.best_so_far.broken}
+            rows = still[method.keeps].nonzero()[:, 0]
             if by_yield is None or position < plan.optional_from:
                 self._run_method(method, samples.take(rows), trace, stops=stops)
             elif not self._run_in_blocks(method, samples, rows, by_yield, stops=stops):
@@ -244,18 +243,12 @@ class Engine:
             by_yield.update(attempts=len(block), broken=broken)
         return not by_yield.should_stop(left)
 
-    def _rows_to_attack(self, method: Method[Any], correct: Tensor) -> Tensor:
-        """bool (N,): all for a method that keeps its last step, else those that are still correct."""
-        if method.keeps == "last":
-            return torch.ones_like(correct)
-        return correct if method.keeps == "nearest" else correct & ~self.best_so_far.broken
-
     def _run_method(self, method: Method[Any], samples: Samples, trace: StepTrace | None, *, stops: bool) -> None:
         batch: ActiveBatch | None = None
+        joined, n = 0, len(samples)
         self.success_rate = 1.0
         best_margin = self.best_so_far.best_margin
         self.early_stopping = EarlyStoppingByProgress.start(best_margin, steps=method.steps) if stops else None
-        joined, n = 0, len(samples)
         while joined < n or (batch is not None and len(batch) > 0):
             free = self.batch_size - (0 if batch is None else len(batch))
             # A quarter of the batch at a time: joining copies every row.
@@ -286,7 +279,8 @@ class Engine:
         misclassified = succeeds(output.logits, batch)
         margins = success_margin(output.logits, batch)
         if method.stays_inside:
-            self.best_so_far.update_margins(batch, margins)
+            best_margin = self.best_so_far.best_margin
+            best_margin[batch.index] = torch.maximum(best_margin[batch.index], margins)
             outside = int((misclassified & ~output.broken).sum())
             self.network.counts.outside_ball += outside if self.threat.constrained else 0
         if started and len(batch) == n:
@@ -348,8 +342,8 @@ class Engine:
         confirmed = succeeds(logits, batch)
         if keep_all:
             self.best_so_far.update(batch, logits=logits, distances=distances)
-        else:
-            if self.network.bf16_surrogate is None:  # whose doubtful cases are sent here as a matter of course
-                self.network.counts.unconfirmed += int((~confirmed).sum())
-            self.best_so_far.update(batch.take(confirmed), logits=logits[confirmed], distances=distances[confirmed])
+            return confirmed
+        if self.network.bf16_surrogate is None:  # whose doubtful cases are sent here as a matter of course
+            self.network.counts.unconfirmed += int((~confirmed).sum())
+        self.best_so_far.update(batch.take(confirmed), logits=logits[confirmed], distances=distances[confirmed])
         return confirmed

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,7 +22,6 @@ from assay.records.attack import (
     AdversarialGallery,
     AttackAnatomy,
     PicturedSample,
-    RobustAccuracy,
     SampleGallery,
     Transition,
 )
@@ -102,7 +102,7 @@ def pick_gallery(measurement: RobustnessMeasurement, dataset: ImageDataset, *, s
     ``dataset`` is the one that was attacked. The perturbation is drawn about mid-grey, magnified by the largest power
     of two (at least 1) that keeps it within the pixel range.
     """
-    result, record = _of_dataset(measurement, dataset)
+    result, attacked = _of_dataset(measurement, dataset)
     after = result.logits.softmax(dim=1)
     before = result.clean_logits.softmax(dim=1)
     broken = (result.clean_correct & ~result.robust).nonzero()[:, 0]
@@ -128,14 +128,15 @@ def pick_gallery(measurement: RobustnessMeasurement, dataset: ImageDataset, *, s
                 adversarial=png_base64(to_bytes(result.adversarial[row].clamp(0, 1))),
             )
         )
-    return AdversarialGallery(attack=record.attack, norm=record.norm, epsilon=record.epsilon, examples=tuple(examples))
+    return AdversarialGallery(**attacked, examples=tuple(examples))
 
 
-def _of_dataset(measurement: RobustnessMeasurement, dataset: ImageDataset) -> tuple[AttackResult, RobustAccuracy]:
+def _of_dataset(measurement: RobustnessMeasurement, dataset: ImageDataset) -> tuple[AttackResult, dict[str, Any]]:
+    """Every sample's result, and which attack it was."""
     n = len(measurement.result.labels)
     if len(dataset) != n:
         raise DataError("dataset", expected=f"the {n} samples that were attacked", got=len(dataset))
-    return measurement.result, measurement.record
+    return measurement.result, measurement.record.model_dump(include={"attack", "norm", "epsilon"})
 
 
 def magnification(delta: Tensor) -> float:
@@ -160,7 +161,7 @@ def pick_samples(
     Fewer are shown where their pictures together would take more than ``most_bytes``. ``dataset`` is the one that
     was attacked.
     """
-    result, record = _of_dataset(measurement, dataset)
+    result, attacked = _of_dataset(measurement, dataset)
     masks = (~result.clean_correct, result.clean_correct & ~result.robust, result.robust)
     groups = [mask.nonzero()[:, 0] for mask in masks]
     while True:
@@ -188,9 +189,7 @@ def pick_samples(
         for i, row in enumerate(rows.tolist())
     )
     return SampleGallery(
-        attack=record.attack,
-        norm=record.norm,
-        epsilon=record.epsilon,
+        **attacked,
         n=len(dataset),
         wrong=len(groups[0]),
         broken=len(groups[1]),
@@ -228,7 +227,6 @@ def arrange(tiles: Tensor, *, columns: int) -> Tensor:
 
 
 def _tiles(images: Tensor) -> Tensor:
-    """The pictures, made smaller where they are larger than a tile."""
     longest = max(images.shape[2:])
     if longest <= LARGEST_TILE or len(images) == 0:
         return images

@@ -187,14 +187,7 @@ def open_network(
         if compiled:
             folded = cast(nn.Module, torch.compile(folded))
             surrogate = surrogate and replace(surrogate, model=cast(nn.Module, torch.compile(surrogate.model)))
-        yield Network(
-            original=model,
-            folded=folded,
-            classes=width,
-            layout=layout,
-            bf16_surrogate=surrogate,
-            eot_samples=eot_samples,
-        )
+        yield Network(model, folded, width, layout, bf16_surrogate=surrogate, eot_samples=eot_samples)
 
 
 def _width(model: nn.Module, example: Tensor) -> int:

@@ -54,10 +54,6 @@ class BestSoFar:
         self.broken_by[rows] = len(self.methods) - 1
         self.steps[rows] = improved.step
 
-    def update_margins(self, batch: ActiveBatch, margins: Tensor) -> None:
-        """Keep the largest margin (B,) of each row."""
-        self.best_margin[batch.index] = torch.maximum(self.best_margin[batch.index], margins)
-
     def discard(self, rows: Tensor, images: Tensor, clean_logits: Tensor) -> None:
         """Take back the images of ``rows`` (bool (N,)), but not the distance at which one was found."""
         self.adversarial[rows] = images[rows]

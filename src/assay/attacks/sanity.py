@@ -223,5 +223,4 @@ def _check_convergence(result: AttackResult) -> SanityCheck:
 
 
 def _share(rows: Tensor) -> float:
-    """The share of rows that are True."""
     return int(rows.sum()) / len(rows)

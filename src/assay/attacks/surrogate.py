@@ -69,16 +69,9 @@ def _adjacent(model: nn.Module, example: Tensor) -> list[tuple[nn.Module, nn.Mod
             pairs.append((written[id(inputs[0])][0], module))
 
     _observe(model, [module for module in model.modules() if isinstance(module, (*_LINEAR, *_NORMS))], note, example)
-    return [
-        (layer, norm)
-        for layer, norm in pairs
-        if calls[layer] == calls[norm] == 1
-        and _is_plain(layer)
-        and _is_plain(norm)
-        # with running statistics, which alone can be folded
-        and not norm.training
-        and getattr(norm, "running_mean", None) is not None
-    ]
+    plain = [pair for pair in pairs if all(calls[module] == 1 and _is_plain(module) for module in pair)]
+    # Only running statistics can be folded.
+    return [pair for pair in plain if not pair[1].training and getattr(pair[1], "running_mean", None) is not None]
 
 
 def _observe(model: nn.Module, layers: Sequence[nn.Module], hook: Callable[..., None], example: Tensor) -> None:
@@ -101,12 +94,10 @@ def _fold(layer: nn.Module, norm: nn.Module) -> None:
     weight, bias, mean, variance = layer.weight, layer.bias, norm.running_mean, norm.running_var
     assert isinstance(weight, Tensor) and isinstance(mean, Tensor) and isinstance(variance, Tensor)
     scale = (variance.double() + float(norm.eps)).rsqrt()  # type: ignore[arg-type]
-    shift = torch.zeros_like(scale)
     if isinstance(norm.weight, Tensor):
         scale = scale * norm.weight.detach().double()
-    if isinstance(norm.bias, Tensor):
-        shift = norm.bias.detach().double()
-    before = bias.detach().double() if isinstance(bias, Tensor) else torch.zeros_like(scale)
+    zero = torch.zeros_like(scale)
+    before, shift = (b.detach().double() if isinstance(b, Tensor) else zero for b in (bias, norm.bias))
     rows = scale.reshape(-1, *[1] * (weight.ndim - 1))
     layer.weight = nn.Parameter((weight.detach().double() * rows).to(weight), requires_grad=False)
     layer.bias = nn.Parameter(((before - mean.double()) * scale + shift).to(weight), requires_grad=False)
@@ -131,7 +122,6 @@ class Bf16Surrogate:
     resolution: float
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Logits (B, K)."""
         with torch.autocast(images.device.type, dtype=torch.bfloat16):
             logits: Tensor = self.model(images)
         return logits
@@ -165,8 +155,11 @@ def make_bf16_surrogate(
         if precision == "auto":
             return None
         raise OptionError("precision", expected="float32 for this model", got=f"bfloat16: {error}") from None
-    close = precision == "bfloat16" or surrogate.resolution <= BFLOAT16_TOLERANCE * _range(model, example)
-    return surrogate if close else None
+    if precision == "bfloat16":
+        return surrogate
+    with torch.no_grad():
+        logits = model(example)
+    return surrogate if surrogate.resolution <= BFLOAT16_TOLERANCE * float(logits.max() - logits.min()) else None
 
 
 def _pays_off(model: nn.Module, example: Tensor) -> bool:
@@ -197,9 +190,3 @@ def _measure(converted: nn.Module, model: nn.Module, example: Tensor) -> Bf16Sur
     if not bool(errors.isfinite().all()):
         raise ValueError("its logits are not finite")
     return Bf16Surrogate(converted, float((errors.amax(dim=1) - errors.amin(dim=1)).max()))
-
-
-def _range(model: nn.Module, example: Tensor) -> float:
-    with torch.no_grad():
-        logits = model(example)
-    return float(logits.max() - logits.min())

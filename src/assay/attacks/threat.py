@@ -27,7 +27,6 @@ def column(values: Tensor) -> Tensor:
 
 
 def _length(values: Tensor) -> Tensor:
-    """L2 norm of each row, (B,)."""
     return values.flatten(1).square().sum(dim=1).sqrt()
 
 
@@ -43,10 +42,7 @@ class Geometry(ABC):
         """The nearest point (in L2) of the ball of radius ε."""
 
     def confine(self, delta: Tensor, epsilon: Tensor, low: Tensor, high: Tensor) -> Tensor:
-        """Into the ball and between ``low`` ≤ 0 and ``high`` ≥ 0: the nearest such point (in L2) for L∞ and L1.
-
-        For L2 it is not the nearest, but what the published attacks do.
-        """
+        """Into the ball and ``low`` ≤ 0 ≤ ``high``: the nearest such point (in L2); for L2 as published attacks do."""
         return self.project(delta, epsilon).clamp(low, high)
 
     @abstractmethod
@@ -99,7 +95,7 @@ class _L2(Geometry):
         # Scaled by the largest entry first: squares of gradients near 1e-25 would underflow to a zero length.
         largest = gradient.flatten(1).abs().amax(dim=1)
         scaled = gradient / column(torch.where(largest > 0, largest, 1.0))
-        length = self.distance(scaled)
+        length = _length(scaled)
         return scaled / column(torch.where(length > 0, length, 1.0))
 
     def sample(self, ids: Tensor, *key: int, like: Tensor) -> Tensor:
@@ -116,10 +112,7 @@ class _L2(Geometry):
 
 
 class _L1(Geometry):
-    """The steepest L1 direction is one pixel; moving the top 1 % together is the usual compromise.
-
-    Reference for that direction: Tramèr & Boneh 2019, SLIDE.
-    """
+    """The steepest direction is one pixel; moving the top 1 % is the usual compromise (SLIDE, Tramèr & Boneh 2019)."""
 
     share = 0.01
 

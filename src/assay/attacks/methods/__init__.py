@@ -9,7 +9,7 @@ import types
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Any, Union, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
@@ -21,6 +21,7 @@ for _module in ("gradient", "apgd", "fab", "square", "ensembles", "minimum_norm"
     importlib.import_module(f"{__name__}.{_module}")
 
 _BOUNDS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
+_KINDS = {bool: "true or false", int: "a whole number", float: "a number or a fraction such as 2/255"}
 _NONE = "none"
 
 
@@ -132,16 +133,10 @@ def _kinds(field: FieldInfo) -> tuple[Any, ...]:
 def _takes(field: FieldInfo) -> str:
     """The type and range of a field in words."""
     kinds = _kinds(field)
-    words = [_kind(kind) for kind in kinds if kind is not type(None)]
+    words = [_KINDS.get(kind) or f"one of {', '.join(get_args(kind))}" for kind in kinds if kind is not type(None)]
     for limit in field.metadata:
         words += [f"{word} {getattr(limit, key):g}" for key, word in _BOUNDS.items() if hasattr(limit, key)]
     return ", ".join(words) + (f", or {_NONE}" if type(None) in kinds else "")
-
-
-def _kind(kind: Any) -> str:
-    if get_origin(kind) is Literal:
-        return f"one of {', '.join(get_args(kind))}"
-    return {bool: "true or false", int: "a whole number", float: "a number or a fraction such as 2/255"}[kind]
 
 
 def _value(field: FieldInfo, text: str) -> Any:

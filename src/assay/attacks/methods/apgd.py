@@ -126,7 +126,6 @@ class ApgdMethod(RankedMethod[ApgdBatch]):
         return tuple(periods)
 
     def begin(self, samples: Samples, threat: Threat) -> ApgdBatch:
-        """A random point on the border of the ball."""
         noise = threat.geometry.sample(samples.ids, self.seed, 0xA9, self.stream, self.rank or 0, like=samples.images)
         size = threat.geometry.distance(noise).clamp_min(torch.finfo(noise.dtype).tiny)
         moved = samples.images + column(samples.epsilon / size) * noise
@@ -150,8 +149,8 @@ class ApgdMethod(RankedMethod[ApgdBatch]):
         batch.rises = batch.rises + (output.losses > batch.last_loss)
         batch.last_loss = output.losses
         start, gradient = self._adapt(batch, output)
-        geometry, first = threat.geometry, column(batch.step == 0)
-        step = column(batch.step_size) * geometry.steepest(gradient)
+        first = column(batch.step == 0)
+        step = column(batch.step_size) * threat.geometry.steepest(gradient)
         stepped = threat.project(start + step, batch.images, batch.epsilon)
         drift = torch.where(first, 0.0, (1 - _MOMENTUM) * (start - batch.previous))
         share = torch.where(first, 1.0, _MOMENTUM)
@@ -166,9 +165,8 @@ class ApgdMethod(RankedMethod[ApgdBatch]):
         due = periods > 0
         if not bool(due.any()):
             return batch.iterate, output.gradient
-        oscillates = batch.rises <= _RISES * periods
         stuck = ~batch.halved & (batch.checked >= batch.best_loss)
-        halve = due & (oscillates | stuck)
+        halve = due & ((batch.rises <= _RISES * periods) | stuck)
         batch.step_size = torch.where(halve, batch.step_size / 2, batch.step_size)
         batch.halved = torch.where(due, halve, batch.halved)
         batch.checked = torch.where(due, batch.best_loss, batch.checked)
@@ -215,7 +213,6 @@ class ApgdL1Method(RankedMethod[ApgdL1Batch]):
         return (first, min(first + second, self.steps), self.steps)
 
     def begin(self, samples: Samples, threat: Threat) -> ApgdL1Batch:
-        """Gaussian noise, projected into three times the ball."""
         images = samples.images
         noise = draws.normal(samples.ids, self.seed, 0xA1, self.stream, self.rank or 0, size=images[0].numel())
         moved = images + noise.to(images).reshape(images.shape)

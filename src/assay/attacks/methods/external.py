@@ -30,8 +30,7 @@ class ExternalMethod(Method[ActiveBatch]):
         if not isinstance(iterate, Tensor) or iterate.shape != samples.images.shape:
             got = tuple(iterate.shape) if isinstance(iterate, Tensor) else type(iterate).__name__
             raise ModelError(f"{self.name}(images, labels)", expected=f"images {tuple(samples.images.shape)}", got=got)
-        moved = iterate.detach().to(samples.images)
-        return ActiveBatch(**initial_fields(samples, iterate=moved, gradient=False))
+        return ActiveBatch(**initial_fields(samples, iterate=iterate.detach().to(samples.images), gradient=False))
 
     def advance(self, batch: ActiveBatch, output: ModelOutput, threat: Threat) -> ActiveBatch:
         raise AssertionError("a method of no steps is never advanced")

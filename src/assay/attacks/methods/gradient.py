@@ -77,21 +77,10 @@ class PGD(AttackOptions):
 
     def plan(self, threat: Threat, *, classes: int, seed: int) -> AttackPlan:
         loss, notes = fit_to_classes(find_loss(self.loss), classes)
-        methods = tuple(
-            GradientMethod(
-                name=self.name,
-                steps=self.steps,
-                step_size=self.step_size,
-                relative_step=min(1.0, 2.5 / self.steps),
-                loss=loss,
-                random_start=self.random_start,
-                momentum=self.momentum,
-                seed=seed,
-                stream=restart,
-            )
-            for restart in range(self.restarts)
-        )
-        return AttackPlan(methods, notes)
+        same = self.model_dump(include={"steps", "step_size", "random_start", "momentum"})
+        same |= {"relative_step": min(1.0, 2.5 / self.steps), "loss": loss, "seed": seed}
+        methods = (GradientMethod(name=self.name, stream=restart, **same) for restart in range(self.restarts))
+        return AttackPlan(tuple(methods), notes)
 
     def describe(self, threat: Threat) -> tuple[int, float | None, int]:
         step_size = self.step_size or min(threat.epsilon, 2.5 * threat.epsilon / self.steps)

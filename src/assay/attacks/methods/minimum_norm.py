@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
@@ -66,13 +66,9 @@ class MinimumNormMethod(Method[MinimumNormBatch]):
     last_step: float = 0.02
 
     def begin(self, samples: Samples, threat: Threat) -> MinimumNormBatch:
-        """The original itself; the ball of the threat does not bind the search."""
-        batch = MinimumNormBatch(
-            **initial_fields(samples, iterate=samples.images),
-            radius=torch.full_like(samples.epsilon, torch.inf),
-            nearest=torch.full_like(samples.epsilon, torch.inf),
-        )
-        return replace(batch, epsilon=torch.full_like(samples.epsilon, torch.inf))
+        unbounded = torch.full_like(samples.epsilon, torch.inf)  # the ball of the threat does not bind the search
+        fields = initial_fields(samples, iterate=samples.images) | {"epsilon": unbounded}
+        return MinimumNormBatch(**fields, radius=unbounded, nearest=unbounded)
 
     def advance(self, batch: MinimumNormBatch, output: ModelOutput, threat: Threat) -> MinimumNormBatch:
         geometry = threat.geometry
@@ -84,9 +80,9 @@ class MinimumNormMethod(Method[MinimumNormBatch]):
         tiny = torch.finfo(length.dtype).tiny
         # A linear model would be met exactly on its boundary, a tie: hence the overshoot, and the growth where it ties.
         ahead = _OVERSHOOT * (length + output.losses.abs() / geometry.dual(output.gradient).clamp_min(tiny))
-        ahead = torch.maximum(ahead, torch.where(batch.radius.isfinite(), batch.radius * (1 + gamma), 0.0))
-        seen = batch.nearest.isfinite()
-        wider = torch.where(seen, batch.radius * (1 + gamma), ahead)
+        grown = batch.radius * (1 + gamma)
+        ahead = torch.maximum(ahead, torch.where(batch.radius.isfinite(), grown, 0.0))
+        wider = torch.where(batch.nearest.isfinite(), grown, ahead)
         smaller = torch.minimum(batch.radius * (1 - gamma), batch.nearest)
         largest = geometry.distance(torch.ones_like(batch.images)) * (threat.bounds[1] - threat.bounds[0])
         batch.radius = torch.minimum(torch.where(crossed, smaller, wider), largest)

@@ -77,10 +77,7 @@ class _RandomSearch(Method[SquareBatch]):
         )
 
     def _draw_window(self, batch: ActiveBatch, side: Tensor, key: int) -> tuple[Tensor, Tensor, Tensor]:
-        """A random square of each row's ``side`` (B,): rows (B, H) and columns (B, W) from its corner, and a mask.
-
-        The mask is bool (B, H, W), True inside.
-        """
+        """A random square of each row's ``side`` (B,): offsets from its corner, (B, H) and (B, W); bool (B, H, W)."""
         height, width = batch.images.shape[2:]
         place = draws.uniform(batch.ids, self.seed, key, self.stream, batch.step, size=2)
         top = (place[:, 0] * (height - side + 1)).long()

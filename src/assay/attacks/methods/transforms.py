@@ -109,7 +109,6 @@ class TransformsMethod(Method[TransformsBatch]):
         return self._try(batch, threat)
 
     def advance(self, batch: TransformsBatch, output: ModelOutput, threat: Threat) -> TransformsBatch:
-        """Keep what is better, and try the next operation."""
         better = output.losses > batch.best_loss
         batch.best_codes = torch.where(better[:, None], batch.codes, batch.best_codes)
         batch.best_magnitudes = torch.where(better[:, None], batch.magnitudes, batch.best_magnitudes)
@@ -122,29 +121,23 @@ class TransformsMethod(Method[TransformsBatch]):
         if self.search == "random":
             picked = draws.uniform(batch.ids, self.seed, 0x7A, batch.step, size=2)
             row, fraction = (picked[:, 0] * len(grid)).long(), picked[:, 1]
-            code, strength = grid[row, 0], grid[row, 1]
+            (code, strength), (next_code, following) = grid[row].T, grid[(row + 1) % len(grid)].T
             # Uniform between this strength and the next of the same operation.
-            other = torch.where(grid[(row + 1) % len(grid), 0] == code, grid[(row + 1) % len(grid), 1], strength)
-            strength = strength + fraction * (other - strength)
+            strength = strength + fraction * (torch.where(next_code == code, following, strength) - strength)
             level = torch.zeros_like(batch.step)
         else:
             level = torch.div(batch.step, len(grid), rounding_mode="floor")
-            row = batch.step % len(grid)
-            code, strength = grid[row, 0], grid[row, 1]
+            code, strength = grid[batch.step % len(grid)].T
         height, width = batch.images.shape[2:]
         strength = torch.where(code == CODES["TranslateX"], (strength * width).round(), strength)
         strength = torch.where(code == CODES["TranslateY"], (strength * height).round(), strength)
         place = torch.arange(self.depth, device=level.device)
         here, before = place == level[:, None], place < level[:, None]
-        earlier = torch.where(before, batch.best_codes, 0)
-        batch.codes = torch.where(here, code[:, None].to(torch.uint8), earlier)
+        batch.codes = torch.where(here, code[:, None].to(torch.uint8), torch.where(before, batch.best_codes, 0))
         batch.magnitudes = torch.where(here, strength[:, None], torch.where(before, batch.best_magnitudes, 0.0))
-        batch.iterate = self._apply(batch, threat)
-        return batch
-
-    def _apply(self, batch: TransformsBatch, threat: Threat) -> Tensor:
         low, high = threat.bounds
         bytes_ = ((batch.images - low) / (high - low) * 255).round().to(torch.uint8)
         places = torch.zeros(*batch.codes.shape, 2, dtype=torch.int32)
         changed = apply_plan(bytes_, AugmentPlan(batch.codes.cpu(), batch.magnitudes.cpu(), places))
-        return changed.to(batch.images) / 255 * (high - low) + low
+        batch.iterate = changed.to(batch.images) / 255 * (high - low) + low
+        return batch
