@@ -68,9 +68,8 @@ def draw_operations(
     small = _reduce(image)
     reduction = image.shape[2] / small.shape[2]
     strips = tuple(sweep_operation(small, name, reduction=reduction) for name in swept) if sweep else ()
-    count = (
-        "the twelve operations and hue" if magnitudes is None else f"{len(panels)} operation{'s' * (len(panels) > 1)}"
-    )
+    counted = f"{len(panels)} operation{'s' * (len(panels) > 1)}"
+    count = "the twelve operations and hue" if magnitudes is None else counted
     return Gallery(title, f"{width} × {height} pixels, {count}", GalleryPanel("original", "", image), panels, strips)
 
 
@@ -91,23 +90,16 @@ def sweep_operation(image: Tensor, name: str, *, count: int = 7, reduction: floa
 
 def sweep_magnitudes(operation: Operation, *, count: int, height: int, width: int) -> list[float]:
     """Evenly spaced magnitudes over the range in which an operation's effect is seen on an image of this size."""
-    ends = {
-        "ShearX": (-0.6, 0.6),
-        "ShearY": (-0.6, 0.6),
+    low, high = {
+        **dict.fromkeys(("ShearX", "ShearY"), (-0.6, 0.6)),
         "TranslateX": (-width / 2, width / 2),
         "TranslateY": (-height / 2, height / 2),
         "Rotate": (-45.0, 45.0),
-        "Brightness": (0.1, 1.9),
-        "Color": (0.0, 3.0),
-        "Contrast": (0.1, 1.9),
-        "Sharpness": (0.0, 24.0),
-        "Posterize": (7.0, 1.0),
-        "Solarize": (256.0, 0.0),
-        "Hue": (-0.5, 0.5),
-        "Cutout": (0.0, 0.75 * min(height, width)),
-        "Crop": (0.0, 0.0),
-    }
-    low, high = ends[operation.name]
+        **dict.fromkeys(("Brightness", "Contrast"), (0.1, 1.9)),
+        **{"Color": (0.0, 3.0), "Sharpness": (0.0, 24.0), "Hue": (-0.5, 0.5)},
+        **{"Posterize": (7.0, 1.0), "Solarize": (256.0, 0.0)},
+        **{"Cutout": (0.0, 0.75 * min(height, width)), "Crop": (0.0, 0.0)},
+    }[operation.name]
     values = [low + (high - low) * step / (count - 1) for step in range(count)]
     return [float(round(value)) for value in values] if operation.unit in {"px", "bits", "threshold"} else values
 

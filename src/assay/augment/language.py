@@ -19,13 +19,8 @@ from assay.augment.published import AutoAugment, RandAugment, TrivialAugmentWide
 from assay.errors import OptionError
 
 _FUNCTIONS: dict[str, Callable[..., Policy]] = {
-    "randaugment": RandAugment,
-    "trivialaugment": TrivialAugmentWide,
-    "autoaugment": AutoAugment,
-    "choose": choose,
-    "crop": crop,
-    "flip": flip,
-    "cutout": cutout,
+    **{"randaugment": RandAugment, "trivialaugment": TrivialAugmentWide, "autoaugment": AutoAugment},
+    **{"choose": choose, "crop": crop, "flip": flip, "cutout": cutout},
 }
 _OPERATIONS = {operation.name.lower(): operation for operation in OPERATIONS}
 

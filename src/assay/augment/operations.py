@@ -76,11 +76,9 @@ TWELVE = (
 def find_operation(name: str) -> Operation:
     """By name, whatever its case and underscores: ``ShearX``, ``shear_x``; else :class:`OptionError` with the list."""
     wanted = name.replace("_", "").replace("-", "").lower()
-    for operation in OPERATIONS:
-        if operation.name.lower() == wanted:
-            return operation
-    names = ", ".join(operation.name for operation in OPERATIONS)
-    raise OptionError("operation", expected=f"one of {names}", got=repr(name))
+    if operation := next((each for each in OPERATIONS if each.name.lower() == wanted), None):
+        return operation
+    raise OptionError("operation", expected=f"one of {', '.join(CODES)}", got=repr(name))
 
 
 def check_magnitude(operation: Operation, magnitude: float) -> None:
@@ -97,19 +95,11 @@ def gallery_magnitudes(*, height: int, width: int) -> dict[str, float]:
     A shift of 200 pixels suits a large photograph; a smaller image moves by the same share of 512 pixels.
     """
     return {
-        "ShearX": math.tan(math.radians(-10)),
-        "ShearY": math.tan(math.radians(-10)),
+        **dict.fromkeys(("ShearX", "ShearY"), math.tan(math.radians(-10))),
         "TranslateX": float(min(200, round(200 * width / 512))),
         "TranslateY": float(min(200, round(200 * height / 512))),
-        "Rotate": 20.0,
-        "Brightness": 0.5,
-        "Color": 0.0,
-        "Hue": 0.3,
-        "Contrast": 0.5,
-        "Sharpness": 20.0,
-        "Posterize": 3.0,
-        "Solarize": 200.0,
-        "Equalize": 0.0,
+        **{"Rotate": 20.0, "Brightness": 0.5, "Color": 0.0, "Hue": 0.3, "Contrast": 0.5},
+        **{"Sharpness": 20.0, "Posterize": 3.0, "Solarize": 200.0, "Equalize": 0.0},
     }
 
 
@@ -118,14 +108,10 @@ _SLOPES = ((-0.03, 0.03), (-0.1, 0.1), (-0.2, 0.2), (-0.3, 0.3), (-0.45, 0.45))
 _SHARES = ((-1 / 32, 1 / 32), (-2 / 32, 2 / 32), (-4 / 32, 4 / 32), (-7 / 32, 7 / 32), (-10 / 32, 10 / 32))
 _FACTORS = ((0.95, 1.05), (0.8, 1.25), (0.6, 1.6), (0.4, 2.2), (0.2, 3.0))
 _LEVELS: dict[str, tuple[tuple[float, float], ...]] = {
-    "ShearX": _SLOPES,
-    "ShearY": _SLOPES,
-    "TranslateX": _SHARES,
-    "TranslateY": _SHARES,
+    **dict.fromkeys(("ShearX", "ShearY"), _SLOPES),
+    **dict.fromkeys(("TranslateX", "TranslateY"), _SHARES),
     "Rotate": ((-2.0, 2.0), (-7.0, 7.0), (-15.0, 15.0), (-22.0, 22.0), (-30.0, 30.0)),
-    "Brightness": _FACTORS,
-    "Color": _FACTORS,
-    "Contrast": _FACTORS,
+    **dict.fromkeys(("Brightness", "Color", "Contrast"), _FACTORS),
     "Sharpness": ((0.8, 1.3), (0.5, 2.0), (0.2, 4.0), (0.0, 10.0), (0.0, 20.0)),
     "Posterize": ((6.0, 6.0), (5.0, 5.0), (4.0, 4.0), (3.0, 3.0), (2.0, 2.0)),
     "Solarize": ((252.0, 252.0), (224.0, 224.0), (192.0, 192.0), (160.0, 160.0), (128.0, 128.0)),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -40,9 +40,8 @@ class AugmentPlan:
     def describe(self, sample: int) -> str:
         """The program of one sample in words: ``Rotate 20° · Equalize``."""
         steps = zip(self.codes[sample].tolist(), self.magnitudes[sample].tolist(), strict=True)
-        words = [
-            f"{OPERATIONS[code].name} {OPERATIONS[code].show(magnitude)}".strip() for code, magnitude in steps if code
-        ]
+        shown = [(OPERATIONS[code], magnitude) for code, magnitude in steps if code]
+        words = [f"{operation.name} {operation.show(magnitude)}".strip() for operation, magnitude in shown]
         return " · ".join(words) or "unchanged"
 
 
@@ -145,19 +144,18 @@ def plan_operation(
 
 def check_images(images: Tensor) -> None:
     """Raise :class:`DataError` unless ``images`` is uint8 (B, C, H, W), C in 1..4, of at least one pixel."""
-    got: Any = type(images).__name__
     expected = "uint8 (B, C, H, W) with 1 to 4 channels"
-    if isinstance(images, Tensor):
-        shape = images.shape
-        if images.dtype == torch.uint8 and len(shape) == 4 and 1 <= shape[1] <= 4 and shape[2] > 0 and shape[3] > 0:
+    if not isinstance(images, Tensor):
+        raise DataError("images", expected=expected, got=type(images).__name__)
+    shape = images.shape
+    if images.dtype == torch.uint8 and len(shape) == 4:
+        if 1 <= shape[1] <= 4 and shape[2] > 0 and shape[3] > 0:
             return
-        got = f"{images.dtype} {tuple(shape)}"
-        if images.dtype == torch.uint8 and len(shape) == 4:
-            if 1 <= shape[1] <= 4:
-                expected = "pictures of at least one pixel"
-            elif shape[3] in {1, 3, 4}:
-                expected += "; is it (B, H, W, C)?"
-    raise DataError("images", expected=expected, got=got)
+        if 1 <= shape[1] <= 4:
+            expected = "pictures of at least one pixel"
+        elif shape[3] in {1, 3, 4}:
+            expected += "; is it (B, H, W, C)?"
+    raise DataError("images", expected=expected, got=f"{images.dtype} {tuple(shape)}")
 
 
 def _check_fill(fill: Fill, channels: int) -> Tensor:

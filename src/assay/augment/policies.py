@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from functools import reduce
 from typing import ClassVar, Protocol
 
 import torch
@@ -99,11 +100,11 @@ class Chain(Policy):
         return sum(link.stream_count for link in self.links)
 
     def draw(self, rng: RandomStreams, *, height: int, width: int) -> AugmentPlan:
-        plan = self.links[0].draw(rng, height=height, width=width)
-        for link, previous in zip(self.links[1:], self.links, strict=False):
-            rng = rng.after(previous.stream_count)
-            plan = plan.then(link.draw(rng, height=height, width=width))
-        return plan
+        plans = []
+        for link in self.links:
+            plans.append(link.draw(rng, height=height, width=width))
+            rng = rng.after(link.stream_count)
+        return reduce(AugmentPlan.then, plans)
 
 
 def _links(policy: Policy) -> tuple[Policy, ...]:
@@ -129,9 +130,8 @@ class Step(Policy):
         check_magnitude(operation, self.low)
         check_magnitude(operation, self.low if self.high is None else self.high)
         if self.high is not None and self.high < self.low:
-            raise OptionError(
-                f"magnitudes of {operation.name}", expected="low ≤ high", got=f"{self.low:g}, {self.high:g}"
-            )
+            got = f"{self.low:g}, {self.high:g}"
+            raise OptionError(f"magnitudes of {operation.name}", expected="low ≤ high", got=got)
         if not 0.0 <= self.p <= 1.0:
             raise OptionError(f"p of {operation.name}", expected="a probability, 0..1", got=self.p)
 
@@ -139,9 +139,8 @@ class Step(Policy):
         operation = find_operation(self.operation)
         happens = rng.uniform(0) < self.p
         high = self.low if self.high is None else self.high
+        share, span = rng.uniform(1), high - self.low
         integral = operation.unit in {"px", "bits"}
-        share = rng.uniform(1)
-        span = high - self.low
         magnitudes = (self.low + share * (span + 1)).floor() if integral else self.low + share * span
         places = torch.zeros(len(share), 2, dtype=torch.int32)
         if operation.name in {"Crop", "Cutout"}:
@@ -168,7 +167,7 @@ class Choice(Policy):
         return self.count * (1 + sum(option.stream_count for option in self.options))
 
     def draw(self, rng: RandomStreams, *, height: int, width: int) -> AugmentPlan:
-        plan: AugmentPlan | None = None
+        plans: list[AugmentPlan] = []
         for _ in range(self.count):
             chosen = rng.integers(len(self.options), 0)
             rng = rng.after(1)
@@ -176,10 +175,8 @@ class Choice(Policy):
             for option in self.options:
                 drawn.append(option.draw(rng, height=height, width=width))
                 rng = rng.after(option.stream_count)
-            picked = _pick(drawn, chosen)
-            plan = picked if plan is None else plan.then(picked)
-        assert plan is not None
-        return plan
+            plans.append(_pick(drawn, chosen))
+        return reduce(AugmentPlan.then, plans)
 
 
 def check_integer(name: str, value: object, *, lowest: int, highest: int | None = None) -> None:

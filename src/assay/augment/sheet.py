@@ -88,10 +88,8 @@ class _Sheet:
         picture = to_picture(panel.image).convert("RGB")
         small = max(panel.image.shape[1:]) <= SMALL
         resampling = Image.Resampling.NEAREST if small else Image.Resampling.LANCZOS
-        caption, own_height = (
-            _caption_height((panel,), width, size),
-            max(1, round(width * picture.height / picture.width)),
-        )
+        caption = _caption_height((panel,), width, size)
+        own_height = max(1, round(width * picture.height / picture.width))
         height = height or own_height + caption
         fitted = (width, height - caption if fill else own_height)
         picture = ImageOps.fit(picture, fitted, resampling) if fill else picture.resize(fitted, resampling)

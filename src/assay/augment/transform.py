@@ -81,9 +81,8 @@ class AugmentTransform:
         else:
             seed = self.seed
             ids = torch.tensor([_fingerprint(image) for image in batch] if sample_id is None else [sample_id])
-        return self.policy(
-            batch, ids, seed=seed, epoch=int(self._epoch), fill=self.fill, interpolation=self.interpolation
-        )
+        epoch = int(self._epoch)
+        return self.policy(batch, ids, seed=seed, epoch=epoch, fill=self.fill, interpolation=self.interpolation)
 
 
 def _fingerprint(image: Tensor) -> int:

@@ -60,8 +60,7 @@ def to_image_bytes(array: AnyArray, *, where: str, chosen: NDArray[np.int64] | N
         return torch.from_numpy(np.array(placed, order="C"))
     images = np.empty(placed.shape, np.uint8)
     for start in range(0, len(placed), ROWS):
-        part = placed[start : start + ROWS]
-        images[start : start + ROWS] = np.rint(part.astype(np.float64) * factor)
+        images[start : start + ROWS] = np.rint(placed[start : start + ROWS].astype(np.float64) * factor)
     return torch.from_numpy(images)
 
 
@@ -80,9 +79,8 @@ def channels_first(array: AnyArray, *, where: str) -> AnyArray:
         raise DataError(where, expected=expected, got=f"shape {shape}")
     first, last = shape[1] in CHANNELS, shape[3] in CHANNELS
     if first and last:
-        raise DataError(
-            where, expected="a shape that tells channels from pixels", got=f"{shape}, which could be either"
-        )
+        got = f"{shape}, which could be either"
+        raise DataError(where, expected="a shape that tells channels from pixels", got=got)
     if not first and not last:
         raise DataError(where, expected=f"{expected} with 1 to 4 channels", got=f"shape {shape}")
     return array if first else array.transpose(0, 3, 1, 2)

@@ -64,8 +64,7 @@ class ImageDataset:
         self._check_labels()
         n = len(self.images)
         if self.ids.shape != (n,) or self.ids.dtype != torch.int64:
-            got = f"{self.ids.dtype} {tuple(self.ids.shape)}"
-            raise DataError("ids", expected=f"int64 ({n},)", got=got)
+            raise DataError("ids", expected=f"int64 ({n},)", got=f"{self.ids.dtype} {tuple(self.ids.shape)}")
         if len(torch.unique(self.ids)) != n:
             raise DataError("ids", expected="distinct numbers", got="repeated ones")
         if self.filenames is not None and len(self.filenames) != n:
@@ -108,9 +107,7 @@ class ImageDataset:
 
     def sample_name(self, index: int) -> str:
         """A sample's file name where it has one, else its split and id."""
-        if self.filenames is not None:
-            return self.filenames[index]
-        return f"{self.split}/{int(self.ids[index])}"
+        return f"{self.split}/{int(self.ids[index])}" if self.filenames is None else self.filenames[index]
 
     def subset(self, indices: Tensor) -> ImageDataset:
         """The samples at ``indices`` (int64 (M,), or a boolean mask (N,)), in that order, with their ids."""

@@ -89,8 +89,7 @@ def _transfer(file: RemoteFile, part: Path, *, attempts: int, timeout: float) ->
 
 def _append(file: RemoteFile, part: Path, *, present: int, timeout: float, show: Show) -> None:
     headers = {"User-Agent": "assay", "Accept-Encoding": "identity"}
-    if present:
-        headers["Range"] = f"bytes={present}-"
+    headers |= {"Range": f"bytes={present}-"} if present else {}
     request = urllib.request.Request(file.url, headers=headers)  # noqa: S310  # the URL is ours, not the user's
     with urllib.request.urlopen(request, timeout=timeout) as response:  # noqa: S310  # the same
         content_range = response.headers.get("Content-Range", "")

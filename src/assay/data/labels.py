@@ -30,13 +30,12 @@ def read_labels(values: Sequence[object] | NDArray[Any], *, where: str) -> Value
         raise DataError(where, expected="one label for each image", got=f"an array of shape {array.shape}")
     if array.dtype.kind == "b":
         return np.where(array, "true", "false").astype(object)
-    if array.dtype.kind in "iu":
-        return _whole_numbers(array, where=where)
     if array.dtype.kind == "f":
         broken = ~np.isfinite(array) | (array != np.floor(np.nan_to_num(array)))
         if broken.any():
             first = int(broken.argmax())
             raise DataError(f"{where}[{first}]", expected="a class number or a class name", got=array[first])
+    if array.dtype.kind in "iuf":
         return _whole_numbers(array, where=where)
     if array.dtype.kind not in "UOS":
         raise DataError(where, expected="class numbers or class names", got=f"values of type {array.dtype}")
@@ -61,9 +60,7 @@ def _texts(array: NDArray[Any], *, where: str) -> Values:
             raise DataError(f"{where}[{index}]", expected="a class number or a class name", got=got)
     if texts and all(re.fullmatch(r"[+-]?[0-9]{1,18}", text) for text in texts):
         return _whole_numbers(np.array([int(text) for text in texts], np.int64), where=where)
-    result = np.empty(len(texts), object)
-    result[:] = texts
-    return result
+    return np.array(texts, object)
 
 
 def derive_classes(labels: Values, *, where: str) -> tuple[str, ...]:

@@ -68,12 +68,11 @@ class PictureStore:
                 mapped: np.memmap[Any, np.dtype[np.uint8]] = np.memmap(file, np.uint8, "r+", shape=full_shape)
             except OSError:
                 free = shutil.disk_usage(tempfile.gettempdir()).free
-                raise DataError(
-                    self._where,
-                    expected=f"images that fit in {MEMORY_SHARE * present / 2**30:.1f} GiB of memory or the "
-                    f"{free / 2**30:.1f} GiB that TMPDIR has free (use --limit or --image-size)",
-                    got=f"{self._count:,} of {shape[2]}x{shape[1]} pixels, {size / 2**30:.1f} GiB",
-                ) from None
+                memory, disk = (f"{count / 2**30:.1f} GiB" for count in (MEMORY_SHARE * present, free))
+                expected = f"images that fit in {memory} of memory or the {disk} that TMPDIR has free"
+                got = f"{self._count:,} of {shape[2]}x{shape[1]} pixels, {size / 2**30:.1f} GiB"
+                hint = " (use --limit or --image-size)"
+                raise DataError(self._where, expected=expected + hint, got=got) from None
         return mapped
 
 
@@ -253,12 +252,9 @@ def _reason(error: BaseException) -> str:
 def png_base64(image: Tensor) -> str:
     """A uint8 (C, H, W) image, C in {1, 3, 4} (of two channels the first is shown), as a PNG file in base64."""
     pixels = image.detach().cpu().numpy()
-    if pixels.shape[0] in {1, 2}:
-        picture = Image.fromarray(pixels[0])
-    else:
-        picture = Image.fromarray(np.ascontiguousarray(pixels.transpose(1, 2, 0)))
+    shown = pixels[0] if len(pixels) < 3 else np.ascontiguousarray(pixels.transpose(1, 2, 0))
     buffer = io.BytesIO()
-    picture.save(buffer, format="PNG", optimize=True)
+    Image.fromarray(shown).save(buffer, format="PNG", optimize=True)
     return base64.b64encode(buffer.getvalue()).decode("ascii")
 
 

@@ -62,21 +62,15 @@ def readable(where: object, expected: str, *errors: type[Exception]) -> Iterator
 
 def split_of(name: str) -> str | None:
     """The split in the name of a file or folder: ``train-00000-of-00005.parquet`` is ``train``; else None."""
-    for word in re.split(r"[^a-z0-9]+", name.lower()):
-        split = SPLIT_WORDS.get(word) or SPLIT_WORDS.get(word.rstrip("0123456789"))
-        if split:
-            return split
-    return None
+    words = re.split(r"[^a-z0-9]+", name.lower())
+    splits = (SPLIT_WORDS.get(word) or SPLIT_WORDS.get(word.rstrip("0123456789")) for word in words)
+    return next(filter(None, splits), None)
 
 
 def split_of_path(path: Path, *, root: Path) -> str | None:
     """The split in a file's name, else in that of the nearest folder between it and ``root``."""
     inside = path.relative_to(root) if path.is_relative_to(root) else Path(path.name)
-    for part in reversed(inside.parts):
-        split = split_of(part)
-        if split:
-            return split
-    return None
+    return next(filter(None, map(split_of, reversed(inside.parts))), None)
 
 
 def group_by_split(paths: list[Path], *, root: Path) -> dict[str, list[Path]]:

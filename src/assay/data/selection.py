@@ -37,9 +37,7 @@ def choose_samples(labels: NDArray[Any], *, limit: int | None) -> NDArray[np.int
     n = len(labels)
     if limit is None or limit >= n:
         return np.arange(n)
-    if is_grouped(labels) or is_skewed(labels, limit):
-        return interleave(labels)[:limit]
-    return np.arange(limit)
+    return interleave(labels)[:limit] if is_grouped(labels) or is_skewed(labels, limit) else np.arange(limit)
 
 
 def is_skewed(labels: NDArray[Any], n: int) -> bool:

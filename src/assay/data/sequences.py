@@ -69,12 +69,6 @@ def adding_problem(length: int, *, seed: int = 0) -> SequenceTask:
         markers[rows, first] = markers[rows, second] = 1
         return torch.stack([values, markers], dim=2), values[rows, first] + values[rows, second]
 
-    def loss(output: Tensor, target: Tensor) -> Tensor:
-        return F.mse_loss(output.flatten(), target)
-
-    def right(output: Tensor, target: Tensor) -> Tensor:
-        return (output.flatten() - target).abs() < TOLERANCE
-
     return SequenceTask(
         name="adding",
         length=length,
@@ -84,8 +78,8 @@ def adding_problem(length: int, *, seed: int = 0) -> SequenceTask:
         baseline=1 / 6,
         baseline_is="always answering 1: MSE 1/6",
         draw=draw,
-        loss=loss,
-        right=right,
+        loss=lambda output, target: F.mse_loss(output.flatten(), target),
+        right=lambda output, target: (output.flatten() - target).abs() < TOLERANCE,
         right_is=f"off by less than {TOLERANCE}",
         loss_unit="squared error",
         seed=seed,
@@ -111,12 +105,6 @@ def copy_memory(length: int, *, symbols: int = 8, items: int = 10, seed: int = 0
         target[:, -items:] = held
         return F.one_hot(tokens, symbols + 2).float(), target
 
-    def loss(output: Tensor, target: Tensor) -> Tensor:
-        return F.cross_entropy(output.flatten(0, 1), target.flatten())
-
-    def right(output: Tensor, target: Tensor) -> Tensor:
-        return (output.argmax(dim=2) == target)[:, -items:].all(dim=1)
-
     return SequenceTask(
         name="copy",
         length=total,
@@ -126,8 +114,8 @@ def copy_memory(length: int, *, symbols: int = 8, items: int = 10, seed: int = 0
         baseline=items * math.log(symbols) / total,
         baseline_is=f"guessing: {items}·ln {symbols}/(T+{2 * items})",
         draw=draw,
-        loss=loss,
-        right=right,
+        loss=lambda output, target: F.cross_entropy(output.flatten(0, 1), target.flatten()),
+        right=lambda output, target: (output.argmax(dim=2) == target)[:, -items:].all(dim=1),
         right_is=f"all {items} symbols recalled",
         seed=seed,
     )

@@ -15,16 +15,9 @@ from assay.records.anatomy import Anatomy, LayerAnatomy
 # Layers that are one row whatever they contain: parametrisations, projections used by their weight, a program that runs
 # outside of Python.
 SINGLE_ROW = (
-    nn.modules.conv._ConvNd,
-    nn.Linear,
-    nn.Bilinear,
-    nn.Embedding,
-    nn.modules.batchnorm._NormBase,
-    nn.GroupNorm,
-    nn.LayerNorm,
-    nn.MultiheadAttention,
-    nn.RNNBase,
-    torch.jit.ScriptModule,
+    *(nn.modules.conv._ConvNd, nn.Linear, nn.Bilinear, nn.Embedding),
+    *(nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm),
+    *(nn.MultiheadAttention, nn.RNNBase, torch.jit.ScriptModule),
 )
 
 
@@ -58,13 +51,12 @@ def measure_anatomy(model: nn.Module, *, image_shape: tuple[int, int, int], name
     model = getattr(model, "_orig_mod", model)  # torch.compile's wrapper hides the modules
     run = record_forward(model, image_shape=image_shape)
     layers = _rows(model, run)
-    parameters = list(model.parameters())
     return Anatomy(
         model=name or type(model).__name__,
         input_shape=image_shape,
         classes=run.output_shape[-1] if len(run.output_shape) > 1 else 0,
-        parameters=sum(parameter.numel() for parameter in parameters),
-        trainable_parameters=sum(parameter.numel() for parameter in parameters if parameter.requires_grad),
+        parameters=sum(parameter.numel() for parameter in model.parameters()),
+        trainable_parameters=sum(each.numel() for each in model.parameters() if each.requires_grad),
         buffers=sum(buffer.numel() for buffer in model.buffers()),
         flops=sum(layer.flops for layer in layers),
         depth=_depth(run),
@@ -135,13 +127,12 @@ def _of_one_image(shape: tuple[int, ...]) -> tuple[int, ...]:
 
 def _detail(module: nn.Module, operations: list[Operation]) -> str:
     """Kernel and stride of a layer; of a module that is not torch's own, the operations it runs itself."""
+    of_torch = type(module).__module__.partition(".")[0] == "torch"
     match module:
         case nn.modules.conv._ConvNd():
-            facts = ["×".join(map(str, module.kernel_size))]
-            facts += [f"stride {_short(module.stride)}"] if max(module.stride) > 1 else []
-            facts += [f"dilation {_short(module.dilation)}"] if max(module.dilation) > 1 else []
-            facts += [f"groups {module.groups}"] if module.groups > 1 else []
-            detail = ", ".join(facts)
+            geometry = {"stride": module.stride, "dilation": module.dilation, "groups": (module.groups,)}
+            facts = [f"{name} {_short(sizes)}" for name, sizes in geometry.items() if max(sizes) > 1]
+            detail = ", ".join(["×".join(map(str, module.kernel_size)), *facts])
         case nn.Linear():
             detail = f"{module.in_features} → {module.out_features}"
         case nn.modules.dropout._DropoutNd():
@@ -150,19 +141,12 @@ def _detail(module: nn.Module, operations: list[Operation]) -> str:
             detail = f"{_short(module.kernel_size)}, stride {_short(module.stride)}"
         case nn.MultiheadAttention():
             detail = f"{module.num_heads} heads"
-        case _ if isinstance(module, SINGLE_ROW) or (_is_of_torch(module) and not list(module.children())):
+        case _ if isinstance(module, SINGLE_ROW) or (of_torch and not list(module.children())):
             detail = ""
         case _:
-            detail = ", ".join(dict.fromkeys(_plain_name(each.name) for each in operations if each.flops))
+            names = [each.name for each in operations if each.flops]
+            detail = ", ".join(dict.fromkeys("attention" if name in ATTENTION else name.strip("_") for name in names))
     return detail
-
-
-def _is_of_torch(module: nn.Module) -> bool:
-    return type(module).__module__.partition(".")[0] == "torch"
-
-
-def _plain_name(operation: str) -> str:
-    return "attention" if operation in ATTENTION else operation.strip("_")
 
 
 def _short(sizes: int | tuple[int, ...]) -> str:

@@ -7,9 +7,10 @@ through weight layers (the body), the other (the skip) through none or through o
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from math import prod
+from os.path import commonprefix
 from typing import Literal
 
 from torch import nn
@@ -38,12 +39,8 @@ def find_blocks(run: ForwardPass, model: nn.Module, *, image_shape: tuple[int, .
             in_residuals |= {step.index for branch in branches for step in branch}
             block = _residual_block(graph, operation, fork, branches)
             residual += [block] if block else []
-    blocks = sorted((*_name_distinctly(residual), *_plain_blocks(graph, run, model, in_residuals)), key=_first_index)
-    return tuple(each.block for each in blocks)
-
-
-def _first_index(candidate: _Candidate) -> int:
-    return candidate.body[0].index
+    candidates = (*_name_distinctly(residual), *_plain_blocks(graph, run, model, in_residuals))
+    return tuple(each.block for each in sorted(candidates, key=lambda each: each.body[0].index))
 
 
 class _Graph:
@@ -69,7 +66,8 @@ class _Graph:
         return fork, (self._operations_of(first & ~before), self._operations_of(second & ~before))
 
     def _operations_of(self, bits: int) -> list[Operation]:
-        return [self.operations[i - 1] for i in _bits_set(bits)]
+        digits = reversed(f"{bits >> 1:b}")
+        return [operation for operation, bit in zip(self.operations, digits, strict=False) if bit == "1"]
 
     def shape_of(self, index: int) -> tuple[int, ...]:
         return self.image_shape if index < 0 else self.operations[index].shape
@@ -77,19 +75,9 @@ class _Graph:
     def reader(self, index: int) -> Operation | None:
         """The first operation that reads a value, not counting views and copies."""
         for operation in self.readers.get(index, []):
-            if operation.kind != "move":
-                return operation
-            further = self.reader(operation.index)
-            if further is not None:
-                return further
+            if reader := operation if operation.kind != "move" else self.reader(operation.index):
+                return reader
         return None
-
-
-def _bits_set(bits: int) -> Iterator[int]:
-    while bits:
-        lowest = bits & -bits
-        yield lowest.bit_length() - 1
-        bits ^= lowest
 
 
 def _weights(branch: Sequence[Operation]) -> list[Operation]:
@@ -140,12 +128,11 @@ def _residual_block(
         return None
     module = _common_module([*skip_branch, *body, addition])
     lead: list[Operation] = []
-    while fork >= 0 and module and _within(graph.operations[fork].module, module):
-        if graph.operations[fork].kind in {"norm", "activation"}:
-            lead.append(graph.operations[fork])
-        elif graph.operations[fork].kind != "move":
+    while fork >= 0 and module and _within((before_fork := graph.operations[fork]).module, module):
+        if before_fork.kind not in {"norm", "activation", "move"}:
             break
-        fork = graph.operations[fork].inputs[0]
+        lead += [before_fork] if before_fork.kind != "move" else []
+        fork = before_fork.inputs[0]
     before = graph.shape_of(fork)
     downsamples = len(before) == len(addition.shape) > 2 and _area(addition.shape) < _area(before)
     reader = graph.reader(addition.index)
@@ -185,8 +172,7 @@ def _plain_blocks(graph: _Graph, run: ForwardPass, model: nn.Module, in_residual
         if shape == "other" or {operation.kind for operation in body} - {"weight", "norm", "activation", "move"}:
             continue
         before, after = graph.shape_of(body[0].inputs[0]), body[-1].shape
-        last = body[-1] if body[-1].kind == "activation" else None
-        placement = _placement([], body, last)
+        placement = _placement([], body, body[-1] if body[-1].kind == "activation" else None)
         block = BlockAnatomy(
             name=name, shape=shape, skip="none", downsamples=_area(after) < _area(before), norm_placement=placement
         )
@@ -202,26 +188,20 @@ def _plain_blocks(graph: _Graph, run: ForwardPass, model: nn.Module, in_residual
 def _name_distinctly(blocks: list[_Candidate]) -> list[_Candidate]:
     """Where one module holds several blocks (attention and MLP), name each after the part that holds its weights."""
     counts = Counter(each.block.name for each in blocks)
-    named = []
-    for each in blocks:
-        name = each.block.name
-        if counts[name] > 1:
-            weights = _weights(each.body)
-            own = _common_module(weights)
-            name = own if own != name else f"{weights[0].module} … {weights[-1].module}"
-        named.append(_Candidate(each.block.model_copy(update={"name": name}), each.body))
-    return named
+
+    def rename(each: _Candidate) -> _Candidate:
+        weights = _weights(each.body)
+        own = _common_module(weights)
+        name = own if own != each.block.name else f"{weights[0].module} … {weights[-1].module}"
+        return replace(each, block=each.block.model_copy(update={"name": name}))
+
+    return [rename(each) if counts[each.block.name] > 1 else each for each in blocks]
 
 
 def _common_module(operations: Sequence[Operation]) -> str:
     """The innermost module that all of them ran in; "" is the model itself."""
     paths = [operation.module.split(".") if operation.module else [] for operation in operations]
-    shared = []
-    for parts in zip(*paths, strict=False):
-        if len(set(parts)) > 1:
-            break
-        shared.append(parts[0])
-    return ".".join(shared)
+    return ".".join(commonprefix(paths))  # noqa: RUF071 - of lists, name by name
 
 
 def _within(name: str, module: str) -> bool:

@@ -39,8 +39,8 @@ def chain_for(layer: nn.Module, factors: LayerFactors) -> nn.Sequential:
     """The empty chain that takes the place of ``layer``. Raises :class:`ModelError` where the kind does not fit it."""
     where, rank = factors.layer, factors.rank
     if isinstance(layer, nn.Linear) and factors.kind == "linear":
-        first = nn.Linear(layer.in_features, rank, bias=False)
-        return nn.Sequential(first, nn.Linear(rank, layer.out_features)).to(layer.weight)
+        thin = nn.Linear(layer.in_features, rank, bias=False)
+        return nn.Sequential(thin, nn.Linear(rank, layer.out_features)).to(layer.weight)
     if not isinstance(layer, nn.Conv2d) or factors.kind == "linear" or layer.groups != 1:
         raise ModelError(where, expected=f"a layer that can be factorised as {factors.kind}", got=repr(layer))
     into, out = layer.in_channels, layer.out_channels
@@ -49,10 +49,8 @@ def chain_for(layer: nn.Module, factors: LayerFactors) -> nn.Sequential:
     if factors.kind == "tucker":
         if factors.inner is None:
             raise ModelError(where, expected="an inner rank for tucker", got="none")
-        middle = _convolution(layer, factors.inner, rank)
-        return nn.Sequential(nn.Conv2d(into, factors.inner, 1, bias=False), middle, nn.Conv2d(rank, out, 1)).to(
-            layer.weight
-        )
+        first, middle = nn.Conv2d(into, factors.inner, 1, bias=False), _convolution(layer, factors.inner, rank)
+        return nn.Sequential(first, middle, nn.Conv2d(rank, out, 1)).to(layer.weight)
     down = _convolution(layer, into, rank, axis=0)
     return nn.Sequential(down, _convolution(layer, rank, out, axis=1, bias=True)).to(layer.weight)
 
@@ -108,16 +106,11 @@ def read_structure(path: Path) -> tuple[LayerFactors, ...]:
 def _convolution(layer: nn.Conv2d, into: int, out: int, *, axis: int | None = None, bias: bool = False) -> nn.Conv2d:
     """A convolution of the geometry of ``layer``, or of its vertical (axis 0) or horizontal (axis 1) half."""
     size, stride, dilation = (_half(pair, axis, 1) for pair in (layer.kernel_size, layer.stride, layer.dilation))
-    padding: str | tuple[int, int]
-    padding = layer.padding if isinstance(layer.padding, str) else (layer.padding[0], layer.padding[1])
-    if not isinstance(padding, str):
-        padding = _half(padding, axis, 0)
+    padding = layer.padding if isinstance(layer.padding, str) else _half(layer.padding, axis, 0)
     return nn.Conv2d(
         into, out, size, stride=stride, padding=padding, dilation=dilation, bias=bias, padding_mode=layer.padding_mode
     )
 
 
 def _half(pair: tuple[int, ...], axis: int | None, other: int) -> tuple[int, int]:
-    if axis is None:
-        return (pair[0], pair[1])
-    return (pair[0], other) if axis == 0 else (other, pair[1])
+    return (other if axis == 1 else pair[0], other if axis == 0 else pair[1])

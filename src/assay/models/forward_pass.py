@@ -7,8 +7,9 @@ Operations rather than modules are recorded, so that it holds for any model: an 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -83,11 +84,10 @@ def record_forward(model: nn.Module, *, image_shape: tuple[int, int, int]) -> Fo
             with recorder:
                 result = model(images)
         except Exception as error:
-            shape = ", ".join(str(size) for size in image_shape)
-            reason = f"{type(error).__name__}: {one_line(error)}"
-            expected = f"a model that takes images of shape (N, {shape})"
-            raise ModelError("model(images)", expected=expected, got=reason) from error
-    tensors = [leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor)]
+            expected = f"a model that takes images of shape (N, {', '.join(map(str, image_shape))})"
+            got = f"{type(error).__name__}: {one_line(error)}"
+            raise ModelError("model(images)", expected=expected, got=got) from error
+    tensors = _tensors(result)
     if not tensors:
         raise ModelError("model output", expected="a tensor", got=type(result).__name__)
     run.calls.setdefault("", 1)
@@ -95,6 +95,10 @@ def record_forward(model: nn.Module, *, image_shape: tuple[int, int, int]) -> Fo
     run.outputs.setdefault("", tuple(tensors[0].shape))
     run.output, run.output_shape = recorder.source(tensors[0], default=-1), tuple(tensors[0].shape)
     return run
+
+
+def _tensors(values: Any) -> list[Tensor]:
+    return [leaf for leaf in tree_leaves(values) if isinstance(leaf, Tensor)]
 
 
 class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leaves the base untyped
@@ -124,7 +128,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch le
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+        tensors = _tensors((args, kwargs))
         sources = [self.source(tensor) for tensor in tensors]
         for tensor in tensors:
             if isinstance(tensor, nn.Parameter):
@@ -136,22 +140,21 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch le
             seen = next(tensor for tensor, source in zip(tensors, sources, strict=True) if source is not None)
             self.run.changed = not torch.equal(seen.flatten(), self.images.flatten())
         result = func(*args, **kwargs)
-        results = [leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor)]
+        results = _tensors(result)
         if data and results:
             operation = self._append(func, kind, args, tuple(dict.fromkeys(data)), results)
             for tensor in results:
-                # The pieces of one value are different values, so each gets an operation of its own.
-                piece = self._append_piece(operation, tensor) if kind == "split" else operation
-                self.sources[tensor] = piece.index
+                index = operation.index
+                if kind == "split":  # the pieces of one value are different values: each gets an operation of its own
+                    index, shape = len(self.run.operations), tuple(tensor.shape)
+                    piece = replace(
+                        operation, index=index, kind="move", inputs=(operation.index,), shape=shape, flops=0
+                    )
+                    self.run.operations.append(piece)
+                self.sources[tensor] = index
                 if tensor._base is not None and any(tensor is argument for argument in tensors):
-                    self.sources[tensor._base] = piece.index
+                    self.sources[tensor._base] = index
         return result
-
-    def _append_piece(self, full: Operation, tensor: Tensor) -> Operation:
-        index, shape = len(self.run.operations), tuple(tensor.shape)
-        piece = replace(full, index=index, kind="move", inputs=(full.index,), shape=shape, flops=0)
-        self.run.operations.append(piece)
-        return piece
 
     def _append(
         self, func: Any, kind: Kind, args: tuple[Any, ...], inputs: tuple[int, ...], results: list[Tensor]
@@ -164,19 +167,10 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch le
             groups = args[8] if len(args) > 8 else 1
         if name in RECURRENT:
             layers = int(args[0].shape[0]) + 1  # the input's product, then the state's at each step
+        index, shape = len(self.run.operations), tuple(out.shape) if kind != "split" else ()
+        flops, positions = count_flops(func, args, out), out.numel() // max(1, channels * IMAGES)
         operation = Operation(
-            index=len(self.run.operations),
-            name=name,
-            kind=kind,
-            module=self.stack[-1],
-            inputs=inputs,
-            shape=tuple(out.shape) if kind != "split" else (),
-            flops=count_flops(func, args, out),
-            layers=layers,
-            kernel=kernel,
-            groups=groups,
-            channels=channels,
-            positions=out.numel() // max(1, channels * IMAGES),
+            index, name, kind, self.stack[-1], inputs, shape, flops, layers, kernel, groups, channels, positions
         )
         self.run.operations.append(operation)
         return operation
@@ -187,32 +181,22 @@ def _hooked(model: nn.Module, recorder: _Recorder) -> Iterator[None]:
     """Tell the recorder which module runs; take every hook away again."""
     run = recorder.run
 
-    def entering(name: str) -> Any:
-        def hook(_module: nn.Module, _inputs: Any) -> None:
-            recorder.stack.append(name)
-            run.calls[name] = run.calls.get(name, 0) + 1
-            run.first_seen.setdefault(name, len(run.operations))
+    def enter(name: str, _module: nn.Module, _inputs: Any) -> None:
+        recorder.stack.append(name)
+        run.calls[name] = run.calls.get(name, 0) + 1
+        run.first_seen.setdefault(name, len(run.operations))
 
-        return hook
+    def leave(name: str, _module: nn.Module, _inputs: Any, result: Any) -> None:
+        recorder.stack.pop()
+        tensors = _tensors(result)
+        run.outputs[name] = tuple(tensors[0].shape) if tensors else ()
 
-    def leaving(name: str) -> Any:
-        def hook(_module: nn.Module, _inputs: Any, result: Any) -> None:
-            recorder.stack.pop()
-            tensors = [leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor)]
-            run.outputs[name] = tuple(tensors[0].shape) if tensors else ()
-
-        return hook
-
-    handles = []
-    try:
+    with ExitStack() as hooks:
         for name, module in model.named_modules():
             if not isinstance(module, torch.jit.ScriptModule):  # which takes no hooks
-                handles.append(module.register_forward_pre_hook(entering(name)))
-                handles.append(module.register_forward_hook(leaving(name), always_call=True))
+                hooks.enter_context(module.register_forward_pre_hook(partial(enter, name)))
+                hooks.enter_context(module.register_forward_hook(partial(leave, name), always_call=True))
         yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Mapping
+from itertools import pairwise
 from math import prod
 from typing import Literal
 
@@ -35,16 +36,13 @@ class MLP(nn.Module):
     for ReLU (He et al. 2015), 25/9 for tanh and 1 for sigmoid; the last layer from N(0, 1/fan_in); biases are zero.
     """
 
-    def __init__(
-        self, *, classes: int, image_shape: tuple[int, int, int], normalize: Normalize, options: MLPOptions
-    ) -> None:
+    def __init__(self, *, classes: int, inputs: int, normalize: Normalize, options: MLPOptions) -> None:
         super().__init__()
         self.normalize = normalize
-        widths = [prod(image_shape), *[options.width] * (options.depth - 1), classes]
+        widths = [inputs, *[options.width] * (options.depth - 1), classes]
         layers: OrderedDict[str, nn.Module] = OrderedDict()
-        for i in range(1, options.depth + 1):
-            last = i == options.depth
-            linear = nn.Linear(widths[i - 1], widths[i])
+        for i, (before, after) in enumerate(pairwise(widths), start=1):
+            last, linear = i == options.depth, nn.Linear(before, after)
             nn.init.kaiming_normal_(linear.weight, nonlinearity="linear" if last else options.activation)
             nn.init.zeros_(linear.bias)
             layers["linear" if last else f"linear{i}"] = linear
@@ -66,7 +64,7 @@ def build_mlp(
 ) -> MLP:
     """A perceptron of three layers of width 512 unless ``options`` (see :class:`MLPOptions`) say otherwise."""
     chosen = MLPOptions.parse(dict(options), where="mlp")
-    return MLP(classes=classes, image_shape=image_shape, normalize=normalize, options=chosen)
+    return MLP(classes=classes, inputs=prod(image_shape), normalize=normalize, options=chosen)
 
 
 SMALLEST = 9  # pixels: two halvings leave 3, which the unpadded seventh convolution takes to 1
@@ -103,9 +101,8 @@ class AllCNN(nn.Module):
             *[(wide, 3, 1, 0), (wide, 1, 1, 0), (classes, 1, 1, 0)],
         ]
         self.features = nn.Sequential()
-        channels = in_channels
         for i, (out_channels, kernel, stride, padding) in enumerate(plan, start=1):
-            conv = nn.Conv2d(channels, out_channels, kernel, stride=stride, padding=padding)
+            conv = nn.Conv2d(in_channels, out_channels, kernel, stride=stride, padding=padding)
             nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")
             nn.init.zeros_(conv.bias) if conv.bias is not None else None
             self.features.add_module(f"conv{i}", conv)
@@ -113,7 +110,7 @@ class AllCNN(nn.Module):
                 self.features.add_module(f"relu{i}", nn.ReLU())
             if stride == 2:
                 self.features.add_module(f"dropout{i}", nn.Dropout(options.dropout))
-            channels = out_channels
+            in_channels = out_channels
         self.avgpool = nn.AdaptiveAvgPool2d(1)
 
     def forward(self, images: Tensor) -> Tensor:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -26,11 +26,8 @@ OutputKind = Literal["logits", "probabilities", "log-probabilities"]
 @contextmanager
 def in_mode(model: nn.Module, *, training: bool) -> Iterator[None]:
     """The whole model in one mode, from fixed random numbers, for the length of the block."""
-    device = device_of(model)
-    with (
-        preserved(model, training=training),
-        torch.random.fork_rng([device] if device.type == "cuda" else [], device_type="cuda"),
-    ):
+    devices = [device_of(model)] if device_of(model).type == "cuda" else []
+    with preserved(model, training=training), torch.random.fork_rng(devices, device_type="cuda"):
         torch.manual_seed(0)
         yield
 
@@ -44,11 +41,8 @@ class ModeProbe:
 
     def dependent(self, model: nn.Module) -> set[str]:
         """Modules that the mode changes: as measured and, among those that did not run, by their kind."""
-        return self.depends | {
-            name
-            for name, module in model.named_modules()
-            if name not in self.called and isinstance(module, (_DropoutNd, _NormBase))
-        }
+        known = {name for name, module in model.named_modules() if isinstance(module, (_DropoutNd, _NormBase))}
+        return self.depends | (known - self.called)
 
 
 @contextmanager
@@ -68,9 +62,9 @@ def probe_modes(model: nn.Module) -> Iterator[ModeProbe]:
 
     def leave(module: nn.Module, args: object, kwargs: object, output: object) -> None:
         nonlocal again
-        start = None if again else before.pop(module, None)
-        if start is None:
+        if again or module not in before:
             return
+        start = before.pop(module)
         probe.called.add(names[module])
         again = True
         try:
@@ -79,17 +73,14 @@ def probe_modes(model: nn.Module) -> Iterator[ModeProbe]:
         finally:
             again = False
 
-    handles = [module.register_forward_pre_hook(enter, with_kwargs=True) for module in names]
-    handles += [module.register_forward_hook(leave, with_kwargs=True) for module in names]
-    try:
+    with ExitStack() as hooks:
+        for module in names:
+            hooks.enter_context(module.register_forward_pre_hook(enter, with_kwargs=True))
+            hooks.enter_context(module.register_forward_hook(leave, with_kwargs=True))
         yield probe
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
-@dataclass(frozen=True, eq=False)
-class _Call:
+class _Call(NamedTuple):
     """What one module was called with, before anything in it could write over its input."""
 
     args: tuple[object, ...]
@@ -122,7 +113,7 @@ def _depends(module: nn.Module, start: _Call, output: object) -> bool:
 
 def _differ(a: Tensor | None, b: Tensor | None) -> bool:
     if a is None or b is None or a.shape != b.shape:
-        return (a is None) != (b is None) or (a is not None and b is not None)
+        return a is not b  # unless there is none of either
     if a.numel() == 0:
         return False
     difference, scale = float((a - b).abs().max()), float(b.abs().max())
@@ -135,9 +126,8 @@ def first_tensor(output: object) -> Tensor | None:
     """The first floating tensor of a module's output, however nested (tuple, dict, dataclass with ``logits``)."""
     if isinstance(output, Tensor):
         return output if output.is_floating_point() else None
-    leaves = pytree.tree_leaves(
-        vars(output) if hasattr(output, "__dict__") and not isinstance(output, dict) else output
-    )
+    fields = vars(output) if hasattr(output, "__dict__") and not isinstance(output, dict) else output
+    leaves = pytree.tree_leaves(fields)
     return next((leaf for leaf in leaves if isinstance(leaf, Tensor) and leaf.is_floating_point()), None)
 
 

@@ -115,13 +115,9 @@ class ResidualBlock(nn.Module):
         for i in range(1, last):
             out = self._activate(i, self._conv(i, out))
         out = self._conv(last, out)
-        if self.relu_first:
-            out = self._activate(last, out)
-            return out + self._skip(x) if self.skips else out
-        out = self.get_submodule(f"bn{last}")(out)
-        if self.skips:
-            out = out + self._skip(x)
-        return self.get_submodule(f"relu{last}")(out)  # type: ignore[no-any-return]
+        out = self._activate(last, out) if self.relu_first else self.get_submodule(f"bn{last}")(out)
+        out = out + self._skip(x) if self.skips else out
+        return out if self.relu_first else self.get_submodule(f"relu{last}")(out)
 
     def _forward_pre(self, x: Tensor) -> Tensor:
         out = self._activate(1, x)
@@ -149,6 +145,9 @@ class BottleneckBlock(ResidualBlock):
         super().__init__(in_channels, plan, options=options, shared=shared)
 
 
+Block = type[BasicBlock] | type[BottleneckBlock]
+
+
 def _shortcut(in_channels: int, out_channels: int, *, stride: int, options: ResNetOptions) -> nn.Module:
     if options.shortcut == "A" and out_channels >= in_channels:
         return PadShortcut(in_channels, out_channels, stride=stride)
@@ -167,7 +166,7 @@ class ResNet(nn.Module):
 
     def __init__(
         self,
-        block: type[BasicBlock] | type[BottleneckBlock],
+        block: Block,
         blocks: Sequence[int],
         *,
         base_width: int,
@@ -183,9 +182,8 @@ class ResNet(nn.Module):
         channels = max(1, round(base_width * options.width))
         large = options.stem == "imagenet"
         self.normalize = normalize
-        self.conv1 = nn.Conv2d(
-            in_channels, channels, 7 if large else 3, stride=2 if large else 1, padding=3 if large else 1, bias=False
-        )
+        kernel, stride, padding = (7, 2, 3) if large else (3, 1, 1)
+        self.conv1 = nn.Conv2d(in_channels, channels, kernel, stride=stride, padding=padding, bias=False)
         if not self.pre:
             self.bn1 = nn.BatchNorm2d(channels)
             self.relu = nn.ReLU()
@@ -195,8 +193,7 @@ class ResNet(nn.Module):
             layer = nn.Sequential()
             for i in range(count):
                 stride = 2 if i == 0 and stage > 1 else 1
-                changes = stride != 1 or channels != width * block.expansion
-                shared = changes or (stage == 1 and i == 0)
+                shared = stride != 1 or channels != width * block.expansion or (stage == 1 and i == 0)
                 layer.append(block(channels, width, stride=stride, options=options, shared=shared))
                 channels = width * block.expansion
             self.add_module(f"layer{stage}", layer)
@@ -237,21 +234,16 @@ def build_cifar_resnet(
     block, layers = (BottleneckBlock, 9) if chosen.block == "bottleneck" else (BasicBlock, 6)
     if (depth - 2) % layers:
         raise OptionError(f"resnet{depth}: block", expected=f"a depth of {layers}n + 2 for {chosen.block}", got=depth)
+    blocks, in_channels = ((depth - 2) // layers,) * 3, image_shape[0]
     return ResNet(
-        block,
-        ((depth - 2) // layers,) * 3,
-        base_width=16,
-        classes=classes,
-        in_channels=image_shape[0],
-        normalize=normalize,
-        options=chosen,
+        block, blocks, base_width=16, classes=classes, in_channels=in_channels, normalize=normalize, options=chosen
     )
 
 
 def build_resnet(
     *,
     name: str,
-    block: type[BasicBlock] | type[BottleneckBlock],
+    block: Block,
     blocks: Sequence[int],
     classes: int,
     image_shape: tuple[int, int, int],

@@ -30,8 +30,6 @@ CELLS: Mapping[str, str] = MappingProxyType(
         "transformer": "causal self-attention, pre-norm (Vaswani et al. 2017; Xiong et al. 2020)",
     }
 )
-
-
 Activation = Callable[[Tensor], Tensor]
 
 
@@ -62,8 +60,7 @@ class PlainRecurrence(nn.Module):
         z = x.new_zeros(x.shape[0], self.cell.recurrent.out_features)
         states = []
         for step in x.unbind(1):
-            z = self.cell(step, z)
-            states.append(z)
+            states.append(z := self.cell(step, z))
         return torch.stack(states, dim=1), z[None]
 
 
@@ -88,8 +85,7 @@ class Recurrent(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         states = self.body(x)[0]
-        out: Tensor = self.readout(states[:, -1] if self.reads == "last" else states)
-        return out
+        return self.readout(states[:, -1] if self.reads == "last" else states)  # type: ignore[no-any-return]
 
 
 class CausalTransformer(nn.Module):
@@ -118,8 +114,7 @@ class CausalTransformer(nn.Module):
         for block in self.blocks:
             z = block(z, src_mask=mask)
         z = self.norm(z)
-        out: Tensor = self.readout(z[:, -1] if self.reads == "last" else z)
-        return out
+        return self.readout(z[:, -1] if self.reads == "last" else z)  # type: ignore[no-any-return]
 
 
 def build_sequence_model(
@@ -147,8 +142,9 @@ def build_sequence_model(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         if name == "transformer":
+            layers = max(2, layers)
             return CausalTransformer(
-                features, hidden=hidden, outputs=outputs, length=length, reads=reads, layers=max(2, layers)
+                features, hidden=hidden, outputs=outputs, length=length, reads=reads, layers=layers
             )
         body = _body(name, features, hidden, layers, length=length, forget_bias=forget_bias)
         return Recurrent(body, hidden=hidden, outputs=outputs, reads=reads)
@@ -171,13 +167,14 @@ def _body(name: str, features: int, hidden: int, layers: int, *, length: int, fo
 
 
 @torch.no_grad()
-def set_recurrent(rnn: nn.RNN, to: Literal["identity", "orthogonal"]) -> None:
-    """Give every W_hh the identity or a random orthogonal matrix, and zero biases, in place."""
+def set_recurrent(rnn: nn.RNN, to: Tensor | Literal["identity", "orthogonal"]) -> None:
+    """Give every W_hh this matrix (H, H), the identity or a random orthogonal one, and zero biases, in place."""
     for key, parameter in rnn.named_parameters():
-        if key.startswith("weight_hh") and to == "identity":
-            nn.init.eye_(parameter)
-        elif key.startswith("weight_hh"):
-            nn.init.orthogonal_(parameter)
+        if key.startswith("weight_hh"):
+            if isinstance(to, Tensor):
+                parameter.copy_(to)
+            else:
+                nn.init.eye_(parameter) if to == "identity" else nn.init.orthogonal_(parameter)
         elif key.startswith("bias"):
             nn.init.zeros_(parameter)
 
@@ -193,11 +190,7 @@ def shape_recurrence(model: nn.Module, W: Tensor) -> None:
             body.cell.recurrent.weight.copy_(W)
             body.cell.inward.bias.zero_()
         elif isinstance(body, nn.RNN) and body.num_layers == 1 and not body.bidirectional:
-            for key, parameter in body.named_parameters():
-                if key.startswith("weight_hh"):
-                    parameter.copy_(W)
-                elif key.startswith("bias"):
-                    parameter.zero_()
+            set_recurrent(body, W)
         else:
             raise OptionError("cell", expected="a plain recurrence of one layer", got=type(body).__name__)
 
@@ -253,8 +246,7 @@ def make_recurrent_matrix(size: int, *, radius: float, norm: float, seed: int = 
     pairs = torch.arange(0, size - 1, 2)
     W[pairs, pairs + 1] = norm - radius**2 / norm if norm > 0 else 0.0
     Q, _ = torch.linalg.qr(torch.randn(size, size, generator=generator(seed, _STREAM), dtype=torch.float64))
-    shaped: Tensor = Q @ W @ Q.T
-    return shaped
+    return Q @ W @ Q.T  # type: ignore[no-any-return]
 
 
 class ReaderOptions(SequenceModelOptions):
@@ -277,8 +269,7 @@ class ImageReader(nn.Module):
         if self.side is not None:
             x = nn.functional.interpolate(x, size=(self.side, self.side), mode="area")
         x = x.permute(0, 2, 3, 1)  # (N, H, W, C)
-        out: Tensor = self.sequence(x.flatten(2) if self.by == "row" else x.flatten(1, 2))
-        return out
+        return self.sequence(x.flatten(2) if self.by == "row" else x.flatten(1, 2))  # type: ignore[no-any-return]
 
 
 def build_image_reader(

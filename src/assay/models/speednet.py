@@ -74,26 +74,25 @@ class SpeedBlock(nn.Module):
     def __init__(self, in_channels: int, out_channels: int, *, options: SpeedNetOptions) -> None:
         super().__init__()
         self.pool = F.max_pool2d if options.pooling == "max" else F.avg_pool2d
-        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False)
-        self.norm1 = nn.BatchNorm2d(out_channels, momentum=options.momentum)
-        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False)
-        self.norm2 = nn.BatchNorm2d(out_channels, momentum=options.momentum)
         self.bridged = options.depth == 3
-        convolutions, norms = [self.conv1, self.conv2], [self.norm1, self.norm2]
+        self.conv1, self.norm1 = _conv_and_norm(in_channels, out_channels, options)
+        self.conv2, self.norm2 = _conv_and_norm(out_channels, out_channels, options)
         if self.bridged:
-            self.conv3 = nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False)
-            self.norm3 = nn.BatchNorm2d(out_channels, momentum=options.momentum)
-            convolutions, norms = [*convolutions, self.conv3], [*norms, self.norm3]
-        for conv in convolutions:
+            self.conv3, self.norm3 = _conv_and_norm(out_channels, out_channels, options)
+        for conv in (module for module in self.children() if isinstance(module, nn.Conv2d)):
             nn.init.kaiming_uniform_(conv.weight, a=5**0.5)
             nn.init.dirac_(conv.weight[: conv.in_channels])  # the first channels pass through unchanged
-        for norm in norms:
-            norm.weight.requires_grad_(False)  # the next convolution scales anyway
 
     def forward(self, x: Tensor) -> Tensor:
         x = F.gelu(self.norm1(self.pool(self.conv1(x), 2)))
         deeper = F.gelu(self.norm2(self.conv2(x)))
         return F.gelu(self.norm3(self.conv3(deeper)) + x) if self.bridged else deeper
+
+
+def _conv_and_norm(in_channels: int, out_channels: int, options: SpeedNetOptions) -> tuple[nn.Conv2d, nn.BatchNorm2d]:
+    norm = nn.BatchNorm2d(out_channels, momentum=options.momentum)
+    norm.weight.requires_grad_(False)  # the next convolution scales anyway
+    return nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False), norm
 
 
 class SpeedNet(nn.Module):
@@ -133,7 +132,7 @@ def build_speednet(
     *, classes: int, image_shape: tuple[int, int, int], normalize: Normalize, options: Mapping[str, object]
 ) -> SpeedNet:
     if min(image_shape[1:]) < SMALLEST:
-        expected = f"at least {SMALLEST}×{SMALLEST} pixels"
-        raise ModelError("speednet: image size", expected=expected, got="×".join(map(str, image_shape[1:])))
+        got = "×".join(map(str, image_shape[1:]))
+        raise ModelError("speednet: image size", expected=f"at least {SMALLEST}×{SMALLEST} pixels", got=got)
     chosen = SpeedNetOptions.parse(dict(options), where="speednet")
     return SpeedNet(classes=classes, in_channels=image_shape[0], normalize=normalize, options=chosen)

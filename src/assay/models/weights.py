@@ -8,6 +8,7 @@ import re
 import struct
 import warnings
 from collections.abc import Callable, Mapping
+from operator import methodcaller
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,7 +26,13 @@ WRAPPERS = (
     *("state_dict", "model_state_dict", "model_state", "model", "net", "network", "module", "weights", "params"),
     *("state_dict_ema", "model_ema", "ema_state_dict", "ema"),
 )
-PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "network.")
+# What wrappers and other libraries do to the names of tensors, undone.
+RENAMES: tuple[Callable[[str], str], ...] = (
+    lambda name: name.replace("_orig_mod.", ""),
+    *(methodcaller("removeprefix", prefix) for prefix in ("module.", "_orig_mod.", "model.", "net.", "network.") * 2),
+    lambda name: re.sub(r"^fc\.", "linear.", name).replace(".downsample.", ".shortcut."),
+)
+MAY_BE_MISSING = re.compile(r"num_batches_tracked$|^normalize\.(mean|std)$")
 NOT_WEIGHTS = ("n_averaged",)  # the counter beside an averaged model's weights
 # Types of data that checkpoints contain beside weights: building one calls no code of the file's.
 INERT: list[Any] = [
@@ -60,13 +67,10 @@ def read_weights(path: Path) -> StateDict:
             head = file.read(9)
     except OSError as error:
         raise ModelError(str(path), expected="a file that can be read", got=error.strerror or error) from None
-    if path.suffix == ".safetensors" or _looks_like_safetensors(head, path.stat().st_size):
+    has_header = head[8:] == b"{" and struct.unpack("<Q", head[:8])[0] < path.stat().st_size
+    if path.suffix == ".safetensors" or has_header:
         return _read_safetensors(path)
     return _unwrap(_read_checkpoint(path, head), path)
-
-
-def _looks_like_safetensors(head: bytes, size: int) -> bool:
-    return len(head) == 9 and head[8:] == b"{" and struct.unpack("<Q", head[:8])[0] < size
 
 
 def _read_safetensors(path: Path) -> StateDict:
@@ -105,11 +109,9 @@ def _explain(error: Exception, head: bytes) -> tuple[str, str]:
         expected = "a checkpoint written by torch.save, or a .safetensors file"
         return expected, "a pickle of another kind, which would need to run code from the file"
     expected = "a PyTorch checkpoint or a .safetensors file"
-    if not head:
-        return expected, "an empty file"
     if head[:2] == b"PK":
         return expected, f"a damaged or foreign archive ({one_line(message.partition('. ')[0])})"
-    return expected, "a file of another kind"
+    return expected, "a file of another kind" if head else "an empty file"
 
 
 def _unwrap(content: object, path: Path) -> StateDict:
@@ -146,14 +148,11 @@ def load_weights(model: nn.Module, state: StateDict, *, where: str) -> None:
         name, (expected, got) = next(iter(wrong.items()))
         more = f" (and {len(wrong) - 1} more of {len(target)} tensors)" if len(wrong) > 1 else ""
         raise ModelError(f"{where}: {name}", expected=str(expected), got=f"{got}{more}")
-    missing = [name for name in target if name not in state and not _may_be_missing(name)]
+    missing = [name for name in target if name not in state and not MAY_BE_MISSING.search(name)]
     unexpected = [name for name in state if name not in target]
     if missing or unexpected:
-        faults = [
-            f"{len(names)} {kind} ({_few(names)})"
-            for kind, names in (("missing", missing), ("unexpected", unexpected))
-            if names
-        ]
+        kinds = {"missing": missing, "unexpected": unexpected}
+        faults = [f"{len(names)} {kind} ({_few(names)})" for kind, names in kinds.items() if names]
         raise ModelError(where, expected=f"the {len(target)} tensors of the model", got=" and ".join(faults))
     parameters = {name for name, _ in model.named_parameters()}
     for name, value in state.items():
@@ -201,10 +200,9 @@ def check_finite(model: nn.Module, *, where: str) -> None:
 
     Buffers may hold −∞, as attention masks do.
     """
-    for name, parameter in model.named_parameters():
-        _check_finite(f"{where}: {name}", parameter, mask_allowed=False)
-    for name, buffer in model.named_buffers():
-        _check_finite(f"{where}: {name}", buffer, mask_allowed=True)
+    for named, mask_allowed in ((model.named_parameters(), False), (model.named_buffers(), True)):
+        for name, values in named:
+            _check_finite(f"{where}: {name}", values, mask_allowed=mask_allowed)
 
 
 def _check_finite(where: str, values: Tensor, *, mask_allowed: bool) -> None:
@@ -220,30 +218,12 @@ def _check_finite(where: str, values: Tensor, *, mask_allowed: bool) -> None:
 def _fit_names(state: StateDict, target: Mapping[str, Any]) -> StateDict:
     """Rename the tensors in the one way, of those that wrappers and other libraries are known for, that fits best."""
     candidates = [state]
-    for rename in (_without_compile_marks, *(_without(prefix) for prefix in PREFIXES * 2), _from_torchvision):
-        renamed = ((rename(candidate), candidate) for candidate in tuple(candidates))
+    for rename in RENAMES:
+        renamed = (({rename(name): state[name] for name in state}, state) for state in tuple(candidates))
         # A renaming that gives two tensors the same name would drop one of them.
         candidates += [new for new, old in renamed if new.keys() != old.keys() and len(new) == len(old)]
     return max(candidates, key=lambda candidate: sum(name in target for name in candidate))
 
 
-def _without(prefix: str) -> Callable[[StateDict], StateDict]:
-    return lambda state: {name.removeprefix(prefix): value for name, value in state.items()}
-
-
-def _without_compile_marks(state: StateDict) -> StateDict:
-    return {name.replace("_orig_mod.", ""): value for name, value in state.items()}
-
-
-def _from_torchvision(state: StateDict) -> StateDict:
-    return {
-        re.sub(r"^fc\.", "linear.", name).replace(".downsample.", ".shortcut."): value for name, value in state.items()
-    }
-
-
-def _may_be_missing(name: str) -> bool:
-    return name.endswith("num_batches_tracked") or name in {"normalize.mean", "normalize.std"}
-
-
-def _few(names: list[str], *, shown: int = 3) -> str:
-    return ", ".join(names[:shown]) + (", …" if len(names) > shown else "")
+def _few(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (", …" if len(names) > 3 else "")

@@ -26,9 +26,8 @@ from assay.augment.operations import CODES, POINT_CODES
 
 CONTRAST, EQUALIZE, AUTOCONTRAST = CODES["Contrast"], CODES["Equalize"], CODES["AutoContrast"]
 SHEAR_X, ROTATE = CODES["ShearX"], CODES["Rotate"]
-TRANSLATE_X, TRANSLATE_Y, FLIP, CROP, CUTOUT = (
-    CODES[name] for name in ("TranslateX", "TranslateY", "Flip", "Crop", "Cutout")
-)
+TRANSLATE_X, TRANSLATE_Y = CODES["TranslateX"], CODES["TranslateY"]
+FLIP, CROP, CUTOUT = CODES["Flip"], CODES["Crop"], CODES["Cutout"]
 COLOR, SHARPNESS, HUE = CODES["Color"], CODES["Sharpness"], CODES["Hue"]
 FIRST_POINT, LAST_POINT = POINT_CODES[0], POINT_CODES[-1]
 

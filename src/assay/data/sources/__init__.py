@@ -24,9 +24,9 @@ NAMES = ("digits", "cifar10", "mnist", "fashion-mnist")
 
 @dataclass(frozen=True)
 class Source:
-    """A kind of source: how it is spelled (in messages), for which specs it applies, and ``module:function``.
+    """How data is named (in messages), for which specs that applies, and ``module:function`` of a loader.
 
-    The function takes ``(spec, *, reading)`` and returns an :class:`ImageDataset`.
+    It takes ``(spec, *, reading)`` and returns an :class:`ImageDataset`.
     """
 
     spelling: str
@@ -78,7 +78,7 @@ FILE_FORMATS = (
         takes_folder=True,
     ),
     FileFormat(
-        "webdataset", "WebDataset shards x-{000..099}.tar", r"\.(tar|tar\.gz|tgz)$", "webdataset:load_webdataset"
+        "webdataset", "WebDataset shards x-{000..099}.tar", r"\.(tar(\.gz)?|tgz)$", "webdataset:load_webdataset"
     ),
     FileFormat("npz", "*.npz", r"\.npz$", "npz:load_npz"),
     CLASS_FOLDERS,
@@ -142,23 +142,15 @@ def load_dataset(
         >>> len(data), data.shape, data.classes[:3]
         (64, (1, 32, 32), ('0', '1', '2'))
     """
-    reading = Reading.parse(
-        {
-            "split": SPLIT_WORDS.get(split.lower(), split),
-            "data_dir": None if data_dir is None else Path(data_dir),
-            "limit": limit,
-            "max_bad": max_bad,
-            "image_size": image_size,
-        }
-    )
-    spec = os.fspath(spec)
+    part, folder = SPLIT_WORDS.get(split.lower(), split), None if data_dir is None else Path(data_dir)
+    options = {"split": part, "data_dir": folder, "limit": limit, "max_bad": max_bad, "image_size": image_size}
+    reading, spec = Reading.parse(options), os.fspath(spec)
     source = next(source for source in SOURCES if source.applies(spec))
     try:
-        dataset: ImageDataset = import_function(source.loader)(spec, reading=reading)
+        return import_function(source.loader)(spec, reading=reading)  # type: ignore[no-any-return]
     except OSError as error:
         place = str(error.filename or spec)
         raise DataError(f"{place:.200}", expected="data that can be read", got=error.strerror or str(error)) from None
-    return dataset
 
 
 def import_function(path: str) -> Callable[..., Any]:

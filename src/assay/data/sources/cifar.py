@@ -46,10 +46,8 @@ def load_cifar(path: Path, *, name: str, reading: Reading) -> ImageDataset:
         path = path.parent
     if path.is_dir():
         path = find_batches(path, split=reading.split) or path
-    contents = [
-        (f"{path / batch}", content) for batch, content in _read_batches(path, wanted=BATCHES[reading.split]).items()
-    ]
-    parsed = [_parse(content, where=where) for where, content in contents]
+    contents = _read_batches(path, wanted=BATCHES[reading.split])
+    parsed = [_parse(content, where=str(path / batch)) for batch, content in contents.items()]
     stored = np.concatenate([labels for _, labels in parsed])
     return build_dataset(
         stored,
@@ -72,12 +70,9 @@ def _read_batches(path: Path, *, wanted: tuple[str, ...]) -> dict[str, bytes]:
 
 
 def _unpacked(folder: Path, wanted: tuple[str, ...]) -> dict[str, bytes]:
-    batches = {}
-    for batch in wanted:
-        for file in (folder / f"{batch}.bin", folder / batch):
-            if file.is_file() and batch not in batches:
-                batches[batch] = file.read_bytes()
-    return batches
+    files = {batch: (folder / f"{batch}.bin", folder / batch) for batch in wanted}
+    present = {batch: next((file for file in both if file.is_file()), None) for batch, both in files.items()}
+    return {batch: file.read_bytes() for batch, file in present.items() if file}
 
 
 def _archived(archive: Path, wanted: tuple[str, ...]) -> dict[str, bytes]:
@@ -160,8 +155,7 @@ class _DataOnly(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         if name == "_reconstruct" and module in {"numpy.core.multiarray", "numpy._core.multiarray"}:
             return _rebuild
-        if (module, name) == ("_codecs", "encode"):
-            return _plain_bytes
-        if module == "numpy" and name in {"ndarray", "dtype"}:
-            return {"ndarray": _Array, "dtype": _Type}[name]
+        known = {("_codecs", "encode"): _plain_bytes, ("numpy", "ndarray"): _Array, ("numpy", "dtype"): _Type}
+        if (module, name) in known:
+            return known[module, name]
         raise pickle.UnpicklingError(f"a reference to {module}.{name}, which could run code and is not followed")

@@ -41,12 +41,8 @@ def load_folder(root: Path, *, name: str, reading: Reading) -> ImageDataset:
         raise DataError(f"{root} ({split})", expected="pictures in class folders", got="none")
     numbers = np.array([names.index(label) for label, _ in files])
     order = interleave(numbers)[: reading.limit]
-    decoded = decode_pictures(
-        (Encoded(_short(files[place][1], root), files[place][1]) for place in order.tolist()),
-        count=len(order),
-        reading=reading,
-        where=str(root),
-    )
+    pictures = (Encoded(_short(files[place][1], root), files[place][1]) for place in order.tolist())
+    decoded = decode_pictures(pictures, count=len(order), reading=reading, where=str(root))
     ids = order[decoded.indices.numpy()]
     filenames = tuple(_short(files[place][1], root) for place in ids.tolist())
     labels, places = torch.from_numpy(numbers[ids]), torch.from_numpy(ids)
@@ -85,11 +81,8 @@ def _pictures(folder: Path) -> list[Path]:
     pictures: list[Path] = []
     for where, folders, files in os.walk(folder):
         folders[:] = sorted(name for name in folders if not _is_hidden(name))
-        pictures += [
-            Path(where, file)
-            for file in sorted(files)
-            if not _is_hidden(file) and Path(file).suffix.lower() in SUFFIXES
-        ]
+        shown = (Path(where, file) for file in sorted(files) if not _is_hidden(file))
+        pictures += [file for file in shown if file.suffix.lower() in SUFFIXES]
     return pictures
 
 

@@ -48,10 +48,9 @@ def is_images_name(name: str) -> bool:
 def load_idx(path: Path, *, name: str, reading: Reading) -> ImageDataset:
     """Read a pair of IDX files: ``path`` is the images' file, the labels' file, or the folder that holds them."""
     split, images_path, labels_path = find_pair(path, wanted=reading.split)
-    labels = read_idx(labels_path)
+    labels, where = read_idx(labels_path), str(labels_path)
     if labels.ndim != 1:
-        raise DataError(str(labels_path), expected="labels in one dimension", got=f"shape {labels.shape}")
-    where = str(labels_path)
+        raise DataError(where, expected="labels in one dimension", got=f"shape {labels.shape}")
     stored = read_labels(labels, where=where)
     classes = FIRST_LABELS.get(tuple(stored[:10].tolist())) or derive_classes(stored, where=where)
 
@@ -91,9 +90,8 @@ def _partner(path: Path, *, old: str, new: str, digits: str) -> Path:
             candidate = path.with_name(re.sub(r"idx\d", f"idx{digit}", stem) + ending)
             if candidate != path and candidate.is_file():
                 return candidate
-    raise DataError(
-        str(path), expected=f"the {new}s beside it", got=f"no file {re.sub(r'idx.', f'idx{digits[0]}', stem)}"
-    )
+    got = f"no file {re.sub(r'idx.', f'idx{digits[0]}', stem)}"
+    raise DataError(str(path), expected=f"the {new}s beside it", got=got)
 
 
 def read_idx(path: Path, *, rows: int | None = None, of: int | None = None) -> NDArray[Any]:
@@ -104,18 +102,15 @@ def read_idx(path: Path, *, rows: int | None = None, of: int | None = None) -> N
     with readable(path, "a readable IDX file"), path.open("rb") as raw:
         zipped = raw.read(2) == b"\x1f\x8b"
         raw.seek(0)
-        if not zipped:
-            return _read_array(raw, path=path, rows=rows, of=of)
-        with gzip.GzipFile(fileobj=raw) as file:
-            return _read_array(file, path=path, rows=rows, of=of)  # type: ignore[arg-type]  # GzipFile reads alike
+        file = gzip.GzipFile(fileobj=raw) if zipped else raw
+        return _read_array(file, path=path, rows=rows, of=of)  # type: ignore[arg-type]  # GzipFile reads alike
 
 
 def _read_array(file: BinaryIO, *, path: Path, rows: int | None, of: int | None) -> NDArray[Any]:
     head = file.read(4)
     if len(head) < 4 or head[:2] != b"\0\0" or head[2] not in TYPES or not 1 <= head[3] <= 4:
-        raise DataError(
-            str(path), expected="the header of an IDX file (0, 0, type, dimensions)", got=head.hex() or "nothing"
-        )
+        expected = "the header of an IDX file (0, 0, type, dimensions)"
+        raise DataError(str(path), expected=expected, got=head.hex() or "nothing")
     sizes = file.read(4 * head[3])
     if len(sizes) < 4 * head[3]:
         raise DataError(str(path), expected=f"{head[3]} dimensions in the header", got="a truncated file")
@@ -131,8 +126,7 @@ def _read_array(file: BinaryIO, *, path: Path, rows: int | None, of: int | None)
     if len(content) < needed:
         raise DataError(str(path), expected=f"{needed:,} bytes of numbers", got=f"{len(content):,}, a truncated file")
     if count == shape[0] and file.read(1):
-        raise DataError(
-            str(path), expected=f"{needed:,} bytes of numbers", got="more: the header does not fit the file"
-        )
+        got = "more: the header does not fit the file"
+        raise DataError(str(path), expected=f"{needed:,} bytes of numbers", got=got)
     array = np.frombuffer(bytes(content), dtype).reshape(count, *shape[1:])
     return array.astype(dtype.newbyteorder("="), copy=False)

@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from assay.data.arrays import build_dataset, to_image_bytes
+from assay.data.arrays import AnyArray, build_dataset, to_image_bytes
 from assay.data.dataset import ImageDataset
 from assay.data.labels import derive_classes, read_labels
 from assay.data.reading import SPLIT_WORDS, Reading, choose_split, readable
@@ -19,8 +18,6 @@ from assay.errors import DataError
 IMAGE_WORDS = ("images", "image", "imgs", "img", "x", "data", "pixels", "inputs", "input", "pictures")
 LABEL_WORDS = ("labels", "label", "y", "targets", "target", "fine_labels", "fine_label")
 CLASS_WORDS = ("classes", "class_names", "label_names", "names")
-
-AnyArray = NDArray[Any]
 
 
 def load_npz(
@@ -40,9 +37,8 @@ def load_npz(
         raise DataError(str(path), expected="a NumPy archive (.npz)", got=_describe_content(path))
     unreadable = readable(path, "a readable NumPy archive")
     with unreadable, path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-        part_name, (image_key, label_key) = choose_split(
-            _find_parts(archive, where=str(path)), wanted=reading.split, where=str(path)
-        )
+        parts = _find_parts(archive, where=str(path))
+        part_name, (image_key, label_key) = choose_split(parts, wanted=reading.split, where=str(path))
         images, labels = (_read(archive, key, path=path) for key in (image_key, label_key))
         names = next((_read(archive, key, path=path) for key in archive.files if key.lower() in CLASS_WORDS), None)
     where = f"{path}:{label_key}"
@@ -86,9 +82,8 @@ def _find_parts(archive: Any, *, where: str) -> dict[str, tuple[str, str]]:
     if len(images_like) == len(labels_like) == 1:
         return {"all": (images_like[0], labels_like[0])}
     listed = ", ".join(f"{key} {shape}" for key, shape in shapes.items()) or "none"
-    raise DataError(
-        f"{where}: arrays", expected="images and labels, or x_test and y_test, x_train and y_train", got=listed[:200]
-    )
+    expected = "images and labels, or x_test and y_test, x_train and y_train"
+    raise DataError(f"{where}: arrays", expected=expected, got=listed[:200])
 
 
 def _read(archive: Any, key: str, *, path: Path) -> AnyArray:

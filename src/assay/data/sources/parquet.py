@@ -64,10 +64,8 @@ def find_columns(schema: pa.Schema, *, where: str) -> Columns:
 
 def _pick(candidates: Sequence[str], usual: Sequence[str], *, only_by_name: bool = False) -> str | None:
     by_name = {name.lower(): name for name in reversed(candidates)}
-    for name in usual:
-        if name in by_name:
-            return by_name[name]
-    return candidates[0] if len(candidates) == 1 and not only_by_name else None
+    only = candidates[0] if len(candidates) == 1 and not only_by_name else None
+    return next((by_name[name] for name in usual if name in by_name), only)
 
 
 def holds_pictures(kind: pa.DataType) -> bool:
@@ -94,9 +92,8 @@ def _features(schema: pa.Schema) -> dict[str, dict[str, Any]]:
         declared = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
     except (KeyError, TypeError, ValueError, RecursionError):
         return {}
-    if not isinstance(declared, dict):
-        return {}
-    return {name: feature for name, feature in declared.items() if isinstance(feature, dict)}
+    features = declared.items() if isinstance(declared, dict) else ()
+    return {name: feature for name, feature in features if isinstance(feature, dict)}
 
 
 def _listing(schema: pa.Schema) -> str:

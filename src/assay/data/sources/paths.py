@@ -136,5 +136,4 @@ def _find_format(folder: Path, *, depth: int) -> tuple[FileFormat, Path] | None:
 
 
 def _read(file_format: FileFormat, place: Path | list[Path], **options: object) -> ImageDataset:
-    dataset: ImageDataset = import_function(file_format.reader)(place, **options)
-    return dataset
+    return import_function(file_format.reader)(place, **options)  # type: ignore[no-any-return]

@@ -122,8 +122,8 @@ def cache_folder() -> Path:
 
 def _places(published: Published, data_dir: Path | None) -> Iterator[tuple[Path, bool]]:
     """Folders that may hold the set, and whether the set's name is what led there."""
-    environment = [Path(part) for part in os.environ.get("ASSAY_DATA", "").split(os.pathsep) if part]
-    for root in ([data_dir] if data_dir else []) + environment:
+    roots = [Path(part) for part in os.environ.get("ASSAY_DATA", "").split(os.pathsep) if part]
+    for root in [data_dir, *roots] if data_dir else roots:
         for folder in published.folders:
             if (root / folder).is_dir():
                 yield from ((place, True) for place in _with_subfolders(root / folder, depth=2))
@@ -152,9 +152,8 @@ def _load_folder(folder: Path, published: Published, *, named: bool, reading: Re
     if published is not CIFAR10 and reading.split in group_by_split(pairs, root=folder):
         dataset = load_idx(folder, name=published.name, reading=reading)
         return dataset if named or dataset.classes == published.classes else None
-    if published is CIFAR10 and find_batches(folder, split=reading.split) is not None:
-        return load_cifar(folder, name=published.name, reading=reading)
-    return None
+    found = published is CIFAR10 and find_batches(folder, split=reading.split) is not None
+    return load_cifar(folder, name=published.name, reading=reading) if found else None
 
 
 def _check(dataset: ImageDataset, published: Published, *, folder: Path, reading: Reading) -> ImageDataset:

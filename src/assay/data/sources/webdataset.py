@@ -52,18 +52,16 @@ def load_webdataset(
         raise DataError(str(shards[0]), expected="samples with a picture and a label", got="none")
     for sample in samples:
         if sample.label is None:
-            raise DataError(
-                f"{sample.shard}:{sample.key}", expected=f"a label ({', '.join(LABEL_ENDINGS)})", got="none"
-            )
+            expected = f"a label ({', '.join(LABEL_ENDINGS)})"
+            raise DataError(f"{sample.shard}:{sample.key}", expected=expected, got="none")
     where = f"{name} (labels)"
     stored = read_labels([sample.label for sample in samples], where=where)
     classes = _class_names(shards[0]) or derive_classes(stored, where=where)
     labels = number_labels(stored, classes=classes, where=where)
     chosen = choose_samples(labels.numpy(), limit=reading.limit)
     rows = np.sort(chosen)
-    decoded = decode_pictures(
-        _read([samples[row] for row in rows.tolist()]), count=len(rows), reading=reading, where=name
-    )
+    pictures = _read([samples[row] for row in rows.tolist()])
+    decoded = decode_pictures(pictures, count=len(rows), reading=reading, where=name)
     ids = torch.from_numpy(rows)[decoded.indices]
     keys = tuple(samples[row].key for row in ids.tolist())
     dataset = ImageDataset(decoded.images, labels[ids], classes, name, split, ids, keys, decoded.skipped)
@@ -103,11 +101,9 @@ def _scan(shard: Path) -> list[_ShardSample]:
 
 def _check_end(archive: tarfile.TarFile) -> None:
     """Where tarfile stops there must be the block of zeros that ends an archive; else the archive is truncated."""
-    stream = archive.fileobj
-    if stream is None:
-        return
-    stream.seek(archive.offset)
-    block = stream.read(tarfile.BLOCKSIZE)
+    assert archive.fileobj is not None
+    archive.fileobj.seek(archive.offset)
+    block = archive.fileobj.read(tarfile.BLOCKSIZE)
     if len(block) < tarfile.BLOCKSIZE or any(block):
         raise tarfile.ReadError("no end-of-archive mark: the file is truncated or damaged")
 

@@ -30,10 +30,7 @@ WEIGHT_SUFFIXES = frozenset({".safetensors", ".pt", ".pth", ".th", ".ckpt", ".bi
 
 @dataclass(frozen=True)
 class Spelling:
-    """A way to name a model: how it is written, for which specs it applies, and ``module:function``.
-
-    The function makes a :class:`Blueprint` of ``(spec, request)``.
-    """
+    """How a model is named, for which specs that applies, and ``module:function``: ``(spec, request) -> Blueprint``."""
 
     written: str
     applies: Callable[[str], bool]
@@ -44,12 +41,10 @@ class Spelling:
 SPELLINGS = (
     Spelling("a run folder", lambda spec: bool(spec) and is_run_folder(Path(spec)), "run_folder:plan_run"),
     Spelling(
-        f"one of {', '.join(ARCHITECTURES)}",
-        lambda spec: spec.partition(",")[0] in ARCHITECTURES,
-        "named:plan_architecture",
+        f"one of {', '.join(ARCHITECTURES)}", lambda spec: spec.split(",")[0] in ARCHITECTURES, "named:plan_named"
     ),
-    Spelling("torchvision:NAME", lambda spec: spec.startswith("torchvision:"), "named:plan_torchvision"),
-    Spelling("timm:NAME", lambda spec: spec.startswith("timm:"), "named:plan_timm"),
+    Spelling("torchvision:NAME", lambda spec: spec.startswith("torchvision:"), "named:plan_named"),
+    Spelling("timm:NAME", lambda spec: spec.startswith("timm:"), "named:plan_named"),
     Spelling(
         "FILE.py:FACTORY or PACKAGE.MODULE:FACTORY",
         lambda spec: ":" in spec and not Path(spec).exists(),
@@ -144,22 +139,23 @@ def open_model(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         blueprint = find_blueprint(spec, ModelRequest(image_shape, normalization, seed))
-        if classes is not None and blueprint.classes not in {None, classes}:
-            got = f"a model of {blueprint.classes}"
-            raise ModelError(spec, expected=f"{classes} classes, as the data has", got=got)
-        if image_shape is not None and blueprint.image_shape[0] != image_shape[0]:
-            got = f"a model for {blueprint.image_shape[0]}"
-            raise ModelError(spec, expected=f"{image_shape[0]} channels, as the data has", got=got)
-        count = classes or blueprint.classes or blueprint.default_classes
+        known, channels = blueprint.classes, blueprint.image_shape[0]
+        if classes is not None and known not in {None, classes}:
+            raise ModelError(spec, expected=f"{classes} classes, as the data has", got=f"a model of {known}")
+        if image_shape is not None and channels != image_shape[0]:
+            raise ModelError(
+                spec, expected=f"{image_shape[0]} channels, as the data has", got=f"a model for {channels}"
+            )
+        count = classes or known or blueprint.default_classes
         file = blueprint.weights if weights is None else Path(weights)
         notes = blueprint.notes
         if file is not None:
-            fixed = classes is not None or blueprint.classes is not None
+            fixed = classes is not None or known is not None
             model, count = _build_with_weights(blueprint, file, classes=count, fixed=fixed)
         else:
             model = _materialize(blueprint.make(count), blueprint.image_shape)
             if blueprint.has_weights is False:
-                notes = (*notes, f"{spec} has random weights: nothing was trained and nothing loaded")
+                notes += (f"{spec} has random weights: nothing was trained and nothing loaded",)
     check_finite(model, where=spec)
     return LoadedModel(model, spec, count, blueprint.image_shape, class_names=blueprint.class_names, notes=notes)
 
@@ -170,8 +166,7 @@ def find_blueprint(spec: str, request: ModelRequest) -> Blueprint:
     if spelling is None:
         raise _unknown(spec)
     module, _, function = spelling.function.partition(":")
-    blueprint: Blueprint = getattr(importlib.import_module(f"{__name__}.{module}"), function)(spec, request)
-    return blueprint
+    return getattr(importlib.import_module(f"{__name__}.{module}"), function)(spec, request)  # type: ignore[no-any-return]
 
 
 def _build_with_weights(blueprint: Blueprint, file: Path, *, classes: int, fixed: bool) -> tuple[nn.Module, int]:
@@ -180,10 +175,10 @@ def _build_with_weights(blueprint: Blueprint, file: Path, *, classes: int, fixed
     model = install(_materialize(blueprint.make(classes), blueprint.image_shape), structure)
     state = read_weights(file)
     implied = implied_classes(_receiver(model, state), state, classes=classes)
-    if implied is not None and fixed:
-        got = f"weights for {implied.classes} ({implied.evidence})"
-        raise ModelError(str(file), expected=f"weights for {classes} classes", got=got)
     if implied is not None:
+        if fixed:
+            got = f"weights for {implied.classes} ({implied.evidence})"
+            raise ModelError(str(file), expected=f"weights for {classes} classes", got=got)
         classes = implied.classes
         model = install(_materialize(blueprint.make(classes), blueprint.image_shape), structure)
     load_weights(_receiver(model, state), state, where=str(file))
@@ -218,5 +213,4 @@ def _unknown(spec: str) -> ModelError:
         return ModelError(spec, expected=f"the name of what makes the model, {spec}:FACTORY", got="no name")
     if spec and path.is_dir():
         return ModelError(spec, expected=f"a run folder, with a {CONFIG} in it", got="a folder without one")
-    expected = ", ".join(spelling.written for spelling in SPELLINGS)
-    return ModelError("model", expected=expected, got=near(spec, ARCHITECTURES))
+    return ModelError("model", expected=", ".join(each.written for each in SPELLINGS), got=near(spec, ARCHITECTURES))

@@ -76,8 +76,7 @@ def _import_file(path: Path) -> ModuleType:
     # The prefix keeps a file called resnet.py or torch.py from taking the place of a module of that name.
     name = f"_assay_model_{path.stem}"
     module_spec = importlib.util.spec_from_file_location(name, path.resolve())
-    assert module_spec is not None
-    assert module_spec.loader is not None
+    assert module_spec is not None and module_spec.loader is not None
     module = importlib.util.module_from_spec(module_spec)
     sys.modules[name] = module
     module_spec.loader.exec_module(module)
@@ -104,14 +103,9 @@ def _arguments(factory: Callable[..., Any], classes: int, spec: str) -> dict[str
     except (ValueError, TypeError):
         return {}
     chosen = next((name for name in CLASSES_PARAMETERS if name in parameters), None)
-    needed = [
-        name
-        for name, parameter in parameters.items()
-        if parameter.default is parameter.empty
-        and parameter.kind not in {parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD}
-        and name != chosen
-    ]
-    if needed:
+    variadic = {inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD}
+    required = [each for each in parameters.values() if each.default is each.empty and each.kind not in variadic]
+    if needed := [each.name for each in required if each.name != chosen]:
         expected = "a function that needs no argument but classes or num_classes"
         raise ModelError(spec, expected=expected, got=f"one that needs {', '.join(needed)}")
     return {} if chosen is None else {chosen: classes}
@@ -136,11 +130,8 @@ def _users_code(spec: str, folders: list[Path]) -> Iterator[None]:
 
 def _place(error: BaseException, folders: list[Path]) -> str:
     """`` (file.py, line 12)``: the innermost line of the user's own code that the error came through, if any."""
-    inside = [
-        frame
-        for frame in traceback.extract_tb(error.__traceback__)
-        if any(folder in Path(frame.filename).parents for folder in folders)
-        and "site-packages" not in frame.filename
-        and _PACKAGE not in Path(frame.filename).parents
-    ]
-    return f" ({Path(inside[-1].filename).name}, line {inside[-1].lineno})" if inside else ""
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        file = Path(frame.filename)
+        if {*folders} & {*file.parents} and "site-packages" not in frame.filename and _PACKAGE not in file.parents:
+            return f" ({file.name}, line {frame.lineno})"
+    return ""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
 
 from torch import nn
 
@@ -29,38 +28,31 @@ def parse_architecture(spec: str) -> tuple[str, dict[str, object]] | None:
 
 def plan_named(spec: str, request: ModelRequest, options: Mapping[str, object] | None = None) -> Blueprint:
     """Any of these networks, with the options in ``spec`` and the further ``options``."""
-    return LIBRARIES.get(spec.partition(":")[0], plan_architecture)(spec, request, options)
-
-
-def plan_architecture(spec: str, request: ModelRequest, options: Mapping[str, object] | None = None) -> Blueprint:
-    """An architecture of ours, with random weights."""
     name, spelled = parse_options(spec)
-    shape = request.image_shape or DEFAULT_SHAPE
+    return LIBRARIES.get(name.partition(":")[0], _plan_ours)(name, request, {**spelled, **(options or {})})
+
+
+def _plan_ours(name: str, request: ModelRequest, options: Mapping[str, object]) -> Blueprint:
+    """An architecture of ours, with random weights."""
+    shape, normalization = request.image_shape or DEFAULT_SHAPE, request.normalization
 
     def make(classes: int) -> nn.Module:
-        return build(
-            name,
-            classes=classes,
-            image_shape=shape,
-            normalization=request.normalization,
-            options={**spelled, **(options or {})},
-            seed=request.seed,
-        ).eval()
+        model = build(
+            name, classes=classes, image_shape=shape, normalization=normalization, options=options, seed=request.seed
+        )
+        return model.eval()
 
     return Blueprint(make, shape, has_weights=False)
 
 
-def plan_torchvision(spec: str, request: ModelRequest, options: Mapping[str, object] | None = None) -> Blueprint:
+def _plan_torchvision(where: str, request: ModelRequest, options: Mapping[str, object]) -> Blueprint:
     """A classifier of ``torchvision.models``, behind ImageNet's normalisation.
 
     Weights are random unless the option ``weights`` names some, such as ``IMAGENET1K_V1`` or ``DEFAULT``, which are
     fetched when torch's cache does not have them. The other options are the builder's. A grey image is shown to all
     three channels. Raises :class:`ModelError`, :class:`DependencyError`.
     """
-    spelled_name, spelled = parse_options(spec)
-    where, options = spelled_name, {**spelled, **(options or {})}
-    name = spelled_name.partition(":")[2]
-    image_shape = request.image_shape or LIBRARY_SHAPE
+    name, image_shape = where.partition(":")[2], request.image_shape or LIBRARY_SHAPE
     with _library("torchvision", where):
         from torchvision import models
     known = models.list_models(module=models)
@@ -69,35 +61,30 @@ def plan_torchvision(spec: str, request: ModelRequest, options: Mapping[str, obj
     if image_shape[0] not in {1, 3}:
         raise ModelError(where, expected="images of one or three channels", got=f"{image_shape[0]} channels")
     normalize = choose_normalization(request.normalization, channels=3)
-    weights, classes_of_weights = options.get("weights"), None
+    weights, fixed = options.get("weights"), None
     if weights is not None:
         offered = models.get_model_weights(name).__members__
         if weights not in offered:
             got = near(str(weights), offered)
             raise ModelError(f"{where}: weights", expected=f"one of {', '.join(offered)}", got=got)
-        classes_of_weights = len(offered[str(weights)].meta["categories"])
+        fixed = len(offered[str(weights)].meta["categories"])
 
     def make(classes: int) -> nn.Module:
-        arguments = {"weights": None, **options}
-        if weights is None:
-            arguments.setdefault("num_classes", classes)
+        arguments = {"weights": None, **({"num_classes": classes} if weights is None else {}), **options}
         with _library("torchvision", where):
             return Normalized(Normalize(normalize), models.get_model(name, **arguments)).eval()
 
-    return Blueprint(
-        make, image_shape, classes=classes_of_weights, default_classes=LIBRARY_CLASSES, has_weights=weights is not None
-    )
+    has_weights = weights is not None
+    return Blueprint(make, image_shape, classes=fixed, default_classes=LIBRARY_CLASSES, has_weights=has_weights)
 
 
-def plan_timm(spec: str, request: ModelRequest, options: Mapping[str, object] | None = None) -> Blueprint:
+def _plan_timm(where: str, request: ModelRequest, options: Mapping[str, object]) -> Blueprint:
     """A network of timm, for the channels of the images, behind the normalisation of its published configuration.
 
     Weights are random unless the option ``pretrained`` is true, which fetches them when the cache does not have them.
     The other options are those of ``timm.create_model``. Raises :class:`ModelError`, :class:`DependencyError`.
     """
-    spelled_name, spelled = parse_options(spec)
-    where, options = spelled_name, {**spelled, **(options or {})}
-    name = spelled_name.partition(":")[2]
+    name = where.partition(":")[2]
     with _library("timm", where):
         import timm
     from_hub = ":" in name
@@ -111,24 +98,18 @@ def plan_timm(spec: str, request: ModelRequest, options: Mapping[str, object] | 
     channels, has_weights = image_shape[0], bool(options.get("pretrained"))
 
     def make(classes: int) -> nn.Module:
-        arguments: dict[str, Any] = {"in_chans": channels, "num_classes": classes, **options}
         with _library("timm", where):
-            inner = timm.create_model(name, **arguments)
+            inner = timm.create_model(name, **{"in_chans": channels, "num_classes": classes, **options})
         config = getattr(inner, "pretrained_cfg", {})
         own = (config["mean"], config["std"]) if len(config.get("mean") or ()) == channels else None
         chosen = own if request.normalization is None else request.normalization
         return Normalized(Normalize(choose_normalization(chosen, channels=channels)), inner).eval()
 
-    return Blueprint(
-        make,
-        image_shape,
-        classes=published.num_classes if has_weights and published else None,
-        default_classes=LIBRARY_CLASSES,
-        has_weights=has_weights,
-    )
+    fixed = published.num_classes if has_weights and published else None
+    return Blueprint(make, image_shape, classes=fixed, default_classes=LIBRARY_CLASSES, has_weights=has_weights)
 
 
-LIBRARIES = {"torchvision": plan_torchvision, "timm": plan_timm}
+LIBRARIES = {"torchvision": _plan_torchvision, "timm": _plan_timm}
 
 
 @contextmanager
