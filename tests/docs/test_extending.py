@@ -357,7 +357,7 @@ def nothing(*arguments):
     pass
 
 
-for name in ("_warp", "change", "extend_table", "look_up", "shift", "color", "sharpness", "hue", "cutout", "flip"):
+for name in ("warp", "change", "extend_table", "look_up", "shift", "color", "sharpness", "hue", "cutout", "flip"):
     assert hasattr(program, name)
     setattr(program, name, nothing)
 

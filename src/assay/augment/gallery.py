@@ -151,13 +151,15 @@ def render_gallery(gallery: Gallery) -> str:
     large = gallery.original is None and not sharp  # a policy's photographs are shown larger
     sections = []
     if gallery.original is not None:
-        original, *shots = (_shot(panel, side=_PANEL) for panel in (gallery.original, *gallery.panels))
+        shown = (gallery.original, *gallery.panels)
+        original, *shots = (Shot(each.name, each.detail, data_url(each.image, side=_PANEL)) for each in shown)
         grid = ShotGrid(original, tuple(shots), shape=(first.shape[1], first.shape[2]), sharp=sharp)
         sections.append(Section("operations", "Operations", "Point at an image to see the original.", (grid,)))
     if gallery.strips:
         rows = []
         for strip in gallery.strips:
-            row = tuple(_shot(panel, side=_PANEL if large else _STRIP) for panel in strip.panels)
+            side = _PANEL if large else _STRIP
+            row = tuple(Shot(each.name, each.detail, data_url(each.image, side=side)) for each in strip.panels)
             layout = "large" if large else "short" if len(row) < 4 else ""
             rows.append(ShotRow(strip.name, strip.detail, row, layout=layout, sharp=sharp))
         title, summary = "From one end to the other", "Each operation at evenly spaced magnitudes."
@@ -166,10 +168,6 @@ def render_gallery(gallery: Gallery) -> str:
         sections.append(Section("strips", title, summary, tuple(rows)))
     page = Page(gallery.title, "augmentation", gallery.title, tuple(sections), text=gallery.subtitle)
     return render(page)
-
-
-def _shot(panel: GalleryPanel, *, side: int) -> Shot:
-    return Shot(panel.name, panel.detail, data_url(panel.image, side=side))
 
 
 def to_picture(image: Tensor) -> Image.Image:

@@ -40,10 +40,9 @@ def magnitude_table(space: Space, *, bins: int, height: int, width: int) -> Magn
     slope, angle, blend, removed_bits = (0.99, 135.0, 0.99, 6) if wide else (0.3, 30.0, 0.9, 4)
     rows = {"Identity": _ramp(0.0, bins)} if space != "autoaugment" else {}
     rows |= {"ShearX": _ramp(slope, bins), "ShearY": _ramp(slope, bins)}
-    rows["TranslateX"] = _ramp(32.0 if wide else _SHARE * width, bins)
-    rows["TranslateY"] = _ramp(32.0 if wide else _SHARE * height, bins)
-    rows["Rotate"] = _ramp(angle, bins)
-    rows |= {name: _ramp(blend, bins) for name in _BLENDS}
+    sides = {"TranslateX": width, "TranslateY": height}
+    rows |= {name: _ramp(32.0 if wide else _SHARE * side, bins) for name, side in sides.items()}
+    rows |= {"Rotate": _ramp(angle, bins), **{name: _ramp(blend, bins) for name in _BLENDS}}
     rows["Posterize"] = 8 - (torch.arange(bins) / ((bins - 1) / removed_bits)).round().double()
     rows["Solarize"] = torch.linspace(255.0, 0.0, bins).double()
     rows |= {"AutoContrast": _ramp(0.0, bins), "Equalize": _ramp(0.0, bins)}

@@ -32,7 +32,8 @@ def draw_uniforms(ids: Tensor, *, seed: int, epoch: int, slots: Sequence[int]) -
 
 def draw_integers(ids: Tensor, bound: int, *, seed: int, epoch: int, slot: int) -> npt.NDArray[np.int64]:
     """One integer in 0..bound−1 for each id; int64 (B,). Its bias is below bound·2⁻⁵³."""
-    return (draw_uniforms(ids, seed=seed, epoch=epoch, slots=(slot,)).reshape(-1) * bound).astype(np.int64)
+    uniform = draw_uniforms(ids, seed=seed, epoch=epoch, slots=(slot,)).reshape(-1)
+    return (uniform * bound).astype(np.int64)
 
 
 def _mix(words: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:

@@ -40,9 +40,7 @@ def render_sheet(gallery: Gallery) -> bytes:
 
 
 def _draw_grid(sheet: _Sheet, original: GalleryPanel, panels: tuple[GalleryPanel, ...]) -> None:
-    beside = 2 * (_COLUMNS - 2)
-    cell = sheet.cell_width(_COLUMNS)
-    top = sheet.y
+    beside, cell, top = 2 * (_COLUMNS - 2), sheet.cell_width(_COLUMNS), sheet.y
     ratio = original.image.shape[1] / original.image.shape[2]
     row_height = round(cell * ratio) + _caption_height(panels, cell, 20) + _GAP
     sheet.place(original, _MARGIN, top, 2 * cell + _GAP, size=20, height=2 * row_height - _GAP, fill=True)
@@ -142,8 +140,6 @@ def _wrap(text: str, font: Font, width: int) -> list[str]:
         lines.append("")
         for word in paragraph.split(" "):
             longer = f"{lines[-1]} {word}".lstrip() if word else lines[-1] + " "
-            if lines[-1].strip() and font.getlength(longer) > width:
-                lines.append(word)
-            else:
-                lines[-1] = longer
+            full = lines[-1].strip() and font.getlength(longer) > width
+            lines[-1:] = [lines[-1], word] if full else [longer]
     return lines

@@ -165,8 +165,7 @@ def _decode_in_order(samples: Iterable[Encoded], *, image_size: int | None) -> I
     def decode_chunk(chunk: list[Encoded]) -> list[Pixels | Broken]:
         return [decode(sample.content, image_size=image_size) for sample in chunk]
 
-    workers = min(8, 2 * (os.cpu_count() or 1))
-    source = iter(samples)
+    workers, source = min(8, 2 * (os.cpu_count() or 1)), iter(samples)
     size = 1  # images in the next task; the first ones show how large images are
     pending: deque[tuple[list[Encoded], Future[list[Pixels | Broken]]]] = deque()
     pool = ThreadPoolExecutor(workers, thread_name_prefix="decode")
@@ -225,9 +224,8 @@ def eight_bits(image: Image.Image) -> Image.Image:
         return Image.fromarray(np.rint(values / 257).astype(np.uint8))
     if image.mode == "F":
         raise ValueError("floating-point pixels have no known scale")
-    if image.mode == "P" and "transparency" in image.info:
-        image = image.convert("RGBA")
-    return image.convert("RGB")
+    transparent = image.mode == "P" and "transparency" in image.info
+    return (image.convert("RGBA") if transparent else image).convert("RGB")
 
 
 def resize(image: Image.Image, size: int) -> Image.Image:

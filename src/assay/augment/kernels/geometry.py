@@ -9,16 +9,34 @@ import numpy as np
 from assay.augment.kernels.points import I64, U8, U32, UNSIGNED, Array, kernel
 from assay.augment.operations import CODES
 
-SHEAR_X, SHEAR_Y = CODES["ShearX"], CODES["ShearY"]
+SHEAR_X, SHEAR_Y, ROTATE = CODES["ShearX"], CODES["ShearY"], CODES["Rotate"]
 
 
 @kernel
-def fixed(value: float) -> int:
+def warp(
+    code: int, magnitude: float, fill: Array, bilinear: bool, source: Array, words: Array, places: Array, target: Array
+) -> None:
+    """A shear or a rotation."""
+    height, width = source.shape[1], source.shape[2]
+    matrix = np.empty(6)
+    _invert(code, magnitude, height, width, matrix)
+    if bilinear:
+        _turn_bilinear(matrix, source, fill, target)
+    elif code == ROTATE or abs(magnitude) * max(height, width) > 16000.0:  # too large for fixed point
+        _turn(matrix, source, fill, words, places, target)
+    elif code == SHEAR_X:
+        _shear_x(_fixed(magnitude), _fixed(0.5 + magnitude * 0.5), source, fill, target)
+    else:
+        _shear_y(_fixed(magnitude), _fixed(0.5 + magnitude * 0.5), source, fill, target)
+
+
+@kernel
+def _fixed(value: float) -> int:
     return int(np.floor(value * 65536.0 + 0.5))
 
 
 @kernel
-def inverse_map(code: int, magnitude: float, height: int, width: int, matrix: Array) -> None:
+def _invert(code: int, magnitude: float, height: int, width: int, matrix: Array) -> None:
     """The inverse map (x, y) -> (a·x + b·y + c, d·x + e·y + f) of a shear or a rotation."""
     matrix[0], matrix[1], matrix[2], matrix[3], matrix[4], matrix[5] = 1.0, 0.0, 0.0, 0.0, 1.0, 0.0
     if code == SHEAR_X:
@@ -34,7 +52,7 @@ def inverse_map(code: int, magnitude: float, height: int, width: int, matrix: Ar
 
 
 @kernel
-def turn(matrix: Array, source: Array, fill: Array, words: Array, places: Array, target: Array) -> None:
+def _turn(matrix: Array, source: Array, fill: Array, words: Array, places: Array, target: Array) -> None:
     """Nearest neighbours. The four bytes of a pixel are packed in one word, so that each place is read once.
 
     ``words`` is a buffer, uint32 (H·W + 1,), the last element for what lies outside; ``places`` one of uint32 (H·W,).
@@ -70,8 +88,8 @@ def _find_places(matrix: Array, height: int, width: int, places: Array) -> None:
             fits = fits and abs(x * a + y * b + c) < 32768.0 and abs(x * d + y * e + f) < 32768.0
     outside = U32(height * width)
     column, row = c + a * 0.5 + b * 0.5, f + d * 0.5 + e * 0.5
-    fixed_column, fixed_row = fixed(column), fixed(row)
-    fixed_a, fixed_b, fixed_d, fixed_e = fixed(a), fixed(b), fixed(d), fixed(e)
+    fixed_column, fixed_row = _fixed(column), _fixed(row)
+    fixed_a, fixed_b, fixed_d, fixed_e = _fixed(a), _fixed(b), _fixed(d), _fixed(e)
     for y in range(height):
         first = UNSIGNED(y * width)
         if fits:
@@ -90,7 +108,7 @@ def _find_places(matrix: Array, height: int, width: int, places: Array) -> None:
 
 
 @kernel
-def turn_bilinear(matrix: Array, source: Array, fill: Array, target: Array) -> None:
+def _turn_bilinear(matrix: Array, source: Array, fill: Array, target: Array) -> None:
     """Bilinear in double precision, cut to an integer, the border continued by half a pixel, as PIL does."""
     channels, height, width = source.shape
     a, b, c, d, e, f = matrix[0], matrix[1], matrix[2], matrix[3], matrix[4], matrix[5]
@@ -160,7 +178,7 @@ def shift(source: Array, down: Any, right: Any, fill: Array, target: Array) -> N
 
 
 @kernel
-def shear_x(step: int, start: int, source: Array, fill: Array, target: Array) -> None:
+def _shear_x(step: int, start: int, source: Array, fill: Array, target: Array) -> None:
     """Row y moves left by (start + y·step) / 2¹⁶ whole pixels; neighbours that move alike move together."""
     channels, height, width = source.shape
     old, new = source.reshape(source.size), target.reshape(target.size)
@@ -175,7 +193,7 @@ def shear_x(step: int, start: int, source: Array, fill: Array, target: Array) ->
 
 
 @kernel
-def shear_y(step: int, start: int, source: Array, fill: Array, target: Array) -> None:
+def _shear_y(step: int, start: int, source: Array, fill: Array, target: Array) -> None:
     """Column x moves up by (start + x·step) / 2¹⁶ whole pixels; of each row, neighbours that move alike go together."""
     channels, height, width = source.shape
     old, new = source.reshape(source.size), target.reshape(target.size)

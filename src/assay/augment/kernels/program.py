@@ -9,18 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from assay.augment.kernels.filters import color, hue, sharpness
-from assay.augment.kernels.geometry import (
-    copy,
-    cutout,
-    fixed,
-    flip,
-    inverse_map,
-    shear_x,
-    shear_y,
-    shift,
-    turn,
-    turn_bilinear,
-)
+from assay.augment.kernels.geometry import copy, cutout, flip, shift, warp
 from assay.augment.kernels.points import Array, change, extend_table, kernel, look_up, mean_luma
 from assay.augment.operations import CODES, POINT_CODES
 
@@ -30,23 +19,6 @@ TRANSLATE_X, TRANSLATE_Y = CODES["TranslateX"], CODES["TranslateY"]
 FLIP, CROP, CUTOUT = CODES["Flip"], CODES["Crop"], CODES["Cutout"]
 COLOR, SHARPNESS, HUE = CODES["Color"], CODES["Sharpness"], CODES["Hue"]
 FIRST_POINT, LAST_POINT = POINT_CODES[0], POINT_CODES[-1]
-
-
-@kernel
-def _warp(
-    code: int, magnitude: float, fill: Array, bilinear: bool, source: Array, words: Array, places: Array, target: Array
-) -> None:
-    height, width = source.shape[1], source.shape[2]
-    matrix = np.empty(6)
-    inverse_map(code, magnitude, height, width, matrix)
-    if bilinear:
-        turn_bilinear(matrix, source, fill, target)
-    elif code == ROTATE or abs(magnitude) * max(height, width) > 16000.0:  # too large for fixed point
-        turn(matrix, source, fill, words, places, target)
-    elif code == SHEAR_X:
-        shear_x(fixed(magnitude), fixed(0.5 + magnitude * 0.5), source, fill, target)
-    else:
-        shear_y(fixed(magnitude), fixed(0.5 + magnitude * 0.5), source, fill, target)
 
 
 @kernel
@@ -66,7 +38,7 @@ def _run_one(
         mean = mean_luma(source) if code == CONTRAST else 0.0
         change(code, magnitude, mean, source.reshape(source.size), target.reshape(target.size))
     elif SHEAR_X <= code <= ROTATE:
-        _warp(code, magnitude, fill, bilinear, source, words, places, target)
+        warp(code, magnitude, fill, bilinear, source, words, places, target)
     elif code == TRANSLATE_X or code == TRANSLATE_Y or code == CROP:  # noqa: PLR1714, SIM109  # `in` builds a set
         size, down, right = np.int64(magnitude), np.int64(0), np.int64(0)
         if code != TRANSLATE_X:

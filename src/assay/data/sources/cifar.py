@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from assay.data.arrays import build_dataset
 from assay.data.dataset import ImageDataset
@@ -48,16 +49,13 @@ def load_cifar(path: Path, *, name: str, reading: Reading) -> ImageDataset:
         path = find_batches(path, split=reading.split) or path
     contents = _read_batches(path, wanted=BATCHES[reading.split])
     parsed = [_parse(content, where=str(path / batch)) for batch, content in contents.items()]
-    stored = np.concatenate([labels for _, labels in parsed])
-    return build_dataset(
-        stored,
-        lambda chosen: torch.from_numpy(np.concatenate([images for images, _ in parsed])[chosen]),
-        where=f"{path} ({reading.split} labels)",
-        classes=CLASSES,
-        name=name,
-        split=reading.split,
-        reading=reading,
-    )
+    images, labels = (np.concatenate(parts) for parts in zip(*parsed, strict=True))
+    where, split = f"{path} ({reading.split} labels)", reading.split
+
+    def read_images(chosen: NDArray[np.int64]) -> Tensor:
+        return torch.from_numpy(images[chosen])
+
+    return build_dataset(labels, read_images, where=where, classes=CLASSES, name=name, split=split, reading=reading)
 
 
 def _read_batches(path: Path, *, wanted: tuple[str, ...]) -> dict[str, bytes]:

@@ -24,12 +24,8 @@ def load_digits(_spec: str = "digits", *, reading: Reading) -> ImageDataset:
     bunch = datasets.load_digits()
     small = torch.from_numpy(bunch.images).double()[:, None]  # (N, 1, 8, 8), 0..16
     large = F.interpolate(small, size=(32, 32), mode="bilinear", align_corners=False)
-    everything = ImageDataset(
-        images=(large * (255 / 16)).round().byte(),
-        labels=torch.from_numpy(bunch.target).long(),
-        classes=tuple(str(digit) for digit in range(10)),
-        name="digits",
-    )
+    images, labels = (large * (255 / 16)).round().byte(), torch.from_numpy(bunch.target).long()
+    everything = ImageDataset(images, labels, classes=tuple("0123456789"), name="digits")
     train, test = stratified_split(everything, fraction=0.2, seed=0)
     split, part = choose_split({"train": train, "test": test}, wanted=reading.split, where="digits")
     part = part.subset(torch.arange(min(len(part), reading.limit or len(part))))

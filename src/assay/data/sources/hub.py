@@ -67,12 +67,10 @@ def choose_tables(files: list[str], *, part: str | None, wanted: str, where: str
         folders = [folder for folder in PurePosixPath(file).parts[:-1] if split_of(folder) is None]
         split = split_of_path(Path(file), root=Path()) or "all"
         by_part.setdefault("/".join(folders), {}).setdefault(split, []).append(file)
-    names = sorted(by_part)
-    if part is not None:
-        if part not in by_part:
-            raise DataError(where, expected=f"one of the configurations {', '.join(names)}", got=part)
-        names = [part]
-    if len(names) > 1:
-        expected = f"one configuration, such as hf:owner/name:{names[0]}"
-        raise DataError(where, expected=expected, got=f"several: {', '.join(names)}")
-    return choose_split(by_part[names[0]], wanted=wanted, where=where)
+    names = ", ".join(sorted(by_part))
+    if part is None and len(by_part) > 1:
+        expected = f"one configuration, such as hf:owner/name:{min(by_part)}"
+        raise DataError(where, expected=expected, got=f"several: {names}")
+    if part is not None and part not in by_part:
+        raise DataError(where, expected=f"one of the configurations {names}", got=part)
+    return choose_split(by_part[min(by_part) if part is None else part], wanted=wanted, where=where)

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
 
 from assay.data.arrays import AnyArray, build_dataset, to_image_bytes
 from assay.data.dataset import ImageDataset
@@ -49,15 +51,12 @@ def load_npz(
         raise DataError(where, expected="one label for each image", got=got)
     stored = read_labels(labels, where=where)
     classes = derive_classes(stored, where=where) if names is None else tuple(str(text) for text in names.tolist())
-    return build_dataset(
-        stored,
-        lambda chosen: to_image_bytes(images, where=f"{path}:{image_key}", chosen=chosen),
-        where=where,
-        classes=classes,
-        name=name,
-        split=split if part_name == "all" else part_name,
-        reading=reading,
-    )
+    split = split if part_name == "all" else part_name
+
+    def read_images(chosen: NDArray[np.int64]) -> Tensor:
+        return to_image_bytes(images, where=f"{path}:{image_key}", chosen=chosen)
+
+    return build_dataset(stored, read_images, where=where, classes=classes, name=name, split=split, reading=reading)
 
 
 def _find_parts(archive: Any, *, where: str) -> dict[str, tuple[str, str]]:

@@ -146,14 +146,14 @@ def class_names(file: Path) -> tuple[str, ...] | None:
         return find_columns(parquet.schema_arrow, where=str(file)).classes
 
 
+def _readable(file: Path) -> AbstractContextManager[None]:
+    return readable(file, "a readable Parquet file", pa.ArrowException)
+
+
 @contextmanager
 def opened(file: Path) -> Iterator[pq.ParquetFile]:
     with _readable(file), pq.ParquetFile(file) as parquet:
         yield parquet
-
-
-def _readable(file: Path) -> AbstractContextManager[None]:
-    return readable(file, "a readable Parquet file", pa.ArrowException)
 
 
 def _agreeing_columns(files: Sequence[Path]) -> Columns:
@@ -196,9 +196,8 @@ def _derive_from_all(stored: NDArray[Any], others: Sequence[Path], *, columns: C
     for file in others:
         with opened(file) as parquet:
             present = columns.label in parquet.schema_arrow.names
-        if present:
-            more = read_labels(_read_labels(file, columns), where=f"{file}:{columns.label}")
-            everything.extend([more] if more.dtype == stored.dtype else [])
+        more = read_labels(_read_labels(file, columns), where=f"{file}:{columns.label}") if present else None
+        everything += [more] if more is not None and more.dtype == stored.dtype else []
     return derive_classes(np.concatenate(everything), where=where)
 
 

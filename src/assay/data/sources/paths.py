@@ -56,8 +56,7 @@ def _check_known(spec: str) -> None:
     if re.search(r"[/\\.*?\[{,~]", spec) or Path(spec).exists():
         return
     near = difflib.get_close_matches(spec.lower(), [*NAMES, *(entry.name for entry in Path().iterdir())], n=1)
-    got = f"{spec!r}; did you mean {near[0]!r}?" if near else repr(spec)
-    raise DataError("data", expected=expected, got=got)
+    raise DataError("data", expected=expected, got=repr(spec) + (f"; did you mean {near[0]!r}?" if near else ""))
 
 
 def find_paths(spec: str) -> list[Path]:
@@ -81,9 +80,8 @@ def expand_braces(pattern: str) -> list[str]:
     match = re.search(r"\{([^{}]*)\}", pattern)
     if match is None:
         return [pattern]
-    inside = match.group(1)
-    numbers = re.fullmatch(r"(\d+)\.\.(\d+)", inside)
-    if numbers:
+    inside = match[1]
+    if numbers := re.fullmatch(r"(\d+)\.\.(\d+)", inside):
         first, last = numbers.groups()
         if not int(first) <= int(last) < int(first) + 100_000:
             raise DataError(pattern, expected="a range that rises by less than 100,000", got="{" + inside + "}")
