@@ -86,8 +86,10 @@ def test_look_and_break(open_app: Callable[..., tuple[Page, list[str]]]) -> None
     expect(page.get_by_role("img", name="Loss after each step")).to_be_visible()
     before = page.locator(".assay .picture img").first.get_attribute("src")
     page.get_by_role("button", name="Twelve image operations").click()
+    expect(page.get_by_role("button", name="Undo all")).to_be_visible()
+    page.wait_for_timeout(500)  # Gradio creates the controls on opening; one changed at once can fall back to its start
     set_slider(page, "Rotate, °", "20")
-    expect(command(page, "--sample 0 --apply rotate=20")).to_be_visible()
+    expect(command(page, "--sample 0 --apply rotate=20")).to_be_visible(timeout=30_000)
     assert page.locator(".assay .picture img").first.get_attribute("src") != before
     expect(page.get_by_text("Attack the picture above")).to_be_visible()  # the old answer was about another picture
     page.get_by_role("button", name="Undo all").click()

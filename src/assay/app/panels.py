@@ -91,7 +91,7 @@ def show_recurrence(recurrence: Recurrence) -> str:
     if math.isnan(last):
         finding = "The gradient is zero"
     series = {name: dict(points) for name, points in _series(recurrence).items()}
-    shared = sorted(set.intersection(*(set(points) for points in series.values())))
+    shared = sorted(set.intersection(*map(set, series.values())))
     table = [(k, [points[k] for points in series.values()]) for k in shared[:: max(1, len(shared) // 12)]]
     return _render(
         "recurrence.html",
@@ -158,16 +158,13 @@ def _draw_recurrence(recurrence: Recurrence, *, label: str) -> Markup:
     names = list(series)
     dashes = alt.Scale(domain=names, range=[[1, 0], [6, 3], [1, 0], [2, 3]])
     widths = alt.Scale(domain=names, range=[3, 1.6, 1.6, 1.6])
-    chart = (
-        alt.Chart(source(rows))
-        .mark_line()
-        .encode(
-            x=alt.X("x:Q", title="k, steps before the last", axis=alt.Axis(grid=False, format="~r")),
-            y=alt.Y("y:Q", title="size", axis=decades([*values, 1.0]), scale=alt.Scale(type="log", nice=False)),
-            color=colours(names),
-            strokeDash=alt.StrokeDash("series:N", legend=None, scale=dashes),
-            strokeWidth=alt.StrokeWidth("series:N", legend=None, scale=widths),
-        )
+    chart = alt.Chart(source(rows)).mark_line()
+    chart = chart.encode(
+        x=alt.X("x:Q", title="k, steps before the last", axis=alt.Axis(grid=False, format="~r")),
+        y=alt.Y("y:Q", title="size", axis=decades([*values, 1.0]), scale=alt.Scale(type="log", nice=False)),
+        color=colours(names),
+        strokeDash=alt.StrokeDash("series:N", legend=None, scale=dashes),
+        strokeWidth=alt.StrokeWidth("series:N", legend=None, scale=widths),
     )
     if len(values) == 1:
         chart = chart.mark_point(color=SOFT)
@@ -181,12 +178,9 @@ def _render(template: str, **values: object) -> str:
 @cache
 def _environment() -> Environment:
     environment = Environment(
-        loader=PackageLoader("assay.app"),
-        autoescape=select_autoescape(("html",)),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+        loader=PackageLoader("assay.app"), autoescape=select_autoescape(("html",)), undefined=StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
     environment.filters["inert"] = lambda text: inert(str(text), keep="")
     environment.filters["percent"] = lambda share: Markup(f"{100 * share:.1f}&nbsp;%")  # noqa: S704 - a number
     return environment

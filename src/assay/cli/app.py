@@ -14,8 +14,7 @@ from assay.errors import DependencyError
 def app(
     inputs: Inputs,
     port: Annotated[
-        int | None,
-        option("Server", "Port of 127.0.0.1. (default: the first free one from 7860)", metavar="PORT"),
+        int | None, option("Server", "Port of 127.0.0.1. (default: the first free one from 7860)", metavar="PORT")
     ] = None,
     browser: Annotated[bool, flag("Server", "Open the page in the browser.")] = True,
 ) -> None:

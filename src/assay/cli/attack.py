@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from torch import nn
 
     from assay.attacks.campaign import Campaign, Shard
-    from assay.attacks.measure import RobustnessMeasurement
     from assay.attacks.options import AttackOptions
     from assay.attacks.threat import Threat
     from assay.data.dataset import ImageDataset
@@ -37,8 +36,7 @@ def attack(
     ] = None,
     restarts: Annotated[int | None, option("Attack", "Number of random starting points.", metavar="N")] = None,
     loss: Annotated[
-        str | None,
-        option("Attack", "Objective to maximise: ce, margin, dlr or probability-margin.", metavar="NAME"),
+        str | None, option("Attack", "Objective to maximise: ce, margin, dlr or probability-margin.", metavar="NAME")
     ] = None,
     target_class: Annotated[
         str | None,
@@ -107,12 +105,12 @@ def attack(
     """
     from rich.console import Console
 
-    from assay.attacks import measure_robust_accuracy, show_attack_options
+    from assay.attacks import describe_attack, measure_robust_accuracy, show_attack_options
     from assay.attacks.campaign import Shard, await_parts, merge_campaign, run_campaign
     from assay.attacks.threat import Threat
     from assay.cli.inputs import open_inputs
     from assay.files import write_atomically
-    from assay.report.terminal.attack import AttackProgress, print_attack
+    from assay.report.terminal.attack import AttackProgress, print_attack, print_attack_anatomy
     from assay.runtime import keep_freed_memory
 
     shorthands = {"steps": steps, "step_size": step_size, "restarts": restarts, "loss": loss}
@@ -164,8 +162,9 @@ def attack(
             notes, record = _campaign_notes(campaign, part), campaign.record
     print_attack(record, console, notes=notes)
     records = [record]
-    if out is None:
-        records += _describe_successes(measured, dataset, console)
+    if out is None and bool(measured.result.broken.any()):
+        records.append(anatomy := describe_attack(measured, dataset))  # the classes predicted, how visible it is
+        print_attack_anatomy(anatomy, console)
     if leads:
         records += _measure_more(opened.model, dataset, threat, common, console, curve=curve, sanity=sanity)
     if json_file is not None:
@@ -230,20 +229,6 @@ def _choose_target(dataset: ImageDataset, target_class: str | None, *, single: b
         raise OptionError("--target", expected="a run without --out and --curve", got=repr(target_class))
     target = find_class(target_class, dataset.classes)
     return dataset.subset((dataset.labels != target).nonzero()[:, 0]), target
-
-
-def _describe_successes(
-    measured: RobustnessMeasurement, dataset: ImageDataset, console: Console
-) -> list[AttackAnatomy]:
-    """Which classes the broken images turned into and how visible the change is, printed; empty without any."""
-    from assay.attacks import describe_attack
-    from assay.report.terminal.attack import print_attack_anatomy
-
-    if not bool(measured.result.broken.any()):
-        return []
-    anatomy = describe_attack(measured, dataset)
-    print_attack_anatomy(anatomy, console)
-    return [anatomy]
 
 
 def find_class(text: str, classes: Sequence[str]) -> int:

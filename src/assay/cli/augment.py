@@ -11,7 +11,6 @@ from assay.errors import DataError, OptionError
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from assay.augment.gallery import Gallery
 
 _LARGEST = 1024  # a gallery needs no more pixels, and ninety operations on a camera's file would take minutes
 
@@ -55,9 +54,11 @@ def augment(
     ),
 ) -> None:
     """Draw what augmentation does: the twelve operations on one picture, or a policy on samples of a data set."""
+    import torch
     from rich.console import Console
 
-    from assay.augment.gallery import render_gallery
+    from assay.augment.gallery import draw_operations, draw_policy, render_gallery
+    from assay.augment.language import parse_policy
     from assay.augment.sheet import render_sheet
     from assay.files import write_atomically
 
@@ -71,38 +72,18 @@ def augment(
     if policy is not None and magnitude:
         raise OptionError("--magnitude", expected="no magnitudes beside --policy", got=" ".join(magnitude))
     if image is not None:
-        pictures, ids, names = read_picture(image)[None], None, [image.name]
+        pictures, ids, names = read_picture(image)[None], torch.zeros(1, dtype=torch.int64), [image.name]
     else:
         pictures, ids, names = _draw_samples(inputs, count=samples if policy else 1)
-    gallery = _draw(pictures, ids, names, magnitude or [], policy, sweep=sweep, seed=seed, draws=draws)
+    if policy is None:
+        chosen = parse_magnitudes(magnitude or [])
+        gallery = draw_operations(pictures[0], title=names[0], magnitudes=chosen or None, sweep=sweep)
+    else:
+        parsed = parse_policy(policy, where="--policy")
+        gallery = draw_policy(pictures, ids, names, policy=parsed, title=policy, seed=seed, draws=draws)
     write_atomically(out, render_gallery(gallery) if out.suffix == ".html" else render_sheet(gallery))
     shown = len(gallery.panels) + sum(len(strip.panels) for strip in gallery.strips) + (gallery.original is not None)
     Console().print(f"{out}: {shown} pictures", highlight=False, soft_wrap=True)
-
-
-def _draw(
-    pictures: Tensor,
-    ids: Tensor | None,
-    names: list[str],
-    magnitudes: list[str],
-    policy: str | None,
-    *,
-    sweep: bool,
-    seed: int,
-    draws: int,
-) -> Gallery:
-    import torch
-
-    from assay.augment.gallery import draw_operations, draw_policy
-    from assay.augment.language import parse_policy
-
-    if policy is None:
-        chosen = parse_magnitudes(magnitudes)
-        return draw_operations(pictures[0], title=names[0], magnitudes=chosen or None, sweep=sweep)
-    if ids is None:
-        ids = torch.zeros(1, dtype=torch.int64)
-    parsed = parse_policy(policy, where="--policy")
-    return draw_policy(pictures, ids, names, policy=parsed, title=policy, seed=seed, draws=draws)
 
 
 def parse_magnitudes(texts: list[str], *, where: str = "--magnitude") -> dict[str, float]:

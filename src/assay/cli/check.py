@@ -25,24 +25,13 @@ if TYPE_CHECKING:
 
 FIXED = "fixed"  # folder of the fixed weights, inside that of the report
 
-
-class FailOn(StrEnum):
-    """The mildest verdict that makes the exit code 1."""
-
-    WARN = "warn"
-    ERROR = "error"
-    NEVER = "never"
-
+# The mildest verdict that makes the exit code 1
+FailOn = StrEnum("FailOn", "WARN ERROR NEVER")
 
 _LEVELS: dict[FailOn, FailAt] = {FailOn.WARN: "warn", FailOn.ERROR: "error", FailOn.NEVER: "never"}
 
-
-class Extra(StrEnum):
-    """Machine-readable files to write beside the report; ``json`` is check.json, which is always written."""
-
-    JSON = "json"
-    JUNIT = "junit"
-    SARIF = "sarif"
+# Machine-readable files to write beside the report; ``json`` is check.json, which is always written
+Extra = StrEnum("Extra", "JSON JUNIT SARIF")
 
 
 @takes_inputs(omit=("limit",))
@@ -175,6 +164,7 @@ def _fix_and_measure_again(
     from assay.compression.run import save_compressed
     from assay.files import make_folder
     from assay.fixes import apply_fixes
+    from assay.records.comparison import AppliedFix
     from assay.training.recipes import load_recipe
 
     train, note = _training_images(source, inputs, opened.dataset)
@@ -202,20 +192,13 @@ def _fix_and_measure_again(
         options=None if inputs.model else own.model_options,
     )
     record_data(folder / FIXED, inputs)
-    return _name_weights(fixed.checkup)
-
-
-def _name_weights(checkup: Checkup) -> Checkup:
-    """The checkup whose applied fixes of weights name the file that holds them."""
-    from assay.records.comparison import AppliedFix
-
-    records = tuple(
+    records = tuple(  # those that change weights name the file that holds them
         record.model_copy(update={"weights": f"{FIXED}/model.safetensors"})
         if isinstance(record, AppliedFix) and record.changes == "weights" and not record.refused
         else record
-        for record in checkup.records
+        for record in fixed.checkup.records
     )
-    return checkup.model_copy(update={"records": records})
+    return fixed.checkup.model_copy(update={"records": records})
 
 
 def _training_images(source: str, inputs: Inputs, dataset: ImageDataset) -> tuple[ImageDataset | None, str]:

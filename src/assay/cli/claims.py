@@ -13,21 +13,12 @@ from assay.cli.options import AsJson, Inputs, Resume, argument, flag, option, ta
 from assay.errors import OptionError
 
 if TYPE_CHECKING:
-    from assay.records.claims import ClaimResult, ClaimsReport, FailedClaim
+    from assay.records.claims import ClaimResult, FailedClaim
 
-
-class ClaimBudget(StrEnum):
-    """How much work the claims may take."""
-
-    QUICK = "quick"
-    FULL = "full"
-
-
-class ClaimData(StrEnum):
-    """The images that claims are measured on."""
-
-    DIGITS = "digits"
-    CIFAR10 = "cifar10"
+# How much work the claims may take
+ClaimBudget = StrEnum("ClaimBudget", "QUICK FULL")
+# The images that claims are measured on
+ClaimData = StrEnum("ClaimData", "DIGITS CIFAR10")
 
 
 @takes_inputs(omit=("model", "data", "split", "limit", "normalization", "image_size", "max_bad", "device"))
@@ -65,16 +56,22 @@ def claims(
     Exit codes: 0 all were measured, 1 some could not be, 2 usage or input error, 3 interrupted (--resume).
     """
     from rich.console import Console
+    from rich.table import Table
 
     from assay.claims import Settings, find_claims, run_claims
     from assay.cli.inputs import open_inputs, recorded_data, resolve_data
     from assay.cli.progress import StageProgress
-    from assay.files import make_folder
+    from assay.files import make_folder, write_atomically
     from assay.report.terminal.comparison import print_claims
 
     chosen = find_claims(ids or ())
     if listed:
-        _print_list([(claim.id, claim.sentence) for claim in chosen])
+        table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+        table.add_column(no_wrap=True, style="bold")
+        table.add_column(overflow="fold")
+        for claim in chosen:
+            table.add_row(claim.id, claim.sentence)
+        Console(highlight=False).print(table)
         return
     if inputs.weights is not None and model is None:
         raise OptionError("--weights", expected="a --model to load them into", got="none")
@@ -87,7 +84,7 @@ def claims(
             raise OptionError("--data", expected="digits or cifar10", got=repr(inputs.data))
         open_inputs(inputs, errors)
     settings = Settings(
-        budget=budget.value,
+        budget="quick" if budget is ClaimBudget.QUICK else "full",
         data=str(inputs.data),
         data_dir=inputs.data_dir,
         seed=inputs.seed,
@@ -107,7 +104,11 @@ def claims(
             on_progress=lambda running, done, total: progress.show(", ".join(running), done, total),
             on_result=lambda result: errors.print(_line(result), markup=False),
         )
-    _write(report, folder)
+    # Measurements first: the page can be drawn from them at any time.
+    write_atomically(folder / "claims.json", report.model_dump_json(indent=1))
+    from assay.report.claims_page import render_claims
+
+    write_atomically(folder / "claims.html", render_claims(report))
     if as_json:
         typer.echo(report.model_dump_json())
     else:
@@ -124,24 +125,3 @@ def _line(outcome: ClaimResult | FailedClaim) -> str:
     if isinstance(outcome, ClaimResult):
         return f"{outcome.verdict:<10} {outcome.id} ({seconds(outcome.seconds)})"
     return f"{'failed':<10} {outcome.id}: {outcome.error}"
-
-
-def _print_list(rows: list[tuple[str, str]]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
-    table.add_column(no_wrap=True, style="bold")
-    table.add_column(overflow="fold")
-    for name, sentence in rows:
-        table.add_row(name, sentence)
-    Console(highlight=False).print(table)
-
-
-def _write(report: ClaimsReport, folder: Path) -> None:
-    from assay.files import write_atomically
-    from assay.report.claims_page import render_claims
-
-    # Measurements first: the page can be drawn from them at any time.
-    write_atomically(folder / "claims.json", report.model_dump_json(indent=1))
-    write_atomically(folder / "claims.html", render_claims(report))

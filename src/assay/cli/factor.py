@@ -27,8 +27,7 @@ DEFAULT_ENERGY = 0.9
 def factor(
     inputs: Inputs,
     matrix: Annotated[
-        Path | None,
-        argument(".npy, .parquet, .npz, .csv, .mtx, .pt, .safetensors, or a picture.", metavar="X"),
+        Path | None, argument(".npy, .parquet, .npz, .csv, .mtx, .pt, .safetensors, or a picture.", metavar="X")
     ] = None,
     sample: Annotated[str | None, option("Data", "With --data: its id or name.", metavar="ID")] = None,
     longest: Annotated[
@@ -47,8 +46,7 @@ def factor(
         float | None, option("Rank", "Standard deviation of the noise, for gavish-donoho.", metavar="SIGMA")
     ] = None,
     method: Annotated[
-        str,
-        option("Method", "auto, fastest, exact, gram, krylov, single-pass, als or descent.", metavar="NAME"),
+        str, option("Method", "auto, fastest, exact, gram, krylov, single-pass, als or descent.", metavar="NAME")
     ] = "auto",
     ridge: Annotated[float, option("Method", "λ of λ(‖A‖² + ‖B‖²), the nuclear norm.", metavar="LAMBDA")] = 0.0,
     assurance: Annotated[

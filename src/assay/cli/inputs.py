@@ -188,9 +188,9 @@ def recorded_data(folder: Path) -> dict[str, Any] | None:
     for name in (RECORD, "config.json"):
         try:
             content = json.loads((folder / name).read_text(encoding="utf-8"))
-            return (
-                {**content, "data": str(content["data"])} if name == RECORD else {"data": str(content["data"]["name"])}
-            )
+            if name == RECORD:
+                return {**content, "data": str(content["data"])}
+            return {"data": str(content["data"]["name"])}
         except (OSError, ValueError, KeyError, TypeError):
             continue
     return None

@@ -26,9 +26,7 @@ def look(
     label: Annotated[
         str | None,
         option(
-            "Picture",
-            "The class it shows. (default: the sample's; for a file the predicted class)",
-            metavar="CLASS",
+            "Picture", "The class it shows. (default: the sample's; for a file the predicted class)", metavar="CLASS"
         ),
     ] = None,
     operations: Annotated[
@@ -59,9 +57,12 @@ def look(
     """
     from rich.console import Console
 
+    from assay.cli.attack import parse_fraction
     from assay.cli.inputs import open_view
     from assay.files import make_folder
     from assay.report.terminal.layout import print_line
+    from assay.views.attack import SEARCH_STEPS, AttackChoice, attack_picture, find_smallest_perturbation
+    from assay.views.context import NO_LIMITS
     from assay.views.picture import predict_picture
 
     if (sample is None) == (image is None):
@@ -74,7 +75,14 @@ def look(
     console = Console()
     picture = _choose(context, sample=sample, image=image, label=label, operations=operations or [])
     prediction = predict_picture(context, picture)
-    attacked = _attack(context, picture, attack, norm, epsilon, steps, smallest, inputs.seed)
+    values = {"attack": attack or "pgd", "norm": norm, "epsilon": parse_fraction(epsilon, where="--epsilon")}
+    choice = AttackChoice.parse({**values, "steps": steps or 10, "seed": inputs.seed})
+    attacked = None
+    if smallest:
+        most = steps or SEARCH_STEPS
+        attacked = find_smallest_perturbation(context, picture, norm=choice.norm, steps=most, limits=NO_LIMITS)
+    elif attack is not None:
+        attacked = attack_picture(context, picture, choice, limits=NO_LIMITS)
     _print(prediction, attacked, console)
     if out is not None:
         names = _write(prediction, attacked, out)
@@ -100,31 +108,6 @@ def _choose(
             raise OptionError("--label", expected=f"one of {', '.join(context.classes[:20])}", got=repr(label))
         picture = picture.with_label(context.classes.index(label), name=label)
     return apply_operations(picture, parse_magnitudes(operations, where="--apply"))
-
-
-def _attack(
-    context: ViewContext,
-    picture: Picture,
-    attack: str | None,
-    norm: str,
-    epsilon: str,
-    steps: int | None,
-    smallest: bool,
-    seed: int,
-) -> PictureAttack | None:
-    from assay.cli.attack import parse_fraction
-    from assay.views.attack import SEARCH_STEPS, AttackChoice, attack_picture, find_smallest_perturbation
-    from assay.views.context import NO_LIMITS
-
-    radius = parse_fraction(epsilon, where="--epsilon")
-    choice = AttackChoice.parse(
-        {"attack": attack or "pgd", "norm": norm, "epsilon": radius, "steps": steps or 10, "seed": seed}
-    )
-    if smallest:
-        return find_smallest_perturbation(
-            context, picture, norm=choice.norm, steps=steps or SEARCH_STEPS, limits=NO_LIMITS
-        )
-    return None if attack is None else attack_picture(context, picture, choice, limits=NO_LIMITS)
 
 
 def _print(prediction: Prediction, attacked: PictureAttack | None, console: Console) -> None:

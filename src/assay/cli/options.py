@@ -71,8 +71,7 @@ class Inputs:
         option("Data", "Where named data sets are looked for first; then $ASSAY_DATA, then the cache.", metavar="DIR"),
     ] = None
     image_size: Annotated[
-        int | None,
-        option("Data", "Resize the shorter side to this, then crop the centre.", metavar="PIXELS", min=1),
+        int | None, option("Data", "Resize the shorter side to this, then crop the centre.", metavar="PIXELS", min=1)
     ] = None
     max_bad: Annotated[
         int, option("Data", "Leave out up to this many unreadable pictures; each is named.", metavar="N", min=0)
@@ -156,13 +155,7 @@ BaselineFile = Annotated[
 ]  # fmt: skip
 CheckFile = Annotated[Path, argument("A check.json, or the folder that holds one.", metavar="CHECK")]
 
-
-class BudgetName(StrEnum):
-    """How much work a check may spend."""
-
-    QUICK = "quick"
-    STANDARD = "standard"
-    FULL = "full"
-
+# How much work a check may spend
+BudgetName = StrEnum("BudgetName", "QUICK STANDARD FULL")
 
 Budget = Annotated[BudgetName, option("Run", "How much work to spend: quick, standard or full.", metavar="LEVEL")]

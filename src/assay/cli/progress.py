@@ -10,6 +10,7 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    ProgressColumn,
     SpinnerColumn,
     TextColumn,
     TimeElapsedColumn,
@@ -20,18 +21,20 @@ if TYPE_CHECKING:
     from assay.training.metrics import StepMetrics
 
 
-class StageProgress:
-    """One line that names the stage that runs; a context manager."""
+class _Bar:
+    """One moving line with the given columns at its end; a context manager."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, *columns: ProgressColumn, disable: bool = False) -> None:
         self._bar = Progress(
             SpinnerColumn(),
             MofNCompleteColumn(),
             BarColumn(bar_width=24),
             TextColumn("{task.description}"),
             TimeElapsedColumn(),
+            *columns,
             console=console,
             transient=True,
+            disable=disable,
         )
         self._task = self._bar.add_task("starting", total=None)
 
@@ -41,42 +44,26 @@ class StageProgress:
 
     def __exit__(self, *_: object) -> None:
         self._bar.stop()
+
+
+class StageProgress(_Bar):
+    """One line that names the stage that runs; a context manager."""
 
     def show(self, name: str, number: int, total: int) -> None:
         """Stage ``number`` (from 0) of ``total`` begins."""
         self._bar.update(self._task, description=name, completed=number, total=total)
 
 
-class TrainingProgress:
+class TrainingProgress(_Bar):
     """Step, loss, accuracy, samples a second and the time left; a context manager.
 
     On a terminal it is one moving line; elsewhere (a log file) a plain line every ``log_seconds``.
     """
 
     def __init__(self, console: Console, *, log_seconds: float = 15.0) -> None:
-        self._console = console
-        self._log_seconds = log_seconds
-        self._logged_at = time.monotonic()
-        self._bar = Progress(
-            SpinnerColumn(),
-            MofNCompleteColumn(),
-            BarColumn(bar_width=24),
-            TextColumn("{task.description}"),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
-            console=console,
-            transient=True,
-            disable=not console.is_terminal,
-        )
-        self._task = self._bar.add_task("starting", total=None)
+        super().__init__(console, TimeRemainingColumn(), disable=not console.is_terminal)
+        self._console, self._log_seconds, self._logged_at = console, log_seconds, time.monotonic()
         self._smooth: tuple[float, float] | None = None
-
-    def __enter__(self) -> Self:
-        self._bar.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.stop()
 
     def step(self, metrics: StepMetrics) -> None:
         """One step was made; loss and accuracy are shown smoothed over about ten."""

@@ -6,25 +6,15 @@ from datetime import UTC, date, datetime
 from enum import StrEnum
 from io import StringIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from assay.cli.options import BaselineFile, CheckFile, argument, flag, option
 from assay.errors import InputError, OptionError
 
-if TYPE_CHECKING:
-    from assay.records.checkup import Checkup
-
-
-class Form(StrEnum):
-    """What a check.json can be turned into."""
-
-    HTML = "html"
-    TEXT = "text"
-    JUNIT = "junit"
-    SARIF = "sarif"
-
+# What a check.json can be turned into
+Form = StrEnum("Form", "HTML TEXT JUNIT SARIF")
 
 _NAMES = {Form.HTML: "report.html", Form.JUNIT: "check.junit.xml", Form.SARIF: "check.sarif"}
 
@@ -36,17 +26,18 @@ def report(
     ] = Form.HTML,
     out: Annotated[
         Path | None,
-        option(
-            "Output",
-            "The file to write; `-` writes to standard output. (default: beside CHECK)",
-            metavar="FILE",
-        ),
+        option("Output", "The file to write; `-` writes to standard output. (default: beside CHECK)", metavar="FILE"),
     ] = None,
     baseline: BaselineFile = None,
 ) -> None:
     """Draw a report from a check.json: one offline page, a text, JUnit XML or SARIF. Needs no model and no data."""
+    from rich.console import Console
+
     from assay.files import write_atomically
     from assay.records.reading import read_baseline, read_checkup
+    from assay.report.check_page import render_page
+    from assay.report.ci import render_junit, render_sarif
+    from assay.report.terminal.check import print_summary
     from assay.verdict.baseline import apply_baseline
 
     path = document / "check.json" if document.is_dir() else document
@@ -54,41 +45,20 @@ def report(
     if baseline is not None:
         checkup = apply_baseline(checkup, read_baseline(baseline), today=datetime.now(UTC).date())
     if form is Form.TEXT and out is None:
-        from rich.console import Console
-
-        from assay.report.terminal.check import print_summary
-
         print_summary(checkup, Console())
         return
-    content = _render(checkup, form)
+    if form is Form.TEXT:
+        console = Console(file=StringIO(), width=80, no_color=True, record=True)
+        print_summary(checkup, console)
+        content = console.export_text()
+    else:
+        content = {Form.HTML: render_page, Form.JUNIT: render_junit, Form.SARIF: render_sarif}[form](checkup)
     if str(out) == "-":
         typer.echo(content, nl=False)
         return
     target = out or path.with_name(_NAMES[form])
     write_atomically(target, content)
     typer.echo(f"Report: {target}")
-
-
-def _render(checkup: Checkup, form: Form) -> str:
-    if form is Form.TEXT:
-        from rich.console import Console
-
-        from assay.report.terminal.check import print_summary
-
-        console = Console(file=StringIO(), width=80, no_color=True, record=True)
-        print_summary(checkup, console)
-        return console.export_text()
-    if form is Form.JUNIT:
-        from assay.report.ci import render_junit
-
-        return render_junit(checkup)
-    if form is Form.SARIF:
-        from assay.report.ci import render_sarif
-
-        return render_sarif(checkup)
-    from assay.report.check_page import render_page
-
-    return render_page(checkup)
 
 
 def accept(

@@ -17,18 +17,11 @@ if TYPE_CHECKING:
     from torch import nn
 
     from assay.data.sequences import SequenceTask
-    from assay.tracing import TraceReport
 
 CELLS = "rnn,ornn,lstm,transformer"
 
-
-class TaskName(StrEnum):
-    """A sequence task; rows and pixels read the images of --data."""
-
-    ADDING = "adding"
-    COPY = "copy"
-    ROWS = "rows"
-    PIXELS = "pixels"
+# A sequence task; rows and pixels read the images of --data
+TaskName = StrEnum("TaskName", "ADDING COPY ROWS PIXELS")
 
 
 @takes_inputs(
@@ -36,7 +29,7 @@ class TaskName(StrEnum):
     helps={
         "model": "An image classifier as for `assay check`; with --task one or several of rnn, rnn-linear, rnn-relu, "
         f"irnn, ornn, gru, lstm, lstm-chrono, transformer and folders of runs, joined by commas (default {CELLS}), "
-        "or file.py:factory.",
+        "or file.py:factory."
     },
 )
 def trace(
@@ -72,8 +65,7 @@ def trace(
     ] = None,
     hidden: Annotated[int, option("Sequences", "Hidden units of the sequence models.", metavar="N", min=1)] = 64,
     radius: Annotated[
-        float | None,
-        option("Sequences", "With --norm: a recurrent matrix of this spectral radius.", metavar="RHO"),
+        float | None, option("Sequences", "With --norm: a recurrent matrix of this spectral radius.", metavar="RHO")
     ] = None,
     norm: Annotated[
         float | None,
@@ -90,8 +82,7 @@ def trace(
     ] = None,
     remedies: Annotated[bool, flag("Sequences", "Measure what helps, on --task adding.", "--remedies")] = False,
     out: Annotated[
-        Path | None,
-        option("Output", "Write trace.json, report.html and charts (SVG, PNG) here.", metavar="DIR"),
+        Path | None, option("Output", "Write trace.json, report.html and charts (SVG, PNG) here.", metavar="DIR")
     ] = None,
 ) -> None:
     """Trace gradients: over the depth of an image classifier and a few training steps, or over time with --task.
@@ -104,9 +95,10 @@ def trace(
     from assay.cli.progress import TrainingProgress
     from assay.files import make_folder
     from assay.models.sources.run_folder import is_sequence_run
-    from assay.report.terminal.trace import print_traces
+    from assay.report.terminal.trace import print_remedy_run, print_traces
+    from assay.tracing import compare_remedies, trace_sequences
     from assay.tracing import trace as trace_classifier
-    from assay.tracing import trace_sequences
+    from assay.tracing.report import report_sequences
 
     if out is not None:
         make_folder(out)
@@ -117,9 +109,13 @@ def trace(
     first = (inputs.model or "").split(",")[0].strip()
     runs = inputs.model is not None and is_sequence_run(Path(first))
     if remedies and made is not None:
-        report = _compare_remedies(
-            made, hidden, 400 if steps is None else steps, learning_rate or 3e-3, inputs.seed, errors
-        )
+        started, clock = datetime.now(UTC), time.perf_counter()
+        comparison = compare_remedies(
+            made, hidden=hidden, steps=400 if steps is None else steps, learning_rate=learning_rate or 3e-3,
+            seed=inputs.seed, on_run=lambda run: print_remedy_run(run, errors),
+        )  # fmt: skip
+        seconds = time.perf_counter() - clock
+        report = report_sequences([comparison], seed=inputs.seed, started=started, seconds=seconds)
     elif made is not None or runs:
         models, made = _open_models(
             inputs.model or CELLS, made, hidden=hidden, radius_and_norm=_pair(radius, norm), seed=inputs.seed
@@ -158,12 +154,7 @@ def trace(
 
 
 def _open_models(
-    names: str,
-    task: SequenceTask | None,
-    *,
-    hidden: int,
-    radius_and_norm: tuple[float, float] | None,
-    seed: int,
+    names: str, task: SequenceTask | None, *, hidden: int, radius_and_norm: tuple[float, float] | None, seed: int
 ) -> tuple[dict[str, nn.Module], SequenceTask]:
     """The models that ``names`` spells, and their task: that of the first run folder where none is given.
 
@@ -219,26 +210,6 @@ def _pair(radius: float | None, norm: float | None) -> tuple[float, float] | Non
         got = "only --norm" if radius is None else "only --radius"
         raise OptionError("--radius", expected="--radius and --norm together", got=got)
     return radius, norm
-
-
-def _compare_remedies(
-    task: SequenceTask, hidden: int, steps: int, learning_rate: float, seed: int, console: Console
-) -> TraceReport:
-    """Measure the remedies, with a line on ``console`` for each."""
-    from assay.report.terminal.trace import print_remedy_run
-    from assay.tracing import compare_remedies
-    from assay.tracing.report import report_sequences
-
-    started, clock = datetime.now(UTC), time.perf_counter()
-    comparison = compare_remedies(
-        task,
-        hidden=hidden,
-        steps=steps,
-        learning_rate=learning_rate,
-        seed=seed,
-        on_run=lambda run: print_remedy_run(run, console),
-    )
-    return report_sequences([comparison], seed=seed, started=started, seconds=time.perf_counter() - clock)
 
 
 def _sequence_task(name: TaskName, inputs: Inputs, length: int, side: int | None, console: Console) -> SequenceTask:

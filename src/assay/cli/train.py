@@ -101,6 +101,8 @@ def train(
     if show:
         typer.echo(chosen.to_toml(), nl=False)
         return
+    from assay.training.metrics import TensorBoardLog
+
     number = before.get("seed", 0) if seed is None else seed
     recorded = recorded_data(out) if resume and out is not None else None
     name = data or (recorded or {}).get("data") or chosen.data
@@ -132,7 +134,7 @@ def train(
         inputs=inputs,
         resume=resume,
         test=test,
-        on_steps=[_tensorboard_writer(folder)] if tensorboard else [],
+        on_steps=[TensorBoardLog(folder)] if tensorboard else [],
         checkpoint_seconds=checkpoint_seconds,
     )
 
@@ -237,9 +239,3 @@ def _load(inputs: Inputs, split: str, *, console: Console) -> ImageDataset:
 def _notify(listeners: list[OnStep], metrics: StepMetrics) -> None:
     for listener in listeners:
         listener(metrics)
-
-
-def _tensorboard_writer(folder: Path) -> OnStep:
-    from assay.training.metrics import TensorBoardLog
-
-    return TensorBoardLog(folder)
