@@ -8,7 +8,7 @@ from assay.records.attack import SampleGallery
 from assay.records.checkup import Checkup
 from assay.report.check_page import render_page
 from assay.report.parts import SampleGrid
-from assay.report.sections.samples import samples_section
+from assay.report.sections import build_sections
 
 
 @pytest.fixture
@@ -19,8 +19,7 @@ def record(checkup: Checkup) -> SampleGallery:
 
 
 def grid_of(checkup: Checkup, record: SampleGallery) -> SampleGrid:
-    section = samples_section(checkup.model_copy(update={"records": (record,)}))
-    assert section is not None
+    section, *_ = build_sections(checkup.model_copy(update={"records": (record,)}))
     (grid,) = section.parts
     assert isinstance(grid, SampleGrid)
     return grid

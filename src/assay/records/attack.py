@@ -99,10 +99,7 @@ class EpsilonCurve(Record):
 
 
 class AdversarialExample(Frozen):
-    """One adversarial example.
-
-    The three pictures are PNG files in base64; ``perturbation`` is magnified ``magnified`` times about mid-grey.
-    """
+    """One adversarial example: PNG files in base64, ``perturbation`` magnified ``magnified`` times about mid-grey."""
 
     sample_id: str
     label: str
@@ -128,22 +125,10 @@ class AdversarialGallery(Record):
 
 
 SanityName = Literal[
-    "train mode",
-    "randomised",
-    "not logits",
-    "zero gradients",
-    "saturated",
-    "not differentiable",
-    "one step beats many",
-    "rises with epsilon",
-    "survives any epsilon",
-    "more steps help",
-    "black box beats white box",
-    "far from the ensemble",
-    "depends on the batch",
-    "still climbing",
-    "outside the ball",
-]
+    "train mode", "randomised", "not logits", "zero gradients", "saturated", "not differentiable",
+    "one step beats many", "rises with epsilon", "survives any epsilon", "more steps help", "black box beats white box",
+    "far from the ensemble", "depends on the batch", "still climbing", "outside the ball",
+]  # fmt: skip
 
 
 class SanityCheck(Frozen):

@@ -28,33 +28,12 @@ from assay.records.samples import SampleSet
 from assay.records.training import DecayGroups, OptimizerAudit, TrainingRun
 
 Measurement = Annotated[
-    CleanAccuracy
-    | RobustAccuracy
-    | EpsilonCurve
-    | AdversarialGallery
-    | SampleGallery
-    | AttackSanity
-    | AttackAnatomy
-    | Invariance
-    | GradientFlow
-    | InputGradients
-    | LayerSpectra
-    | ModeAudit
-    | NormalizationAudit
-    | DepthTrace
-    | TimeTrace
-    | SequenceAccuracy
-    | RemedyComparison
-    | Curvature
-    | Anatomy
-    | DecayGroups
-    | OptimizerAudit
-    | TrainingRun
-    | AppliedFix,
+    CleanAccuracy | RobustAccuracy | EpsilonCurve | AdversarialGallery | SampleGallery | AttackSanity | AttackAnatomy
+    | Invariance | GradientFlow | InputGradients | LayerSpectra | ModeAudit | NormalizationAudit | DepthTrace
+    | TimeTrace | SequenceAccuracy | RemedyComparison | Curvature | Anatomy | DecayGroups | OptimizerAudit
+    | TrainingRun | AppliedFix,
     Field(discriminator="kind"),
-]
-
-
+]  # fmt: skip
 SCHEMA_VERSION: Literal[1] = 1
 R = TypeVar("R", bound=Record)
 
@@ -103,9 +82,16 @@ class Checkup(Record):
 
     Example:
         >>> import assay
+        >>> from assay.records.checkup import Subject
+        >>> from assay.runtime import describe_environment
         >>> data = assay.load_dataset("digits", limit=32)
         >>> model = assay.load_model("mlp", classes=10, image_shape=data.shape)
-        >>> checkup = assay.run_check(model, data, budget="quick")
+        >>> checkup = assay.Checkup(
+        ...     subject=Subject(model="mlp", weights=None, data="digits", split="test", n=32, available=32,
+        ...                     classes=data.classes, image_shape=data.shape),
+        ...     budget="quick", seed=0, started="2026-01-01", seconds=0.0, environment=describe_environment("cpu"),
+        ...     stages=(), records=(assay.measure_clean_accuracy(model, data),), verdicts=(),
+        ... )  # or what assay.run_check returned
         >>> checkup.first(assay.CleanAccuracy).n
         32
     """

@@ -55,10 +55,7 @@ class GradientFlow(Record):
 
 
 class InputGradientSample(Frozen):
-    """One image and the gradient of its loss.
-
-    Pictures are PNG files in base64; the map is |∂L/∂x| summed over channels, scaled to its own maximum.
-    """
+    """One image, and |∂L/∂x| summed over its channels and scaled to its own maximum: PNG files in base64."""
 
     sample_id: str
     label: str

@@ -14,8 +14,7 @@ from pydantic import BaseModel
 
 from assay.wording import clip
 
-ROWS = 12  # of a table of parts; the rest is counted
-COLUMNS = 12
+ROWS = COLUMNS = 12  # of a table of parts; further rows are counted
 LONGEST = 200  # characters of a text
 DEPTH = 3  # parts within parts that are opened
 _PNG = re.compile(r"iVBORw0KGgo[A-Za-z0-9+/]+={0,2}")  # the first bytes of a PNG file in base64
@@ -58,12 +57,12 @@ def _value(value: object, *, depth: int) -> str:
     if isinstance(value, BaseModel):
         return _folded(_summary(value), _table(value, depth=depth + 1)) if depth < DEPTH else escape(_summary(value))
     if isinstance(value, Mapping):
-        return escape(_short(", ".join(f"{key}: {_text(item)}" for key, item in value.items())))
+        return escape(clip(", ".join(f"{key}: {_text(item)}" for key, item in value.items()), LONGEST))
     if isinstance(value, Sequence) and not isinstance(value, str):
         return _several(value, depth=depth)
     if isinstance(value, str) and _PNG.fullmatch(value):
         return f'<img alt="" src="data:image/png;base64,{value}">'
-    return escape(_short(_text(value)))
+    return escape(clip(_text(value), LONGEST))
 
 
 def _several(values: Sequence[object], *, depth: int) -> str:
@@ -78,7 +77,7 @@ def _several(values: Sequence[object], *, depth: int) -> str:
     if len(numbers) == len(values) and len(numbers) > 6:
         ends = f"{_text(numbers[0])} … {_text(numbers[-1])}"
         return f"{_sparkline(numbers)} {escape(f'{ends} ({len(numbers)} values)')}"
-    return escape(_short(", ".join(_text(value) for value in values)))
+    return escape(clip(", ".join(map(_text, values)), LONGEST))
 
 
 def _grid(parts: Sequence[BaseModel], *, depth: int) -> str:
@@ -88,12 +87,8 @@ def _grid(parts: Sequence[BaseModel], *, depth: int) -> str:
     if len({type(part) for part in parts}) > 1 or len(names) > COLUMNS:
         return "".join(_folded(_summary(part), _table(part, depth=depth + 1)) for part in parts[:ROWS]) + more
     head = "".join(f'<th scope="col">{escape(_words(name))}</th>' for name in names)
-    body = "".join(
-        "<tr>"
-        + "".join(f"<td>{_value(dict(_fields(part)).get(name, ''), depth=DEPTH)}</td>" for name in names)
-        + "</tr>"
-        for part in parts[:ROWS]
-    )
+    cells = ([_value(dict(_fields(part)).get(name, ""), depth=DEPTH) for name in names] for part in parts[:ROWS])
+    body = "".join(f"<tr>{''.join(f'<td>{cell}</td>' for cell in row)}</tr>" for row in cells)
     return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{more}"
 
 
@@ -104,7 +99,7 @@ def _folded(summary: str, content: str) -> str:
 def _summary(part: BaseModel) -> str:
     """What it is, and the first of its texts and numbers."""
     texts = [_text(value) for _, value in _fields(part) if isinstance(value, str | int | float)][:3]
-    return _short(f"{_words(type(part).__name__)}: {', '.join(texts)}" if texts else _words(type(part).__name__))
+    return clip(_words(type(part).__name__) + (f": {', '.join(texts)}" if texts else ""), LONGEST)
 
 
 def _sparkline(numbers: Sequence[float], *, width: int = 90, height: int = 18) -> str:
@@ -134,7 +129,3 @@ def _text(value: object) -> str:
 def _words(name: str) -> str:
     """``RobustAccuracy`` and ``robust_accuracy`` as words."""
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", name).replace("_", " ").lower()
-
-
-def _short(text: str) -> str:
-    return clip(text, LONGEST)

@@ -32,9 +32,14 @@ def read_checkup(path: Path | str) -> Checkup:
 
     Example:
         >>> import assay, pathlib, tempfile
-        >>> data = assay.load_dataset("digits", limit=32)
-        >>> model = assay.load_model("mlp", classes=10, image_shape=data.shape)
-        >>> checkup = assay.run_check(model, data, budget="quick")
+        >>> from assay.records.checkup import Subject
+        >>> from assay.runtime import describe_environment
+        >>> checkup = assay.Checkup(
+        ...     subject=Subject(model="mlp", weights=None, data="digits", split="test", n=32, available=32, classes=(),
+        ...                     image_shape=(1, 8, 8)),
+        ...     budget="quick", seed=0, started="2026-01-01", seconds=0.0, environment=describe_environment("cpu"),
+        ...     stages=(), records=(), verdicts=assay.judge([]),
+        ... )  # or what assay.run_check returned
         >>> path = pathlib.Path(tempfile.mkdtemp()) / "check.json"
         >>> written = path.write_text(checkup.model_dump_json())
         >>> assay.read_checkup(path).model_dump_json() == checkup.model_dump_json()
@@ -62,7 +67,10 @@ def _read(path: Path, model: type[M], *, kind: str, version: int, file: str) -> 
     except RecursionError:
         raise InputError(str(path), expected=f"a {kind}", got="JSON nested too deeply") from None
     if not isinstance(document, dict) or document.get("kind") != kind:
-        raise InputError(f"{path}: kind", expected=kind, got=_kind_of(document))
+        got = f"a JSON {'list' if isinstance(document, list) else type(document).__name__}"
+        if isinstance(document, dict):
+            got = _brief(document["kind"]) if "kind" in document else "an object without a kind"
+        raise InputError(f"{path}: kind", expected=kind, got=got)
     written = document.get("schema_version")
     if written != version:
         newer = isinstance(written, int) and written > version
@@ -77,12 +85,6 @@ def _read(path: Path, model: type[M], *, kind: str, version: int, file: str) -> 
         expected = first["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
         got = "nothing" if first["type"] == "missing" else _brief(first["input"])
         raise InputError(f"{path}: {field}", expected=expected, got=f"{got}{more}") from None
-
-
-def _kind_of(document: object) -> str:
-    if isinstance(document, dict):
-        return _brief(document["kind"]) if "kind" in document else "an object without a kind"
-    return f"a JSON {'list' if isinstance(document, list) else type(document).__name__}"
 
 
 def _brief(value: object) -> str:
@@ -109,10 +111,7 @@ def read_folder(folder: Path) -> tuple[dict[str, Checkup], list[str]]:
     return checkups, broken
 
 
-R = TypeVar("R", bound=Record)
-
-
-def made_inert(record: R) -> R:
+def made_inert(record: M) -> M:
     """The same record with :func:`~assay.wording.inert` applied to every string in it."""
     return type(record).model_validate(_inert(record.model_dump()))
 

@@ -54,10 +54,7 @@ class OptimizerAudit(Record):
 
 
 class EpochSummary(Frozen):
-    """One epoch: means over its steps.
-
-    ``accuracy`` is on augmented training batches; ``validation_accuracy`` on the held-out set where there is one.
-    """
+    """One epoch, means over its steps: ``accuracy`` on augmented batches, ``validation_accuracy`` on held-out ones."""
 
     epoch: int
     steps: int
@@ -73,12 +70,9 @@ class EpochSummary(Frozen):
 class TimeSplit(Frozen):
     """Seconds of wall time: those of the steps, by part, and those between them.
 
-    ``images``     choosing and augmenting the images of a step
-    ``adversary``  perturbing them
-    ``network``    the forward and backward pass, mixing and clipping
-    ``update``     the optimizer and the average of the weights
-    ``validation`` predicting the held-out set and watching the adversary, between epochs
-    ``saving``     checkpoints, where there is a run folder
+    ``images``: choosing and augmenting those of a step; ``adversary``: perturbing them; ``network``: the forward and
+    backward pass, mixing and clipping; ``update``: the optimizer and the average of the weights. Between epochs,
+    ``validation``: predicting the held-out set and watching the adversary; ``saving``: checkpoints in a run folder.
     """
 
     images: float = 0.0

@@ -96,7 +96,10 @@ def figure(
 
 def to_svg(chart: AnyChart, *, label: str) -> Markup:
     """The chart as an SVG element whose accessible name is ``label``."""
-    drawing = ElementTree.fromstring(_render(chart.to_json(indent=None, validate=False)))  # noqa: S314 - our own renderer wrote it
+    import vl_convert
+
+    svg = vl_convert.vegalite_to_svg(chart.to_json(indent=None, validate=False), config=_CONFIG)
+    drawing = ElementTree.fromstring(svg)  # noqa: S314 - our own renderer wrote it
     _strip(drawing)
     _, _, width, height = drawing.attrib["viewBox"].split()
     drawing.set("role", "img")
@@ -105,13 +108,6 @@ def to_svg(chart: AnyChart, *, label: str) -> Markup:
     ElementTree.register_namespace("", _NAMESPACE)
     text = ElementTree.tostring(drawing, encoding="unicode")
     return Markup(text.replace(f' xmlns="{_NAMESPACE}"', ""))  # noqa: S704 - serialised, hence escaped
-
-
-def _render(specification: str) -> str:
-    import vl_convert
-
-    svg: str = vl_convert.vegalite_to_svg(specification, config=_CONFIG)
-    return svg
 
 
 def save_chart(chart: AnyChart, path: Path, *, scale: float = 2.0) -> None:
@@ -130,13 +126,8 @@ def _strip(element: ElementTree.Element) -> None:
     """Keep shapes and tips; drop what the page decides (fonts, sizes) and what a screen reader would stumble over."""
     for child in list(element):
         _strip(child)
-        empty = child.tag.endswith("}g") and not len(child)
-        if (
-            empty
-            or child.tag.endswith("}defs")
-            or child.get("display") == "none"
-            or child.get("d") in {"", "M0,0h0v0h0Z"}
-        ):
+        empty = (child.tag.endswith("}g") and not len(child)) or child.get("d") in {"", "M0,0h0v0h0Z"}
+        if empty or child.tag.endswith("}defs") or child.get("display") == "none":
             element.remove(child)
     label = element.attrib.pop("aria-label", "")
     root = "viewBox" in element.attrib
@@ -179,12 +170,9 @@ def _scale(names: Sequence[str], places: Sequence[int], palette: Sequence[str]) 
 
 def rules(places: Sequence[tuple[float, str]], field: str, *, along: str = "") -> alt.Chart:
     """Dashed lines across a chart at values of ``field``, each with a tip; ``along`` is their axis, else the field."""
-    chart: alt.Chart = (
-        alt.Chart(source([{field: place, "tip": text} for place, text in places]))
-        .mark_rule(color=SOFT, strokeDash=[4, 3], strokeWidth=1.3)
-        .encode(**{along or field: f"{field}:Q"}, description=tip())
-    )
-    return chart
+    chart: alt.Chart = alt.Chart(source([{field: place, "tip": text} for place, text in places]))
+    chart = chart.mark_rule(color=SOFT, strokeDash=[4, 3], strokeWidth=1.3)
+    return chart.encode(**{along or field: f"{field}:Q"}, description=tip())
 
 
 def side(names: Iterable[str], width: int) -> int:
@@ -233,10 +221,8 @@ def draw_items(
 
     def build(width: int) -> AnyChart:
         room = 10 if above else side([item.name for item in items], width)
-        beside: dict[str, Any] = (
-            {"labelAlign": "left", "labelOffset": -17, "labelPadding": 0, "domain": False} if above else {}
-        )
-        names = alt.Axis(grid=False, ticks=False, labelLimit=width if above else room, **beside)
+        beside: dict[str, Any] = {"labelAlign": "left", "labelOffset": -17, "labelPadding": 0, "domain": False}
+        names = alt.Axis(grid=False, ticks=False, labelLimit=width if above else room, **(beside if above else {}))
         base = alt.Chart(rows).encode(y=alt.Y("name:N", sort=None, title=None, axis=names), description=tip())
         toned = base.encode(color=alt.Color("kind:N", scale=colour, legend=None))
         scale = (

@@ -63,9 +63,15 @@ def render_page(checkup: Checkup) -> str:
 
     Example:
         >>> import assay
-        >>> data = assay.load_dataset("digits", limit=32)
-        >>> model = assay.load_model("mlp", classes=10, image_shape=data.shape)
-        >>> page = assay.render_page(assay.run_check(model, data, budget="quick"))
+        >>> from assay.records.checkup import Subject
+        >>> from assay.runtime import describe_environment
+        >>> checkup = assay.Checkup(
+        ...     subject=Subject(model="mlp", weights=None, data="digits", split="test", n=32, available=32, classes=(),
+        ...                     image_shape=(1, 8, 8)),
+        ...     budget="quick", seed=0, started="2026-01-01", seconds=0.0, environment=describe_environment("cpu"),
+        ...     stages=(), records=(), verdicts=assay.judge([]),
+        ... )  # or what assay.run_check returned
+        >>> page = assay.render_page(checkup)
         >>> page.startswith("<!doctype html>"), len(page.encode()) < 3_000_000
         (True, True)
     """

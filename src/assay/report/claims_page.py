@@ -9,10 +9,10 @@ from typing import ClassVar
 
 import altair as alt
 
-from assay.records.claims import Axis, Chart, ClaimResult, ClaimsReport, Effect, FailedClaim, Grid, Point, Reference
+from assay.records.claims import Axis, Chart, ClaimResult, ClaimsReport, Effect, FailedClaim, Grid, Point
 from assay.report.charts import INK, SERIES, AnyChart, Row, colours, decades, figure, rules, shapes, source, tip
 from assay.report.claims_wording import LOOKS, circumstances, format_value, headline, region
-from assay.report.curves import Axes, Series, draw_curves
+from assay.report.curves import Axes, Series, draw_curves, drawn_interval
 from assay.report.page import Page, render
 from assay.report.parts import MOST_ROWS, Figure, Table, table
 from assay.report.summary import Look
@@ -28,43 +28,34 @@ def draw_chart(chart: Chart, *, full: bool = False) -> Figure | None:
     points = [point for point in points if point.series in names]
     if not points:
         return None
-    if chart.x.scale != "names":
-        return _curves(chart, points, names, full=full)
+    note, numbers = _note(chart), _numbers(chart)
+    if chart.x.scale == "names":
 
-    def build(width: int) -> AnyChart:
-        room = _room(points, width)
-        height = max(90, ROW * len(points) + 26 * len({point.x for point in points}))
-        return alt.layer(*_bars(chart, points, names, width)).properties(width=width - room - 14, height=height)
+        def build(width: int) -> AnyChart:
+            room = _room(points, width)
+            height = max(90, ROW * len(points) + 26 * len({point.x for point in points}))
+            return alt.layer(*_bars(chart, points, names, width)).properties(width=width - room - 14, height=height)
 
-    legend = names if any(names) else ()
-    return figure(build, finding=chart.finding, note=_note(chart), table=_numbers(chart), full=full, legend=legend)
-
-
-def _curves(chart: Chart, points: Sequence[Point], names: Sequence[str], *, full: bool) -> Figure | None:
-    series = []
-    for name in names:
-        own = [point for point in points if point.series == name]
-        x, y = [float(point.x) for point in own], [point.y for point in own]
-        lows, highs = [point.low for point in own], [point.high for point in own]
-        series.append(Series(name, x, y, lows, highs, [_tip(point) for point in own]))
+        legend = names if any(names) else ()
+        return figure(build, finding=chart.finding, note=note, table=numbers, full=full, legend=legend)
+    x_log, y_log = (axis.scale == "log" for axis in (chart.x, chart.y))
     return draw_curves(
-        series,
-        Axes(
-            chart.x.title,
-            chart.y.title,
-            y_zero=False,
-            x_nice=True,
-            x_log=chart.x.scale == "log",
-            y_log=chart.y.scale == "log",
-        ),
+        [_series(name, [point for point in points if point.series == name]) for name in names],
+        Axes(chart.x.title, chart.y.title, y_zero=False, x_nice=True, x_log=x_log, y_log=y_log),
         finding=chart.finding,
-        note=_note(chart),
-        table=_numbers(chart),
+        note=note,
+        table=numbers,
         full=full,
         levels=_references(chart),
         lines=chart.mark == "line",
         legend=any(names),
     )
+
+
+def _series(name: str, points: Sequence[Point]) -> Series:
+    x, y = [float(point.x) for point in points], [point.y for point in points]
+    lows, highs = [point.low for point in points], [point.high for point in points]
+    return Series(name, x, y, lows, highs, [_tip(point) for point in points])
 
 
 def _references(chart: Chart) -> list[tuple[float, str]]:
@@ -73,10 +64,11 @@ def _references(chart: Chart) -> list[tuple[float, str]]:
 
 def _bars(chart: Chart, points: Sequence[Point], names: Sequence[str], width: int) -> list[alt.Chart]:
     """Names down the side, where long ones have room, and values to the right."""
+    logarithmic = chart.y.scale == "log"
     rows: list[Row] = [
         {"series": point.series, "x": str(point.x), "y": point.y, "low": low, "high": high, "tip": _tip(point)}
         for point in points
-        for low, high in [_interval(point, chart)]
+        for low, high in [drawn_interval(point.y, point.low, point.high, y_log=logarithmic)]
     ]
     values = [v for p in points for v in (p.y, p.low, p.high) if v is not None and _fits(v, chart.y)]
     order = list(dict.fromkeys(str(point.x) for point in points))
@@ -84,13 +76,13 @@ def _bars(chart: Chart, points: Sequence[Point], names: Sequence[str], width: in
     y = alt.Y("x:N", title=None, sort=order, axis=alt.Axis(labelLimit=room, ticks=False, domain=False, grid=False))
     offset = alt.YOffset("series:N", sort=list(names))
     zero = chart.mark == "bars" and chart.y.scale == "linear"
-    title = alt.X("y:Q", title=chart.y.title, axis=_axis(chart.y, values), scale=_scale(chart.y, zero=zero))
-    base = alt.Chart(source(rows)).encode(x=title, y=y, yOffset=offset, color=colours(names))
-    layers = []
-    if zero:
-        layers.append(base.mark_bar(opacity=0.85, cornerRadiusEnd=2).encode(description=tip()))
-    else:
-        layers.append(base.mark_point(filled=True, size=60, opacity=1).encode(shape=shapes(names), description=tip()))
+    axis = decades(values) if logarithmic else alt.Axis(tickCount=5)
+    axis.grid = True
+    scale = alt.Scale(type="log", nice=False, padding=6) if logarithmic else alt.Scale(zero=zero, nice=True)
+    x = alt.X("y:Q", title=chart.y.title, axis=axis, scale=scale)
+    base = alt.Chart(source(rows)).encode(x=x, y=y, yOffset=offset, color=colours(names), description=tip())
+    dots = base.mark_point(filled=True, size=60, opacity=1).encode(shape=shapes(names))
+    layers = [base.mark_bar(opacity=0.85, cornerRadiusEnd=2) if zero else dots]
     bounded = [row for row in rows if row["low"] is not None and row["high"] is not None]
     if bounded:
         whisker = alt.Chart(source(bounded)).mark_rule(strokeWidth=1.6, color=INK)
@@ -111,26 +103,6 @@ def _tip(point: Point) -> str:
     return f"{named}{where}: {number(point.y)}{between}"
 
 
-def _interval(point: Point, chart: Chart) -> tuple[float | None, float | None]:
-    """Both ends, or neither; on a logarithmic axis an interval that reaches zero begins at the point."""
-    low, high = point.low, point.high
-    if low is None or high is None or not (math.isfinite(low) and math.isfinite(high)):
-        return None, None
-    return (point.y if chart.y.scale == "log" and low <= 0 else low), high
-
-
-def _axis(axis: Axis, values: Sequence[float], *, grid: bool = True) -> alt.Axis:
-    if axis.scale == "log":
-        ticks = decades(values)
-        ticks.grid = grid
-        return ticks
-    return alt.Axis(grid=grid, tickCount=5, format="~r" if not grid else alt.Undefined)
-
-
-def _scale(axis: Axis, *, zero: bool = False) -> alt.Scale:
-    return alt.Scale(type="log", nice=False, padding=6) if axis.scale == "log" else alt.Scale(zero=zero, nice=True)
-
-
 def _fits(value: float | str, axis: Axis) -> bool:
     """Whether a value has a place on the axis."""
     if isinstance(value, str) or axis.scale == "names":
@@ -139,12 +111,9 @@ def _fits(value: float | str, axis: Axis) -> bool:
 
 
 def _note(chart: Chart) -> str:
-    dashed = "; ".join(f"{reference.name}, {number(reference.y)}" for reference in _merged(chart.references))
+    lines = dict.fromkeys((reference.name, reference.y) for reference in chart.references)
+    dashed = "; ".join(f"{name}, {number(y)}" for name, y in lines)
     return " ".join(part for part in (chart.note, f"Dashed: {dashed}." if dashed else "") if part)
-
-
-def _merged(references: Sequence[Reference]) -> list[Reference]:
-    return list({(reference.name, reference.y): reference for reference in references}.values())
 
 
 def _numbers(chart: Chart) -> Table | None:
@@ -159,16 +128,11 @@ def _numbers(chart: Chart) -> Table | None:
         f">{chart.y.title}",
         *([">low", ">high"] if bounded else []),
     ]
-    rows = tuple(
-        (
-            *((point.series,) if several else ()),
-            point.x if isinstance(point.x, str) else number(point.x),
-            number(point.y),
-            *((number(point.low), number(point.high)) if bounded else ()),
-        )
-        for point in chart.points
+    rows = (
+        (p.series, p.x if isinstance(p.x, str) else number(p.x), number(p.y), number(p.low), number(p.high))
+        for p in chart.points
     )
-    return table(chart.finding, columns, rows)
+    return table(chart.finding, columns, (row[not several : 5 if bounded else 3] for row in rows))
 
 
 RULE = (
@@ -214,7 +178,6 @@ class ClaimSection:
 
     @property
     def id(self) -> str:
-        """The claim's id, which is its anchor and its name in the contents."""
         return self.result.id
 
     title = id
@@ -229,7 +192,6 @@ class FailedSection:
 
     @property
     def id(self) -> str:
-        """The claim's id, which is its anchor and its name in the contents."""
         return self.failed.id
 
     title = id
@@ -267,22 +229,13 @@ def _section(result: ClaimResult) -> ClaimSection:
     charts = result.evidence.charts
     # two stand side by side; an odd one out takes the whole width
     figures = (draw_chart(chart, full=i == 0 and len(charts) % 2 == 1) for i, chart in enumerate(charts))
-    return ClaimSection(
-        result,
-        effects=tuple(_effect(effect) for effect in result.effects),
-        figures=tuple(filter(None, figures)),
-        tables=tuple(_table(grid) for grid in result.evidence.tables),
-    )
+    tables = tuple(map(_table, result.evidence.tables))
+    return ClaimSection(result, tuple(map(_effect, result.effects)), tuple(filter(None, figures)), tables)
 
 
 def _effect(effect: Effect) -> ShownEffect:
-    return ShownEffect(
-        effect=effect,
-        mean=format_value(effect.mean, effect),
-        interval=f"{format_value(effect.low, effect)} to {format_value(effect.high, effect)}",
-        region=region(effect),
-        strip=_strip(effect),
-    )
+    mean, low, high = (format_value(value, effect) for value in (effect.mean, effect.low, effect.high))
+    return ShownEffect(effect, mean, f"{low} to {high}", region(effect), _strip(effect))
 
 
 def _strip(effect: Effect) -> Strip | None:
@@ -311,12 +264,12 @@ def _strip(effect: Effect) -> Strip | None:
 
 
 def _table(grid: Grid) -> Table:
-    numeric = [
-        all(isinstance(row[i], (int, float)) and not isinstance(row[i], bool) for row in grid.rows)
+    texts = [
+        any(isinstance(row[i], bool) or not isinstance(row[i], int | float) for row in grid.rows)
         for i in range(len(grid.columns))
     ]
-    columns = tuple(f"{'>' if right else ' '}{title}" for title, right in zip(grid.columns, numeric, strict=True))
-    rows = tuple(tuple(cell if isinstance(cell, str) else number(cell) for cell in row) for row in grid.rows)
+    columns = [f"{' ' if text else '>'}{title}" for title, text in zip(grid.columns, texts, strict=True)]
+    rows = ([cell if isinstance(cell, str) else number(cell) for cell in row] for row in grid.rows)
     return table(grid.caption, columns, rows)
 
 

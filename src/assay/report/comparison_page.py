@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from assay.records.comparison import Compared, Comparison, CurveDifference, Versus
+from collections.abc import Callable
+
+from assay.records.comparison import Compared, Comparison, CurveDifference, RuleChange, Versus
 from assay.records.reading import made_inert
 from assay.report import comparison_wording as words
 from assay.report.charts import SOFT, Item, draw_items, figure
@@ -12,12 +14,11 @@ from assay.report.parts import Facts, Figure, KeyFigure, Part, Prose, Section, t
 from assay.wording import clip, count, distance, distinct, epsilon, norm, percent, plural, points
 
 
-def curves_section(comparison: Comparison) -> Section | None:
+def _curves(comparison: Comparison) -> Section | None:
     """For each pair of curves: both, and their difference with its band."""
-    parts: list[Part] = []
-    for versus in comparison.versus:
-        for curve in versus.curves:
-            parts += filter(None, (_levels(curve, comparison.reference.name, versus), _gap(curve, versus)))
+    curves = [(curve, versus) for versus in comparison.versus for curve in versus.curves]
+    figures = [(_levels(curve, comparison.reference.name, versus), _gap(curve, versus)) for curve, versus in curves]
+    parts = [figure for pair in figures for figure in pair if figure is not None]
     if not parts:
         return None
     summary = (
@@ -30,20 +31,12 @@ def curves_section(comparison: Comparison) -> Section | None:
 def _levels(curve: CurveDifference, reference: str, versus: Versus) -> Figure | None:
     scale, axes = epsilon_axes({curve.norm}, "accuracy (%)", y_shares=True)
     names = distinct([reference, versus.candidate], length=44)
-    series = [
-        Series(
-            name,
-            [point.epsilon * scale for point in curve.points],
-            values,
-            tips=[
-                f"{name}, ε = {epsilon(point.epsilon, curve.norm)}: {percent(value)}"
-                for point, value in zip(curve.points, values, strict=True)
-            ],
-        )
-        for name, values in zip(
-            names, zip(*((point.reference, point.candidate) for point in curve.points), strict=True), strict=True
-        )
-    ]
+    sizes = [point.epsilon for point in curve.points]
+    series = []
+    for name, values in zip(names, zip(*((p.reference, p.candidate) for p in curve.points), strict=True), strict=True):
+        pairs = zip(sizes, values, strict=True)
+        tips = [f"{name}, ε = {epsilon(size, curve.norm)}: {percent(value)}" for size, value in pairs]
+        series.append(Series(name, [size * scale for size in sizes], values, tips=tips))
     halves = [
         "more than the last ε" if half is None else distance(half, curve.norm)
         for half in (curve.median_reference, curve.median_candidate)
@@ -96,7 +89,7 @@ def render_comparison(comparison: Comparison) -> str:
     """The whole page as text: one offline file."""
     comparison = made_inert(comparison)
     names = [comparison.reference.name, *(each.name for each in comparison.candidates)]
-    sections = [_measures(comparison), curves_section(comparison), _rules(comparison), _quantities(comparison)]
+    sections = [_measures(comparison), _curves(comparison), _rules(comparison), _quantities(comparison)]
     sections += [_left_out(comparison), _method(comparison)]
     return render(
         Page(
@@ -147,26 +140,13 @@ def _forest(versus: Versus) -> Figure | None:
     if not differences:
         return None
     names = distinct([words.short_name(each, differences) for each in differences], length=44)
-    items = [
-        Item(
-            name,
-            each.difference * 100,
-            f"{each.measure}: {words.interval_of(each)} points, {each.change}",
-            low=each.low * 100,
-            high=each.high * 100,
-            kind=each.change,
-        )
-        for name, each in zip(names, differences, strict=True)
-    ]
-    build = draw_items(
-        items,
-        "difference (points)",
-        share=False,
-        domain=None,
-        kinds=_CHANGES,
-        reference=(0.0, "no difference"),
-        step=34,
-    )
+    items = []
+    for name, each in zip(names, differences, strict=True):
+        text = f"{each.measure}: {words.interval_of(each)} points, {each.change}"
+        value, low, high = (bound * 100 for bound in (each.difference, each.low, each.high))
+        items.append(Item(name, value, text, low, high, kind=each.change))
+    line, title = (0.0, "no difference"), "difference (points)"
+    build = draw_items(items, title, share=False, domain=None, kinds=_CHANGES, reference=line, step=34)
     numbers = tabulate(
         "Every measure",
         differences,
@@ -186,27 +166,20 @@ def _forest(versus: Versus) -> Figure | None:
 
 
 def _rules(comparison: Comparison) -> Section | None:
+    columns: dict[str, Callable[[RuleChange], str]] = {
+        "rule": lambda each: each.rule,
+        "claim": lambda each: each.claim,
+        "reference": lambda each: f"{words.status_word(each.before)}: {each.measured_before}",
+        "candidate": lambda each: f"{words.status_word(each.after)}: {each.measured_after}",
+        "change": words.describe_change,
+    }
     parts: list[Part] = []
     for versus in comparison.versus:
         moved = [each for each in versus.rules if each.change != "same"]
         still = [each for each in versus.rules if each.change == "same"]
-        for rules, title, folded in ((moved, "moved", False), (still, "stayed", True)):
-            if rules:
-                verb = f"{plural(len(rules), 'verdict')} {title}: {versus.candidate}"
-                parts.append(
-                    tabulate(
-                        verb,
-                        rules,
-                        {
-                            "rule": lambda each: each.rule,
-                            "claim": lambda each: each.claim,
-                            "reference": lambda each: f"{words.status_word(each.before)}: {each.measured_before}",
-                            "candidate": lambda each: f"{words.status_word(each.after)}: {each.measured_after}",
-                            "change": words.describe_change,
-                        },
-                        folded=folded,
-                    )
-                )
+        for rules, title in ((moved, "moved"), (still, "stayed")):
+            caption = f"{plural(len(rules), 'verdict')} {title}: {versus.candidate}"
+            parts += [tabulate(caption, rules, columns, folded=title == "stayed")] if rules else []
     if not parts:
         return None
     summary = (
@@ -234,29 +207,31 @@ def _quantities(comparison: Comparison) -> Section | None:
 
 
 def _left_out(comparison: Comparison) -> Section | None:
-    rows = tuple((versus.candidate, reason) for versus in comparison.versus for reason in versus.left_out)
-    if not rows:
-        return None
+    rows = [(versus.candidate, reason) for versus in comparison.versus for reason in versus.left_out]
     numbers = table("Measures left out", ("candidate", "why"), rows)
     summary = "What one check lacks, or took under another setting: such numbers cannot be held against each other."
-    return Section("left-out", "Not compared", summary, (numbers,))
+    return Section("left-out", "Not compared", summary, (numbers,)) if rows else None
 
 
 def _method(comparison: Comparison) -> Section:
-    checks = (comparison.reference, *comparison.candidates)
-    numbers = table(
+    numbers = tabulate(
         "The checks",
-        ("name", "model", "data", "started", "budget, seed", "software and machine"),
-        tuple(_describe(each) for each in checks),
+        (comparison.reference, *comparison.candidates),
+        {
+            "name": lambda check: check.name,
+            "model": lambda check: check.model + (f", weights {check.weights}" if check.weights else ""),
+            "data": lambda check: f"{check.data}, {check.split}: {count(check.n)} of {count(check.available)}",
+            "started": lambda check: check.started,
+            "budget, seed": lambda check: f"{check.budget}, {check.seed}",
+            "software and machine": _machine,
+        },
     )
+    draws = f"bootstrap over samples, {count(comparison.resamples)} draws, seed {comparison.seed}"
     facts = Facts(
         (
             ("accuracies, same images", "McNemar's exact test; Newcombe's interval for paired proportions"),
             ("accuracies, other images", "Fisher's exact test; Newcombe's interval for independent proportions"),
-            (
-                "curves and means",
-                f"bootstrap over samples, {count(comparison.resamples)} draws, seed {comparison.seed}",
-            ),
+            ("curves and means", draws),
             ("many tests", f"Holm's correction over {plural(comparison.tests, 'test')}, level {comparison.level:g}"),
         )
     )
@@ -264,21 +239,10 @@ def _method(comparison: Comparison) -> Section:
         "The tests ask whether these networks differ on images such as these. Whether one way of training is better "
         "than another takes several seeds of each."
     )
-    return Section(
-        "method",
-        "How this was compared",
-        "Intervals are 95 %, each on its own; the judgement is by the corrected p.",
-        (numbers, facts, prose),
-    )
+    summary = "Intervals are 95 %, each on its own; the judgement is by the corrected p."
+    return Section("method", "How this was compared", summary, (numbers, facts, prose))
 
 
-def _describe(check: Compared) -> tuple[str, ...]:
+def _machine(check: Compared) -> str:
     machine = check.environment
-    return (
-        check.name,
-        check.model + (f", weights {check.weights}" if check.weights else ""),
-        f"{check.data}, {check.split}: {count(check.n)} of {count(check.available)}",
-        check.started,
-        f"{check.budget}, {check.seed}",
-        f"assay {machine.assay}, torch {machine.torch}, {machine.device}, {machine.processor}",
-    )
+    return f"assay {machine.assay}, torch {machine.torch}, {machine.device}, {machine.processor}"

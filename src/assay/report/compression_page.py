@@ -11,7 +11,7 @@ from assay.report.charts import ACCENT, SOFT, AnyChart, Row, figure, side, sourc
 from assay.report.curves import Axes, Series, draw_curves
 from assay.report.lowrank_wording import compression_headline, find_wins
 from assay.report.page import Page, render
-from assay.report.parts import Figure, KeyFigure, Part, Section, Table, table, tabulate
+from assay.report.parts import Figure, KeyFigure, Section, Table, build_section, table, tabulate
 from assay.wording import count, percent, plural, points
 
 FLOOR = 1e-4  # of σ₁: smaller singular values have no place on the chart
@@ -55,7 +55,7 @@ def _before_and_after(report: CompressionReport) -> Section:
         (f"ms for {plural(before.batch, 'image')}, fastest", *(f"{1e3 * one.latency:.2f}" for one in (before, after))),
         ("its quartiles", *(f"{1e3 * one.latency_low:.2f}–{1e3 * one.latency_high:.2f}" for one in (before, after))),
         (
-            f"clean accuracy, n = {count(before.clean.n)}",
+            f"clean accuracy, n = {before.clean.n:,}",
             *(percent(one.clean.accuracy, digits=2) for one in (before, after)),
         ),
     ]
@@ -92,7 +92,7 @@ def _curve(report: CompressionReport) -> Section | None:
         levels=[(report.curve_top, f"the whole network: {percent(report.curve_top, digits=2)}")],
     )
     summary = f"On {count(report.curve[0].n)} images held out of the training set."
-    return Section("curve", "Accuracy against rank", summary, tuple(filter(None, [drawing])))
+    return build_section("curve", "Accuracy against rank", summary, drawing)
 
 
 _METHODS = (("data-aware", "fitted to data"), ("weight SVD", "weight SVD"))
@@ -105,12 +105,12 @@ def _series(curve: Sequence[CompressionPoint], method: str, name: str) -> Series
 
 
 def _layers(report: CompressionReport) -> Section:
-    parts: list[Part | None] = [_flops(report.layers), _spectra(report.layers), _table(report.layers)]
+    parts = (_flops(report.layers), _spectra(report.layers), _table(report.layers))
     summary = (
         "A form is a candidate only where it is measured to be faster than the layer. The error is the share of the "
         "output's variance that is missed, each direction weighted by its effect on the logits."
     )
-    return Section("layers", "Layer by layer", summary, tuple(part for part in parts if part is not None))
+    return build_section("layers", "Layer by layer", summary, *parts)
 
 
 def _flops(layers: Sequence[LayerCompression]) -> Figure | None:
@@ -119,14 +119,11 @@ def _flops(layers: Sequence[LayerCompression]) -> Figure | None:
     if not changed:
         return None
     rows: list[Row] = [
-        {
-            "layer": layer.name,
-            "before": layer.flops_before / 1e6,
-            "after": layer.flops_after / 1e6,
-            "tip": f"{layer.name}: {layer.flops_before / 1e6:.3g} → {layer.flops_after / 1e6:.3g} million",
-        }
+        {"layer": layer.name, "before": before, "after": after,
+         "tip": f"{layer.name}: {before:.3g} → {after:.3g} million"}
         for layer in layers
-    ]
+        for before, after in [(layer.flops_before / 1e6, layer.flops_after / 1e6)]
+    ]  # fmt: skip
     names = [layer.name for layer in layers]
 
     def build(width: int) -> AnyChart:

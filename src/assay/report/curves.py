@@ -5,24 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeVar
 
 import altair as alt
 
-from assay.report.charts import (
-    ACCENT,
-    SERIES,
-    AnyChart,
-    Row,
-    colours,
-    decades,
-    figure,
-    rules,
-    shapes,
-    shares,
-    source,
-    tip,
-)
+from assay.report import charts
+from assay.report.charts import ACCENT, SERIES, AnyChart, Row, decades, figure, rules, shares, source, tip
 from assay.report.parts import Figure, Table
 from assay.wording import number, percent
 
@@ -117,22 +106,20 @@ def chart_curves(
     x, y = axes.encode(rows, width, levels=[level for level, _ in levels])
 
     def base(chosen: Sequence[Row]) -> alt.Chart:
-        return alt.Chart(source(chosen)).encode(x=x, color=colours(names, places), description=tip())
+        return alt.Chart(source(chosen)).encode(x=x, color=charts.colours(names, places), description=tip())
 
     few = {one.name for one in series if len(one.x) <= MOST_SIGNS}
     bounded = base([row for row in rows if row["low"] is not None]).encode(y=alt.Y("low:Q"), y2="high:Q")
-    signed = base([row for row in rows if row["series"] in few]).encode(y=y, shape=shapes(names, places))
-    small = base([row for row in rows if row["series"] not in few]).encode(y=y, shape=shapes(names, places))
-    layers: list[alt.Chart] = [
-        rules(marks, "x"),
-        rules(levels, "y"),
-        bounded.mark_area(opacity=0.18) if lines else bounded.mark_rule(strokeWidth=1.5),
-        base(rows).encode(y=y).mark_line(strokeWidth=2.2)
-        if lines
-        else small.mark_point(filled=True, size=24, opacity=0.9),
-        signed.mark_point(filled=True, size=50, opacity=1),
-    ]
-    return alt.layer(*layers).properties(width=width, height=height)
+    signs = charts.shapes(names, places)
+    signed = base([row for row in rows if row["series"] in few]).encode(y=y, shape=signs)
+    if lines:
+        spans, drawn = bounded.mark_area(opacity=0.18), base(rows).encode(y=y).mark_line(strokeWidth=2.2)
+    else:
+        small = base([row for row in rows if row["series"] not in few]).encode(y=y, shape=signs)
+        spans, drawn = bounded.mark_rule(strokeWidth=1.5), small.mark_point(filled=True, size=24, opacity=0.9)
+    dots = signed.mark_point(filled=True, size=50, opacity=1)
+    layers = alt.layer(rules(marks, "x"), rules(levels, "y"), spans, drawn, dots)
+    return layers.properties(width=width, height=height)
 
 
 def draw_curves(
@@ -158,15 +145,12 @@ def draw_curves(
     if not _rows(shown, axes):
         return None
 
-    def build(width: int) -> AnyChart:
-        height = 260 if full else 240
-        return chart_curves(
-            shown, axes, width - 60, height=height, marks=marks, levels=levels, lines=lines, places=places
-        )
-
-    names = [one.name for one in shown] if (len(shown) > 1 if legend is None else legend) else ()
+    height = 260 if full else 240
+    build = partial(chart_curves, shown, axes, height=height, marks=marks, levels=levels, lines=lines, places=places)
+    legend = len(shown) > 1 if legend is None else legend
+    names, signs = ([one.name for one in shown], places) if legend else ((), ())
     return figure(
-        build, finding=finding, note=note, table=table, full=full, legend=names, places=places if names else ()
+        lambda width: build(width - 60), finding=finding, note=note, table=table, full=full, legend=names, places=signs
     )
 
 
@@ -217,15 +201,17 @@ def _rows(series: Iterable[Series], axes: Axes) -> list[Row]:
         for i, x in evenly(one.x, MOST_POINTS):
             y = one.y[i]
             if axes.fits(x, y):
-                low, high = _interval(one, i, y_log=axes.y_log)
+                ends = (values[i] if values else None for values in (one.low, one.high))
+                low, high = drawn_interval(y, *ends, y_log=axes.y_log)
                 text = one.tips[i] if one.tips else f"{one.name}, {axes.x} {number(x)}: {axes.format(y)}"
                 rows.append({"series": one.name, "x": float(x), "y": float(y), "low": low, "high": high, "tip": text})
     return rows
 
 
-def _interval(one: Series, i: int, *, y_log: bool) -> tuple[float | None, float | None]:
+def drawn_interval(
+    y: float, low: float | None, high: float | None, *, y_log: bool
+) -> tuple[float | None, float | None]:
     """Both ends, or neither; on a logarithmic axis an interval that reaches zero begins at the point."""
-    low, high = (ends[i] if ends else None for ends in (one.low, one.high))
     if low is None or high is None or not (math.isfinite(low) and math.isfinite(high)):
         return None, None
-    return (one.y[i] if y_log and low <= 0 else low), high
+    return (y if y_log and low <= 0 else low), high

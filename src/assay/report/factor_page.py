@@ -8,16 +8,16 @@ from assay.records.factorization import FactorizationReport, Landscape, PictureR
 from assay.report.factor_charts import draw_error, draw_gauge, draw_hessian, draw_saddle, draw_spectrum
 from assay.report.lowrank_wording import factor_headline, state_proof
 from assay.report.page import Page, render
-from assay.report.parts import Card, Facts, Gallery, KeyFigure, Part, Section, read_picture, table, tabulate
+from assay.report.parts import Card, Facts, Gallery, KeyFigure, Section, build_section, read_picture, table, tabulate
 
 
 def render_factor_page(report: FactorizationReport) -> str:
     """The whole page as text; every name is escaped, nothing is fetched."""
     c = report.certificate
-    sections = [_pictures(report.pictures)] if report.pictures else []
-    sections.append(_spectrum(report))
-    sections += [_gauge(report)] if report.gauge else []
-    sections += [_landscape(report.landscape)] if report.landscape is not None else []
+    pictures = _pictures(report.pictures) if report.pictures else None
+    gauge = _gauge(report) if report.gauge else None
+    landscape = None if report.landscape is None else _landscape(report.landscape)
+    sections = (pictures, _spectrum(report), gauge, landscape, _method(report))
     size = f"{report.rows:,} × {report.columns:,}"
     return render(
         Page(
@@ -35,19 +35,16 @@ def render_factor_page(report: FactorizationReport) -> str:
                 ),
                 KeyFigure("uniqueness", c.uniqueness.removeprefix("unique "), "of the product and its factors"),
             ),
-            sections=(*sections, _method(report)),
+            sections=tuple(section for section in sections if section is not None),
             footer="Made by assay factor.",
         )
     )
 
 
 def _spectrum(report: FactorizationReport) -> Section:
-    parts: list[Part] = []
-    if sum(value > 0 for value in report.singular_values) > 1:
-        parts.append(draw_spectrum(report))
-    if len(report.curve) > 1:
-        parts += filter(None, [draw_error(report)])
-    return Section("spectrum", "Spectrum", f"Chosen by: {report.rule}.", tuple(parts))
+    spectrum = draw_spectrum(report) if sum(value > 0 for value in report.singular_values) > 1 else None
+    error = draw_error(report) if len(report.curve) > 1 else None
+    return build_section("spectrum", "Spectrum", f"Chosen by: {report.rule}.", spectrum, error)
 
 
 def _pictures(pictures: tuple[PictureRank, ...]) -> Section:
@@ -90,9 +87,7 @@ def _landscape(landscape: Landscape) -> Section:
     )
     if landscape.tied:
         summary += " σ_r = σ_{r+1}: the minimisers form a larger family than the gauge explains."
-    parts: list[Part] = [draw_saddle(landscape)]
-    if landscape.computed and landscape.predicted:
-        parts.append(draw_hessian(landscape))
+    hessian = draw_hessian(landscape) if landscape.computed and landscape.predicted else None
     points = tabulate(
         "Critical points",
         landscape.critical_points,
@@ -104,18 +99,15 @@ def _landscape(landscape: Landscape) -> Section:
             ">dimension of the set": lambda point: f"{point.gauge_dimension}" if point.kind == "global minimum" else "",
         },
     )
-    return Section("landscape", "Not convex: the loss surface", summary, (*parts, points))
+    return build_section("landscape", "Not convex: the loss surface", summary, draw_saddle(landscape), hessian, points)
 
 
 def _method(report: FactorizationReport) -> Section:
-    parts: list[Part] = [
-        Facts((("passes over the matrix", f"{report.passes}"), ("stored entries", f"{report.entries:,}")))
+    facts = Facts((("passes over the matrix", f"{report.passes}"), ("stored entries", f"{report.entries:,}")))
+    rows = [
+        (name, f"{seconds:.2g} s", "used" if name == report.method else "")
+        for name, seconds in report.predicted_seconds.items()
     ]
-    if report.predicted_seconds:
-        rows = (
-            (name, f"{seconds:.2g} s", "used" if name == report.method else "")
-            for name, seconds in report.predicted_seconds.items()
-        )
-        parts.append(table("Predicted time of each method", ("method", ">predicted", ""), rows))
+    times = table("Predicted time of each method", ("method", ">predicted", ""), rows) if rows else None
     summary = "The method is the one predicted to be fastest, unless one was asked for."
-    return Section("method", "Method", summary, tuple(parts))
+    return build_section("method", "Method", summary, facts, times)

@@ -9,7 +9,7 @@ from assay.records.reading import made_inert
 from assay.report import comparison_wording as words
 from assay.report.charts import AnyChart, Row, colours, figure, shapes, shares, side, source, tip
 from assay.report.page import Page, render
-from assay.report.parts import Facts, Figure, KeyFigure, Part, Section, Table, table
+from assay.report.parts import Facts, Figure, KeyFigure, Section, Table, build_section, table
 from assay.report.summary import LOOKS
 from assay.wording import accuracy, clip, distinct, interval, percent, plural
 
@@ -19,20 +19,17 @@ _FILLS = {"error": "var(--error)", "warn": "var(--warn)", "pass": "var(--pass)",
 def render_history(history: History) -> str:
     """The whole page as text: one offline file."""
     history = made_inert(history)
-    sections: list[Section] = []
-    for number, track in enumerate(history.tracks):
-        sections.append(_track(track, number))
-    sections += [section for section in (_changes(history), _skipped(history)) if section is not None]
-    sections.append(_method(history))
-    checks = sum(len(track.entries) for track in history.tracks)
+    tracks = (_track(track, number) for number, track in enumerate(history.tracks))
+    sections = (*tracks, _changes(history), _skipped(history), _method(history))
+    checks, folder = plural(sum(len(track.entries) for track in history.tracks), "check"), clip(history.folder, 80)
     return render(
         Page(
-            title=f"{clip(history.folder, 80)}: {plural(checks, 'check')}",
-            subject=f"{plural(checks, 'check')} in {clip(history.folder, 80)}",
+            title=f"{folder}: {checks}",
+            subject=f"{checks} in {folder}",
             headline=words.history_headline(history),
             text=words.history_tally(history),
             key_figures=_key_figures(history.tracks[0]),
-            sections=tuple(sections),
+            sections=tuple(section for section in sections if section is not None),
             version=history.tracks[0].entries[-1].assay,
             footer="Made by assay history.",
         )
@@ -48,24 +45,18 @@ def _key_figures(track: Track) -> tuple[KeyFigure, ...]:
         if (share := shares.get(measure)) is not None
     ]
     for status, noun in (("error", "failures"), ("warn", "warnings")):
-        amount = words.count_status(last, status)
-        was = words.count_status(track.entries[0], status)
-        detail = f"{was} in the first check"
-        figures.append(KeyFigure(f"{noun}, last", str(amount), detail, "track-0", status=status if amount else "pass"))
+        was, amount = (words.count_status(entry, status) for entry in (track.entries[0], last))
+        tone, detail = status if amount else "pass", f"{was} in the first check"
+        figures.append(KeyFigure(f"{noun}, last", str(amount), detail, "track-0", status=tone))
     return tuple(figures)
 
 
 def _track(track: Track, number: int) -> Section:
     names = words.labels(track)
-    parts: list[Part] = [
-        part for part in (_accuracies(track, names), _findings(track, names), _rules(track, names)) if part is not None
-    ]
-    parts.append(_checks(track, names))
-    first, last = track.entries[0].started[:10], track.entries[-1].started[:10]
-    summary = (
-        f"{plural(len(track.entries), 'check')} from {first} to {last}, in the order of the time recorded in them."
-    )
-    return Section(f"track-{number}", f"{clip(track.data, 60)}, {track.split}", summary, tuple(parts))
+    parts = [draw(track, names) for draw in (_accuracies, _findings, _rules, _checks)]
+    checks, (first, last) = plural(len(track.entries), "check"), (track.entries[i].started[:10] for i in (0, -1))
+    summary = f"{checks} from {first} to {last}, in the order of the time recorded in them."
+    return build_section(f"track-{number}", f"{clip(track.data, 60)}, {track.split}", summary, *parts)
 
 
 def _axis(names: list[str], width: int) -> alt.X:
@@ -78,19 +69,13 @@ def _accuracies(track: Track, names: list[str]) -> Figure | None:
     measures = words.common_measures(track)
     titles = distinct(measures, length=44)
     rows: list[Row] = [
-        {
-            "series": title,
-            "check": name,
-            "accuracy": share.accuracy,
-            "low": share.low,
-            "high": share.high,
-            "tip": f"{name}, {share.measure}: {accuracy(share)}",
-        }
+        {"series": title, "check": name, "accuracy": share.accuracy, "low": share.low, "high": share.high,
+         "tip": f"{name}, {share.measure}: {accuracy(share)}"}
         for title, measure in zip(titles, measures, strict=True)
         for name, entry in zip(names, track.entries, strict=True)
         for share in entry.shares
         if share.measure == measure
-    ]
+    ]  # fmt: skip
     if not rows:
         return None
 
@@ -103,17 +88,13 @@ def _accuracies(track: Track, names: list[str]) -> Figure | None:
             base.mark_point(filled=True, size=60, opacity=1).encode(y=y, shape=shapes(titles), description=tip()),
         ).properties(width=width - 55, height=280)
 
-    numbers = table(
-        "Accuracies",
-        (">check", *(f">{title}" for title in titles)),
-        tuple(
-            (name, *(next((accuracy(s) for s in entry.shares if s.measure == m), "–") for m in measures))
-            for name, entry in zip(names, track.entries, strict=True)
-        ),
+    cells = (
+        (name, *(next((accuracy(s) for s in entry.shares if s.measure == m), "–") for m in measures))
+        for name, entry in zip(names, track.entries, strict=True)
     )
-    finding = _trend(track, measures[0])
+    numbers = table("Accuracies", (">check", *(f">{title}" for title in titles)), cells)
     note = "Bars: 95 % Wilson intervals. A line joins numbers that were measured in the same way."
-    return figure(build, finding=finding, note=note, table=numbers, full=True, legend=titles)
+    return figure(build, finding=_trend(track, measures[0]), note=note, table=numbers, full=True, legend=titles)
 
 
 def _trend(track: Track, measure: str) -> str:
@@ -142,24 +123,13 @@ def _findings(track: Track, names: list[str]) -> Figure:
 
     def build(width: int) -> AnyChart:
         scale = alt.Scale(domain=labels, range=[_FILLS[status] for status in statuses])
-        chart: alt.Chart = (
-            alt.Chart(source(rows))
-            .mark_bar(opacity=0.75)
-            .encode(
-                x=_axis(names, width),
-                y=alt.Y("n:Q", title="rules", axis=alt.Axis(tickMinStep=1, tickCount=4)),
-                color=alt.Color("series:N", scale=scale, legend=None),
-                order="order:O",
-                description=tip(),
-            )
-            .properties(width=width - 55, height=200)
-        )
-        return chart
+        y = alt.Y("n:Q", title="rules", axis=alt.Axis(tickMinStep=1, tickCount=4))
+        colour = alt.Color("series:N", scale=scale, legend=None)
+        chart: alt.Chart = alt.Chart(source(rows)).mark_bar(opacity=0.75)
+        chart = chart.encode(x=_axis(names, width), y=y, color=colour, order="order:O", description=tip())
+        return chart.properties(width=width - 55, height=200)
 
-    first, last = (
-        words.count_status(entry, "error") + words.count_status(entry, "warn")
-        for entry in (track.entries[0], track.entries[-1])
-    )
+    first, last = (sum(words.count_status(track.entries[i], status) for status in statuses) for i in (0, -1))
     finding = f"Findings: {first} in the first check, {last} in the last"
     return figure(build, finding=finding, note="Dark red: rules that fail. Amber: rules that warn.")
 
@@ -170,56 +140,38 @@ def _rules(track: Track, names: list[str]) -> Figure | None:
     if not rules:
         return None
     rows: list[Row] = [
-        {
-            "rule": rule,
-            "check": name,
-            "status": each.get(rule, "not run"),
-            "sign": LOOKS[each.get(rule, "not run")].sign,
-            "tip": f"{rule}, {name}: {LOOKS[each.get(rule, 'not run')].word}",
-        }
+        {"rule": rule, "check": name, "status": status, "sign": look.sign, "tip": f"{rule}, {name}: {look.word}"}
         for name, each in zip(names, statuses, strict=True)
         for rule in rules
+        for status in [each.get(rule, "not run")]
+        for look in [LOOKS[status]]
     ]
 
     def build(width: int) -> AnyChart:
         room = side(rules, width)
         scale = alt.Scale(domain=list(_FILLS), range=list(_FILLS.values()))
-        base = alt.Chart(source(rows)).encode(
-            x=_axis(names, width), y=alt.Y("rule:N", sort=rules, title=None, axis=alt.Axis(ticks=False, domain=False))
-        )
-        return alt.layer(
-            base.mark_rect(cornerRadius=3, opacity=0.3).encode(
-                color=alt.Color("status:N", scale=scale, legend=None), description=tip()
-            ),
-            base.mark_text(size=12).encode(text="sign:N"),
-        ).properties(width=width - room, height=alt.Step(24))
+        y = alt.Y("rule:N", sort=rules, title=None, axis=alt.Axis(ticks=False, domain=False))
+        base = alt.Chart(source(rows)).encode(x=_axis(names, width), y=y)
+        colour = alt.Color("status:N", scale=scale, legend=None)
+        cells = base.mark_rect(cornerRadius=3, opacity=0.3).encode(color=colour, description=tip())
+        signs = base.mark_text(size=12).encode(text="sign:N")
+        return alt.layer(cells, signs).properties(width=width - room, height=alt.Step(24))
 
     moved = [rule for rule in rules if len({each.get(rule, "not run") for each in statuses}) > 1]
     finding = f"{plural(len(moved), 'rule')} changed: {', '.join(moved[:5])}" if moved else "No verdict changed"
-    return figure(
-        build, finding=finding, note="Rules that ever failed or warned. ✕ fails, ! warns, ✓ holds, – did not run."
-    )
+    note = "Rules that ever failed or warned. ✕ fails, ! warns, ✓ holds, – did not run."
+    return figure(build, finding=finding, note=note)
 
 
 def _checks(track: Track, names: list[str]) -> Table:
     columns = (">check", "file", "model", "budget", ">fails", ">warns", ">accepted", "since the check before")
-    return table(
-        "The checks",
-        columns,
-        tuple(
-            (
-                name,
-                entry.name,
-                entry.model + (f", {entry.weights}" if entry.weights else ""),
-                entry.budget,
-                str(words.count_status(entry, "error")),
-                str(words.count_status(entry, "warn")),
-                str(entry.accepted),
-                words.moved(entry),
-            )
-            for name, entry in zip(names, track.entries, strict=True)
-        ),
-    )
+    rows = (
+        (name, entry.name, entry.model + (f", {entry.weights}" if entry.weights else ""), entry.budget,
+         *(str(words.count_status(entry, status)) for status in ("error", "warn")), str(entry.accepted),
+         words.moved(entry))
+        for name, entry in zip(names, track.entries, strict=True)
+    )  # fmt: skip
+    return table("The checks", columns, rows)
 
 
 def _changes(history: History) -> Section | None:
@@ -230,28 +182,17 @@ def _changes(history: History) -> Section | None:
         for name, entry in zip(words.labels(track), track.entries, strict=True)
         for change in entry.changes
     )  # fmt: skip
-    if not rows:
-        return None
-    titles = ("before", "after", "points (95 % interval)", "p, Holm")
-    numbers = table(
-        "Each check against the one before",
-        (">check", "measure", *(f">{title}" for title in titles), "change"),
-        rows,
-        folded=True,
-    )
-    summary = (
-        f"Paired tests on the same images, corrected by Holm over all {plural(history.tests, 'test')} of this history."
-    )
-    return Section("changes", "From check to check", summary, (numbers,))
+    titles = (">check", "measure", ">before", ">after", ">points (95 % interval)", ">p, Holm", "change")
+    numbers = table("Each check against the one before", titles, rows, folded=True)
+    tests = plural(history.tests, "test")
+    summary = f"Paired tests on the same images, corrected by Holm over all {tests} of this history."
+    return Section("changes", "From check to check", summary, (numbers,)) if rows else None
 
 
 def _skipped(history: History) -> Section | None:
-    if not history.skipped:
-        return None
-    rows = tuple((reason,) for reason in history.skipped)
-    return Section(
-        "skipped", "Skipped", "Files that are no check, or no further one.", (table("Files", ("file",), rows),)
-    )
+    files = table("Files", ("file",), ((reason,) for reason in history.skipped))
+    summary = "Files that are no check, or no further one."
+    return Section("skipped", "Skipped", summary, (files,)) if history.skipped else None
 
 
 def _method(history: History) -> Section:

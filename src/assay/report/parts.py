@@ -42,7 +42,6 @@ class Table:
 
     @property
     def shown(self) -> tuple[tuple[str, ...], ...]:
-        """The rows that the page holds."""
         return self.rows[:MOST_ROWS]
 
     @property
@@ -102,7 +101,6 @@ class Picture:
 
     @property
     def pixelated(self) -> bool:
-        """Whether pixels should stay sharp when enlarged."""
         return self.width <= 128
 
 
@@ -268,8 +266,13 @@ class Section:
 
     @property
     def kinds(self) -> tuple[str, ...]:
-        """The kinds of its records, each once."""
-        return tuple(dict.fromkeys(kind_of(record) for record in self.records))
+        """The ``kind`` of each of its records, as ``check.json`` has it, once."""
+        return tuple(dict.fromkeys(str(type(record).model_fields["kind"].default) for record in self.records))
+
+
+def build_section(id: str, title: str, summary: str, *parts: Part | None, records: Iterable[Record] = ()) -> Section:
+    """A section of the parts that are there."""
+    return Section(id, title, summary, tuple(part for part in parts if part is not None), tuple(records))
 
 
 def table(caption: str, titles: Iterable[str], rows: Iterable[Sequence[str]], *, folded: bool = False) -> Table:
@@ -287,11 +290,6 @@ def tabulate(
 ) -> Table:
     """A row for each item; ``columns`` gives each title, as for :func:`table`, the function that makes its cell."""
     return table(caption, columns, ([cell(item) for cell in columns.values()] for item in items), folded=folded)
-
-
-def kind_of(record: Record) -> str:
-    """The ``kind`` under which a record stands in ``check.json``."""
-    return str(type(record).model_fields["kind"].default)
 
 
 def read_picture(encoded: str, *, text: str) -> Picture | None:

@@ -33,37 +33,30 @@ def gradients_over_time(traces: Sequence[TimeTrace], *, bounds: bool = True) -> 
         rows += [{"d": d, "y": _log10(norm), "series": trace.label} for d, norm in enumerate(norms) if _shown(norm)]
         plain = [m for m in trace.matrices if not m.gate]
         if bounds and len(plain) == 1:
-            for title, logs in (("ρᵏ", plain[0].log_lower), ("‖W‖ᵏ", plain[0].log_upper)):
-                limits += [
-                    {
-                        "d": k,
-                        "y": max(_FLOOR, _log10(start) + log / math.log(10)),
-                        "series": trace.label,
-                        "bound": title,
-                    }
-                    for k, log in zip(plain[0].k, logs, strict=True)
-                    if k < len(norms) and math.isfinite(log)
-                ]
+            for bound, logs in (("ρᵏ", plain[0].log_lower), ("‖W‖ᵏ", plain[0].log_upper)):
+                for k, log in zip(plain[0].k, logs, strict=True):
+                    if k < len(norms) and math.isfinite(log):
+                        y = max(_FLOOR, _log10(start) + log / math.log(10))
+                        limits.append({"d": k, "y": y, "series": trace.label, "bound": bound})
     low = min((row["y"] for row in rows), default=-1.0)
     high = max((row["y"] for row in rows), default=1.0)
     scale = alt.Scale(domain=[low - 0.5, high + 1.0], nice=False)
     legend = alt.Legend(symbolSize=900, symbolStrokeWidth=2.2, symbolOpacity=1)
     colour = alt.Color("series:N", sort=None, scale=alt.Scale(domain=names, range=list(SERIES)), legend=legend)
     dash = alt.StrokeDash("series:N", sort=None, scale=alt.Scale(domain=names, range=DASHES), legend=legend)
-    y = alt.Y("y:Q", title="gradient norm, power of ten", scale=scale)
+    height = alt.Y("y:Q", title="gradient norm, power of ten", scale=scale)
     base = alt.Chart(source(rows)).mark_line(strokeWidth=2.2, clip=True)
-    layers = [base.encode(x=alt.X("d:Q", title="steps before the last, T − t"), y=y, color=colour, strokeDash=dash)]
+    x = alt.X("d:Q", title="steps before the last, T − t")
+    layers = [base.encode(x=x, y=height, color=colour, strokeDash=dash)]
     if limits:
         band = alt.Chart(source(limits)).mark_line(strokeWidth=1, opacity=0.55, clip=True)
-        layers.append(band.encode(x="d:Q", y=y, color=colour, detail="bound:N"))
+        layers.append(band.encode(x="d:Q", y=height, color=colour, detail="bound:N"))
     trained = f", after {traces[0].trained} steps of training" if traces and traces[0].trained else ""
     subtitle = [f"{traces[0].task}, {traces[0].length} steps{trained}" if traces and traces[0].task else ""]
     if limits:
         subtitle.append("thin lines: the linear bounds, powers of the spectral radius (below) and of the norm (above)")
-    chart = alt.layer(*layers)
-    return chart.properties(
-        width=WIDTH, height=HEIGHT, title=alt.TitleParams("How far back the gradient reaches", subtitle=subtitle)
-    )
+    title = alt.TitleParams("How far back the gradient reaches", subtitle=subtitle)
+    return alt.layer(*layers).properties(width=WIDTH, height=HEIGHT, title=title)
 
 
 def layers_by_steps(trace: DepthTrace) -> AnyChart:
@@ -113,14 +106,9 @@ def forget_time_constants(traces: Sequence[TimeTrace]) -> AnyChart:
     x = alt.X("tau:Q", scale=scale, title="time constant of a unit, steps")
     curves = alt.Chart(source(rows)).mark_line(interpolate="step", strokeWidth=2.2)
     end = alt.Chart(source([{"tau": length}])).mark_rule(strokeDash=[4, 4], color=SOFT)
-    chart = alt.layer(
-        curves.encode(
-            x=x,
-            y=alt.Y("share:Q", title="share of units at or below", axis=alt.Axis(format="%")),
-            color=alt.Color("series:N", sort=None, scale=alt.Scale(domain=names, range=list(SERIES))),
-        ),
-        end.encode(x=x),
-    )
+    y = alt.Y("share:Q", title="share of units at or below", axis=alt.Axis(format="%"))
+    colour = alt.Color("series:N", sort=None, scale=alt.Scale(domain=names, range=list(SERIES)))
+    chart = alt.layer(curves.encode(x=x, y=y, color=colour), end.encode(x=x))
     title = alt.TitleParams("How long the gates hold", subtitle=f"dashed: the {length} steps of the sequence")
     return chart.properties(width=WIDTH, height=HEIGHT, title=title)
 
@@ -139,17 +127,14 @@ def remedies_side_by_side(comparison: RemedyComparison) -> AnyChart:
         names = list(dict.fromkeys(str(row["series"]) for row in own))
         palette = [SOFT, *(SERIES[i % 5] for i in range(len(names)))]
         dashes = [[1, 0], *(DASHES[(i // 5) % len(DASHES)] for i in range(len(names)))]
-        base = alt.Chart(source(own)).mark_line(strokeWidth=2)
-        panels.append(
-            base.encode(
-                x=alt.X("d:Q", title="steps before the last, T − t"),
-                y=alt.Y("y:Q", title="gradient norm after training, power of ten"),
-                color=alt.Color("series:N", sort=None, scale=alt.Scale(domain=names, range=palette[: len(names)])),
-                strokeDash=alt.StrokeDash(
-                    "series:N", sort=None, scale=alt.Scale(domain=names, range=dashes[: len(names)])
-                ),
-            ).properties(width=WIDTH, height=260, title=f"A recurrence that starts {problem}")
-        )
+        tones, strokes = (alt.Scale(domain=names, range=each[: len(names)]) for each in (palette, dashes))
+        lines = alt.Chart(source(own)).mark_line(strokeWidth=2).encode(
+            x=alt.X("d:Q", title="steps before the last, T − t"),
+            y=alt.Y("y:Q", title="gradient norm after training, power of ten"),
+            color=alt.Color("series:N", sort=None, scale=tones),
+            strokeDash=alt.StrokeDash("series:N", sort=None, scale=strokes),
+        )  # fmt: skip
+        panels.append(lines.properties(width=WIDTH, height=260, title=f"A recurrence that starts {problem}"))
     both: alt.VConcatChart = alt.vconcat(*panels).resolve_scale(color="independent", strokeDash="independent")
     return both
 

@@ -1,8 +1,21 @@
-"""The chapters of evidence, in the order of the page: each takes the checkup, and gives a section or None."""
+"""The chapters of evidence, in the order of the page: each takes the records it draws, and gives a section or None."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+from assay.records.accuracy import CleanAccuracy, Invariance, SequenceAccuracy
+from assay.records.anatomy import Anatomy
+from assay.records.attack import AdversarialGallery, AttackAnatomy, AttackSanity, SampleGallery
+from assay.records.base import Record
 from assay.records.checkup import Checkup
+from assay.records.comparison import AppliedFix
+from assay.records.compression import LayerSpectra
+from assay.records.configuration import ModeAudit, NormalizationAudit
+from assay.records.gradients import Curvature, DepthTrace, GradientFlow, InputGradients
+from assay.records.recurrence import RemedyComparison, TimeTrace
+from assay.records.training import DecayGroups, OptimizerAudit, TrainingRun
 from assay.report.parts import Section
 from assay.report.sections.accuracy import accuracy_section, invariance_section
 from assay.report.sections.anatomy import anatomy_section, spectra_section
@@ -15,30 +28,44 @@ from assay.report.sections.recurrence import recurrence_section, remedies_sectio
 from assay.report.sections.samples import gallery_section, input_gradients_section, samples_section
 from assay.report.sections.training import training_section
 
-EVIDENCE = (
+R = TypeVar("R", bound=Record)
+Maker = Callable[[Checkup], Section | None]
+
+
+def _first(kind: type[R], make: Callable[[R], Section | None]) -> Maker:
+    """Drawn from the first record of that kind."""
+    return lambda checkup: None if (record := checkup.first(kind)) is None else make(record)
+
+
+def _all(kind: type[R], make: Callable[[Sequence[R]], Section | None]) -> Maker:
+    """Drawn from all records of that kind, of which there is at least one."""
+    return lambda checkup: make(records) if (records := list(checkup.each(kind))) else None
+
+
+EVIDENCE: tuple[Maker, ...] = (
     accepted_section,
-    fixes_section,
-    accuracy_section,
+    _all(AppliedFix, fixes_section),
+    _first(CleanAccuracy, accuracy_section),
     robustness_section,
-    attack_anatomy_section,
-    gallery_section,
-    samples_section,
-    sanity_section,
-    invariance_section,
-    input_gradients_section,
-    gradient_flow_section,
-    depth_trace_section,
-    sequences_section,
-    recurrence_section,
-    remedies_section,
-    curvature_section,
-    modes_section,
-    normalization_section,
-    decay_section,
-    optimizer_section,
-    spectra_section,
-    training_section,
-    anatomy_section,
+    _all(AttackAnatomy, attack_anatomy_section),
+    _all(AdversarialGallery, gallery_section),
+    _all(SampleGallery, samples_section),
+    _all(AttackSanity, sanity_section),
+    _first(Invariance, invariance_section),
+    _first(InputGradients, input_gradients_section),
+    _first(GradientFlow, gradient_flow_section),
+    _all(DepthTrace, depth_trace_section),
+    _all(SequenceAccuracy, sequences_section),
+    _all(TimeTrace, recurrence_section),
+    _all(RemedyComparison, remedies_section),
+    _first(Curvature, curvature_section),
+    _first(ModeAudit, modes_section),
+    _first(NormalizationAudit, normalization_section),
+    _first(DecayGroups, decay_section),
+    _first(OptimizerAudit, optimizer_section),
+    _first(LayerSpectra, spectra_section),
+    _all(TrainingRun, training_section),
+    _first(Anatomy, anatomy_section),
 )
 
 

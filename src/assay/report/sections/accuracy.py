@@ -5,23 +5,16 @@ from __future__ import annotations
 import altair as alt
 
 from assay.records.accuracy import CleanAccuracy, Invariance, OperationAccuracy, OperationPoint
-from assay.records.checkup import Checkup
 from assay.report.charts import ACCENT, ALARM, SOFT, AnyChart, Item, Row, draw_items, figure, shares, side, source, tip
-from assay.report.parts import Figure, Part, Section, Table, table, tabulate
+from assay.report.parts import Figure, Part, Section, Table, build_section, table, tabulate
 from assay.wording import accuracy, count, distinct, interval, number, percent, plural, seconds
 
 MOST_CLASSES = 30
 
 
-def accuracy_section(checkup: Checkup) -> Section | None:
-    """Per-class accuracy, confusion and calibration on untouched images."""
-    clean = checkup.first(CleanAccuracy)
-    if clean is None:
-        return None
+def accuracy_section(clean: CleanAccuracy) -> Section:
     names = distinct([group.name for group in clean.per_class])
-    parts: list[Part] = [_per_class(clean, names), _calibration(clean)]
-    if {len(names)} == {len(clean.confusion), *map(len, clean.confusion)}:
-        parts.append(_confusion(clean, names))
+    square = {len(names)} == {len(clean.confusion), *map(len, clean.confusion)}
     summary = (
         f"Accuracy {accuracy(clean)} on the images as they are. Mean cross-entropy {number(clean.loss)} nats, mean "
         f"confidence {percent(clean.mean_confidence)}, expected calibration error "
@@ -30,7 +23,8 @@ def accuracy_section(checkup: Checkup) -> Section | None:
         + "."
         + (f" {count(clean.non_finite)} outputs were not finite and count as wrong." if clean.non_finite else "")
     )
-    return Section("accuracy", "Clean accuracy", summary, tuple(parts), records=(clean,))
+    parts = (_per_class(clean, names), _calibration(clean), _confusion(clean, names) if square else None)
+    return build_section("accuracy", "Clean accuracy", summary, *parts, records=[clean])
 
 
 def _per_class(clean: CleanAccuracy, names: list[str]) -> Figure:
@@ -45,12 +39,10 @@ def _per_class(clean: CleanAccuracy, names: list[str]) -> Figure:
     items = [Item(name, group.accuracy, f"{name}: {accuracy(group)}", group.low, group.high) for name, group in drawn]
     mean = (clean.accuracy, f"all classes: {accuracy(clean)}")
     build = draw_items(items, "accuracy, with its 95 % interval (%)", domain=None, reference=mean, step=24)
-    worst = seen[0] if seen else None
-    finding = (
-        f"{worst[0]} is hardest: {percent(worst[1].accuracy)} correct, {percent(clean.accuracy)} over all classes"
-        if worst
-        else "No class has a sample"
-    )
+    finding = "No class has a sample"
+    if seen:
+        name, worst = seen[0]
+        finding = f"{name} is hardest: {percent(worst.accuracy)} correct, {percent(clean.accuracy)} over all classes"
     note = "Dot: accuracy (recall) of the class. Bar: 95 % Wilson interval. Dashed: all classes together."
     if len(drawn) < len(seen):
         note += f" Shown: the {MOST_CLASSES - 5} worst and the 5 best of {len(seen)} classes."
@@ -58,16 +50,12 @@ def _per_class(clean: CleanAccuracy, names: list[str]) -> Figure:
 
 
 def _calibration(clean: CleanAccuracy) -> Figure:
-    bins = [bin_ for bin_ in clean.calibration if bin_.n]
+    bins = [b for b in clean.calibration if b.n]
     rows: list[Row] = [
-        {
-            "confidence": bin_.confidence,
-            "accuracy": bin_.accuracy,
-            "n": bin_.n,
-            "tip": f"confidence {percent(bin_.confidence)}, right {percent(bin_.accuracy)}, n = {count(bin_.n)}",
-        }
-        for bin_ in bins
-    ]
+        {"confidence": b.confidence, "accuracy": b.accuracy, "n": b.n,
+         "tip": f"confidence {percent(b.confidence)}, right {percent(b.accuracy)}, n = {count(b.n)}"}
+        for b in bins
+    ]  # fmt: skip
     numbers = tabulate(
         "Calibration: confidence against accuracy",
         bins,
@@ -103,15 +91,8 @@ def _calibration(clean: CleanAccuracy) -> Figure:
 
 
 def _confusion(clean: CleanAccuracy, names: list[str]) -> Part:
-    errors = sorted(
-        (
-            (n, i, j)
-            for i, row in enumerate(clean.confusion)
-            for j, n in enumerate(row)
-            if i != j and n
-        ),
-        key=lambda error: (-error[0], error[1], error[2]),
-    )  # fmt: skip
+    cells = [(n, i, j) for i, row in enumerate(clean.confusion) for j, n in enumerate(row)]
+    errors = sorted((cell for cell in cells if cell[0] and cell[1] != cell[2]), key=lambda e: (-e[0], e[1], e[2]))
     numbers = table(
         "Most frequent errors (confusion matrix)",
         ("class", "predicted as", ">images", ">of its class"),
@@ -119,21 +100,18 @@ def _confusion(clean: CleanAccuracy, names: list[str]) -> Part:
     )
     if len(names) > MOST_CLASSES:
         return numbers
-    finding = "No image was misclassified"
+    finding, most_wrong = "No image was misclassified", 1
     if errors:
-        n, i, j = errors[0]
-        finding = f"Most frequent error: {names[i]} predicted as {names[j]} ({plural(n, 'image')})"
-    most_wrong = max((n for n, _, _ in errors), default=1)
+        most_wrong, i, j = errors[0]
+        finding = f"Most frequent error: {names[i]} predicted as {names[j]} ({plural(most_wrong, 'image')})"
     rows: list[Row] = [
         {
             "true": names[i],
             "predicted": names[j],
             "n": n,
             "right": i == j,
-            "strength": n / max(1, sum(row)) if i == j else n / most_wrong,
-            "tip": f"{names[i]} predicted as {names[j]}: {count(n)} of {count(sum(row))}"
-            if i != j
-            else f"{names[i]} predicted as {names[i]}: {count(n)} of {count(sum(row))}",
+            "strength": n / (max(1, sum(row)) if i == j else most_wrong),
+            "tip": f"{names[i]} predicted as {names[j]}: {count(n)} of {count(sum(row))}",
         }
         for i, row in enumerate(clean.confusion)
         for j, n in enumerate(row)
@@ -148,36 +126,29 @@ def _confusion(clean: CleanAccuracy, names: list[str]) -> Part:
             y=alt.Y("true:N", sort=None, title=None, axis=left),
         )
         cell = (width - room - 20) / max(1, len(names))
-        size = max(6, min(12, cell * 0.42))
-        layers = [
-            base.mark_rect(cornerRadius=2).encode(
-                color=alt.condition("datum.right", alt.value(ACCENT), alt.value(ALARM)),
-                opacity=alt.Opacity("strength:Q", scale=alt.Scale(domain=[0, 1], range=[0.04, 0.62]), legend=None),
-                description=tip(),
-            )
-        ]
+        colour = alt.condition("datum.right", alt.value(ACCENT), alt.value(ALARM))
+        strength = alt.Scale(domain=[0, 1], range=[0.04, 0.62])
+        opacity = alt.Opacity("strength:Q", scale=strength, legend=None)
+        layers = [base.mark_rect(cornerRadius=2).encode(color=colour, opacity=opacity, description=tip())]
         if cell > 15:
-            layers.append(base.transform_filter("datum.n > 0").mark_text(size=size).encode(text="n:Q"))
+            text = base.transform_filter("datum.n > 0").mark_text(size=max(6, min(12, cell * 0.42)))
+            layers.append(text.encode(text="n:Q"))
         return alt.layer(*layers).properties(width=cell * len(names), height=min(cell, 30) * len(names))
 
     note = "Confusion matrix. Rows: the true class. Blue: correct, red: misclassified; stronger means more images."
     return figure(build, finding=finding, note=note, table=numbers, full=True)
 
 
-def invariance_section(checkup: Checkup) -> Section | None:
-    """The chapter, or None when nothing of the kind was measured."""
-    record = checkup.first(Invariance)
-    if record is None or not record.operations:
+def invariance_section(record: Invariance) -> Section | None:
+    if not record.operations:
         return None
     finding = f"Worst under {record.worst_operation}: {percent(record.worst_accuracy)} on average over its strengths"
 
     def build(width: int) -> AnyChart:
         columns = max(2, width // 145)
         cells = [_cell(each, record, width=(width - 20) // columns - 45) for each in record.operations]
-        return alt.vconcat(
-            *(alt.hconcat(*cells[start : start + columns], spacing=18) for start in range(0, len(cells), columns)),
-            spacing=16,
-        )
+        starts = range(0, len(cells), columns)
+        return alt.vconcat(*(alt.hconcat(*cells[i : i + columns], spacing=18) for i in starts), spacing=16)
 
     note = "From left to right rising strengths, the first hardly visible; the dashed line is the untouched accuracy."
     parts = (figure(build, finding=finding, note=note, table=_table(record), full=True),)
@@ -191,26 +162,19 @@ def invariance_section(checkup: Checkup) -> Section | None:
 
 def _cell(each: OperationAccuracy, record: Invariance, *, width: int) -> AnyChart:
     rows: list[Row] = [
-        {
-            "level": point.level,
-            "accuracy": point.accuracy,
-            "low": point.low,
-            "high": point.high,
-            "tip": f"{each.operation} {_magnitude(each, point)}: {percent(point.accuracy)} "
-            f"({percent(point.low)} to {percent(point.high)})",
-        }
-        for point in each.points
-    ]
+        {"level": p.level, "accuracy": p.accuracy, "low": p.low, "high": p.high,
+         "tip": f"{each.operation} {_magnitude(each, p)}: {percent(p.accuracy)} "
+         f"({percent(p.low)} to {percent(p.high)})"}
+        for p in each.points
+    ]  # fmt: skip
     y = alt.Y("accuracy:Q", title=None, axis=shares(ticks=3), scale=alt.Scale(domain=[0, 1]))
     x = alt.X("level:Q", title=None, axis=None, scale=alt.Scale(domain=[0.7, 5.3], nice=False))
     base = alt.Chart(source(rows)).encode(x=x)
     clean = alt.Chart(source([{"accuracy": record.clean.accuracy}]))
-    interval = base.mark_rule(color=ACCENT, strokeWidth=5, opacity=0.25).encode(
-        y=alt.Y("low:Q", title=None), y2="high:Q"
-    )
+    bar = base.mark_rule(color=ACCENT, strokeWidth=5, opacity=0.25)
     layers = (
         clean.mark_rule(color=SOFT, strokeDash=[4, 3]).encode(y=y),
-        interval,
+        bar.encode(y=alt.Y("low:Q", title=None), y2="high:Q"),
         base.mark_line(color=ACCENT, strokeWidth=2).encode(y=y),
         base.mark_point(color=ACCENT, filled=True, size=36, opacity=1).encode(y=y, description=tip()),
     )

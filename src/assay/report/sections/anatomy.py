@@ -7,19 +7,14 @@ from collections import Counter
 import altair as alt
 
 from assay.records.anatomy import Anatomy
-from assay.records.checkup import Checkup
 from assay.records.compression import LayerSpectra, LayerSpectrum
 from assay.report.charts import ACCENT, ALARM, AnyChart, Row, figure, shares, side, source, tip
 from assay.report.curves import Axes, Series, draw_fan, evenly
-from assay.report.parts import Facts, Figure, Section, Table, tabulate
+from assay.report.parts import Facts, Figure, Section, Table, build_section, tabulate
 from assay.wording import compact, count, distinct, listed, number, percent, plural
 
 
-def anatomy_section(checkup: Checkup) -> Section | None:
-    """Totals, residual blocks, and the table of layers."""
-    anatomy = checkup.first(Anatomy)
-    if anatomy is None:
-        return None
+def anatomy_section(anatomy: Anatomy) -> Section:
     facts = [
         ("parameters", f"{count(anatomy.parameters)} ({count(anatomy.trainable_parameters)} trainable)"),
         ("numbers in buffers", count(anatomy.buffers)),
@@ -55,17 +50,13 @@ def anatomy_section(checkup: Checkup) -> Section | None:
 MOST_POINTS, MOST_BARS = 48, 60
 
 
-def spectra_section(checkup: Checkup) -> Section | None:
-    """Normalised singular value curves and the effective rank of each layer."""
-    spectra = checkup.first(LayerSpectra)
-    if spectra is None:
-        return None
+def spectra_section(spectra: LayerSpectra) -> Section:
     summary = (
         "Each weight as a matrix (outputs × inputs·kernel area). If every layer had only the rank that holds 99 % of "
         f"its energy, {percent(spectra.redundancy)} of the weights would not be needed."
     )
     parts = (_ranks(spectra), _curves(spectra), _layers(spectra)) if spectra.layers else ()
-    return Section("spectra", "Singular values of the layers", summary, tuple(filter(None, parts)), records=(spectra,))
+    return build_section("spectra", "Singular values of the layers", summary, *parts, records=[spectra])
 
 
 def _full_rank(layer: LayerSpectrum) -> int:

@@ -10,7 +10,7 @@ from assay.records.attack import AttackAnatomy, AttackSanity, EpsilonCurve, Robu
 from assay.records.checkup import Checkup
 from assay.report.charts import ALARM, AnyChart, Item, Row, draw_items, figure, source, tip
 from assay.report.curves import Axes, Series, draw_curves, epsilon_axes
-from assay.report.parts import Facts, Figure, Part, Section, Table, table, tabulate
+from assay.report.parts import Facts, Figure, Section, Table, build_section, table, tabulate
 from assay.wording import (
     accuracy,
     ball,
@@ -34,19 +34,15 @@ def robustness_section(checkup: Checkup) -> Section | None:
     curves = list(checkup.each(EpsilonCurve))
     if not attacks and not curves:
         return None
-    parts: list[Part] = []
-    measured = [curve for curve in curves if curve.points]
-    if measured:
-        parts += filter(None, [_curves(measured)])
+    parts = [_curves([curve for curve in curves if curve.points])]
     if attacks:
-        parts.append(_before_after(attacks))
-        parts += _per_step(attacks)
+        parts += [_before_after(attacks), *_per_step(attacks)]
     outside, unconfirmed = sum(a.outside_ball for a in attacks), sum(a.unconfirmed for a in attacks)
     summary = (
         "Every adversarial example was checked against the ball in double precision and verified by the original model "
         f"before it counted: {count(outside)} lay outside, {count(unconfirmed)} were not confirmed."
     )
-    return Section("robustness", "Attacks", summary, tuple(parts), records=(*attacks, *curves))
+    return build_section("robustness", "Attacks", summary, *parts, records=[*attacks, *curves])
 
 
 def attack_title(attack: RobustAccuracy) -> str:
@@ -59,51 +55,31 @@ def attack_title(attack: RobustAccuracy) -> str:
 def _before_after(attacks: Sequence[RobustAccuracy]) -> Figure:
     titles = distinct([attack_title(attack) for attack in attacks], length=60)
     clean = [attack.clean_correct / attack.n if attack.n else 0.0 for attack in attacks]
-    items = [
-        Item(
-            title,
-            attack.accuracy,
-            f"{title}: {percent(before)} before, {accuracy(attack)} after",
-            low=attack.low,
-            high=attack.high,
-            before=before,
-        )
-        for title, before, attack in zip(titles, clean, attacks, strict=True)
-    ]
+    items = []
+    for title, before, attack in zip(titles, clean, attacks, strict=True):
+        text = f"{title}: {percent(before)} before, {accuracy(attack)} after"
+        items.append(Item(title, attack.accuracy, text, attack.low, attack.high, before))
     build = draw_items(items, "accuracy (%)", step=46, above=True)
-    worst = min(attacks, key=lambda attack: attack.accuracy)
-    before = worst.clean_correct / worst.n if worst.n else 0.0
+    before, worst = min(zip(clean, attacks, strict=True), key=lambda pair: pair[1].accuracy)
     finding = f"Under {worst.attack} the accuracy falls from {percent(before)} to {percent(worst.accuracy)}"
-    columns = (
-        "attack",
-        ">clean accuracy",
-        ">robust accuracy (95 % interval, n)",
-        ">mean distance",
-        ">outside, unconfirmed",
-        ">forward passes",
-        ">time",
-    )
-    numbers = table(
+    numbers = tabulate(
         "Every attack",
-        columns,
-        tuple(
-            (
-                title,
-                percent(before),
-                accuracy(attack),
-                distance(attack.mean_distance, attack.norm),
-                f"{count(attack.outside_ball)}, {count(attack.unconfirmed)}",
-                number(attack.forward_equivalents),
-                seconds(attack.seconds),
-            )
-            for title, before, attack in zip(titles, clean, attacks, strict=True)
-        ),
+        tuple(zip(titles, clean, attacks, strict=True)),
+        {
+            "attack": lambda row: row[0],
+            ">clean accuracy": lambda row: percent(row[1]),
+            ">robust accuracy (95 % interval, n)": lambda row: accuracy(row[2]),
+            ">mean distance": lambda row: distance(row[2].mean_distance, row[2].norm),
+            ">outside, unconfirmed": lambda row: f"{count(row[2].outside_ball)}, {count(row[2].unconfirmed)}",
+            ">forward passes": lambda row: number(row[2].forward_equivalents),
+            ">time": lambda row: seconds(row[2].seconds),
+        },
     )
     note = "Ring: clean accuracy. Diamond: robust accuracy, on its 95 % interval."
     return figure(build, finding=finding, note=note, table=numbers, full=True)
 
 
-def _per_step(attacks: Sequence[RobustAccuracy]) -> list[Figure]:
+def _per_step(attacks: Sequence[RobustAccuracy]) -> list[Figure | None]:
     stepped = [attack for attack in attacks if len(attack.loss_per_step) > 1]
     if not stepped:
         return []
@@ -128,24 +104,23 @@ def _per_step(attacks: Sequence[RobustAccuracy]) -> list[Figure]:
             else f"{attack} leaves more than half of the images correct"
         )
         figures.append(_steps(falling, Axes("step", "accuracy (%)", y_shares=True), finding=finding))
-    return [figure for figure in figures if figure]
+    return figures
 
 
 def _steps(values: Sequence[tuple[str, Sequence[float]]], axes: Axes, *, finding: str) -> Figure | None:
     steps = max(len(per_step) for _, per_step in values)
-    numbers = table(
-        axes.y,
-        ("step", *(f">{name}" for name, _ in values)),
-        tuple(
-            (str(step), *(axes.format(per_step[step]) if step < len(per_step) else "" for _, per_step in values))
-            for step in range(steps)
-        ),
+    rows = (
+        (str(step), *(axes.format(per_step[step]) if step < len(per_step) else "" for _, per_step in values))
+        for step in range(steps)
     )
+    numbers = table(axes.y, ("step", *(f">{name}" for name, _ in values)), rows)
     series = [Series(name, range(len(per_step)), per_step) for name, per_step in values]
     return draw_curves(series, axes, finding=finding, table=numbers)
 
 
 def _curves(curves: Sequence[EpsilonCurve]) -> Figure | None:
+    if not curves:
+        return None
     scale, axes = epsilon_axes({curve.norm for curve in curves}, "accuracy (%)", y_shares=True)
     names = distinct([f"{curve.attack}, {norm(curve.norm)}, {count(curve.steps)} steps" for curve in curves], length=44)
     series = [
@@ -183,24 +158,14 @@ def _curves(curves: Sequence[EpsilonCurve]) -> Figure | None:
     return draw_curves(series, axes, finding=finding, note=note, table=numbers, full=True, marks=halves)
 
 
-def sanity_section(checkup: Checkup) -> Section | None:
-    """Every check of the attacks: its value, its limit, and what it means."""
-    records = list(checkup.each(AttackSanity))
-    if not records:
-        return None
+def sanity_section(records: Sequence[AttackSanity]) -> Section:
     raised = [check for record in records for check in record.checks if check.raised]
     summary = (
         f"{plural(len(raised), 'check')} of the attacks raised: {listed([check.name for check in raised])}."
         if raised
         else "No sign of gradient masking or of another reason to distrust the attacks."
     )
-    return Section(
-        "attack-sanity",
-        "Sanity of the attacks",
-        summary,
-        tuple(map(_checks, records)),
-        tuple(records),
-    )
+    return Section("attack-sanity", "Sanity of the attacks", summary, tuple(map(_checks, records)), tuple(records))
 
 
 def _checks(record: AttackSanity) -> Table:
@@ -221,18 +186,14 @@ def _checks(record: AttackSanity) -> Table:
 _MOST_PAIRS = 12
 
 
-def attack_anatomy_section(checkup: Checkup) -> Section | None:
-    """One chapter for every attack that was taken apart."""
-    records = [record for record in checkup.each(AttackAnatomy) if record.broken or record.loss_quantiles]
+def attack_anatomy_section(records: Sequence[AttackAnatomy]) -> Section | None:
+    records = [record for record in records if record.broken or record.loss_quantiles]
     if not records:
         return None
-    parts: list[Part] = []
-    for record in records:
-        drawn = (_losses(record), _transitions(record), _visibility(record))
-        parts += [part for part in drawn if part is not None]
+    parts = [draw(record) for record in records for draw in (_losses, _transitions, _visibility)]
     names = ", ".join(f"{r.attack} within {ball(r)}" for r in records)
     summary = f"{names}: how the loss climbs, what broken images turn into, and how visible the change is."
-    return Section("attack-anatomy", "What the attack does", summary, tuple(parts), records=tuple(records))
+    return build_section("attack-anatomy", "What the attack does", summary, *parts, records=records)
 
 
 def _losses(record: AttackAnatomy) -> Figure | None:
@@ -244,21 +205,13 @@ def _losses(record: AttackAnatomy) -> Figure | None:
         Series(name, [float(step) for step in steps], [quantiles[place] for quantiles in record.loss_quantiles])
         for place, name in enumerate(names)
     ]
-    numbers = table(
-        "Loss after each step",
-        (">step", *(f">{name}" for name in names)),
-        tuple((str(step), *map(number, record.loss_quantiles[step])) for step in steps),
-        folded=True,
-    )
+    rows = ((str(step), *map(number, quantiles)) for step, quantiles in enumerate(record.loss_quantiles))
+    numbers = table("Loss after each step", (">step", *(f">{name}" for name in names)), rows, folded=True)
     middle = names.index("median") if "median" in names else 0
     first, last = (record.loss_quantiles[place][middle] for place in (0, -1))
-    return draw_curves(
-        curves,
-        Axes("step", "cross-entropy (nats)"),
-        finding=f"Half of the images have a loss above {number(last)} in the end, from {number(first)}",
-        note="A misclassified image keeps its loss: the attack stops there.",
-        table=numbers,
-    )
+    finding = f"Half of the images have a loss above {number(last)} in the end, from {number(first)}"
+    note = "A misclassified image keeps its loss: the attack stops there."
+    return draw_curves(curves, Axes("step", "cross-entropy (nats)"), finding=finding, note=note, table=numbers)
 
 
 def _transitions(record: AttackAnatomy) -> Figure | None:
@@ -274,17 +227,11 @@ def _transitions(record: AttackAnatomy) -> Figure | None:
     def build(width: int) -> AnyChart:
         room = min(width // 2, 7 * max(map(len, shown)) + 16)  # two names and an arrow take more than most
         axis = alt.Axis(grid=False, ticks=False, domain=False, labelLimit=room)
-        chart: alt.Chart = (
-            alt.Chart(source(rows))
-            .mark_bar(color=ALARM, height=11)
-            .encode(
-                y=alt.Y("pair:N", sort=None, title=None, axis=axis),
-                x=alt.X("count:Q", title="images", axis=alt.Axis(format="d", tickMinStep=1, tickCount=4)),
-                description=tip(),
-            )
-            .properties(width=max(60, width - room - 25), height=alt.Step(20))
-        )
-        return chart
+        y = alt.Y("pair:N", sort=None, title=None, axis=axis)
+        x = alt.X("count:Q", title="images", axis=alt.Axis(format="d", tickMinStep=1, tickCount=4))
+        chart: alt.Chart = alt.Chart(source(rows)).mark_bar(color=ALARM, height=11)
+        chart = chart.encode(x=x, y=y, description=tip())
+        return chart.properties(width=max(60, width - room - 25), height=alt.Step(20))
 
     numbers = tabulate(
         "Every pair of classes",
@@ -297,13 +244,9 @@ def _transitions(record: AttackAnatomy) -> Figure | None:
         folded=True,
     )
     most = record.transitions[0]
-    share = f"{count(most.count)} of {count(record.broken)} broken"
-    return figure(
-        build,
-        finding=f"{most.before} turns into {most.after} most often: {share}",
-        note=f"The {len(shown)} most frequent of {plural(len(pairs), 'pair')}." if len(pairs) > len(shown) else "",
-        table=numbers,
-    )
+    finding = f"{most.before} turns into {most.after} most often: {count(most.count)} of {count(record.broken)} broken"
+    note = f"The {len(shown)} most frequent of {plural(len(pairs), 'pair')}." if len(pairs) > len(shown) else ""
+    return figure(build, finding=finding, note=note, table=numbers)
 
 
 def _visibility(record: AttackAnatomy) -> Facts | None:

@@ -4,21 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from assay.records.checkup import Checkup
 from assay.records.configuration import ModeAudit, NormalizationAudit
 from assay.records.training import DecayGroups, OptimizerAudit
 from assay.report.charts import Item, draw_items, figure
-from assay.report.parts import Facts, Figure, Part, Section, Table, table, tabulate
+from assay.report.parts import Facts, Figure, Section, Table, build_section, table, tabulate
 from assay.wording import accuracy, count, number, percent, plural
 
 _ROLES = {"norm": "normalisation", "bias": "biases", "weight": "all other weights"}
 
 
-def modes_section(checkup: Checkup) -> Section | None:
-    """The audit of training and evaluation mode."""
-    audit = checkup.first(ModeAudit)
-    if audit is None:
-        return None
+def modes_section(audit: ModeAudit) -> Section:
     facts = (
         ("passed in", "training mode" if audit.training_flag else "evaluation mode"),
         ("mode-dependent modules in training mode", _some(audit.modules_in_train_mode)),
@@ -34,11 +29,7 @@ def modes_section(checkup: Checkup) -> Section | None:
     return Section("mode-audit", "Mode audit", summary, (Facts(facts),), records=(audit,))
 
 
-def decay_section(checkup: Checkup) -> Section | None:
-    """The three weight-decay groups."""
-    record = checkup.first(DecayGroups)
-    if record is None:
-        return None
+def decay_section(record: DecayGroups) -> Section:
     numbers = tabulate(
         "Weight-decay groups, by module type",
         record.groups,
@@ -50,25 +41,19 @@ def decay_section(checkup: Checkup) -> Section | None:
             "`for example": lambda group: ", ".join(group.names[:3]) + (" …" if len(group.names) > 3 else ""),
         },
     )
-    parts: list[Part] = [numbers]
-    if record.missed_by_name:
-        rows = tuple((name,) for name in record.missed_by_name)
-        title = f'Normalisation parameters that a search for "bn" misses ({count(len(rows))})'
-        parts.append(table(title, ("`parameter",), rows, folded=True))
+    title = f'Normalisation parameters that a search for "bn" misses ({count(len(record.missed_by_name))})'
+    missed = table(title, ("`parameter",), ((name,) for name in record.missed_by_name), folded=True)
+    parts = (numbers, missed if record.missed_by_name else None)
     summary = (
         "Normalisation parameters and biases are best excluded from weight decay; the groups go by module type, not "
         "by name."
         + (f" {plural(record.frozen, 'frozen parameter')} left out." if record.frozen else "")
         + (f" {plural(record.tied, 'tied parameter')} counted once." if record.tied else "")
     )
-    return Section("weight-decay", "Weight-decay groups", summary, tuple(parts), records=(record,))
+    return build_section("weight-decay", "Weight-decay groups", summary, *parts, records=[record])
 
 
-def optimizer_section(checkup: Checkup) -> Section | None:
-    """What an optimizer holds, against the parameters of its model."""
-    audit = checkup.first(OptimizerAudit)
-    if audit is None:
-        return None
+def optimizer_section(audit: OptimizerAudit) -> Section:
     facts = (
         ("never updated", _some(audit.missing)),
         ("updated more than once a step", _some(audit.repeated)),
@@ -99,14 +84,8 @@ def _some(names: Sequence[str]) -> str:
     return f"{count(len(names))}: {shown}{' …' if len(names) > 6 else ''}" if names else "none"
 
 
-def normalization_section(checkup: Checkup) -> Section | None:
-    """Running statistics against the data, and the input scale against its alternatives."""
-    audit = checkup.first(NormalizationAudit)
-    if audit is None:
-        return None
-    parts: list[Part] = [_conventions(audit)] if audit.conventions else []
-    if audit.layers:
-        parts.append(_layers(audit))
+def normalization_section(audit: NormalizationAudit) -> Section:
+    parts = (_conventions(audit) if audit.conventions else None, _layers(audit) if audit.layers else None)
     again = (
         f"; with its running statistics measured anew on {count(audit.n_statistics)} samples: "
         f"{accuracy(audit.reestimated)}"
@@ -117,7 +96,7 @@ def normalization_section(checkup: Checkup) -> Section | None:
         f"As the model stands, {accuracy(audit.before)} accuracy{again}. Its first layer {audit.stem} is fed a mean of "
         f"{number(audit.stem_mean)} and a standard deviation of {number(audit.stem_std)}."
     )
-    return Section("normalization", "Normalisation and input scale", summary, tuple(parts), records=(audit,))
+    return build_section("normalization", "Normalisation and input scale", summary, *parts, records=[audit])
 
 
 def _conventions(audit: NormalizationAudit) -> Figure:
@@ -128,10 +107,7 @@ def _conventions(audit: NormalizationAudit) -> Figure:
     numbers = tabulate(
         "Accuracy by input convention",
         audit.conventions,
-        {
-            "pixels passed as": lambda convention: convention.convention,
-            ">accuracy (95 % interval, n)": accuracy,
-        },
+        {"pixels passed as": lambda convention: convention.convention, ">accuracy (95 % interval, n)": accuracy},
     )
     build = draw_items(items, "accuracy, with its 95 % interval (%)")
     best = max(audit.conventions, key=lambda convention: convention.accuracy)

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from assay.records.checkup import Checkup
 from assay.records.comparison import AppliedFix
-from assay.records.finding import Acceptance
 from assay.report.charts import Item, draw_items, figure
 from assay.report.comparison_wording import ARROW, flips, interval_of, p_value, status_word
-from assay.report.parts import Figure, Part, Prose, Section, Table, table, tabulate
+from assay.report.parts import Figure, Part, Prose, Section, Table, build_section, table, tabulate
 from assay.report.summary import LOOKS
 from assay.wording import count, distinct, inert, number, percent, plural, seconds
 
 
-def fixes_section(checkup: Checkup) -> Section | None:
-    """Each fix that the findings declare: what was done, the rule judged again, and what else moved."""
-    fixes = list(checkup.each(AppliedFix))
-    if not fixes:
-        return None
+def fixes_section(fixes: Sequence[AppliedFix]) -> Section:
     applied = [fix for fix in fixes if not fix.refused]
-    parts: list[Part] = [_judged(fixes)]
-    parts += filter(None, (_effects(applied), _readings(applied)))
+    parts: list[Part | None] = [_judged(fixes), _effects(applied), _readings(applied)]
     weights = next((fix.weights for fix in applied if fix.weights), "")
     if weights:
         folder = weights.rpartition("/")[0]
@@ -33,29 +29,25 @@ def fixes_section(checkup: Checkup) -> Section | None:
         f"Applied {count(len(applied))} of {count(len(fixes))} mechanical fixes, each to a copy of its own, and "
         "measured again on the same samples; the model itself was not touched."
     )
-    return Section("fixes", "Fixed and measured again", summary, tuple(parts), records=tuple(fixes))
+    return build_section("fixes", "Fixed and measured again", summary, *parts, records=fixes)
 
 
-def _judged(fixes: list[AppliedFix]) -> Table:
-    columns = ("rule", "fix", "what was done", "before", "after", "time")
-    return table(
+def _judged(fixes: Sequence[AppliedFix]) -> Table:
+    return tabulate(
         "Rules judged again",
-        tuple(name for name in columns),
-        tuple(
-            (
-                fix.rule,
-                fix.fix,
-                f"not applied: {fix.refused}" if fix.refused else fix.applied,
-                f"{status_word(fix.before)}: {fix.measured_before}",
-                "–" if fix.refused else f"{status_word(fix.after)}: {fix.measured_after}",
-                seconds(fix.seconds),
-            )
-            for fix in fixes
-        ),
+        fixes,
+        {
+            "rule": lambda fix: fix.rule,
+            "fix": lambda fix: fix.fix,
+            "what was done": lambda fix: f"not applied: {fix.refused}" if fix.refused else fix.applied,
+            "before": lambda fix: f"{status_word(fix.before)}: {fix.measured_before}",
+            "after": lambda fix: "–" if fix.refused else f"{status_word(fix.after)}: {fix.measured_after}",
+            "time": lambda fix: seconds(fix.seconds),
+        },
     )
 
 
-def _effects(fixes: list[AppliedFix]) -> Figure | None:
+def _effects(fixes: Sequence[AppliedFix]) -> Figure | None:
     effects = [(fix, effect) for fix in fixes for effect in fix.effects]
     if not effects:
         return None
@@ -63,15 +55,10 @@ def _effects(fixes: list[AppliedFix]) -> Figure | None:
     names = distinct(
         [(f"{fix.rule}: " if several else "") + effect.measure.partition(",")[0] for fix, effect in effects], length=44
     )
-    items = [
-        Item(
-            name,
-            effect.candidate,
-            f"{inert(effect.measure)}: {percent(effect.reference)} before, {percent(effect.candidate)} after",
-            before=effect.reference,
-        )
-        for name, (_, effect) in zip(names, effects, strict=True)
-    ]
+    items = []
+    for name, (_, effect) in zip(names, effects, strict=True):
+        text = f"{inert(effect.measure)}: {percent(effect.reference)} before, {percent(effect.candidate)} after"
+        items.append(Item(name, effect.candidate, text, before=effect.reference))
     build = draw_items(items, "accuracy (%)", step=32)
     largest_fix, largest = max(effects, key=lambda pair: abs(pair[1].difference))
     topic = inert(largest.measure.partition(",")[0])
@@ -79,29 +66,25 @@ def _effects(fixes: list[AppliedFix]) -> Figure | None:
         f"{inert(largest_fix.fix).capitalize()}: {topic} {percent(largest.reference)} before, "
         f"{percent(largest.candidate)} after"
     )
-    columns = ("before", "after", "points (95 % interval)", "p, Holm", "lost, gained")
-    numbers = table(
+    numbers = tabulate(
         "Every number measured again",
-        ("fix", "measure", *(f">{name}" for name in columns), "change"),
-        tuple(
-            (
-                f"{fix.rule} {fix.fix}",
-                effect.measure,
-                percent(effect.reference),
-                percent(effect.candidate),
-                interval_of(effect),
-                p_value(effect.adjusted),
-                flips(effect),
-                f"{ARROW[effect.change]} {effect.change}",
-            )
-            for fix, effect in effects
-        ),
+        effects,
+        {
+            "fix": lambda pair: f"{pair[0].rule} {pair[0].fix}",
+            "measure": lambda pair: pair[1].measure,
+            ">before": lambda pair: percent(pair[1].reference),
+            ">after": lambda pair: percent(pair[1].candidate),
+            ">points (95 % interval)": lambda pair: interval_of(pair[1]),
+            ">p, Holm": lambda pair: p_value(pair[1].adjusted),
+            ">lost, gained": lambda pair: flips(pair[1]),
+            "change": lambda pair: f"{ARROW[pair[1].change]} {pair[1].change}",
+        },
     )
     note = "Ring: before. Diamond: after the fix, on the same images."
     return figure(build, finding=finding, note=note, table=numbers, full=True)
 
 
-def _readings(fixes: list[AppliedFix]) -> Table | None:
+def _readings(fixes: Sequence[AppliedFix]) -> Table | None:
     rows = tuple(
         (f"{fix.rule} {fix.fix}", each.name, _format(each.before, each.unit), _format(each.after, each.unit))
         for fix in fixes
@@ -120,37 +103,30 @@ def _format(value: float, unit: str) -> str:
 def accepted_section(checkup: Checkup) -> Section | None:
     """Each accepted finding with its reason, and each entry that accepts nothing with why."""
     accepted = [(verdict, verdict.accepted) for verdict in checkup.verdicts if verdict.accepted is not None]
-    parts = []
-    if accepted:
-        parts.append(
-            table(
-                "Accepted findings",
-                ("rule", "verdict", "measured", "accepted because", "until"),
-                tuple(
-                    (verdict.rule, LOOKS[verdict.status].word, verdict.measured, entry.reason, _until(entry))
-                    for verdict, entry in accepted
-                ),
-            )
-        )
-    if checkup.outdated:
-        parts.append(
-            tabulate(
-                "Entries out of date",
-                checkup.outdated,
-                {
-                    "rule": lambda each: each.entry.rule,
-                    "why it accepts nothing": lambda each: each.because,
-                    "accepted because": lambda each: each.entry.reason,
-                },
-            )
-        )
-    if not parts:
+    if not accepted and not checkup.outdated:
         return None
+    findings = tabulate(
+        "Accepted findings",
+        accepted,
+        {
+            "rule": lambda pair: pair[0].rule,
+            "verdict": lambda pair: LOOKS[pair[0].status].word,
+            "measured": lambda pair: pair[0].measured,
+            "accepted because": lambda pair: pair[1].reason,
+            "until": lambda pair: "always" if pair[1].expires is None else pair[1].expires.isoformat(),
+        },
+    )
+    entries = tabulate(
+        "Entries out of date",
+        checkup.outdated,
+        {
+            "rule": lambda each: each.entry.rule,
+            "why it accepts nothing": lambda each: each.because,
+            "accepted because": lambda each: each.entry.reason,
+        },
+    )
     summary = f"{plural(len(accepted), 'finding')} accepted in the baseline: shown, but the check does not fail by it."
     if checkup.outdated:
         summary += f" Entries that accept nothing: {count(len(checkup.outdated))}."
-    return Section("accepted", "Accepted findings", summary, tuple(parts))
-
-
-def _until(entry: Acceptance) -> str:
-    return "always" if entry.expires is None else entry.expires.isoformat()
+    parts = (findings if accepted else None, entries if checkup.outdated else None)
+    return build_section("accepted", "Accepted findings", summary, *parts)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
-from assay.records.checkup import Checkup
-from assay.records.gradients import Curvature, DepthTrace, GradientFlow, LayerTrace
+from assay.records.gradients import Curvature, DepthTrace, GradientFlow
 from assay.report.curves import Axes, Series, draw_curves, draw_fan
-from assay.report.parts import Facts, Figure, Part, Section, Table, table, tabulate
+from assay.report.parts import Facts, Figure, Section, Table, build_section, tabulate
 from assay.wording import count, distinct, number, percent, plural
 
 _SIGNALS = (
@@ -17,16 +16,12 @@ _SIGNALS = (
 )
 
 
-def gradient_flow_section(checkup: Checkup) -> Section | None:
-    """Weight and activation gradients of each layer, on a logarithmic axis."""
-    flow = checkup.first(GradientFlow)
-    if flow is None:
-        return None
-    parts: list[Part] = [part for part in (_over_depth(flow), _layers(flow)) if part]
+def gradient_flow_section(flow: GradientFlow) -> Section:
     summary = f"One labelled batch of {count(flow.n)} images in evaluation mode, mean loss {number(flow.loss)} nats."
     if flow.first_non_finite is not None:
         summary += f" The first layer with numbers that are not finite is {flow.first_non_finite}."
-    return Section("gradient-flow", "Gradient flow over depth", summary, tuple(parts), records=(flow,))
+    parts = (_over_depth(flow), _layers(flow))
+    return build_section("gradient-flow", "Gradient flow over depth", summary, *parts, records=[flow])
 
 
 def _over_depth(flow: GradientFlow) -> Figure | None:
@@ -73,13 +68,10 @@ def _layers(flow: GradientFlow) -> Table:
     )
 
 
-def curvature_section(checkup: Checkup) -> Section | None:
-    """The largest eigenvalues of the Hessian, its trace, and the learning rate they allow."""
-    curvature = checkup.first(Curvature)
-    if curvature is None:
-        return None
+def curvature_section(curvature: Curvature) -> Section:
+    largest = number(curvature.eigenvalues[0]) if curvature.eigenvalues else "–"
     facts = (
-        ("largest eigenvalue λ", f"{_first(curvature)} ± {number(curvature.residual)}"),
+        ("largest eigenvalue λ", f"{largest} ± {number(curvature.residual)}"),
         ("largest stable learning rate, 2/λ", number(curvature.critical_learning_rate)),
         *(() if curvature.learning_rate is None else (("learning rate in use", number(curvature.learning_rate)),)),
         ("largest eigenvalues", ", ".join(number(value) for value in curvature.eigenvalues[:10])),
@@ -96,10 +88,6 @@ def curvature_section(checkup: Checkup) -> Section | None:
     return Section("curvature", "Curvature of the loss", summary, (Facts(facts),), records=(curvature,))
 
 
-def _first(curvature: Curvature) -> str:
-    return number(curvature.eigenvalues[0]) if curvature.eigenvalues else "–"
-
-
 _FIELDS = (
     ("gradient", "‖∂L/∂output‖₂", "Gradients of the outputs"),
     ("weight_gradient", "‖∂L/∂θ‖₂", "Gradients of the parameters"),
@@ -108,16 +96,10 @@ _FIELDS = (
 )
 
 
-def depth_trace_section(checkup: Checkup) -> Section | None:
-    """Every layer's gradients, updates and outputs over the sampled steps."""
-    traces = list(checkup.each(DepthTrace))
-    if not traces:
-        return None
-    parts: list[Part] = []
-    for trace in traces:
-        parts += [*_figures(trace), _layers_depth_trace(trace)]
+def depth_trace_section(traces: Sequence[DepthTrace]) -> Section:
+    parts = [part for trace in traces for part in (*_figures(trace), _layers_depth_trace(trace))]
     summary = " ".join(_sentence(trace) for trace in traces)
-    return Section("depth-trace", "Gradients while training", summary, tuple(parts), records=tuple(traces))
+    return build_section("depth-trace", "Gradients while training", summary, *parts, records=traces)
 
 
 def _sentence(trace: DepthTrace) -> str:
@@ -126,7 +108,7 @@ def _sentence(trace: DepthTrace) -> str:
     return f"{trace.label}: {count(len(trace.steps))} of {count(trace.total)} steps were looked at.{broken}{cost}"
 
 
-def _figures(trace: DepthTrace) -> list[Figure]:
+def _figures(trace: DepthTrace) -> list[Figure | None]:
     names = distinct([layer.name for layer in trace.layers], length=48)
     drawn = []
     for field, unit, title in _FIELDS:
@@ -138,7 +120,7 @@ def _figures(trace: DepthTrace) -> list[Figure]:
         note = "One line a layer, from pale (input) to strong (output), on a logarithmic axis."
         finding = _finding(title, names, [getattr(layer, field) for layer in trace.layers])
         drawn.append(draw_fan(series, Axes("step", unit, y_log=True), finding=finding, note=note))
-    return [figure for figure in drawn if figure]
+    return drawn
 
 
 def _finding(title: str, names: Sequence[str], values: Sequence[Sequence[float]]) -> str:
@@ -150,19 +132,21 @@ def _finding(title: str, names: Sequence[str], values: Sequence[Sequence[float]]
 
 
 def _layers_depth_trace(trace: DepthTrace) -> Table:
-    titles = ("output", "‖∂L/∂output‖₂", "‖∂L/∂θ‖₂", "relative update", "dead units", "saturated")
-    return table(
+    def last(values: Sequence[float], word: Callable[[float], str] = number) -> str:
+        return word(values[-1]) if values else "–"
+
+    return tabulate(
         "Every layer at the last step looked at",
-        ("`layer", "type", *(f">{title}" for title in titles)),
-        tuple((layer.name, layer.type, *_cells(layer)) for layer in trace.layers),
+        trace.layers,
+        {
+            "`layer": lambda layer: layer.name,
+            "type": lambda layer: layer.type,
+            ">output": lambda layer: last(layer.activation),
+            ">‖∂L/∂output‖₂": lambda layer: last(layer.gradient),
+            ">‖∂L/∂θ‖₂": lambda layer: last(layer.weight_gradient),
+            ">relative update": lambda layer: last(layer.update),
+            ">dead units": lambda layer: last(layer.dead, percent),
+            ">saturated": lambda layer: last(layer.saturated, percent),
+        },
         folded=True,
-    )
-
-
-def _cells(layer: LayerTrace) -> tuple[str, ...]:
-    norms = (layer.activation, layer.gradient, layer.weight_gradient, layer.update)
-    portions = (layer.dead, layer.saturated)
-    return (
-        *(number(values[-1]) if values else "–" for values in norms),
-        *(percent(values[-1]) if values else "–" for values in portions),
     )

@@ -6,7 +6,6 @@ import math
 from collections.abc import Sequence
 
 from assay.records.accuracy import SequenceAccuracy
-from assay.records.checkup import Checkup
 from assay.records.recurrence import (
     AttentionPaths,
     RecurrentMatrix,
@@ -16,7 +15,7 @@ from assay.records.recurrence import (
     TimeTrace,
 )
 from assay.report.curves import Axes, Series, draw_curves
-from assay.report.parts import Facts, Figure, Part, Section, Table, table, tabulate
+from assay.report.parts import Facts, Figure, Part, Section, Table, build_section, table, tabulate
 from assay.wording import count, distinct, interval, listed, number, percent, plural, seconds
 
 MOST_MATRICES = 8
@@ -28,15 +27,10 @@ _WAYS = {
 }
 
 
-def recurrence_section(checkup: Checkup) -> Section | None:
-    """Gradient norms over time, the bounds of the recurrent matrices, gates and attention."""
-    traces = list(checkup.each(TimeTrace))
-    if not traces:
-        return None
-    parts: list[Part] = [figure for figure in [_compared(traces)] if figure is not None]
-    parts += [part for trace in traces for part in _trace_parts(trace)]
+def recurrence_section(traces: Sequence[TimeTrace]) -> Section:
+    parts = [_compared(traces), *(part for trace in traces for part in _trace_parts(trace))]
     summary = " ".join(_sentence(trace) for trace in traces)
-    return Section("time-trace", "Gradients through time", summary, tuple(parts), records=tuple(traces))
+    return build_section("time-trace", "Gradients through time", summary, *parts, records=traces)
 
 
 def _sentence(trace: TimeTrace) -> str:
@@ -64,13 +58,13 @@ def _compared(traces: Sequence[TimeTrace]) -> Figure | None:
     return draw_curves(series, axes, finding=finding, note=note, full=True)
 
 
-def _trace_parts(trace: TimeTrace) -> list[Part]:
+def _trace_parts(trace: TimeTrace) -> list[Part | None]:
     parts: list[Part | None] = [_over_time(trace), _states(trace.states)]
     parts += [_powers(matrix) for matrix in trace.matrices[:MOST_MATRICES]]
     parts += [_matrices(trace.matrices), _jacobians(trace), _gates(trace), _facts(trace)]
     if trace.attention is not None:
         parts += _attention(trace.attention)
-    return [part for part in parts if part is not None]
+    return parts
 
 
 def _over_time(trace: TimeTrace) -> Figure | None:
@@ -159,30 +153,20 @@ def _jacobians(trace: TimeTrace) -> Figure | None:
 def _gates(trace: TimeTrace) -> Table | None:
     if not trace.gates:
         return None
-    shares = ("5 %", "25 %", "50 %", "75 %", "95 %")
-    return table(
-        "Gates, over all steps, samples and units",
-        ("`layer", "gate", *(f">{title}" for title in ("mean", "open (> 0.9)", "shut (< 0.1)", *shares))),
-        tuple(
-            (
-                gate.name,
-                gate.gate,
-                number(gate.mean),
-                percent(gate.open),
-                percent(gate.shut),
-                *map(number, gate.quantiles),
-            )
-            for gate in trace.gates
-        ),
+    titles = ("mean", "open (> 0.9)", "shut (< 0.1)", "5 %", "25 %", "50 %", "75 %", "95 %")
+    rows = (
+        (g.name, g.gate, number(g.mean), percent(g.open), percent(g.shut), *map(number, g.quantiles))
+        for g in trace.gates
     )
+    caption = "Gates, over all steps, samples and units"
+    return table(caption, ("`layer", "gate", *(f">{title}" for title in titles)), rows)
 
 
 def _facts(trace: TimeTrace) -> Facts | None:
     pairs = [(f"median time constant, {units.name}", f"{number(units.median)} steps") for units in trace.time_constants]
     if trace.fused_gap is not None:
-        pairs.append(
-            ("fused kernels against step by step", f"differ by {number(trace.fused_gap)} of the largest output")
-        )
+        gap = f"differ by {number(trace.fused_gap)} of the largest output"
+        pairs.append(("fused kernels against step by step", gap))
     if trace.parameter_gap is not None:
         pairs.append(("parameter gradients, both ways", f"differ by {number(trace.parameter_gap)} of the largest"))
     return Facts(tuple(pairs)) if pairs else None
@@ -196,27 +180,17 @@ def _attention(attention: AttentionPaths) -> list[Part | None]:
             "`layer": lambda layer: layer.name,
             ">heads": lambda layer: count(layer.heads),
             ">length": lambda layer: count(layer.length),
-            ">entropy a head (of its greatest)": lambda layer: ", ".join(
-                percent(share) for share in layer.relative_entropy[:8]
-            ),
-            ">distance": lambda layer: ", ".join(number(distance) for distance in layer.distance[:8]),
+            ">entropy a head (of its greatest)": lambda layer: ", ".join(map(percent, layer.relative_entropy[:8])),
+            ">distance": lambda layer: ", ".join(map(number, layer.distance[:8])),
         },
     )
-    rollout = draw_curves(
-        [Series("rollout", range(len(attention.rollout)), attention.rollout)],
-        Axes("position", "share of attention"),
-        finding="What the last position draws from, through all layers",
-        note="Attention rollout (Abnar & Zuidema 2020).",
-    )
-    return [numbers, rollout]
+    series = Series("rollout", range(len(attention.rollout)), attention.rollout)
+    finding, note = "What the last position draws from, through all layers", "Attention rollout (Abnar & Zuidema 2020)."
+    return [numbers, draw_curves([series], Axes("position", "share of attention"), finding=finding, note=note)]
 
 
-def remedies_section(checkup: Checkup) -> Section | None:
-    """What each remedy did, and the gradients it leaves."""
-    comparisons = list(checkup.each(RemedyComparison))
-    if not comparisons:
-        return None
-    parts: list[Part] = []
+def remedies_section(comparisons: Sequence[RemedyComparison]) -> Section:
+    parts: list[Part | None] = []
     for comparison in comparisons:
         effects = tabulate(
             "What each remedy did",
@@ -230,14 +204,14 @@ def remedies_section(checkup: Checkup) -> Section | None:
         )
         problems = tuple(dict.fromkeys(run.problem for run in comparison.runs))
         figures = [_gradients([run for run in comparison.runs if run.problem == problem]) for problem in problems]
-        parts += [effects, *filter(None, figures), _runs(comparison)]
+        parts += [effects, *figures, _runs(comparison)]
     summary = " ".join(
         f"{one.task}: length {count(one.length)}, {count(one.hidden)} hidden units, {count(one.steps)} steps of "
         f"{count(one.batch_size)}, learning rate {number(one.learning_rate)}, seed {one.seed}; "
         f"loss of a constant prediction {number(one.baseline)}. {seconds(one.seconds)}."
         for one in comparisons
     )
-    return Section("remedies", "Remedies", summary, tuple(parts), records=tuple(comparisons))
+    return build_section("remedies", "Remedies", summary, *parts, records=comparisons)
 
 
 def _gradients(runs: list[RemedyRun]) -> Figure | None:
@@ -278,11 +252,7 @@ def _runs(comparison: RemedyComparison) -> Table:
     )
 
 
-def sequences_section(checkup: Checkup) -> Section | None:
-    """One row a model."""
-    records = list(checkup.each(SequenceAccuracy))
-    if not records:
-        return None
+def sequences_section(records: Sequence[SequenceAccuracy]) -> Section:
     numbers = tabulate(
         "Test loss and accuracy",
         records,

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import altair as alt
 
 from assay.records.attack import AdversarialExample, AdversarialGallery, PicturedSample, SampleGallery
-from assay.records.checkup import Checkup
 from assay.records.gradients import InputGradients, InputGradientSample
 from assay.report.charts import ACCENT, ALARM, AnyChart, Row, decades, figure, source, tip
 from assay.report.parts import (
@@ -17,11 +16,11 @@ from assay.report.parts import (
     Facts,
     Figure,
     Gallery,
-    Part,
     SampleGrid,
     SampleTile,
     Section,
     Table,
+    build_section,
     read_picture,
     table,
     within,
@@ -33,11 +32,7 @@ LARGEST = 64  # pixels of the screen along a tile
 _NAME = 24
 
 
-def samples_section(checkup: Checkup) -> Section | None:
-    """A few hundred samples of every attack that has some; a check has those of one."""
-    galleries = list(checkup.each(SampleGallery))
-    if not galleries:
-        return None
+def samples_section(galleries: Sequence[SampleGallery]) -> Section:
     size = SHEET_BYTES // len(galleries)
     parts = tuple(_grid(gallery, id=f"samples-{i}", size=size) for i, gallery in enumerate(galleries, 1))
     summary = " ".join(_sentence(gallery) for gallery in galleries)
@@ -115,11 +110,7 @@ GALLERY_BYTES, GRADIENT_BYTES = 800_000, 450_000
 _CLASS_NAME = 40
 
 
-def gallery_section(checkup: Checkup) -> Section | None:
-    """The most confident adversarial examples of every attack."""
-    galleries = list(checkup.each(AdversarialGallery))
-    if not galleries:
-        return None
+def gallery_section(galleries: Sequence[AdversarialGallery]) -> Section:
     parts = tuple(_gallery(gallery, size=GALLERY_BYTES // len(galleries)) for gallery in galleries)
     summary = "Right before, most confidently wrong after. The middle picture is the change, magnified about mid-grey."
     return Section("gallery", "Adversarial examples", summary, parts, records=tuple(galleries))
@@ -134,48 +125,39 @@ def _gallery(gallery: AdversarialGallery, *, size: int) -> Gallery:
 
 def _example(example: AdversarialExample, gallery: AdversarialGallery) -> Card:
     before, after = clip(example.clean_prediction, _CLASS_NAME), clip(example.adversarial_prediction, _CLASS_NAME)
-    magnified = f"change ×{number(example.magnified)}"
+    size = f"{norm(gallery.norm)} distance {distance(example.distance, gallery.norm)}"
+    change = read_picture(example.perturbation, text=f"the change, magnified {example.magnified:.3g} times")
     return Card(
         pictures=(
             ("image", read_picture(example.image, text=f"image of {clip(example.label, _NAME)}, taken for {before}")),
-            (
-                magnified,
-                read_picture(example.perturbation, text=f"the change, magnified {example.magnified:.3g} times"),
-            ),
+            (f"change ×{number(example.magnified)}", change),
             ("attacked", read_picture(example.adversarial, text=f"the attacked image, taken for {after}")),
         ),
         lines=(
             f"{before} ({percent(example.clean_confidence)}) → {after} ({percent(example.adversarial_confidence)})",
-            f"{clip(example.sample_id, _NAME)}, {norm(gallery.norm)} distance "
-            f"{distance(example.distance, gallery.norm)}",
+            f"{clip(example.sample_id, _NAME)}, {size}",
         ),
     )
 
 
-def input_gradients_section(checkup: Checkup) -> Section | None:
-    """How strongly, and where, the loss depends on the input."""
-    record = checkup.first(InputGradients)
-    if record is None:
-        return None
-    parts: list[Part] = [_norms(record)]
-    facts = [
+def input_gradients_section(record: InputGradients) -> Section:
+    facts = (
         ("images", f"{count(record.n_right)} right, {count(record.n_wrong)} wrong"),
         ("median ‖∂ℓ/∂x‖₂, right", number(record.median_norm_right)),
         ("median ‖∂ℓ/∂x‖₂, wrong", number(record.median_norm_wrong)),
         ("squared gradient in the strongest 10 % of pixels", percent(record.concentration)),
         ("exactly zero gradients", count(record.zero)),
         ("gradients that are not finite", count(record.non_finite)),
-    ]
-    parts.append(Facts(tuple(facts)))
+    )
     cards = within((_sample(sample) for sample in record.samples), size=GRADIENT_BYTES)
-    if record.samples:
-        note = "Beside each image: |∂ℓ/∂x| summed over its channels, scaled to its own maximum; light is strong."
-        parts.append(Gallery("Saliency maps |∂ℓ/∂x|", note, cards, left_out=len(record.samples) - len(cards)))
+    note = "Beside each image: |∂ℓ/∂x| summed over its channels, scaled to its own maximum; light is strong."
+    gallery = Gallery("Saliency maps |∂ℓ/∂x|", note, cards, left_out=len(record.samples) - len(cards))
     summary = (
         "The gradient of the loss with respect to the pixels: its norm tells how far the loss climbs for a small "
         "change, its map where."
     )
-    return Section("input-gradients", "Input gradients", summary, tuple(parts), records=(record,))
+    parts = (_norms(record), Facts(facts), gallery if record.samples else None)
+    return build_section("input-gradients", "Input gradients", summary, *parts, records=[record])
 
 
 def _sample(sample: InputGradientSample) -> Card:
@@ -224,14 +206,12 @@ def _norms(record: InputGradients) -> Figure | Table:
         )
         log = alt.Scale(type="log")
         axis = decades(value for _, _, quantiles in drawn for value in quantiles)
+        whole = alt.X("q0:Q", scale=log, axis=axis, title="‖∂ℓ/∂x‖₂ (nats per unit of pixel change)")
+        box, middle = (alt.X(f"{name}:Q", scale=log) for name in ("q1", "q2"))
         return alt.layer(
-            base.mark_rule(strokeWidth=2).encode(
-                x=alt.X("q0:Q", scale=log, axis=axis, title="‖∂ℓ/∂x‖₂ (nats per unit of pixel change)"), x2="q4:Q"
-            ),
-            base.mark_bar(height=20, opacity=0.35, cornerRadius=3).encode(
-                x=alt.X("q1:Q", scale=log), x2="q3:Q", description=tip()
-            ),
-            base.mark_tick(thickness=3, height=26, opacity=1).encode(x=alt.X("q2:Q", scale=log), description=tip()),
+            base.mark_rule(strokeWidth=2).encode(x=whole, x2="q4:Q"),
+            base.mark_bar(height=20, opacity=0.35, cornerRadius=3).encode(x=box, x2="q3:Q", description=tip()),
+            base.mark_tick(thickness=3, height=26, opacity=1).encode(x=middle, description=tip()),
         ).properties(width=width - 95, height=alt.Step(52))
 
     right, wrong = record.median_norm_right, record.median_norm_wrong

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from assay.records.checkup import Checkup
+from collections.abc import Sequence
+
 from assay.records.training import TimeSplit, TrainingRun
 from assay.report.curves import Axes, Series, draw_curves
-from assay.report.parts import Figure, Part, Section, Table, table, tabulate
+from assay.report.parts import Figure, Part, Section, Table, build_section, table, tabulate
 from assay.wording import count, number, percent, plural, seconds
 
 
-def training_section(checkup: Checkup) -> Section | None:
-    """Loss, accuracy, gradient norm and learning rate of each run, and where its time went."""
-    runs = list(checkup.each(TrainingRun))
-    if not runs:
-        return None
-    parts: list[Part] = []
+def training_section(runs: Sequence[TrainingRun]) -> Section:
+    parts: list[Part | None] = []
     for run in runs:
         if run.epochs:
             parts += [*_charts(run), _epochs(run)]
@@ -25,43 +22,40 @@ def training_section(checkup: Checkup) -> Section | None:
         f"{plural(len(run.epochs), 'epoch')} in {seconds(run.seconds)}, convolutions in {run.precision}."
         for run in runs
     )
-    return Section("training", "Training", summary, tuple(parts), records=tuple(runs))
+    return build_section("training", "Training", summary, *parts, records=runs)
 
 
-def _charts(run: TrainingRun) -> list[Figure]:
+def _charts(run: TrainingRun) -> list[Figure | None]:
     first, last = run.epochs[0], run.epochs[-1]
     at = [epoch.epoch + 1 for epoch in run.epochs]
-    loss = draw_curves(
-        [Series("training loss", at, [epoch.loss for epoch in run.epochs])],
-        Axes("epoch", f"mean loss ({run.loss_unit})"),
-        finding=f"The loss falls from {number(first.loss)} to {number(last.loss)} {run.loss_unit}"
-        if last.loss < first.loss
-        else f"The loss does not fall: {number(first.loss)} at first, {number(last.loss)} at last",
-    )
+
+    def draw(values: Sequence[Series], y: str, finding: str, *, y_shares: bool = False) -> Figure | None:
+        return draw_curves(values, Axes("epoch", y, y_shares=y_shares), finding=finding)
+
+    loss = f"The loss does not fall: {number(first.loss)} at first, {number(last.loss)} at last"
+    if last.loss < first.loss:
+        loss = f"The loss falls from {number(first.loss)} to {number(last.loss)} {run.loss_unit}"
+    losses = Series("training loss", at, [epoch.loss for epoch in run.epochs])
     series = [Series("training, augmented", at, [epoch.accuracy for epoch in run.epochs])]
     held_out = [
         (epoch.epoch + 1, epoch.validation_accuracy) for epoch in run.epochs if epoch.validation_accuracy is not None
     ]
     if held_out:
         series.append(Series("held out", [epoch for epoch, _ in held_out], [share for _, share in held_out]))
-    final = series[-1]
-    accuracy = draw_curves(
-        series,
-        Axes("epoch", "share right (%)", y_shares=True),
-        finding=f"{percent(final.y[-1])} right at the end ({final.name})",
-    )
-    norm = draw_curves(
-        [Series("gradient norm", at, [epoch.gradient_norm for epoch in run.epochs])],
-        Axes("epoch", "mean gradient norm (L2, before clipping)"),
-        finding=f"The gradient norm ends at {number(last.gradient_norm / max(first.gradient_norm, 1e-30))} times what "
-        "it began with",
-    )
-    rate = draw_curves(
-        [Series("learning rate", at, [epoch.learning_rate for epoch in run.epochs])],
-        Axes("epoch", "mean learning rate"),
-        finding=f"The learning rate peaks at {number(max(epoch.learning_rate for epoch in run.epochs))}",
-    )
-    return [figure for figure in (loss, accuracy, norm, rate) if figure]
+    accuracy = f"{percent(series[-1].y[-1])} right at the end ({series[-1].name})"
+    norms = Series("gradient norm", at, [epoch.gradient_norm for epoch in run.epochs])
+    ratio = number(last.gradient_norm / max(first.gradient_norm, 1e-30))
+    rates = Series("learning rate", at, [epoch.learning_rate for epoch in run.epochs])
+    return [
+        draw([losses], f"mean loss ({run.loss_unit})", loss),
+        draw(series, "share right (%)", accuracy, y_shares=True),
+        draw(
+            [norms],
+            "mean gradient norm (L2, before clipping)",
+            f"The gradient norm ends at {ratio} times what it began with",
+        ),
+        draw([rates], "mean learning rate", f"The learning rate peaks at {number(max(rates.y))}"),
+    ]
 
 
 _PARTS_OF_TIME = {
@@ -77,15 +71,9 @@ _PARTS_OF_TIME = {
 def _time(split: TimeSplit) -> Table:
     spent = split.model_dump()
     total = sum(spent.values()) or 1.0
-    return table(
-        "Where the time went",
-        ("part", ">time", ">share"),
-        tuple(
-            (part, seconds(spent[name]), percent(spent[name] / total))
-            for name, part in _PARTS_OF_TIME.items()
-            if spent[name] > 0
-        ),
-    )
+    parts = [(part, spent[name]) for name, part in _PARTS_OF_TIME.items() if spent[name] > 0]
+    rows = ((part, seconds(time), percent(time / total)) for part, time in parts)
+    return table("Where the time went", ("part", ">time", ">share"), rows)
 
 
 def _epochs(run: TrainingRun) -> Table:

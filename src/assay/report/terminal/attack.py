@@ -23,14 +23,11 @@ def print_attack(record: RobustAccuracy, console: Console, *, notes: Sequence[st
     title = Text.assemble((record.attack, "bold"), f"  {limit}, seed {record.seed}, n = {record.n:,}")
     print_line(console, title, wrap=False)
     clean = record.clean_correct / record.n
+    robust = Text(f"{100 * record.accuracy:.2f} %", style="bold")
     interval = f"95 % interval {100 * record.low:.2f} to {100 * record.high:.2f} %"
     rows: list[tuple[str, str | Text, str]] = [
         ("clean accuracy", f"{100 * clean:.2f} %", f"{record.clean_correct:,} of {record.n:,}"),
-        (
-            "robust accuracy",
-            Text(f"{100 * record.accuracy:.2f} %", style="bold"),
-            f"{record.correct:,} of {record.n:,}, {interval}",
-        ),
+        ("robust accuracy", robust, f"{record.correct:,} of {record.n:,}, {interval}"),
     ]
     if record.correct_after_rounding is not None:
         rounded = record.correct_after_rounding / record.n
@@ -53,19 +50,9 @@ def _print_steps(record: RobustAccuracy, console: Console, *, most: int = 12) ->
     count = len(record.loss_per_step)
     shown = sorted({round(k * (count - 1) / (min(most, count) - 1)) for k in range(min(most, count))})
     largest = max(record.loss_per_step) or 1.0
-    print_table(
-        console,
-        (">step", ">mean loss", ">accuracy", ""),
-        (
-            (
-                str(k),
-                f"{record.loss_per_step[k]:.3f}",
-                f"{100 * record.accuracy_per_step[k]:.1f} %",
-                bar(record.loss_per_step[k] / largest, "red"),
-            )
-            for k in shown
-        ),
-    )
+    steps = ((k, record.loss_per_step[k], record.accuracy_per_step[k]) for k in shown)
+    rows = ((str(k), f"{loss:.3f}", f"{100 * share:.1f} %", bar(loss / largest, "red")) for k, loss, share in steps)
+    print_table(console, (">step", ">mean loss", ">accuracy", ""), rows)
 
 
 def print_attack_anatomy(anatomy: AttackAnatomy, console: Console, *, pairs: int = 5) -> None:
@@ -81,14 +68,11 @@ def print_attack_anatomy(anatomy: AttackAnatomy, console: Console, *, pairs: int
 def print_curve(curve: EpsilonCurve, console: Console) -> None:
     """Accuracy at each epsilon, and the epsilon that breaks half of the images."""
     print_line(console, f"accuracy against epsilon ({wording.norm(curve.norm)})", "italic")
-    print_table(
-        console,
-        (">epsilon", ">accuracy", ""),
-        (
-            (wording.epsilon(point.epsilon, curve.norm), f"{100 * point.accuracy:.2f} %", bar(point.accuracy, "green"))
-            for point in curve.points
-        ),
+    rows = (
+        (wording.epsilon(point.epsilon, curve.norm), f"{100 * point.accuracy:.2f} %", bar(point.accuracy, "green"))
+        for point in curve.points
     )
+    print_table(console, (">epsilon", ">accuracy", ""), rows)
     if curve.median_epsilon is not None:
         median = wording.distance(curve.median_epsilon, curve.norm)
         print_line(console, f"half of the images are broken at {median} (median minimum distance)")

@@ -77,13 +77,8 @@ def _print_verdict(verdict: Verdict, console: Console) -> None:
     look = LOOKS[verdict.status]
     title = ((f"{look.sign} {look.word} ", STYLES[verdict.status]), (f"{inert(verdict.rule, keep='')} ", "bold"))
     print_line(console, Text.assemble(*title, inert(verdict.claim, keep="")))
-    rows = [
-        ("measured", verdict.measured),
-        ("required", verdict.threshold),
-        ("where", verdict.where),
-        ("why", verdict.why),
-        ("fix", verdict.fix),
-    ]
+    rows = [("measured", verdict.measured), ("required", verdict.threshold), ("where", verdict.where)]
+    rows += [("why", verdict.why), ("fix", verdict.fix)]
     if verdict.accepted is not None:
         until = "" if verdict.accepted.expires is None else f", until {verdict.accepted.expires}"
         rows = [rows[0], ("accepted", f"{verdict.accepted.reason} ({verdict.accepted.accepted}{until})")]

@@ -91,11 +91,8 @@ def _track(track: Track) -> Table:
     table = make_table(*columns, ">fails", ">warns")
     for name, entry in zip(words.labels(track), track.entries, strict=True):
         shares = {share.measure: share for share in entry.shares}
-        signs = {
-            change.measure: words.ARROW[change.change]
-            for change in entry.changes
-            if change.change != "no change beyond noise"
-        }
+        moved = [change for change in entry.changes if change.change != "no change beyond noise"]
+        signs = {change.measure: words.ARROW[change.change] for change in moved}
         accuracies = (
             f"{percent(shares[measure].accuracy)} {signs.get(measure, ' ')}" if measure in shares else "–"
             for measure in measures

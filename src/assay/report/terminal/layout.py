@@ -5,7 +5,8 @@ Text from a document is never read as markup: it goes into :class:`rich.text.Tex
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TypeVar
 
 from rich.console import Console
 from rich.table import Table
@@ -13,6 +14,7 @@ from rich.text import Text
 
 from assay.wording import inert
 
+T = TypeVar("T")
 WIDEST = 100  # longer lines are hard to follow; rich takes the width of the terminal where that is less
 WIDEST_TABLE = 110
 STYLES = {"error": "bold red", "warn": "yellow", "pass": "green", "not run": "dim"}
@@ -54,6 +56,11 @@ def print_table(
     for row in rows:
         add_row(table, *row)
     console.print(table, highlight=False)
+
+
+def print_items(console: Console, items: Iterable[T], columns: Mapping[str, Callable[[T], str | Text]]) -> None:
+    """A row for each item; ``columns`` gives each title the function that makes its cell."""
+    print_table(console, tuple(columns), ([cell(item) for cell in columns.values()] for item in items))
 
 
 def print_facts(console: Console, pairs: Iterable[tuple[str, str]]) -> None:

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from assay.records.anatomy import Anatomy, BlockAnatomy, LayerAnatomy
 from assay.records.training import DecayGroups, TrainingRun
-from assay.report.terminal.layout import print_line, print_table
+from assay.report.terminal.layout import print_items, print_line, print_table
 from assay.wording import clip, compact, inert
 
 WIDE = 110  # columns from which there is room for the share of the FLOPs
@@ -93,11 +93,8 @@ def _block_lines(blocks: tuple[BlockAnatomy, ...]) -> list[tuple[str, str]]:
 
 def _totals(record: Anatomy) -> list[str]:
     frozen = record.parameters - record.trainable_parameters
-    normalizes = (
-        "the model normalises its own input"
-        if record.normalizes_input
-        else "pixels reach the first weights as they are"
-    )
+    raw = "pixels reach the first weights as they are"
+    normalizes = "the model normalises its own input" if record.normalizes_input else raw
     return [
         f"{record.parameters:,} parameters{f', {frozen:,} of them frozen' if frozen else ''}; "
         f"{record.buffers:,} numbers in buffers",
@@ -108,20 +105,11 @@ def _totals(record: Anatomy) -> list[str]:
 
 def print_decay_groups(record: DecayGroups, console: Console, *, names: bool) -> None:
     """The three groups, with ``names`` every parameter of each, and what a search by name would miss."""
-    print_table(
-        console,
-        ("group", ">tensors", ">parameters", ">decay", "what"),
-        (
-            (
-                group.role,
-                str(len(group.names)),
-                f"{group.parameters:,}",
-                f"{group.weight_decay or 0:g}",
-                _ROLES[group.role],
-            )
-            for group in record.groups
-        ),
+    rows = (
+        (group.role, str(len(group.names)), f"{group.parameters:,}", f"{group.weight_decay or 0:g}", _ROLES[group.role])
+        for group in record.groups
     )
+    print_table(console, ("group", ">tensors", ">parameters", ">decay", "what"), rows)
     if names:
         for group in record.groups:
             for name in group.names:
@@ -136,28 +124,21 @@ def print_decay_groups(record: DecayGroups, console: Console, *, names: bool) ->
         print_line(console, "  " + ", ".join(shown) + (" …" if len(shown) < missed else ""))
 
 
-_PER_SECOND = {"images": "img/s", "sequences": "seq/s"}
-
-
 def print_training_run(run: TrainingRun, console: Console) -> None:
     """The epochs as a table, then what the time was spent on."""
-    headings = ("epoch", "loss", "accuracy", "validation", "learning rate", "gradient", _PER_SECOND[run.modality])
-    print_table(
+    print_items(
         console,
-        [f">{heading}" for heading in (*headings, "seconds")],
-        (
-            (
-                str(epoch.epoch + 1),
-                f"{epoch.loss:.4f}",
-                f"{epoch.accuracy:.2%}",
-                "" if epoch.validation_accuracy is None else f"{epoch.validation_accuracy:.2%}",
-                f"{epoch.learning_rate:.3g}",
-                f"{epoch.gradient_norm:.3g}",
-                f"{epoch.images_per_second:,.0f}",
-                f"{epoch.seconds:.1f}",
-            )
-            for epoch in run.epochs
-        ),
+        run.epochs,
+        {
+            ">epoch": lambda epoch: str(epoch.epoch + 1),
+            ">loss": lambda epoch: f"{epoch.loss:.4f}",
+            ">accuracy": lambda epoch: f"{epoch.accuracy:.2%}",
+            ">validation": lambda epoch: "" if (share := epoch.validation_accuracy) is None else f"{share:.2%}",
+            ">learning rate": lambda epoch: f"{epoch.learning_rate:.3g}",
+            ">gradient": lambda epoch: f"{epoch.gradient_norm:.3g}",
+            ">img/s" if run.modality == "images" else ">seq/s": lambda epoch: f"{epoch.images_per_second:,.0f}",
+            ">seconds": lambda epoch: f"{epoch.seconds:.1f}",
+        },
     )
     trained = f"Trained {run.model} on {run.n:,} {run.modality} of {run.data} in {run.seconds:.1f} s"
     print_line(console, f"{trained} ({run.precision}).", wrap=False)

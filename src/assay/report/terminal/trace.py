@@ -14,7 +14,7 @@ from assay.records.configuration import NormalizationAudit
 from assay.records.finding import Verdict
 from assay.records.gradients import Curvature, DepthTrace, GradientFlow
 from assay.records.recurrence import RemedyComparison, RemedyRun, TimeTrace
-from assay.report.terminal.layout import STYLES, print_line, print_table
+from assay.report.terminal.layout import STYLES, print_items, print_line, print_table
 
 _LAWS = {"exponential": "exp", "polynomial": "poly", "flat": "flat", "undefined": "–"}
 
@@ -42,58 +42,42 @@ def print_remedy_run(run: RemedyRun, console: Console) -> None:
 
 
 def _print_flow(flow: GradientFlow, console: Console) -> None:
-    print_table(
+    print_items(
         console,
-        ("layer", "type", ">output", ">∂ℓ/∂output", ">‖∂L/∂W‖/‖W‖", ">dead"),
-        (
-            (
-                layer.name,
-                layer.type,
-                f"{layer.activation:.3g}",
-                f"{layer.gradient_per_sample:.3g}",
-                f"{layer.relative_gradient:.2e}",
-                "" if layer.dead is None else f"{100 * layer.dead:.0f} %",
-            )
-            for layer in flow.layers
-        ),
+        flow.layers,
+        {
+            "layer": lambda layer: layer.name,
+            "type": lambda layer: layer.type,
+            ">output": lambda layer: f"{layer.activation:.3g}",
+            ">∂ℓ/∂output": lambda layer: f"{layer.gradient_per_sample:.3g}",
+            ">‖∂L/∂W‖/‖W‖": lambda layer: f"{layer.relative_gradient:.2e}",
+            ">dead": lambda layer: "" if layer.dead is None else f"{100 * layer.dead:.0f} %",
+        },
     )
     if flow.decay_per_layer is not None:
         print_line(console, f"gradient ×{flow.decay_per_layer:.3f} a layer towards the input, n = {flow.n}")
 
 
 def _print_normalization(audit: NormalizationAudit, console: Console) -> None:
-    print_table(
-        console,
-        ("pixels", ">accuracy", ">95 % interval"),
-        (
-            (way.convention, f"{100 * way.accuracy:.1f} %", f"{100 * way.low:.1f} to {100 * way.high:.1f} %")
-            for way in audit.conventions
-        ),
+    rows = (
+        (way.convention, f"{100 * way.accuracy:.1f} %", f"{100 * way.low:.1f} to {100 * way.high:.1f} %")
+        for way in audit.conventions
     )
+    print_table(console, ("pixels", ">accuracy", ">95 % interval"), rows)
     line = f"{audit.stem or 'the first layer'} sees mean {audit.stem_mean:.3f}, deviation {audit.stem_std:.3f}"
     if audit.reestimated is not None:
-        line += (
-            f"; statistics as stored {100 * audit.before.accuracy:.1f} %, "
-            f"measured anew {100 * audit.reestimated.accuracy:.1f} % (n = {audit.n})"
-        )
+        before, anew = 100 * audit.before.accuracy, 100 * audit.reestimated.accuracy
+        line += f"; statistics as stored {before:.1f} %, measured anew {anew:.1f} % (n = {audit.n})"
     print_line(console, line, wrap=False)
 
 
 def _print_depth(trace: DepthTrace, console: Console) -> None:
-    print_table(
-        console,
-        ("layer", ">output", ">‖∂L/∂output‖", ">‖∂L/∂θ‖", ">‖Δθ‖/‖θ‖"),
-        (
-            (
-                layer.name,
-                *(
-                    f"{values[0]:.2g}→{values[-1]:.2g}" if values else ""
-                    for values in (layer.activation, layer.gradient, layer.weight_gradient, layer.update)
-                ),
-            )
-            for layer in trace.layers
-        ),
+    rows = (
+        (layer.name, *(f"{values[0]:.2g}→{values[-1]:.2g}" if values else "" for values in norms))
+        for layer in trace.layers
+        for norms in [(layer.activation, layer.gradient, layer.weight_gradient, layer.update)]
     )
+    print_table(console, ("layer", ">output", ">‖∂L/∂output‖", ">‖∂L/∂θ‖", ">‖Δθ‖/‖θ‖"), rows)
     cost = ""
     if trace.overhead is not None and trace.average_overhead is not None:
         cost = f"; a sampled step took {100 * trace.overhead:+.1f} %, all steps {100 * trace.average_overhead:+.1f} %"
@@ -139,9 +123,8 @@ def _details(trace: TimeTrace) -> list[str]:
         )
     if trace.attention is not None:
         entropies = [e for layer in trace.attention.layers for e in layer.relative_entropy]
-        lines.append(
-            f"path length {trace.attention.path}; entropy {100 * sum(entropies) / len(entropies):.0f} % of uniform"
-        )
+        mean = 100 * sum(entropies) / len(entropies)
+        lines.append(f"path length {trace.attention.path}; entropy {mean:.0f} % of uniform")
     return lines
 
 
@@ -158,21 +141,18 @@ def _print_curvature(curvature: Curvature, console: Console) -> None:
 
 def _print_remedies(comparison: RemedyComparison, console: Console) -> None:
     effects = {(effect.remedy, effect.problem): effect.verdict for effect in comparison.effects}
-    print_table(
+    print_items(
         console,
-        ("problem", "remedy", ">horizon before", ">after", ">largest ‖g‖", ">loss", ""),
-        (
-            (
-                run.problem,
-                run.remedy,
-                format_horizon(run.horizon_before),
-                format_horizon(run.horizon_after),
-                f"{run.largest_gradient:.3g}",
-                f"{run.loss:.4f}" if run.diverged_at is None else f"diverged at {run.diverged_at}",
-                effects.get((run.remedy, run.problem), ""),
-            )
-            for run in comparison.runs
-        ),
+        comparison.runs,
+        {
+            "problem": lambda run: run.problem,
+            "remedy": lambda run: run.remedy,
+            ">horizon before": lambda run: format_horizon(run.horizon_before),
+            ">after": lambda run: format_horizon(run.horizon_after),
+            ">largest ‖g‖": lambda run: f"{run.largest_gradient:.3g}",
+            ">loss": lambda run: f"{run.loss:.4f}" if run.diverged_at is None else f"diverged at {run.diverged_at}",
+            "": lambda run: effects.get((run.remedy, run.problem), ""),
+        },
     )
     setting = f"{comparison.task}, {comparison.length} steps long, {comparison.steps} updates, seed {comparison.seed}"
     print_line(console, f"{setting}; a loss of {comparison.baseline:.4f} needs no memory", wrap=False)
