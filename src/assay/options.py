@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from assay.errors import OptionError
 
 
-class _OptionsType(type(BaseModel)):  # type: ignore[misc]
+if TYPE_CHECKING:  # pydantic exports its metaclass by no public name
+    from pydantic._internal._model_construction import ModelMetaclass
+else:
+    ModelMetaclass = type(BaseModel)
+
+
+class _OptionsType(ModelMetaclass):
     """Makes ``PGD(steps=0)`` raise an :class:`OptionError`; as pydantic builds nested options without calling their
     class, the error of a whole recipe still names the path to its field.
     """
