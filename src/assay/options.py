@@ -8,7 +8,6 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from assay.errors import OptionError
 
-
 if TYPE_CHECKING:  # pydantic exports its metaclass by no public name
     from pydantic._internal._model_construction import ModelMetaclass
 else:
@@ -20,7 +19,7 @@ class _OptionsType(ModelMetaclass):
     class, the error of a whole recipe still names the path to its field.
     """
 
-    def __call__(cls, *args: Any, **values: Any) -> Any:
+    def __call__(cls, *args: Any, **values: Any) -> Any:  # noqa: N805 - what a metaclass makes is a class
         try:
             return super().__call__(*args, **values)
         except ValidationError as error:
