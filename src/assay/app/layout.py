@@ -69,26 +69,20 @@ def _build_attack(context: ViewContext, limits: Limits) -> None:
     @_errors_shown
     def smallest(norm: str, *inputs: Any) -> str:
         chosen = AttackChoice.parse({"norm": _SIGNS.get(norm, norm)})
-        return show_attack(
-            context, find_smallest_perturbation(context, picture(*inputs), norm=chosen.norm, limits=limits)
-        )
+        found = find_smallest_perturbation(context, picture(*inputs), norm=chosen.norm, limits=limits)
+        return show_attack(context, found)
 
     with gr.Row():
         with gr.Column(scale=2, min_width=280):
             index, upload = _picture_controls(context)
-            label = gr.Dropdown(
-                [AS_IT_IS, *context.classes],
-                value=AS_IT_IS,
-                label="Label",
-                info="As it is: the sample's own, or the predicted class.",
-            )
+            info = "As it is: the sample's own, or the predicted class."
+            label = gr.Dropdown([AS_IT_IS, *context.classes], value=AS_IT_IS, label="Label", info=info)
             with gr.Accordion("Twelve image operations", open=False):
                 operations = [_magnitude_control(name, context) for name in TWELVE]
                 reset = gr.Button("Undo all", size="sm")
         with gr.Column(scale=5, min_width=300):
-            shown = gr.HTML(
-                apply_default_css=False, value=show(0, None, AS_IT_IS, *(each.value for each in operations))
-            )
+            first = show(0, None, AS_IT_IS, *(each.value for each in operations))
+            shown = gr.HTML(apply_default_css=False, value=first)
     gr.Markdown("## Attack it")
     with gr.Row():
         with gr.Column(scale=2, min_width=280):
@@ -105,10 +99,9 @@ def _build_attack(context: ViewContext, limits: Limits) -> None:
     changed.then(lambda: _HINT, None, result, api_visibility="private", show_progress="hidden", queue=False)
     reset.click(lambda: [_identity(name) for name in TWELVE], None, operations, api_visibility="private", queue=False)
     norm.change(_resize, norm, size, api_visibility="private", queue=False)
-    go.click(
-        attack, [name, norm, size, steps, *inputs], result, api_name="attack", show_progress="minimal", **_EXCLUSIVE
-    )
-    least.click(smallest, [norm, *inputs], result, api_name="smallest", show_progress="minimal", **_EXCLUSIVE)
+    once: dict[str, Any] = {"show_progress": "minimal", **_EXCLUSIVE}
+    go.click(attack, [name, norm, size, steps, *inputs], result, api_name="attack", **once)
+    least.click(smallest, [norm, *inputs], result, api_name="smallest", **once)
 
 
 def _build_factors(context: ViewContext, limits: Limits) -> None:
@@ -125,12 +118,8 @@ def _build_factors(context: ViewContext, limits: Limits) -> None:
             channels = read_channels(content, name=name, longest=limits.longest)
             words = (name, "--longest", str(limits.longest))
         most = min(channels.shape[1:])
-        return show_factorization(
-            factor_picture(channels, name=name, rank=min(int(rank), most), scale=scale, words=words)
-        )
-
-    def most(upload: str | None) -> Any:
-        return gr.Slider(maximum=limits.longest if upload else largest)
+        factored = factor_picture(channels, name=name, rank=min(int(rank), most), scale=scale, words=words)
+        return show_factorization(factored)
 
     with gr.Row():
         with gr.Column(scale=2, min_width=280):
@@ -140,7 +129,10 @@ def _build_factors(context: ViewContext, limits: Limits) -> None:
         with gr.Column(scale=5, min_width=300):
             shown = gr.HTML(apply_default_css=False, value=show(0, None, min(4, largest), 1.0))
     inputs = [index, upload, rank, scale]
-    upload.change(most, upload, rank, api_visibility="private", queue=False)
+    upload.change(
+        lambda file: gr.Slider(maximum=limits.longest if file else largest), upload, rank, api_visibility="private",
+        queue=False,
+    )  # fmt: skip
     gr.on([each.change for each in inputs], show, inputs, shown, api_name="factor", **_LIVE)
 
 
@@ -159,10 +151,8 @@ def _build_recurrence(limits: Limits) -> None:
             length = gr.Slider(2, limits.length, value=start.length, step=1, label="Steps of the sequence")
             cell = gr.Radio(list(CELLS), value=start.cell, label="Cell: linear, tanh or relu")
         with gr.Column(scale=5, min_width=300):
-            shown = gr.HTML(
-                apply_default_css=False, value=show(start.radius, start.norm, start.hidden, start.length, start.cell)
-            )
-    inputs = [radius, norm, hidden, length, cell]
+            inputs = [radius, norm, hidden, length, cell]
+            shown = gr.HTML(apply_default_css=False, value=show(*(each.value for each in inputs)))
     gr.on([each.change for each in inputs], show, inputs, shown, api_name="recurrence", **_LIVE)
 
 
@@ -183,12 +173,7 @@ def _picture_controls(context: ViewContext) -> tuple[gr.Slider, gr.Image]:
     last = len(context.dataset) - 1
     index = gr.Slider(0, last, value=0, step=1, label=f"Sample of {context.dataset.name}, 0 to {last:,}")
     upload = gr.Image(
-        type="filepath",
-        image_mode=None,
-        sources=["upload"],
-        label="Or a picture of your own",
-        height=180,
-        buttons=[],
+        type="filepath", image_mode=None, sources=["upload"], label="Or a picture of your own", height=180, buttons=[]
     )
     return index, upload
 
@@ -197,18 +182,12 @@ def _magnitude_control(name: str, context: ViewContext) -> gr.Slider | gr.Checkb
     operation = find_operation(name)
     if not operation.takes_magnitude:
         return gr.Checkbox(value=False, label=name, info=operation.meaning)
-    low, high = _range(name, context)
-    step = 1.0 if operation.unit in {"px", "bits", "threshold", "°"} else 0.05
-    return gr.Slider(low, high, value=_identity(name), step=step, label=f"{name}, {operation.unit}")
-
-
-def _range(name: str, context: ViewContext) -> tuple[float, float]:
-    """Least and largest magnitude of an operation's sweep, which include its identity."""
-    operation = find_operation(name)
     _, height, width = context.dataset.shape
-    values = sweep_magnitudes(operation, count=2, height=height, width=width)
-    assert operation.identity is not None
-    return min(*values, operation.identity), max(*values, operation.identity)
+    magnitudes = [*sweep_magnitudes(operation, count=2, height=height, width=width), _identity(name)]
+    step = 1.0 if operation.unit in {"px", "bits", "threshold", "°"} else 0.05
+    return gr.Slider(
+        min(magnitudes), max(magnitudes), value=_identity(name), step=step, label=f"{name}, {operation.unit}"
+    )
 
 
 def _identity(name: str) -> float | bool:

@@ -8,7 +8,7 @@ import socket
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import torch
@@ -20,6 +20,7 @@ from assay.views.context import LIMITS, Limits, ViewContext
 
 ADDRESS = "127.0.0.1"
 FIRST_PORT, PORTS = 7860, 40
+_SWITCHED_OFF = ("share", "inbrowser", "show_error", "enable_monitoring", "ssr_mode", "pwa", "mcp_server")
 
 
 @contextmanager
@@ -49,20 +50,14 @@ def served(context: ViewContext, *, port: int | None = None, limits: Limits = LI
             _, address, _ = page.launch(
                 server_name=ADDRESS,
                 server_port=chosen,
-                share=False,
                 quiet=True,
                 prevent_thread_lock=True,
-                inbrowser=False,
-                show_error=False,
                 allowed_paths=[],
                 max_file_size=limits.upload_bytes,
                 state_session_capacity=100,
-                enable_monitoring=False,
                 strict_cors=True,
-                ssr_mode=False,
-                pwa=False,
-                mcp_server=False,
                 footer_links=[],
+                **dict.fromkeys(_SWITCHED_OFF, False),
                 theme=make_theme(gr),
                 head=f"<style>{style()}</style>",  # as `css` every rule would be confined to a part of the page
                 app_kwargs={"middleware": [Middleware(Guard, uploads=Path(folder))]},
@@ -76,19 +71,13 @@ def served(context: ViewContext, *, port: int | None = None, limits: Limits = LI
 
 
 def serve(
-    context: ViewContext,
-    *,
-    port: int | None = None,
-    limits: Limits = LIMITS,
-    on_ready: Callable[[str], None] = print,
+    context: ViewContext, *, port: int | None = None, limits: Limits = LIMITS, on_ready: Callable[[str], None] = print
 ) -> None:
     """Serve until Ctrl-C; ``on_ready`` is called with the address."""
     with served(context, port=port, limits=limits) as address:
         on_ready(address)
-        try:
+        with suppress(KeyboardInterrupt):
             threading.Event().wait()
-        except KeyboardInterrupt:
-            return
 
 
 def find_port(port: int | None) -> int:
