@@ -150,7 +150,7 @@ class Brightness(Record):
         },
         (
             ("records/checkup.py", FUTURE, "\nfrom assay.records.brightness import Brightness"),
-            ("records/checkup.py", "    | AppliedFix", "\n    | Brightness"),
+            ("records/checkup.py", "    | TrainingRun | AppliedFix", " | Brightness"),
         ),
     ),
     Addition(
@@ -227,7 +227,7 @@ def brightness_section(checkup):
                 FUTURE,
                 "\nfrom assay.report.sections.brightness import brightness_section",
             ),
-            ("report/sections/__init__.py", "\nEVIDENCE = (\n", "    brightness_section,\n"),
+            ("report/sections/__init__.py", "\nEVIDENCE: tuple[Maker, ...] = (\n", "    brightness_section,\n"),
         ),
     ),
     Addition(

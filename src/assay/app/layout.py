@@ -69,8 +69,8 @@ def _build_attack(context: ViewContext, limits: Limits) -> None:
     @_errors_shown
     def smallest(norm: str, *inputs: Any) -> str:
         chosen = AttackChoice.parse({"norm": _SIGNS.get(norm, norm)})
-        found = find_smallest_perturbation(context, picture(*inputs), norm=chosen.norm, limits=limits)
-        return show_attack(context, found)
+        nearest = find_smallest_perturbation(context, picture(*inputs), norm=chosen.norm, limits=limits)
+        return show_attack(context, nearest)
 
     with gr.Row():
         with gr.Column(scale=2, min_width=280):

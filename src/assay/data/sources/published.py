@@ -152,8 +152,9 @@ def _load_folder(folder: Path, published: Published, *, named: bool, reading: Re
     if published is not CIFAR10 and reading.split in group_by_split(pairs, root=folder):
         dataset = load_idx(folder, name=published.name, reading=reading)
         return dataset if named or dataset.classes == published.classes else None
-    found = published is CIFAR10 and find_batches(folder, split=reading.split) is not None
-    return load_cifar(folder, name=published.name, reading=reading) if found else None
+    if published is not CIFAR10 or find_batches(folder, split=reading.split) is None:
+        return None
+    return load_cifar(folder, name=published.name, reading=reading)
 
 
 def _check(dataset: ImageDataset, published: Published, *, folder: Path, reading: Reading) -> ImageDataset:
