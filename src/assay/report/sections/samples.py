@@ -206,10 +206,10 @@ def _norms(record: InputGradients) -> Figure | Table:
         )
         log = alt.Scale(type="log")
         axis = decades(value for _, _, quantiles in drawn for value in quantiles)
-        whole = alt.X("q0:Q", scale=log, axis=axis, title="‖∂ℓ/∂x‖₂ (nats per unit of pixel change)")
+        ends = alt.X("q0:Q", scale=log, axis=axis, title="‖∂ℓ/∂x‖₂ (nats per unit of pixel change)")
         box, middle = (alt.X(f"{name}:Q", scale=log) for name in ("q1", "q2"))
         return alt.layer(
-            base.mark_rule(strokeWidth=2).encode(x=whole, x2="q4:Q"),
+            base.mark_rule(strokeWidth=2).encode(x=ends, x2="q4:Q"),
             base.mark_bar(height=20, opacity=0.35, cornerRadius=3).encode(x=box, x2="q3:Q", description=tip()),
             base.mark_tick(thickness=3, height=26, opacity=1).encode(x=middle, description=tip()),
         ).properties(width=width - 95, height=alt.Step(52))
