@@ -19,6 +19,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -68,11 +69,15 @@ def augment_work() -> dict[str, Callable[[], object]]:
     for name, policy in policies.items():
         for count, side in ((2_000, 32), (64, 224)):
             images = torch.randint(0, 256, (count, 3, side, side), dtype=torch.uint8)
-            ids = torch.arange(count)
-            work[f"augment: {name}, {count} of {side}x{side}"] = lambda p=policy, x=images, i=ids: p(
-                x, i, seed=0, epoch=0
-            )
+            work[f"augment: {name}, 30 x {count} of {side}x{side}"] = partial(repeat_policy, policy, images)
     return work
+
+
+def repeat_policy(policy: Any, images: Any) -> None:
+    import torch
+
+    for epoch in range(30):
+        policy(images, torch.arange(len(images)), seed=0, epoch=epoch)
 
 
 def train_work() -> dict[str, Callable[[], object]]:
@@ -81,9 +86,9 @@ def train_work() -> dict[str, Callable[[], object]]:
     dataset_of = named("assay:ImageDataset")
     images = torch.randint(0, 256, (2_000, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     data = dataset_of(images, torch.arange(2_000) % 10, tuple("0123456789"), name="random", split="train")
-    recipe = named("assay:load_recipe")("cifar10-fast", overrides=["epochs=1", "refresh_batchnorm=0"])
+    recipe = named("assay:load_recipe")("cifar10-fast", overrides=["epochs=2", "refresh_batchnorm=0"])
     train = named("assay:train_classifier", "assay.training.classifier:train_classifier")
-    return {"train: an epoch of cifar10-fast, 2,000 images": lambda: train(data, recipe=recipe, seed=0)}
+    return {"train: two epochs of cifar10-fast, 2,000 images": lambda: train(data, recipe=recipe, seed=0)}
 
 
 def lowrank_work() -> dict[str, Callable[[], object]]:
