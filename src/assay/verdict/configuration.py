@@ -136,7 +136,7 @@ RULES = (
         threshold="0 normalisation tensors missed",
         **reads(DecayGroups, _norms_named_bn),
         why="Training scripts often exempt parameters from weight decay by name; what the name misses decays unseen.",
-        fix="Group by module type: assay.training.param_groups.split_parameters(model).",
+        fix="Group by module type: assay.training.split_parameters(model).",
         limits="It judges names, not a training run: scripts that group by module type lose nothing. How much accuracy "
         "a decayed norm costs depends on the network, and is often little.",
         examples=RuleExamples(passing=lambda: (ex.decay_groups(),), failing=lambda: (ex.decay_groups("norm.weight"),)),
