@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from assay.data.dataset import ImageDataset, to_unit_range
+from assay.data.selection import evenly_spaced, fair_sample, stratified_split
 from assay.errors import DataError
 
 
@@ -51,6 +52,14 @@ def test_subset_keeps_ids_and_file_names() -> None:
     assert by_index.images[:, 0, 0, 0].tolist() == [4, 1]
     assert by_mask.ids.tolist() == [1, 4]
     assert by_index.subset(torch.tensor([1])).ids.tolist() == [1]
+
+
+def test_what_was_left_out_or_guessed_is_told_of_every_part() -> None:
+    dataset = make(skipped=("a.png: empty",), notes=("2 files are no pictures",))
+    parts = (dataset.subset(torch.tensor([1])), fair_sample(dataset, 3), evenly_spaced(dataset, 2))
+    halves = stratified_split(dataset, fraction=0.5, seed=0)
+    for part in (*parts, *halves, dataset.arranged(torch.tensor([3, 1]))):
+        assert (part.skipped, part.notes) == (dataset.skipped, dataset.notes)
 
 
 def test_arranged_follows_the_ids_and_passes_over_missing_ones() -> None:

@@ -35,6 +35,7 @@ class ImageDataset:
         ids: int64 (N,), distinct: a sample's place in its source, which every subset preserves. Default: 0..N−1.
         filenames: the samples' file names in their source, where it has them.
         skipped: broken images that were left out, each with the reason.
+        notes: what else a user must know of how the set was read, one line each: what was left out or guessed.
 
     Raises:
         DataError: a wrong dtype, shape or range; the message says where, what was expected and what is there.
@@ -56,6 +57,7 @@ class ImageDataset:
     ids: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
     filenames: tuple[str, ...] | None = None
     skipped: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.ids.numel() == 0 and len(self.labels) > 0:
