@@ -12,10 +12,11 @@ from torch.nn import functional as F
 
 from assay.data.dataset import Batch, ImageDataset, keep_right, to_unit_range
 from assay.data.sequences import TEST, SequenceTask
-from assay.errors import ModelError, one_line
+from assay.errors import ModelError
+from assay.models.calls import calling, check_logits, refusing, rows_that_fit
 from assay.records.accuracy import CalibrationBin, ClassAccuracy, CleanAccuracy, SequenceAccuracy
 from assay.records.samples import SampleBits
-from assay.runtime import device_of, dtype_of, preserved
+from assay.runtime import device_of, dtype_of, pixel_dtype, preserved
 from assay.runtime.processes import Processes
 
 Transform = Callable[[Batch], Tensor]  # a batch of bytes to a batch of bytes of the same shape
@@ -55,20 +56,20 @@ def predict(
 ) -> Predictions:
     """Run ``model`` in evaluation mode over the whole of ``dataset``, on the model's device and in its dtype.
 
-    ``transform`` changes each batch of bytes first (an image operation, for instance). The model is left as found.
-    Raises :class:`ModelError` when it cannot take the images or returns anything but one row of K logits a sample.
+    ``transform`` changes each batch of bytes first (an image operation, for instance). Batches of large images are
+    smaller than ``batch_size``. The model is left as found. Raises :class:`ModelError` when it cannot take the images
+    or returns anything but one row of K logits a sample.
     """
-    device, dtype = device_of(model), dtype_of(model)
-    with preserved(model, training=False), torch.no_grad():
-        layout = preferred_layout(model, dataset)
-
-    def prepare(batch: Batch) -> Tensor:
-        images_u8 = batch.images if transform is None else transform(batch)
-        return to_unit_range(images_u8.to(device), dtype).contiguous(memory_format=layout)
-
-    started = time.perf_counter()
-    logits = run_over(model, (prepare(batch) for batch in dataset.batches(batch_size)), n=len(dataset))
-    return Predictions(logits, dataset.labels, time.perf_counter() - started)
+    device, dtype = device_of(model), pixel_dtype(model)
+    batch_size = rows_that_fit(dataset.shape, most=batch_size)
+    example = to_unit_range(dataset.images[:2].to(device), dtype)
+    with calling(model, example, classes=len(dataset.classes)) as network, torch.no_grad():
+        started = time.perf_counter()
+        pictures = (batch.images if transform is None else transform(batch) for batch in dataset.batches(batch_size))
+        batches = (to_unit_range(images_u8.to(device), dtype) for images_u8 in pictures)
+        logits = _run_over(network, batches, n=len(dataset))
+        seconds = time.perf_counter() - started
+    return Predictions(logits, dataset.labels, seconds)
 
 
 def predict_shared(model: nn.Module, dataset: ImageDataset, processes: Processes) -> Predictions:
@@ -85,22 +86,19 @@ def predict_shared(model: nn.Module, dataset: ImageDataset, processes: Processes
     return Predictions(logits, dataset.labels, seconds)
 
 
-def run_over(model: nn.Module, batches: Iterable[Tensor], *, n: int) -> Tensor:
-    """The outputs of ``model`` in evaluation mode for the ``n`` rows of all batches, float32 on the CPU.
+def _run_over(forward: Callable[[Tensor], Tensor], batches: Iterable[Tensor], *, n: int) -> Tensor:
+    """The outputs for the ``n`` rows of all batches, float32 on the CPU.
 
     They are written to one preallocated tensor: many small tensors kept between large batches fragment the heap, and
-    memory would grow with the set. Raises :class:`ModelError` for another number of rows than of images.
+    memory would grow with the set.
     """
     outputs, filled = torch.empty(0), 0
-    with preserved(model, training=False), torch.no_grad():  # inference tensors would outlive it in a lazy model
-        for batch in batches:
-            rows = model(batch).float().cpu()
-            if len(rows) != len(batch):  # else rows would be left unwritten
-                raise ModelError("model(images)", expected=f"{len(batch)} rows of outputs", got=tuple(rows.shape))
-            if filled == 0:
-                outputs = rows.new_empty(n, *rows.shape[1:])
-            outputs[filled : filled + len(rows)] = rows
-            filled += len(rows)
+    for batch in batches:
+        rows = forward(batch).float().cpu()
+        if filled == 0:
+            outputs = rows.new_empty(n, *rows.shape[1:])
+        outputs[filled : filled + len(rows)] = rows
+        filled += len(rows)
     return outputs
 
 
@@ -109,7 +107,16 @@ def measure_sequence_accuracy(
 ) -> SequenceAccuracy:
     """Loss and accuracy on ``n`` sequences of the task's test stream, beside the loss of a model without memory."""
     inputs, targets = task.draw(n, TEST, 0)
-    outputs = run_over(model, torch.split(inputs.to(device_of(model)), batch_size), n=n)
+
+    def forward(batch: Tensor) -> Tensor:
+        with refusing(model, expected=f"a sequence model that takes one tensor {tuple(batch.shape)}"):
+            outputs: Tensor = model(batch)
+            if len(outputs) != len(batch):  # else rows would be left unwritten
+                raise ModelError("model(inputs)", expected=f"{len(batch)} rows of outputs", got=tuple(outputs.shape))
+        return outputs
+
+    with preserved(model, training=False), torch.no_grad():
+        outputs = _run_over(forward, torch.split(inputs.to(device_of(model)), batch_size), n=n)
     return SequenceAccuracy.of(
         int(task.right(outputs, targets).sum()),
         n,
@@ -148,21 +155,8 @@ def layout_for(model: nn.Module, images: Tensor) -> torch.memory_format:
 
 def call(model: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
     """``model(images)``; whatever it raises becomes one :class:`ModelError` naming the shape it was given."""
-    try:
+    with refusing(model, images.shape):
         return model(images)
-    except (RuntimeError, ValueError, TypeError, IndexError, AttributeError, AssertionError) as error:
-        expected = f"a model that takes images of shape (N, {', '.join(map(str, images.shape[1:]))})"
-        got = f"{type(error).__name__}: {one_line(error)}"
-        raise ModelError("model(images)", expected=expected, got=got) from error
-
-
-def check_logits(logits: object, *, n: int, classes: int) -> None:
-    """Raise :class:`ModelError` unless ``logits`` is a floating tensor (n, classes)."""
-    expected = f"one tensor of logits (N, {classes}), a column for each class of the data"
-    if not isinstance(logits, Tensor):
-        raise ModelError("model output", expected=expected, got=type(logits).__name__)
-    if logits.shape != (n, classes) or not logits.is_floating_point():
-        raise ModelError("model output", expected=expected, got=f"{logits.dtype} {tuple(logits.shape)} for {n} images")
 
 
 def measure_clean_accuracy(model: nn.Module, dataset: ImageDataset, *, batch_size: int = 250) -> CleanAccuracy:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from assay.data.dataset import Batch, ImageDataset
 from assay.errors import ModelError
-from assay.evaluate import Predictions, measure_clean_accuracy, predict, run_over, summarize
+from assay.evaluate import Predictions, measure_clean_accuracy, predict, summarize
 
 
 class Lookup(nn.Module):
@@ -133,10 +133,13 @@ def test_a_model_that_does_not_fit_the_data_is_one_line(model: nn.Module, messag
     assert "\n" not in str(caught.value)
 
 
-def test_a_model_that_loses_rows_on_a_small_batch_is_named() -> None:
-    class Squeezes(torch.nn.Module):
-        def forward(self, images: torch.Tensor) -> torch.Tensor:
+def test_a_model_that_loses_the_batch_dimension_of_one_image_is_given_more_rows() -> None:
+    class Squeezes(nn.Module):
+        def forward(self, images: Tensor) -> Tensor:
             return images.flatten(1)[:, :2].squeeze(0)
 
-    with pytest.raises(ModelError, match=r"model\(images\): expected 1 rows of outputs, got \(2,\)"):
-        run_over(Squeezes(), torch.split(torch.rand(5, 1, 2, 2), 2), n=5)
+    images = torch.arange(20, dtype=torch.uint8).reshape(5, 1, 2, 2)
+    data = ImageDataset(images, torch.zeros(5, dtype=torch.int64), ("a", "b"), name="made")
+    for n, batch_size in ((5, 2), (1, 250), (5, 4)):
+        logits = predict(Squeezes(), data.subset(torch.arange(n)), batch_size=batch_size).logits
+        assert torch.equal(logits, images[:n].flatten(1)[:, :2] / 255)

@@ -1,22 +1,20 @@
-"""Device, precision, memory, random numbers, and a block that leaves a model as it was found."""
+"""Device, precision, memory and random numbers; ``model_state.py`` leaves a model as it was found."""
 
 from __future__ import annotations
 
 import ctypes
 import os
 import platform
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
 from importlib.metadata import version
 from pathlib import Path
 
 import torch
 from torch import nn
-from torch.nn.parameter import is_lazy
-from torch.utils.hooks import RemovableHandle
 
 from assay.errors import OptionError
 from assay.records.base import Environment
+from assay.runtime.model_state import hooked as hooked
+from assay.runtime.model_state import preserved as preserved
 
 
 def choose_device(name: str = "auto") -> torch.device:
@@ -75,8 +73,9 @@ def device_of(model: nn.Module) -> torch.device:
 
 
 def dtype_of(model: nn.Module) -> torch.dtype:
-    """The floating dtype of the first floating parameter; ``float32`` for a model without any."""
-    return next((parameter.dtype for parameter in model.parameters() if parameter.is_floating_point()), torch.float32)
+    """The dtype of the first floating parameter, or else buffer; ``float32`` for a model without any."""
+    tensors = (*model.parameters(), *model.buffers())
+    return next((tensor.dtype for tensor in tensors if tensor.is_floating_point()), torch.float32)
 
 
 def pixel_dtype(model: nn.Module) -> torch.dtype:
@@ -96,46 +95,6 @@ def generator(*key: int) -> torch.Generator:
         state = (state ^ (state >> 27)) * 0x94D049BB133111EB & mask
         state ^= state >> 31
     return torch.Generator().manual_seed(state >> 1)
-
-
-@contextmanager
-def preserved(model: nn.Module, *, training: bool | None = None) -> Iterator[nn.Module]:
-    """Run a block, then put back every module's mode, every ``requires_grad`` and ``.grad``, and every buffer.
-
-    ``training`` sets the mode inside the block (False: evaluation; None: as found). The global random state of torch
-    is put back as well, so measuring never changes what a user's program draws next.
-    """
-    modes = {module: module.training for module in model.modules()}
-    gradients = [(parameter, parameter.requires_grad, parameter.grad) for parameter in model.parameters()]
-    buffers = {name: buffer.detach().clone() for name, buffer in model.named_buffers() if not is_lazy(buffer)}
-    random_state = torch.get_rng_state()
-    if training is not None:
-        model.train(training)
-    for parameter, _, _ in gradients:
-        parameter.grad = None
-    try:
-        yield model
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
-        for parameter, needs_gradient, gradient in gradients:
-            if parameter.requires_grad != needs_gradient:  # setting it, even to its own value, fails on a lazy one
-                parameter.requires_grad_(needs_gradient)
-            parameter.grad = gradient
-        with torch.no_grad():
-            for name, buffer in model.named_buffers():
-                if name in buffers and not torch.equal(buffer, buffers[name]):
-                    buffer.copy_(buffers[name])
-        torch.set_rng_state(random_state)
-
-
-@contextmanager
-def hooked(*handles: RemovableHandle) -> Iterator[None]:
-    """Remove the hooks when the block ends, however it ends."""
-    with ExitStack() as stack:
-        for handle in handles:
-            stack.callback(handle.remove)
-        yield
 
 
 def describe_environment(device: torch.device) -> Environment:

@@ -1,0 +1,242 @@
+"""The one place through which a model is called: its dtype, its batches, the shape of its output, its failures.
+
+``with calling(model, images) as network`` gives a :class:`ModelCall` for the length of a block, and leaves the model as
+it was found. Whatever a model raises becomes one :class:`ModelError` that names the model, the shape and the reason.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from assay.errors import AssayError, ModelError, one_line
+from assay.runtime import device_of, dtype_of, preserved
+from assay.runtime.model_state import ModelState
+
+FILLED = 8  # rows of a batch for a model that refuses fewer
+_ONLY_SIZES = (1, 2, 4, 16, 32, 64, 128)  # of a model that takes batches of one size only, such as a traced program
+_VALUES = 2**23  # pixel values of one batch without gradients; a network holds some hundred times as many
+_VALUES_WITH_GRADIENTS = 2**21
+
+
+def rows_that_fit(image_shape: Iterable[int], *, most: int, gradients: bool = False) -> int:
+    """Images of one batch, at most ``most``, so that memory does not grow with their size: 55 of 224 × 224 × 3."""
+    values = _VALUES_WITH_GRADIENTS if gradients else _VALUES
+    return min(most, max(FILLED, values // max(1, math.prod(image_shape))))
+
+
+@contextmanager
+def calling(
+    model: nn.Module, images: Tensor, *, classes: int | None = None, training: bool | None = False
+) -> Iterator[ModelCall]:
+    """``model`` as every measurement calls it, for the length of a block; it is left as it was found.
+
+    How it wants to be called is tried out on the first two of ``images`` (N, C, H, W): whether it takes a batch of one,
+    ``channels_last``, and an input that it may not write over; whether a call changes what the next one gives.
+    ``classes`` is the number of logits that the data asks for, None for any. ``training`` sets the mode (None: as
+    found). Raises :class:`ModelError` for a model that cannot be run on such images.
+    """
+    with preserved(model, training=training):
+        network = ModelCall(model, device_of(model), dtype_of(model), classes=classes)
+        network.try_out(model, images[:2])
+        yield network
+
+
+@dataclass(eq=False)
+class ModelCall:
+    """Images (N, C, H, W) in, logits (N, K) out: float32 (or float64, as the model has), contiguous.
+
+    ``smallest`` and ``largest`` bound the rows of one batch: fewer are filled up by repeating rows, more are split.
+    ``model`` is what is called: the model, or a function that calls it in a way of its own.
+    """
+
+    model: Callable[[Tensor], Tensor]
+    device: torch.device
+    dtype: torch.dtype
+    classes: int | None = None
+    layout: torch.memory_format = torch.contiguous_format
+    smallest: int = 1
+    largest: int | None = None
+    overwrites: bool = False  # it changes its input, and is given a copy
+    state: ModelState | None = field(default=None, repr=False)  # of a model that changes it in every call
+
+    @property
+    def note(self) -> str | None:
+        """What a reader should know about the batches it was given."""
+        if self.smallest == self.largest:
+            return f"the model takes batches of {self.smallest} only: it was given such"
+        if self.smallest > 1:
+            return f"the model fails on small batches: rows were repeated up to {self.smallest}"
+        return None
+
+    def try_out(self, model: nn.Module, images: Tensor) -> None:
+        """Find out, without gradients, how ``model`` wants to be called."""
+        state = ModelState(model, buffers=not model.training)  # in training, running statistics are to change
+        with torch.no_grad():
+            example = images.detach().to(self.device, torch.float32)
+            self._choose_dtype(model, example)
+            written = example.to(self.dtype, copy=True)
+            version = written._version
+            outputs = self(written)
+            self.overwrites = written._version != version
+            if state.restore():
+                self.state = state
+            if any(isinstance(module, nn.Conv2d) for module in model.modules()):
+                self._choose_layout(example, outputs)
+            if self.smallest == 1 and len(images) > 1:
+                self(example[:1])  # fills up where that is refused
+
+    def _choose_dtype(self, model: nn.Module, example: Tensor) -> None:
+        """Of a model with parameters of several dtypes: the first in which it runs."""
+        dtypes = list(dict.fromkeys(p.dtype for p in model.parameters() if p.is_floating_point()))
+        for dtype in dtypes if len(dtypes) > 1 else ():
+            self.dtype = dtype
+            with suppress(ModelError):
+                self(example.clone())
+                return
+            self.dtype = dtypes[0]
+
+    def _choose_layout(self, example: Tensor, outputs: Tensor) -> None:
+        """``channels_last``, the fast path of convolutions, where the model gives the same from it."""
+        self.layout = torch.channels_last
+        try:
+            others = self._once(self._fill(example[: self.largest]))[: len(outputs)]
+            scale = float(outputs.abs().nan_to_num(posinf=0.0).max())
+            same = torch.allclose(others, outputs[: len(others)], rtol=0, atol=0.01 * scale, equal_nan=True)
+        except ModelError:
+            same = False
+        if not same:
+            self.layout = torch.contiguous_format
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Logits of ``images``; gradients flow through it. Raises :class:`ModelError`."""
+        n = len(images)
+        if n == 0:
+            return torch.zeros(0, self.classes or 0, device=images.device)
+        if self.largest is not None and n > self.largest:
+            return torch.cat([self(part) for part in torch.split(images, self.largest)])
+        batch = self._fill(images)
+        try:
+            return self._once(batch)[:n]
+        except ModelError as error:
+            if _out_of_memory(error.__cause__) and len(batch) > self.smallest:
+                self.largest = (len(batch) + 1) // 2
+                return self(images)
+            if self.smallest > 1:
+                raise
+            return self._in_other_batches(images, error)
+
+    def _fill(self, images: Tensor) -> Tensor:
+        n = len(images)
+        return images if n >= self.smallest else images[torch.arange(self.smallest, device=images.device) % n]
+
+    def _in_other_batches(self, images: Tensor, error: ModelError) -> Tensor:
+        """A model that refuses this batch is offered more rows, then batches of one size; else the first ``error``."""
+        bounds = self.smallest, self.largest
+        more = [(FILLED, None)] if len(images) < FILLED else []
+        for self.smallest, self.largest in (*more, *((size, size) for size in _ONLY_SIZES)):
+            try:
+                with torch.no_grad():
+                    self._once(self._fill(images[: self.largest].detach().clone()))
+            except ModelError:
+                continue
+            return self(images)
+        self.smallest, self.largest = bounds
+        raise error
+
+    def _once(self, batch: Tensor) -> Tensor:
+        batch = batch.to(self.device, self.dtype, copy=self.overwrites).contiguous(memory_format=self.layout)
+        if self.state is not None:
+            self.state.restore()  # before the call, since a backward pass may still need what the last one wrote
+        with refusing(self.model, batch.shape):
+            outputs = self.model(batch)
+        self.classes = check_logits(outputs, n=len(batch), classes=self.classes)
+        return outputs.to(torch.promote_types(outputs.dtype, torch.float32)).contiguous()
+
+    def batches(self, n: int, *, size: int) -> tuple[list[Tensor], int]:
+        """Indices of batches that a model with hooks can be given: each of ``n`` samples in them equally often.
+
+        Returns the batches, none of a size that the model refuses, and how often each sample occurs: once, but for a
+        model that refuses small batches where there are few samples, or takes batches of one size only.
+        """
+        if self.smallest == self.largest:
+            times = math.lcm(n, self.smallest) // n
+            return list(torch.split(torch.arange(n * times) % n, self.smallest)), times
+        times = -(-self.smallest // n)
+        rows = torch.arange(n * times) % n
+        size = min(size, self.largest or size)
+        parts = max(1, min(-(-len(rows) // size), len(rows) // self.smallest))
+        return list(torch.tensor_split(rows, parts)), times
+
+
+def check_logits(outputs: object, *, n: int, classes: int | None = None) -> int:
+    """The K of floating logits (n, K); raises :class:`ModelError` for anything else, or another K than ``classes``."""
+    wanted = f"(N, {classes}), a column for each class of the data" if classes else "(N, K)"
+    if _is_logits(outputs, n=n, classes=classes):
+        return int(outputs.shape[1])  # type: ignore[attr-defined]
+    if isinstance(outputs, Tensor):
+        got = f"{outputs.dtype} {tuple(outputs.shape)} for {n} images"
+    else:
+        got = type(outputs).__name__
+        entries = outputs.items() if isinstance(outputs, Mapping) else enumerate(_items(outputs))
+        fits = [repr(key) for key, value in entries if _is_logits(value, n=n, classes=classes)]
+        got += f", of which {' and '.join(fits)} would fit: let forward return that alone" if fits else ""
+    raise ModelError("model output", expected=f"one tensor of logits {wanted}", got=got)
+
+
+def _is_logits(value: object, *, n: int, classes: int | None) -> bool:
+    if not isinstance(value, Tensor) or value.ndim != 2 or not value.is_floating_point():
+        return False
+    return len(value) == n and value.shape[1] == (classes or value.shape[1])
+
+
+def _items(outputs: object) -> Iterable[object]:
+    return outputs if isinstance(outputs, (tuple, list)) else ()
+
+
+@contextmanager
+def refusing(
+    model: object, shape: Iterable[int] | None = None, *, expected: str | None = None, where: str = "model(images)"
+) -> Iterator[None]:
+    """Whatever fails inside, a forward or a backward pass, becomes one :class:`ModelError`.
+
+    It names the ``model``, what was ``expected`` of it (by default, to take images of this ``shape``) and the reason.
+    """
+    try:
+        yield
+    except AssayError:
+        raise
+    except Exception as error:
+        dimensions = ", ".join(map(str, tuple(shape or ())[1:]))
+        got = f"{type(error).__name__}: {one_line(error)} (in {_class_of(model)})"
+        takes = f"a model that takes images of shape (N, {dimensions})"
+        raise ModelError(where, expected=expected or takes, got=got) from error
+
+
+def _class_of(model: object) -> str:
+    """The name of the class that a user knows: that of the network behind our own wrappers."""
+    while type(model).__module__.startswith("assay.") and isinstance(getattr(model, "model", None), nn.Module):
+        model = model.model  # type: ignore[attr-defined]
+    return type(model).__name__
+
+
+def _out_of_memory(error: BaseException | None) -> bool:
+    text = str(error)
+    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in text
+
+
+def copied(model: nn.Module) -> nn.Module:
+    """A deep copy, also of a model that keeps results of a computation, such as a normalised weight or a cache.
+
+    Raises :class:`ModelError` for a model that cannot be copied, such as one that holds an open file.
+    """
+    kept = [value for module in model.modules() for value in vars(module).values() if isinstance(value, Tensor)]
+    memo = {id(tensor): tensor.detach().clone() for tensor in kept if not tensor.is_leaf}
+    with refusing(model, expected="a model that can be copied", where="model"):
+        return copy.deepcopy(model, memo)
