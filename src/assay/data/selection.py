@@ -21,6 +21,11 @@ def fair_sample(dataset: ImageDataset, n: int) -> ImageDataset:
     return dataset.subset(torch.from_numpy(choose_samples(dataset.labels.numpy(), limit=n)))
 
 
+def random_sample(dataset: ImageDataset, n: int, *, key: tuple[int, ...]) -> ImageDataset:
+    """At most ``n`` samples in random order, drawn by the numbers of ``key`` (seed, stream, …)."""
+    return dataset.subset(torch.randperm(len(dataset), generator=generator(*key))[:n])
+
+
 def evenly_spaced(dataset: ImageDataset, n: int) -> ImageDataset:
     """At most ``n`` samples at equal distances over the set, first and last among them; in their order."""
     if n >= len(dataset):

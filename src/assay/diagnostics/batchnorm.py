@@ -2,48 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
-from assay.data.dataset import ImageDataset
+from assay.data.dataset import ImageDataset, to_unit_range
 from assay.data.selection import evenly_spaced
 from assay.diagnostics.batches import inputs
 from assay.errors import ModelError
 from assay.evaluate import call, check_logits
+from assay.models.running_statistics import Moments, measure_running_statistics, moments_for, write_statistics
 from assay.records.accuracy import Proportion
 from assay.records.configuration import InputConvention, NormalizationAudit, NormLayer
-from assay.runtime import hooked, preserved
+from assay.runtime import device_of, dtype_of, hooked, preserved
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 Convention = Callable[[Tensor], Tensor]
-
-
-@dataclass(eq=False)
-class _Moments:
-    """First and second moments over batches and positions, by channel, in float64."""
-
-    count: int = 0
-    total: Tensor | float = 0.0
-    squares: Tensor | float = 0.0
-
-    def add(self, x: Tensor) -> None:
-        channels = x.detach().double().transpose(0, 1).flatten(1)  # (N, C, …) -> (C, N·…)
-        self.count += channels.shape[1]
-        self.total = self.total + channels.sum(dim=1)
-        self.squares = self.squares + channels.square().sum(dim=1)
-
-    @property
-    def mean(self) -> Tensor:
-        return torch.as_tensor(self.total) / self.count
-
-    @property
-    def variance(self) -> Tensor:
-        return (torch.as_tensor(self.squares) / self.count - self.mean.square()).clamp_min(0)
 
 
 def audit_normalization(
@@ -101,17 +78,17 @@ def audit_normalization(
         conventions=tuple(conventions),
         stem=names[stem] if stem is not None else "",
         stem_mean=float(pixels.mean.mean()) if pixels else float("nan"),
-        stem_std=float((pixels.variance.mean() + pixels.mean.var(correction=0)).sqrt()) if pixels else float("nan"),
+        stem_std=float((pixels.variance().mean() + pixels.mean.var(correction=0)).sqrt()) if pixels else float("nan"),
     )
 
 
 @contextmanager
-def _record_moments(modules: list[nn.Module]) -> Iterator[dict[nn.Module, _Moments]]:
-    moments: dict[nn.Module, _Moments] = {}
+def _record_moments(modules: list[nn.Module]) -> Iterator[dict[nn.Module, Moments]]:
+    moments: dict[nn.Module, Moments] = {}
 
     def before(module: nn.Module, args: tuple[Tensor, ...]) -> None:
         if args and isinstance(args[0], Tensor) and args[0].ndim > 1 and args[0].is_floating_point():
-            moments.setdefault(module, _Moments()).add(args[0])
+            moments.setdefault(module, moments_for(module)).add(args[0])
 
     with hooked(*(module.register_forward_pre_hook(before) for module in dict.fromkeys(modules))):
         yield moments
@@ -123,11 +100,11 @@ def _stem(model: nn.Module) -> Sequence[nn.Module]:
     return [m for m in model.modules() if isinstance(m, kinds)][:1]
 
 
-def _compare(module: _NormBase, name: str, moments: _Moments) -> NormLayer:
+def _compare(module: _NormBase, name: str, moments: Moments) -> NormLayer:
     assert module.running_mean is not None
     assert module.running_var is not None
-    mean, variance = module.running_mean.double(), module.running_var.double() + module.eps
-    data_mean, data_variance = moments.mean.to(mean.device), moments.variance.to(mean.device) + module.eps
+    mean, variance = module.running_mean.cpu().double(), module.running_var.cpu().double() + module.eps
+    data_mean, data_variance = moments.mean, moments.variance() + module.eps
     shift = (data_mean - mean).square()
     ratio = data_variance / variance
     divergence = 0.25 * (ratio + 1 / ratio - 2 + shift / variance + shift / data_variance)  # ½·(KL + KL reversed)
@@ -155,30 +132,26 @@ def _oddities(module: _NormBase) -> list[str]:
         oddities.append(f"momentum {module.momentum:g}: torch weighs the new batch with it, 0.1 is usual")
     if not 1e-8 <= module.eps <= 2e-3:
         oddities.append(f"eps {module.eps:g}: 1e-5 to 1e-3 is usual")
-    if share := float((variance <= 10 * module.eps).double().mean()):
+    if share := float((variance <= 10 * module.eps).float().mean()):
         oddities.append(f"{100 * share:.0f} % of channels have a running variance near eps")
     return oddities
 
 
-def _reestimate(model: nn.Module, norms: list[_NormBase], data: ImageDataset, *, batch_size: int) -> int | None:
+def _reestimate(model: nn.Module, norms: Collection[_NormBase], data: ImageDataset, *, batch_size: int) -> int | None:
     """Accuracy with the statistics of ``data``; the old ones come back when the caller's ``preserved`` block ends."""
-    if not norms or len(data) < 2:
+    if len(data) < 2:
         return None
-    momenta = {module: module.momentum for module in norms}
-    try:
-        for module in norms:
-            module.reset_running_stats()
-            module.momentum = None  # torch: the cumulative average over all batches
-            module.train()
-        for images, _ in inputs(model, data, batch_size=batch_size):
-            if len(images) > 1:
-                call(model, images)
-        for module in norms:
-            module.eval()
-        return _accuracy(model, data, batch_size=batch_size)
-    finally:
-        for module, momentum in momenta.items():
-            module.momentum = momentum
+    device, dtype = device_of(model), dtype_of(model)
+    statistics = measure_running_statistics(
+        model,
+        norms,
+        data.images,
+        convert=lambda images: to_unit_range(images.to(device), dtype),
+        batch_size=batch_size,
+    )
+    for norm, moments in statistics.items():
+        write_statistics(norm, moments)
+    return _accuracy(model, data, batch_size=batch_size) if statistics else None
 
 
 def _accuracy(model: nn.Module, data: ImageDataset, *, batch_size: int, convert: Convention | None = None) -> int:

@@ -6,15 +6,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
-import torch
 from torch import nn
 
 from assay.check.stages import CheckContext
 from assay.data.dataset import ImageDataset
+from assay.data.selection import random_sample
 from assay.models.factorized import LayerFactors
 from assay.records.comparison import Difference, Reading
 from assay.records.finding import Status
-from assay.runtime import generator
 
 
 class RefusedError(Exception):
@@ -34,8 +33,7 @@ class FixContext:
         """``n`` of the training images, drawn by the seed; refuses where there are none."""
         if self.train is None:
             raise RefusedError(self.train_note)
-        order = torch.randperm(len(self.train), generator=generator(self.check.seed, 0xF1))
-        return self.train.subset(order[:n])
+        return random_sample(self.train, n, key=(self.check.seed, 0xF1))
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,11 +10,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from assay.data.dataset import ImageDataset, to_unit_range
+from assay.data.selection import random_sample
 from assay.errors import DivergedError
 from assay.runtime import device_of, dtype_of, generator, preserved
 from assay.training.metrics import Stopwatch
 from assay.training.sections import AdversaryOptions, NFGSMAdversary, Nothing, PGDAdversary
 from assay.training.step import Perturb
+
+WATCH_STREAM = 0x3A7C
 
 
 def n_fgsm(
@@ -72,9 +75,9 @@ class OverfittingWatch:
 def watch_overfitting(
     model: nn.Module, train: ImageDataset, *, options: NFGSMAdversary | PGDAdversary, seed: int
 ) -> OverfittingWatch:
-    """Attack the first ``options.watch`` training images with FGSM and with 10-step PGD of step ε/4."""
+    """Attack ``options.watch`` training images, drawn by ``seed``, with FGSM and with 10-step PGD of step ε/4."""
     epsilon, correct = options.epsilon, [0, 0]
-    chosen = train.subset(torch.arange(min(options.watch, len(train))))
+    chosen = random_sample(train, options.watch, key=(seed, WATCH_STREAM))
     device, dtype = device_of(model), dtype_of(model)
     with preserved(model, training=False):
         torch.manual_seed(generator(seed).initial_seed())

@@ -9,7 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from assay.data.dataset import ImageDataset, to_unit_range
-from assay.runtime import device_of, dtype_of, preserved
+from assay.data.selection import random_sample
+from assay.models.running_statistics import measure_running_statistics, updated_norms, write_statistics
+from assay.runtime import device_of, dtype_of
 from assay.training.sections import AverageOptions
 
 
@@ -55,28 +57,26 @@ class WeightAverage:
             current[name].copy_(average)
 
 
+SAMPLE_STREAM = 0xBA7
+
+
 def refresh_batchnorm(model: nn.Module, dataset: ImageDataset, *, samples: int = 5000, batch_size: int = 250) -> int:
-    """Replace the running means and variances by plain averages over the first ``samples`` of ``dataset``.
+    """Replace running means and variances by those over ``samples`` of ``dataset``, drawn at random.
 
     Running statistics lag behind weights that still move, or were averaged; this makes them exact for the weights as
-    they are. Everything else of the model is left as it was. Returns how many layers were refreshed.
+    they are. Layers that the model keeps in evaluation mode while it trains, and everything else, are left as they
+    were. Returns how many layers were refreshed; where it raises :class:`ModelError` none was.
     """
-    norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats]
-    if not norms:
-        return 0
-    chosen = dataset.subset(torch.arange(min(samples, len(dataset))))
-    with preserved(model, training=False), torch.no_grad():
-        momenta = [norm.momentum for norm in norms]
-        for norm in norms:
-            norm.reset_running_stats()
-            norm.momentum = None  # in torch: a plain average
-            norm.train()
-        for batch in chosen.batches(batch_size):
-            model(to_unit_range(batch.images.to(device_of(model)), dtype_of(model)))
-        fresh = {name: tensor.clone() for name, tensor in model.named_buffers()}
-        for norm, momentum in zip(norms, momenta, strict=True):
-            norm.momentum = momentum
-    with torch.no_grad():
-        for name, buffer in model.named_buffers():
-            buffer.copy_(fresh[name])
-    return len(norms)
+    norms = updated_norms(model)
+    chosen = random_sample(dataset, samples, key=(0, SAMPLE_STREAM))
+    device, dtype = device_of(model), dtype_of(model)
+    statistics = measure_running_statistics(
+        model,
+        norms.values(),
+        chosen.images,
+        convert=lambda images: to_unit_range(images.to(device), dtype),
+        batch_size=batch_size,
+    )
+    for norm, moments in statistics.items():
+        write_statistics(norm, moments)
+    return len(statistics)
