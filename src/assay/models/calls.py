@@ -236,7 +236,7 @@ def copied(model: nn.Module) -> nn.Module:
 
     Raises :class:`ModelError` for a model that cannot be copied, such as one that holds an open file.
     """
-    kept = [value for module in model.modules() for value in vars(module).values() if isinstance(value, Tensor)]
-    memo = {id(tensor): tensor.detach().clone() for tensor in kept if not tensor.is_leaf}
+    tensors = [value for module in model.modules() for value in vars(module).values() if isinstance(value, Tensor)]
+    memo = {id(tensor): tensor.detach().clone() for tensor in tensors if not tensor.is_leaf}
     with refusing(model, expected="a model that can be copied", where="model"):
         return copy.deepcopy(model, memo)
