@@ -141,3 +141,30 @@ def test_reports_what_it_cost() -> None:
     record = recorder.summarize()
     assert record.overhead is not None
     assert record.average_overhead == pytest.approx(record.overhead / 2)
+
+
+def test_a_look_at_the_model_without_gradients_is_no_step_of_its_training() -> None:
+    model = nn.Linear(4, 2)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with record_gradients(model, optimizer=optimizer, every=1) as recorder:
+        with torch.no_grad():
+            model(torch.full((3, 4), 1e6))
+        loss = model(torch.rand(5, 4)).square().mean()
+        expected = float(loss.detach()) ** 0.5
+        loss.backward()
+        optimizer.step()
+    (layer,) = recorder.summarize().layers
+    assert layer.activation[0] == pytest.approx(expected, rel=1e-5)
+
+
+def test_squares_of_half_floats_do_not_overflow() -> None:
+    model = nn.Linear(4, 400, dtype=torch.float16)
+    with torch.no_grad():
+        model.weight.fill_(100.0)
+        model.bias.zero_()
+    with record_gradients(model, every=1) as recorder:
+        model(torch.ones(2, 4, dtype=torch.float16)).sum().backward()
+        recorder.step()
+    (layer,) = recorder.summarize().layers
+    assert layer.activation[0] == pytest.approx(400.0)
+    assert layer.gradient[0] == pytest.approx(math.sqrt(800))

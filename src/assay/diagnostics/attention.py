@@ -116,7 +116,7 @@ def describe_attention(maps: AttentionMaps) -> AttentionPaths:
     layers, length = [], maps.layers[0][1].shape[-1]
     rollout = torch.eye(length, dtype=torch.float64)
     for i, (name, weights) in enumerate(maps.layers):
-        A = weights.double().cpu()
+        A = weights.cpu().double()
         T = A.shape[-1]
         entropy = -(A * A.clamp_min(1e-300).log()).sum(-1)  # (N, heads, T)
         ceiling = (A > 0).sum(-1).clamp_min(1).double().log().mean().clamp_min(1e-12)

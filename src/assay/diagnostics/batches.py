@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import torch
 from torch import Tensor, nn
 
 from assay.data.dataset import ImageDataset, to_unit_range
@@ -17,6 +18,11 @@ def inputs(model: nn.Module, dataset: ImageDataset, *, batch_size: int) -> Itera
     device, dtype = device_of(model), dtype_of(model)
     for batch in dataset.batches(batch_size):
         yield to_unit_range(batch.images.to(device), dtype), batch.labels.to(device)
+
+
+def square_sum(values: Tensor) -> float:
+    """Σ v², in float64 on the CPU: half floats overflow at 256², and some devices have no float64."""
+    return float(torch.linalg.vector_norm(values.detach().cpu(), dtype=torch.float64).square())
 
 
 def require_gradients(model: nn.Module) -> None:

@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from assay.data.dataset import ImageDataset
 from assay.data.selection import evenly_spaced
-from assay.diagnostics.batches import backward, inputs, require_gradients
+from assay.diagnostics.batches import backward, inputs, require_gradients, square_sum
 from assay.errors import ModelError
 from assay.evaluate import call, check_logits
 from assay.models.probes import first_tensor
@@ -27,13 +27,13 @@ _RECTIFIERS = {"relu", "threshold", "clamp_min", "clamp", "hardtanh"}
 
 @dataclass
 class _ModuleSums:
-    """Sums of own module over its calls; they stay on the device until the end."""
+    """Sums of own module over its calls and over all samples."""
 
     calls: int = 0
     elements: int = 0
-    squares: Tensor | float = 0.0
+    squares: float = 0.0
     gradient_elements: int = 0
-    gradient_squares: Tensor | float = 0.0
+    gradient_squares: float = 0.0
     non_finite_activations: int = 0
     non_finite_gradients: int = 0
     alive: Tensor | None = None
@@ -83,9 +83,9 @@ def measure_gradient_flow(
             with _RectifierMode(recording):
                 logits = call(model, images)
             check_logits(logits, n=len(images), classes=len(dataset.classes))
-            total = F.cross_entropy(logits.float(), labels, reduction="sum") / len(data)
+            total = F.cross_entropy(logits.float(), labels, reduction="sum")
             backward(total)
-            loss += float(total.detach())
+            loss += float(total.detach()) / len(data)
         layers, unused = _collect(model, recording.modules, n=len(data))
         first = _first_non_finite(model, layers, recording.modules)
     if not layers:
@@ -148,7 +148,7 @@ def _record_modules(model: nn.Module) -> Iterator[_Recording]:
         sums = recording.modules.setdefault(name, _ModuleSums())
         sums.calls += 1
         sums.elements += out.numel()
-        sums.squares = sums.squares + _squares(out.detach())
+        sums.squares += square_sum(out)
         sums.non_finite_activations += _count_non_finite(out.detach(), sums.squares)
         if any(True for _ in module.parameters(recurse=False)) or "parametrizations" in module._modules:
             recording.last = name
@@ -160,19 +160,14 @@ def _record_modules(model: nn.Module) -> Iterator[_Recording]:
         yield recording
 
 
-def _squares(value: Tensor) -> Tensor:
-    norm: Tensor = torch.linalg.vector_norm(value, dtype=torch.float64)
-    return norm.square()
-
-
-def _count_non_finite(value: Tensor, squares: Tensor | float) -> int:
+def _count_non_finite(value: Tensor, squares: float) -> int:
     """The number of non-finite entries; counted only where their sum of squares is not finite."""
     return 0 if math.isfinite(squares) else int((~value.isfinite()).sum())
 
 
 def _add_gradient(sums: _ModuleSums, gradient: Tensor) -> None:
     sums.gradient_elements += gradient.numel()
-    sums.gradient_squares = sums.gradient_squares + _squares(gradient)
+    sums.gradient_squares += square_sum(gradient)
     sums.non_finite_gradients += _count_non_finite(gradient, sums.gradient_squares)
 
 
@@ -180,13 +175,14 @@ def _owned(
     model: nn.Module, called: dict[str, _ModuleSums]
 ) -> tuple[dict[str, dict[str, nn.Parameter]], tuple[str, ...]]:
     """Each parameter by the innermost enclosing module that was called; those without a gradient are unused."""
+    modules = dict(model.named_modules(remove_duplicate=False))
     first = {module: name for name, module in model.named_modules()}  # a shared module goes by its first name
     owned: dict[str, dict[str, nn.Parameter]] = {}
     unused = []
     for alias, module in model.named_modules(remove_duplicate=False):
         parts = alias.split(".") if alias else []
         around = (".".join(parts[:k]) for k in range(len(parts), -1, -1))
-        owner = next((name for path in around if (name := first[model.get_submodule(path)]) in called), None)
+        owner = next((name for path in around if (name := first[modules[path]]) in called), None)
         for key, parameter in module.named_parameters(recurse=False):
             path = f"{alias}.{key}" if alias else key
             if parameter.grad is None and first[module] == alias:
@@ -205,10 +201,9 @@ def _collect(
     layers = []
     for depth, (name, own) in enumerate((name, own) for name, own in sums.items() if name in owned):
         weights = list(_weights(owned[name]).values())
-        norm = math.sqrt(sum(float(w.detach().double().square().sum()) for w in weights))
+        norm = math.sqrt(sum(map(square_sum, weights)))
         gradients = [w.grad for w in weights if w.grad is not None]
-        gradient = math.sqrt(sum(float(g.double().square().sum()) for g in gradients))
-        squares, scale = float(own.gradient_squares), float(n) ** 2
+        gradient = math.sqrt(sum(map(square_sum, gradients))) / n
         layers.append(
             LayerGradient(
                 name=name or "(model)",
@@ -218,12 +213,12 @@ def _collect(
                 weight_norm=norm,
                 weight_gradient=gradient,
                 relative_gradient=gradient / norm if norm else 0.0,
-                activation=math.sqrt(float(own.squares) / max(1, own.elements)),
-                activation_gradient=math.sqrt(squares * scale / max(1, own.gradient_elements)),
-                gradient_per_sample=math.sqrt(squares * scale / n),
-                dead=None if own.alive is None else 1 - float(own.alive.double().mean()),
+                activation=math.sqrt(own.squares / max(1, own.elements)),
+                activation_gradient=math.sqrt(own.gradient_squares / max(1, own.gradient_elements)),
+                gradient_per_sample=math.sqrt(own.gradient_squares / n),
+                dead=None if own.alive is None else 1 - float(own.alive.float().mean()),
                 calls=own.calls,
-                reached=isinstance(own.gradient_squares, Tensor) or bool(gradients),
+                reached=bool(own.gradient_elements or gradients),
                 non_finite=_count(owned[name], own),
             )
         )

@@ -137,14 +137,14 @@ class GradientRecorder:
     def _after_layer(self, name: str, sample: _GradientSample) -> Callable[..., None]:
         def hook(module: nn.Module, args: object, output: object) -> None:
             out = first_tensor(output)
-            if out is None:
+            if out is None or not torch.is_grad_enabled():  # a passing look at the model is no step of its training
                 return
             self._order.setdefault(name)
             self._last = name
-            _add(sample.squares, name, torch.linalg.vector_norm(out.detach()).square())
+            _add(sample.squares, name, _norm(out.detach()).square())
             sample.sizes[name] = sample.sizes.get(name, 0) + out.numel()
             if out.requires_grad:
-                out.register_hook(lambda g: _add(sample.gradients, name, torch.linalg.vector_norm(g).square()))  # type: ignore[no-untyped-call]
+                out.register_hook(lambda g: _add(sample.gradients, name, _norm(g).square()))  # type: ignore[no-untyped-call]
 
         return hook
 
@@ -167,7 +167,7 @@ class GradientRecorder:
     def _after_gradient(key: str, sample: _GradientSample) -> Callable[[Tensor], None]:
         def hook(parameter: Tensor) -> None:
             if parameter.grad is not None:  # accumulated so far: the last call of a step sees the whole
-                sample.weights[key] = torch.linalg.vector_norm(parameter.grad).square()
+                sample.weights[key] = _norm(parameter.grad).square()
 
         return hook
 
@@ -185,7 +185,7 @@ class GradientRecorder:
     def _layer(self, name: str, depth: int, samples: list[_GradientSample]) -> LayerTrace:
         def read(values: list[Tensor | None]) -> tuple[float, ...]:
             given = [v for v in values if v is not None]
-            numbers = iter(torch.stack([v.double() for v in given]).tolist() if given else [])
+            numbers = iter(torch.stack([v.float() for v in given]).tolist() if given else [])
             return tuple(next(numbers) if v is not None else 0.0 for v in values)
 
         def read_any(values: list[Tensor | None]) -> tuple[float, ...]:
@@ -253,6 +253,12 @@ def record_gradients(
 
 def _add(totals: dict[str, Tensor], name: str, term: Tensor) -> None:
     totals[name] = totals[name] + term if name in totals else term
+
+
+def _norm(values: Tensor) -> Tensor:
+    """In float32 at least: squares of half floats overflow."""
+    norm: Tensor = torch.linalg.vector_norm(values, dtype=torch.promote_types(values.dtype, torch.float32))
+    return norm
 
 
 def _root(value: float) -> float:

@@ -23,7 +23,7 @@ def analyse_matrix(W: Tensor, *, steps: int, name: str = "W", gate: str = "") ->
     Powers are taken in float64 with their scale kept as a logarithm, so they neither overflow nor underflow.
     Raises :class:`ModelError` unless ``W`` (H, H) is square and finite.
     """
-    W = W.detach().double().cpu()
+    W = W.detach().cpu().double()
     if W.ndim != 2 or W.shape[0] != W.shape[1] or not bool(W.isfinite().all()):
         raise ModelError(name, expected="a finite square matrix", got=f"shape {tuple(W.shape)}")
     eigenvalues = torch.linalg.eigvals(W).abs()
@@ -114,7 +114,7 @@ def jacobian_product(
     product = inverse = torch.eye(states[0].numel(), dtype=torch.float64)
     log_scale, inverse_log_scale, largest, smallest = 0.0, 0.0, [0.0], [0.0]
     for t in range(total - 1, 0, -1):
-        J = torch.func.jacrev(lambda z, t=t: step(z, t))(states[t - 1].detach()).double().cpu()
+        J = torch.func.jacrev(lambda z, t=t: step(z, t))(states[t - 1].detach()).cpu().double()
         product, log_scale, log = _rescale(product @ J, log_scale)
         largest.append(log)
         back, singular = torch.linalg.inv_ex(J)
@@ -147,7 +147,7 @@ def describe_gates(track: Track) -> list[GateStatistics]:
     """Mean, saturation and quantiles of every gate of one layer over steps, samples and units."""
     statistics = []
     for gate, steps in track.gates.items():
-        values = torch.stack(steps).flatten().double()
+        values = torch.stack(steps).flatten().cpu().double()
         statistics.append(
             GateStatistics(
                 name=track.name,
@@ -170,7 +170,7 @@ def time_constants(track: Track) -> TimeConstants | None:
     steps = track.gates.get("forget", track.gates.get("update"))
     if not steps:
         return None
-    logs = torch.stack(steps).double().clamp_min(1e-30).log().mean(dim=(0, 1))  # (T, B, H) -> (H,)
+    logs = torch.stack(steps).cpu().double().clamp_min(1e-30).log().mean(dim=(0, 1))  # (T, B, H) -> (H,)
     taus = (-1 / logs.clamp_max(-1e-12)).sort().values
     return TimeConstants(name=track.name, steps=tuple(taus.tolist()), median=float(taus.quantile(0.5)))
 

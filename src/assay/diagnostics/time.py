@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from assay.data.dataset import ImageDataset, to_unit_range
 from assay.data.selection import evenly_spaced
 from assay.diagnostics.attention import describe_attention, record_attention
-from assay.diagnostics.batches import as_model_error, backward, require_gradients
+from assay.diagnostics.batches import as_model_error, backward, require_gradients, square_sum
 from assay.diagnostics.recurrence import (
     analyse_matrix,
     describe_gates,
@@ -190,9 +190,8 @@ def _of_track(track: Track, n: int) -> list[StateGradients]:
 
 def _series(name: str, gradients: list[Tensor | None], n: int, *, part: str, reverse: bool = False) -> StateGradients:
     """Gradients of the mean loss, one a step, to norms of the per-sample losses and the law they follow."""
-    zero = next((g for g in gradients if g is not None), torch.zeros(1)).new_zeros((), dtype=torch.float64)
-    stack = torch.stack([zero if g is None else g.double().norm() for g in gradients])
-    norms = [norm * math.sqrt(n) for norm in stack.tolist()]  # ∂ℓ_i = n·∂L: √(Σ_i ‖n ∂L‖² / n)
+    squares = [0.0 if gradient is None else square_sum(gradient) for gradient in gradients]
+    norms = [math.sqrt(n * each) for each in squares]  # ∂ℓ_i = n·∂L: √(Σ_i ‖n ∂L‖² / n)
     bad = [t for t, norm in enumerate(norms) if not math.isfinite(norm)]
     from_loss = norms if reverse else norms[::-1]
     first_nonzero = next((d for d, norm in enumerate(from_loss) if norm > 0), 0)

@@ -166,7 +166,7 @@ def relative_gap(a: Tensor, b: Tensor, scale: Tensor) -> float:
 
 def output_kind(outputs: Tensor) -> OutputKind:
     """Rows (N, K) that sum to one are probabilities, logarithms of such rows log-probabilities, all others logits."""
-    rows = outputs[outputs.isfinite().all(dim=1)].double()
+    rows = outputs[outputs.isfinite().all(dim=1)].cpu().double()
     if len(rows) == 0:
         return "logits"
     if bool((rows >= 0).all()) and bool((rows.sum(dim=1) - 1).abs().max() < 1e-3):
