@@ -19,8 +19,11 @@ from typing import ClassVar
 
 
 def one_line(message: object, *, limit: int = 200) -> str:
-    """The text of an error as one line of at most ``limit`` characters."""
-    return " ".join(str(message).split())[:limit]
+    """The text of an error as one line of at most ``limit`` characters; empty for one that cannot be printed."""
+    try:
+        return " ".join(str(message).split())[:limit]
+    except Exception:
+        return ""
 
 
 class AssayError(Exception):

@@ -54,6 +54,39 @@ def test_preserved_puts_everything_back() -> None:
     assert torch.equal(torch.rand(1), expected_draw)
 
 
+class Rewrites(nn.Module):
+    """Overwrites a buffer whose entries share memory, a sparse one, one with a NaN, and one of another shape."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("expanded", torch.ones(1).expand(3))
+        self.register_buffer("sparse", torch.eye(2).to_sparse())
+        self.register_buffer("nan", torch.tensor([float("nan"), 1.0]))
+        self.register_buffer("grown", torch.zeros(2))
+        self.register_buffer("absent", None)
+        self.register_buffer("anywhere", torch.zeros(2, device="meta"))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.expanded.data = torch.zeros(3)
+        self.sparse.mul_(2)
+        self.nan[1] = 5.0
+        self.grown.data = torch.ones(4)
+        self.absent = x
+        return x
+
+
+def test_preserved_puts_unusual_buffers_back() -> None:
+    model = Rewrites()
+    with preserved(model):
+        model(torch.ones(2))
+    assert torch.equal(model.expanded, torch.ones(3))
+    assert torch.equal(model.sparse.to_dense(), torch.eye(2))
+    assert model.nan.isnan().tolist() == [True, False]
+    assert float(model.nan[1]) == 1
+    assert torch.equal(model.grown, torch.zeros(2))
+    assert model.absent is None
+
+
 def test_preserved_puts_everything_back_after_an_error() -> None:
     model = nn.Sequential(nn.Dropout())
     with pytest.raises(ZeroDivisionError), preserved(model, training=False):

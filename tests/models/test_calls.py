@@ -161,6 +161,22 @@ def test_whatever_a_backward_pass_raises_is_one_line(kind: type[Exception]) -> N
         raise kind("why")
 
 
+class Unprintable(Exception):
+    def __str__(self) -> str:
+        raise ZeroDivisionError
+
+
+def test_an_error_without_a_text_is_named() -> None:
+    for error in (Unprintable(), ExceptionGroup("several", [KeyError("a"), OSError("b")]), StopIteration()):
+        with pytest.raises(ModelError, match=f"got {type(error).__name__}.* \\(in Net\\)$"), refusing(Net()):
+            raise error
+
+
+def test_a_model_without_values_is_refused() -> None:
+    with pytest.raises(ModelError, match="model: expected a model with weights, got one on the device meta"):
+        outcome(Net().to("meta"))
+
+
 def test_an_interruption_passes() -> None:
     with pytest.raises(InterruptedRunError), refusing(Net()):
         raise InterruptedRunError("stopped")

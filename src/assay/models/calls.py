@@ -42,6 +42,8 @@ def calling(
     ``classes`` is the number of logits that the data asks for, None for any. ``training`` sets the mode (None: as
     found). Raises :class:`ModelError` for a model that cannot be run on such images.
     """
+    if device_of(model).type == "meta":
+        raise ModelError("model", expected="a model with weights", got="one on the device meta, which holds no values")
     with preserved(model, training=training):
         network = ModelCall(model, device_of(model), dtype_of(model), classes=classes)
         network.try_out(model, images[:2])
@@ -214,7 +216,8 @@ def refusing(
         raise
     except Exception as error:
         dimensions = ", ".join(map(str, tuple(shape or ())[1:]))
-        got = f"{type(error).__name__}: {one_line(error)} (in {_class_of(model)})"
+        reason = f": {text}" if (text := one_line(error)) else ""
+        got = f"{type(error).__name__}{reason} (in {_class_of(model)})"
         takes = f"a model that takes images of shape (N, {dimensions})"
         raise ModelError(where, expected=expected or takes, got=got) from error
 
@@ -227,7 +230,7 @@ def _class_of(model: object) -> str:
 
 
 def _out_of_memory(error: BaseException | None) -> bool:
-    text = str(error)
+    text = one_line(error, limit=1000)
     return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in text
 
 

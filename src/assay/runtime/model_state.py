@@ -144,20 +144,32 @@ def _remember_tensor(tensor: Tensor) -> Restore:
     known = tensor.detach().clone()
 
     def restore() -> bool:
-        if tensor.shape == known.shape and _equal(tensor.detach(), known):
+        if _equal(tensor.detach(), known):
             return False
         with torch.no_grad():
-            if tensor.shape == known.shape:
+            if tensor.shape == known.shape and tensor.layout == torch.strided and _is_dense(tensor):
                 tensor.copy_(known)
-            else:
+            else:  # of another shape by now, or one whose entries share memory
                 tensor.data = known.clone()
         return True
 
     return restore
 
 
+def _is_dense(tensor: Tensor) -> bool:
+    """Whether no two entries lie at one address, as those of an expanded tensor do."""
+    return all(size == 1 or stride > 0 for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
+
+
 def _equal(a: Tensor, b: Tensor) -> bool:
-    return torch.equal(a, b) or (a.is_floating_point() and torch.equal(a.nan_to_num(), b.nan_to_num()))
+    """Of the same shape and values; NaN equals NaN."""
+    if a.shape != b.shape or a.layout != b.layout:
+        return False
+    if a.is_meta or a.is_quantized:
+        return a.is_meta or torch.equal(a.int_repr(), b.int_repr())
+    if a.layout != torch.strided:
+        a, b = a.to_dense(), b.to_dense()
+    return torch.equal(a, b) or bool(((a == b) | (a.isnan() & b.isnan())).all())
 
 
 def _remember_array(array: np.ndarray[Any, Any]) -> Restore:
