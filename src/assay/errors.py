@@ -1,4 +1,4 @@
-"""Every error assay raises on purpose, in one tree; the class owns the exit code.
+"""Every error assay raises on purpose, in one tree; the class owns the exit code. And all exit codes.
 
 AssayError                  (exit code 2)
 ├── InputError              something handed in is not what was expected: says where, expected, got
@@ -10,12 +10,17 @@ AssayError                  (exit code 2)
 ├── DependencyError         an optional package is missing; names the extra that brings it
 ├── DivergedError           training produced non-finite numbers; names step, layer and last good checkpoint
 └── InterruptedRunError     stopped from outside, resumable (exit code 3)
+
+The command ends with 0 when nothing was found, 1 on findings, 2 on bad input and places that cannot be written, 3 when
+interrupted, 4 when something that was asked for could not be measured, and 70 on a fault of assay itself.
 """
 
 from __future__ import annotations
 
 from functools import partial
 from typing import ClassVar
+
+FINDINGS, COULD_NOT_RUN, FAULT = 1, 4, 70  # exit codes that no error of this tree has
 
 
 def one_line(message: object, *, limit: int = 200) -> str:
@@ -24,6 +29,12 @@ def one_line(message: object, *, limit: int = 200) -> str:
         return " ".join(str(message).split())[:limit]
     except Exception:
         return ""
+
+
+def describe_error(error: BaseException, *, limit: int = 300) -> str:
+    """An error in one line; with the name of its class where it is none of this tree."""
+    name = "" if isinstance(error, AssayError) else f"{type(error).__name__}: "
+    return one_line(f"{name}{error}".removesuffix(": "), limit=limit)
 
 
 class AssayError(Exception):

@@ -14,11 +14,12 @@ from assay.check import BUDGETS, Budget, run_check
 from assay.check.run import PARTIAL
 from assay.check.stages import STAGES
 from assay.data.dataset import ImageDataset
-from assay.errors import ModelError, OptionError
+from assay.errors import InterruptedRunError, ModelError, OptionError
 from assay.records.accuracy import CleanAccuracy
 from assay.records.attack import AdversarialGallery, AttackSanity, EpsilonCurve, RobustAccuracy, SampleGallery
 from assay.records.checkup import Checkup
 from assay.records.configuration import ModeAudit
+from assay.records.failure import FailedMeasurement
 from assay.records.gradients import GradientFlow, InputGradients
 from assay.verdict import RULES
 
@@ -186,6 +187,69 @@ def test_nan_weights_are_refused(model: nn.Module, data: ImageDataset) -> None:
         run_check(model, data, budget=SMALL)
 
 
+class NoBackward(nn.Module):
+    """Right on every image as long as nobody asks for a gradient."""
+
+    def __init__(self, inner: nn.Module, error: BaseException) -> None:
+        super().__init__()
+        self.inner, self.error = inner, error
+
+    def forward(self, images: Tensor) -> Tensor:
+        if images.requires_grad:
+            raise self.error
+        return self.inner(images)
+
+
+ERRORS = (
+    KeyError("k"), ZeroDivisionError("z"), NotImplementedError(), StopIteration("s"), MemoryError(),
+    AssertionError("a"), OverflowError("o"), UnicodeDecodeError("utf-8", b"x", 0, 1, "u"), RecursionError("r"),
+    OSError(5, "e"), TypeError("t"), RuntimeError("r"), LookupError("l"),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
+def test_what_needs_no_gradient_is_measured_whatever_the_backward_pass_raises(
+    model: nn.Module, data: ImageDataset, error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = {"mode audit", "clean accuracy", "attacks"}
+    monkeypatch.setattr("assay.check.run.STAGES", tuple(stage for stage in STAGES if stage.name in wanted))
+    checkup = run_check(NoBackward(model, error), data, budget=SMALL)
+    assert [attack.attack for attack in checkup.each(RobustAccuracy)] == ["noise"]
+    failures = list(checkup.each(FailedMeasurement))
+    assert [failure.place for failure in failures] == ["attacks (fgsm)", "attacks (pgd)", "attacks (signed-steps)"]
+    assert all(type(error).__name__ in failure.reason and failure.way_out for failure in failures)
+    statuses = {verdict.rule: verdict.status for verdict in checkup.verdicts}
+    assert [statuses[rule] for rule in ("A101", "A202", "A204", "A206")] == [
+        "pass",
+        "could not run",
+        "could not run",
+        "pass",
+    ]
+    assert Checkup.model_validate_json(checkup.model_dump_json()).model_dump_json() == checkup.model_dump_json()
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), InterruptedRunError("stopped"), SystemExit(1)], ids=repr)
+def test_an_interrupt_is_no_failed_measurement(
+    model: nn.Module, data: ImageDataset, error: BaseException, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("assay.check.run.STAGES", tuple(stage for stage in STAGES if stage.name == "attacks"))
+    with pytest.raises((type(error), ModelError)):
+        run_check(NoBackward(model, error), data, budget=SMALL)
+
+
+def test_what_failed_is_measured_again_when_a_check_is_resumed(
+    model: nn.Module, data: ImageDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr("assay.check.stages.measure_anatomy", lambda *_, **__: {}["gone"])  # memory ran out, say
+        run_check(model, data, budget=SMALL, folder=tmp_path, on_stage=stop_at(4))
+    assert not (tmp_path / PARTIAL / "anatomy.json").exists()
+    assert (tmp_path / PARTIAL / "mode-audit.json").exists()
+    wanted = {"mode audit", "anatomy", "clean accuracy"}
+    monkeypatch.setattr("assay.check.run.STAGES", tuple(stage for stage in STAGES if stage.name in wanted))
+    assert run_check(model, data, budget=SMALL, folder=tmp_path, resume=True).complete
+
+
 class Rounded(nn.Module):
     """No gradient can pass: attacks must be skipped with a reason, the rest measured."""
 
@@ -205,5 +269,6 @@ def test_a_stage_that_cannot_run_is_skipped_with_its_reason(model: nn.Module, da
     assert "differentiated" in str(skipped["gradient flow"])
     assert checkup.first(CleanAccuracy) is not None
     statuses = {verdict.rule: verdict.status for verdict in checkup.verdicts}
-    assert statuses["A401"] == "not run"
+    assert statuses["A401"] == "could not run"
+    assert not checkup.complete
     assert statuses["A101"] == "pass"

@@ -16,6 +16,7 @@ import pytest
 from assay.records.base import Environment, Record
 from assay.records.checkup import Checkup, Stage, Subject
 from assay.records.configuration import ModeAudit
+from assay.records.failure import FailedMeasurement
 from assay.records.finding import Remedy, Verdict
 from assay.records.training import DecayGroups, ParameterGroup
 from assay.verdict import judge
@@ -138,6 +139,26 @@ def build_checkup(
 @pytest.fixture(scope="session")
 def checkup() -> Checkup:
     return build_checkup()
+
+
+def build_unmeasured() -> Checkup:
+    """The same after PGD and the anatomy failed."""
+    whole = build_checkup()
+    failures = [
+        FailedMeasurement(
+            stage=stage, measurement=name, missing=(kind,), reason="no gradient", way_out="mend the model"
+        )
+        for stage, name, kind in (("attacks", "pgd", "robust_accuracy"), ("anatomy", "anatomy", "anatomy"))
+    ]
+    gone = ("anatomy", "adversarial_gallery", "sample_gallery")
+    measured = [r for r in whole.records if r.kind not in gone and getattr(r, "attack", "") != "pgd"]
+    records = (*measured, *failures)
+    return whole.model_copy(update={"records": records, "verdicts": judge(records)})
+
+
+@pytest.fixture(scope="session")
+def unmeasured() -> Checkup:
+    return build_unmeasured()
 
 
 HOSTILE = (

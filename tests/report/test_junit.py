@@ -38,6 +38,21 @@ def test_hostile_names_survive_as_text(hostile: Checkup) -> None:
     assert "<script>alert(1)</script>⟨U+202E⟩" in (failure.text or "")
 
 
+def test_what_could_not_run_is_an_error(unmeasured: Checkup) -> None:
+    root = ElementTree.fromstring(render_junit(unmeasured, fail_on="never"))
+    missing = [verdict.rule for verdict in unmeasured.verdicts if verdict.status == "could not run"]
+    cases = [case for case in root.iter("testcase") if case.find("error") is not None]
+    # the rules, and the failed measurement on which none of them rests
+    assert [case.attrib["name"][:4] for case in cases if case.attrib["name"].startswith("A")] == sorted(missing)
+    assert [case.attrib["name"] for case in cases][len(missing) :] == ["anatomy"]
+    assert int(root.attrib["errors"]) == len(cases) == sum(int(suite.attrib["errors"]) for suite in root)
+    assert (
+        int(root.attrib["tests"]) == len(unmeasured.verdicts) + 1 == sum(int(suite.attrib["tests"]) for suite in root)
+    )
+    assert all("no gradient" in case.find("error").attrib["message"] for case in cases)
+    assert all("mend the model" in (case.find("error").text or "") for case in cases)
+
+
 def test_no_verdicts_make_an_empty_document(bare: Checkup) -> None:
     root = ElementTree.fromstring(render_junit(bare))
     assert root.attrib["tests"] == "0"

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import pytest
@@ -25,7 +26,7 @@ def test_every_result_points_at_its_rule(log: dict[str, Any], checkup: Checkup) 
     run = log["runs"][0]
     rules = run["tool"]["driver"]["rules"]
     assert len({rule["id"] for rule in rules}) == len(rules)
-    assert [result["ruleId"] for result in run["results"]] == [verdict.rule for verdict in checkup.verdicts]
+    assert [rule["id"] for rule in rules] == [verdict.rule for verdict in checkup.verdicts]
     for result in run["results"]:
         assert rules[result["ruleIndex"]]["id"] == result["ruleId"]
         assert result["message"]["text"]
@@ -37,16 +38,42 @@ def test_every_result_points_at_its_rule(log: dict[str, Any], checkup: Checkup) 
         assert rule["name"].isalnum()
 
 
-def test_levels_follow_the_statuses(log: dict[str, Any], checkup: Checkup) -> None:
-    expected = {
-        "error": ("error", "fail"),
-        "warn": ("warning", "fail"),
-        "pass": ("none", "pass"),
-        "not run": ("none", "notApplicable"),
-    }
-    outcomes = [(result["level"], result["kind"]) for result in log["runs"][0]["results"]]
-    assert outcomes == [expected[verdict.status] for verdict in checkup.verdicts]
-    assert len(set(outcomes)) == 4
+def test_every_result_is_a_finding(log: dict[str, Any], checkup: Checkup) -> None:
+    expected = {"error": ("error", "fail"), "warn": ("warning", "fail")}
+    outcomes = [(result["ruleId"], result["level"], result["kind"]) for result in log["runs"][0]["results"]]
+    findings = [verdict for verdict in checkup.verdicts if verdict.status in expected]
+    assert outcomes == [(verdict.rule, *expected[verdict.status]) for verdict in findings]
+    assert {level for _, level, _ in outcomes} == {"error", "warning"}
+    assert len(findings) < len(checkup.verdicts)
+
+
+@pytest.mark.parametrize("which", ["checkup", "hostile", "unmeasured"])
+def test_every_result_has_what_code_scanning_pages_ask_for(which: str, request: pytest.FixtureRequest) -> None:
+    (run,) = json.loads(render_sarif(request.getfixturevalue(which)))["runs"]
+    assert run["tool"]["driver"]["name"]
+    marks = []
+    for result in run["results"]:
+        assert result["level"] in {"error", "warning"}
+        (location,) = result["locations"]
+        physical = location["physicalLocation"]
+        uri = physical["artifactLocation"]["uri"]
+        assert uri
+        assert not uri.startswith(("/", ".", "file:"))
+        assert physical["region"]["startLine"] >= 1
+        marks.append(result["partialFingerprints"]["primaryLocationLineHash"])
+    assert len(set(marks)) == len(marks)
+    assert all(re.fullmatch(r"[0-9a-f]{16}:1", mark) for mark in marks)
+
+
+def test_what_could_not_run_is_a_notification_and_no_alert(unmeasured: Checkup, log: dict[str, Any]) -> None:
+    (run,) = json.loads(render_sarif(unmeasured))["runs"]
+    (invocation,) = run["invocations"]
+    assert invocation["executionSuccessful"] is False
+    notes = invocation["toolExecutionNotifications"]
+    rules = [note["associatedRule"]["id"] for note in notes if "associatedRule" in note]
+    assert rules == [verdict.rule for verdict in unmeasured.verdicts if verdict.status == "could not run"] != []
+    assert not {result["ruleId"] for result in run["results"]} & set(rules)
+    assert log["runs"][0]["invocations"] == [{"executionSuccessful": True}]
 
 
 def test_a_finding_keeps_its_fingerprint_when_its_number_moves(checkup: Checkup) -> None:

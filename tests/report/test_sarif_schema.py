@@ -26,7 +26,7 @@ def validator(schema: dict[str, object]) -> jsonschema.protocols.Validator:
     return jsonschema.validators.validator_for(schema)(schema)
 
 
-@pytest.mark.parametrize("which", ["checkup", "hostile", "bare"])
+@pytest.mark.parametrize("which", ["checkup", "hostile", "bare", "unmeasured"])
 def test_every_log_fits_the_schema(
     which: str, validator: jsonschema.protocols.Validator, request: pytest.FixtureRequest
 ) -> None:

@@ -1,12 +1,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from io import StringIO
+from pathlib import Path
 
 import pytest
+from rich.console import Console
 
+from assay.comparison import compare
+from assay.comparison.history import trace_history
 from assay.records.checkup import Checkup
 from assay.records.finding import Verdict
-from assay.report.summary import SEVERITY, in_order, states, tally_sentence
+from assay.records.reading import read_checkup
+from assay.report.check_page import render_page
+from assay.report.comparison_wording import history_tally
+from assay.report.history_page import render_history
+from assay.report.summary import SEVERITY, headline, in_order, states, tally_sentence
+from assay.report.terminal.check import print_summary
 
 
 @pytest.fixture
@@ -93,3 +103,43 @@ def test_a_category_shows_all_that_call_for_something_and_no_less_than_three(mak
     bad = [make(f"A{i}", "warn") for i in range(5)]
     assert len(states([*bad, make("A9", "pass")])[0].top_findings) == 5
     assert len(states([bad[0], *(make(f"A{i}", "pass") for i in range(5, 9))])[0].top_findings) == 3
+
+
+def test_what_could_not_run_is_told_everywhere_and_nothing_is_green(unmeasured: Checkup, tmp_path: Path) -> None:
+    assert not unmeasured.complete
+    assert headline(unmeasured).endswith(" Could not run: attacks (pgd) and anatomy.")
+    assert "2 could not run" in tally_sentence(unmeasured.verdicts)
+    robustness = next(state for state in states(unmeasured.verdicts) if state.category == "robustness")
+    assert robustness.score is None
+    assert "2 could not run" in robustness.summary
+    quiet = [v for v in unmeasured.verdicts if v.status in {"pass", "could not run"}]
+    assert {state.status for state in states(quiet) if state.category == "robustness"} == {"could not run"}
+    page = render_page(unmeasured)
+    assert "Nothing failed" not in render_page(unmeasured.model_copy(update={"verdicts": tuple(quiet)}))
+    assert 'id="could-not-run"' in page
+    console = Console(file=StringIO(), width=100, record=True)
+    print_summary(unmeasured, console)
+    text = console.export_text()
+    for shown in (page, text):
+        assert "no gradient" in shown
+        assert "mend the model" in shown
+        assert "Could not run" in shown
+    assert "A202, A204" in text
+    path = tmp_path / "check.json"
+    path.write_text(unmeasured.model_dump_json())
+    assert read_checkup(path).model_dump_json() == unmeasured.model_dump_json()
+
+
+def test_a_comparison_and_a_history_tell_what_could_not_run(checkup: Checkup, unmeasured: Checkup) -> None:
+    (versus,) = compare([checkup, unmeasured]).versus
+    moved = {each.rule: each for each in versus.rules}
+    assert (moved["A202"].change, moved["A202"].after) == ("not judged", "could not run")
+    assert any(text.startswith("A202") and text.endswith("could not run now") for text in versus.regressions)
+    assert "attacks (pgd) could not run on resnet20 (2): no gradient" in versus.left_out
+    (back,) = compare([unmeasured, checkup]).versus
+    assert {each.rule: each.change for each in back.rules}["A202"] == "newly judged"
+    later = unmeasured.model_copy(update={"started": "2026-03-02T12:00:00Z"})
+    history = trace_history({"a": checkup, "b": later}, folder="checks")
+    assert dict(history.tracks[0].entries[1].statuses)["A202"] == "could not run"
+    assert "2 rules could not run in the last check" in history_tally(history)
+    assert "? could not run" in render_history(history)

@@ -5,17 +5,20 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 from pydantic import ValidationError
 from torch import nn
 
+from assay.check.attempt import attempt
 from assay.check.stages import BUDGETS, STAGES, Budget, CheckContext, CheckStage
 from assay.data.dataset import ImageDataset, identify_samples
-from assay.errors import AssayError, InputError, ModelError, OptionError, one_line
+from assay.errors import AssayError, InputError, ModelError, OptionError, describe_error
 from assay.records.base import Frozen, Record
 from assay.records.checkup import Checkup, Measurement, Stage, Subject
 from assay.records.configuration import ModeAudit
+from assay.records.failure import FailedMeasurement
 from assay.runtime import describe_environment, device_of
 from assay.runtime.processes import ALONE, Processes
 from assay.runtime.store import ResumableStore, fingerprint
@@ -49,7 +52,8 @@ def run_check(
 ) -> Checkup:
     """Run every stage of the check on ``model``, judge the records, and return both as one document.
 
-    A stage that cannot run is skipped, with its reason; only the mode audit and the clean accuracy must succeed.
+    What cannot be measured becomes a :class:`FailedMeasurement` with its reason, whatever the model raised, and the
+    rules that rest on it the status "could not run"; only the mode audit and the clean accuracy must succeed.
 
     Args:
         model: takes images (N, C, H, W) in [0, 1], returns logits (N, K); left as it was found.
@@ -66,7 +70,7 @@ def run_check(
 
     Returns:
         The document: subject, environment, stages, ``records`` and ``verdicts``; ``checkup.first(CleanAccuracy)``
-        picks a record by its class.
+        picks a record by its class, and ``checkup.complete`` tells whether everything could be measured.
 
     Raises:
         ModelError: the model cannot take the images, returns no logits of the right width, or holds weights that are
@@ -80,6 +84,8 @@ def run_check(
         >>> budget = assay.check.Budget(name="tiny", clean=32, attacked=4, probed=4, steps=1, sanity_samples=2)
         >>> checkup = assay.run_check(model, data, budget=budget)
         >>> {verdict.status for verdict in checkup.verdicts} <= {"pass", "warn", "error", "not run"}
+        True
+        >>> checkup.complete
         True
     """
     started, clock = datetime.now(UTC), time.perf_counter()
@@ -114,8 +120,8 @@ def run_check(
                 if store is not None:
                     store.close()
                 raise
-            if store is not None:
-                store.write(key, finished.model_dump_json())
+            if store is not None and not any(isinstance(each, FailedMeasurement) for each in finished.records):
+                store.write(key, finished.model_dump_json())  # what failed is tried again
         done[stage.name] = finished
     shared = {name: finished for part in reversed(processes.gather(done)) for name, finished in part.items()}
     stages = [shared[stage.name] for stage in STAGES]
@@ -145,17 +151,22 @@ def _read_stage(store: ResumableStore, key: str) -> FinishedStage | None:
 
 def _run_stage(stage: CheckStage, context: CheckContext) -> FinishedStage:
     clock = time.perf_counter()
-    skipped = None
-    records: tuple[Record, ...] = ()
-    try:
-        records = tuple(stage.measure(context))
-    except (AssayError, RuntimeError) as error:  # torch raises RuntimeError for what a model cannot do
-        if stage.required:
+    records: tuple[Record, ...]
+    if stage.required:
+        try:
+            records = tuple(stage.measure(context))
+        except AssayError:
             raise
-        skipped = one_line(error, limit=300)
+        except Exception as error:
+            raise ModelError(stage.name, expected="a model that can be run", got=describe_error(error)) from error
+    else:
+        measure = partial(stage.measure, context)
+        records = tuple(attempt(measure, stage=stage.name, name=stage.name, gives=stage.gives))
     for record in records:
         if isinstance(record, ModeAudit) and record.non_finite_parameters:
             raise ModelError(record.non_finite_parameters[0], expected="finite weights", got="NaN or infinity")
+    failed = [record for record in records if isinstance(record, FailedMeasurement)]
+    skipped = failed[0].reason if failed and len(failed) == len(records) else None
     result = Stage(name=stage.name, seconds=time.perf_counter() - clock, skipped=skipped)
     return FinishedStage.model_validate({"stage": result, "records": records})
 

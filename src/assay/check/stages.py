@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 
 from torch import nn
 
 from assay.attacks.examples import describe_attack, pick_gallery, pick_samples
 from assay.attacks.measure import measure_epsilon_curve, measure_robust_accuracy
 from assay.attacks.methods.gradient import FGSM, PGD, Noise, SignedSteps
+from assay.attacks.options import AttackOptions
 from assay.attacks.sanity import measure_attack_sanity
+from assay.check.attempt import attempt
 from assay.data.dataset import ImageDataset
 from assay.data.selection import fair_sample
 from assay.diagnostics.batchnorm import audit_normalization
@@ -24,7 +26,22 @@ from assay.evaluate import Predictions, measure_clean_accuracy, predict
 from assay.lowrank.spectrum import measure_spectra
 from assay.models.anatomy import measure_anatomy
 from assay.options import Options
+from assay.records.accuracy import CleanAccuracy, Invariance
+from assay.records.anatomy import Anatomy
+from assay.records.attack import (
+    AdversarialGallery,
+    AttackAnatomy,
+    AttackSanity,
+    EpsilonCurve,
+    RobustAccuracy,
+    SampleGallery,
+)
 from assay.records.base import Record
+from assay.records.compression import LayerSpectra
+from assay.records.configuration import ModeAudit, NormalizationAudit
+from assay.records.gradients import GradientFlow, InputGradients
+from assay.records.recurrence import TimeTrace
+from assay.records.training import DecayGroups
 from assay.training.param_groups import measure_decay_groups
 
 
@@ -75,6 +92,7 @@ BUDGETS: dict[str, Budget] = {
 }
 EPSILON = 8 / 255
 CURVE_STEPS = 10
+_DETAILS = (AttackAnatomy, AdversarialGallery, SampleGallery)  # taken of PGD alone
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,10 +133,14 @@ class CheckContext:
 
 @dataclass(frozen=True)
 class CheckStage:
-    """A named part of a check. When a ``required`` one fails the whole check does: the model cannot be run at all."""
+    """A named part of a check, and the classes of the records it ``gives`` when nothing of it fails.
+
+    When a ``required`` one fails the whole check does: the model cannot be run at all.
+    """
 
     name: str
     measure: Callable[[CheckContext], Iterable[Record]]
+    gives: tuple[type[Record], ...] = ()
     required: bool = False
 
 
@@ -140,20 +162,36 @@ def _accuracy(context: CheckContext) -> Iterator[Record]:
 
 def _attacks(context: CheckContext) -> Iterator[Record]:
     pgd = PGD(steps=context.budget.steps, restarts=context.budget.restarts)
+    # What one attack needs, a backward pass say, another may not: each fails for itself.
     for attack in (FGSM(), pgd, SignedSteps(), Noise(draws=5)):
-        measurement = measure_robust_accuracy(
-            context.model,
-            context.attacked,
-            attack=attack,
-            epsilon=EPSILON,
-            seed=context.seed,
-            clean=context.clean_predictions,
+        measure = partial(_attack, context, attack, in_detail=attack is pgd)
+        gives = (RobustAccuracy, *(_DETAILS if attack is pgd else ()))
+        yield from attempt(measure, stage="attacks", name=attack.name, gives=gives)
+
+
+def _attack(context: CheckContext, attack: AttackOptions, *, in_detail: bool) -> Iterator[Record]:
+    measurement = measure_robust_accuracy(
+        context.model,
+        context.attacked,
+        attack=attack,
+        epsilon=EPSILON,
+        seed=context.seed,
+        clean=context.clean_predictions,
+    )
+    yield measurement.record
+    if in_detail:
+        details: tuple[tuple[type[Record], Callable[[], Record]], ...] = (
+            (AttackAnatomy, partial(describe_attack, measurement, context.attacked)),
+            (AdversarialGallery, partial(pick_gallery, measurement, context.attacked, shown=context.budget.gallery)),
+            (SampleGallery, partial(pick_samples, measurement, context.attacked, shown=context.budget.sample_gallery)),
         )
-        yield measurement.record
-        if attack is pgd:
-            yield describe_attack(measurement, context.attacked)
-            yield pick_gallery(measurement, context.attacked, shown=context.budget.gallery)
-            yield pick_samples(measurement, context.attacked, shown=context.budget.sample_gallery)
+        for kind, take in details:
+            name = f"{attack.name}, {kind.__name__}"
+            yield from attempt(partial(_only, take), stage="attacks", name=name, gives=(kind,))
+
+
+def _only(take: Callable[[], Record]) -> Iterator[Record]:
+    yield take()
 
 
 def _attack_sanity(context: CheckContext) -> Iterator[Record]:
@@ -203,17 +241,17 @@ def _spectra(context: CheckContext) -> Iterator[Record]:
 
 
 STAGES: tuple[CheckStage, ...] = (
-    CheckStage("mode audit", _audit, required=True),
-    CheckStage("normalisation audit", _normalization),
-    CheckStage("anatomy", _anatomy),
-    CheckStage("clean accuracy", _accuracy, required=True),
-    CheckStage("attacks", _attacks),
-    CheckStage("attack sanity", _attack_sanity),
-    CheckStage("accuracy against epsilon", _epsilon_curve),
-    CheckStage("invariance", _invariance),
-    CheckStage("input gradients", _input_gradients),
-    CheckStage("gradient flow", _gradient_flow),
-    CheckStage("gradients over time", _over_time),
-    CheckStage("weight-decay groups", _decay_groups),
-    CheckStage("singular spectra", _spectra),
+    CheckStage("mode audit", _audit, (ModeAudit,), required=True),
+    CheckStage("normalisation audit", _normalization, (NormalizationAudit,)),
+    CheckStage("anatomy", _anatomy, (Anatomy,)),
+    CheckStage("clean accuracy", _accuracy, (CleanAccuracy,), required=True),
+    CheckStage("attacks", _attacks, (RobustAccuracy, *_DETAILS)),
+    CheckStage("attack sanity", _attack_sanity, (AttackSanity,)),
+    CheckStage("accuracy against epsilon", _epsilon_curve, (EpsilonCurve,)),
+    CheckStage("invariance", _invariance, (Invariance,)),
+    CheckStage("input gradients", _input_gradients, (InputGradients,)),
+    CheckStage("gradient flow", _gradient_flow, (GradientFlow,)),
+    CheckStage("gradients over time", _over_time, (TimeTrace,)),
+    CheckStage("weight-decay groups", _decay_groups, (DecayGroups,)),
+    CheckStage("singular spectra", _spectra, (LayerSpectra,)),
 )

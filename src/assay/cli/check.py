@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from assay.cli.options import BaselineFile, Budget, BudgetName, Inputs, Resume, flag, option, takes_inputs
-from assay.errors import DataError
+from assay.errors import COULD_NOT_RUN, FINDINGS, DataError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -80,7 +80,8 @@ def check(
 ) -> None:
     """Put a model to the test: accuracy, attacks, gradients, modes, spectra. Writes one page with all findings.
 
-    Exit codes: 0 nothing found, 1 findings at or above --fail-on, 2 usage or input error, 3 interrupted (--resume).
+    Exit codes: 0 nothing found, 1 findings at or above --fail-on, 2 usage or input error, 3 interrupted (--resume),
+    4 something could not be measured (whatever --fail-on says, and nothing else was found), 70 a fault of assay.
     """
     from rich.console import Console
 
@@ -129,7 +130,9 @@ def check(
         print_summary(checkup, Console())
         typer.echo(f"Report: {folder / 'report.html'}")
         if any(verdict.fails(_LEVELS[fail_on]) for verdict in checkup.verdicts):
-            raise typer.Exit(1)
+            raise typer.Exit(FINDINGS)
+        if not checkup.complete:
+            raise typer.Exit(COULD_NOT_RUN)
 
 
 def _write(checkup: Checkup, folder: Path, *, formats: Sequence[Extra], fail_on: FailOn) -> None:

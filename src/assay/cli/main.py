@@ -6,7 +6,8 @@ import os
 import signal
 import sys
 from collections.abc import Callable
-from typing import Annotated, NoReturn
+from pathlib import Path
+from typing import Annotated
 
 import typer
 
@@ -19,13 +20,19 @@ from assay.cli.claims import claims
 from assay.cli.compare import compare, history
 from assay.cli.compress import compress
 from assay.cli.factor import factor
+from assay.cli.faults import Tolerant, fail, fail_unexpectedly
 from assay.cli.look import look
 from assay.cli.report import accept, explain, report
 from assay.cli.trace import trace
 from assay.cli.train import train
-from assay.errors import AssayError, InterruptedRunError
+from assay.errors import AssayError, InterruptedRunError, ModelError
 
 TYPER_INTERRUPTED = 130  # what typer returns after Ctrl-C when it is not to end the process itself
+COMPLETION = "_ASSAY_COMPLETE"  # set by a shell that asks for completions
+EXIT_CODES = (
+    "Exit codes: 0 nothing found, 1 findings, 2 usage or input error, 3 interrupted (--resume), 4 something could not "
+    "be measured, 70 a fault of assay."
+)
 
 app = typer.Typer(
     name="assay",
@@ -33,6 +40,7 @@ app = typer.Typer(
     invoke_without_command=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
+    epilog=EXIT_CODES,
 )
 
 
@@ -73,29 +81,32 @@ for panel, verbs in VERBS.items():
 
 
 def main() -> None:
-    """Run the command line.
-
-    Exit codes: 0 nothing found, 1 findings, 2 usage or input error (one line), 3 interrupted and resumable.
-    """
+    """Run the command line; :mod:`assay.errors` lists the exit codes."""
     # Threads that wait by spinning slow small networks down 12 times (measured) on a machine with other work; 2,000
     # turns are some tens of microseconds. libgomp reads it when torch is first imported.
     os.environ.setdefault("GOMP_SPINCOUNT", "2000")
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # ended like Ctrl-C: resumable
+    out = sys.stdout
+    sys.stdout = Tolerant(out or Path(os.devnull).open("w"))  # noqa: SIM115
     try:
         code = app(standalone_mode=False)
+        sys.stdout.flush()
     except AssayError as error:
         fail(error)
+    except KeyboardInterrupt:
+        code = TYPER_INTERRUPTED
+    except SystemExit as error:
+        if COMPLETION in os.environ:
+            raise
+        # No code of ours ends the program, and its exit code would be taken for ours.
+        fail(ModelError("the model or the data", expected="code that returns", got=f"SystemExit({error.code})"))
     except Exception as error:
         # Typer carries a copy of click of its own in some releases, so usage errors are known by what they can do.
         if not hasattr(error, "format_message"):
-            raise
+            fail_unexpectedly(error)
         fail(AssayError(error.format_message()))
+    finally:
+        sys.stdout = out
     if code == TYPER_INTERRUPTED:
         fail(InterruptedRunError("interrupted; go on with --resume"))
     raise SystemExit(code if isinstance(code, int) else 0)
-
-
-def fail(error: AssayError) -> NoReturn:
-    """Print the error as one line on standard error and end with its exit code."""
-    print(f"assay: {' '.join(str(error).split())}", file=sys.stderr)
-    raise SystemExit(error.exit_code)

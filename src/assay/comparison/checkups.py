@@ -10,6 +10,7 @@ from assay.comparison.statistics import RESAMPLES, holm
 from assay.errors import InputError
 from assay.records.checkup import Checkup
 from assay.records.comparison import Change, Compared, Comparison, Difference, RuleChange, Versus
+from assay.records.failure import FailedMeasurement
 from assay.records.finding import Status, Verdict
 
 LEVEL = 0.05  # family-wise error rate
@@ -43,11 +44,11 @@ def _compare(
     was, now = (each.status if each else "not run" for each in (before, after))
     topic = RESTS_ON.get(rule)
     tested = next((each for name, each in differences.items() if topic and name.startswith(topic)), None)
-    if was == now:
+    if was == now or not {was, now} & SEVERITY.keys():
         change = "same"
-    elif now == "not run":
+    elif now not in SEVERITY:
         change = "not judged"
-    elif was == "not run":
+    elif was not in SEVERITY:
         change = "newly judged"
     elif tested is not None and tested.change == "no change beyond noise":
         change = "within noise"
@@ -161,7 +162,9 @@ def _put_together(
         f"{each.rule} {each.claim}: {each.before} before, {each.after} now" for each in rules if each.change == "worse"
     ]
     worse += [
-        f"{each.rule} {each.claim}: judged before, did not run now" for each in rules if each.change == "not judged"
+        f"{each.rule} {each.claim}: judged before, {'did ' * (each.after == 'not run')}{each.after} now"
+        for each in rules
+        if each.change == "not judged"
     ]
     return Versus(
         candidate=label,
@@ -169,10 +172,14 @@ def _put_together(
         curves=tuple(pair.curves),
         rules=rules,
         quantities=compare_quantities(reference, candidate),
-        left_out=tuple(pair.left_out),
+        left_out=(*pair.left_out, *_failures("the reference", reference), *_failures(label, candidate)),
         unpaired=tuple(pair.unpaired),
         regressions=tuple(worse),
     )
+
+
+def _failures(label: str, checkup: Checkup) -> list[str]:
+    return [f"{each.place} could not run on {label}: {each.reason}" for each in checkup.each(FailedMeasurement)]
 
 
 def _describe(label: str, checkup: Checkup) -> Compared:

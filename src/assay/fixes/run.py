@@ -13,7 +13,7 @@ from torch import nn
 from assay.check.stages import STAGES, Budget, CheckContext
 from assay.comparison import compare
 from assay.data.dataset import ImageDataset
-from assay.errors import AssayError, one_line
+from assay.errors import InterruptedRunError, describe_error, one_line
 from assay.fixes.fix import Change, Fix, FixContext, RefusedError
 from assay.fixes.model_fixes import COMPRESSION, EVALUATION_MODE, PARAMETER_GROUPS, STATISTICS, TEMPERATURE
 from assay.fixes.recurrent import CLIPPING, FORGET_BIAS
@@ -21,6 +21,7 @@ from assay.models.factorized import LayerFactors
 from assay.records.base import Record
 from assay.records.checkup import Checkup
 from assay.records.comparison import AppliedFix, Difference
+from assay.records.failure import FailedMeasurement
 from assay.records.finding import Remedy, Verdict
 from assay.verdict import find_rule, judge
 
@@ -96,8 +97,10 @@ def _apply(
     try:
         change = fix.apply(context)
         effects, again = _measure_again(fix, change, verdict, context, checkup)
-    except (RefusedError, AssayError, RuntimeError) as error:  # torch raises RuntimeError for what a copy cannot do
-        change, effects, again, refused = Change("nothing"), (), verdict, one_line(error, limit=300)
+    except InterruptedRunError:
+        raise
+    except Exception as error:  # whatever a copy of the model raises
+        change, effects, again, refused = Change("nothing"), (), verdict, _reason(error)
     record = AppliedFix(
         rule=verdict.rule,
         fix=fix.name,
@@ -118,6 +121,10 @@ def _apply(
     return record, change, Remedy(applied=change.applied, measured=record.measured_after, value=value)
 
 
+def _reason(error: Exception) -> str:
+    return one_line(error, limit=300) if isinstance(error, RefusedError) else describe_error(error)
+
+
 def _measure_again(
     fix: Fix, change: Change, verdict: Verdict, context: FixContext, checkup: Checkup
 ) -> tuple[tuple[Difference, ...], Verdict]:
@@ -127,6 +134,9 @@ def _measure_again(
     check = replace(context.check, model=change.model)
     names = {*fix.stages, *(SIDE_EFFECTS if fix.changes == "weights" else ())}
     records = [record for stage in STAGES if stage.name in names for record in stage.measure(check)]
+    for record in records:
+        if isinstance(record, FailedMeasurement):
+            raise RefusedError(f"{record.place} could not run on the copy: {record.reason}")
     kinds = {type(record) for record in records}
     rest = tuple(record for record in checkup.records if type(record) not in kinds)
     judged = {each.rule: each for each in judge((*rest, *records))}

@@ -21,6 +21,7 @@ from assay.records.base import Environment, Frozen, Record
 from assay.records.comparison import AppliedFix
 from assay.records.compression import LayerSpectra
 from assay.records.configuration import ModeAudit, NormalizationAudit
+from assay.records.failure import FailedMeasurement
 from assay.records.finding import Outdated, Verdict
 from assay.records.gradients import Curvature, DepthTrace, GradientFlow, InputGradients
 from assay.records.recurrence import RemedyComparison, TimeTrace
@@ -31,7 +32,7 @@ Measurement = Annotated[
     CleanAccuracy | RobustAccuracy | EpsilonCurve | AdversarialGallery | SampleGallery | AttackSanity | AttackAnatomy
     | Invariance | GradientFlow | InputGradients | LayerSpectra | ModeAudit | NormalizationAudit | DepthTrace
     | TimeTrace | SequenceAccuracy | RemedyComparison | Curvature | Anatomy | DecayGroups | OptimizerAudit
-    | TrainingRun | AppliedFix,
+    | TrainingRun | AppliedFix | FailedMeasurement,
     Field(discriminator="kind"),
 ]  # fmt: skip
 SCHEMA_VERSION: Literal[1] = 1
@@ -57,7 +58,7 @@ class Subject(Frozen):
 
 
 class Stage(Frozen):
-    """One stage of a check: what ran, for how long, or why it did not run."""
+    """One stage of a check: how long it ran; ``skipped`` says why nothing of it was measured."""
 
     name: str
     seconds: float
@@ -116,3 +117,8 @@ class Checkup(Record):
     def first(self, kind: type[R]) -> R | None:
         """The first record of one class, or None when nothing of the kind was measured."""
         return next(self.each(kind), None)
+
+    @property
+    def complete(self) -> bool:
+        """Whether everything that was asked for could be measured and judged."""
+        return self.first(FailedMeasurement) is None and all(v.status != "could not run" for v in self.verdicts)

@@ -5,27 +5,34 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Mapping, Sequence
 from urllib.parse import quote
 from xml.etree import ElementTree
 
 from assay.records.checkup import Checkup
+from assay.records.failure import FailedMeasurement
 from assay.records.finding import FailAt, Status, Verdict
 from assay.report.summary import CategoryState, states, subject_line
 from assay.wording import inert
 
 
 def render_junit(checkup: Checkup, *, fail_on: FailAt = "error") -> str:
-    """One ``<testcase>`` a rule: ``<failure>`` at or above ``fail_on``, ``<skipped>`` where it did not run.
+    """One ``<testcase>`` a rule: ``<failure>`` at or above ``fail_on``, ``<skipped>`` where there is nothing to judge.
 
-    A warning below ``fail_on`` passes and says its sentence in ``<system-out>``; an accepted finding is skipped, with
-    the reason for which it was accepted. ``fail_on="never"`` writes no failure at all.
+    A rule that could not run is an ``<error>``, whatever ``fail_on`` says, and so is a failed measurement on which no
+    rule rests. A warning below ``fail_on`` passes and says its sentence in ``<system-out>``; an accepted finding is
+    skipped, with the reason for which it was accepted. ``fail_on="never"`` writes no failure at all.
     """
     root = ElementTree.Element("testsuites", name=_text(f"assay: {subject_line(checkup)}"))
     for state in states(checkup.verdicts):
         if state.verdicts:
             root.append(_suite(state, checkup, fail_on=fail_on))
-    totals = {key: sum(int(suite.get(key, "0")) for suite in root) for key in ("tests", "failures", "skipped")}
-    root.attrib.update({**{key: str(total) for key, total in totals.items()}, "errors": "0"})
+    told = {verdict.where for verdict in checkup.verdicts if verdict.status == "could not run"}
+    failed = [failure for failure in checkup.each(FailedMeasurement) if failure.place not in told]
+    if failed:
+        root.append(_failures(failed, checkup))
+    for key in ("tests", "failures", "skipped", "errors"):
+        root.set(key, str(sum(int(suite.get(key, "0")) for suite in root)))
     root.set("time", f"{checkup.seconds:.3f}")
     ElementTree.indent(root)
     return '<?xml version="1.0" encoding="UTF-8"?>\n' + ElementTree.tostring(root, encoding="unicode") + "\n"
@@ -39,8 +46,20 @@ def _suite(state: CategoryState, checkup: Checkup, *, fail_on: FailAt) -> Elemen
         tests=str(len(state.verdicts)),
         failures=str(sum(verdict.fails(fail_on) for verdict in state.verdicts)),
         skipped=str(sum(verdict.status == "not run" or verdict.accepted is not None for verdict in state.verdicts)),
-        errors="0",
+        errors=str(sum(verdict.status == "could not run" for verdict in state.verdicts)),
     )
+    return suite
+
+
+def _failures(failures: Sequence[FailedMeasurement], checkup: Checkup) -> ElementTree.Element:
+    suite = ElementTree.Element("testsuite", name="assay.measurements", timestamp=_text(checkup.started))
+    suite.attrib.update({"tests": str(len(failures)), "failures": "0", "skipped": "0", "errors": str(len(failures))})
+    for failure in failures:
+        case = ElementTree.SubElement(
+            suite, "testcase", classname="assay.measurements", name=_text(failure.place), time="0"
+        )
+        error = ElementTree.SubElement(case, "error", type="could not run", message=_text(failure.reason))
+        error.text = _text(f"reason: {failure.reason}\nway out: {failure.way_out}")
     return suite
 
 
@@ -52,6 +71,9 @@ def _case(verdict: Verdict, *, fail_on: FailAt) -> ElementTree.Element:
     if verdict.fails(fail_on):
         failure = ElementTree.SubElement(case, "failure", type=verdict.status, message=_text(_short(verdict)))
         failure.text = _text(_describe(verdict))
+    elif verdict.status == "could not run":
+        error = ElementTree.SubElement(case, "error", type=verdict.status, message=_text(verdict.measured))
+        error.text = _text(_describe(verdict))
     elif verdict.status == "not run":
         ElementTree.SubElement(case, "skipped", message=_text(verdict.measured))
     elif verdict.accepted is not None:
@@ -79,24 +101,19 @@ def _text(text: str) -> str:
 
 
 SCHEMA = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/os/schemas/sarif-schema-2.1.0.json"
-# (level, kind): section 3.27.9 wants the level "none" for every kind but "fail"
-_OUTCOMES: dict[Status, tuple[str, str]] = {
-    "error": ("error", "fail"),
-    "warn": ("warning", "fail"),
-    "pass": ("none", "pass"),
-    "not run": ("none", "notApplicable"),
-}
+_LEVELS: dict[Status, str] = {"error": "error", "warn": "warning"}
 
 Json = dict[str, object]
 
 
 def render_sarif(checkup: Checkup) -> str:
-    """One run with a rule and a result per verdict.
+    """One run with all rules, and a result for each finding: code-scanning pages make an alert of every result.
 
-    A model is no file, so results carry a logical location (section 3.33): the model as it was named, and inside it
-    the place a rule points at. Code-scanning pages ask for a file as well: the one that makes the model where its name
-    tells it, else ``check.json``. An accepted finding is suppressed, with its reason. ``partialFingerprints`` keep a
-    finding the same from run to run.
+    What could not run is a notification of the tool (section 3.58). A model is no file, so results carry a logical
+    location (section 3.33): the model as it was named, and inside it the place a rule points at. Code-scanning pages
+    ask for a place in a file as well: the one that makes the model where its name tells it, else ``check.json``. An
+    accepted finding is suppressed, with its reason. ``partialFingerprints`` keep a finding the same from run to run,
+    under the key by which those pages know an alert again.
     """
     subject, environment = checkup.subject, checkup.environment
     rules = list({verdict.rule: verdict for verdict in checkup.verdicts}.values())
@@ -109,9 +126,9 @@ def render_sarif(checkup: Checkup) -> str:
     run = {
         "tool": {"driver": driver},
         "columnKind": "unicodeCodePoints",
-        "invocations": [{"executionSuccessful": True}],
+        "invocations": [_invocation(checkup, index)],
         "automationDetails": {"id": inert(f"assay/{subject.model}/{subject.data}/{subject.split}", keep="")},
-        "results": [_result(verdict, checkup, index=index[verdict.rule]) for verdict in checkup.verdicts],
+        "results": [_result(v, checkup, index=index[v.rule]) for v in checkup.verdicts if v.status in _LEVELS],
         "properties": {"budget": checkup.budget, "seed": checkup.seed, "samples": subject.n},
     }
     return json.dumps({"$schema": SCHEMA, "version": "2.1.0", "runs": [run]}, indent=1, ensure_ascii=True) + "\n"
@@ -132,20 +149,42 @@ def _rule(verdict: Verdict) -> Json:
     return rule
 
 
+def _invocation(checkup: Checkup, index: Mapping[str, int]) -> Json:
+    """Whether everything could run, and what could not."""
+    notes: list[Json] = [
+        {
+            "level": "error",
+            "message": {"text": inert(f"{verdict.claim}: {verdict.measured}. {verdict.fix}")},
+            "associatedRule": {"id": inert(verdict.rule, keep=""), "index": index[verdict.rule]},
+        }
+        for verdict in checkup.verdicts
+        if verdict.status == "could not run"
+    ]
+    notes += [
+        {"level": "error", "message": {"text": inert(f"{each.place} could not run: {each.reason}. {each.way_out}")}}
+        for each in checkup.each(FailedMeasurement)
+    ]
+    done: Json = {"executionSuccessful": checkup.complete}
+    return done | ({"toolExecutionNotifications": notes} if notes else {})
+
+
 def _result(verdict: Verdict, checkup: Checkup, *, index: int) -> Json:
-    level, kind = _OUTCOMES[verdict.status]
     model, where = inert(checkup.subject.model, keep=""), inert(verdict.where, keep="")
     fingerprint = "\n".join((verdict.rule, checkup.subject.model, checkup.subject.data))
+    digest = hashlib.sha256(fingerprint.encode(errors="replace")).hexdigest()
     message = f"{verdict.claim}. Measured: {verdict.measured}. Required: {verdict.threshold}."
     result: Json = {
         "ruleId": inert(verdict.rule, keep=""),
         "ruleIndex": index,
-        "level": level,
-        "kind": kind,
+        "level": _LEVELS[verdict.status],
+        "kind": "fail",
         "message": {"text": inert(message + (f" Where: {verdict.where}." if verdict.where else ""))},
         "locations": [
             {
-                "physicalLocation": {"artifactLocation": {"uri": _file_of(checkup.subject.model)}},
+                "physicalLocation": {
+                    "artifactLocation": {"uri": _file_of(checkup.subject.model)},
+                    "region": {"startLine": 1, "startColumn": 1},  # the model as a whole: no verdict knows a line
+                },
                 "logicalLocations": [
                     {
                         "name": where or model,
@@ -155,7 +194,8 @@ def _result(verdict: Verdict, checkup: Checkup, *, index: int) -> Json:
                 ],
             }
         ],
-        "partialFingerprints": {"assay/v1": hashlib.sha256(fingerprint.encode(errors="replace")).hexdigest()},
+        # A hash and how often it came before, as those pages write their own.
+        "partialFingerprints": {"primaryLocationLineHash": f"{digest[:16]}:1", "assay/v1": digest},
     }
     if verdict.accepted is not None:
         reason = inert(verdict.accepted.reason)

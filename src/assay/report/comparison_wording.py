@@ -149,6 +149,8 @@ def history_tally(history: History) -> str:
         f"the last check has {plural(count_status(last, 'error'), 'failure')} and "
         f"{plural(count_status(last, 'warn'), 'warning')}",
     ]
+    if missing := count_status(last, "could not run"):
+        parts.append(f"{plural(missing, 'rule')} could not run in the last check")
     if history.skipped:
         parts.append(f"{plural(len(history.skipped), 'file')} skipped")
     return "; ".join(parts) + "."

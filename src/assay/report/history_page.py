@@ -13,7 +13,13 @@ from assay.report.parts import Facts, Figure, KeyFigure, Section, Table, build_s
 from assay.report.summary import LOOKS
 from assay.wording import accuracy, clip, distinct, interval, percent, plural
 
-_FILLS = {"error": "var(--error)", "warn": "var(--warn)", "pass": "var(--pass)", "not run": "var(--line)"}
+_FILLS = {
+    "error": "var(--error)",
+    "warn": "var(--warn)",
+    "pass": "var(--pass)",
+    "could not run": "var(--unmeasured)",
+    "not run": "var(--line)",
+}
 
 
 def render_history(history: History) -> str:
@@ -159,7 +165,7 @@ def _rules(track: Track, names: list[str]) -> Figure | None:
 
     moved = [rule for rule in rules if len({each.get(rule, "not run") for each in statuses}) > 1]
     finding = f"{plural(len(moved), 'rule')} changed: {', '.join(moved[:5])}" if moved else "No verdict changed"
-    note = "Rules that ever failed or warned. ✕ fails, ! warns, ✓ holds, – did not run."
+    note = "Rules that ever failed or warned. ✕ fails, ! warns, ✓ holds, ? could not run, – did not run."
     return figure(build, finding=finding, note=note)
 
 

@@ -10,11 +10,12 @@ from assay.records.accuracy import CleanAccuracy
 from assay.records.anatomy import Anatomy
 from assay.records.attack import EpsilonCurve, RobustAccuracy
 from assay.records.checkup import Checkup
+from assay.records.failure import FailedMeasurement
 from assay.records.finding import Category, Status, Verdict
 from assay.records.gradients import DepthTrace
 from assay.records.recurrence import TimeTrace
 from assay.report.parts import KeyFigure
-from assay.wording import ball, clip, compact, count, distance, epsilon, interval, norm, percent
+from assay.wording import ball, clip, compact, count, distance, epsilon, interval, listed, norm, percent
 
 
 @dataclass(frozen=True)
@@ -30,9 +31,10 @@ LOOKS: dict[Status, Look] = {
     "error": Look("Fails", "✕", "error"),
     "warn": Look("Warning", "!", "warn"),
     "pass": Look("Holds", "✓", "pass"),
+    "could not run": Look("Could not run", "?", "unmeasured"),
     "not run": Look("Did not run", "–", "skipped"),
 }
-SEVERITY: tuple[Status, ...] = ("error", "warn", "not run", "pass")
+SEVERITY: tuple[Status, ...] = ("error", "warn", "could not run", "not run", "pass")
 CREDIT: dict[Status, float] = {"pass": 1.0, "warn": 0.5, "error": 0.0}
 TITLES: dict[Category, str] = {
     "accuracy": "Accuracy",
@@ -44,7 +46,8 @@ TITLES: dict[Category, str] = {
 }
 FORMULA = (
     "Score = 100 × (holds + ½ × warnings) ÷ audits that ran and judge the model. Audits marked ◇ judge the measurement "
-    "itself: they never raise a score, and put it in doubt when they do not hold."
+    "itself: they never raise a score, and put it in doubt when they do not hold. Where an audit could not run "
+    "there is no score."
 )
 
 
@@ -63,12 +66,13 @@ class CategoryState:
 
     @property
     def score(self) -> int | None:
-        """100 × (passes + ½ × warnings) / rules that ran and judge the model, rounded; None when none did.
+        """100 × (passes + ½ × warnings) / rules that ran and judge the model, rounded.
 
+        None when none ran, or one of them could not: what is missing may be what fails.
         Only exactly 100 and 0 are rounded to themselves: 100 means that everything passed, 0 that nothing did.
         """
         credits = [CREDIT[verdict.status] for verdict in self.verdicts if verdict.scored and verdict.status in CREDIT]
-        if not credits:
+        if not credits or any(verdict.status == "could not run" and verdict.scored for verdict in self.verdicts):
             return None
         exact = 100 * sum(credits) / len(credits)
         return int(exact) if exact in {0, 100} else min(99, max(1, round(exact)))
@@ -91,9 +95,9 @@ class CategoryState:
     @property
     def summary(self) -> str:
         """``1 fails · 2 hold``."""
-        words = {"error": "fail", "warn": "warn", "pass": "hold", "not run": "not run"}
+        words = {"error": "fail", "warn": "warn", "pass": "hold"}
         counts = [(status, sum(verdict.status == status for verdict in self.verdicts)) for status in SEVERITY]
-        return " · ".join(f"{n} {words[status]}" for status, n in counts if n) or "nothing measured"
+        return " · ".join(f"{n} {words.get(status, status)}" for status, n in counts if n) or "nothing measured"
 
 
 def in_order(verdicts: Sequence[Verdict]) -> list[Verdict]:
@@ -124,7 +128,8 @@ def tally_sentence(verdicts: Sequence[Verdict]) -> str:
     counts = tally(verdicts)
     forms = {"error": ("fails", "fail"), "warn": ("warns", "warn"), "pass": ("holds", "hold")}
     parts = [f"{n} {forms[status][n != 1]}" for status, n in counts.items() if n and status in forms]
-    # "not run" comes last in the sentence, although it stands above the passes on the page
+    # these come last in the sentence, although they stand above the passes on the page
+    parts += [f"{counts['could not run']} could not run"] if counts["could not run"] else []
     parts += [f"{counts['not run']} did not run"] if counts["not run"] else []
     rules = "rule" if len(verdicts) == 1 else "rules"
     joined = ", ".join(parts[:-1]) + (" and " if len(parts) > 1 else "") + parts[-1]
@@ -132,7 +137,14 @@ def tally_sentence(verdicts: Sequence[Verdict]) -> str:
 
 
 def headline(checkup: Checkup) -> str:
-    """The result as a sentence: right on clean images, and after the first and the strongest attack."""
+    """The result as a sentence: right on clean images, after the first and the strongest attack; and what failed."""
+    failed = [failure.place for failure in checkup.each(FailedMeasurement)]
+    more = [f"{len(failed) - 3} more"] if len(failed) > 3 else []
+    could_not = f" Could not run: {listed([*failed[:3], *more])}." if failed else ""
+    return _measured(checkup) + could_not
+
+
+def _measured(checkup: Checkup) -> str:
     clean, attacks = checkup.first(CleanAccuracy), _attacks(checkup)
     parts = [f"{percent(clean.accuracy)} right on clean images"] if clean is not None else []
     parts += [_accuracy_after(attack) for attack in _representative(attacks)]
@@ -177,7 +189,7 @@ def _accuracy_after(attack: RobustAccuracy) -> str:
     size = epsilon(attack.epsilon, "linf") if attack.norm == "linf" else ball(attack)
     if _is_one_step(attack):
         return f"{percent(attack.accuracy)} after one step of {size}"
-    steps = f"{count(attack.steps)} steps" if attack.steps > 1 else attack.attack
+    steps = f"{count(attack.steps)} steps" if attack.steps > 1 and attack.loss_per_step else attack.attack
     return f"{percent(attack.accuracy)} after {steps} within {size}"
 
 

@@ -17,6 +17,8 @@ COLOURS: dict[str, tuple[str, str]] = {
     "warn-tint": ("#fbf0dc", "#33260f"),
     "pass": ("#1c6b3c", "#6fcf97"),
     "pass-tint": ("#e5f3ea", "#142a1e"),
+    "unmeasured": ("#7c3aad", "#cfa1f5"),
+    "unmeasured-tint": ("#f3eafa", "#2a1d38"),
     "skipped": ("#5b5f69", "#a4a9b4"),
     "skipped-tint": ("#eceae5", "#23272f"),
     "series-1": ("#1f57c3", "#85aef9"),
@@ -28,11 +30,13 @@ COLOURS: dict[str, tuple[str, str]] = {
     "grid": ("#e9e6e0", "#272c35"),
 }
 
+STATUSES = ("error", "warn", "pass", "unmeasured", "skipped")
+
 # (text, ground) pairs the page uses; text needs 4.5:1
 TEXT_PAIRS: tuple[tuple[str, str], ...] = (
     *((text, ground) for text in ("ink", "soft", "accent") for ground in ("paper", "card", "sunken")),
-    *((status, ground) for status in ("error", "warn", "pass", "skipped") for ground in ("card", f"{status}-tint")),
-    *(("ink", f"{status}-tint") for status in ("error", "warn", "pass", "skipped")),
+    *((status, ground) for status in STATUSES for ground in ("card", f"{status}-tint")),
+    *(("ink", f"{status}-tint") for status in STATUSES),
     ("paper", "ink"),
     ("card", "accent"),
 )

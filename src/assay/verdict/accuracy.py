@@ -5,7 +5,7 @@ from __future__ import annotations
 from assay.records.accuracy import CleanAccuracy
 from assay.records.finding import Status
 from assay.verdict import examples as ex
-from assay.verdict.rule import Rule, RuleExamples, RuleResult, grade, name_some, reads
+from assay.verdict.rule import Rule, RuleExamples, RuleResult, grade, largest, name_some, reads
 from assay.wording import percent
 
 WORST_CLASS_GAP = (0.15, 0.40)
@@ -14,6 +14,8 @@ INTERVAL_WIDTH = 0.06
 
 
 def _better_than_majority(clean: CleanAccuracy) -> RuleResult | None:
+    if clean.n == 0 or not clean.per_class:
+        return None
     majority = max(group.n for group in clean.per_class) / clean.n
     measured = f"{percent(clean.accuracy)} ({percent(clean.low)} to {percent(clean.high)}) against {percent(majority)}"
     status: Status = "pass" if clean.low > majority else "warn" if clean.high > majority else "error"
@@ -25,9 +27,9 @@ def _worst_class(clean: CleanAccuracy) -> RuleResult | None:
     if len(groups) < 2:
         return None
     # By the upper end of the interval: three samples are too few to fail a class.
-    gap = clean.accuracy - min(group.high for group in groups)
+    gap = clean.accuracy - largest(groups, by=lambda group: -group.high).high
     behind = [group.name for group in groups if clean.accuracy - group.high > WORST_CLASS_GAP[0]]
-    lowest = min(groups, key=lambda group: group.accuracy)
+    lowest = largest(groups, by=lambda group: -group.accuracy)
     measured = (
         f"worst class {lowest.name}: {percent(lowest.accuracy)} of {lowest.n}, all classes {percent(clean.accuracy)}"
     )
@@ -36,6 +38,8 @@ def _worst_class(clean: CleanAccuracy) -> RuleResult | None:
 
 
 def _calibrated(clean: CleanAccuracy) -> RuleResult | None:
+    if clean.n == 0:
+        return None
     error = clean.expected_calibration_error
     measured = f"{percent(error)}; mean confidence {percent(clean.mean_confidence)}, accuracy {percent(clean.accuracy)}"
     status = grade(error, warn=CALIBRATION_ERROR[0], error=CALIBRATION_ERROR[1])
@@ -44,14 +48,18 @@ def _calibrated(clean: CleanAccuracy) -> RuleResult | None:
 
 
 def _finite(clean: CleanAccuracy) -> RuleResult | None:
+    if clean.n == 0:
+        return None
     measured = f"{clean.non_finite} of {clean.n} samples"
     return RuleResult("error" if clean.non_finite else "pass", measured, float(clean.non_finite))
 
 
 def _enough_samples(clean: CleanAccuracy) -> RuleResult | None:
+    if clean.n == 0:
+        return None
     width = clean.high - clean.low
     measured = f"{100 * width:.1f} points wide at n = {clean.n:,}"
-    return RuleResult("pass" if width <= INTERVAL_WIDTH else "warn", measured, width)
+    return RuleResult(grade(width, warn=INTERVAL_WIDTH, error=1.0), measured, width)
 
 
 RULES = (

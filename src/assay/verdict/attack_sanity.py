@@ -20,7 +20,7 @@ def _rule(key: tuple[str, SanityName, Status], *texts: str) -> Rule:
 
     def judge(sanity: AttackSanity) -> RuleResult | None:
         check = sanity.find(name)
-        if check is None or check.value is None:
+        if check is None or check.value is None or sanity.n == 0:
             return None
         where = f"{ball(sanity)}, n = {sanity.n:,}"
         return RuleResult(status if check.raised else "pass", check.detail, check.value, where=where)

@@ -38,7 +38,7 @@ def _outdated(entry: Acceptance, verdict: Verdict | None, *, today: date) -> str
     """Why the entry accepts nothing here; empty where it does, or where the rule was not judged."""
     if all(rule.id != entry.rule for rule in RULES):
         return "no rule has this id"
-    if verdict is None or verdict.status == "not run":
+    if verdict is None or verdict.status in {"could not run", "not run"}:
         return ""
     reasons = {
         "the rule passes now: remove the entry": verdict.status == "pass",

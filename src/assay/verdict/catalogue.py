@@ -15,7 +15,7 @@ from assay.verdict.rule import Evidence, Rule
 TWINS = {"A211": "A501", "A212": "A502", "A213": "A504", "A217": "A204", "A223": "A503", "A225": "A206"}
 _MODULES = (accuracy, robustness, attack_sanity, invariance, optimisation, configuration, redundancy)
 RULES: tuple[Rule, ...] = tuple(sorted((rule for module in _MODULES for rule in module.RULES), key=lambda r: r.id))
-SEVERITY = {"error": 0, "warn": 1, "pass": 2, "not run": 3}
+SEVERITY = {"error": 0, "warn": 1, "could not run": 2, "pass": 3, "not run": 4}
 
 
 def judge(records: Iterable[Record], *, rules: Iterable[Rule] = RULES) -> tuple[Verdict, ...]:
@@ -28,7 +28,8 @@ def judge(records: Iterable[Record], *, rules: Iterable[Rule] = RULES) -> tuple[
         records: what the measuring functions return, of any kinds and in any order.
         rules: those to judge by; all of them by default.
     Returns:
-        One verdict for each rule: errors first, then warnings, passes, and what could not be judged ("not run").
+        One verdict for each rule: errors first, then warnings, what could not run, passes, and rules for which there
+        is nothing to judge ("not run").
     Example:
         >>> import assay
         >>> data = assay.load_dataset("digits", limit=64)
@@ -38,9 +39,9 @@ def judge(records: Iterable[Record], *, rules: Iterable[Rule] = RULES) -> tuple[
         'pass'
     """
     evidence = Evidence(records)
-    applicable = (r for r in rules if not r.on_request or all(evidence.first(need) for need in r.needs))
-    every = [rule.verdict(evidence) for rule in applicable]
-    judged = {verdict.rule for verdict in every if verdict.status != "not run"}
+    asked = (r for r in rules if not r.on_request or all(evidence.first(k) or evidence.failure(k) for k in r.needs))
+    every = [rule.verdict(evidence) for rule in asked]
+    judged = {verdict.rule for verdict in every if verdict.status not in {"could not run", "not run"}}
     verdicts = [verdict for verdict in every if TWINS.get(verdict.rule) not in judged]
     return tuple(sorted(verdicts, key=lambda verdict: (SEVERITY[verdict.status], verdict.rule)))
 

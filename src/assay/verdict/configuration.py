@@ -5,7 +5,7 @@ from __future__ import annotations
 from assay.records.configuration import ModeAudit, NormalizationAudit
 from assay.records.training import DecayGroups
 from assay.verdict import examples as ex
-from assay.verdict.rule import Rule, RuleExamples, RuleResult, grade, name_some, reads
+from assay.verdict.rule import Rule, RuleExamples, RuleResult, grade, largest, name_some, reads
 from assay.wording import percent
 
 REPEAT_GAP = 1e-6  # of the range of the logits: two identical passes
@@ -27,7 +27,7 @@ def _deterministic(audit: ModeAudit) -> RuleResult | None:
 
 
 def _batch_independent(audit: ModeAudit) -> RuleResult | None:
-    if audit.repeat_gap > REPEAT_GAP:
+    if not audit.repeat_gap <= REPEAT_GAP:
         return None  # a randomised model differs anyway
     status = grade(audit.batch_gap, warn=BATCH_GAP[0], error=BATCH_GAP[1])
     return RuleResult(status, f"{audit.batch_gap:.1e} of the range of the logits", audit.batch_gap)
@@ -48,16 +48,18 @@ def _norms_named_bn(groups: DecayGroups) -> RuleResult | None:
 
 
 def _statistics_match(audit: NormalizationAudit) -> RuleResult | None:
-    if not audit.layers:
+    if not audit.layers or audit.n == 0:
         return None
-    worst = max(audit.layers, key=lambda layer: layer.distance)
+    worst = largest(audit.layers, by=lambda layer: layer.distance)
     again = "" if audit.reestimated is None else f"; re-estimated: {percent(audit.reestimated.accuracy)}"
     measured = f"{worst.distance:.3g} nats, accuracy {percent(audit.before.accuracy)}{again}"
     return RuleResult(grade(worst.distance, warn=STALE[0], error=STALE[1]), measured, worst.distance, where=worst.name)
 
 
 def _input_scale(audit: NormalizationAudit) -> RuleResult | None:
-    best = max(audit.conventions, key=lambda convention: convention.accuracy)
+    if audit.before.n == 0 or not audit.conventions:
+        return None
+    best = largest(audit.conventions, by=lambda convention: convention.accuracy)
     difference = best.accuracy - audit.before.accuracy
     if best.low <= audit.before.high:
         difference = min(difference, ACCURACY_GAIN[0])

@@ -23,7 +23,11 @@ def _drop_beyond_noise(point: OperationPoint) -> float:
 
 
 def _mildest(invariance: Invariance) -> RuleResult | None:
-    graded = [each for each in invariance.operations if len(each.points) > 1 and each.operation not in PERCEPTIBLE]
+    graded = [
+        each
+        for each in invariance.operations
+        if len(each.points) > 1 and each.points[0].n > 0 and each.operation not in PERCEPTIBLE
+    ]
     if not graded or invariance.clean.correct == 0:
         return None
     worst = max(graded, key=lambda each: _drop_beyond_noise(each.points[0]))
@@ -49,7 +53,7 @@ def _relative(
     invariance: Invariance, accuracy: float, limits: tuple[float, float], *, over: str, where: str = ""
 ) -> RuleResult | None:
     """``accuracy`` as a share of the clean accuracy."""
-    if invariance.clean.correct == 0:
+    if invariance.clean.correct == 0 or not invariance.operations:
         return None
     status = grade(-accuracy / invariance.clean.accuracy, warn=-limits[0], error=-limits[1])
     measured = f"{percent(invariance.clean.accuracy)} falls to {percent(accuracy)} on average over {over}"

@@ -8,7 +8,7 @@ from assay.records.accuracy import SequenceAccuracy
 from assay.records.gradients import Curvature, DepthTrace, GradientFlow, InputGradients
 from assay.records.recurrence import TimeTrace
 from assay.verdict import examples as ex
-from assay.verdict.rule import Evidence, Rule, RuleExamples, RuleResult, grade, name_some, reads
+from assay.verdict.rule import Evidence, Rule, RuleExamples, RuleResult, grade, largest, name_some, reads
 from assay.wording import percent
 
 SPAN = (3.0, 6.0)  # powers of ten between the largest and the smallest gradient
@@ -22,26 +22,28 @@ USUAL_RATE = 1e-4  # learning rate assumed where none is known
 
 
 def _depth(flow: GradientFlow) -> RuleResult | None:
-    norms = [(layer.activation_gradient, layer.name) for layer in flow.layers if layer.activation_gradient > 0]
-    if len(norms) < 2:
+    norms = [(layer.activation_gradient, layer.name) for layer in flow.layers if not layer.activation_gradient <= 0]
+    if len(norms) < 2 or flow.n == 0:
         return None
-    smallest, largest = min(norms), max(norms)
-    span = math.log10(largest[0] / smallest[0])
+    smallest, greatest = largest(norms, by=lambda norm: -norm[0]), largest(norms, by=lambda norm: norm[0])
+    span = math.log10(greatest[0] / smallest[0])
     rate = "" if flow.decay_per_layer is None else f", ×{flow.decay_per_layer:.2f} a layer towards the input"
-    where = f"smallest at {smallest[1]}, largest at {largest[1]}"
+    where = f"smallest at {smallest[1]}, largest at {greatest[1]}"
     return RuleResult(grade(span, warn=SPAN[0], error=SPAN[1]), f"a factor of {10**span:,.1f}{rate}", span, where)
 
 
 def _dead_units(flow: GradientFlow) -> RuleResult | None:
     shares = [(layer.dead, layer.name) for layer in flow.layers if layer.dead is not None]
-    if not shares:
+    if not shares or flow.n == 0:
         return None
-    worst, name = max(shares)
+    worst, name = largest(shares, by=lambda share: share[0])
     status = grade(worst, warn=DEAD[0], error=DEAD[1])
     return RuleResult(status, f"{percent(worst)} of the units of {name}", worst, name)
 
 
 def _finite(flow: GradientFlow) -> RuleResult | None:
+    if not flow.layers or flow.n == 0:
+        return None
     broken = [layer.name for layer in flow.layers if layer.non_finite]
     first = flow.first_non_finite or (broken[0] if broken else "")
     measured = f"{len(broken)} of {len(flow.layers)} layers"
@@ -57,8 +59,12 @@ def _input_gradients(gradients: InputGradients) -> RuleResult | None:
     return RuleResult(grade(share, warn=ZERO[0], error=ZERO[1]), measured, share)
 
 
+def _traces(evidence: Evidence) -> list[TimeTrace]:
+    return [trace for trace in evidence.each(TimeTrace) if trace.n > 0 and trace.states]
+
+
 def _vanishing_over_time(evidence: Evidence) -> RuleResult | None:
-    traces = [(trace, trace.state(trace.head)) for trace in evidence.each(TimeTrace)]
+    traces = [(trace, trace.state(trace.head)) for trace in _traces(evidence)]
     for trace, state in traces:
         steps = len(state.norms)
         if state.decay.law != "exponential" and 2 * state.zero > steps:
@@ -67,11 +73,12 @@ def _vanishing_over_time(evidence: Evidence) -> RuleResult | None:
     ratios = [
         (len(state.norms) / state.decay.horizon, trace, state)
         for trace, state in traces
-        if state.decay.law == "exponential" and state.decay.horizon > 0
+        if state.decay.law == "exponential" and not state.decay.horizon <= 0
     ]
     if not ratios:
-        return RuleResult("pass", "no exponential decay", 0.0) if traces else None
-    ratio, trace, state = max(ratios, key=lambda entry: entry[0])
+        known = [state for _, state in traces if state.decay.law != "undefined"]
+        return RuleResult("pass", "no exponential decay", 0.0) if known else None
+    ratio, trace, state = largest(ratios, by=lambda entry: entry[0])
     measured = f"×{state.decay.rate:.3f} a step: a horizon of {state.decay.horizon:.1f} of {len(state.norms)} steps"
     status = grade(ratio, warn=HORIZON[0], error=HORIZON[1])
     return RuleResult(status, measured, ratio, where=f"{trace.label}, {state.name}")
@@ -79,34 +86,41 @@ def _vanishing_over_time(evidence: Evidence) -> RuleResult | None:
 
 def _exploding_over_time(evidence: Evidence) -> RuleResult | None:
     factors = []
-    for trace in evidence.each(TimeTrace):
+    for trace in _traces(evidence):
         state = trace.state(trace.head)
-        last = state.norms[0] if state.reverse else state.norms[-1]
-        peak = max((norm for norm in state.norms if math.isfinite(norm)), default=0.0)
-        factors.append((math.inf if state.non_finite else peak / last if last > 0 else 0.0, trace.label, state.name))
+        norms = state.norms if state.reverse else state.norms[::-1]  # from the loss on
+        last = next((norm for norm in norms if norm != 0), None)  # what lies after the step that is read has none
+        if last is None:
+            continue
+        growth = math.inf if state.non_finite else largest(norms, by=lambda norm: norm) / last
+        factors.append((growth, trace.label, state.name))
     if not factors:
         return None
-    growth, label, name = max(factors)
+    growth, label, name = largest(factors, by=lambda factor: factor[0])
     status = grade(growth, warn=GROWTH[0], error=GROWTH[1])
     return RuleResult(status, f"a factor of {growth:.3g} above the last step's", growth, where=f"{label}, {name}")
 
 
 def _bidirectional(evidence: Evidence) -> RuleResult | None:
-    states = [s for trace in evidence.each(TimeTrace) for s in trace.states if s.reverse and s.part == "hidden"]
+    traced = [s for trace in _traces(evidence) for s in trace.states if s.reverse and s.part == "hidden"]
+    states = [state for state in traced if len(state.norms) > 2]
     if not states:
         return None
-    blind = [s.name for s in states if s.zero >= len(s.norms) - 1 and len(s.norms) > 2]
+    blind = [s.name for s in states if s.zero >= len(s.norms) - 1]
     measured = f"{len(blind)} of {len(states)} backward layers get a gradient at one step only"
     return RuleResult("warn" if blind else "pass", measured, float(len(blind)), where=name_some(blind))
 
 
 def _finite_training(trace: DepthTrace) -> RuleResult | None:
+    if not trace.steps or not trace.layers:
+        return None
     measured = f"{trace.non_finite} numbers over {len(trace.steps)} sampled steps"
     status = grade(trace.non_finite, warn=0, error=0)
     return RuleResult(status, measured, float(trace.non_finite), where=trace.first_non_finite or "")
 
 
 def _relative_update(trace: DepthTrace) -> RuleResult | None:
+    # Parameters that were zero before have an infinite ratio, or none; A414 tells of NaN in training.
     layers = [layer for layer in trace.layers if layer.update and math.isfinite(layer.update[-1])]
     if not layers:
         return None
@@ -116,22 +130,25 @@ def _relative_update(trace: DepthTrace) -> RuleResult | None:
 
 
 def _sharpness(curvature: Curvature) -> RuleResult | None:
-    largest, critical = curvature.eigenvalues[0], curvature.critical_learning_rate
+    if not curvature.eigenvalues or curvature.n == 0:
+        return None
+    highest, critical = curvature.eigenvalues[0], curvature.critical_learning_rate
     rate = USUAL_RATE if curvature.learning_rate is None else curvature.learning_rate
-    measured = f"λmax = {largest:.4g}, so a learning rate below {critical:.3g}"
+    measured = f"λmax = {highest:.4g}, so a learning rate below {critical:.3g}"
     if curvature.learning_rate is not None:
         measured += f"; it is {rate:g}"
-    return RuleResult("pass" if math.isfinite(largest) and critical > rate else "warn", measured, largest)
+    return RuleResult("pass" if math.isfinite(highest) and critical > rate else "warn", measured, highest)
 
 
 def _uses_memory(evidence: Evidence) -> RuleResult | None:
-    finite = [record for record in evidence.each(SequenceAccuracy) if math.isfinite(record.loss)]
-    if not finite:
-        return RuleResult("error", "no finite loss", math.inf)
-    ratio, worst = max(
-        ((record.loss / record.baseline if record.baseline else math.inf, record) for record in finite),
-        key=lambda entry: entry[0],
-    )
+    tested = [record for record in evidence.each(SequenceAccuracy) if record.n > 0]
+    if not tested:
+        return None
+    broken = [record for record in tested if not math.isfinite(record.loss)]
+    if broken:
+        return RuleResult("error", "no finite loss", math.inf, where=f"{broken[0].label}, {broken[0].task}")
+    ratios = [(record.loss / record.baseline if record.baseline else math.inf, record) for record in tested]
+    ratio, worst = largest(ratios, by=lambda entry: entry[0])
     measured = f"loss {worst.loss:.4g} against {worst.baseline:.4g}"
     status = grade(ratio, warn=MEMORY[0], error=MEMORY[1])
     return RuleResult(status, measured, ratio, where=f"{worst.label}, {worst.task}")

@@ -6,7 +6,7 @@ import math
 
 from assay.records.compression import LayerSpectra
 from assay.verdict import examples as ex
-from assay.verdict.rule import Rule, RuleExamples, RuleResult, grade, name_some, reads
+from assay.verdict.rule import Rule, RuleExamples, RuleResult, grade, largest, name_some, reads
 from assay.wording import percent
 
 REDUNDANT = 0.3
@@ -17,7 +17,7 @@ def _full_rank(spectra: LayerSpectra) -> RuleResult | None:
     if not spectra.layers:
         return None
     ranks = [(layer.rank_for_99, min(layer.rows, layer.columns), layer.name) for layer in spectra.layers]
-    lowest = sorted(ranks, key=lambda rank: rank[0] / rank[1])
+    lowest = sorted(ranks, key=lambda rank: rank[0] / max(1, rank[1]))
     where = name_some(f"{name} (rank {needed} of {full})" for needed, full, name in lowest)
     measured = f"{percent(spectra.redundancy)} of the parameters saved at 99 % of the energy"
     status = grade(spectra.redundancy, warn=REDUNDANT, error=math.inf)  # it costs time, not correctness
@@ -27,10 +27,11 @@ def _full_rank(spectra: LayerSpectra) -> RuleResult | None:
 def _well_conditioned(spectra: LayerSpectra) -> RuleResult | None:
     if not spectra.layers:
         return None
-    worst = max(spectra.layers, key=lambda layer: layer.condition_number)
+    worst = largest(spectra.layers, by=lambda layer: layer.condition_number)
     number = worst.condition_number
     measured = "a layer without full rank" if math.isinf(number) else f"κ up to {number:,.0f}"
-    return RuleResult("pass" if number <= CONDITION else "warn", measured, number, where=worst.name)
+    status = grade(number, warn=CONDITION, error=math.inf)
+    return RuleResult(status, measured, number, where=worst.name)
 
 
 RULES = (

@@ -19,7 +19,9 @@ def _attack(evidence: Evidence, name: str) -> RobustAccuracy | None:
 
 def _robust_to(evidence: Evidence, name: str) -> RuleResult | None:
     robust = _attack(evidence, name)
-    if robust is None or robust.clean_correct == 0:
+    if robust is None:
+        return evidence.failure(RobustAccuracy, name=name)
+    if robust.clean_correct == 0:
         return None
     clean = robust.clean_correct / robust.n
     # By the upper end of the interval: few samples pass where they cannot tell.
@@ -31,10 +33,12 @@ def _robust_to(evidence: Evidence, name: str) -> RuleResult | None:
 
 def _median_epsilon(evidence: Evidence) -> RuleResult | None:
     curve = next((curve for curve in evidence.each(EpsilonCurve) if curve.norm == "linf"), None)
-    if curve is None or curve.points[0].correct == 0:  # 2/255 means nothing in another norm
+    if curve is None or not curve.points or curve.points[0].correct == 0:  # 2/255 means nothing in another norm
         return None
     if curve.median_epsilon is None:
-        largest = curve.points[-1].epsilon
+        largest = max(point.epsilon for point in curve.points)
+        if not largest >= IMPERCEPTIBLE:
+            return None  # a curve that ends before it says nothing
         measured = f"more than half still correct at {norm('linf')} {epsilon(largest, 'linf')}"
         return RuleResult("pass", measured, largest)
     measured = f"half of the images misclassified at {norm('linf')} {distance(curve.median_epsilon, 'linf')}"
@@ -44,7 +48,10 @@ def _median_epsilon(evidence: Evidence) -> RuleResult | None:
 
 def _iterating_helps(evidence: Evidence) -> RuleResult | None:
     one, many = _attack(evidence, "fgsm"), _attack(evidence, "pgd")
-    if one is None or many is None or one.epsilon != many.epsilon or one.norm != many.norm:
+    if one is None or many is None:
+        failed = (evidence.failure(RobustAccuracy, name=name) for name in ("fgsm", "pgd"))
+        return next(filter(None, failed), None)
+    if one.epsilon != many.epsilon or one.norm != many.norm or one.clean_correct == 0 or many.clean_correct == 0:
         return None
     excess = many.accuracy - one.accuracy
     measured = f"one step leaves {percent(one.accuracy)}, {many.steps} steps leave {percent(many.accuracy)}"
@@ -53,7 +60,9 @@ def _iterating_helps(evidence: Evidence) -> RuleResult | None:
 
 def _loss_rises(evidence: Evidence) -> RuleResult | None:
     signed = _attack(evidence, "signed-steps")
-    if signed is None or len(signed.loss_per_step) < 2:
+    if signed is None:
+        return evidence.failure(RobustAccuracy, name="signed-steps")
+    if len(signed.loss_per_step) < 2 or signed.n == 0:
         return None
     losses = signed.loss_per_step
     falls = [k for k in range(1, len(losses)) if not losses[k] > losses[k - 1]]
@@ -65,7 +74,7 @@ def _loss_rises(evidence: Evidence) -> RuleResult | None:
 
 
 def _verified(evidence: Evidence) -> RuleResult | None:
-    attacks = [record for record in evidence.each(RobustAccuracy) if record.constrained]
+    attacks = [record for record in evidence.each(RobustAccuracy) if record.constrained and record.clean_correct > 0]
     if not attacks:
         return None
     outside = sum(record.outside_ball for record in attacks)

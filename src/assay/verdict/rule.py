@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, TypeVar, get_args
 
+from assay.errors import describe_error
 from assay.records.base import Record
+from assay.records.failure import FailedMeasurement
 from assay.records.finding import Category, Status, Verdict
 
 R = TypeVar("R", bound=Record)
+T = TypeVar("T")
 CATEGORIES: dict[str, Category] = dict(zip("123456", get_args(Category), strict=True))
 
 
@@ -34,15 +38,24 @@ class Evidence:
             raise LookupError(f"no {kind_of(kind)} was measured")
         return record
 
+    def failure(self, kind: type[Record], *, name: str = "") -> RuleResult | None:
+        """ "could not run" where the measurement ``name``, or any that gives records of this class, failed."""
+        for failed in self.each(FailedMeasurement):
+            if kind_of(kind) in failed.missing and name in {"", failed.measurement}:
+                measured = f"could not be measured: {failed.reason}"
+                return RuleResult("could not run", measured, math.nan, where=failed.place, fix=failed.way_out)
+        return None
+
 
 @dataclass(frozen=True)
 class RuleResult:
-    """A rule's status, the number it rests on in words and as a float, and where in the model or the data."""
+    """A rule's status, the number it rests on in words and as a float, where, and what to do instead of its fix."""
 
     status: Status
     measured: str
     value: float
     where: str = ""
+    fix: str = ""
 
 
 @dataclass(frozen=True)
@@ -61,7 +74,8 @@ class Rule:
         id: stable for ever: ``A`` and three digits, the first of which is the category.
         claim: a statement that is true when the rule passes.
         threshold: the boundary in words, in the units of ``RuleResult.measured``.
-        needs: the record classes that ``judge`` reads; where one is missing the verdict is "not run".
+        needs: the record classes that ``judge`` reads; where one is missing the verdict is "not run", or "could not
+            run" where its measurement failed.
         judge: evidence in, result out; None when the records hold nothing that this rule applies to.
         why: what goes wrong for the user when the claim is false.
         fix: what to do then.
@@ -93,11 +107,19 @@ class Rule:
 
     def verdict(self, evidence: Evidence) -> Verdict:
         """The result of ``judge`` with the texts of the rule."""
-        missing = [kind_of(need) for need in self.needs if evidence.first(need) is None]
-        result = None if missing else self.judge(evidence)
+        missing = [need for need in self.needs if evidence.first(need) is None]
+        result: RuleResult | None
+        if missing:
+            result = next(filter(None, map(evidence.failure, missing)), None)
+        else:
+            try:
+                result = self.judge(evidence)
+            except Exception as error:  # one rule that fails must not take the measurements with it
+                result = RuleResult("could not run", f"could not be judged: {describe_error(error)}", math.nan)
         if result is None:
-            reason = f"no {', '.join(missing)} was measured" if missing else "nothing here that it applies to"
-            result = RuleResult("not run", reason, float("nan"))
+            names = ", ".join(map(kind_of, missing))
+            reason = f"no {names} was measured" if missing else "nothing here that it applies to"
+            result = RuleResult("not run", reason, math.nan)
         return Verdict(
             rule=self.id,
             category=self.category,
@@ -108,7 +130,7 @@ class Rule:
             value=result.value,
             where=result.where,
             why=self.why,
-            fix=self.fix,
+            fix=result.fix or self.fix,
             reference=self.reference,
             evidence=tuple(kind_of(need) for need in self.needs),
             scored=self.scored,
@@ -133,6 +155,14 @@ def grade(value: float, *, warn: float, error: float) -> Status:
     if value <= warn:
         return "pass"
     return "warn" if value <= error else "error"
+
+
+def largest(items: Iterable[T], *, by: Callable[[T], float]) -> T:
+    """The item of the largest number; one that is not a number comes before all others, so that it is not passed over.
+
+    Raises :class:`ValueError` where there is none.
+    """
+    return max(items, key=lambda item: (math.isnan(by(item)), by(item)))
 
 
 def name_some(names: Iterable[str], *, most: int = 3) -> str:

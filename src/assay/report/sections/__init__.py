@@ -13,6 +13,7 @@ from assay.records.checkup import Checkup
 from assay.records.comparison import AppliedFix
 from assay.records.compression import LayerSpectra
 from assay.records.configuration import ModeAudit, NormalizationAudit
+from assay.records.failure import FailedMeasurement
 from assay.records.gradients import Curvature, DepthTrace, GradientFlow, InputGradients
 from assay.records.recurrence import RemedyComparison, TimeTrace
 from assay.records.training import DecayGroups, OptimizerAudit, TrainingRun
@@ -23,7 +24,7 @@ from assay.report.sections.attacks import attack_anatomy_section, robustness_sec
 from assay.report.sections.configuration import decay_section, modes_section, normalization_section, optimizer_section
 from assay.report.sections.fixes import accepted_section, fixes_section
 from assay.report.sections.gradients import curvature_section, depth_trace_section, gradient_flow_section
-from assay.report.sections.measured import leftovers_section, measured_section
+from assay.report.sections.measured import failures_section, leftovers_section, measured_section
 from assay.report.sections.recurrence import recurrence_section, remedies_section, sequences_section
 from assay.report.sections.samples import gallery_section, input_gradients_section, samples_section
 from assay.report.sections.training import training_section
@@ -44,6 +45,7 @@ def _all(kind: type[R], make: Callable[[Sequence[R]], Section | None]) -> Maker:
 
 EVIDENCE: tuple[Maker, ...] = (
     accepted_section,
+    _all(FailedMeasurement, failures_section),
     _all(AppliedFix, fixes_section),
     _first(CleanAccuracy, accuracy_section),
     robustness_section,

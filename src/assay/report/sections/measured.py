@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import get_args
 
 from assay.records.attack import AttackSanity, Norm, RobustAccuracy
 from assay.records.base import Record
 from assay.records.checkup import Checkup, Subject
+from assay.records.failure import FailedMeasurement
 from assay.records.gradients import DepthTrace
 from assay.records.recurrence import TimeTrace
 from assay.records.training import OptimizerAudit
-from assay.report.parts import Bars, Facts, Listing, Section, Source
+from assay.report.parts import Bars, Facts, Listing, Section, Source, table
 from assay.wording import clip, count, kind_title, listed, norm, plural, seconds
 
 MOST_CHARACTERS = 60_000
@@ -40,17 +41,30 @@ def measured_section(checkup: Checkup) -> Section:
         ("stage", "time"),
         tuple((stage.name, stage.seconds / longest if longest > 0 else 0.0, seconds(stage.seconds)) for stage in ran),
     )
-    skipped = [stage.name for stage in checkup.stages if stage.skipped is not None]
+    failed = [failure.place for failure in checkup.each(FailedMeasurement)]
+    failed += [stage.name for stage in checkup.stages if stage.skipped is not None and stage.name not in failed]
     summary = (
-        f"{listed(skipped).capitalize()} did not run." if skipped else "Every stage of this budget ran."
+        f"{listed(failed).capitalize()} did not run." if failed else "Every stage of this budget ran."
     ) + " Intervals are 95 % Wilson intervals. The same seed on the same machine gives the same numbers."
     return Section("measured", "How this was measured", summary, (Facts(facts), bars, _not_measured(checkup)))
 
 
+def failures_section(failures: Sequence[FailedMeasurement]) -> Section:
+    """What was asked for and could not be measured: the reason, and what to do about it."""
+    rows = ((each.place, each.reason, each.way_out) for each in failures)
+    summary = f"{plural(len(failures), 'measurement')} failed. No verdict rests on what is missing."
+    parts = (table("Measurements that failed", ("measurement", "reason", "way out"), rows),)
+    return Section("could-not-run", "Could not run", summary, parts, records=tuple(failures))
+
+
 def _not_measured(checkup: Checkup) -> Listing:
     """What a reader might wrongly take for granted: stages, rules, samples, threats and attacks left out."""
-    items = [
-        (f"{stage.name.capitalize()}: {stage.skipped}", "") for stage in checkup.stages if stage.skipped is not None
+    items = [(f"{each.place.capitalize()}: {each.reason}", "could-not-run") for each in checkup.each(FailedMeasurement)]
+    told = {each.stage for each in checkup.each(FailedMeasurement)}
+    items += [
+        (f"{stage.name.capitalize()}: {stage.skipped}", "")
+        for stage in checkup.stages
+        if stage.skipped is not None and stage.name not in told
     ]
     items += [
         (f"{verdict.rule} did not run: {verdict.measured}", verdict.rule)

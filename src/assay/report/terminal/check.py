@@ -10,6 +10,7 @@ from rich.text import Text
 
 from assay.records.checkup import Checkup
 from assay.records.comparison import AppliedFix
+from assay.records.failure import FailedMeasurement
 from assay.records.finding import Verdict
 from assay.report.comparison_wording import ARROW
 from assay.report.summary import LOOKS, headline, in_order, states, subject_line, tally_sentence
@@ -24,15 +25,23 @@ def print_summary(checkup: Checkup, console: Console) -> None:
     console.print()
     console.print(_categories(checkup), highlight=False)
     console.print()
+    failures = list(checkup.each(FailedMeasurement))
+    places = {failure.place for failure in failures}
     for verdict in in_order(checkup.verdicts):
-        if verdict.status in {"error", "warn"}:
+        judging_failed = verdict.status == "could not run" and verdict.where not in places
+        if verdict.status in {"error", "warn"} or judging_failed:
             _print_verdict(verdict, console)
+    for failure in failures:
+        _print_failure(failure, checkup, console)
     for style, line in describe_fixes(checkup):
         print_line(console, line, style)
     for each in checkup.outdated:
         print_line(console, f"{each.entry.rule} is accepted in the baseline, but {each.because}", STYLES["warn"])
     print_line(console, tally_sentence(checkup.verdicts), "bold")
-    skipped = [f"{stage.name} ({stage.skipped})" for stage in checkup.stages if stage.skipped is not None]
+    told = {failure.stage for failure in failures}
+    skipped = [
+        f"{stage.name} ({stage.skipped})" for stage in checkup.stages if stage.skipped and stage.name not in told
+    ]
     if skipped:
         print_line(console, f"Did not run: {', '.join(skipped)}.")
     print_line(console, f"Budget {checkup.budget}, seed {checkup.seed}, {seconds(checkup.seconds)}.", "dim")
@@ -89,6 +98,16 @@ def _print_verdict(verdict: Verdict, console: Console) -> None:
         if value:
             details.add_row("", Text(name, style="dim"), Text(inert(value, keep=""), overflow="fold"))
     console.print(details, width=WIDEST, highlight=False)
+    console.print()
+
+
+def _print_failure(failure: FailedMeasurement, checkup: Checkup, console: Console) -> None:
+    """What failed, why, what to do, and the rules that rest on it."""
+    look, style = LOOKS["could not run"], STYLES["could not run"]
+    resting = [v.rule for v in checkup.verdicts if v.status == "could not run" and v.where == failure.place]
+    print_line(console, Text.assemble((f"{look.sign} {look.word} ", style), (inert(failure.place, keep=""), "bold")))
+    rows = (("reason", failure.reason), ("way out", failure.way_out), ("not judged", ", ".join(resting)))
+    print_facts(console, [(f" {name}", inert(value, keep="")) for name, value in rows])
     console.print()
 
 

@@ -1,0 +1,42 @@
+"""One measurement of a stage: its records, or why it failed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+
+from assay.errors import DependencyError, InterruptedRunError, describe_error
+from assay.records.base import Record
+from assay.records.failure import FailedMeasurement
+
+_MEMORY = ("out of memory", "not enough memory", "can't allocate memory")
+LESS_MEMORY = "Take fewer or smaller images (--limit, --image-size), or a machine with more memory."
+MEND = "Run the model on these images in Python, forward and backward, to see where it fails; mend it and check again."
+
+
+def attempt(
+    measure: Callable[[], Iterable[Record]], *, stage: str, name: str, gives: tuple[type[Record], ...] = ()
+) -> Iterator[Record]:
+    """The records that ``measure`` makes; where it fails, those made until then and a :class:`FailedMeasurement`.
+
+    ``gives`` are the classes of records it makes when nothing fails. Any exception counts: the model is anybody's code.
+    """
+    made: set[type[Record]] = set()
+    try:
+        for record in measure():
+            made.add(type(record))
+            yield record
+    except InterruptedRunError:
+        raise
+    except Exception as error:
+        missing = tuple(str(kind.model_fields["kind"].default) for kind in gives if kind not in made)
+        yield FailedMeasurement(
+            stage=stage, measurement=name, missing=missing, reason=describe_error(error), way_out=find_way_out(error)
+        )
+
+
+def find_way_out(error: Exception) -> str:
+    """What the user can do about a measurement that failed with ``error``."""
+    text = str(error).lower()
+    if isinstance(error, DependencyError):
+        return "Install the package that is named, and check again."
+    return LESS_MEMORY if isinstance(error, MemoryError) or any(words in text for words in _MEMORY) else MEND
