@@ -37,6 +37,7 @@ ROLES = {
     "files": "atomic writes, folders, locks",
     "wording": "numbers, norms and epsilons in words",
     "options": "validated value objects",
+    "arguments": "of public functions, checked",
     "errors": "one tree, with exit codes",
 }
 WIDTH, ROW, GAP, LEFT, TOP = 1080, 58, 8, 20, 64

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from assay.arguments import checked
 from assay.data.dataset import Batch, ImageDataset, keep_right, to_unit_range
 from assay.data.sequences import TEST, SequenceTask
 from assay.errors import ModelError
@@ -51,6 +52,7 @@ class Predictions:
         return self.logits.softmax(dim=1).amax(dim=1)
 
 
+@checked
 def predict(
     model: nn.Module, dataset: ImageDataset, *, batch_size: int = 250, transform: Transform | None = None
 ) -> Predictions:
@@ -102,6 +104,7 @@ def _run_over(forward: Callable[[Tensor], Tensor], batches: Iterable[Tensor], *,
     return outputs
 
 
+@checked
 def measure_sequence_accuracy(
     model: nn.Module, task: SequenceTask, *, n: int = 2000, batch_size: int = 250, label: str = "model"
 ) -> SequenceAccuracy:
@@ -159,6 +162,7 @@ def call(model: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
         return model(images)
 
 
+@checked
 def measure_clean_accuracy(model: nn.Module, dataset: ImageDataset, *, batch_size: int = 250) -> CleanAccuracy:
     """Accuracy, loss, confusion matrix, recall of each class and calibration on unmodified images.
 

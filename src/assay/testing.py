@@ -19,6 +19,7 @@ import math
 
 from torch import nn
 
+from assay.arguments import checked
 from assay.attacks.measure import measure_robust_accuracy
 from assay.attacks.options import AttackOptions
 from assay.data.dataset import ImageDataset
@@ -31,6 +32,7 @@ from assay.wording import ball
 MOST_IMAGES = 100_000_000
 
 
+@checked
 def assert_accurate(model: nn.Module, data: ImageDataset, *, at_least: float) -> CleanAccuracy:
     """Assert that the clean accuracy is at least ``at_least``, at the lower end of its 95 % Wilson interval.
 
@@ -51,6 +53,7 @@ def assert_accurate(model: nn.Module, data: ImageDataset, *, at_least: float) ->
     return record
 
 
+@checked
 def assert_robust(
     model: nn.Module,
     data: ImageDataset,
@@ -107,6 +110,7 @@ def _assert_share(measured: Proportion, *, at_least: float, what: str) -> None:
     raise AssertionError(f"{message}: {measured.n:,} images are too few to tell, {advice}")
 
 
+@checked
 def images_needed(accuracy: float, *, at_least: float) -> int | None:
     """The least n at which a measured ``accuracy`` has a 95 % Wilson interval that lies at or above ``at_least``.
 

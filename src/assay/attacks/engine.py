@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from assay.arguments import checked_except
 from assay.attacks.batch import ActiveBatch, Method, ModelOutput, Samples, predictions, succeeds, success_margin
 from assay.attacks.early_stopping import EarlyStoppingByProgress, EarlyStoppingByYield
 from assay.attacks.methods import find_attack
@@ -35,6 +36,7 @@ EXAMPLE_IMAGES = 32  # on which the folded copy of the model must agree with the
 OnStep = Callable[[str, int, int], None]  # method, rows still under attack or waiting, rows in all
 
 
+@checked_except("labels")
 def attack(
     model: nn.Module,
     images: Tensor,

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from assay.arguments import checked
 from assay.attacks.batch import predictions
 from assay.attacks.measure import RobustnessMeasurement
 from assay.attacks.result import AttackResult
@@ -30,6 +31,7 @@ QUANTILES = (0.1, 0.25, 0.5, 0.75, 0.9)
 _WINDOW = 7
 
 
+@checked
 def describe_attack(measurement: RobustnessMeasurement, dataset: ImageDataset) -> AttackAnatomy:
     """Loss quantiles after each step, transitions between classes, and PSNR and SSIM of the broken images.
 
@@ -96,6 +98,7 @@ def ssim(images: Tensor, changed: Tensor) -> Tensor:
     return torch.mean(similarity.flatten(1), dim=1)
 
 
+@checked
 def pick_gallery(measurement: RobustnessMeasurement, dataset: ImageDataset, *, shown: int = 12) -> AdversarialGallery:
     """The ``shown`` samples that were correct before the attack and are most confidently wrong after it.
 

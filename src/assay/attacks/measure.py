@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from assay.arguments import checked
 from assay.attacks.engine import OnStep
 from assay.attacks.engine import attack as run_attack
 from assay.attacks.methods import find_attack
@@ -61,6 +62,7 @@ class RobustnessMeasurement:
         return self.record.high
 
 
+@checked
 def measure_robust_accuracy(
     model: nn.Module,
     dataset: ImageDataset,
@@ -179,6 +181,7 @@ def count_correct_after_rounding(
     return int(result.robust.sum()) + recovered
 
 
+@checked
 def measure_epsilon_curve(
     model: nn.Module,
     dataset: ImageDataset,

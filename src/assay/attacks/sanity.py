@@ -10,6 +10,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from assay.arguments import checked
 from assay.attacks.engine import attack
 from assay.attacks.losses import AttackLoss, cross_entropy, margin
 from assay.attacks.methods.apgd import APGDT
@@ -34,6 +35,7 @@ _BATCH_SIZE = 32
 _STEPS = 20
 
 
+@checked
 def measure_attack_sanity(
     model: nn.Module,
     dataset: ImageDataset,

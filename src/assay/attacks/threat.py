@@ -13,6 +13,7 @@ from types import MappingProxyType
 import torch
 from torch import Tensor
 
+from assay.arguments import checked_fields
 from assay.attacks import draws
 from assay.errors import OptionError
 from assay.records.attack import Norm
@@ -168,6 +169,7 @@ class _L1(Geometry):
 GEOMETRIES: Mapping[Norm, Geometry] = MappingProxyType({"linf": _Linf(), "l2": _L2(), "l1": _L1()})
 
 
+@checked_fields
 @dataclass(frozen=True)
 class Threat:
     """Threat model: all images within ε of the original in a norm, inside the bounds of valid pixel values.

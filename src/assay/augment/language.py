@@ -13,6 +13,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
+from assay.arguments import checked
 from assay.augment.operations import OPERATIONS
 from assay.augment.policies import Policy, Step, choose, crop, cutout, flip
 from assay.augment.published import AutoAugment, RandAugment, TrivialAugmentWide
@@ -25,6 +26,7 @@ _FUNCTIONS: dict[str, Callable[..., Policy]] = {
 _OPERATIONS = {operation.name.lower(): operation for operation in OPERATIONS}
 
 
+@checked
 def parse_policy(text: str, *, where: str = "policy") -> Policy:
     """The policy that ``text`` describes; nothing in it is executed, only the names above are known.
 

@@ -13,6 +13,7 @@ from typing import ClassVar, Protocol
 import torch
 from torch import Tensor
 
+from assay.arguments import checked
 from assay.augment.operations import check_magnitude, find_operation
 from assay.augment.plan import AugmentPlan, Fill, Interpolation, apply_plan, check_images
 from assay.augment.randomness import draw_uniforms
@@ -199,26 +200,31 @@ def _pick(plans: list[AugmentPlan], chosen: Tensor) -> AugmentPlan:
     return AugmentPlan(*map(pick, columns))
 
 
+@checked
 def crop(padding: int = 4) -> Step:
     """Pad by ``padding`` pixels on every side and cut the old size out at a random place."""
     return Step("Crop", padding)
 
 
+@checked
 def flip(p: float = 0.5) -> Step:
     """Mirror a share ``p`` of the samples."""
     return Step("Flip", p=p)
 
 
+@checked
 def cutout(side: int = 8, p: float = 1.0) -> Step:
     """Blank a square of this side about a random pixel (DeVries & Taylor 2017, arXiv:1708.04552)."""
     return Step("Cutout", side, p=p)
 
 
+@checked
 def choose(count: int, *options: Policy) -> Choice:
     """``count`` times one of the options, for each sample."""
     return Choice(count, options)
 
 
+@checked
 def flip_crop(*, padding: int = 4, flip: bool = True) -> Policy:
     """The plain augmentation of small photographs: pad, crop, mirror half (He et al. 2016, section 4.2)."""
     return crop(padding) + Step("Flip", p=0.5) if flip else crop(padding)

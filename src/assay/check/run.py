@@ -11,6 +11,7 @@ from pathlib import Path
 from pydantic import ValidationError
 from torch import nn
 
+from assay.arguments import checked
 from assay.check.attempt import attempt
 from assay.check.stages import BUDGETS, STAGES, Budget, CheckContext, CheckStage
 from assay.data.dataset import ImageDataset, identify_samples
@@ -35,6 +36,7 @@ class FinishedStage(Frozen):
     records: tuple[Measurement, ...]
 
 
+@checked
 def run_check(
     model: nn.Module,
     dataset: ImageDataset,

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+from assay.arguments import checked
 from assay.data.dataset import ImageDataset
 from assay.data.sources import load_dataset
 from assay.records.claims import BudgetName, ClaimEvidence
@@ -84,6 +85,7 @@ ORDER = (
 _registered: dict[str, Claim] = {}
 
 
+@checked
 def register_claim(
     claim_id: str, sentence: str, *, decides: str, would_change: str, references: tuple[str, ...]
 ) -> Callable[[Experiment], Experiment]:

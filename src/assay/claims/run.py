@@ -21,6 +21,7 @@ from typing import Any
 import torch
 from pydantic import ValidationError
 
+from assay.arguments import checked
 from assay.claims.claim import Claim, Settings, list_claims
 from assay.claims.rule import conclude, weigh
 from assay.errors import AssayError, InterruptedRunError, OptionError, OutputError
@@ -159,6 +160,7 @@ OnProgress = Callable[[tuple[str, ...], int, int], None]  # claims being measure
 OnResult = Callable[[WorkerResult], None]
 
 
+@checked
 def run_claims(
     claims: Sequence[Claim],
     *,
@@ -259,6 +261,7 @@ def read_result(store: ResumableStore, claim: str) -> ClaimResult | None:
         return None
 
 
+@checked
 def find_claims(ids: Sequence[str]) -> tuple[Claim, ...]:
     """The claims of these ids, each once, in the order in which they are listed; all of them for none.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from assay.arguments import checked
 from assay.comparison.differences import PairedChecks, find_differences
 from assay.comparison.measures import compare_quantities
 from assay.comparison.statistics import RESAMPLES, holm
@@ -69,6 +70,7 @@ def _compare(
     )
 
 
+@checked
 def compare(
     checkups: Sequence[Checkup], *, names: Sequence[str] = (), level: float = LEVEL, seed: int = 0
 ) -> Comparison:

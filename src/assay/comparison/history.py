@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from itertools import pairwise
 
+from assay.arguments import checked
 from assay.comparison.checkups import LEVEL, correct_together
 from assay.comparison.differences import find_differences
 from assay.comparison.measures import list_accuracies
@@ -15,6 +16,7 @@ from assay.records.checkup import Checkup
 from assay.records.comparison import Difference, History, HistoryEntry, MeasuredShare, Track
 
 
+@checked
 def trace_history(
     checkups: Mapping[str, Checkup], *, folder: str, skipped: Sequence[str] = (), level: float = LEVEL, seed: int = 0
 ) -> History:

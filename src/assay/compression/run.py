@@ -14,6 +14,7 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from assay.arguments import checked, checked_fields
 from assay.attacks.measure import measure_robust_accuracy
 from assay.attacks.methods import find_attack
 from assay.compression import network
@@ -74,6 +75,7 @@ FLOP_SHARES = (0.95, 0.9, 0.85, 0.8, 0.75, 0.7, 0.65, 0.6, 0.55, 0.5, 0.45, 0.4,
 OnProgress = Callable[[str], None]
 
 
+@checked_fields
 @dataclass(frozen=True)
 class CompressionPlan:
     """The budget of a compression, ``share`` or ``max_drop``, and the effort."""
@@ -112,6 +114,7 @@ class Compressed:
     report: CompressionReport
 
 
+@checked
 def compress(
     model: nn.Module,
     train: ImageDataset,
@@ -282,6 +285,7 @@ def _accuracy(model: nn.Module, dataset: ImageDataset) -> float:
     return float(predict(model, dataset).correct.double().mean())
 
 
+@checked
 def save_compressed(
     out: Path,
     model: nn.Module,

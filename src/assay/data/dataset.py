@@ -10,6 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from assay.arguments import checked_fields
 from assay.errors import DataError
 from assay.records.samples import SampleBits, SampleLevels, SampleSet, write_runs
 
@@ -22,6 +23,7 @@ class Batch(NamedTuple):
     ids: Tensor
 
 
+@checked_fields
 @dataclass(frozen=True, eq=False)
 class ImageDataset:
     """A validated set of labelled images in memory.

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from assay.arguments import checked
 from assay.data.dataset import ImageDataset, to_unit_range
 from assay.errors import OptionError
 from assay.runtime import generator
@@ -49,6 +50,7 @@ class SequenceTask:
         return {"features": self.features, "outputs": self.outputs, "length": self.length, "reads": self.reads}
 
 
+@checked
 def adding_problem(length: int, *, seed: int = 0) -> SequenceTask:
     """T pairs (u_t, m_t), u uniform on [0, 1], two markers m = 1, one in each half; the target is the marked sum.
 
@@ -86,6 +88,7 @@ def adding_problem(length: int, *, seed: int = 0) -> SequenceTask:
     )
 
 
+@checked
 def copy_memory(length: int, *, symbols: int = 8, items: int = 10, seed: int = 0) -> SequenceTask:
     """Ten symbols, ``length`` blanks, a signal, then the ten symbols are the targets: T + 20 steps in all.
 
@@ -121,6 +124,7 @@ def copy_memory(length: int, *, symbols: int = 8, items: int = 10, seed: int = 0
     )
 
 
+@checked
 def image_rows(
     dataset: ImageDataset, *, by: Literal["row", "pixel"] = "row", side: int | None = None, seed: int = 0
 ) -> SequenceTask:

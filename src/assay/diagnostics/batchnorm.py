@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
+from assay.arguments import checked
 from assay.data.dataset import ImageDataset, to_unit_range
 from assay.data.selection import evenly_spaced
 from assay.diagnostics.batches import inputs
@@ -23,6 +24,7 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 Convention = Callable[[Tensor], Tensor]
 
 
+@checked
 def audit_normalization(
     model: nn.Module, dataset: ImageDataset, *, n: int = 512, batch_size: int = 128
 ) -> NormalizationAudit:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from assay.arguments import checked
 from assay.data.dataset import ImageDataset
 from assay.data.selection import evenly_spaced
 from assay.diagnostics.batches import as_model_error, inputs, require_gradients
@@ -19,6 +20,7 @@ from assay.runtime import generator, preserved
 Product = Callable[[Tensor], Tensor]
 
 
+@checked
 def measure_curvature(
     model: nn.Module,
     dataset: ImageDataset,

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from assay.arguments import checked
 from assay.data.dataset import ImageDataset
 from assay.data.selection import evenly_spaced
 from assay.diagnostics.batches import backward, inputs, require_gradients, square_sum
@@ -40,6 +41,7 @@ class _ModuleSums:
     unit_axis: int = 1
 
 
+@checked
 def measure_gradient_flow(
     model: nn.Module, dataset: ImageDataset, *, n: int = 256, batch_size: int = 64
 ) -> GradientFlow:

@@ -10,6 +10,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from assay.arguments import checked
 from assay.augment.operations import TWELVE, Operation, find_operation, levels_of
 from assay.augment.plan import apply_operation
 from assay.augment.randomness import draw_integers
@@ -18,6 +19,7 @@ from assay.evaluate import predict
 from assay.records.accuracy import Invariance, OperationAccuracy, OperationPoint, Proportion
 
 
+@checked
 def measure_invariance(
     model: nn.Module,
     dataset: ImageDataset,

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.dropout import _DropoutNd
 
+from assay.arguments import checked
 from assay.data.dataset import ImageDataset
 from assay.data.selection import evenly_spaced
 from assay.diagnostics.batches import inputs
@@ -17,6 +18,7 @@ from assay.models.probes import first_tensor, gap_alone, in_mode, output_kind, p
 from assay.records.configuration import ModeAudit
 
 
+@checked
 def audit_modes(model: nn.Module, dataset: ImageDataset, *, n: int = 16) -> ModeAudit:
     """Compare the logits of both modes, of two runs in one mode, and of a sample alone and in its batch.
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
+from assay.arguments import checked
 from assay.errors import ModelError, OptionError
 from assay.models.probes import first_tensor
 from assay.records.gradients import DepthTrace, LayerTrace
@@ -208,6 +209,7 @@ class GradientRecorder:
         )
 
 
+@checked
 @contextmanager
 def record_gradients(
     model: nn.Module, *, optimizer: Optimizer | None = None, every: int = 10, label: str = "model"

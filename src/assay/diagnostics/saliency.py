@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from assay.arguments import checked
 from assay.data.dataset import ImageDataset
 from assay.data.pictures import png_base64, to_bytes
 from assay.data.selection import evenly_spaced
@@ -18,6 +19,7 @@ from assay.runtime import preserved
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
 
+@checked
 def measure_input_gradients(
     model: nn.Module, dataset: ImageDataset, *, n: int = 256, shown: int = 12, batch_size: int = 64
 ) -> InputGradients:

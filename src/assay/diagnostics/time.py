@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from assay.arguments import checked
 from assay.data.dataset import ImageDataset, to_unit_range
 from assay.data.selection import evenly_spaced
 from assay.diagnostics.attention import describe_attention, record_attention
@@ -71,6 +72,7 @@ def _line(x: np.ndarray, y: np.ndarray) -> tuple[float, float, float]:
 SequenceLoss = Callable[[Tensor], Tensor]
 
 
+@checked
 def measure_time_trace(
     model: nn.Module,
     inputs: Tensor,
@@ -153,6 +155,7 @@ def measure_time_trace(
     )
 
 
+@checked
 def measure_state_gradients(
     states: Sequence[Tensor], loss: Tensor, *, name: str = "state", samples: int | None = None
 ) -> StateGradients:
@@ -250,6 +253,7 @@ def is_recurrent(model: nn.Module) -> bool:
     return any(isinstance(module, (nn.RNNBase, nn.RNNCellBase)) for module in model.modules())
 
 
+@checked
 def measure_gradients_over_time(model: nn.Module, dataset: ImageDataset, *, name: str = "model") -> TimeTrace:
     """The time trace of the cross-entropy of up to 32 images of ``dataset``; see :func:`measure_time_trace`."""
     data = evenly_spaced(dataset, IMAGES)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import nn
 
+from assay.arguments import checked
 from assay.check.stages import STAGES, Budget, CheckContext
 from assay.comparison import compare
 from assay.data.dataset import ImageDataset
@@ -44,6 +45,7 @@ class Fixed:
     factorization: tuple[LayerFactors, ...] = ()
 
 
+@checked
 def apply_fixes(
     model: nn.Module,
     dataset: ImageDataset,

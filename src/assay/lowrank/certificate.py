@@ -19,6 +19,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from assay.arguments import checked
 from assay.errors import DataError
 from assay.lowrank.factors import gram_of
 from assay.lowrank.krylov import RitzSpace, block_krylov, orthonormalize
@@ -238,6 +239,7 @@ PROBES = 32
 MOST_UNDECIDED = 3  # ceilings after which it may stay undecided whether σ_r and σ_{r+1} differ
 
 
+@checked
 def certify(
     X: object, A: Tensor, B: Tensor, *, ridge: float = 0.0, assurance: Assurance = "auto", seed: int = 0
 ) -> Certificate:

@@ -7,6 +7,7 @@ import time
 from dataclasses import replace
 from typing import Literal
 
+from assay.arguments import checked
 from assay.errors import OptionError
 from assay.lowrank.certificate import ASSURANCES, Assurance, certify_factors, no_certificate
 from assay.lowrank.factors import Factorization, split
@@ -23,6 +24,7 @@ ITERATIVE = ("als", "descent")  # they compute their objective as a difference f
 _CANCELS = 1e-3  # of ‖X‖²: a smaller difference of sums needs exact sums
 
 
+@checked
 def factorize(
     X: object,
     rank: int | str | None = None,

@@ -9,6 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from assay.arguments import checked
 from assay.errors import OptionError
 
 Form = Literal["left", "right", "balanced"]
@@ -64,6 +65,7 @@ def canonical(A: Tensor, B: Tensor, *, form: Form = "balanced") -> Factors:
     raise OptionError("form", expected=f"one of {', '.join(FORMS)}", got=repr(form))
 
 
+@checked
 def apply_gauge(A: Tensor, B: Tensor, G: Tensor) -> Factors:
     """(AG, G⁻¹B): the same product. Raises :class:`OptionError` when G is not square of side r, or singular."""
     r = A.shape[1]
@@ -84,6 +86,7 @@ def product_svd(A: Tensor, B: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return q_a @ turn, sigma, q_b @ back.T
 
 
+@checked
 def same_solution(first: Factors | object, second: Factors | object, *, tolerance: float = 1e-6) -> GaugeComparison:
     """Decide up to gauge: anything with ``A`` and ``B`` will do, a :class:`Factorization` among them.
 
@@ -114,6 +117,7 @@ def same_solution(first: Factors | object, second: Factors | object, *, toleranc
     return GaugeComparison("different", distance, None)
 
 
+@checked
 def sharpness_of_scaling(sigma_1: float, scale: float) -> float:
     """λ_max of the Hessian of ‖X − AB‖² at (cA, B/c), (A, B) a balanced minimiser: 2σ₁(c² + c⁻²)."""
     return 2 * sigma_1 * (scale**2 + scale**-2)

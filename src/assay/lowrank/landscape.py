@@ -10,6 +10,7 @@ from itertools import combinations
 import torch
 from torch import Tensor
 
+from assay.arguments import checked
 from assay.errors import DataError, OptionError
 from assay.lowrank.factorization import factorize
 from assay.lowrank.gauge import Factors
@@ -122,6 +123,7 @@ SMALL = 4_000_000  # entries up to which X is fully decomposed
 LISTED = 24  # critical points at most
 
 
+@checked
 def measure_landscape(X: object, rank: int, *, seed: int = 0) -> Landscape:
     """Critical points, witness of non-convexity, spectrum of the Hessian, and the paths of three methods.
 

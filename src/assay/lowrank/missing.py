@@ -7,6 +7,7 @@ import time
 import torch
 from torch import Tensor
 
+from assay.arguments import checked
 from assay.errors import DataError, OptionError
 from assay.lowrank.certificate import TOLERANCE, no_certificate
 from assay.lowrank.factors import Factorization
@@ -18,6 +19,7 @@ from assay.runtime import generator
 LARGEST = 100_000_000  # entries: a weighted matrix is dense
 
 
+@checked
 def complete(
     X: object,
     rank: int,
@@ -75,6 +77,7 @@ def complete(
     )
 
 
+@checked
 def soft_impute(
     X: object, ridge: float, *, mask: Tensor | None = None, accuracy: float = 1e-10, steps: int = 2000
 ) -> Factorization:

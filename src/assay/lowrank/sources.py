@@ -12,6 +12,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
+from assay.arguments import checked
 from assay.data.reading import readable
 from assay.errors import DataError
 from assay.lowrank.matrix import Dense, Matrix, Scaled, from_scipy, from_torch_sparse
@@ -21,6 +22,7 @@ _REAL = {torch.float32, torch.float64}
 _SAFE_SCALE = {torch.float32: 1e9, torch.float64: 1e75}  # entries between 1/limit and limit have fourth powers in range
 
 
+@checked
 def as_matrix(source: object) -> Matrix:
     """Take a tensor (dense or sparse), an array, a memmap, a scipy.sparse matrix, a path, or row blocks.
 

@@ -11,6 +11,7 @@ from torch.nn.modules.conv import _ConvNd
 from torch.nn.parameter import UninitializedParameter
 from torch.nn.utils.parametrize import ParametrizationList
 
+from assay.arguments import checked
 from assay.errors import ModelError
 from assay.records.compression import LayerSpectra, LayerSpectrum
 
@@ -26,6 +27,7 @@ class WeightMatrix:
     blocks: Tensor
 
 
+@checked
 def measure_spectra(model: nn.Module) -> LayerSpectra:
     """Singular values, condition number, effective rank and redundancy of every weight matrix of ``model``.
 

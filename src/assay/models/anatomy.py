@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import nn
 
+from assay.arguments import checked
 from assay.models.blocks import find_blocks
 from assay.models.forward_pass import IMAGES, ForwardPass, Operation, record_forward
 from assay.models.operations import ATTENTION
@@ -21,6 +22,7 @@ SINGLE_ROW = (
 )
 
 
+@checked
 def measure_anatomy(model: nn.Module, *, image_shape: tuple[int, int, int], name: str = "") -> Anatomy:
     """Layers, output shapes, parameters, floating-point operations and residual blocks of a model.
 

@@ -8,6 +8,7 @@ from typing import TypeVar
 
 from pydantic import ValidationError
 
+from assay.arguments import checked
 from assay.errors import InputError
 from assay.records.base import Record
 from assay.records.checkup import SCHEMA_VERSION, Checkup
@@ -17,6 +18,7 @@ from assay.wording import inert
 M = TypeVar("M", bound=Record)
 
 
+@checked
 def read_checkup(path: Path | str) -> Checkup:
     """Read a ``check.json``.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
+from assay.arguments import checked
 from assay.records.checkup import Checkup
 from assay.records.finding import Status, Verdict
 from assay.report.page import Page, render
@@ -51,6 +52,7 @@ class Verdicts:
     title: str = "Verdicts"
 
 
+@checked
 def render_page(checkup: Checkup) -> str:
     """The report of a check: one offline HTML file below 3 MB, with light and dark colours.
 

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 
 from torch import nn
 
+from assay.arguments import checked
 from assay.data.dataset import ImageDataset
 from assay.diagnostics.batchnorm import audit_normalization
 from assay.diagnostics.curvature import measure_curvature
@@ -25,6 +26,7 @@ from assay.training.recipes import Recipe
 from assay.training.sections import ConstantSchedule, Nothing, SGDOptions
 
 
+@checked
 def trace(
     model: nn.Module,
     dataset: ImageDataset,

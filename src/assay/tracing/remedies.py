@@ -14,6 +14,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from assay.arguments import checked
 from assay.data.sequences import TEST, SequenceTask
 from assay.diagnostics.time import measure_time_trace
 from assay.diagnostics.unroll import Unrolled, unrolled
@@ -111,6 +112,7 @@ REMEDIES: tuple[Remedy, ...] = (
 )
 
 
+@checked
 def compare_remedies(
     task: SequenceTask,
     *,

@@ -10,6 +10,7 @@ from functools import partial
 
 from torch import nn
 
+from assay.arguments import checked
 from assay.data.sequences import TEST, SequenceTask
 from assay.diagnostics.time import measure_time_trace
 from assay.evaluate import measure_sequence_accuracy
@@ -21,6 +22,7 @@ from assay.training.sections import GradientClip
 from assay.training.sequence_model import constant_recipe
 
 
+@checked
 def trace_sequences(
     models: Mapping[str, nn.Module],
     task: SequenceTask,

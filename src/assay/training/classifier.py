@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from assay.arguments import checked
 from assay.data.dataset import ImageDataset, to_unit_range
 from assay.data.selection import stratified_split
 from assay.evaluate import predict_shared, summarize
@@ -61,6 +62,7 @@ class TrainingJob:
     test: Callable[[Trained, Processes], Iterator[TestResult]] | None
 
 
+@checked
 def train_classifier(
     train: ImageDataset,
     *,

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from assay.arguments import checked
 from assay.data.dataset import ImageDataset
 from assay.data.sequences import SequenceTask
 from assay.errors import InterruptedRunError
@@ -30,6 +31,7 @@ from assay.training.tasks import build_task
 STEP_STREAM = 0x57E
 
 
+@checked
 def fit(
     model: nn.Module,
     train: ImageDataset | SequenceTask,

@@ -17,6 +17,7 @@ from torch.nn.parameter import UninitializedParameter
 from torch.nn.utils import parametrize
 from torch.optim import Optimizer
 
+from assay.arguments import checked
 from assay.errors import ModelError
 from assay.records.training import DecayGroups, OptimizerAudit, ParameterGroup
 
@@ -51,6 +52,7 @@ class ParameterSplit:
         return groups
 
 
+@checked
 def split_parameters(model: nn.Module, *, norm_types: tuple[type[nn.Module], ...] = ()) -> ParameterSplit:
     """Sort every trainable parameter of ``model`` into one of three roles by the type of the module that owns it.
 
@@ -82,6 +84,7 @@ def split_parameters(model: nn.Module, *, norm_types: tuple[type[nn.Module], ...
     return ParameterSplit(tuple(members["norm"]), tuple(members["bias"]), tuple(members["weight"]), frozen, tied)
 
 
+@checked
 def measure_decay_groups(
     model: nn.Module, *, weight_decay: float | None = None, decayed: Collection[Role] = WEIGHTS
 ) -> DecayGroups:
@@ -136,6 +139,7 @@ def _role(leaf: str, parameter: nn.Parameter) -> Role:
     return "bias" if called_bias and vector else "weight"
 
 
+@checked
 def audit_optimizer(model: nn.Module, optimizer: Optimizer | Sequence[Optimizer]) -> OptimizerAudit:
     """Compare anybody's optimizer (or several that share one model) with the groups of :func:`split_parameters`.
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 
+from assay.arguments import checked
 from assay.errors import OptionError, UnusedOptionError
 from assay.options import option_error
 from assay.training import sections
@@ -205,6 +206,7 @@ def recipe_names() -> tuple[str, ...]:
     return tuple(sorted(file.name.removesuffix(".toml") for file in _FOLDER.iterdir() if file.name.endswith(".toml")))
 
 
+@checked
 def load_recipe(name_or_path: str | Path, *, overrides: Sequence[str] = ()) -> Recipe:
     """Read a recipe by name or from a ``.toml`` file, then apply ``overrides``.
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import nn
 
+from assay.arguments import checked
 from assay.data.sequences import SYNTHETIC_TASKS, SequenceTask, make_task
 from assay.errors import ModelError, OptionError
 from assay.evaluate import measure_sequence_accuracy
@@ -24,6 +25,7 @@ from assay.training.recipes import Recipe
 from assay.training.sections import AdamWOptions, ConstantSchedule, Nothing, SequenceOptions
 
 
+@checked
 def train_sequence_model(
     task: SequenceTask, *, recipe: Recipe, device: str = "cpu", seed: int = 0, **options: Any
 ) -> Trained:

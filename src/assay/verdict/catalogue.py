@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+from assay.arguments import checked
 from assay.errors import InputError
 from assay.records.base import Record
 from assay.records.finding import Verdict
@@ -18,6 +19,7 @@ RULES: tuple[Rule, ...] = tuple(sorted((rule for module in _MODULES for rule in 
 SEVERITY = {"error": 0, "warn": 1, "could not run": 2, "pass": 3, "not run": 4}
 
 
+@checked
 def judge(records: Iterable[Record], *, rules: Iterable[Rule] = RULES) -> tuple[Verdict, ...]:
     """Judge records by rules: thresholds on measured numbers, each with its reason and its fix.
 
@@ -46,6 +48,7 @@ def judge(records: Iterable[Record], *, rules: Iterable[Rule] = RULES) -> tuple[
     return tuple(sorted(verdicts, key=lambda verdict: (SEVERITY[verdict.status], verdict.rule)))
 
 
+@checked
 def find_rule(rule_id: str) -> Rule:
     """The rule of this id, upper or lower case; :class:`InputError` with the nearest ids when there is none."""
     by_id = {rule.id: rule for rule in RULES}

@@ -9,6 +9,7 @@ from types import MappingProxyType
 from pydantic import Field
 from torch import Tensor
 
+from assay.arguments import checked
 from assay.attacks.examples import magnification
 from assay.attacks.measure import measure_robust_accuracy
 from assay.attacks.methods import find_attack
@@ -108,6 +109,7 @@ class PictureAttack:
         return f"The attack succeeded: {first} became {last}."
 
 
+@checked
 def attack_picture(
     context: ViewContext, picture: Picture, choice: AttackChoice, *, limits: Limits = LIMITS
 ) -> PictureAttack:
@@ -116,6 +118,7 @@ def attack_picture(
     return _run(context, picture, choice.prepare(), choice, words=choice.words, limits=limits)
 
 
+@checked
 def find_smallest_perturbation(
     context: ViewContext, picture: Picture, *, norm: Norm = "linf", steps: int = SEARCH_STEPS, limits: Limits = LIMITS
 ) -> PictureAttack:

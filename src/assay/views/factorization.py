@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from assay.arguments import checked
 from assay.errors import OptionError
 from assay.lowrank.factorization import factorize
 from assay.lowrank.gauge import apply_gauge
@@ -39,6 +40,7 @@ class FactoredPicture:
         return self.report.rank * (rows + columns + 1), rows * columns
 
 
+@checked
 def factor_picture(
     channels: Tensor, *, name: str, rank: int, scale: float = 1.0, words: tuple[str, ...] = ()
 ) -> FactoredPicture:

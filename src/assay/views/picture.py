@@ -10,6 +10,7 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
+from assay.arguments import checked
 from assay.augment.operations import check_magnitude, find_operation
 from assay.augment.plan import apply_operation
 from assay.data.dataset import ImageDataset
@@ -57,6 +58,7 @@ def pick_sample(dataset: ImageDataset, sample: int | str) -> Picture:
     return sample_at(dataset, place)
 
 
+@checked
 def sample_at(dataset: ImageDataset, place: int) -> Picture:
     """The sample at an index of the data set."""
     if not 0 <= place < len(dataset):
@@ -66,6 +68,7 @@ def sample_at(dataset: ImageDataset, place: int) -> Picture:
     return Picture(dataset.images[place], int(dataset.labels[place]), dataset.sample_name(place), words, identity)
 
 
+@checked
 def read_picture(
     content: bytes, *, name: str, shape: tuple[int, int, int], label: int | None = None, limits: Limits = LIMITS
 ) -> Picture:
@@ -92,6 +95,7 @@ def _decode(content: bytes, *, name: str, limits: Limits) -> Image.Image:
     return Image.fromarray(decoded)
 
 
+@checked
 def apply_operations(picture: Picture, operations: Mapping[str, float]) -> Picture:
     """The picture after ``operations`` (name to magnitude), in order; those at their identity are left out.
 
@@ -129,6 +133,7 @@ class Prediction:
         return max(range(len(self.probabilities)), key=self.probabilities.__getitem__)
 
 
+@checked
 def predict_picture(context: ViewContext, picture: Picture) -> Prediction:
     """Probabilities, loss and input gradient of a picture; without a label, the loss is that of the predicted class.
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from pydantic import Field
 
+from assay.arguments import checked
 from assay.data.sequences import TEST, adding_problem
 from assay.diagnostics.time import measure_time_trace
 from assay.errors import OptionError
@@ -56,6 +57,7 @@ class Recurrence:
         return tuple(norm / norms[0] if norms[0] > 0 else math.nan for norm in norms)
 
 
+@checked
 def measure_recurrence(choice: RecurrenceChoice, *, limits: Limits = LIMITS) -> Recurrence:
     """Build the recurrence and measure its gradient backwards in time, on 32 sequences of the adding problem.
 

@@ -13,6 +13,7 @@ from typing import Any, Union, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
+from assay.arguments import checked
 from assay.attacks.options import REGISTRY, AttackOptions
 from assay.errors import OptionError
 
@@ -60,6 +61,7 @@ def list_attacks() -> dict[str, AttackEntry]:
     }
 
 
+@checked
 def find_attack(name: str | AttackOptions, options: Mapping[str, Any] | None = None) -> AttackOptions:
     """The attack of that name with ``options`` set; options that are made already are returned as they are.
 
@@ -79,6 +81,7 @@ def _class_of(name: str) -> type[AttackOptions]:
     return REGISTRY[name]
 
 
+@checked
 def parse_attack_options(name: str, assignments: Sequence[str]) -> AttackOptions:
     """The options of an attack from texts such as ``steps=20``, ``step_size=2/255``, ``loss=margin``.
 
@@ -108,6 +111,7 @@ def parse_attack_options(name: str, assignments: Sequence[str]) -> AttackOptions
     return options
 
 
+@checked
 def show_attack_options(options: AttackOptions) -> str:
     """Every field with its value, what it takes and what it means, in TOML; one that is None is a comment.
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from assay.arguments import checked
 from assay.data.dataset import ImageDataset
 from assay.data.pictures import SUFFIXES
 from assay.data.reading import SPLIT_WORDS, Reading
@@ -92,6 +93,7 @@ SOURCES = (
 )
 
 
+@checked
 def load_dataset(
     spec: str | os.PathLike[str],
     *,

@@ -16,6 +16,7 @@ import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
+from assay.arguments import checked
 from assay.errors import ModelError, one_line
 from assay.models.architectures import ARCHITECTURES, near
 from assay.models.factorized import install, read_structure
@@ -74,6 +75,7 @@ class LoadedModel:
     notes: tuple[str, ...] = ()
 
 
+@checked
 def load_model(
     spec: str | os.PathLike[str],
     *,
@@ -125,6 +127,7 @@ def load_model(
     ).model
 
 
+@checked
 def open_model(
     spec: str | os.PathLike[str],
     *,
