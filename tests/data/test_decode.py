@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from PIL import Image
+from PIL import Image, ImageCms
 
 from assay.data import pictures as decode_module
 from assay.data.pictures import Broken, Encoded, decode, decode_pictures
@@ -82,6 +82,79 @@ def test_every_mode_becomes_grey_or_rgb_bytes(content: bytes, expected: np.ndarr
     assert isinstance(pixels, np.ndarray)
     assert pixels.dtype == np.uint8
     assert np.array_equal(pixels, expected)
+
+
+ALPHA = np.array([[0, 128, 255]], np.uint8)
+
+
+def transparent(mode: str) -> Image.Image:
+    """Three pixels of colour 10, one hidden, one half, one opaque."""
+    colours = np.full((1, 3, len(mode)), 10, np.uint8)
+    colours[..., -1] = ALPHA
+    return Image.fromarray(colours, mode)
+
+
+@pytest.mark.parametrize("mode", ["LA", "RGBA"])
+def test_hidden_colours_are_laid_over_white_and_it_is_told(mode: str) -> None:
+    pixels = decode(encode(transparent(mode)))
+    expected = np.rint(ALPHA / 255 * 10 + (255 - ALPHA.astype(float)))  # αx + (1 − α)·255
+    assert isinstance(pixels, np.ndarray)
+    assert pixels.shape == ((1, 3) if mode == "LA" else (1, 3, 3))
+    assert np.abs(pixels.reshape(3, -1)[:, 0] - expected[0]).max() <= 1
+    decoded = decode_all([encode(transparent(mode)), encode(Image.new("RGB", (3, 1)))])
+    assert "set: transparency was laid over white in 1 picture: sample 0" in decoded.notes
+
+
+def test_the_colour_that_a_png_declares_transparent_is_white() -> None:
+    grey = Image.fromarray(np.array([[3, 90]], np.uint8))
+    assert decode(encode(grey, transparency=3)).tolist() == [[255, 90]]
+    palette = Image.fromarray(np.array([[[9, 9, 9], [200, 0, 0]]], np.uint8)).quantize(2)
+    hidden = palette.getpixel((0, 0))
+    assert decode(encode(palette, transparency=hidden)).tolist() == [[[255, 255, 255], [200, 0, 0]]]
+
+
+def test_an_alpha_channel_that_hides_everything_is_ignored_and_told() -> None:
+    decoded = decode_all([encode(Image.new("RGBA", (2, 2), (*RED, 0)))])
+    assert decoded.images[0, :, 0, 0].tolist() == list(RED)
+    assert any(
+        "a transparency that hides everything was ignored in 1 picture: sample 0" in note for note in decoded.notes
+    )
+    opaque = decode_all([encode(Image.new("RGBA", (2, 2), (*RED, 255)))])
+    assert opaque.notes == ()
+
+
+@pytest.mark.parametrize("kind", ["GIF", "PNG", "WEBP", "TIFF"])
+def test_of_several_frames_the_first_is_taken_and_it_is_told(kind: str) -> None:
+    frames = [Image.new("RGB", (4, 4), (value, value, value)) for value in (200, 90, 40)]
+    content = encode(
+        frames[0], kind, save_all=True, append_images=frames[1:], **({"lossless": True} if kind == "WEBP" else {})
+    )
+    decoded = decode_all([content, encode(frames[0])])
+    assert decoded.images.unique().tolist() == [200]
+    assert decoded.notes == ("set: only the first frame was used of 1 picture: sample 0",)
+
+
+def test_a_colour_profile_other_than_srgb_is_told() -> None:
+    srgb, lab = (ImageCms.ImageCmsProfile(ImageCms.createProfile(name)).tobytes() for name in ("sRGB", "LAB"))
+    contents = [encode(Image.new("RGB", (2, 2), RED), icc_profile=profile) for profile in (srgb, lab)]
+    assert decode_all(contents).notes == ("set: a colour profile other than sRGB was ignored in 1 picture: sample 1",)
+
+
+def test_the_orientation_in_a_tiff_is_applied() -> None:
+    image = Image.fromarray(np.array([[1, 2], [3, 4]], np.uint8))
+    assert decode(encode(image, "TIFF", tiffinfo={274: 3})).tolist() == [[4, 3], [2, 1]]
+
+
+def test_a_picture_without_pixels_is_broken() -> None:
+    assert isinstance(decode(b"P5 0 4 255 "), Broken)
+    assert isinstance(decode(b"BM" + bytes(24) + b"\0" * 40), Broken)
+
+
+def test_a_truncated_picture_is_broken_whatever_its_format() -> None:
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8))
+    for kind in ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP", "PPM"):
+        content = encode(noise, kind)
+        assert isinstance(decode(content[: len(content) // 2]), Broken), kind
 
 
 def test_a_jpeg_is_close_to_what_was_saved() -> None:

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import io
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image, features
 
 from assay.data.pictures import decode
 from assay.data.sources import load_dataset
@@ -49,6 +52,69 @@ def test_hidden_files_notes_and_foreign_folders_are_passed_over(tmp_path: Path, 
     add("a/notes.txt", b"notes")
     add("b/Thumbs.db", b"thumbs")
     assert load_dataset(str(tmp_path)).filenames == ("a/1.png", "b/1.png")
+
+
+def test_pictures_are_told_by_their_content_where_the_name_does_not(tmp_path: Path, add: Callable[..., Path]) -> None:
+    jpeg = io.BytesIO()
+    Image.new("RGB", (8, 8), (9, 90, 200)).save(jpeg, format="JPEG")
+    for path in ("a/1.jfif", "a/2.JPEG", "a/3", "b/photo.2021", "b/5.JPG_large"):
+        add(path, jpeg.getvalue())
+    assert load_dataset(str(tmp_path)).filenames == ("a/1.jfif", "b/5.JPG_large", "a/2.JPEG", "b/photo.2021", "a/3")
+    assert load_dataset(str(tmp_path)).notes == ()
+
+
+@pytest.mark.parametrize("kind", ["WEBP", "JPEG2000"] + ["AVIF"] * features.check("avif"))
+def test_what_pillow_was_built_with_is_read(tmp_path: Path, add: Callable[..., Path], kind: str) -> None:
+    content = io.BytesIO()
+    Image.new("RGB", (8, 8), (9, 90, 200)).save(content, format=kind, quality=90)
+    for path in ("a/1", "b/2"):
+        add(path, content.getvalue())
+    assert len(load_dataset(str(tmp_path))) == 2
+
+
+def test_what_is_left_out_is_counted_and_named(tmp_path: Path, add: Callable[..., Path]) -> None:
+    for path in ("a/1.png", "b/1.png", ".git/1.png", "a/.1.png", "preview.png", "b/deep/2.png"):
+        add(path)
+    for path in ("a/notes.txt", "b/Thumbs.db", "b/empty", "b/deep/film.mp4"):
+        add(path, b"" if path == "b/empty" else b"text")
+    (tmp_path / "a" / "more").symlink_to(tmp_path / "b")
+    (tmp_path / "around").symlink_to(tmp_path)
+    os.mkfifo(tmp_path / "b" / "pipe.png")
+    dataset = load_dataset(str(tmp_path))
+    assert sorted(dataset.filenames or ()) == ["a/1.png", "b/1.png", "b/deep/2.png"]
+    assert dataset.classes == ("a", "b")
+    where = tmp_path.name
+    assert dataset.notes == (
+        f"{where}: left out 2 hidden (.git, a/.1.png); 2 outside of the class folders (around, preview.png); "
+        "1 links to folders (a/more); "
+        "5 without a picture (a/notes.txt, b/Thumbs.db, b/empty and 2 more)",
+        f"{where}: 1 of 3 pictures lie in folders inside of the class folders, which are no classes of their own: "
+        "b/deep",
+    )
+    assert load_dataset(str(tmp_path), limit=2).notes == dataset.notes
+    assert dataset.subset(dataset.labels == 1).notes == dataset.notes
+
+
+def test_what_lies_outside_of_the_splits_and_a_class_that_a_split_lacks_are_named(
+    tmp_path: Path, add: Callable[..., Path]
+) -> None:
+    for path in ("train/a/1.png", "train/b/1.png", "train/c/1.png", "test/a/1.png", "test/c/1.png", "extra/a/1.png"):
+        add(path)
+    add("test/list.csv", b"1,2")
+    where, dataset = tmp_path.name, load_dataset(str(tmp_path))
+    assert dataset.classes == ("a", "b", "c")
+    assert dataset.labels.tolist() == [0, 2]
+    assert dataset.notes == (
+        f"{where}: left out 1 outside of the splits (extra); 1 outside of the class folders (test/list.csv)",
+        f"{where} (test): no sample of 1 of the 3 classes: b",
+    )
+
+
+def test_one_folder_too_deep_is_explained(tmp_path: Path, add: Callable[..., Path]) -> None:
+    for path in ("data/a/1.png", "data/b/1.png"):
+        add(path)
+    with pytest.raises(DataError, match=r"got only 'data'; are the folders inside of it \(a, b\) the classes\?"):
+        load_dataset(str(tmp_path))
 
 
 def test_a_limit_is_a_spread_over_the_classes_and_the_beginning_of_the_whole(

@@ -122,3 +122,12 @@ def test_two_sets_below_one_folder_are_not_guessed_between(tmp_path: Path, write
     (tmp_path / "c.idx").touch()
     with pytest.raises(DataError, match="expected one folder with IDX files, got .*a and .*b"):
         load_dataset(str(tmp_path))
+
+
+def test_a_split_that_lacks_the_last_class_has_the_classes_of_the_whole(tmp_path: Path, write_idx: Writer) -> None:
+    for split, labels in (("train", [0, 1, 2]), ("t10k", [1, 0])):
+        write_idx(tmp_path / f"{split}-images-idx3-ubyte", np.full((len(labels), 6, 5), 99, np.uint8))
+        write_idx(tmp_path / f"{split}-labels-idx1-ubyte", np.array(labels, np.uint8))
+    dataset = load_dataset(str(tmp_path))
+    assert (dataset.classes, dataset.labels.tolist()) == (("0", "1", "2"), [1, 0])
+    assert [note.partition(": ")[2] for note in dataset.notes] == ["no sample of 1 of the 3 classes: 2"]

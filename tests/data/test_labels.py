@@ -7,7 +7,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from assay.data.labels import derive_classes, number_labels, read_labels
+from assay.data.labels import assign_classes, derive_classes, number_labels, read_labels
 from assay.errors import DataError
 
 
@@ -27,8 +27,9 @@ def numbered(values: object, classes: tuple[str, ...] | None = None) -> tuple[li
         (["10", "2"], [10, 2], tuple(str(i) for i in range(11))),
         ([True, False], [1, 0], ("false", "true")),
         (["1", "b"], [0, 1], ("1", "b")),
+        ([1, 2, 10], [0, 1, 9], tuple(str(i) for i in range(1, 11))),
     ],
-    ids=["bytes", "whole floats", "text", "byte text", "numbers as text", "truth values", "mixed text"],
+    ids=["bytes", "whole floats", "text", "byte text", "numbers as text", "truth values", "mixed text", "from 1"],
 )
 def test_numbers_labels_of_every_kind(values: object, numbers: list[int], classes: tuple[str, ...]) -> None:
     assert numbered(values) == (numbers, classes)
@@ -70,3 +71,35 @@ def test_text_labels_come_back_from_their_numbers(texts: list[str]) -> None:
     assume(len(set(texts)) > 1 and not all(re.fullmatch("[+-]?[0-9]+", text) for text in texts))
     numbers, classes = numbered(texts)
     assert [classes[number] for number in numbers] == texts
+
+
+def test_labels_that_count_from_1_are_told_and_a_class_without_samples_is_named() -> None:
+    from_1 = assign_classes(np.arange(1, 11), names=None, where="y")
+    assert (from_1.numbers.tolist(), from_1.classes) == (list(range(10)), tuple(str(i) for i in range(1, 11)))
+    assert from_1.notes == ("y: the labels count from 1, so class 1 is the first of 10",)
+    named = assign_classes(np.array([1, 2, 3]), names=("a", "b", "c"), where="y")
+    assert (named.numbers.tolist(), len(named.notes)) == ([0, 1, 2], 1)
+    gap = assign_classes(np.array([0, 2, 3]), names=None, where="y")
+    assert (gap.numbers.tolist(), gap.notes) == ([0, 2, 3], ("y: no sample of 1 of the 4 classes: 1",))
+    declared = assign_classes(np.array([1, 2]), names=("1", "2", "3"), where="y")  # may be the places of "2" and "3"
+    assert (declared.numbers.tolist(), declared.notes) == ([1, 2], ("y: no sample of 1 of the 3 classes: 1",))
+
+
+def test_classes_are_those_of_all_splits_together() -> None:
+    test = assign_classes(np.array([2, 1]), names=None, where="y", others=[np.array([0, 3])])
+    assert (test.numbers.tolist(), test.classes) == ([2, 1], ("0", "1", "2", "3"))
+    from_1 = assign_classes(np.array([1, 2]), names=None, where="y", others=[np.array([1, 2, 3])])
+    assert (from_1.numbers.tolist(), from_1.classes) == ([0, 1], ("1", "2", "3"))
+    texts = assign_classes(np.array(["c"], object), names=None, where="y", others=[np.array(["a", "b"], object)])
+    assert (texts.numbers.tolist(), texts.classes) == ([2], ("a", "b", "c"))
+
+
+def test_numbers_as_text_are_matched_with_names_that_are_numbers() -> None:
+    names = ("0", "1", "10", "2")  # as folders sort
+    stored = read_labels(["10", "2"], where="y", names=names)
+    assert assign_classes(stored, names=names, where="y").numbers.tolist() == [2, 3]
+
+
+def test_a_text_that_is_the_name_of_two_classes_is_refused() -> None:
+    with pytest.raises(DataError, match=r"y\[1\]: expected one of .*, got 'crane', the name of several"):
+        number_labels(np.array(["cat", "crane"], object), classes=("cat", "crane", "crane"), where="y")

@@ -154,3 +154,32 @@ def test_an_array_that_claims_more_than_there_is_is_named(tmp_path: Path) -> Non
         archive.writestr("labels.npy", buffer.getvalue())
     with pytest.raises(DataError, match="expected a readable NumPy archive"):
         load_dataset(str(tmp_path / "set.npz"))
+
+
+def test_a_split_that_lacks_a_class_numbers_the_others_as_the_whole(tmp_path: Path) -> None:
+    images = np.zeros((3, 6, 6), np.uint8) + 99
+    labels = {"train": np.array(["a", "b", "c"]), "test": np.array(["c", "b"])}
+    both = {f"x_{split}": images[: len(found)] for split, found in labels.items()}
+    np.savez(tmp_path / "both.npz", **both, **{f"y_{split}": found for split, found in labels.items()}, extra=images)
+    dataset = load_dataset(str(tmp_path / "both.npz"))
+    assert (dataset.classes, dataset.labels.tolist()) == (("a", "b", "c"), [2, 1])
+    assert [note.partition(": ")[2] for note in dataset.notes] == [
+        "1 array not used: extra",
+        "no sample of 1 of the 3 classes: a",
+    ]
+    (tmp_path / "apart").mkdir()
+    for split, found in labels.items():
+        np.savez(tmp_path / "apart" / f"{split}.npz", images=images[: len(found)], labels=found)
+    assert load_dataset(str(tmp_path / "apart")).labels.tolist() == [2, 1]
+
+
+def test_class_names_as_bytes_are_text(tmp_path: Path) -> None:
+    np.savez(tmp_path / "x.npz", images=np.zeros((2, 6, 6), np.uint8), labels=np.arange(2), classes=[b"cat", b"dog"])
+    assert load_dataset(str(tmp_path / "x.npz")).classes == ("cat", "dog")
+
+
+def test_one_hot_rows_and_a_column_are_labels(tmp_path: Path) -> None:
+    for labels in (np.eye(3)[[2, 0]], np.eye(3, dtype=bool)[[2, 0]], np.array([[2], [0]])):
+        np.savez(tmp_path / "x.npz", images=np.zeros((2, 6, 6), np.uint8), labels=labels)
+        dataset = load_dataset(str(tmp_path / "x.npz"))
+        assert (dataset.labels.tolist(), dataset.classes) == ([2, 0], ("0", "1", "2"))

@@ -288,3 +288,12 @@ def test_a_file_name_that_is_no_text_is_a_damaged_file(
     path.write_bytes(content.replace(b"1.png", b"\xff.png"))
     with pytest.raises(DataError, match="a.parquet: expected a readable Parquet file, got 'utf-8' codec"):
         load_dataset(str(path))
+
+
+def test_columns_that_could_be_meant_as_well_are_named(tmp_path: Path, make_png: Callable[..., bytes]) -> None:
+    pictures = [make_png(1), make_png(2)]
+    table = pa.table({"image": pictures, "mask": pictures, "fine_label": [0, 1], "class": [1, 0], "note": ["a", "b"]})
+    pq.write_table(table, tmp_path / "x.parquet")
+    dataset = load_dataset(str(tmp_path / "x.parquet"))
+    assert dataset.labels.tolist() == [0, 1]
+    assert dataset.notes == ("x.parquet: 2 columns not used: mask, class",)

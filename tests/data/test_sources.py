@@ -168,3 +168,15 @@ def test_files_of_two_splits_named_one_by_one_are_told_apart(tmp_path: Path) -> 
     np.savez(tmp_path / "test-2.npz", images=np.zeros((2, 6, 6), np.uint8), labels=np.arange(2))
     with pytest.raises(DataError, match=r"expected one \.npz file, got test-2\.npz, test\.npz"):
         load_dataset(str(tmp_path))
+
+
+def test_data_files_of_other_kinds_are_counted_and_named(
+    tmp_path: Path, make_png: Callable[..., bytes], write_parquet: Callable[..., Path]
+) -> None:
+    (tmp_path / "assets").mkdir()
+    (tmp_path / "assets" / "logo.png").write_bytes(make_png())
+    (tmp_path / "._test-0.parquet").write_bytes(b"x")
+    for name in ("test-0", "train-0", "extra"):
+        write_parquet(tmp_path / f"{name}.parquet", [make_png(1), make_png(2)], [0, 1])
+    left_out = "1 hidden (._test-0.parquet); 1 of another format (assets/logo.png); 1 of no split (extra.parquet)"
+    assert load_dataset(str(tmp_path)).notes == (f"{tmp_path.name}: left out {left_out}",)

@@ -77,6 +77,96 @@ def test_labels_as_text_and_json_and_class_names_beside_the_shards(
     assert (dataset.classes, dataset.labels.tolist()) == (("ant", "bee", "cow"), [2])
 
 
+def test_a_photograph_is_taken_and_not_its_mask(tmp_path: Path, make_png: Callable[..., bytes]) -> None:
+    members = []
+    for index, (first, second) in enumerate([("jpg", "mask.png"), ("seg.png", "jpg"), ("mask.png", "jpg")]):
+        pictures = {"jpg": make_png(index), "mask.png": make_png(mode="L"), "seg.png": make_png(mode="L")}
+        members += [(f"{index:04d}.{ending}", pictures[ending]) for ending in (first, second)]
+        members.append((f"{index:04d}.cls", str(index % 2).encode()))
+    dataset = load_dataset(str(write(tmp_path / "a.tar", members)))
+    assert np.array_equal(dataset.images[2].numpy(), decode(make_png(2)).transpose(2, 0, 1))
+    assert dataset.notes == ("a.tar: left out 3 further pictures (0000.mask.png, 0001.seg.png, 0002.mask.png)",)
+    members.append(("0003.mask.png", make_png()))  # its photograph is missing: the mask does not take its place
+    members.append(("0003.cls", b"1"))
+    with pytest.raises(DataError, match=r"a.tar:0003: expected a readable image .* no bytes of a picture"):
+        load_dataset(str(write(tmp_path / "a.tar", members)))
+
+
+@pytest.mark.parametrize("endings", [("jpg", "png"), ("image.png", "mask.png"), ("1.png", "2.png")])
+def test_two_pictures_that_could_be_meant_are_named(
+    tmp_path: Path, make_png: Callable[..., bytes], endings: tuple[str, str]
+) -> None:
+    members = [(f"{key}.{ending}", make_png()) for key in "ab" for ending in endings]
+    members += [("a.cls", b"0"), ("b.cls", b"1")]
+    with pytest.raises(
+        DataError, match=rf"a.tar:a: expected one picture a sample, got a.{endings[0]} and a.{endings[1]}"
+    ):
+        load_dataset(str(write(tmp_path / "a.tar", members)))
+
+
+def test_a_file_that_comes_twice_is_refused(tmp_path: Path, make_png: Callable[..., bytes]) -> None:
+    members = [("a.png", make_png(1)), ("a.cls", b"0"), ("a.png", make_png(2)), ("b.png", make_png()), ("b.cls", b"1")]
+    with pytest.raises(DataError, match=r"a.tar:a: expected one .png a sample, got several"):
+        load_dataset(str(write(tmp_path / "a.tar", members)))
+
+
+def test_the_files_of_a_sample_need_not_follow_one_another(tmp_path: Path, make_png: Callable[..., bytes]) -> None:
+    members = [("a.png", make_png(1)), ("b.png", make_png(2)), ("a.cls", b"1"), ("b.cls", b"0")]
+    assert load_dataset(str(write(tmp_path / "a.tar", members))).labels.tolist() == [1, 0]
+
+
+def test_keys_that_several_shards_have_stay_apart_and_are_told(tmp_path: Path, make_png: Callable[..., bytes]) -> None:
+    for shard in "xy":
+        write(
+            tmp_path / f"{shard}.tar", [("a.png", make_png()), ("a.cls", b"0"), ("b.png", make_png()), ("b.cls", b"1")]
+        )
+    dataset = load_dataset(f"{tmp_path}/*.tar")
+    assert dataset.filenames == ("x.tar:a", "x.tar:b", "y.tar:a", "y.tar:b")
+    assert any("2 keys are in several shards, each a sample: a, b" in note for note in dataset.notes)
+
+
+def test_labels_and_names_may_begin_with_a_byte_order_mark(tmp_path: Path, make_png: Callable[..., bytes]) -> None:
+    (tmp_path / "classes.txt").write_bytes("cat\r\ndog\r\n".encode("utf-16"))
+    members = [("a.png", make_png()), ("a.cls", b"\xef\xbb\xbfdog\r\n"), ("b.png", make_png()), ("b.txt", b"note")]
+    members += [("b.json", b'\xef\xbb\xbf{"label": "cat"}'), ("._a.png", b"x"), ("__MACOSX/a.png", b"x")]
+    dataset = load_dataset(str(write(tmp_path / "a.tar", members)))
+    assert (dataset.classes, dataset.labels.tolist()) == (("cat", "dog"), [1, 0])
+    assert dataset.notes == ("a.tar: left out 1 neither picture nor label (b.txt); 2 hidden (._a.png, __MACOSX/a.png)",)
+    (tmp_path / "classes.txt").write_text("cat\n\ndog\n")
+    with pytest.raises(
+        DataError, match=r"classes.txt: expected the name of a class in every line, got an empty line 2"
+    ):
+        load_dataset(str(tmp_path / "a.tar"))
+
+
+def test_a_label_is_taken_by_its_ending_and_not_by_its_place(tmp_path: Path, make_png: Callable[..., bytes]) -> None:
+    members = [
+        ("a.json", b'{"label": 0}'),
+        ("a.png", make_png()),
+        ("a.cls", b"1"),
+        ("b.png", make_png()),
+        ("b.cls", b"0"),
+    ]
+    assert load_dataset(str(write(tmp_path / "a.tar", members))).labels.tolist() == [1, 0]
+
+
+def test_a_split_that_lacks_a_class_numbers_the_others_as_the_whole(
+    tmp_path: Path, make_png: Callable[..., bytes]
+) -> None:
+    for name, labels in (("train.tar", "abc"), ("test.tar", "cb")):
+        write(
+            tmp_path / name,
+            [
+                (f"{i}.{end}", make_png() if end == "png" else label.encode())
+                for i, label in enumerate(labels)
+                for end in ("png", "cls")
+            ],
+        )
+    dataset = load_dataset(str(tmp_path))
+    assert (dataset.classes, dataset.labels.tolist()) == (("a", "b", "c"), [2, 1])
+    assert dataset.notes == (f"{tmp_path.name} (labels): no sample of 1 of the 3 classes: a",)
+
+
 def test_a_folder_of_shards_is_split_by_name(tmp_path: Path, make_png: Callable[..., bytes]) -> None:
     for name, label in [("train-0.tar", b"0"), ("train-1.tar", b"1"), ("test-0.tar", b"1")]:
         write(tmp_path / name, [("1.png", make_png()), ("1.cls", label), ("2.png", make_png()), ("2.cls", b"0")])

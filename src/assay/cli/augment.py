@@ -60,6 +60,7 @@ def augment(
     from assay.augment.gallery import draw_operations, draw_policy, render_gallery
     from assay.augment.language import parse_policy
     from assay.augment.sheet import render_sheet
+    from assay.cli.inputs import print_notes
     from assay.files import write_atomically
 
     data, seed = inputs.data, inputs.seed
@@ -72,7 +73,9 @@ def augment(
     if policy is not None and magnitude:
         raise OptionError("--magnitude", expected="no magnitudes beside --policy", got=" ".join(magnitude))
     if image is not None:
-        pictures, ids, names = read_picture(image)[None], torch.zeros(1, dtype=torch.int64), [image.name]
+        notes: list[str] = []
+        pictures, ids, names = read_picture(image, notes=notes)[None], torch.zeros(1, dtype=torch.int64), [image.name]
+        print_notes(notes, Console(stderr=True))
     else:
         pictures, ids, names = _draw_samples(inputs, count=samples if policy else 1)
     if policy is None:
@@ -105,26 +108,28 @@ def parse_magnitudes(texts: list[str], *, where: str = "--magnitude") -> dict[st
     return magnitudes
 
 
-def read_picture(path: Path) -> Tensor:
+def read_picture(path: Path, *, notes: list[str] | None = None) -> Tensor:
     """A picture file as uint8 (C, H, W), upright, grey or RGB, its longer side at most 1024 pixels.
 
-    16-bit grey is scaled to 8 bits. Raises :class:`DataError` when it is missing or no picture.
+    What had to be guessed of it, or was left out, is added to ``notes``. Raises :class:`DataError` when the file is
+    missing or no picture.
     """
     import numpy as np
     import torch
-    from PIL import Image, ImageOps, UnidentifiedImageError
+    from PIL import Image
 
-    from assay.data.pictures import eight_bits
+    from assay.data.decoding import Broken, begins_as_picture, decode_alone
 
-    try:
-        with Image.open(path) as file:
-            picture = eight_bits(ImageOps.exif_transpose(file))
-    except FileNotFoundError:
-        raise DataError(str(path), expected="a picture file", got="no such file") from None
-    except UnidentifiedImageError:
-        raise DataError(str(path), expected="a picture file", got="a file that is no picture") from None
-    except (OSError, Image.DecompressionBombError, SyntaxError, ValueError) as error:
-        raise DataError(str(path), expected="a readable picture file", got=error) from None
+    if not path.is_file():
+        raise DataError(str(path), expected="a picture file", got="a folder" if path.is_dir() else "no such file")
+    decoded = decode_alone(path)
+    if isinstance(decoded, Broken):
+        if not begins_as_picture(path):
+            raise DataError(str(path), expected="a picture file", got="a file that is no picture")
+        raise DataError(str(path), expected="a readable picture file", got=decoded.reason)
+    if notes is not None:
+        notes += decoded[1]
+    picture = Image.fromarray(decoded[0])
     picture.thumbnail((_LARGEST, _LARGEST), Image.Resampling.LANCZOS)
     pixels = np.asarray(picture)
     return torch.from_numpy((pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)).copy())

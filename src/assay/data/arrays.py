@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,9 +13,10 @@ from PIL import Image
 from torch import Tensor
 
 from assay.data.dataset import ImageDataset
-from assay.data.labels import Values, number_labels
-from assay.data.pictures import resize
+from assay.data.decoding import resize
+from assay.data.labels import Labelling
 from assay.data.reading import Reading
+from assay.data.scale import DARK, Scale, judge_scale
 from assay.data.selection import choose_samples
 from assay.errors import DataError
 
@@ -26,34 +27,39 @@ AnyArray = NDArray[Any]
 
 
 def build_dataset(
-    labels: Values,
-    read_images: Callable[[NDArray[np.int64]], Tensor],
+    labelling: Labelling,
+    read_images: Callable[[NDArray[np.int64], list[str]], Tensor],
     *,
-    where: str,
-    classes: tuple[str, ...],
     name: str,
     split: str,
     reading: Reading,
+    notes: Sequence[str] = (),
 ) -> ImageDataset:
-    """The set of ``labels`` (N,) as stored; ``read_images`` maps indices to images, uint8 (M, C, H, W)."""
-    numbers = number_labels(labels, classes=classes, where=where)
-    chosen = choose_samples(labels, limit=reading.limit)
+    """The set of all labels; ``read_images`` maps indices to images, uint8 (M, C, H, W), and may add notes."""
+    numbers, classes, of_labels = labelling
+    chosen = choose_samples(numbers.numpy(), limit=reading.limit)
     ids = torch.from_numpy(chosen)
-    images = resize_all(read_images(chosen), reading.image_size)
-    return ImageDataset(images, numbers[ids], classes, name=name, split=split, ids=ids)
+    of_images: list[str] = []
+    images = resize_all(read_images(chosen, of_images), reading.image_size)
+    all_notes = (*notes, *of_labels, *of_images)
+    return ImageDataset(images, numbers[ids], classes, name=name, split=split, ids=ids, notes=all_notes)
 
 
-def to_image_bytes(array: AnyArray, *, where: str, chosen: NDArray[np.int64] | None = None) -> Tensor:
+def to_image_bytes(
+    array: AnyArray, *, where: str, chosen: NDArray[np.int64] | None = None, notes: list[str] | None = None
+) -> Tensor:
     """uint8 (M, C, H, W) from images stored as (N, H, W), (N, H, W, C), (N, C, H, W) or square rows (N, H·H).
 
-    ``chosen`` int64 (M,) picks images; the scale of the numbers is inferred from all. Bytes are taken as they are,
-    truth values become 0 and 255, wider integers must lie in 0..255 (or be ``uint16``, which is scaled by 1/257),
-    floating numbers in [0, 1] become round(255·x), and whole floating numbers in 0..255 are taken as bytes.
+    ``chosen`` int64 (M,) picks images; the scale of the numbers is judged by all, as
+    :func:`assay.data.scale.judge_scale` does. What had to be guessed is added to ``notes``.
 
     Raises :class:`DataError` when the layout is ambiguous or the scale unknown.
     """
     placed = channels_first(array, where=where)
-    factor = find_scale(placed, where=where)
+    factor, note = find_scale(placed, where=where)
+    if notes is not None:
+        notes += [f"{where}: {note}"] if note else []
+        notes += [f"{where}: rows of numbers, taken as square grey pictures"] if array.ndim == 2 else []
     if chosen is not None:
         placed = placed[chosen]
     if placed.dtype == np.uint8:
@@ -86,39 +92,35 @@ def channels_first(array: AnyArray, *, where: str) -> AnyArray:
     return array if first else array.transpose(0, 3, 1, 2)
 
 
-def find_scale(array: AnyArray, *, where: str) -> float:
-    """The factor that takes stored numbers to 0..255."""
+def find_scale(array: AnyArray, *, where: str) -> Scale:
+    """The scale of images (N, C, H, W), by :func:`assay.data.scale.judge_scale`."""
     kind = array.dtype.kind
-    if array.dtype == np.uint8 or len(array) == 0:
-        return 1.0
-    if kind == "b":
-        return 255.0
-    if kind not in "iuf":
+    if kind not in "biuf":
         raise DataError(where, expected="numbers", got=f"values of type {array.dtype}")
-    low, high, integral = _value_range(array, where=where)
-    if kind == "f" and low >= 0 and high <= 1:
-        return 255.0
-    if low >= 0 and high <= 255 and integral:
-        return 1.0
-    if array.dtype == np.uint16:
-        return 1 / 257
-    hint = "; normalised images have to be saved before normalisation" if low < 0 else ""
-    raise DataError(where, expected="pixels 0..255, or floating in [0, 1]", got=f"{low:g}..{high:g}{hint}")
+    if kind == "b" or array.size == 0:
+        return Scale(255 if kind == "b" else 1)
+    low, high, whole = _value_range(array, where=where)
+    return judge_scale(array.dtype, low=low, high=high, whole=whole, where=where)
 
 
 def _value_range(array: AnyArray, *, where: str) -> tuple[float, float, bool]:
-    """Smallest, largest, and whether all are whole numbers; raises at the first image that is not finite."""
-    low, high, integral = math.inf, -math.inf, True
-    for start in range(0, len(array) if array.size else 0, ROWS):
+    """Smallest, largest, and whether all are whole numbers; raises at the first image that is not finite.
+
+    Bytes are searched only until one is bright.
+    """
+    low, high, whole = math.inf, -math.inf, True
+    for start in range(0, len(array), ROWS):
         part = array[start : start + ROWS]
         if part.dtype.kind == "f":
             finite = np.isfinite(part).all(axis=tuple(range(1, part.ndim)))
             if not finite.all():
                 first = start + int((~finite).argmax())
                 raise DataError(f"{where}[{first}]", expected="finite pixels", got="NaN or infinity")
-            integral = integral and bool((part == np.rint(part)).all())
+            whole = whole and bool((part == np.rint(part)).all())
         low, high = min(low, float(part.min())), max(high, float(part.max()))
-    return low, high, integral
+        if part.dtype == np.uint8 and high >= DARK:
+            break
+    return low, high, whole
 
 
 def resize_all(images: Tensor, size: int | None) -> Tensor:

@@ -19,12 +19,16 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 
-from assay.data.reading import UNREADABLE, Reading
-from assay.errors import DataError, one_line
+from assay.data.decoding import FORMATS, Broken, DecodedPicture, Pixels, decode, decode_picture, trait_notes
+from assay.data.reading import Reading
+from assay.data.scale import DARK, Scale, judge_scale
+from assay.errors import DataError
 from assay.runtime import memory_bytes
+
+__all__ = ["FORMATS", "Broken", "Decoded", "Encoded", "decode", "decode_pictures", "png_base64", "to_bytes"]
 
 MEMORY_SHARE = 0.25  # of the machine's memory that images may fill before they go to a file
 
@@ -32,40 +36,61 @@ MEMORY_SHARE = 0.25  # of the machine's memory that images may fill before they 
 class PictureStore:
     """``count`` images of one size, appended one by one: uint8 (M, C, H, W), one channel while all are grey.
 
-    A large set lies in a temporary file (in ``TMPDIR``) without a name, which ends with the process; its pages are
-    read on demand, and the system may drop them again.
+    Greys of 16 bits are stored as they are, and scaled to bytes by the brightest of them when all are there. A large
+    set lies in a temporary file (in ``TMPDIR``) without a name, which ends with the process; its pages are read on
+    demand, and the system may drop them again.
 
     Raises :class:`DataError` when they fit neither in memory nor in that folder.
     """
 
     def __init__(self, *, count: int, where: str) -> None:
         self._count, self._where = count, where
-        self._pixels: NDArray[np.uint8] = np.empty((0, 1, 0, 0), np.uint8)
+        self._pixels: Pixels = np.empty((0, 1, 0, 0), np.uint8)
         self._filled = 0
+        self._deep: list[int] = []  # the places of those with 16 bits
+        self._brightest: dict[np.dtype[Any], int] = {}
 
-    def append(self, pixels: NDArray[np.uint8]) -> None:
+    def append(self, pixels: Pixels) -> None:
         """(H, W) grey or (H, W, 3); the first colour makes all of them three channels."""
         planes = pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
-        if self._filled == 0:
-            self._pixels = self._allocate(planes.shape)
-        elif len(planes) > self._pixels.shape[1]:
-            grey, self._pixels = self._pixels, self._allocate(planes.shape)
-            self._pixels[: self._filled] = grey[: self._filled]
+        channels, dtype = max(len(planes), self._pixels.shape[1]), np.promote_types(self._pixels.dtype, planes.dtype)
+        if self._filled == 0 or (channels, dtype) != (self._pixels.shape[1], self._pixels.dtype):
+            present, self._pixels = self._pixels, self._allocate((channels, *planes.shape[1:]), dtype)
+            if self._filled:
+                self._pixels[: self._filled] = present[: self._filled]
         self._pixels[self._filled] = planes
+        if planes.dtype == np.uint16:
+            self._deep.append(self._filled)
         self._filled += 1
+        brightest = self._brightest.get(planes.dtype, 0)
+        if planes.dtype == np.uint16 or brightest < DARK:
+            self._brightest[planes.dtype] = max(brightest, int(planes.max()))
 
     def images(self) -> Tensor:
-        return torch.from_numpy(self._pixels[: self._filled])
+        if not self._deep:
+            return torch.from_numpy(self._pixels[: self._filled])
+        factor = self._scale(np.dtype(np.uint16)).factor
+        result, deep = self._allocate(self._pixels.shape[1:], np.dtype(np.uint8)), set(self._deep)
+        for place, planes in enumerate(self._pixels[: self._filled]):
+            result[place] = np.rint(planes * factor) if place in deep else planes
+        return torch.from_numpy(result[: self._filled])
 
-    def _allocate(self, shape: tuple[int, ...]) -> NDArray[np.uint8]:
+    def notes(self) -> list[str]:
+        """What was guessed of the scale."""
+        return [note for dtype in self._brightest if (note := self._scale(dtype).note)]
+
+    def _scale(self, dtype: np.dtype[Any]) -> Scale:
+        return judge_scale(dtype, low=0, high=self._brightest[dtype], whole=True, where=self._where)
+
+    def _allocate(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Pixels:
         full_shape = (self._count, *shape)
-        size, present = math.prod(full_shape), memory_bytes()
+        size, present = math.prod(full_shape) * dtype.itemsize, memory_bytes()
         if not present or size <= MEMORY_SHARE * present:
-            return np.empty(full_shape, np.uint8)
+            return np.empty(full_shape, dtype)
         with tempfile.TemporaryFile() as file:
             try:
                 _reserve(file.fileno(), size)
-                mapped: np.memmap[Any, np.dtype[np.uint8]] = np.memmap(file, np.uint8, "r+", shape=full_shape)
+                mapped: np.memmap[Any, np.dtype[Any]] = np.memmap(file, dtype, "r+", shape=full_shape)
             except OSError:
                 free = shutil.disk_usage(tempfile.gettempdir()).free
                 memory, disk = (f"{count / 2**30:.1f} GiB" for count in (MEMORY_SHARE * present, free))
@@ -86,15 +111,8 @@ def _reserve(handle: int, size: int) -> None:
         os.truncate(handle, size)
 
 
-# Only these decoders are tried: each is a plain raster format, and none starts another program.
-FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP", "PPM")
-SUFFIXES = frozenset(
-    (".png", ".jpg", ".jpeg", ".jpe", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".pbm", ".pnm")
-)
 CHUNK = 64  # images a task: with one each, passing tasks to the threads takes longer than decoding
 CHUNK_BYTES = 1 << 22  # of pixels a task at most: large images are not decoded far ahead
-
-BROKEN: tuple[type[Exception], ...] = (*UNREADABLE, Image.DecompressionBombError, Warning)
 
 
 @dataclass(frozen=True)
@@ -107,28 +125,26 @@ class Encoded:
 
 @dataclass(frozen=True, eq=False)
 class Decoded:
-    """``images`` uint8 (M, C, H, W); ``indices`` int64 (M,), their places in the input; a line for each broken one."""
+    """``images`` uint8 (M, C, H, W); ``indices`` int64 (M,), their places in the input; a line for each broken one.
+
+    ``notes`` are on what was guessed or left out of the others.
+    """
 
     images: Tensor
     indices: Tensor
     skipped: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
-class Broken:
-    reason: str
-
-
-Pixels = NDArray[np.uint8]  # (H, W) grey or (H, W, 3)
+_Outcome = DecodedPicture | Broken
 
 
 def decode_pictures(samples: Iterable[Encoded], *, count: int, reading: Reading, where: str) -> Decoded:
     """Decode ``count`` images, in order; ``samples`` may be a generator and is never far ahead of the decoding.
 
-    One channel when every image is grey, else three: palettes, CMYK and the like become RGB, an alpha channel is
-    dropped (as by ``convert("RGB")``, which training pipelines use), 16-bit grey is scaled to 8 bits, and an
-    orientation written by a camera is applied. With ``reading.image_size`` the short side is resized to it (bilinear
-    with antialiasing) and the centre square cut out.
+    One channel when every image is grey, else three; each as :func:`assay.data.decoding.decode_picture` reads it. Greys
+    of 16 bits are scaled by what all of them hold (:func:`assay.data.scale.judge_scale`). With ``reading.image_size``
+    the short side is resized to it (bilinear with antialiasing) and the centre square cut out.
 
     Images that would fill much of the memory lie in a mapped file: see :class:`PictureStore`.
 
@@ -138,36 +154,42 @@ def decode_pictures(samples: Iterable[Encoded], *, count: int, reading: Reading,
     store = PictureStore(count=count, where=where)
     indices: list[int] = []
     skipped: list[str] = []
+    traits: list[tuple[str, str]] = []
     first: tuple[str, Pixels] | None = None
     first_broken: tuple[str, str] | None = None
-    for place, (name, pixels) in enumerate(_decode_in_order(samples, image_size=reading.image_size)):
-        if isinstance(pixels, Broken):
-            first_broken = first_broken or (name, pixels.reason)
-            skipped.append(f"{name}: {pixels.reason}")
+    for place, (name, picture) in enumerate(_decode_in_order(samples, image_size=reading.image_size)):
+        if isinstance(picture, Broken):
+            first_broken = first_broken or (name, picture.reason)
+            skipped.append(f"{name}: {picture.reason}")
             if len(skipped) > reading.max_bad:
                 name, reason = first_broken
                 more = f"; {reading.max_bad} more broken after it, {reading.max_bad} may be skipped"
                 expected = "a readable image (--max-bad N skips up to N broken ones)"
                 raise DataError(name, expected=expected, got=reason + (more if reading.max_bad else ""))
             continue
+        pixels = picture.pixels
         first = first or (name, pixels)
         if pixels.shape[:2] != first[1].shape[:2]:
             expected = f"{_size(first[1])} pixels as in {first[0]}, or an image size to resize all to (--image-size)"
             raise DataError(name, expected=expected, got=f"{_size(pixels)} pixels")
         store.append(pixels)
+        traits += [(trait, name) for trait in picture.traits]
         indices.append(place)
     if first is None:
         raise DataError(where, expected="at least one readable image", got=f"none ({len(skipped)} broken)")
-    return Decoded(store.images(), torch.tensor(indices), tuple(skipped))
+    images, notes = store.images(), (*store.notes(), *trait_notes(traits))
+    return Decoded(images, torch.tensor(indices), tuple(skipped), tuple(f"{where}: {note}" for note in notes))
 
 
-def _decode_in_order(samples: Iterable[Encoded], *, image_size: int | None) -> Iterator[tuple[str, Pixels | Broken]]:
-    def decode_chunk(chunk: list[Encoded]) -> list[Pixels | Broken]:
-        return [decode(sample.content, image_size=image_size) for sample in chunk]
+def _decode_in_order(
+    samples: Iterable[Encoded], *, image_size: int | None
+) -> Iterator[tuple[str, DecodedPicture | Broken]]:
+    def decode_chunk(chunk: list[Encoded]) -> list[DecodedPicture | Broken]:
+        return [decode_picture(sample.content, image_size=image_size) for sample in chunk]
 
     workers, source = min(8, 2 * (os.cpu_count() or 1)), iter(samples)
     size = 1  # images in the next task; the first ones show how large images are
-    pending: deque[tuple[list[Encoded], Future[list[Pixels | Broken]]]] = deque()
+    pending: deque[tuple[list[Encoded], Future[list[_Outcome]]]] = deque()
     pool = ThreadPoolExecutor(workers, thread_name_prefix="decode")
     try:
         while True:
@@ -176,75 +198,16 @@ def _decode_in_order(samples: Iterable[Encoded], *, image_size: int | None) -> I
             if not pending:
                 return
             chunk, future = pending.popleft()
-            for sample, pixels in zip(chunk, future.result(), strict=True):
-                if not isinstance(pixels, Broken):
-                    size = max(1, min(CHUNK, CHUNK_BYTES // pixels.nbytes))
-                yield sample.name, pixels
+            for sample, picture in zip(chunk, future.result(), strict=True):
+                if not isinstance(picture, Broken):
+                    size = max(1, min(CHUNK, CHUNK_BYTES // picture.pixels.nbytes))
+                yield sample.name, picture
     finally:
         pool.shutdown(cancel_futures=True)
 
 
-def decode(
-    content: bytes | Path | None, *, image_size: int | None = None, most_pixels: int | None = None
-) -> Pixels | Broken:
-    """One image file to bytes (H, W) or (H, W, 3), or the reason why not.
-
-    An image of more than ``most_pixels`` (default: PIL's bomb guard) is never decoded.
-    """
-    if content is None:
-        return Broken("there are no bytes of a picture")
-    try:
-        encoded = content.read_bytes() if isinstance(content, Path) else content
-        if not encoded:
-            return Broken("the file is empty")
-        with Image.open(io.BytesIO(encoded), formats=FORMATS) as image:
-            limit = Image.MAX_IMAGE_PIXELS if most_pixels is None else most_pixels
-            if limit is not None and image.width * image.height > limit:
-                guard = " (PIL's bomb guard)" if most_pixels is None else ""
-                return Broken(f"{image.width}x{image.height} pixels exceed the limit of {limit:,}{guard}")
-            picture = eight_bits(ImageOps.exif_transpose(image) if "exif" in image.info else image)
-            if image_size is not None:
-                picture = resize(picture, image_size)
-            return np.array(picture)
-    except BROKEN as error:
-        return Broken(_reason(error))
-
-
-def eight_bits(image: Image.Image) -> Image.Image:
-    """Any mode of PIL to ``L`` or ``RGB``; raises ``ValueError`` for pixels whose scale is unknown."""
-    if image.mode in {"L", "RGB"}:
-        image.load()
-        return image
-    if image.mode in {"1", "LA", "La"}:
-        return image.convert("L")
-    if image.mode.startswith("I"):
-        values = np.asarray(image).astype(np.int64)
-        if values.min() < 0 or values.max() > 65535:
-            raise ValueError(f"grey values {values.min()}..{values.max()} are not of 16 bits")
-        return Image.fromarray(np.rint(values / 257).astype(np.uint8))
-    if image.mode == "F":
-        raise ValueError("floating-point pixels have no known scale")
-    transparent = image.mode == "P" and "transparency" in image.info
-    return (image.convert("RGBA") if transparent else image).convert("RGB")
-
-
-def resize(image: Image.Image, size: int) -> Image.Image:
-    """The short side to ``size`` (bilinear, antialiased), then the ``size`` x ``size`` square at the centre."""
-    short = min(image.size)
-    width, height = (max(size, round(side * size / short)) for side in image.size)
-    if (width, height) != image.size:
-        image = image.resize((width, height), Image.Resampling.BILINEAR)
-    left, top = (width - size) // 2, (height - size) // 2
-    return image.crop((left, top, left + size, top + size))
-
-
 def _size(pixels: NDArray[Any]) -> str:
     return f"{pixels.shape[1]}x{pixels.shape[0]}"
-
-
-def _reason(error: BaseException) -> str:
-    text = one_line(error)
-    return "not a picture in a known format" if "cannot identify image file" in text else text or type(error).__name__
 
 
 def png_base64(image: Tensor) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import lzma
 import pickle
 import re
@@ -10,7 +11,7 @@ import tarfile
 import tokenize
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
@@ -58,6 +59,44 @@ def readable(where: object, expected: str, *errors: type[Exception]) -> Iterator
     except (*UNREADABLE, *errors) as error:
         got = "a truncated file" if isinstance(error, EOFError) else one_line(error) or type(error).__name__
         raise DataError(str(where), expected=expected, got=got) from None
+
+
+def text_encoding(head: bytes) -> str:
+    """The encoding of a text that begins with ``head``: as its byte-order mark tells, else UTF-8."""
+    marks = {codecs.BOM_UTF32_LE: "utf-32", codecs.BOM_UTF32_BE: "utf-32"}  # before UTF-16, whose mark begins alike
+    marks |= {codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
+    return next((encoding for mark, encoding in marks.items() if head.startswith(mark)), "utf-8-sig")
+
+
+def decode_text(content: bytes, *, where: str) -> str:
+    """Text without its byte-order mark, with plain line ends. Raises :class:`DataError` where it is no text."""
+    with readable(where, "text in UTF-8"):
+        return content.decode(text_encoding(content)).replace("\r\n", "\n").replace("\r", "\n")
+
+
+class LeftOut:
+    """What a reader leaves out, counted by the reason, with the first names."""
+
+    def __init__(self) -> None:
+        self._names: dict[str, list[str]] = {}
+
+    def add(self, reason: str, name: str) -> None:
+        self._names.setdefault(reason, []).append(name)
+
+    def notes(self, where: str) -> list[str]:
+        """One note, or none where nothing was left out."""
+        parts = [f"{len(names):,} {reason} ({listing(names)})" for reason, names in self._names.items()]
+        return [f"{where}: left out {'; '.join(parts)}"] if parts else []
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a file or folder is one that systems and programs keep for themselves."""
+    return name.startswith(".") or name == "__MACOSX"
+
+
+def listing(names: Sequence[str], *, most: int = 3) -> str:
+    """The first names, and how many more there are."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most:,} more" if len(names) > most else "")
 
 
 def split_of(name: str) -> str | None:

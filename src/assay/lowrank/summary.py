@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Iterable
 from pathlib import Path
@@ -12,7 +11,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from assay.data.pictures import BROKEN, FORMATS, png_base64, to_bytes
+from assay.data.decoding import Broken, decode_alone
+from assay.data.pictures import png_base64, to_bytes
 from assay.errors import DataError, OptionError
 from assay.lowrank.factors import Factorization
 from assay.lowrank.gauge import condition_of_scaling, sharpness_of_scaling
@@ -103,21 +103,20 @@ def luma(channels: Tensor) -> Matrix:
     return Dense(0.299 * red + 0.587 * green + 0.114 * blue)
 
 
-def read_channels(source: Path | bytes, *, name: str | None = None, longest: int | None = None) -> Tensor:
+def read_channels(
+    source: Path | bytes, *, name: str | None = None, longest: int | None = None, notes: list[str] | None = None
+) -> Tensor:
     """Float64 (3, H, W) in [0, 1] of a picture file; transparency is laid over white. Raises :class:`DataError`.
 
-    ``longest`` is what the longer side is shrunk to where it has more pixels.
+    ``longest`` is what the longer side is shrunk to where it has more pixels. What had to be guessed of the picture, or
+    was left out, is added to ``notes``.
     """
-    where = name or str(source)
-    try:
-        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS) as file:
-            if file.width * file.height > LARGEST:
-                raise DataError(where, expected=f"at most {LARGEST:,} pixels", got=f"{file.width} × {file.height}")
-            layered = file.convert("RGBA")
-            white = Image.new("RGBA", layered.size, "white")
-            picture = Image.alpha_composite(white, layered).convert("RGB")
-    except BROKEN as error:
-        raise DataError(where, expected="a picture that can be read", got=" ".join(str(error).split())[:120]) from None
+    decoded = decode_alone(source, most_pixels=LARGEST)
+    if isinstance(decoded, Broken):
+        raise DataError(name or str(source), expected="a picture that can be read", got=decoded.reason[:120])
+    if notes is not None:
+        notes += decoded[1]
+    picture = Image.fromarray(decoded[0]).convert("RGB")
     if longest is not None:
         picture.thumbnail((longest, longest), Image.Resampling.LANCZOS)
     return torch.from_numpy(np.asarray(picture).copy()).permute(2, 0, 1).double() / 255

@@ -14,7 +14,7 @@ from assay.arguments import checked
 from assay.augment.operations import check_magnitude, find_operation
 from assay.augment.plan import apply_operation
 from assay.data.dataset import ImageDataset
-from assay.data.pictures import Broken, decode
+from assay.data.decoding import Broken, decode_alone
 from assay.diagnostics.saliency import measure_input_gradients
 from assay.errors import DataError, ModelError
 from assay.evaluate import predict
@@ -24,13 +24,17 @@ from assay.views.context import LIMITS, Limits, ViewContext
 
 @dataclass(frozen=True, eq=False)
 class Picture:
-    """``image`` uint8 (C, H, W); ``label`` None where unknown; ``words`` are its arguments on a command line."""
+    """``image`` uint8 (C, H, W); ``label`` None where unknown; ``words`` are its arguments on a command line.
+
+    ``notes`` say what was guessed or left out when its file was read.
+    """
 
     image: Tensor
     label: int | None
     name: str
     words: tuple[str, ...] = ()
     sample_id: int = 0
+    notes: tuple[str, ...] = ()
 
     def with_label(self, label: int, *, name: str) -> Picture:
         """The same picture with another label, the class called ``name``."""
@@ -79,20 +83,21 @@ def read_picture(
     channels, height, width = shape
     if channels not in {1, 3}:
         raise DataError(name, expected="a model of 1 or 3 channels, for picture files", got=f"one of {channels}")
-    picture = _decode(content, name=name, limits=limits).convert("L" if channels == 1 else "RGB")
+    decoded, notes = _decode(content, name=name, limits=limits)
+    picture = decoded.convert("L" if channels == 1 else "RGB")
     fitted = np.asarray(ImageOps.fit(picture, (width, height), Image.Resampling.BILINEAR))
     pixels = fitted[None] if channels == 1 else fitted.transpose(2, 0, 1)
-    return Picture(torch.from_numpy(pixels.copy()), label, name, words=("--image", name))
+    return Picture(torch.from_numpy(pixels.copy()), label, name, words=("--image", name), notes=notes)
 
 
-def _decode(content: bytes, *, name: str, limits: Limits) -> Image.Image:
+def _decode(content: bytes, *, name: str, limits: Limits) -> tuple[Image.Image, tuple[str, ...]]:
     if len(content) > limits.upload_bytes:
         expected = f"a picture file of at most {limits.upload_bytes / 1e6:g} MB"
         raise DataError(name, expected=expected, got=f"{len(content) / 1e6:.1f} MB")
-    decoded = decode(content, most_pixels=limits.upload_pixels)
+    decoded = decode_alone(content, most_pixels=limits.upload_pixels)
     if isinstance(decoded, Broken):
         raise DataError(name, expected="a picture file (PNG, JPEG, WebP, BMP, GIF, TIFF, PPM)", got=decoded.reason)
-    return Image.fromarray(decoded)
+    return Image.fromarray(decoded[0]), tuple(f"{name}: {note}" for note in decoded[1])
 
 
 @checked

@@ -16,7 +16,7 @@ from typing import Any
 
 from assay.arguments import checked
 from assay.data.dataset import ImageDataset
-from assay.data.pictures import SUFFIXES
+from assay.data.decoding import SUFFIXES
 from assay.data.reading import SPLIT_WORDS, Reading
 from assay.errors import DataError
 

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from assay.data.arrays import build_dataset
 from assay.data.dataset import ImageDataset
+from assay.data.labels import assign_classes
 from assay.data.reading import Reading, readable
 from assay.errors import DataError
 
@@ -52,10 +53,11 @@ def load_cifar(path: Path, *, name: str, reading: Reading) -> ImageDataset:
     images, labels = (np.concatenate(parts) for parts in zip(*parsed, strict=True))
     where, split = f"{path} ({reading.split} labels)", reading.split
 
-    def read_images(chosen: NDArray[np.int64]) -> Tensor:
+    def read_images(chosen: NDArray[np.int64], _: list[str]) -> Tensor:
         return torch.from_numpy(images[chosen])
 
-    return build_dataset(labels, read_images, where=where, classes=CLASSES, name=name, split=split, reading=reading)
+    labelling = assign_classes(labels, names=CLASSES, where=where)
+    return build_dataset(labelling, read_images, name=name, split=split, reading=reading)
 
 
 def _read_batches(path: Path, *, wanted: tuple[str, ...]) -> dict[str, bytes]:

@@ -9,8 +9,10 @@ import numpy as np
 import torch
 
 from assay.data.dataset import ImageDataset
-from assay.data.pictures import SUFFIXES, Encoded, decode_pictures
-from assay.data.reading import Reading, choose_split, split_of
+from assay.data.decoding import is_picture
+from assay.data.labels import note_absent
+from assay.data.pictures import Encoded, decode_pictures
+from assay.data.reading import LeftOut, Reading, choose_split, is_hidden, listing, split_of
 from assay.data.selection import interleave
 from assay.errors import DataError
 
@@ -21,73 +23,109 @@ def load_folder(root: Path, *, name: str, reading: Reading) -> ImageDataset:
     """Read class folders; classes are numbered in the sorted order of the folder names, as torchvision does.
 
     Sub-folders named ``train``, ``test``, ``val`` … that hold class folders themselves are splits; the classes are
-    those of all splits together. Images lie anywhere inside their class folder; hidden ones are left out.
+    those of all splits together. Images lie anywhere inside their class folder.
     The samples are in an order in which the classes take turns (:func:`assay.data.selection.interleave`), so that every
     prefix, as taken by ``reading.limit``, is a spread over the classes; an id is the place in the sorted listing.
+
+    What is a picture is told by the ending of a file's name, and by its content where the ending is another one. What
+    is left out is noted: hidden files, other files, links to folders, pictures outside of the class folders.
 
     Raises :class:`DataError` for a folder without images, for images outside of class folders, and for class
     folders without any.
     """
-    parts = find_parts(root)
+    left_out = LeftOut()
+    parts = find_parts(root, left_out)
     names = sorted({label for classes in parts.values() for label in classes})
     split, classes = choose_split(parts, wanted=reading.split, where=str(root))
     for label in names:
         if not any(part.get(label) for part in parts.values()):
             raise DataError(str(root / label), expected="at least one picture", got="a class folder without any")
-    if len(names) < 2:
-        raise DataError(str(root), expected="at least two class folders", got=f"only {names[0]!r}")
     files = [(label, file) for label in names for file in classes.get(label, [])]
+    if len(names) < 2:
+        inside = sorted({file.relative_to(root).parts[-2] for _, file in files} - {names[0]})
+        hint = f"; are the folders inside of it ({listing(inside)}) the classes?" if len(inside) > 1 else ""
+        raise DataError(str(root), expected="at least two class folders", got=f"only {names[0]!r}{hint}")
     if not files:
         raise DataError(f"{root} ({split})", expected="pictures in class folders", got="none")
     numbers = np.array([names.index(label) for label, _ in files])
     order = interleave(numbers)[: reading.limit]
     pictures = (Encoded(_short(files[place][1], root), files[place][1]) for place in order.tolist())
-    decoded = decode_pictures(pictures, count=len(order), reading=reading, where=str(root))
+    decoded = decode_pictures(pictures, count=len(order), reading=reading, where=name)
     ids = order[decoded.indices.numpy()]
     filenames = tuple(_short(files[place][1], root) for place in ids.tolist())
     labels, places = torch.from_numpy(numbers[ids]), torch.from_numpy(ids)
-    return ImageDataset(decoded.images, labels, tuple(names), name, split, places, filenames, decoded.skipped)
+    nested = [_short(file.parent, root) for label, file in files if file.parent.name != label]
+    notes = left_out.notes(name)
+    if nested:
+        of = f"of {len(files):,} pictures lie in folders inside of the class folders, which are no classes of their own"
+        notes += [f"{name}: {len(nested):,} {of}: {listing(list(dict.fromkeys(nested)))}"]
+    notes += [*note_absent(numbers, names, where=f"{name} ({split})"), *decoded.notes]
+    return ImageDataset(
+        decoded.images, labels, tuple(names), name, split, places, filenames, decoded.skipped, tuple(notes)
+    )  # fmt: skip
 
 
-def find_parts(root: Path) -> dict[str, Classes]:
+def find_parts(root: Path, left_out: LeftOut) -> dict[str, Classes]:
     """The splits of a folder, each with its classes; ``all`` for a folder that has none."""
     folders = _subfolders(root)
-    parts = {}
+    splits: dict[str, Path] = {}
     for folder in folders:
         split = split_of(folder.name)
         # A class may be called "train" too: only a folder of folders is a split.
-        if split is not None and split not in parts and _subfolders(folder):
-            parts[split] = {inner.name: _pictures(inner) for inner in _subfolders(folder)}
-    if parts:
-        return parts
+        if split is not None and split not in splits and _subfolders(folder):
+            splits[split] = folder
+    if splits:
+        _note_others(root, list(splits.values()), "outside of the splits", root=root, left_out=left_out)
+        return {split: _read_classes(folder, root=root, left_out=left_out) for split, folder in splits.items()}
     if not folders:
-        loose = sum(path.suffix.lower() in SUFFIXES for path in root.iterdir())
+        loose = sum(is_picture(path) for path in root.iterdir() if path.is_file() and not is_hidden(path.name))
         got = f"{loose} pictures that lie in no class folder" if loose else "no class folder and no known data file"
         raise DataError(str(root), expected="class folders with pictures, such as cat/ and dog/", got=got)
-    classes = {folder.name: _pictures(folder) for folder in folders}
+    classes = _read_classes(root, root=root, left_out=left_out)
     if not any(classes.values()):
         listed = ", ".join(sorted(classes)[:5])
         raise DataError(str(root), expected="pictures in class folders", got=f"no picture in {listed}")
     return {"all": classes}
 
 
+def _read_classes(folder: Path, *, root: Path, left_out: LeftOut) -> Classes:
+    folders = _subfolders(folder)
+    _note_others(folder, folders, "outside of the class folders", root=root, left_out=left_out)
+    return {inner.name: _pictures(inner, root=root, left_out=left_out) for inner in folders}
+
+
+def _note_others(folder: Path, used: list[Path], reason: str, *, root: Path, left_out: LeftOut) -> None:
+    for path in sorted(folder.iterdir()):
+        if path not in used:
+            left_out.add("hidden" if is_hidden(path.name) else reason, _short(path, root))
+
+
 def _subfolders(folder: Path) -> list[Path]:
+    """The folders inside that are not hidden; links to a folder around it are none, which would go in circles."""
     with os.scandir(folder) as entries:
-        return sorted(Path(entry.path) for entry in entries if entry.is_dir() and not _is_hidden(entry.name))
+        inner = sorted(Path(entry.path) for entry in entries if entry.is_dir() and not is_hidden(entry.name))
+    return [path for path in inner if not (path.is_symlink() and folder.resolve().is_relative_to(path.resolve()))]
 
 
-def _pictures(folder: Path) -> list[Path]:
-    """Every image inside, at any depth, in sorted order; links to folders are not followed in circles."""
+def _pictures(folder: Path, *, root: Path, left_out: LeftOut) -> list[Path]:
+    """Every image inside, at any depth: the files of a folder in sorted order, then its folders."""
     pictures: list[Path] = []
-    for where, folders, files in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not _is_hidden(name))
-        shown = (Path(where, file) for file in sorted(files) if not _is_hidden(file))
-        pictures += [file for file in shown if file.suffix.lower() in SUFFIXES]
-    return pictures
-
-
-def _is_hidden(name: str) -> bool:
-    return name.startswith(".") or name == "__MACOSX"
+    folders: list[Path] = []
+    with os.scandir(folder) as entries:
+        ordered = sorted(entries, key=lambda entry: entry.name)
+    for entry in ordered:
+        path = Path(entry.path)
+        if is_hidden(entry.name):
+            left_out.add("hidden", _short(path, root))
+        elif entry.is_dir(follow_symlinks=False):
+            folders.append(path)
+        elif entry.is_dir():
+            left_out.add("links to folders", _short(path, root))
+        elif (entry.is_file() or (entry.is_symlink() and not path.exists())) and is_picture(path):
+            pictures.append(path)
+        else:
+            left_out.add("without a picture", _short(path, root))
+    return pictures + [file for inner in folders for file in _pictures(inner, root=root, left_out=left_out)]
 
 
 def _short(file: Path, root: Path) -> str:

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from assay.data.arrays import build_dataset, to_image_bytes
 from assay.data.dataset import ImageDataset
-from assay.data.labels import derive_classes, read_labels
+from assay.data.labels import Values, assign_classes, read_labels
 from assay.data.reading import Reading, choose_split, group_by_split, readable
 from assay.data.sources import format_of
 from assay.errors import DataError
@@ -48,17 +48,37 @@ def is_images_name(name: str) -> bool:
 def load_idx(path: Path, *, name: str, reading: Reading) -> ImageDataset:
     """Read a pair of IDX files: ``path`` is the images' file, the labels' file, or the folder that holds them."""
     split, images_path, labels_path = find_pair(path, wanted=reading.split)
-    labels, where = read_idx(labels_path), str(labels_path)
+    stored, where = _read_labels(labels_path), str(labels_path)
+    names = FIRST_LABELS.get(tuple(stored[:10].tolist()))
+    others = [] if names else [_read_labels(file) for file in _labels_beside(labels_path)]
+
+    def read_images(chosen: NDArray[np.int64], notes: list[str]) -> Tensor:
+        images = read_idx(images_path, rows=int(chosen.max()) + 1 if len(chosen) else 0, of=len(stored))
+        if images.dtype != np.uint8:  # the scale of other numbers is judged by all of them
+            images = read_idx(images_path, of=len(stored))
+        return to_image_bytes(images, where=str(images_path), chosen=chosen, notes=notes)
+
+    labelling = assign_classes(stored, names=names, where=where, others=others)
+    return build_dataset(labelling, read_images, name=name, split=split, reading=reading)
+
+
+def _read_labels(path: Path) -> Values:
+    labels = read_idx(path)
     if labels.ndim != 1:
-        raise DataError(where, expected="labels in one dimension", got=f"shape {labels.shape}")
-    stored = read_labels(labels, where=where)
-    classes = FIRST_LABELS.get(tuple(stored[:10].tolist())) or derive_classes(stored, where=where)
+        raise DataError(str(path), expected="labels in one dimension", got=f"shape {labels.shape}")
+    return read_labels(labels, where=str(path))
 
-    def read_images(chosen: NDArray[np.int64]) -> Tensor:
-        images = read_idx(images_path, rows=int(chosen.max()) + 1 if len(chosen) else 0, of=len(labels))
-        return to_image_bytes(images, where=str(images_path), chosen=chosen)
 
-    return build_dataset(stored, read_images, where=where, classes=classes, name=name, split=split, reading=reading)
+def _labels_beside(path: Path) -> list[Path]:
+    """The labels of the other splits in the same folder, so that every split numbers its classes alike."""
+    names = {path.name.removesuffix(".gz")}
+    beside = []
+    for file in sorted(path.parent.iterdir()):
+        stem, file_format = file.name.removesuffix(".gz"), format_of(file.name)
+        if "label" in stem and stem not in names and file_format is not None and file_format.name == "idx":
+            names.add(stem)
+            beside.append(file)
+    return beside
 
 
 def find_pair(path: Path, *, wanted: str) -> tuple[str, Path, Path]:
@@ -117,8 +137,8 @@ def _read_array(file: BinaryIO, *, path: Path, rows: int | None, of: int | None)
     shape = struct.unpack(f">{head[3]}I", sizes)
     if of is not None and shape[0] != of:
         raise DataError(str(path), expected=f"{of} rows, one for each label", got=shape[0])
-    count = shape[0] if rows is None else min(rows, shape[0])
     dtype = np.dtype(TYPES[head[2]])
+    count = shape[0] if rows is None else min(rows, shape[0])
     needed = count * math.prod(shape[1:]) * dtype.itemsize
     content = bytearray()
     while len(content) < needed and (piece := file.read(min(PIECE, needed - len(content)))):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,10 @@ from torch import Tensor
 
 from assay.data.arrays import AnyArray, build_dataset, to_image_bytes
 from assay.data.dataset import ImageDataset
-from assay.data.labels import derive_classes, read_labels
-from assay.data.reading import SPLIT_WORDS, Reading, choose_split, readable
+from assay.data.labels import Values, assign_classes, one_column, read_labels
+from assay.data.reading import SPLIT_WORDS, Reading, choose_split, listing, readable
 from assay.errors import DataError
+from assay.wording import plural
 
 IMAGE_WORDS = ("images", "image", "imgs", "img", "x", "data", "pixels", "inputs", "input", "pictures")
 LABEL_WORDS = ("labels", "label", "y", "targets", "target", "fine_labels", "fine_label")
@@ -35,28 +37,61 @@ def load_npz(
     if len(files) > 1:
         raise DataError(name, expected="one .npz file", got=", ".join(file.name for file in files))
     path = files[0]
-    if not zipfile.is_zipfile(path):
-        raise DataError(str(path), expected="a NumPy archive (.npz)", got=_describe_content(path))
-    unreadable = readable(path, "a readable NumPy archive")
-    with unreadable, path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+    with _opened(path) as archive:
         parts = _find_parts(archive, where=str(path))
         part_name, (image_key, label_key) = choose_split(parts, wanted=reading.split, where=str(path))
         images, labels = (_read(archive, key, path=path) for key in (image_key, label_key))
         names = next((_read(archive, key, path=path) for key in archive.files if key.lower() in CLASS_WORDS), None)
+        more = [_read(archive, key, path=path) for part, (_, key) in parts.items() if part != part_name]
+        used = {*CLASS_WORDS, *(key for keys in parts.values() for key in keys)}
+        unused = [key for key in archive.files if key not in used and key.lower() not in used]
+    for other in others if names is None else ():
+        more += _read_other_labels(other)
     where = f"{path}:{label_key}"
-    if labels.ndim == 2:
-        labels, names = _one_column(labels, names, where=where)
-    if len(images) != len(labels):
-        got = f"{len(images)} images and {len(labels)} labels"
+    stored, width = _as_labels(labels, where=where)
+    if len(images) != len(stored):
+        got = f"{len(images)} images and {len(stored)} labels"
         raise DataError(where, expected="one label for each image", got=got)
-    stored = read_labels(labels, where=where)
-    classes = derive_classes(stored, where=where) if names is None else tuple(str(text) for text in names.tolist())
+    classes = tuple(map(str, range(width))) if width else None
+    if names is not None:
+        classes = _texts_of(names, where=f"{path}: class names")
+        stored, _ = _as_labels(labels, where=where, names=classes)
+    of_others = [_as_labels(array, where=where, names=classes)[0] for array in more if array.ndim in {1, 2}]
     split = split if part_name == "all" else part_name
 
-    def read_images(chosen: NDArray[np.int64]) -> Tensor:
-        return to_image_bytes(images, where=f"{path}:{image_key}", chosen=chosen)
+    def read_images(chosen: NDArray[np.int64], notes: list[str]) -> Tensor:
+        return to_image_bytes(images, where=f"{path}:{image_key}", chosen=chosen, notes=notes)
 
-    return build_dataset(stored, read_images, where=where, classes=classes, name=name, split=split, reading=reading)
+    labelling = assign_classes(stored, names=classes, where=where, others=of_others)
+    notes = [f"{path}: {plural(len(unused), 'array')} not used: {listing(unused)}"] if unused else []
+    return build_dataset(labelling, read_images, name=name, split=split, reading=reading, notes=notes)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    if not zipfile.is_zipfile(path):
+        raise DataError(str(path), expected="a NumPy archive (.npz)", got=_describe_content(path))
+    unreadable = readable(path, "a readable NumPy archive")
+    with unreadable, path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+        yield archive
+
+
+def _read_other_labels(path: Path) -> list[AnyArray]:
+    """The labels in the file of another split of the same set."""
+    with _opened(path) as archive:
+        parts = _find_parts(archive, where=str(path))
+        return [_read(archive, key, path=path) for _, key in parts.values()]
+
+
+def _as_labels(array: AnyArray, *, where: str, names: tuple[str, ...] | None = None) -> tuple[Values, int | None]:
+    column, width = one_column(array, where=where)
+    return read_labels(column, where=where, names=names), width
+
+
+def _texts_of(names: AnyArray, *, where: str) -> tuple[str, ...]:
+    if names.ndim != 1:
+        raise DataError(where, expected="one name a class", got=f"shape {names.shape}")
+    return tuple(text.decode("utf-8", "replace") if isinstance(text, bytes) else str(text) for text in names.tolist())
 
 
 def _find_parts(archive: Any, *, where: str) -> dict[str, tuple[str, str]]:
@@ -93,15 +128,6 @@ def _read(archive: Any, key: str, *, path: Path) -> AnyArray:
             got = "Python objects, which only unpickling can read, and that can run code"
             raise DataError(f"{path}:{key}", expected="an array of numbers or text", got=got) from None
         raise
-
-
-def _one_column(labels: AnyArray, names: AnyArray | None, *, where: str) -> tuple[AnyArray, AnyArray | None]:
-    if labels.shape[1] == 1:
-        return labels[:, 0], names
-    if labels.dtype.kind in "biuf" and bool(((labels == 0) | (labels == 1)).all() and (labels.sum(axis=1) == 1).all()):
-        return labels.argmax(axis=1), np.arange(labels.shape[1]) if names is None else names
-    got = f"shape {labels.shape}, more than one label an image"
-    raise DataError(where, expected="one label for each image, or one-hot rows", got=got)
 
 
 def _describe_content(path: Path) -> str:

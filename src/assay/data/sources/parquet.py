@@ -18,11 +18,12 @@ from numpy.typing import NDArray
 
 from assay.data.arrays import resize_all, to_image_bytes
 from assay.data.dataset import ImageDataset
-from assay.data.labels import derive_classes, number_labels, read_labels
+from assay.data.labels import Values, assign_classes, read_labels
 from assay.data.pictures import Decoded, Encoded, decode_pictures
-from assay.data.reading import Reading, readable
+from assay.data.reading import Reading, listing, readable
 from assay.data.selection import choose_samples
 from assay.errors import DataError
+from assay.wording import plural
 
 IMAGE_NAMES = ("img", "image", "images", "picture", "photo", "pixels", "pixel_values", "x", "jpg", "png", "bytes")
 LABEL_NAMES = ("label", "labels", "fine_label", "target", "targets", "class", "class_id", "category", "cls", "y")
@@ -30,12 +31,16 @@ LABEL_NAMES = ("label", "labels", "fine_label", "target", "targets", "class", "c
 
 @dataclass(frozen=True)
 class Columns:
-    """The names of the two columns, the type of the images, and the class names where the file has them."""
+    """The names of the two columns, the type of the images, and the class names where the file has them.
+
+    ``unused`` are the columns that could hold the images or the labels as well.
+    """
 
     image: str
     label: str
     image_type: pa.DataType
     classes: tuple[str, ...] | None
+    unused: tuple[str, ...] = ()
 
 
 def find_columns(schema: pa.Schema, *, where: str) -> Columns:
@@ -59,7 +64,9 @@ def find_columns(schema: pa.Schema, *, where: str) -> Columns:
         raise DataError(where, expected=expected, got=_listing(schema))
     names = features.get(label, {}).get("names")
     classes = tuple(str(name) for name in names) if isinstance(names, list) and len(names) > 1 else None
-    return Columns(image, label, schema.field(image).type, classes)
+    usual = {*declared, *(name for name in others if name.lower() in LABEL_NAMES)}
+    unused = tuple(name for name in others if name != label and (name in usual or name in picturelike))
+    return Columns(image, label, schema.field(image).type, classes, unused)
 
 
 def _pick(candidates: Sequence[str], usual: Sequence[str], *, only_by_name: bool = False) -> str | None:
@@ -123,9 +130,9 @@ def load_parquet(
     cells = [_read_labels(file, columns) for file in files]
     if not sum(map(len, cells)):
         raise DataError(where, expected="at least one image", got="an empty table")
-    stored = read_labels(np.concatenate(cells), where=where)
-    classes = columns.classes or _derive_from_all(stored, others, columns=columns, where=where)
-    labels = number_labels(stored, classes=classes, where=where)
+    stored = read_labels(np.concatenate(cells), where=where, names=columns.classes)
+    more = [] if columns.classes else _labels_of_others(others, columns)
+    labels, classes, of_labels = assign_classes(stored, names=columns.classes, where=where, others=more)
     chosen = choose_samples(labels.numpy(), limit=reading.limit)
     rows = np.sort(chosen)
     filenames: list[str | None] = []
@@ -137,7 +144,12 @@ def load_parquet(
     ids = torch.from_numpy(rows)[decoded.indices]
     named = [filenames[place] for place in decoded.indices.tolist()] if filenames else [None]
     names = None if None in named else tuple(str(filename) for filename in named)
-    dataset = ImageDataset(decoded.images, labels[ids], classes, name, split, ids, names, decoded.skipped)
+    unused = columns.unused
+    notes = [f"{name}: {plural(len(unused), 'column')} not used: {listing(unused)}"] if unused else []
+    notes += [*of_labels, *decoded.notes]
+    dataset = ImageDataset(
+        decoded.images, labels[ids], classes, name, split, ids, names, decoded.skipped, tuple(notes)
+    )  # fmt: skip
     return dataset if np.array_equal(rows, chosen) else dataset.arranged(torch.from_numpy(chosen))
 
 
@@ -190,15 +202,14 @@ def _read_labels(file: Path, columns: Columns) -> NDArray[Any]:
     raise DataError(f"{file}:{columns.label}", expected="one class number or class name a row", got=f"type {kind}")
 
 
-def _derive_from_all(stored: NDArray[Any], others: Sequence[Path], *, columns: Columns, where: str) -> tuple[str, ...]:
-    """Class names from this split's labels and those of the other splits that agree with them in kind."""
-    everything = [stored]
-    for file in others:
+def _labels_of_others(files: Sequence[Path], columns: Columns) -> list[Values]:
+    """The labels of the set's other splits, so that every split numbers its classes alike."""
+    labels = []
+    for file in files:
         with opened(file) as parquet:
             present = columns.label in parquet.schema_arrow.names
-        more = read_labels(_read_labels(file, columns), where=f"{file}:{columns.label}") if present else None
-        everything += [more] if more is not None and more.dtype == stored.dtype else []
-    return derive_classes(np.concatenate(everything), where=where)
+        labels += [read_labels(_read_labels(file, columns), where=f"{file}:{columns.label}")] if present else []
+    return labels
 
 
 def _cells(files: Sequence[Path], column: str, rows: Places) -> Iterator[tuple[Path, Places, pa.Array]]:
@@ -251,8 +262,11 @@ def _read_pixels(pieces: Iterator[tuple[Path, Places, pa.Array]], *, reading: Re
     if len({part.shape[1:] for part in parts}) > 1:
         shapes = " and ".join(sorted({str(part.shape[1:]) for part in parts}))
         raise DataError(where, expected="images of one size", got=shapes)
-    images = to_image_bytes(np.concatenate(parts), where=where) if parts else torch.empty(0, 1, 1, 1).byte()
-    return Decoded(resize_all(images, reading.image_size), torch.arange(len(images)), ())
+    notes: list[str] = []
+    images = torch.empty(0, 1, 1, 1).byte()
+    if parts:
+        images = to_image_bytes(np.concatenate(parts), where=where, notes=notes)
+    return Decoded(resize_all(images, reading.image_size), torch.arange(len(images)), (), tuple(notes))
 
 
 def _dense(cells: pa.Array, *, where: str) -> NDArray[Any]:

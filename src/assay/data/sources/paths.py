@@ -6,10 +6,11 @@ import difflib
 import glob
 import os
 import re
+from dataclasses import replace
 from pathlib import Path
 
 from assay.data.dataset import ImageDataset
-from assay.data.reading import Reading, choose_split, group_by_split
+from assay.data.reading import LeftOut, Reading, choose_split, group_by_split, is_hidden
 from assay.data.sources import CLASS_FOLDERS, FILE_FORMATS, NAMES, SOURCES, FileFormat, format_of, import_function
 from assay.errors import DataError
 
@@ -45,7 +46,8 @@ def load_path(spec: str, *, reading: Reading) -> ImageDataset:
     groups = group_by_split(paths, root=paths[0].parent)
     only = next(iter(groups.items())) if len(groups) == 1 else None
     split, files = only or choose_split(groups, wanted=reading.split, where=name)
-    return _read(file_format, files, name=name, split=split, reading=reading, others=[])
+    others = [file for other, more in groups.items() if other != split for file in more]
+    return _read(file_format, files, name=name, split=split, reading=reading, others=others)
 
 
 def _check_known(spec: str) -> None:
@@ -101,13 +103,28 @@ def _near_match(path: Path) -> str:
 
 def _load_folder(folder: Path, *, name: str, reading: Reading) -> ImageDataset:
     file_format, place = _find_format(folder, depth=DEPTH) or (CLASS_FOLDERS, folder)
+    if file_format is CLASS_FOLDERS:
+        return _read(file_format, folder, name=name, reading=reading)
+    left_out = LeftOut()
+    files = []
+    for file in sorted(path for path in folder.rglob("*") if format_of(path.name) and path.is_file()):
+        short = file.relative_to(folder)
+        if any(map(is_hidden, short.parts)):
+            left_out.add("hidden", short.as_posix())
+        elif format_of(file.name) is file_format:
+            files.append(file)
+        else:
+            left_out.add("of another format", short.as_posix())
     if file_format.takes_folder:
-        return _read(file_format, folder if file_format is CLASS_FOLDERS else place, name=name, reading=reading)
-    files = sorted(file for file in folder.rglob("*") if format_of(file.name) is file_format and file.is_file())
-    groups = group_by_split(files, root=folder)
-    split, chosen = choose_split(groups, wanted=reading.split, where=str(folder))
-    others = [file for other, more in groups.items() if other != split for file in more]
-    return _read(file_format, chosen, name=name, split=split, reading=reading, others=others)
+        dataset = _read(file_format, place, name=name, reading=reading)
+    else:
+        groups = group_by_split(files, root=folder)
+        split, chosen = choose_split(groups, wanted=reading.split, where=str(folder))
+        for file in groups["all"] if split != "all" and "all" in groups else ():
+            left_out.add("of no split", file.relative_to(folder).as_posix())
+        others = [file for other, more in groups.items() if other != split for file in more]
+        dataset = _read(file_format, chosen, name=name, split=split, reading=reading, others=others)
+    return replace(dataset, notes=(*left_out.notes(name), *dataset.notes))
 
 
 def _find_format(folder: Path, *, depth: int) -> tuple[FileFormat, Path] | None:

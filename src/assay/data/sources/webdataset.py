@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import posixpath
 import tarfile
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
 
@@ -15,9 +16,10 @@ import numpy as np
 import torch
 
 from assay.data.dataset import ImageDataset
-from assay.data.labels import derive_classes, number_labels, read_labels
-from assay.data.pictures import SUFFIXES, Encoded, decode_pictures
-from assay.data.reading import Reading, readable
+from assay.data.decoding import SUFFIXES
+from assay.data.labels import Values, assign_classes, read_labels
+from assay.data.pictures import Encoded, decode_pictures
+from assay.data.reading import LeftOut, Reading, decode_text, listing, readable
 from assay.data.selection import choose_samples
 from assay.errors import DataError
 
@@ -29,10 +31,19 @@ LONGEST_LABEL = 1 << 20  # bytes
 
 @dataclass
 class _ShardSample:
+    """``pictures`` and ``labels`` are by their endings, such as ``jpg`` and ``mask.png``."""
+
     shard: Path
     key: str
+    pictures: dict[str, tarfile.TarInfo] = field(default_factory=dict)
+    labels: dict[str, str | None] = field(default_factory=dict)
     picture: tarfile.TarInfo | None = None
-    label: str | None = None
+
+    @property
+    def label(self) -> str | None:
+        """The label, in the order of :data:`LABEL_ENDINGS`; one with a plain ending before all others."""
+        ranked = sorted(self.labels, key=lambda ending: ("." in ending, LABEL_ENDINGS.index(ending.split(".")[-1])))
+        return next((self.labels[ending] for ending in ranked if self.labels[ending] is not None), None)
 
 
 def load_webdataset(
@@ -40,32 +51,66 @@ def load_webdataset(
 ) -> ImageDataset:
     """Read shards one after the other; nothing is ever unpacked to disk.
 
-    A sample is a run of files whose names agree up to the first dot: an image (``png``, ``jpg``, …) and a label
-    (``cls``, ``label``, ``class``, or ``json`` with such a key), a class number or a class name. Class names come from
-    a ``classnames.txt`` or ``classes.txt`` beside the shards or one folder up, one a line; else from all labels. An id
-    is the sample's place in the shards.
+    A sample is the files of a shard whose names agree up to the first dot: an image (``png``, ``jpg``, …) and a label
+    (``cls``, ``label``, ``class``, or ``json`` with such a key), a class number or a class name. Of several images, as
+    of a photograph and its mask, the one whose ending has no further dot is taken (``0001.jpg``, not
+    ``0001.mask.png``). Class names come from a ``classnames.txt`` or ``classes.txt`` beside the shards or one folder
+    up, one a line; else from all labels, those of ``others``, the set's other splits, among them. An id is the sample's
+    place in the shards.
 
-    Raises :class:`DataError` for damaged or truncated archives and for samples without a label.
+    Raises :class:`DataError` for damaged or truncated archives, for samples without a label, and for those of which
+    several images could be meant.
     """
-    samples = [sample for shard in shards for sample in _scan(shard)]
+    left_out = LeftOut()
+    samples = [sample for shard in shards for sample in _scan(shard, left_out)]
     if not samples:
         raise DataError(str(shards[0]), expected="samples with a picture and a label", got="none")
-    for sample in samples:
-        if sample.label is None:
-            expected = f"a label ({', '.join(LABEL_ENDINGS)})"
-            raise DataError(f"{sample.shard}:{sample.key}", expected=expected, got="none")
-    where = f"{name} (labels)"
-    stored = read_labels([sample.label for sample in samples], where=where)
-    classes = _class_names(shards[0]) or derive_classes(stored, where=where)
-    labels = number_labels(stored, classes=classes, where=where)
+    _choose_pictures(samples, left_out)
+    where, names = f"{name} (labels)", _class_names(shards[0])
+    stored = _labels_of(samples, where=where, names=names)
+    more = [list(_scan(shard, LeftOut())) for shard in others if not names]
+    stored_of_others = [_labels_of(found, where=f"{name} (labels of other splits)", names=None) for found in more]
+    labels, classes, of_labels = assign_classes(stored, names=names, where=where, others=stored_of_others)
     chosen = choose_samples(labels.numpy(), limit=reading.limit)
     rows = np.sort(chosen)
     pictures = _read([samples[row] for row in rows.tolist()])
     decoded = decode_pictures(pictures, count=len(rows), reading=reading, where=name)
     ids = torch.from_numpy(rows)[decoded.indices]
-    keys = tuple(samples[row].key for row in ids.tolist())
-    dataset = ImageDataset(decoded.images, labels[ids], classes, name, split, ids, keys, decoded.skipped)
+    repeated = [key for key, times in Counter(sample.key for sample in samples).items() if times > 1]
+    notes = left_out.notes(name)
+    if repeated:
+        notes += [f"{name}: {len(repeated):,} keys are in several shards, each a sample: {listing(repeated)}"]
+    drawn = [samples[row] for row in ids.tolist()]
+    keys = tuple(f"{sample.shard.name}:{sample.key}" if repeated else sample.key for sample in drawn)
+    all_notes = (*notes, *of_labels, *decoded.notes)
+    dataset = ImageDataset(decoded.images, labels[ids], classes, name, split, ids, keys, decoded.skipped, all_notes)
     return dataset if np.array_equal(rows, chosen) else dataset.arranged(torch.from_numpy(chosen))
+
+
+def _labels_of(samples: Sequence[_ShardSample], *, where: str, names: tuple[str, ...] | None) -> Values:
+    without = [sample for sample in samples if sample.label is None]
+    if without:
+        more = f" (nor have {len(without) - 1:,} more)" if len(without) > 1 else ""
+        expected = f"a label ({', '.join(LABEL_ENDINGS)})"
+        raise DataError(f"{without[0].shard}:{without[0].key}", expected=expected, got=f"none{more}")
+    return read_labels([sample.label for sample in samples], where=where, names=names)
+
+
+def _choose_pictures(samples: Sequence[_ShardSample], left_out: LeftOut) -> None:
+    """The one picture of each sample: with a plain ending where any sample has one, as beside masks; else the only one.
+
+    Raises :class:`DataError` naming the pictures of a sample of which several could be meant.
+    """
+    plain = any("." not in ending for sample in samples for ending in sample.pictures)
+    for sample in samples:
+        endings = [ending for ending in sample.pictures if not plain or "." not in ending]
+        if len(endings) > 1:
+            got = " and ".join(f"{posixpath.basename(sample.key)}.{ending}" for ending in endings[:3])
+            raise DataError(f"{sample.shard}:{sample.key}", expected="one picture a sample", got=got)
+        sample.picture = sample.pictures[endings[0]] if endings else None
+        for ending in sample.pictures:
+            if ending not in endings:
+                left_out.add("further pictures", f"{sample.key}.{ending}")
 
 
 @contextmanager
@@ -74,29 +119,44 @@ def _opened(shard: Path) -> Iterator[tarfile.TarFile]:
         yield archive
 
 
-def _scan(shard: Path) -> list[_ShardSample]:
+def _scan(shard: Path, left_out: LeftOut) -> list[_ShardSample]:
     """The samples of one shard, in order, with their labels read and their images only located."""
-    samples: list[_ShardSample] = []
+    samples: dict[str, _ShardSample] = {}
     with _opened(shard) as archive:
         for member in archive:
-            if not member.isfile():
-                continue
             folder, base = posixpath.split(member.name)
-            stem, _, endings = base.partition(".")
-            if not stem:
+            stem, _, endings = base.lower().partition(".")
+            if member.isdir():
                 continue
-            key = posixpath.join(folder, stem)
-            if not samples or samples[-1].key != key:
-                samples.append(_ShardSample(shard, key))
-            ending = endings.lower().rpartition(".")[2]
-            if f".{ending}" in SUFFIXES:
-                samples[-1].picture = member
-            elif ending in LABEL_ENDINGS and samples[-1].label is None and member.size <= LONGEST_LABEL:
-                file = archive.extractfile(member)
-                samples[-1].label = _parse_label(file.read() if file else b"", is_json=ending == "json")
+            if not stem or "__MACOSX" in folder.split("/"):
+                left_out.add("hidden", member.name)
+                continue
+            ending = endings.rpartition(".")[2]
+            if not member.isfile():
+                left_out.add("links", member.name)
+            elif f".{ending}" not in SUFFIXES and ending not in LABEL_ENDINGS:
+                left_out.add("neither picture nor label", member.name)
+            elif ending in LABEL_ENDINGS and member.size > LONGEST_LABEL:
+                left_out.add("too long for a label", member.name)
+            else:
+                key = posixpath.join(folder, base[: len(stem)])
+                sample = samples.setdefault(key, _ShardSample(shard, key))
+                if endings in sample.pictures or endings in sample.labels:
+                    raise DataError(f"{shard}:{key}", expected=f"one .{endings} a sample", got="several")
+                if f".{ending}" in SUFFIXES:
+                    sample.pictures[endings] = member
+                else:
+                    file = archive.extractfile(member)
+                    content = file.read() if file else b""
+                    where = f"{shard}:{member.name}"
+                    sample.labels[endings] = _parse_label(content, is_json=ending == "json", where=where)
         _check_end(archive)
     # Files without image and label, such as a note on the shard, are no samples.
-    return [sample for sample in samples if sample.picture is not None or sample.label is not None]
+    for key, sample in list(samples.items()):
+        if not sample.pictures and sample.label is None:
+            left_out.add("neither picture nor label", f"{key}.{next(iter(sample.labels))}")
+            del samples[key]
+    return list(samples.values())
 
 
 def _check_end(archive: tarfile.TarFile) -> None:
@@ -108,8 +168,8 @@ def _check_end(archive: tarfile.TarFile) -> None:
         raise tarfile.ReadError("no end-of-archive mark: the file is truncated or damaged")
 
 
-def _parse_label(content: bytes, *, is_json: bool) -> str | None:
-    text = content.decode("utf-8", "replace").strip()
+def _parse_label(content: bytes, *, is_json: bool, where: str) -> str | None:
+    text = decode_text(content, where=where).strip()
     if not is_json:
         return text or None
     try:
@@ -123,10 +183,14 @@ def _parse_label(content: bytes, *, is_json: bool) -> str | None:
 
 def _class_names(shard: Path) -> tuple[str, ...] | None:
     for folder in (shard.parent, shard.parent.parent):
-        for file in NAMES_FILES:
-            if (folder / file).is_file():
-                lines = (folder / file).read_text(encoding="utf-8", errors="replace").splitlines()
-                return tuple(line.strip() for line in lines if line.strip())
+        for file in (folder / name for name in NAMES_FILES):
+            if file.is_file():
+                text = decode_text(file.read_bytes(), where=str(file)).rstrip()
+                lines = [line.strip() for line in text.split("\n")]
+                if "" in lines and len(lines) > 1:
+                    got = f"an empty line {lines.index('') + 1}"
+                    raise DataError(str(file), expected="the name of a class in every line", got=got)
+                return tuple(lines) if text else None
     return None
 
 
