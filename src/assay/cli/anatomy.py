@@ -86,10 +86,10 @@ def groups(
     names: Annotated[bool, flag("Output", "List every parameter.", "--names")] = False,
     json: AsJson = False,
 ) -> None:
-    """Sort a model's parameters into the three weight-decay groups, by module type and never by name.
+    """Sort a model's parameters into weight-decay groups, by module type and never by name.
 
     Matching "bn" in names misses every norm layer with another name, such as downsample.1 of a ResNet; those are
-    listed.
+    listed, and so is what is no matrix or kernel of a layer: slopes, scales, tokens, position embeddings.
     """
     from rich.console import Console
 

@@ -10,15 +10,26 @@ from assay.records.base import Frozen, Record
 class ParameterGroup(Frozen):
     """One weight-decay group: ``role`` by module type, the tensors in it, and how many numbers they hold."""
 
-    role: Literal["norm", "bias", "weight"]
+    role: Literal["norm", "bias", "weight", "other"]
     names: tuple[str, ...]
     parameters: int
     weight_decay: float | None = None
 
 
-class DecayGroups(Record):
-    """The three groups of a model, frozen parameters left out, tied weights once.
+class OtherParameter(Frozen):
+    """A parameter that is no matrix or kernel of a layer: the type of the module that has it, its shape, and why."""
 
+    name: str
+    owner: str
+    shape: tuple[int, ...]
+    why: str
+
+
+class DecayGroups(Record):
+    """The groups of a model, frozen parameters left out, tied weights once.
+
+    Norms, biases and weights; where some of the rest are no matrix or kernel of a layer, these ``other`` ones are a
+    fourth group. ``assumed`` names matrices taken for weights although their module is of no known type.
     ``missed_by_name`` names the normalisation parameters that a search for ``"bn"`` in parameter names does not find.
     """
 
@@ -27,14 +38,17 @@ class DecayGroups(Record):
     frozen: int
     tied: int
     missed_by_name: tuple[str, ...] = ()
+    other: tuple[OtherParameter, ...] = ()
+    assumed: tuple[str, ...] = ()
 
 
 class OptimizerAudit(Record):
-    """What an optimizer holds, compared with the trainable parameters of its model; every list empty: all is well.
+    """What an optimizer holds, compared with the trainable parameters of its model; no ``faults``: all is well.
 
     ``missing`` are never updated, ``repeated`` updated more than once a step, ``decayed_norms`` and
     ``decayed_biases`` shrunk although they should not be, ``undecayed_weights`` spared although other parameters
-    decay, ``frozen_held`` held for nothing; ``foreign`` counts tensors that are not the model's.
+    decay, ``frozen_held`` held for nothing; ``foreign`` counts tensors that are not the model's. ``decayed_others``,
+    slopes, scales, tokens and position embeddings that shrink, is no fault: most recipes spare them, some do not.
     """
 
     kind: Literal["optimizer_audit"] = "optimizer_audit"
@@ -42,6 +56,7 @@ class OptimizerAudit(Record):
     repeated: tuple[str, ...] = ()
     decayed_norms: tuple[str, ...] = ()
     decayed_biases: tuple[str, ...] = ()
+    decayed_others: tuple[str, ...] = ()
     undecayed_weights: tuple[str, ...] = ()
     frozen_held: tuple[str, ...] = ()
     foreign: int = 0

@@ -11,7 +11,7 @@ from torch.nn.utils import clip_grad_norm_, clip_grad_value_, get_total_norm
 from torch.optim import SGD, AdamW, Optimizer
 
 from assay.errors import ModelError
-from assay.training.param_groups import ROLES, Role, split_parameters
+from assay.training.param_groups import DecayRole, split_parameters
 from assay.training.sections import AdamWOptions, ClipOptions, GradientClip, MuonOptions, OptimizerOptions, SGDOptions
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
@@ -101,8 +101,8 @@ def build_optimizers(model: nn.Module, options: OptimizerOptions) -> tuple[Optim
     Each group carries ``peak_lr``, which :func:`set_learning_rate` scales, and its ``role``.
     Raises :class:`ModelError` when nothing is trainable.
     """
-    split = split_parameters(model)
-    members = {role: [parameter for _, parameter in split.of(role)] for role in ROLES}
+    groups = split_parameters(model).decay_groups()
+    members = {role: [parameter for _, parameter in named] for role, named in groups.items()}
     if not any(members.values()):
         raise ModelError("model", expected="at least one trainable parameter", got="none")
     if isinstance(options, AdamWOptions):
@@ -149,15 +149,17 @@ def set_learning_rate(optimizers: tuple[Optimizer, ...], factor: float) -> None:
 
 
 def _sgd(
-    members: dict[Role, list[nn.Parameter]], options: SGDOptions | MuonOptions, *, rate: float, momentum: float
+    members: dict[DecayRole, list[nn.Parameter]], options: SGDOptions | MuonOptions, *, rate: float, momentum: float
 ) -> SGD:
     groups = _groups(members, options, rate=rate)
     return SGD(groups, lr=rate, momentum=momentum, nesterov=options.nesterov and momentum > 0)
 
 
-def _groups(members: dict[Role, list[nn.Parameter]], options: OptimizerOptions, *, rate: float) -> list[dict[str, Any]]:
+def _groups(
+    members: dict[DecayRole, list[nn.Parameter]], options: OptimizerOptions, *, rate: float
+) -> list[dict[str, Any]]:
     """A group for every role that has parameters."""
-    factors: dict[Role, float] = {"norm": options.norm_lr_factor, "bias": 1.0, "weight": 1.0}
+    factors = {role: options.norm_lr_factor if role == "norm" else 1.0 for role in members}
     return [
         {
             "params": members[role],
@@ -171,7 +173,7 @@ def _groups(members: dict[Role, list[nn.Parameter]], options: OptimizerOptions, 
     ]
 
 
-def _decay(role: Role, options: OptimizerOptions) -> float:
+def _decay(role: DecayRole, options: OptimizerOptions) -> float:
     return options.weight_decay if role in options.decay_roles else 0.0
 
 

@@ -61,7 +61,7 @@ class _Optimizer(Section):
     name: str
     lr: Positive = 0.1
     weight_decay: NotNegative = 5e-4
-    decay_roles: tuple[Literal["norm", "bias", "weight"], ...] = ("weight",)
+    decay_roles: tuple[Literal["norm", "bias", "weight", "other"], ...] = ("weight",)
     norm_lr_factor: Positive = 1.0
     needs: ClassVar[Needs] = {"decay_roles": ("weight_decay",)}
 

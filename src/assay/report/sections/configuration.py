@@ -10,7 +10,12 @@ from assay.report.charts import Item, draw_items, figure
 from assay.report.parts import Facts, Figure, Section, Table, build_section, table, tabulate
 from assay.wording import accuracy, count, number, percent, plural
 
-_ROLES = {"norm": "normalisation", "bias": "biases", "weight": "all other weights"}
+_ROLES = {
+    "norm": "normalisation",
+    "bias": "biases",
+    "weight": "all other weights",
+    "other": "slopes, scales, tokens, position embeddings",
+}
 
 
 def modes_section(audit: ModeAudit) -> Section:
@@ -43,10 +48,17 @@ def decay_section(record: DecayGroups) -> Section:
     )
     title = f'Normalisation parameters that a search for "bn" misses ({count(len(record.missed_by_name))})'
     missed = table(title, ("`parameter",), ((name,) for name in record.missed_by_name), folded=True)
-    parts = (numbers, missed if record.missed_by_name else None)
+    other = table(
+        f"No matrix or kernel of a layer, spared as a rule ({count(len(record.other))})",
+        ("`parameter", "`shape", "`of", "what"),
+        ((each.name, "×".join(map(str, each.shape)) or "1", each.owner, each.why) for each in record.other),
+        folded=True,
+    )
+    parts = (numbers, other if record.other else None, missed if record.missed_by_name else None)
     summary = (
         "Normalisation parameters and biases are best excluded from weight decay; the groups go by module type, not "
         "by name."
+        + (f" Of modules of no known type, taken for weights: {_some(record.assumed)}." if record.assumed else "")
         + (f" {plural(record.frozen, 'frozen parameter')} left out." if record.frozen else "")
         + (f" {plural(record.tied, 'tied parameter')} counted once." if record.tied else "")
     )
@@ -59,6 +71,7 @@ def optimizer_section(audit: OptimizerAudit) -> Section:
         ("updated more than once a step", _some(audit.repeated)),
         ("normalisation parameters that decay", _some(audit.decayed_norms)),
         ("biases that decay", _some(audit.decayed_biases)),
+        ("slopes, scales, tokens, position embeddings that decay (no fault)", _some(audit.decayed_others)),
         ("weights spared although others decay", _some(audit.undecayed_weights)),
         ("frozen, held for nothing", _some(audit.frozen_held)),
         ("tensors that are not the model's", count(audit.foreign)),

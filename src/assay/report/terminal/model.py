@@ -18,6 +18,7 @@ _ROLES = {
     "norm": "scale and shift of normalisation layers",
     "bias": "biases of all other layers",
     "weight": "all other weights",
+    "other": "slopes, scales, tokens, position embeddings",
 }
 
 
@@ -104,7 +105,7 @@ def _totals(record: Anatomy) -> list[str]:
 
 
 def print_decay_groups(record: DecayGroups, console: Console, *, names: bool) -> None:
-    """The three groups, with ``names`` every parameter of each, and what a search by name would miss."""
+    """The groups, with ``names`` every parameter of each, what is no weight of a layer, what a search would miss."""
     rows = (
         (group.role, str(len(group.names)), f"{group.parameters:,}", f"{group.weight_decay or 0:g}", _ROLES[group.role])
         for group in record.groups
@@ -117,6 +118,17 @@ def print_decay_groups(record: DecayGroups, console: Console, *, names: bool) ->
     if record.frozen or record.tied:
         left_out = f"Left out: {record.frozen} frozen tensors."
         print_line(console, f"{left_out} Counted once: {record.tied} further names of tied ones.")
+    if record.other:
+        print_line(console, f"No matrix or kernel of a layer, and therefore not decayed ({len(record.other)}):")
+        for each in record.other if names else record.other[:8]:
+            shape = f"({', '.join(map(str, each.shape))})"
+            print_line(console, f"  {each.name} {shape} of {each.owner}: {each.why}", wrap=False)
+        if not names and len(record.other) > 8:
+            print_line(console, f"  and {len(record.other) - 8} more; --names lists them")
+    if record.assumed:
+        shown = record.assumed if names else record.assumed[:8]
+        print_line(console, f"Taken for weights, of modules of no known type ({len(record.assumed)}):")
+        print_line(console, "  " + ", ".join(shown) + (" …" if len(shown) < len(record.assumed) else ""))
     if record.missed_by_name:
         missed = len(record.missed_by_name)
         print_line(console, f'A search for "bn" in the names would miss {missed} norm parameters:')
