@@ -68,6 +68,28 @@ REFUSED = {
     "no key": ("=3", r"--set: expected key=value.*got =3"),
     "not a section": ("epochs.lr=1", r"--set: expected epochs to be a section"),
     "not finite": ("optimizer.lr=inf", r"optimizer\.lr: expected a finite number, got inf"),
+    "a stage that never begins": ("resolution=[[0.0, 16], [1.0, 32]]", r"resolution: expected stages .* below 1"),
+    "two stages at once": ("resolution=[[0.0, 16], [0.0, 32]]", r"resolution: expected stages that begin at different"),
+    "a milestone at the end": (
+        "schedule.name=multistep schedule.milestones=[1.0]",
+        r"^--set schedule\.milestones\.0: expected less than 1, got 1\.0$",
+    ),
+    "a factor of one": (
+        "schedule.name=multistep schedule.milestones=[0.5] schedule.gamma=1",
+        r"^--set schedule\.gamma: expected less than 1, got 1$",
+    ),
+    "moments that never form": (
+        "optimizer.name=adamw optimizer.betas=[0.9,1]",
+        r"^--set optimizer\.betas\.1: expected less than 1, got 1$",
+    ),
+    "no ball to project onto": (
+        "adversary.name=pgd adversary.epsilon=0",
+        r"^--set adversary\.epsilon: expected greater than 0, got 0$",
+    ),
+    "given twice": (
+        "name=again name=mine",
+        r"^--set name: given twice: the first has no effect$",
+    ),
     "batches that do not divide": (
         "micro_batch=7",
         r"micro_batch: expected a number that divides the batch_size, 64, got 7$",
@@ -144,6 +166,11 @@ NO_EFFECT = {
     "prune.start": ("digits", ["prune.start=0.5"], "share is 0"),
     "prune.end": ("digits", ["prune.end=0.9"], "share is 0"),
     "shrink": ("digits", ["shrink=resize"], "resolution is empty"),
+    "a micro-batch of the whole batch": ("digits", ["micro_batch=64"], "batch_size is 64"),
+    "a micro-batch beyond it": ("resnet18", ["micro_batch=512"], "batch_size is 128"),
+    "mixing of single samples": (
+        "digits", ["micro_batch=1", "mix.name=cutmix"], "samples pass through the network one by one",
+    ),
     "a sequence of images": ("digits", ["sequence.length=50"], "data is digits"),
     "a sequence read from images": ("digits-rows-lstm", ["sequence.samples=50"], "data is digits"),
     "views": ("adding-lstm", ["test_views=2"], "data is adding, a task of sequences"),

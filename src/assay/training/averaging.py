@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 
 from assay.data.dataset import ImageDataset, to_unit_range
 from assay.data.selection import random_sample
+from assay.errors import OptionError
 from assay.models.running_statistics import measure_running_statistics, updated_norms, write_statistics
 from assay.runtime import device_of, dtype_of
 from assay.training.sections import AverageOptions
@@ -20,12 +22,15 @@ class WeightAverage:
 
     The bound on d lets the average forget its random start (Abadi et al., TensorFlow's ExponentialMovingAverage).
     ``tensors`` maps names of the state dict to averages; with a decay of 0 there are none and nothing happens.
+    Raises :class:`OptionError` where none of ``steps`` steps would be taken in: the average would stay the start.
     """
 
-    def __init__(self, model: nn.Module, options: AverageOptions) -> None:
+    def __init__(self, model: nn.Module, options: AverageOptions, *, steps: int = sys.maxsize) -> None:
         self._options, self._model = options, model
         self.tensors: dict[str, Tensor] = {}
         if options.decay > 0:
+            if options.every > steps:
+                raise OptionError("average.every", expected=f"at most the {steps} steps of the run", got=options.every)
             self.tensors = {n: t.detach().clone() for n, t in model.state_dict().items() if t.is_floating_point()}
 
     @torch.no_grad()

@@ -25,7 +25,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from assay.errors import OptionError
+from assay.errors import OptionError, UnusedOptionError
 from assay.files import make_folder, write_atomically
 from assay.models.sources.run_folder import WEIGHTS
 from assay.records.training import EpochSummary
@@ -113,9 +113,11 @@ class RunFolder:
         """Make the folder and, with ``resume``, restore its last checkpoint if there is one.
 
         Without ``resume`` a run that the folder holds is written over. Raises :class:`OptionError` when the checkpoint
-        is damaged or belongs to another recipe, data set or seed.
+        is damaged or belongs to another recipe, data set or seed, or where there is no folder to resume from.
         """
         if self.out is None:
+            if resume:
+                raise UnusedOptionError("resume", reason="no effect without out, the folder of the run to go on with")
             return RunState()
         path = make_folder(self.out) / "state.pt"
         state = self._restore(path) if resume and path.is_file() else RunState()

@@ -97,7 +97,7 @@ def fit(
     factor = build_schedule(recipe.schedule, steps=task.steps)
     options = recipe.optimizer
     optimizers, clip = build_optimizers(model, options), build_clip(model, recipe.clip)
-    average = WeightAverage(model, recipe.average)
+    average = WeightAverage(model, recipe.average, steps=task.steps)
     identity = RunIdentity(recipe.model_dump(mode="json"), task.facts, seed)
     folder = RunFolder(
         out, model, optimizers, average.tensors, identity, checkpoint_seconds, processes.leads, architecture

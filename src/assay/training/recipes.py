@@ -143,9 +143,22 @@ class Recipe(Section):
         """The settings that only images have, where they differ from none."""
         return {name: getattr(self, name) for name, none in IMAGE_OPTIONS.items() if getattr(self, name) != none}
 
+    @field_validator("resolution")
+    @classmethod
+    def _every_stage_begins(cls, stages: tuple[tuple[float, int], ...]) -> tuple[tuple[float, int], ...]:
+        starts = [start for start, _ in stages]
+        if len(set(starts)) < len(starts) or 1 in starts:
+            raise ValueError("stages that begin at different shares below 1")
+        return stages
+
     def without_effect(self) -> Mapping[str, str]:
         options = self.image_options() if self.data in SEQUENCE_TASKS else ()
-        return {**super().without_effect(), **dict.fromkeys(options, f"data is {self.data}, a task of sequences")}
+        idle = {**super().without_effect(), **dict.fromkeys(options, f"data is {self.data}, a task of sequences")}
+        if self.micro_batch is not None and self.micro_batch >= self.batch_size:
+            idle["micro_batch"] = f"batch_size is {self.batch_size}"
+        if self.mix.name != "none" and 1 in (self.batch_size, self.micro_batch):
+            idle["mix"] = "samples pass through the network one by one"
+        return idle
 
     def settled(self, *, fast_bfloat16: bool) -> Recipe:
         """The same recipe with ``auto`` replaced by the precision that a machine gets."""
@@ -237,7 +250,12 @@ def load_recipe(name_or_path: str | Path, *, overrides: Sequence[str] = ()) -> R
         raise OptionError(where, expected="a TOML file", got=error) from None
     former = _former_defaults(values, complete=True)
     recipe = Recipe.parse(values, where=where, may_drop=former.__contains__)
-    overridden = {_apply(values, override) for override in overrides}
+    overridden: set[Place] = set()
+    for override in overrides:
+        place = _apply(values, override)
+        if place in overridden:
+            raise UnusedOptionError(f"--set {'.'.join(place)}", reason="given twice: the first has no effect")
+        overridden.add(place)
     if overridden:
         recipe = Recipe.parse(
             values, where=where, overridden=overridden, may_drop=lambda place: not _overrides_of(place, overridden)

@@ -61,11 +61,16 @@ def _order(n: int, seed: int, epoch: int) -> Tensor:
     return torch.randperm(n, generator=generator(seed, ORDER_STREAM, epoch))
 
 
+def split_evenly(batch: Tensor, size: int | None) -> tuple[Tensor, ...]:
+    """Micro-batches of at most ``size``, which differ by one at most: a rest of one is no batch for a norm layer."""
+    return torch.tensor_split(batch, math.ceil(len(batch) / (size or len(batch))))
+
+
 def split_batch(
     dataset: ImageDataset, indices: Tensor, size: int | None, rank: int = 0, world: int = 1
 ) -> list[tuple[int, Batch]]:
     """The (number, samples) pairs of one process: every ``world``-th of the micro-batches of ``size``."""
-    pieces = list(enumerate(torch.split(indices, size or len(indices))))[rank::world]
+    pieces = list(enumerate(split_evenly(indices, size)))[rank::world]
     return [(number, Batch(dataset.images[i], dataset.labels[i], dataset.ids[i])) for number, i in pieces]
 
 
@@ -87,6 +92,11 @@ class PrunedSampler(Sampler):
         steps = self.steps_per_epoch
         pruned = epoch > 0 and self.options.start <= epoch / self.epochs < self.options.end
         return max(1, round(steps * (1 - self.options.share))) if pruned else steps
+
+    @property
+    def prunes(self) -> bool:
+        """Whether any epoch of the run is shorter than the first."""
+        return any(self.length(epoch) < self.steps_per_epoch for epoch in range(1, math.ceil(self.epochs)))
 
     def first_step(self, epoch: int) -> int:
         return sum(self.length(earlier) for earlier in range(epoch))

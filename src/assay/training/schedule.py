@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable, Sequence
 from functools import partial
 
+from assay.errors import OptionError
 from assay.training import sections
 
 Schedule = Callable[[int], float]
@@ -56,10 +57,16 @@ def multistep(step: int, *, total: int, milestones: Sequence[float], gamma: floa
 
 
 def build_schedule(options: sections.ScheduleOptions, *, steps: int) -> Schedule:
-    """The factor on the peak learning rate at every step of a run of ``steps``."""
+    """The factor on the peak learning rate at every step of a run of ``steps``.
+
+    Raises :class:`OptionError` for a warm-up after which no step is left.
+    """
     if isinstance(options, sections.TriangularSchedule):
         return partial(triangular, total=steps, peak=options.peak, start=options.start, final=options.final)
     warmup = round(options.warmup * steps)
+    if warmup >= steps:
+        expected = f"a share that leaves a step after the warm-up, of {steps} in all"
+        raise OptionError("schedule.warmup", expected=expected, got=options.warmup)
     match options:
         case sections.ConstantSchedule():
             return partial(constant, warmup=warmup)

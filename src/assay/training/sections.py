@@ -79,7 +79,7 @@ class AdamWOptions(_Optimizer):
     """Adam with decoupled weight decay."""
 
     name: Literal["adamw"] = "adamw"
-    betas: tuple[Share, Share] = (0.9, 0.999)
+    betas: tuple[BelowOne, BelowOne] = (0.9, 0.999)
 
 
 class MuonOptions(_Optimizer):
@@ -134,8 +134,8 @@ class MultistepSchedule(Section):
 
     name: Literal["multistep"] = "multistep"
     warmup: BelowOne = 0.0
-    milestones: tuple[Share, ...] = ()
-    gamma: Share = 0.1
+    milestones: tuple[BelowOne, ...] = ()
+    gamma: BelowOne = 0.1
     needs: ClassVar[Needs] = {"gamma": ("milestones",)}
 
 
@@ -199,6 +199,7 @@ class PGDAdversary(_Adversary):
     """Several projected steps."""
 
     name: Literal["pgd"] = "pgd"
+    epsilon: Positive = 8 / 255
     steps: Annotated[int, Field(ge=1)] = 1
 
 

@@ -23,7 +23,7 @@ from assay.training.adversaries import GuardedAdversary
 from assay.training.augmentation import View, build_augmentation, build_mix, choose_side
 from assay.training.averaging import refresh_batchnorm
 from assay.training.recipes import Recipe
-from assay.training.sampling import PrunedSampler, Sampler, split_batch
+from assay.training.sampling import PrunedSampler, Sampler, split_batch, split_evenly
 from assay.training.sections import SequenceOptions
 from assay.training.step import MicroBatch, Objective, Perturb, TrainingLoss, autocast, image_losses
 
@@ -116,13 +116,13 @@ class ImageTask(TrainingTask):
         perturb: Perturb | None,
         loss: TrainingLoss | None,
     ) -> None:
-        if recipe.sequence != SequenceOptions():
-            raise UnusedOptionError(f"recipe {recipe.name}: sequence", reason=f"no effect on images, {train.name}")
         sampler = Sampler(len(train), recipe.batch_size, seed)
         if recipe.prune.share:
             if loss is not None:  # then no cross-entropy is computed
                 raise OptionError("prune.share", expected="0 where the loss is your own", got=recipe.prune.share)
             sampler = PrunedSampler(len(train), recipe.batch_size, seed, recipe.epochs, recipe.prune)
+        for option, reason in _without_effect(recipe, train, sampler, perturb=perturb, loss=loss).items():
+            raise UnusedOptionError(f"recipe {recipe.name}: {option}", reason=f"no effect {reason}")
         super().__init__(sampler, epochs=recipe.epochs)
         self.name, self.facts = train.name, _describe_images(train)
         self.ceiling = 100 * math.log(len(train.classes))  # a hundred times the loss of guessing
@@ -178,8 +178,26 @@ class ImageTask(TrainingTask):
 
     def _keep(self, number: int, losses: Tensor) -> None:
         """The losses (B,) of the micro-batch of that ``number``, less their mean, which falls during training."""
-        start = number * (self._recipe.micro_batch or self.batch_size)
-        self._losses[start : start + len(losses)] = (losses - losses.mean()).cpu()
+        split_evenly(self._losses, self._recipe.micro_batch)[number].copy_(losses - losses.mean())
+
+
+def _without_effect(
+    recipe: Recipe, train: ImageDataset, sampler: Sampler, *, perturb: Perturb | None, loss: TrainingLoss | None
+) -> dict[str, str]:
+    """The options that these images, or what the caller gives instead, leave without effect, each with the reason."""
+    idle = {}
+    if recipe.sequence != SequenceOptions():
+        idle["sequence"] = f"on images, {train.name}"
+    if loss is not None and recipe.label_smoothing:
+        idle["label_smoothing"] = "while the loss is your own"
+    if perturb is not None and recipe.adversary.name != "none":
+        idle["adversary"] = "while the perturbation is your own"
+    height, width = train.shape[1:]
+    if recipe.resolution and all(side >= min(height, width) for _, side in recipe.resolution):
+        idle["resolution"] = f"on images of {height}×{width}"
+    if isinstance(sampler, PrunedSampler) and not sampler.prunes:
+        idle["prune.share"] = f"in {recipe.epochs:g} epochs of {sampler.steps_per_epoch} steps: none would be shorter"
+    return idle
 
 
 def _describe_images(train: ImageDataset) -> dict[str, Any]:
@@ -217,7 +235,8 @@ class SequenceTrainingTask(TrainingTask):
     def micro_batches(self, step: int, state: RunState) -> Sequence[tuple[int, MicroBatch]]:
         with state.clock.part("images"):
             inputs, targets = self._task.draw(self.batch_size, TRAIN, step)
-        pieces = list(enumerate(zip(torch.split(inputs, self._size), torch.split(targets, self._size), strict=True)))
+        parts = (split_evenly(each, self._size) for each in (inputs, targets))
+        pieces = list(enumerate(zip(*parts, strict=True)))
         own = pieces[self._processes.rank :: self._processes.world]
         return [(number, partial(self._losses, inputs=x, targets=y)) for number, (x, y) in own]
 
