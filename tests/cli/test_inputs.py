@@ -136,7 +136,7 @@ def test_a_training_is_resumed_on_the_data_of_its_folder(
 ) -> None:
     shutil.copytree(trained, tmp_path / "again")
     monkeypatch.chdir(tmp_path)
-    ended = assay("train", "--resume", "--max-bad", "1", "--out", "again")
+    ended = assay("train", "--resume", "--out", "again")
     assert ended.code == 0, ended
     assert "Trained mlp on 12 images of pets" in ended.out
 
@@ -149,13 +149,18 @@ def test_data_that_are_named_come_before_those_of_the_run(
     assert notes == []
 
 
-def test_classes_under_other_names_are_told_as_a_guess(
-    trained: Path, pets: Path, run: Callable[..., tuple[list[str], str]], tmp_path: Path
+def test_classes_under_other_names_are_refused_unless_the_user_says_that_they_are_the_same(
+    trained: Path, pets: Path, run: Callable[..., tuple[list[str], str]], tmp_path: Path, assay: Callable[..., Any]
 ) -> None:
     shutil.copytree(pets, tmp_path / "other", ignore=shutil.ignore_patterns("broken.png"))
     (tmp_path / "other" / "dog").rename(tmp_path / "other" / "bird")
-    (note,) = run("attack", WITH_MODEL["attack"], "--data", tmp_path / "other", model=trained)[0]
-    assert "other has the classes of" in note
+    ended = assay("attack", trained, "--data", tmp_path / "other")
+    assert (ended.code, ended.out) == (2, "")
+    assert ended.err.startswith(f"assay: {trained}: expected data of its classes, cat, dog, got bird besides 1 of them")
+    (note,) = run(
+        "attack", WITH_MODEL["attack"], "--data", tmp_path / "other", "--match-classes", "position", model=trained
+    )[0]
+    assert "the data have the classes of" in note
     assert "under other names: outputs and labels are matched by position, a guess" in note
 
 

@@ -167,7 +167,7 @@ def trained_network(settings: Settings) -> Network:
     """
     test = settings.test()
     if settings.model is not None:
-        opened = open_model(settings.model, weights=settings.weights, classes=len(test.classes), image_shape=test.shape)
+        opened = open_model(settings.model, weights=settings.weights, classes=test.classes, image_shape=test.shape)
         return Network(opened.model.eval(), settings.model, test)
     if settings.data not in RECIPES:
         raise OptionError("data", expected=f"one of {', '.join(RECIPES)}, or a model", got=repr(settings.data))

@@ -13,9 +13,10 @@ if TYPE_CHECKING:
     from assay.models.sources import LoadedModel
 
 SHAPE_FROM_DATA = "A data set to take the image shape and the classes from: digits, cifar10, a folder, …"
+WITHOUT = ("match_classes", "split", "limit", "seed", "device")
 
 
-@takes_inputs(model_required=True, omit=("split", "limit", "seed", "device"), helps={"data": SHAPE_FROM_DATA})
+@takes_inputs(model_required=True, omit=WITHOUT, helps={"data": SHAPE_FROM_DATA})
 def anatomy(
     inputs: Inputs,
     image_shape: Annotated[
@@ -59,7 +60,8 @@ def _open_bare(inputs: Inputs, *, classes: int | None, image_shape: tuple[int, i
         return open_model(inputs, errors, classes=classes, image_shape=image_shape)
     if image_shape is not None or classes is not None:
         raise OptionError("--data", expected="either it, or --image-shape and --classes", got="both")
-    return open_model(inputs, errors, dataset=open_data(inputs, errors))
+    dataset = open_data(inputs, errors)
+    return open_model(inputs, errors, classes=len(dataset.classes), image_shape=dataset.shape)
 
 
 def _parse_shape(text: str | None) -> tuple[int, int, int] | None:
@@ -74,7 +76,7 @@ def _parse_shape(text: str | None) -> tuple[int, int, int] | None:
     return channels, height, width
 
 
-@takes_inputs(model_required=True, omit=("split", "limit", "seed", "device"), helps={"data": SHAPE_FROM_DATA})
+@takes_inputs(model_required=True, omit=WITHOUT, helps={"data": SHAPE_FROM_DATA})
 def groups(
     inputs: Inputs,
     classes: Annotated[

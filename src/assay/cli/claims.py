@@ -21,7 +21,9 @@ ClaimBudget = StrEnum("ClaimBudget", "QUICK FULL")
 ClaimData = StrEnum("ClaimData", "DIGITS CIFAR10")
 
 
-@takes_inputs(omit=("model", "data", "split", "limit", "normalization", "image_size", "max_bad", "device"))
+@takes_inputs(
+    omit=("model", "data", "split", "limit", "normalization", "match_classes", "image_size", "max_bad", "device")
+)
 def claims(
     inputs: Inputs,
     ids: Annotated[list[str] | None, argument("Claims to measure; all without any.", metavar="ID")] = None,

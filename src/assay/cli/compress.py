@@ -58,7 +58,7 @@ def compress(
     """
     from rich.console import Console
 
-    from assay.cli.inputs import data_notes, open_data, open_model, record_data, resolve_data
+    from assay.cli.inputs import align_classes, data_notes, open_data, open_model, record_data, resolve_data
     from assay.compression import CompressionPlan, save_compressed
     from assay.compression import compress as run
     from assay.files import make_folder, write_atomically
@@ -84,7 +84,7 @@ def compress(
     inputs = resolve_data(inputs)
     name = inputs.model or ""
     train = open_data(replace(inputs, split="train", limit=None), console)
-    test = open_data(inputs, console, printed=data_notes(train))
+    test = align_classes(open_data(inputs, console, printed=data_notes(train)), train.classes)
     loaded = open_model(inputs, console, dataset=test, seed=inputs.seed)
     make_folder(out)
     done = run(loaded.model, train, test, plan, name=name, on_progress=lambda line: console.print(line, markup=False))

@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated
 
-from assay.errors import InputError, OptionError
+from pydantic import ConfigDict, Field, ValidationError
+
+from assay.errors import DataError, InputError, OptionError
+from assay.options import Options, option_error
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -57,7 +60,7 @@ def open_inputs(inputs: Inputs, console: Console) -> OpenedInputs:
             trained = train_classifier(train, recipe=load_recipe("digits"), seed=inputs.seed, on_step=progress.step)
         return OpenedInputs(trained.model.to(device), dataset, TRAINED_ON_DIGITS, data_notes(dataset), (trained.run,))
     loaded = open_model(inputs, console, dataset=dataset)
-    notes = (*data_notes(dataset), *model_notes(loaded, dataset))
+    notes = (*data_notes(dataset), *model_notes(loaded, dataset, inputs))
     return OpenedInputs(loaded.model.to(device), dataset, inputs.model, notes, _training_history(inputs.model))
 
 
@@ -78,13 +81,17 @@ def resolve_data(inputs: Inputs) -> Inputs:
     recorded = recorded_data(Path(inputs.model))
     if recorded is None:
         raise OptionError("--data", expected="the images to test on, such as cifar10 or a folder", got="nothing")
-    data_dir = recorded.get("data_dir")
+    return fill_in(inputs, recorded)
+
+
+def fill_in(inputs: Inputs, recorded: RecordedData) -> Inputs:
+    """``inputs`` with the data of a run folder, and their preparation where none is given."""
     return replace(
         inputs,
-        data=recorded["data"],
-        data_dir=inputs.data_dir or (None if data_dir is None else Path(data_dir)),
-        image_size=inputs.image_size or recorded.get("image_size"),
-        max_bad=inputs.max_bad or recorded.get("max_bad", 0),
+        data=recorded.data,
+        data_dir=inputs.data_dir or recorded.data_dir,
+        image_size=inputs.image_size or recorded.image_size,
+        max_bad=inputs.max_bad or recorded.max_bad,
     )
 
 
@@ -92,16 +99,42 @@ def open_data(inputs: Inputs, console: Console, *, printed: Sequence[str] = ()) 
     """The images of ``inputs`` alone, with notes on the pictures that could not be read, except those ``printed``."""
     from assay.data.sources import load_dataset
 
-    dataset = load_dataset(
-        inputs.data or "digits",
-        split=inputs.split,
-        data_dir=inputs.data_dir,
-        limit=inputs.limit,
-        max_bad=inputs.max_bad,
-        image_size=inputs.image_size,
-    )
+    try:
+        dataset = load_dataset(
+            inputs.data or "digits",
+            split=inputs.split,
+            data_dir=inputs.data_dir,
+            limit=inputs.limit,
+            max_bad=inputs.max_bad,
+            image_size=inputs.image_size,
+        )
+    except DataError as error:
+        if not _is_own_data(inputs):
+            raise
+        got = f"{error.got} (the data that {inputs.model} was made from: where they are elsewhere now, name --data)"
+        raise DataError(error.where, expected=error.expected, got=got) from None
     print_notes([note for note in data_notes(dataset) if note not in printed], console)
     return dataset
+
+
+def align_classes(dataset: ImageDataset, classes: tuple[str, ...]) -> ImageDataset:
+    """``dataset`` with its labels numbered as in ``classes``, those of another split, matched by name.
+
+    Raises :class:`DataError` for classes that are not among them.
+    """
+    import torch
+
+    from assay.errors import ModelError
+    from assay.models.classes import few, match_classes
+
+    if dataset.classes == classes:
+        return dataset
+    where = f"{dataset.name}, {dataset.split}"
+    try:
+        matched = match_classes([classes], dataset.classes, where=where)
+    except ModelError as error:
+        raise DataError(where, expected=f"the classes of the training images, {few(classes)}", got=error.got) from None
+    return replace(dataset, labels=torch.tensor(matched.columns)[dataset.labels], classes=classes)
 
 
 def open_model(
@@ -118,17 +151,19 @@ def open_model(
     ``seed`` is that of random weights, and not the seed of the verb's own choices: an attack with another seed is an
     attack on the same model.
     """
+    from assay.cli.options import MatchClasses
     from assay.models import sources
 
     loaded = sources.open_model(
         inputs.model or "",
         weights=inputs.weights,
-        classes=classes if dataset is None else len(dataset.classes),
+        classes=classes if dataset is None else dataset.classes,
         image_shape=image_shape if dataset is None else dataset.shape,
         normalization=inputs.normalization,
+        match_classes="position" if inputs.match_classes is MatchClasses.POSITION else "name",
         seed=seed,
     )
-    print_notes(model_notes(loaded, dataset), console)
+    print_notes(loaded.notes if dataset is None else model_notes(loaded, dataset, inputs), console)
     return loaded
 
 
@@ -142,24 +177,23 @@ def open_view(inputs: Inputs, console: Console) -> ViewContext:
 
 
 def data_notes(dataset: ImageDataset) -> tuple[str, ...]:
-    """The notes on a data set: the pictures that could not be read."""
+    """The notes on a data set: the pictures that could not be read, and what reading left out or guessed."""
     unreadable = dataset.skipped
     if not unreadable:
-        return ()
+        return dataset.notes
     pictures = "1 picture" if len(unreadable) == 1 else f"{len(unreadable)} pictures"
-    return (f"{pictures} could not be read: {'; '.join(unreadable)}",)
+    return (f"{pictures} could not be read: {'; '.join(unreadable)}", *dataset.notes)
 
 
-def model_notes(loaded: LoadedModel, dataset: ImageDataset | None = None) -> tuple[str, ...]:
-    """The notes on a model, such as random weights, and on classes that differ from those of the data."""
-    names = loaded.class_names
-    if dataset is None or names is None or names == dataset.classes:
-        return loaded.notes
-    how = "in another order" if sorted(names) == sorted(dataset.classes) else "under other names"
-    guess = (
-        f"{dataset.name} has the classes of {loaded.name} {how}: outputs and labels are matched by position, a guess"
-    )
-    return (*loaded.notes, guess)
+def model_notes(loaded: LoadedModel, dataset: ImageDataset, inputs: Inputs) -> tuple[str, ...]:
+    """The notes on a model, such as random weights; equal numbers as names of classes are told to be a guess."""
+    from assay.models.classes import MatchedClasses, are_numbers
+
+    alike = loaded.class_names == dataset.classes and not isinstance(loaded.model, MatchedClasses)
+    if alike and are_numbers(dataset.classes) and not _is_own_data(inputs):
+        guess = f"the classes of {loaded.name} and of {dataset.name} are numbers: matched as they are, a guess"
+        return (*loaded.notes, guess)
+    return loaded.notes
 
 
 def print_notes(notes: Sequence[str], console: Console) -> None:
@@ -183,23 +217,44 @@ def record_data(folder: Path, inputs: Inputs) -> None:
     write_atomically(folder / RECORD, json.dumps(record, indent=1, ensure_ascii=False) + "\n")
 
 
-def recorded_data(folder: Path) -> dict[str, Any] | None:
-    """The data of a run folder as :func:`record_data` wrote them, else the name in ``config.json``; None without."""
-    for name in (RECORD, "config.json"):
+class RecordedData(Options):
+    """What ``inputs.json`` of a run folder says of its data: where they are, and how they were prepared."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    data: str
+    data_dir: Path | None = None
+    image_size: Annotated[int, Field(ge=1)] | None = None
+    max_bad: Annotated[int, Field(ge=0)] = 0
+
+
+def recorded_data(folder: Path) -> RecordedData | None:
+    """The data of a run folder as :func:`record_data` wrote them, else the name in ``config.json``; None without.
+
+    Raises :class:`OptionError` for a record that is damaged.
+    """
+    path = folder / RECORD
+    if path.is_file():
         try:
-            content = json.loads((folder / name).read_text(encoding="utf-8"))
-            if name == RECORD:
-                return {**content, "data": str(content["data"])}
-            return {"data": str(content["data"]["name"])}
-        except (OSError, ValueError, KeyError, TypeError):
-            continue
-    return None
+            return RecordedData.model_validate_json(path.read_bytes())
+        except ValidationError as error:
+            raise option_error(error, where=str(path)) from None
+        except OSError as error:
+            raise OptionError(str(path), expected="a file that can be read", got=error.strerror or error) from None
+    try:
+        return RecordedData(data=str(json.loads((folder / "config.json").read_text(encoding="utf-8"))["data"]["name"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _is_own_data(inputs: Inputs) -> bool:
+    """Whether the data are those that the run folder was made from."""
+    recorded = None if inputs.model is None else recorded_data(Path(inputs.model))
+    return recorded is not None and inputs.data in {None, recorded.data}
 
 
 def _training_history(model: str) -> tuple[TrainingRun, ...]:
     """How a run folder's model was trained; nothing for any other model."""
-    from pydantic import ValidationError
-
     from assay.records.training import TrainingRun
 
     record = Path(model) / "training.json"

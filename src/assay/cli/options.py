@@ -19,6 +19,10 @@ MODEL_SPELLINGS = (
 )
 
 
+# How the outputs of a model and the classes of data belong together
+MatchClasses = StrEnum("MatchClasses", "NAME POSITION")
+
+
 def argument(help: str, *, metavar: str | None = None) -> Any:
     """A positional argument."""
     return typer.Argument(help=help, metavar=metavar, show_default=False)
@@ -56,6 +60,11 @@ class Inputs:
         option("Model", "Mean and standard deviation of an architecture of ours: imagenet (the default for colour), "
                "cifar10, none, or m1,m2,m3/s1,s2,s3.", metavar="NAME"),
     ] = None  # fmt: skip
+    match_classes: Annotated[
+        MatchClasses,
+        option("Model", "How outputs and classes of the data belong together: by name, or by position where the names "
+               "differ and mean the same.", metavar="HOW"),
+    ] = MatchClasses.NAME  # fmt: skip
     data: Annotated[
         str | None,
         option("Data", "digits, cifar10, mnist, fashion-mnist, a folder of class folders, *.parquet, *.npz, IDX files, "
@@ -90,6 +99,7 @@ class Inputs:
             "--image-size": self.image_size,
             "--max-bad": self.max_bad or None,
             "--normalization": self.normalization,
+            "--match-classes": None if self.match_classes is MatchClasses.NAME else self.match_classes,
         }
         words = [word for name, value in options.items() if value is not None for word in (name, str(value))]
         return (*(() if self.model is None else (self.model,)), *words)

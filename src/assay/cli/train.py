@@ -30,7 +30,7 @@ _RECIPES = {"digits": "digits", "cifar10": "cifar10-fast", "adding": "adding-lst
 
 
 @takes_inputs(
-    omit=("model", "weights", "normalization", "data", "split", "seed"),
+    omit=("model", "weights", "normalization", "match_classes", "data", "split", "seed"),
     helps={"limit": "Train on the first N samples only; the test set is always whole."},
 )
 def train(
@@ -93,7 +93,7 @@ def train(
 
     Exit codes: 0 done, 2 usage or input error, 3 interrupted (--resume).
     """
-    from assay.cli.inputs import recorded_data
+    from assay.cli.inputs import align_classes, fill_in, recorded_data
 
     before = _config_of(out) if resume else {}
     changes = [*(sets or []), *([] if precision is None else [f"precision={precision}"])]
@@ -104,8 +104,9 @@ def train(
     from assay.training.metrics import TensorBoardLog
 
     number = before.get("seed", 0) if seed is None else seed
-    recorded = recorded_data(out) if resume and out is not None else None
-    name = data or (recorded or {}).get("data") or chosen.data
+    if resume and out is not None and data is None and (recorded := recorded_data(out)) is not None:
+        inputs = fill_in(inputs, recorded)
+    name = data or inputs.data or chosen.data
     folder = out or Path("runs") / f"{chosen.name}-{number}"
     if (folder / "config.json").exists() and not (resume or overwrite):
         expected = "a new folder, or --resume to go on, or --overwrite"
@@ -125,7 +126,13 @@ def train(
         def prepare(console: Console) -> TrainingJob:
             from assay.training.classifier import classifier_job
 
-            load = partial(_load, inputs, console=console)
+            numbered: list[tuple[str, ...]] = []  # the classes in the order of the split that is read first, for all
+
+            def load(split: str) -> ImageDataset:
+                dataset = _load(inputs, split, console=console)
+                numbered.append(dataset.classes)
+                return align_classes(dataset, numbered[0])
+
             return classifier_job(chosen, load, validation_fraction=validation_fraction, seed=number)
 
     _run(

@@ -26,6 +26,7 @@ from assay.errors import ModelError, OptionError
 from assay.evaluate import measure_clean_accuracy, predict
 from assay.files import write_atomically
 from assay.models.anatomy import measure_anatomy
+from assay.models.classes import MatchedClasses
 from assay.models.factorized import Kind, LayerFactors, write_structure
 from assay.models.sources.named import parse_architecture
 from assay.models.sources.run_folder import CONFIG, WEIGHTS, is_run_folder
@@ -300,8 +301,13 @@ def save_compressed(
 
     A model that a user's own code makes gets no config, for a folder names no code to run:
     ``file.py:factory --weights OUT/model.safetensors`` loads it. ``options`` are those of the architecture that
-    ``spec`` does not spell.
+    ``spec`` does not spell. Where the model is matched to classes of the data, all its own outputs are written.
     """
+    if isinstance(model, MatchedClasses):
+        classes, model = model.class_names, model.model
+        factorization = [
+            factors.model_copy(update={"layer": factors.layer.removeprefix("model.")}) for factors in factorization
+        ]
     write_weights(out / WEIGHTS, model.state_dict(), metadata=write_structure(factorization) or None)
     if is_run_folder(Path(spec)):
         described = json.loads((Path(spec) / CONFIG).read_text(encoding="utf-8"))["model"]

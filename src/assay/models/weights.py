@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import json
 import pickle
 import re
 import struct
 import warnings
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from operator import methodcaller
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -34,6 +36,11 @@ RENAMES: tuple[Callable[[str], str], ...] = (
 )
 MAY_BE_MISSING = re.compile(r"num_batches_tracked$|^normalize\.(mean|std)$")
 NOT_WEIGHTS = ("n_averaged",)  # the counter beside an averaged model's weights
+# Under which keys, in which parts, checkpoints hold the names of the classes.
+NAMES_OF_CLASSES = frozenset(
+    ("classes", "class_names", "categories", "label_names", "class_to_idx", "idx_to_class", "id2label")
+)
+BESIDE = ("meta", "hyper_parameters")
 # Types of data that checkpoints contain beside weights: building one calls no code of the file's.
 INERT: list[Any] = [
     argparse.Namespace,
@@ -48,12 +55,24 @@ INERT: list[Any] = [
 ]
 
 
+class NamedWeights(NamedTuple):
+    """Tensors by name, and the names of the classes where the file tells them."""
+
+    tensors: StateDict
+    class_names: tuple[str, ...] | None = None
+
+
 def read_weights(path: Path) -> StateDict:
     """The tensors of a ``.safetensors`` file, of a PyTorch checkpoint, or of a run folder, by name, on the CPU.
 
     A checkpoint's wrapper (``state_dict``, ``model``, ``ema``, …) is removed. Raises :class:`ModelError` for a file
     that is missing, damaged, holds no tensors, or could only be loaded by running code from it.
     """
+    return read_named_weights(path).tensors
+
+
+def read_named_weights(path: Path) -> NamedWeights:
+    """As :func:`read_weights`, with the names of classes that lie beside the tensors, as under ``class_to_idx``."""
     if path.is_dir() and (path / "model.safetensors").is_file():
         path = path / "model.safetensors"
     if not path.is_file():
@@ -70,20 +89,44 @@ def read_weights(path: Path) -> StateDict:
     has_header = head[8:] == b"{" and struct.unpack("<Q", head[:8])[0] < path.stat().st_size
     if path.suffix == ".safetensors" or has_header:
         return _read_safetensors(path)
-    return _unwrap(_read_checkpoint(path, head), path)
+    content = _read_checkpoint(path, head)
+    return NamedWeights(_unwrap(content, path), _find_class_names(content))
 
 
-def _read_safetensors(path: Path) -> StateDict:
-    from safetensors import SafetensorError
+def _read_safetensors(path: Path) -> NamedWeights:
+    from safetensors import SafetensorError, safe_open
     from safetensors.torch import load_file
 
     try:
         state: StateDict = load_file(path)
+        with safe_open(path, framework="pt") as file:
+            texts: Mapping[str, str] = file.metadata() or {}
     except SafetensorError as error:
         raise ModelError(str(path), expected="a safetensors file", got=one_line(error)) from None
     if not state:
         raise ModelError(str(path), expected="a safetensors file with tensors in it", got="none")
-    return state
+    metadata = {}
+    for key in NAMES_OF_CLASSES & texts.keys():
+        with suppress(ValueError):
+            metadata[key] = json.loads(texts[key])
+    return NamedWeights(state, _find_class_names(metadata))
+
+
+def _find_class_names(content: object) -> tuple[str, ...] | None:
+    """The names of classes that a checkpoint holds beside its weights: a list, or a mapping from or to numbers."""
+    places = [content, *(content.get(key) for key in BESIDE)] if isinstance(content, Mapping) else []
+    entries = [entry for place in places if isinstance(place, Mapping) for entry in place.items()]
+    found = (_names_of(value) for key, value in entries if str(key).lower() in NAMES_OF_CLASSES)
+    return next(filter(None, found), None)
+
+
+def _names_of(value: object) -> tuple[str, ...] | None:
+    if isinstance(value, Mapping):
+        pairs = dict((number, name) if isinstance(number, int) else (name, number) for name, number in value.items())
+        value = [pairs.get(place, pairs.get(str(place))) for place in range(len(pairs))]
+    if not isinstance(value, (list, tuple)) or len(value) < 2 or not all(isinstance(name, str) for name in value):
+        return None
+    return tuple(value)
 
 
 def _read_checkpoint(path: Path, head: bytes) -> object:

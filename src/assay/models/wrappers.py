@@ -35,7 +35,7 @@ class Normalize(nn.Module):
     """y[:, c] = (x[:, c] − mean[c]) / std[c], for x (N, C, H, W) in [0, 1].
 
     ``mean`` and ``std`` (C,) are buffers: saved with the weights, never trained. A grey image (N, 1, H, W) is shown to
-    each of the C channels.
+    each of the C channels. The result has the dtype of x.
     """
 
     mean: Tensor
@@ -47,7 +47,7 @@ class Normalize(nn.Module):
         self.register_buffer("std", torch.tensor(normalization.std))
 
     def forward(self, images: Tensor) -> Tensor:
-        return (images - self.mean[:, None, None]) / self.std[:, None, None]
+        return ((images - self.mean[:, None, None]) / self.std[:, None, None]).to(images.dtype)
 
     def extra_repr(self) -> str:
         mean, std = (", ".join(f"{value:.4g}" for value in each.tolist()) for each in (self.mean, self.std))
@@ -55,7 +55,10 @@ class Normalize(nn.Module):
 
 
 class Normalized(nn.Module):
-    """A model that expects normalised images, made to take pixels: model(normalize(x))."""
+    """A model that expects normalised images, made to take pixels: model(normalize(x)).
+
+    Pixels in float32 are given to it in the dtype of its first parameter, those of half floats as they come.
+    """
 
     def __init__(self, normalize: Normalize, model: nn.Module) -> None:
         super().__init__()
@@ -63,7 +66,10 @@ class Normalized(nn.Module):
         self.model = model
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.model(self.normalize(images))  # type: ignore[no-any-return]  # nn.Module.__call__ is untyped
+        x = self.normalize(images)
+        if x.dtype == torch.float32:
+            x = x.to(next((p.dtype for p in self.model.parameters() if p.is_floating_point()), x.dtype))
+        return self.model(x)  # type: ignore[no-any-return]  # nn.Module.__call__ is untyped
 
 
 def choose_normalization(

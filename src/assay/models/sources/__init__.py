@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import importlib
 import os
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,10 +21,19 @@ from torch.nn.parameter import is_lazy
 from assay.arguments import checked
 from assay.errors import ModelError, one_line
 from assay.models.architectures import ARCHITECTURES, near
+from assay.models.classes import MatchBy, MatchedClasses
+from assay.models.classes import match_classes as match_names
 from assay.models.factorized import install, read_structure
 from assay.models.sources.blueprint import Blueprint, ModelRequest, NormalizationChoice
-from assay.models.sources.run_folder import CONFIG, is_run_folder
-from assay.models.weights import StateDict, check_finite, implied_classes, load_weights, read_weights
+from assay.models.sources.run_folder import CONFIG, WEIGHTS, is_run_folder, read_config
+from assay.models.weights import (
+    NamedWeights,
+    StateDict,
+    check_finite,
+    implied_classes,
+    load_weights,
+    read_named_weights,
+)
 from assay.models.wrappers import Normalized
 from assay.runtime import preserved
 
@@ -63,7 +74,7 @@ class LoadedModel:
         name: the spec it was opened by.
         classes: the number of logits.
         image_shape: (C, H, W).
-        class_names: by label; of a run folder only.
+        class_names: of the logits, where they are known: from a run folder, a file of weights, published weights.
         notes: sentences that a user should see, such as that the weights are random.
     """
 
@@ -80,9 +91,10 @@ def load_model(
     spec: str | os.PathLike[str],
     *,
     weights: str | os.PathLike[str] | None = None,
-    classes: int | None = None,
+    classes: int | Sequence[str] | None = None,
     image_shape: tuple[int, int, int] | None = None,
     normalization: NormalizationChoice = None,
+    match_classes: MatchBy = "name",
     seed: int = 0,
 ) -> nn.Module:
     """Build the model that a name stands for, with its weights; no code is run from a file of weights.
@@ -100,11 +112,13 @@ def load_model(
             ===================================  ================================================================
         weights: a ``.safetensors`` file, a PyTorch checkpoint or a run folder, loaded into the model.
         classes: the number of logits, as the data has; default: what the run folder or the weights imply, else 1000
-            for networks of libraries and 10 for others.
+            for networks of libraries and 10 for others. The names of the data's classes, in the order of its labels,
+            are matched to those of the model where it has names too: the logits are then those of these classes.
         image_shape: (C, H, W) of the images, as the data has; default: the run folder's, else (3, 224, 224) for
             networks of libraries and (3, 32, 32) for others.
         normalization: in place of the model's own (before a user's own model): ``"imagenet"``, ``"cifar10"``,
             ``"none"``, numbers ``"m1,m2,m3/s1,s2,s3"``, or a pair (mean, std) in pixel units.
+        match_classes: ``"position"`` where the names differ, but mean the same classes in the same order.
         seed: the random weights follow from it.
 
     Returns:
@@ -112,7 +126,8 @@ def load_model(
         which comes as the factory made it.
 
     Raises:
-        ModelError: an unknown name, a model that does not fit the data, weights that do not fit the model.
+        ModelError: an unknown name, a model that does not fit the data or its classes, weights that do not fit the
+            model.
         OptionError: a wrong option or normalisation.
         DependencyError: torchvision or timm is not installed.
 
@@ -123,7 +138,13 @@ def load_model(
         torch.Size([2, 10])
     """
     return open_model(
-        spec, weights=weights, classes=classes, image_shape=image_shape, normalization=normalization, seed=seed
+        spec,
+        weights=weights,
+        classes=classes,
+        image_shape=image_shape,
+        normalization=normalization,
+        match_classes=match_classes,
+        seed=seed,
     ).model
 
 
@@ -132,35 +153,55 @@ def open_model(
     spec: str | os.PathLike[str],
     *,
     weights: str | os.PathLike[str] | None = None,
-    classes: int | None = None,
+    classes: int | Sequence[str] | None = None,
     image_shape: tuple[int, int, int] | None = None,
     normalization: NormalizationChoice = None,
+    match_classes: MatchBy = "name",
     seed: int = 0,
 ) -> LoadedModel:
     """As :func:`load_model`, with what is known of the model, and notes for the user."""
     spec = os.fspath(spec)
+    names = None if classes is None or isinstance(classes, int) else tuple(classes)
+    wanted = classes if classes is None or isinstance(classes, int) else len(classes)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         blueprint = find_blueprint(spec, ModelRequest(image_shape, normalization, seed))
-        known, channels = blueprint.classes, blueprint.image_shape[0]
-        if classes is not None and known not in {None, classes}:
-            raise ModelError(spec, expected=f"{classes} classes, as the data has", got=f"a model of {known}")
+        file = blueprint.weights if weights is None else Path(weights)
+        read = None if file is None else _read(file)
+        own, synonyms = blueprint.class_names, blueprint.synonyms
+        if (
+            read is not None
+            and read.class_names
+            and len(read.class_names) == (blueprint.classes or len(read.class_names))
+        ):
+            own, synonyms = read.class_names, ()
+        known, channels = blueprint.classes or (None if own is None else len(own)), blueprint.image_shape[0]
+        matched = None
+        if own is not None and names is not None:
+            matched = match_names((own, *synonyms), names, where=spec, by=match_classes)
+        elif wanted is not None and known not in {None, wanted}:
+            raise ModelError(spec, expected=f"{wanted} classes, as the data has", got=f"a model of {known}")
         if image_shape is not None and channels != image_shape[0]:
             raise ModelError(
                 spec, expected=f"{image_shape[0]} channels, as the data has", got=f"a model for {channels}"
             )
-        count = classes or known or blueprint.default_classes
-        file = blueprint.weights if weights is None else Path(weights)
+        count = known or wanted or blueprint.default_classes
         notes = blueprint.notes
-        if file is not None:
-            fixed = classes is not None or known is not None
-            model, count = _build_with_weights(blueprint, file, classes=count, fixed=fixed)
+        if file is not None and read is not None:
+            if normalization is not None:  # in place of the one that was saved
+                read = read._replace(tensors=_without_normalization(read.tensors))
+            fixed = wanted is not None or known is not None
+            model, count = _build_with_weights(blueprint, file, read.tensors, classes=count, fixed=fixed)
         else:
             model = _materialize(blueprint.make(count), blueprint.image_shape)
             if blueprint.has_weights is False:
                 notes += (f"{spec} has random weights: nothing was trained and nothing loaded",)
     check_finite(model, where=spec)
-    return LoadedModel(model, spec, count, blueprint.image_shape, class_names=blueprint.class_names, notes=notes)
+    if own is not None and matched is not None:
+        notes += () if matched.note is None else (matched.note,)
+        if matched.columns != tuple(range(count)):
+            model, own, count = MatchedClasses(model, matched.columns, class_names=own), names, len(matched.columns)
+    return LoadedModel(model, spec, count, blueprint.image_shape, class_names=own, notes=notes)
 
 
 def find_blueprint(spec: str, request: ModelRequest) -> Blueprint:
@@ -172,11 +213,25 @@ def find_blueprint(spec: str, request: ModelRequest) -> Blueprint:
     return getattr(importlib.import_module(f"{__name__}.{module}"), function)(spec, request)  # type: ignore[no-any-return]
 
 
-def _build_with_weights(blueprint: Blueprint, file: Path, *, classes: int, fixed: bool) -> tuple[nn.Module, int]:
+def _read(file: Path) -> NamedWeights:
+    """The weights of ``file``, with the names of the classes that it, or the run folder it lies in, tells."""
+    read = read_named_weights(file)
+    if read.class_names is None and (file.is_dir() or file.name == WEIGHTS):
+        with suppress(ModelError):
+            return read._replace(class_names=read_config(file if file.is_dir() else file.parent).classes)
+    return read
+
+
+def _without_normalization(state: StateDict) -> StateDict:
+    return {name: value for name, value in state.items() if not re.search(r"(^|\.)normalize\.(mean|std)$", name)}
+
+
+def _build_with_weights(
+    blueprint: Blueprint, file: Path, state: StateDict, *, classes: int, fixed: bool
+) -> tuple[nn.Module, int]:
     """The model with the weights of ``file``, and its classes: those of the weights, unless they are ``fixed``."""
     structure = read_structure(file)  # of a compressed network, whose weights are factors
     model = install(_materialize(blueprint.make(classes), blueprint.image_shape), structure)
-    state = read_weights(file)
     implied = implied_classes(_receiver(model, state), state, classes=classes)
     if implied is not None:
         if fixed:

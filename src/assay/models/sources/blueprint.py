@@ -29,14 +29,16 @@ class Blueprint:
     """How to make a model once its number of classes is known, and what is known before.
 
     ``make(classes)`` builds it. ``classes`` is the number that the source fixes, where it fixes one; otherwise the
-    data, the weights or ``default_classes`` decide. ``weights`` is the file that belongs to the source. ``has_weights``
-    is whether ``make`` gives it trained weights (None: unknown, as of a user's own code).
+    data, the weights or ``default_classes`` decide. ``class_names`` are those of its outputs, ``synonyms`` other names
+    of the same. ``weights`` is the file that belongs to the source. ``has_weights`` is whether ``make`` gives it
+    trained weights (None: unknown, as of a user's own code).
     """
 
     make: Callable[[int], nn.Module]
     image_shape: tuple[int, int, int]
     classes: int | None = None
     class_names: tuple[str, ...] | None = None
+    synonyms: tuple[tuple[str, ...], ...] = ()
     default_classes: int = DEFAULT_CLASSES
     weights: Path | None = None
     has_weights: bool | None = None

@@ -5,10 +5,12 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
 
 from torch import nn
 
-from assay.errors import DependencyError, ModelError, one_line
+from assay.errors import DependencyError, ModelError, OptionError, one_line
 from assay.models.architectures import ARCHITECTURES, build, near
 from assay.models.sources.blueprint import DEFAULT_SHAPE, Blueprint, ModelRequest, parse_options
 from assay.models.wrappers import Normalize, Normalized, choose_normalization
@@ -61,21 +63,28 @@ def _plan_torchvision(where: str, request: ModelRequest, options: Mapping[str, o
     if image_shape[0] not in {1, 3}:
         raise ModelError(where, expected="images of one or three channels", got=f"{image_shape[0]} channels")
     normalize = choose_normalization(request.normalization, channels=3)
-    weights, fixed = options.get("weights"), None
+    weights, fixed, names = options.get("weights"), options.get("num_classes"), None
     if weights is not None:
         offered = models.get_model_weights(name).__members__
         if weights not in offered:
             got = near(str(weights), offered)
             raise ModelError(f"{where}: weights", expected=f"one of {', '.join(offered)}", got=got)
-        fixed = len(offered[str(weights)].meta["categories"])
+        names = tuple(offered[str(weights)].meta["categories"])
 
     def make(classes: int) -> nn.Module:
         arguments = {"weights": None, **({"num_classes": classes} if weights is None else {}), **options}
         with _library("torchvision", where):
             return Normalized(Normalize(normalize), models.get_model(name, **arguments)).eval()
 
-    has_weights = weights is not None
-    return Blueprint(make, image_shape, classes=fixed, default_classes=LIBRARY_CLASSES, has_weights=has_weights)
+    return Blueprint(
+        make,
+        image_shape,
+        classes=_count(fixed, where=where) if names is None else len(names),
+        class_names=names,
+        synonyms=(_imagenet_synsets(),) if names is not None and len(names) == LIBRARY_CLASSES else (),
+        default_classes=LIBRARY_CLASSES,
+        has_weights=weights is not None,
+    )
 
 
 def _plan_timm(where: str, request: ModelRequest, options: Mapping[str, object]) -> Blueprint:
@@ -91,11 +100,22 @@ def _plan_timm(where: str, request: ModelRequest, options: Mapping[str, object])
     if not from_hub and not timm.is_model(name):
         known = timm.list_models()
         raise ModelError(where, expected=f"one of timm's {len(known)} models", got=near(name, known))
-    published = None if from_hub else timm.get_pretrained_cfg(name)
+    with _library("timm", where):  # a model of the hub tells its configuration once it is built
+        if from_hub:
+            published = dict(timm.create_model(name).pretrained_cfg)
+        else:
+            known_as = timm.get_pretrained_cfg(name)
+            published = {} if known_as is None else known_as.to_dict()
     image_shape = request.image_shape
     if image_shape is None:
-        image_shape = published.input_size if published and len(published.input_size) == 3 else LIBRARY_SHAPE
+        image_shape = tuple(published.get("input_size") or ())
+        image_shape = image_shape if len(image_shape) == 3 else LIBRARY_SHAPE
     channels, has_weights = image_shape[0], bool(options.get("pretrained"))
+    trained = published.get("num_classes") if has_weights else None
+    fixed = _count(options.get("num_classes", trained), where=where)
+    notes: tuple[str, ...] = ()
+    if trained is not None and fixed != trained:
+        notes = (f"{where} has a random last layer: its weights are of {trained} classes, not of {fixed}",)
 
     def make(classes: int) -> nn.Module:
         with _library("timm", where):
@@ -105,11 +125,39 @@ def _plan_timm(where: str, request: ModelRequest, options: Mapping[str, object])
         chosen = own if request.normalization is None else request.normalization
         return Normalized(Normalize(choose_normalization(chosen, channels=channels)), inner).eval()
 
-    fixed = published.num_classes if has_weights and published else None
-    return Blueprint(make, image_shape, classes=fixed, default_classes=LIBRARY_CLASSES, has_weights=has_weights)
+    names = tuple(map(str, published.get("label_names") or ())) if fixed == trained else ()
+    synonyms: tuple[tuple[str, ...], ...] = ()
+    if trained == fixed == LIBRARY_CLASSES and not names:
+        described = tuple(timm.data.ImageNetInfo().label_descriptions())
+        names, synonyms = tuple(each.partition(",")[0] for each in described), (_imagenet_synsets(), described)
+    return Blueprint(
+        make,
+        image_shape,
+        classes=fixed,
+        class_names=names or None,
+        synonyms=synonyms,
+        default_classes=LIBRARY_CLASSES,
+        has_weights=has_weights,
+        notes=notes,
+    )
 
 
 LIBRARIES = {"torchvision": _plan_torchvision, "timm": _plan_timm}
+
+
+def _count(classes: object, *, where: str) -> int | None:
+    if classes is not None and (not isinstance(classes, int) or classes < 1):
+        raise OptionError(f"{where}: num_classes", expected="a number of classes", got=repr(classes))
+    return classes
+
+
+def _imagenet_synsets() -> tuple[str, ...]:
+    """The ids n01440764, … of ImageNet's 1,000 classes in their order, as timm lists them; none without timm."""
+    package = find_spec("timm")
+    if package is None or package.origin is None:
+        return ()
+    listed = Path(package.origin).parent / "data" / "_info" / "imagenet_synsets.txt"
+    return tuple(listed.read_text(encoding="utf-8").split()) if listed.is_file() else ()
 
 
 @contextmanager

@@ -1,0 +1,130 @@
+"""A model's outputs and a data set's classes belong together by their names, not by their places."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from assay.errors import ModelError
+from assay.models.calls import check_logits
+
+Names = tuple[str, ...]
+MatchBy = Literal["name", "position"]
+
+
+class ClassMatch(NamedTuple):
+    """``columns``: for each class of the data, the output of the model for it; ``note``: what to know about that."""
+
+    columns: tuple[int, ...]
+    note: str | None = None
+
+
+class MatchedClasses(nn.Module):
+    """The outputs of ``model`` in the order of a data set's classes, or those of its classes alone.
+
+    ``class_names`` are those of all outputs of ``model``.
+    """
+
+    columns: Tensor
+
+    def __init__(self, model: nn.Module, columns: Sequence[int], *, class_names: Names) -> None:
+        super().__init__()
+        self.model = model
+        self.class_names = class_names
+        self.register_buffer("columns", torch.tensor(columns), persistent=False)
+        self.training = model.training
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.model(images)
+        check_logits(logits, n=len(images), classes=len(self.class_names))
+        return logits.index_select(1, self.columns)
+
+    def extra_repr(self) -> str:
+        return f"{len(self.columns)} of {len(self.class_names)} outputs"
+
+
+def match_classes(own: Sequence[Names], data: Names, *, where: str, by: MatchBy = "name") -> ClassMatch:
+    """Find the output for each class of the data by its name: in the same order, another one, or a subset.
+
+    Names are also the same when only case and punctuation differ. Where the names of one side are nothing but numbers
+    (or the ids of ImageNet's synsets), as many classes are matched by position, and that is noted as a guess.
+
+    Args:
+        own: the names of the model's outputs; further tuples are other names of the same outputs.
+        data: the names of the data's classes.
+        where: the model, for messages.
+        by: ``"position"`` matches outputs and classes in their order, whatever they are called.
+
+    Raises:
+        ModelError: the data have classes that the model does not have.
+    """
+    names, in_order = own[0], tuple(range(len(data)))
+    if by == "name":
+        for known in own:
+            for plain in (False, True):
+                columns = _find(known, data, plain=plain)
+                if columns is not None:
+                    return ClassMatch(columns, _describe(columns, known, data, where=where))
+        if are_numbers(names) == are_numbers(data):
+            raise _strangers(names, data, where=where)
+    if len(names) != len(data):
+        raise ModelError(where, expected=f"{len(data)} classes, as the data has", got=f"a model of {len(names)}")
+    if names == data:
+        return ClassMatch(in_order)
+    told = (
+        f"the data have the classes of {where} under other names: outputs and labels are matched by position, a guess"
+    )
+    return ClassMatch(in_order, told)
+
+
+def are_numbers(names: Names) -> bool:
+    """Names that only number the classes: 0, 1, 2, … or ids of synsets such as n01440764."""
+    return all(re.fullmatch(r"n?\d+", name) for name in names)
+
+
+def _find(known: Names, data: Names, *, plain: bool) -> tuple[int, ...] | None:
+    """Where the names of the data are among the ``known``; None unless each is there, and there once."""
+    if known == data:
+        return tuple(range(len(data)))
+    if plain:
+        known, data = tuple(map(_plain, known)), tuple(map(_plain, data))
+    counts, places = Counter(known), {name: place for place, name in enumerate(known)}
+    if len(set(data)) < len(data) or any(counts[name] != 1 for name in data):
+        return None
+    return tuple(places[name] for name in data)
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[\W_]+", "", unicodedata.normalize("NFKC", name).casefold()) or name
+
+
+def _describe(columns: tuple[int, ...], known: Names, data: Names, *, where: str) -> str | None:
+    guess = " (they are numbers: a guess)" if are_numbers(data) and data != known else ""
+    if len(columns) < len(known):
+        few = f"the data have {len(data)} of the {len(known)} classes of {where}"
+        return f"{few}, matched by name{guess}: predictions are among these alone"
+    if columns != tuple(range(len(data))):
+        return f"the data have the classes of {where} in another order: matched by name{guess}"
+    return None
+
+
+def _strangers(names: Names, data: Names, *, where: str) -> ModelError:
+    plain = set(map(_plain, names))
+    unknown = [name for name in data if _plain(name) not in plain] or list(data)
+    got = few(unknown)
+    if len(unknown) < len(data):
+        got += f" besides {len(data) - len(unknown)} of them"
+    if len(names) == len(data):
+        got += "; where they are the same classes in the same order, match classes by position"
+    return ModelError(where, expected=f"data of its classes, {few(names)}", got=got)
+
+
+def few(names: Sequence[str], *, most: int = 5) -> str:
+    """``a, b, c, … (1,000)``: the first names, and how many there are."""
+    return ", ".join(names[:most]) + (f", … ({len(names):,})" if len(names) > most else "")
