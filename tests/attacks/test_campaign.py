@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 import pyarrow.parquet as pq
 import pytest
@@ -188,3 +189,84 @@ def test_a_second_process_is_kept_out_of_a_campaign_but_not_out_of_its_shards(co
         assert not list(tmp_path.glob("*")), "nothing is written by who is refused"
         run_campaign(conv_net, small_set, shard=Shard(1, 2), **common)
     assert [path.name for path in tmp_path.glob("*.parquet")] == ["part-00001.parquet"]
+
+
+@pytest.fixture
+def shards(conv_net, small_set, tmp_path):
+    """Two of three shards in folders of their own, and the third beside them."""
+    for i in range(3):
+        run_campaign(
+            conv_net, small_set, folder=tmp_path / str(i), attack="fgsm", epsilon=0.02, block=16, shard=Shard(i, 3)
+        )
+    return [tmp_path / str(i) for i in range(3)]
+
+
+def test_missing_parts_are_named_with_their_counts(shards):
+    message = r"parts: expected 48 samples, got 16: a shard is missing .* \(part-00000, part-00002 of 3 parts\)"
+    with pytest.raises(DataError, match=message):
+        merge_campaign([shards[1]])
+    assert merge_campaign(shards).record.n == 48
+
+
+def test_one_folder_twice_is_refused_and_both_places_are_named(shards):
+    with pytest.raises(DataError, match=r"sample \d+: expected in one part, got in several: \S*part-0.* and \S*part-0"):
+        merge_campaign([shards[0], *shards])
+
+
+def test_a_truncated_part_is_named(shards):
+    path = shards[1] / "part-00001.parquet"
+    for size in (0, 10, path.stat().st_size - 3):
+        path.write_bytes(path.read_bytes()[:size])
+        with pytest.raises(DataError, match="part-00001.parquet: expected a Parquet part of a campaign"):
+            merge_campaign(shards)
+
+
+def rewrite(path, name, values):
+    table = pq.read_table(path)
+    place = table.schema.get_field_index(name)
+    pq.write_table(table.set_column(place, table.schema.field(name), [values(table[name].to_pylist())]), path)
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "message"),
+    [
+        ("id", lambda ids: [i + 1000 for i in ids], "parts: expected the samples of the campaign, got others"),
+        ("robust", lambda values: [None, *values[1:]], "expected a result for every sample, got rows without one"),
+        ("clean_prediction", lambda values: [9] * len(values), "expected right before, if it is robust, got wrong"),
+    ],
+)
+def test_a_part_that_contradicts_itself_or_its_campaign_is_refused(shards, name, values, message):
+    rewrite(shards[1] / "part-00001.parquet", name, values)
+    with pytest.raises(DataError, match=message):
+        merge_campaign(shards)
+
+
+def test_a_part_of_other_samples_is_not_taken_over(conv_net, small_set, tmp_path):
+    options = {"folder": tmp_path, "attack": "fgsm", "epsilon": 0.02, "block": 24}
+    run_campaign(conv_net, small_set, **options)
+    (tmp_path / "part-00000.parquet").write_bytes((tmp_path / "part-00001.parquet").read_bytes())
+    with pytest.raises(DataError, match="part-00000.parquet: expected the samples of block 0, got others"):
+        run_campaign(conv_net, small_set, resume=True, **options)
+
+
+def test_the_folder_of_another_job_is_no_campaign(tmp_path):
+    (tmp_path / "identity.json").write_text('{"budget": "quick", "seed": 0}')
+    with pytest.raises(
+        DataError, match=r"identity.json: expected the identity of an attack, got one with budget, seed"
+    ):
+        merge_campaign([tmp_path])
+
+
+def test_logits_that_are_no_numbers_count_as_wrong_and_merge(conv_net, small_set, tmp_path):
+    class Broken(torch.nn.Module):
+        def forward(self, images):
+            logits = conv_net(images)
+            return torch.where(images.mean((1, 2, 3), keepdim=False)[:, None] > 0.5, torch.nan, logits)
+
+    run = partial(run_campaign, Broken(), small_set, attack="fgsm", epsilon=0.02, block=16)
+    whole = run(folder=tmp_path / "all").record
+    folders = [tmp_path / str(i) for i in range(2)]
+    for i, folder in enumerate(folders):
+        run(folder=folder, shard=Shard(i, 2))
+    merged = merge_campaign(folders).record
+    assert without_time(merged).model_dump_json() == without_time(whole).model_dump_json()

@@ -140,3 +140,47 @@ def test_a_fingerprint_hangs_neither_on_layout_nor_on_the_size_of_a_chunk(
     monkeypatch.setattr(store_module, "_CHUNK_BYTES", 64)
     assert fingerprint(model=model.to(memory_format=torch.contiguous_format), dataset=data) == before
     assert fingerprint(model=model.to(torch.bfloat16)) != fingerprint(model=model.float())
+
+
+def classifier(activation: nn.Module, **settings: object) -> nn.Module:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body = nn.Sequential(nn.Flatten(), activation)
+            self.__dict__.update(settings)
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return self.body(images)
+
+    return Net()
+
+
+def test_models_of_equal_weights_are_told_apart_by_their_modules_settings_and_code() -> None:
+    models = [
+        classifier(nn.ReLU()),
+        classifier(nn.Tanh()),
+        classifier(nn.LeakyReLU(0.1)),
+        classifier(nn.LeakyReLU(0.2)),
+    ]
+    models += [classifier(nn.ReLU(), scale=1.0), classifier(nn.ReLU(), scale=2.0)]
+    marks = [fingerprint(model=model) for model in models]
+    assert len(set(marks)) == len(marks)
+    assert fingerprint(model=classifier(nn.ReLU())) == marks[0] == fingerprint(model=models[0].eval())
+
+    class Net(type(models[0])):  # type: ignore[misc]
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return -self.body(images)
+
+    twin = classifier(nn.ReLU())
+    twin.__class__ = Net
+    Net.__qualname__ = type(models[0]).__qualname__
+    assert fingerprint(model=twin) != marks[0]
+
+
+def test_parameters_without_a_shape_and_sparse_buffers_have_a_fingerprint() -> None:
+    lazy = nn.Sequential(nn.Flatten(), nn.LazyLinear(3))
+    before = fingerprint(model=lazy)
+    lazy(torch.zeros(1, 4))
+    assert fingerprint(model=lazy) != before
+    lazy.register_buffer("mask", torch.eye(3).to_sparse())
+    assert len(fingerprint(model=lazy)) == 64

@@ -9,9 +9,10 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ from assay.attacks.options import AttackOptions
 from assay.attacks.result import AttackResult
 from assay.attacks.threat import Threat
 from assay.data.dataset import ImageDataset
-from assay.errors import DataError, OptionError
+from assay.errors import DataError, OptionError, one_line
 from assay.files import exclusive, make_folder, write_atomically
 from assay.records.attack import Norm, Precision, RobustAccuracy
 from assay.runtime import generator
@@ -82,10 +83,16 @@ def read_part(path: Path) -> pa.Table:
     """A part as it was written; :class:`DataError` for a file that is none."""
     try:
         table = pq.read_table(path)
-    except (pa.ArrowInvalid, OSError) as error:
-        raise DataError(str(path), expected="a Parquet part of a campaign", got=str(error).splitlines()[0]) from None
-    if not set(_SCHEMA.names) <= set(table.schema.names) or table.schema.metadata is None:
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise DataError(str(path), expected="a Parquet part of a campaign", got=one_line(error)) from None
+    metadata = table.schema.metadata or {}
+    if not table.schema.remove_metadata().equals(_SCHEMA) or any(key.encode() not in metadata for key in _SUMS):
         raise DataError(str(path), expected="a Parquet part of a campaign", got=f"columns {table.schema.names}")
+    if any(table[name].null_count for name in ("id", "label", "clean_prediction", "prediction", "robust")):
+        raise DataError(str(path), expected="a result for every sample", got="rows without one")
+    rows = zip(*(table[name].to_pylist() for name in ("id", "label", "clean_prediction", "robust")), strict=True)
+    if impossible := [i for i, label, clean, robust in rows if robust and clean != label]:
+        raise DataError(f"{path}: sample {impossible[0]}", expected="right before, if it is robust", got="wrong before")
     return table
 
 
@@ -243,7 +250,8 @@ def run_campaign(
         "data": dataset.name,
         "samples": fingerprint(dataset=dataset),
         "n": len(dataset),
-        "ids": int(dataset.ids.sum()),
+        "ids": _mark(dataset.ids.tolist()),
+        "assay": version("assay"),
     }
     store = ResumableStore(folder, identity, suffix=".parquet")
 
@@ -262,7 +270,9 @@ def run_campaign(
                 result = run_attack(model, **inputs, attack=options, batch_size=batch_size, on_step=on_step)
                 correct = count_correct_after_rounding(model, part, result, batch_size)
                 write_part(path, part, result, correct_after_rounding=correct)
-            parts.append(read_part(path))
+            parts.append(table := read_part(path))
+            if table["id"].to_pylist() != dataset.ids[blocks[number]].tolist():
+                raise DataError(str(path), expected=f"the samples of block {number}", got="others")
             if stop_at is not None:
                 low, high = _interval(parts)
                 if (high - low) / 2 <= stop_at:
@@ -274,20 +284,29 @@ def merge_campaign(folders: Sequence[Path]) -> Campaign:
     """The whole campaign from the parts of its shards, each sample exactly once.
 
     Raises :class:`OptionError` for parts of different campaigns, and :class:`DataError` for a sample that is there
-    twice, or samples that are not.
+    twice, samples that are not, naming their parts, and a part that cannot be read.
     """
-    identities = [read_identity(folder) for folder in folders]
+    identities = [_read_job(folder) for folder in folders]
     for folder, identity in zip(folders, identities, strict=True):
         check_same_identity(str(folder / IDENTITY), identities[0], identity, of=str(folders[0]))
-    paths = [path for folder in folders for path in sorted(folder.glob("part-*.parquet"))]
-    parts = [read_part(path) for path in sorted(paths, key=lambda path: path.name)]
+    paths = sorted((path for folder in folders for path in folder.glob("part-*.parquet")), key=lambda path: path.name)
+    parts = [read_part(path) for path in paths]
     job = identities[0]
-    ids = column(parts, "id")
-    if len(set(ids)) < len(ids):
-        twice = next(i for place, i in enumerate(sorted(ids)[1:]) if i == sorted(ids)[place])
-        raise DataError(f"sample {twice}", expected="in one part", got="in several")
-    if len(ids) != job["n"] or sum(ids) != job["ids"]:
-        raise DataError("parts", expected=f"{job['n']} samples", got=f"{len(ids)}: a shard is missing or unfinished")
+    found: dict[int, Path] = {}
+    for path, part in zip(paths, parts, strict=True):
+        for i in part["id"].to_pylist():
+            if i in found:
+                raise DataError(f"sample {i}", expected="in one part", got=f"in several: {found[i]} and {path}")
+            found[i] = path
+    if len(found) != job["n"]:
+        names = {path.stem for path in paths}
+        missing = [key for key in map(_key, range(-(-job["n"] // job["block"]))) if key not in names]
+        got = f"{len(found)}: a shard is missing or unfinished"
+        more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
+        got += f" ({', '.join(missing[:3])}{more} of {len(missing) + len(names)} parts)" if missing else ""
+        raise DataError("parts", expected=f"{job['n']} samples", got=got)
+    if _mark(found) != job["ids"]:
+        raise DataError("parts", expected="the samples of the campaign", got="others")
     options = find_attack(job["attack"], job["options"])
     threat = Threat(norm=job["norm"], epsilon=job["epsilon"], constrained=options.constrained)
     return _conclude(parts, options, threat, seed=job["seed"], n=job["n"])
@@ -299,6 +318,20 @@ def await_parts(folder: Path, *, seconds: float = 0.5) -> None:
     blocks = range(-(-job["n"] // job["block"]))
     while not all((folder / f"{_key(number)}.parquet").is_file() for number in blocks):
         time.sleep(seconds)
+
+
+def _read_job(folder: Path) -> dict[str, Any]:
+    """The identity of the campaign in ``folder``; :class:`DataError` where it is that of something else."""
+    job = read_identity(folder)
+    numbers = all(isinstance(job.get(name), int) and job[name] > 0 for name in ("n", "block"))
+    if not numbers or not {"attack", "options", "norm", "epsilon", "seed", "ids"} <= job.keys():
+        raise DataError(str(folder / IDENTITY), expected="the identity of an attack", got=f"one with {', '.join(job)}")
+    return job
+
+
+def _mark(ids: Iterable[int]) -> str:
+    """Which samples there are, whatever their order."""
+    return fingerprint(ids=sorted(ids))
 
 
 def _key(number: int) -> str:

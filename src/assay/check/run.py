@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -99,11 +100,14 @@ def run_check(
     store = None
     if folder is not None:
         identity = {
+            "name": name,
             "model": fingerprint(model=model),
+            "classes": list(dataset.classes),
             "data": fingerprint(dataset=dataset),
             "budget": budget.model_dump(),
             "limit": limit,
             "seed": seed,
+            "assay": version("assay"),
         }
         store = ResumableStore(folder / PARTIAL, identity)
         store.claim(replace=not resume)

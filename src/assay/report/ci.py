@@ -27,8 +27,8 @@ def render_junit(checkup: Checkup, *, fail_on: FailAt = "error") -> str:
     for state in states(checkup.verdicts):
         if state.verdicts:
             root.append(_suite(state, checkup, fail_on=fail_on))
-    told = {verdict.where for verdict in checkup.verdicts if verdict.status == "could not run"}
-    failed = [failure for failure in checkup.each(FailedMeasurement) if failure.place not in told]
+    accounted = {verdict.where for verdict in checkup.verdicts if verdict.status == "could not run"}
+    failed = [failure for failure in checkup.each(FailedMeasurement) if failure.place not in accounted]
     if failed:
         root.append(_failures(failed, checkup))
     for key in ("tests", "failures", "skipped", "errors"):

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
@@ -119,16 +120,37 @@ class _Samples(Protocol):
 
 
 def fingerprint(*, model: nn.Module | None = None, dataset: _Samples | None = None, **options: Any) -> str:
-    """SHA-256, in hexadecimal, over every weight and buffer, every image, label and id, and the options."""
+    """SHA-256, in hexadecimal, over weights, buffers, modules and their code, images, labels, ids, and the options."""
     digest = hashlib.sha256(json.dumps(options, sort_keys=True, default=str).encode())
     tensors = {} if model is None else dict(sorted(model.state_dict().items()))
+    for line in () if model is None else _describe_modules(model):
+        digest.update(line.encode(errors="replace"))
     if dataset is not None:
         tensors |= {"images": dataset.images, "labels": dataset.labels, "ids": dataset.ids}
     for name, tensor in tensors.items():
-        if isinstance(tensor, Tensor):  # a state dict may hold anything that a module adds
+        # a state dict may hold anything that a module adds, and parameters that have no shape yet
+        if isinstance(tensor, Tensor) and not nn.parameter.is_lazy(tensor):
+            tensor = tensor if tensor.layout == torch.strided else tensor.to_dense()
             digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
             rows = tensor.detach() if tensor.ndim else tensor.detach()[None]
             bytes_per_row = max(1, rows.nbytes // max(1, len(rows)))
             for chunk in torch.split(rows, max(1, _CHUNK_BYTES // bytes_per_row)):
                 digest.update(chunk.cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()
+
+
+def _describe_modules(model: nn.Module) -> Iterator[str]:
+    """What makes two models of equal weights different: their modules, their settings, and code that is not torch's."""
+    classes: set[type] = set()
+    for name, module in model.named_modules():
+        settings = {k: v for k, v in sorted(vars(module).items()) if isinstance(v, bool | int | float | str)}
+        settings.pop("training", None)
+        shown = ""
+        with suppress(Exception):  # anybody's code
+            shown = module.extra_repr()
+        yield f"{name} {type(module).__qualname__} {shown} {settings}"
+        classes |= {cls for cls in type(module).__mro__ if not cls.__module__.startswith(("torch", "builtins"))}
+    for cls in sorted(classes, key=lambda cls: cls.__qualname__):
+        for name, member in sorted(vars(cls).items()):
+            with suppress(OSError, TypeError):  # no function, or one without a file
+                yield f"{cls.__qualname__}.{name} {inspect.getsource(member)}"

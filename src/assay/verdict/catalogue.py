@@ -41,8 +41,12 @@ def judge(records: Iterable[Record], *, rules: Iterable[Rule] = RULES) -> tuple[
         'pass'
     """
     evidence = Evidence(records)
-    asked = (r for r in rules if not r.on_request or all(evidence.first(k) or evidence.failure(k) for k in r.needs))
-    every = [rule.verdict(evidence) for rule in asked]
+    applicable = (
+        rule
+        for rule in rules
+        if not rule.on_request or all(evidence.first(kind) or evidence.failure(kind) for kind in rule.needs)
+    )
+    every = [rule.verdict(evidence) for rule in applicable]
     judged = {verdict.rule for verdict in every if verdict.status not in {"could not run", "not run"}}
     verdicts = [verdict for verdict in every if TWINS.get(verdict.rule) not in judged]
     return tuple(sorted(verdicts, key=lambda verdict: (SEVERITY[verdict.status], verdict.rule)))

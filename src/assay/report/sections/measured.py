@@ -60,11 +60,11 @@ def failures_section(failures: Sequence[FailedMeasurement]) -> Section:
 def _not_measured(checkup: Checkup) -> Listing:
     """What a reader might wrongly take for granted: stages, rules, samples, threats and attacks left out."""
     items = [(f"{each.place.capitalize()}: {each.reason}", "could-not-run") for each in checkup.each(FailedMeasurement)]
-    told = {each.stage for each in checkup.each(FailedMeasurement)}
+    failing = {each.stage for each in checkup.each(FailedMeasurement)}
     items += [
         (f"{stage.name.capitalize()}: {stage.skipped}", "")
         for stage in checkup.stages
-        if stage.skipped is not None and stage.name not in told
+        if stage.skipped is not None and stage.name not in failing
     ]
     items += [
         (f"{verdict.rule} did not run: {verdict.measured}", verdict.rule)

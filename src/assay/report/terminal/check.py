@@ -38,9 +38,9 @@ def print_summary(checkup: Checkup, console: Console) -> None:
     for each in checkup.outdated:
         print_line(console, f"{each.entry.rule} is accepted in the baseline, but {each.because}", STYLES["warn"])
     print_line(console, tally_sentence(checkup.verdicts), "bold")
-    told = {failure.stage for failure in failures}
+    failing = {failure.stage for failure in failures}
     skipped = [
-        f"{stage.name} ({stage.skipped})" for stage in checkup.stages if stage.skipped and stage.name not in told
+        f"{stage.name} ({stage.skipped})" for stage in checkup.stages if stage.skipped and stage.name not in failing
     ]
     if skipped:
         print_line(console, f"Did not run: {', '.join(skipped)}.")
