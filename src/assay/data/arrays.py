@@ -108,7 +108,7 @@ def _value_range(array: AnyArray, *, where: str) -> tuple[float, float, bool]:
 
     Bytes are searched only until one is bright.
     """
-    low, high, whole = math.inf, -math.inf, True
+    low, high, integral = math.inf, -math.inf, True
     for start in range(0, len(array), ROWS):
         part = array[start : start + ROWS]
         if part.dtype.kind == "f":
@@ -116,11 +116,11 @@ def _value_range(array: AnyArray, *, where: str) -> tuple[float, float, bool]:
             if not finite.all():
                 first = start + int((~finite).argmax())
                 raise DataError(f"{where}[{first}]", expected="finite pixels", got="NaN or infinity")
-            whole = whole and bool((part == np.rint(part)).all())
+            integral = integral and bool((part == np.rint(part)).all())
         low, high = min(low, float(part.min())), max(high, float(part.max()))
         if part.dtype == np.uint8 and high >= DARK:
             break
-    return low, high, whole
+    return low, high, integral
 
 
 def resize_all(images: Tensor, size: int | None) -> Tensor:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 import math
+import re
+import warnings
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -13,7 +16,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from assay.arguments import checked
-from assay.data.reading import readable
+from assay.data.reading import readable, text_encoding
 from assay.errors import DataError
 from assay.lowrank.matrix import Dense, Matrix, Scaled, from_scipy, from_torch_sparse
 from assay.lowrank.streams import MappedArray, NpyFile, ParquetMatrix, RowBlocks, check_real
@@ -161,12 +164,57 @@ def _read_npz(path: Path) -> object:
 
 
 def _read_csv(path: Path) -> object:
-    with path.open() as file:
-        first = file.readline().split(",")
-        header = 0 if all(_is_number(cell) for cell in first) else 1
-        if not (header == 0 or file.readline().strip()):
-            raise DataError("rows", expected="numbers parted by commas", got="none")
-    return np.loadtxt(path, delimiter=",", skiprows=header, ndmin=2)
+    """Numbers parted by commas, semicolons or tabs, below at most one row of names.
+
+    The first row is one of names if no cell of it looks like a number; a row of both is refused, and so are names
+    without one for the first column, as programs write them above the numbers of the rows.
+    """
+    with path.open("rb") as file:
+        encoding = text_encoding(file.read(4))
+    with path.open(encoding=encoding, newline="") as file:
+        first = next((line for line in file if line.strip()), "")
+        delimiter = next((sign for sign in "\t;" if len(next(csv.reader([first], delimiter=sign))) > 1), ",")
+        file.seek(0)
+        rows = csv.reader(file, delimiter=delimiter)
+        names = next((row for row in rows if any(cell.strip() for cell in row)), [])
+        if not any(map(_LIKE_A_NUMBER.match, names)):
+            if len(names) > 1 and not names[0].strip():
+                expected = "a name for every column, and no numbers of the rows before the matrix"
+                raise DataError(f"row {rows.line_num}, column 1", expected=expected, got="an empty name")
+            skipped = rows.line_num
+        else:
+            skipped = 0
+    with path.open(encoding=encoding) as file:
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", UserWarning)  # a file without rows is refused below
+                array = np.loadtxt(file, delimiter=delimiter, skiprows=skipped, ndmin=2, quotechar='"', comments=None)
+        except ValueError:
+            _refuse_cell(path, encoding=encoding, delimiter=delimiter, skipped=skipped)
+            raise
+    if not array.size:
+        raise DataError("rows", expected="numbers parted by commas", got="none")
+    return array
+
+
+_LIKE_A_NUMBER = re.compile(r"\s*[+-]?([0-9.]|nan\s*$|inf(inity)?\s*$)", re.IGNORECASE)
+
+
+def _refuse_cell(path: Path, *, encoding: str, delimiter: str, skipped: int) -> None:
+    """Raise :class:`DataError` naming the first cell that is no number, or the first row of another length."""
+    with path.open(encoding=encoding, newline="") as file:
+        rows, columns = csv.reader(file, delimiter=delimiter), 0
+        for row in rows:
+            if rows.line_num <= skipped or not row:
+                continue
+            for column, cell in enumerate(row, 1):
+                if not _is_number(cell):
+                    hint = ": decimals need a point" if re.fullmatch(r"\s*[+-]?\d+,\d+\s*", cell) else ""
+                    got = f"{cell.strip():.40}{hint}" if cell.strip() else "an empty cell"
+                    raise DataError(f"row {rows.line_num}, column {column}", expected="a number", got=got)
+            columns = columns or len(row)
+            if len(row) != columns:
+                raise DataError(f"row {rows.line_num}", expected=f"{columns} numbers, as above", got=len(row))
 
 
 def _is_number(cell: str) -> bool:
@@ -174,7 +222,7 @@ def _is_number(cell: str) -> bool:
         float(cell)
     except ValueError:
         return False
-    return True
+    return "_" not in cell  # Python takes 1_000 for a number; no file means that
 
 
 def _read_mtx(path: Path) -> object:
