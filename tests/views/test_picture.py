@@ -4,6 +4,7 @@ import io
 import struct
 import zlib
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -44,6 +45,14 @@ def test_a_picture_of_the_right_size_is_not_touched(network_context, png):
     found = read_picture(content, name="x.png", shape=(3, 8, 8))
     with Image.open(io.BytesIO(content)) as file:
         assert [*found.image[:, 5, 2].tolist()] == list(file.getpixel((2, 5)))
+
+
+def test_what_was_guessed_of_a_picture_is_told():
+    buffer = io.BytesIO()
+    Image.fromarray(np.linspace(0, 4095, 64).astype(np.uint16).reshape(8, 8)).save(buffer, format="PNG")
+    found = read_picture(buffer.getvalue(), name="x.png", shape=(1, 8, 8))
+    assert found.image.max() == 255
+    assert found.notes == ("x.png: no pixel of 16 bits is above 4095: taken as values of 12 bits",)
 
 
 def bomb(side: int) -> bytes:

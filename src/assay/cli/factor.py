@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from assay.lowrank.factors import Factorization
     from assay.lowrank.matrix import Matrix
 
-PICTURES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif"})
 DEFAULT_ENERGY = 0.9
 
 
@@ -106,7 +105,8 @@ def _open(
     """Name, matrix, and the channels where it is a picture: of a file, or of a data set."""
     from rich.console import Console
 
-    from assay.cli.inputs import open_data
+    from assay.cli.inputs import open_data, print_notes
+    from assay.data.decoding import SUFFIXES
     from assay.lowrank.sources import open_matrix
     from assay.lowrank.summary import luma, read_channels
 
@@ -120,9 +120,11 @@ def _open(
         chosen = pick_sample(open_data(inputs, Console(stderr=True)), sample or "")
         channels = to_unit_range(chosen.image).double()
         return chosen.name, luma(channels), channels
-    if matrix.suffix.lower() not in PICTURES or not matrix.is_file():
+    if matrix.suffix.lower() not in SUFFIXES or not matrix.is_file():
         return matrix.name, open_matrix(matrix), None
-    channels = read_channels(matrix, longest=longest)
+    notes: list[str] = []
+    channels = read_channels(matrix, longest=longest, notes=notes)
+    print_notes(notes, Console(stderr=True))
     return matrix.name, luma(channels), channels
 
 

@@ -58,7 +58,7 @@ def look(
     from rich.console import Console
 
     from assay.cli.attack import parse_fraction
-    from assay.cli.inputs import open_view
+    from assay.cli.inputs import open_view, print_notes
     from assay.files import make_folder
     from assay.report.terminal.layout import print_line
     from assay.views.attack import SEARCH_STEPS, AttackChoice, attack_picture, find_smallest_perturbation
@@ -74,6 +74,7 @@ def look(
     context = open_view(inputs, Console(stderr=True))
     console = Console()
     picture = _choose(context, sample=sample, image=image, label=label, operations=operations or [])
+    print_notes(picture.notes, Console(stderr=True))
     prediction = predict_picture(context, picture)
     values = {"attack": attack or "pgd", "norm": norm, "epsilon": parse_fraction(epsilon, where="--epsilon")}
     choice = AttackChoice.parse({**values, "steps": steps or 10, "seed": inputs.seed})

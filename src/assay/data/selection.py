@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from assay.arguments import checked
+from assay.arguments import checked_except
 from assay.data.dataset import ImageDataset
 from assay.errors import DataError, OptionError
 from assay.runtime import generator
@@ -28,32 +29,64 @@ def random_sample(dataset: ImageDataset, n: int, *, key: tuple[int, ...]) -> Ima
 
 
 def evenly_spaced(dataset: ImageDataset, n: int) -> ImageDataset:
-    """At most ``n`` samples at equal distances over the set, first and last among them; in their order."""
+    """At most ``n`` samples at equal distances over the set, first and last among them; in their order.
+
+    Where the classes come round in step with that distance, a fair sample is taken instead, in the order of the set.
+    """
     if n >= len(dataset):
         return dataset
-    return dataset.subset(torch.linspace(0, len(dataset) - 1, n, dtype=torch.float64).round().long())
+    _check_count(n)
+    chosen = torch.linspace(0, len(dataset) - 1, n, dtype=torch.float64).round().long()
+    if is_skewed(dataset.labels.numpy(), chosen=chosen.numpy()):
+        chosen = torch.from_numpy(np.sort(interleave(dataset.labels.numpy())[:n]))
+    return dataset.subset(chosen)
 
 
 def choose_samples(labels: NDArray[Any], *, limit: int | None) -> NDArray[np.int64]:
     """The indices of the samples to use, int64: all in file order, or the first ``limit``.
 
-    Where the source is laid out class by class, or the class proportions of its first ``limit`` samples are not those
-    of all, the first ``limit`` of :func:`interleave` are taken instead.
+    Where the order of the source depends on the class, or the class proportions of its first ``limit`` samples are not
+    those of all, the first ``limit`` of :func:`interleave` are taken instead. Raises :class:`OptionError` for a limit
+    below 1.
     """
     n = len(labels)
     if limit is None or limit >= n:
         return np.arange(n)
-    return interleave(labels)[:limit] if is_grouped(labels) or is_skewed(labels, limit) else np.arange(limit)
+    _check_count(limit)
+    ordered = is_grouped(labels) or is_ordered(labels) or is_skewed(labels, limit)
+    return interleave(labels)[:limit] if ordered else np.arange(limit)
 
 
-def is_skewed(labels: NDArray[Any], n: int) -> bool:
-    """Whether the count of some class in the first n lies over five standard deviations from n times its share."""
+def _check_count(n: int) -> None:
+    if n < 1:
+        raise OptionError("samples", expected="at least 1", got=n)
+
+
+SIGNIFICANT = 5  # standard deviations: one mixed set in a million is taken for an ordered one
+
+
+def is_skewed(labels: NDArray[Any], n: int | None = None, *, chosen: NDArray[np.int64] | None = None) -> bool:
+    """Whether the count of some class in the first n, or in ``chosen``, is not what its share lets expect."""
     _, classes = np.unique(labels, return_inverse=True)
     sizes = np.bincount(classes)
     share = sizes / len(labels)
-    counts = np.bincount(classes[:n], minlength=len(sizes))
-    deviation = np.abs(counts - n * share) / np.maximum(np.sqrt(n * share * (1 - share)), 0.5)
-    return bool((deviation > 5).any())
+    drawn = classes[:n] if chosen is None else classes[chosen]
+    counts = np.bincount(drawn, minlength=len(sizes))
+    deviation = np.abs(counts - len(drawn) * share) / np.maximum(np.sqrt(len(drawn) * share * (1 - share)), 0.5)
+    return bool((deviation > SIGNIFICANT).any())
+
+
+def is_ordered(labels: NDArray[Any]) -> bool:
+    """Whether more neighbours are of one class than in a mixed set, as in one that was sorted and changed a little.
+
+    In a random order the pairs of equal neighbours have the mean n·Σp² and the variance n·(Σp² + (Σp²)² − 2Σp³) nearly,
+    p the shares of the classes; with two classes that is the test of Wald and Wolfowitz (1940) on runs.
+    """
+    n = len(labels)
+    shares = np.unique(labels, return_counts=True)[1] / n
+    square, cube = float((shares**2).sum()), float((shares**3).sum())
+    equal = int(np.count_nonzero(labels[1:] == labels[:-1]))
+    return equal - n * square > SIGNIFICANT * math.sqrt(max(n * (square + square**2 - 2 * cube), 1))
 
 
 def is_grouped(labels: NDArray[Any]) -> bool:
@@ -81,7 +114,7 @@ def interleave(labels: NDArray[Any]) -> NDArray[np.int64]:
 STREAM = 0x5B117  # separates these draws from every other use of the same seed
 
 
-@checked
+@checked_except("fraction")
 def stratified_split(dataset: ImageDataset, *, fraction: float, seed: int) -> tuple[ImageDataset, ImageDataset]:
     """``dataset`` as (rest, held out): ``fraction`` of every class, drawn by ``seed``, is held out.
 
