@@ -18,9 +18,13 @@ from typer.testing import CliRunner
 from assay.cli.main import app
 from assay.compression import network as candidates
 from assay.compression.network import Latency
+from assay.data.dataset import ImageDataset
+from assay.errors import ModelError
+from assay.models.sources import load_model, open_model
 from assay.views.context import ViewContext
 
 RANDOM = "note: mlp has random weights: nothing was trained and nothing loaded"
+IN_ANOTHER_ORDER = "note: the data have the classes of {} in another order: matched by name"
 UNREADABLE = "note: 1 picture could not be read: cat/broken.png: "
 WITH_MODEL = {
     "check": ("{model}", "--budget", "quick", "--limit", "4", "--out", "{out}"),
@@ -181,3 +185,126 @@ def test_a_run_without_a_record_of_its_data_is_asked_for_them(trained: Path, tmp
     ended = assay("attack", bare)
     assert ended.code == 2
     assert ended.err == "assay: --data: expected the images to test on, such as cifar10 or a folder, got nothing\n"
+
+
+@pytest.fixture(scope="module")
+def swapped(pets: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same pictures in an array whose classes are in the order dog, cat."""
+    files = [(label, file) for label, name in enumerate(("dog", "cat")) for file in sorted((pets / name).glob("?.png"))]
+    images = np.stack([np.asarray(Image.open(file)) for _, file in files])
+    path = tmp_path_factory.mktemp("arrays") / "swapped.npz"
+    np.savez(path, images=images, labels=np.array([label for label, _ in files]), classes=np.array(["dog", "cat"]))
+    return path
+
+
+@pytest.mark.parametrize("verb", [verb for verb in WITH_MODEL if verb != "compress"])  # see the next one
+def test_every_verb_matches_classes_by_name(
+    verb: str, trained: Path, swapped: Path, pets: Path, monkeypatch: pytest.MonkeyPatch, run: Callable[..., Any],
+    assay: Callable[..., Any], tmp_path: Path,
+) -> None:  # fmt: skip
+    handed: list[tuple[nn.Module, ImageDataset]] = []
+
+    def stop(model: nn.Module, dataset: ImageDataset, *_: object, **__: object) -> None:
+        handed.append((model, dataset))
+        raise ModelError("stop", expected="no more", got="enough")
+
+    monkeypatch.setattr("assay.check.run_check", stop)  # of check and compare
+    words = [
+        word.format(model=trained, out=tmp_path / "out").replace("cat/1.png", "all/1") for word in WITH_MODEL[verb]
+    ]
+    ended = assay(verb, *words, "--data", swapped)
+    assert IN_ANOTHER_ORDER.format(trained) in ended.err.splitlines()
+    assert ended.code in ({2} if handed else {0, 1}), ended
+    for model, dataset in handed:
+        plain = load_model(trained)
+        with torch.no_grad():
+            images = dataset.images[:3].float() / 255
+            assert torch.equal(model(images), plain(images)[:, [1, 0]])
+
+
+def test_a_compressed_network_that_was_matched_keeps_its_own_classes(
+    trained: Path, swapped: Path, run: Callable[..., tuple[list[str], str]], tmp_path: Path
+) -> None:
+    notes, _ = run("compress", WITH_MODEL["compress"], "--data", swapped, model=trained)
+    assert notes == [IN_ANOTHER_ORDER.format(trained)]
+    loaded, images = open_model(tmp_path / "out"), torch.rand(20, 3, 8, 8)
+    assert loaded.class_names == ("cat", "dog")
+    with torch.no_grad():  # the same order of outputs; the weights are near the former ones
+        before, after = load_model(trained)(images), loaded.model(images)
+    assert float(((before - after) ** 2).sum()) < float(((before - after.flip(1)) ** 2).sum())
+
+
+@pytest.mark.parametrize("verb", [*WITH_MODEL, *SHAPE_ONLY, "claims"])
+@pytest.mark.parametrize("model", ["", "notes.txt", "folder", "half", "later", "mlp,width"])
+def test_what_names_no_model_is_one_line(
+    verb: str, model: str, trained: Path, tmp_path: Path, assay: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("gradio")
+    monkeypatch.chdir(tmp_path)
+    Path("notes.txt").write_text("none")
+    Path("folder").mkdir()
+    for name in ("half", "later"):
+        shutil.copytree(trained, name)
+    Path("half", "config.json").write_bytes(Path("half", "config.json").read_bytes()[:50])
+    Path("later", "config.json").write_text(json.dumps({"schema_version": 2}))
+    words = WITH_MODEL.get(verb) or SHAPE_ONLY.get(verb) or ("factor-nonconvex", "--model", "{model}", "--out", "{out}")
+    ended = assay(verb, *(word.format(model=model, out=tmp_path / "out") for word in words), "--data", "digits")
+    assert (ended.code, ended.out, ended.err.count("\n")) == (2, "", 1), ended
+    assert ended.err.startswith("assay: ")
+    assert not list(tmp_path.glob("out/*"))
+
+
+@pytest.mark.parametrize(
+    ("content", "fault"),
+    [
+        ("{", "inputs.json: expected JSON, got "),
+        ("[]", "inputs.json: expected a valid dictionary"),
+        ('{"data": 3}', "inputs.json: data: expected a valid string, got 3"),
+        ('{"data": "digits", "data_dir": 7}', "inputs.json: data_dir: expected "),
+        ('{"data": "no/such/place"}', ": where they are elsewhere now, name --data"),
+    ],
+)
+def test_a_record_of_data_that_is_damaged_or_names_what_is_gone(
+    content: str, fault: str, trained: Path, tmp_path: Path, assay: Callable[..., Any]
+) -> None:
+    shutil.copytree(trained, tmp_path / "run")
+    (tmp_path / "run" / "inputs.json").write_text(content)
+    ended = assay("attack", tmp_path / "run")
+    assert (ended.code, ended.err.count("\n")) == (2, 1)
+    assert fault in ended.err
+
+
+@pytest.mark.parametrize("verb", ["anatomy", "groups", "compress"])
+def test_notes_stay_out_of_what_a_program_reads(
+    verb: str, pets: Path, run: Callable[..., tuple[list[str], str]]
+) -> None:
+    words = {**WITH_MODEL, **SHAPE_ONLY}[verb]
+    notes, printed = run(verb, words, "--data", pets, "--max-bad", 1, "--json")
+    assert len(notes) >= 2
+    assert json.loads(printed)["kind"]
+
+
+def test_a_test_split_is_numbered_as_the_training_split(pets: Path, tmp_path: Path, assay: Callable[..., Any]) -> None:
+    files = [(name, file) for name in ("cat", "dog") for file in sorted((pets / name).glob("?.png"))]
+    images = np.stack([np.asarray(Image.open(file)) for _, file in files])
+    for split, classes in (("train", ["cat", "dog"]), ("test", ["dog", "cat"])):
+        labels = np.array([classes.index(name) for name, _ in files])
+        np.savez(tmp_path / f"{split}.npz", images=images, labels=labels, classes=np.array(classes))
+    ended = assay("train", tmp_path, "--model", "mlp", "--set", "epochs=30", "--set", "augment.name=none",
+                  "--out", tmp_path / "run")  # fmt: skip
+    assert "Test accuracy 100.00%" in ended.out
+
+
+def test_numbers_as_names_are_told_as_a_guess_but_for_the_data_of_the_run(
+    tmp_path: Path, assay: Callable[..., Any]
+) -> None:
+    draws = np.random.default_rng(0)
+    for name in ("one", "two"):
+        np.savez(tmp_path / f"{name}.npz", images=draws.integers(0, 256, (8, 8, 8), dtype=np.uint8),
+                 labels=np.arange(8) % 4)  # fmt: skip
+    command = ("train", tmp_path / "one.npz", "--model", "mlp", "--set", "epochs=1", "--set", "augment.name=none")
+    assert assay(*command, "--out", tmp_path / "run").code == 0
+    attack = ("attack", tmp_path / "run", "--attack", "fgsm", "--no-sanity")
+    assert "guess" not in assay(*attack).err
+    assert "guess" not in assay(*attack, "--data", tmp_path / "one.npz").err
+    assert "are numbers: matched as they are, a guess" in assay(*attack, "--data", tmp_path / "two.npz").err

@@ -176,30 +176,3 @@ def test_a_library_gives_no_random_last_layer_without_a_word(tmp_path: Path, ref
     loaded = open_model(f"{spec},num_classes=3", classes=("x", "y", "z"))
     (note,) = loaded.notes
     assert note.endswith("has a random last layer: its weights are of 5 classes, not of 3")
-
-
-def test_the_names_lie_beside_the_weights_of_a_run(tmp_path: Path) -> None:
-    from tests.models.test_loading import CLASSES, write_run
-
-    write_run(tmp_path / "run")
-    for weights in (tmp_path / "run", tmp_path / "run" / "model.safetensors"):
-        loaded = open_model("resnet20,width=0.25,shortcut=B", weights=weights, image_shape=(1, 16, 16))
-        assert loaded.class_names == tuple(CLASSES)
-
-
-@pytest.mark.parametrize("classes", [("eel", "cat"), tuple("edcba")])
-def test_a_run_is_matched_or_refused(tmp_path: Path, classes: tuple[str, ...], refused: Refused) -> None:
-    from tests.models.test_loading import CLASSES, write_run
-
-    saved = write_run(tmp_path / "run")
-    images = torch.rand(3, 1, 16, 16)
-    if classes[0] == "e":
-        message = refused(lambda: open_model(tmp_path / "run", classes=classes))
-        assert message.startswith(
-            f"{tmp_path / 'run'}: expected data of its classes, ant, bee, cat, dog, eel, got e, d"
-        )
-        loaded = open_model(tmp_path / "run", classes=classes, match_classes="position")
-        assert torch.equal(loaded.model(images), saved(images))
-    else:
-        loaded = open_model(tmp_path / "run", classes=classes)
-        assert torch.equal(loaded.model(images), saved(images)[:, [CLASSES.index(name) for name in classes]])

@@ -278,6 +278,41 @@ def test_a_run_folder_can_be_given_as_the_weights(tmp_path: Path) -> None:
     assert torch.equal(model.linear.weight, saved.linear.weight)
 
 
+def test_the_names_lie_beside_the_weights_of_a_run(tmp_path: Path) -> None:
+    write_run(tmp_path / "run")
+    for weights in (tmp_path / "run", tmp_path / "run" / "model.safetensors"):
+        loaded = open_model("resnet20,width=0.25,shortcut=B", weights=weights, image_shape=(1, 16, 16))
+        assert loaded.class_names == tuple(CLASSES)
+
+
+@pytest.mark.parametrize("classes", [("eel", "cat"), tuple("edcba")])
+def test_a_run_is_matched_or_refused(tmp_path: Path, classes: tuple[str, ...], refused: Refused) -> None:
+    saved = write_run(tmp_path / "run")
+    images = torch.rand(3, 1, 16, 16)
+    if classes[0] == "e":
+        message = refused(lambda: open_model(tmp_path / "run", classes=classes))
+        assert message.startswith(
+            f"{tmp_path / 'run'}: expected data of its classes, ant, bee, cat, dog, eel, got e, d"
+        )
+        loaded = open_model(tmp_path / "run", classes=classes, match_classes="position")
+        assert torch.equal(loaded.model(images), saved(images))
+    else:
+        loaded = open_model(tmp_path / "run", classes=classes)
+        assert torch.equal(loaded.model(images), saved(images)[:, [CLASSES.index(name) for name in classes]])
+
+
+def test_a_normalisation_that_is_asked_for_takes_the_place_of_the_one_saved_with_the_weights(tmp_path: Path) -> None:
+    write_run(tmp_path / "run")
+    assert load_model(tmp_path / "run", normalization="none").normalize.mean.tolist() == [0.0]
+    assert load_model(tmp_path / "run").normalize.mean.tolist() == [0.25]
+
+
+def test_a_model_that_does_not_fit_in_memory_is_refused(refused: Refused) -> None:
+    message = refused(lambda: load_model("mlp", image_shape=(3, 10**6, 10**6)))
+    assert message.startswith("model: expected a model that can be built, got ")
+    assert "can't allocate memory" in message
+
+
 @pytest.mark.parametrize(
     ("spec", "message"),
     [

@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import nn
 
 from assay.errors import OptionError
 from assay.models.wrappers import PRESETS, Normalization, Normalize, Normalized, choose_normalization
@@ -35,6 +38,21 @@ def test_a_grey_image_is_shown_to_every_channel() -> None:
 def test_follows_the_model_to_half_precision() -> None:
     layer = Normalize(PRESETS["imagenet"]).to(torch.bfloat16)
     assert layer(torch.rand(1, 3, 2, 2, dtype=torch.bfloat16)).dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("whole", [False, True])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_model_of_half_floats_takes_pixels_of_both_kinds(dtype: torch.dtype, whole: bool, channels: int) -> None:
+    inner = nn.Sequential(nn.Conv2d(3, 2, 3), nn.Flatten())
+    expected = Normalized(Normalize(PRESETS["imagenet"]), inner)
+    model = Normalized(Normalize(PRESETS["imagenet"]), copy.deepcopy(inner).to(dtype))
+    model = model.to(dtype) if whole else model
+    images = torch.rand(2, channels, 5, 5)
+    with torch.no_grad():
+        for pixels in (images, images.to(dtype)):
+            torch.testing.assert_close(model(pixels).float(), expected(images), atol=0.1, rtol=0.1)
+            assert model(pixels).dtype == dtype
 
 
 @pytest.mark.parametrize(

@@ -359,3 +359,44 @@ def test_an_oversized_safetensors_header_is_refused(tmp_path: Path, refused: Ref
     (tmp_path / "x.safetensors").write_bytes(struct.pack("<Q", 1 << 40) + b"{" + b" " * 50)
     path = tmp_path / "x.safetensors"
     assert refused(lambda: read_weights(path)).startswith(f"{path}: {HEADER}")
+
+
+@pytest.mark.parametrize(
+    ("change", "got"),
+    [
+        (lambda w: (w * 100).to(torch.int8), "torch.int8"),
+        (lambda w: w > 0, "torch.bool"),
+        (lambda w: w.to(torch.complex64), "torch.complex64"),
+        (lambda w: w.to_sparse(), "a tensor in the layout torch.sparse_coo"),
+        (lambda w: w.to("meta"), "no values"),
+    ],
+    ids=["int8", "bool", "complex", "sparse", "meta"],
+)
+def test_what_is_no_real_dense_tensor_is_no_weight(
+    change: Callable[[torch.Tensor], torch.Tensor], got: str, tmp_path: Path, refused: Refused
+) -> None:
+    weights = state()
+    weights["linear.weight"] = change(weights["linear.weight"])
+    torch.save(weights, tmp_path / "x.pt")
+    assert refused(lambda: load_weights(tiny(), read_weights(tmp_path / "x.pt"), where="x.pt")) == (
+        f"x.pt: linear.weight: expected a dense tensor of torch.float32, got {got}"
+    )
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_weights_of_another_precision_are_converted(dtype: torch.dtype) -> None:
+    model, weights = tiny(), {name: value.to(dtype) for name, value in state().items()}
+    load_weights(model, weights, where="x.pt")
+    assert torch.equal(model.linear.weight, weights["linear.weight"].float())
+
+
+def test_a_tied_tensor_may_be_there_under_one_of_its_names() -> None:
+    def tied() -> nn.Module:
+        model = nn.Sequential(OrderedDict(first=nn.Linear(3, 3), second=nn.Linear(3, 3)))
+        model.second.weight = model.first.weight
+        return model
+
+    saved, model = tied(), tied()
+    weights = {name: value for name, value in saved.state_dict().items() if name != "second.weight"}
+    load_weights(model, weights, where="x.pt")
+    assert torch.equal(model.second.weight, saved.first.weight)

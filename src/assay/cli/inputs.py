@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from pydantic import ConfigDict, Field, ValidationError
+from pydantic import ConfigDict, Field
 
 from assay.errors import DataError, InputError, OptionError
-from assay.options import Options, option_error
+from assay.options import Options
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -236,11 +236,11 @@ def recorded_data(folder: Path) -> RecordedData | None:
     path = folder / RECORD
     if path.is_file():
         try:
-            return RecordedData.model_validate_json(path.read_bytes())
-        except ValidationError as error:
-            raise option_error(error, where=str(path)) from None
+            return RecordedData.parse(json.loads(path.read_text(encoding="utf-8")), where=str(path))
         except OSError as error:
             raise OptionError(str(path), expected="a file that can be read", got=error.strerror or error) from None
+        except ValueError as error:
+            raise OptionError(str(path), expected="JSON", got=error) from None
     try:
         return RecordedData(data=str(json.loads((folder / "config.json").read_text(encoding="utf-8"))["data"]["name"]))
     except (OSError, ValueError, KeyError, TypeError):
@@ -255,6 +255,8 @@ def _is_own_data(inputs: Inputs) -> bool:
 
 def _training_history(model: str) -> tuple[TrainingRun, ...]:
     """How a run folder's model was trained; nothing for any other model."""
+    from pydantic import ValidationError
+
     from assay.records.training import TrainingRun
 
     record = Path(model) / "training.json"

@@ -191,7 +191,12 @@ def load_weights(model: nn.Module, state: StateDict, *, where: str) -> None:
         name, (expected, got) = next(iter(wrong.items()))
         more = f" (and {len(wrong) - 1} more of {len(target)} tensors)" if len(wrong) > 1 else ""
         raise ModelError(f"{where}: {name}", expected=str(expected), got=f"{got}{more}")
-    missing = [name for name in target if name not in state and not MAY_BE_MISSING.search(name)]
+    there = {value.data_ptr() for name, value in target.items() if name in state and isinstance(value, Tensor)}
+    missing = [  # a tied tensor may be there once only
+        name
+        for name, value in target.items()
+        if name not in state and not MAY_BE_MISSING.search(name) and not (value.numel() and value.data_ptr() in there)
+    ]
     unexpected = [name for name in state if name not in target]
     if missing or unexpected:
         kinds = {"missing": missing, "unexpected": unexpected}
@@ -199,6 +204,7 @@ def load_weights(model: nn.Module, state: StateDict, *, where: str) -> None:
         raise ModelError(where, expected=f"the {len(target)} tensors of the model", got=" and ".join(faults))
     parameters = {name for name, _ in model.named_parameters()}
     for name, value in state.items():
+        _check_kind(f"{where}: {name}", value, target[name])
         _check_finite(f"{where}: {name}", value, mask_allowed=name not in parameters)
     model.load_state_dict(state, strict=False)
 
@@ -246,6 +252,16 @@ def check_finite(model: nn.Module, *, where: str) -> None:
     for named, mask_allowed in ((model.named_parameters(), False), (model.named_buffers(), True)):
         for name, values in named:
             _check_finite(f"{where}: {name}", values, mask_allowed=mask_allowed)
+
+
+def _check_kind(where: str, values: Tensor, target: Tensor) -> None:
+    """Whole numbers do not become weights by a change of dtype, nor complex ones, nor tensors without dense values."""
+    got = str(values.dtype)
+    if values.layout != torch.strided or values.is_meta:
+        got = "no values" if values.is_meta else f"a tensor in the layout {values.layout}"
+    elif values.is_complex() == target.is_complex() and values.is_floating_point() >= target.is_floating_point():
+        return
+    raise ModelError(where, expected=f"a dense tensor of {target.dtype}", got=got)
 
 
 def _check_finite(where: str, values: Tensor, *, mask_allowed: bool) -> None:

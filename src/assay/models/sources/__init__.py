@@ -21,6 +21,7 @@ from torch.nn.parameter import is_lazy
 from assay.arguments import checked
 from assay.errors import ModelError, one_line
 from assay.models.architectures import ARCHITECTURES, near
+from assay.models.calls import refusing
 from assay.models.classes import MatchBy, MatchedClasses
 from assay.models.classes import match_classes as match_names
 from assay.models.factorized import install, read_structure
@@ -193,7 +194,7 @@ def open_model(
             fixed = wanted is not None or known is not None
             model, count = _build_with_weights(blueprint, file, read.tensors, classes=count, fixed=fixed)
         else:
-            model = _materialize(blueprint.make(count), blueprint.image_shape)
+            model = _make(blueprint, count)
             if blueprint.has_weights is False:
                 notes += (f"{spec} has random weights: nothing was trained and nothing loaded",)
     check_finite(model, where=spec)
@@ -231,14 +232,14 @@ def _build_with_weights(
 ) -> tuple[nn.Module, int]:
     """The model with the weights of ``file``, and its classes: those of the weights, unless they are ``fixed``."""
     structure = read_structure(file)  # of a compressed network, whose weights are factors
-    model = install(_materialize(blueprint.make(classes), blueprint.image_shape), structure)
+    model = install(_make(blueprint, classes), structure)
     implied = implied_classes(_receiver(model, state), state, classes=classes)
     if implied is not None:
         if fixed:
             got = f"weights for {implied.classes} ({implied.evidence})"
             raise ModelError(str(file), expected=f"weights for {classes} classes", got=got)
         classes = implied.classes
-        model = install(_materialize(blueprint.make(classes), blueprint.image_shape), structure)
+        model = install(_make(blueprint, classes), structure)
     load_weights(_receiver(model, state), state, where=str(file))
     return model, classes
 
@@ -250,15 +251,16 @@ def _receiver(model: nn.Module, state: StateDict) -> nn.Module:
     return model
 
 
-def _materialize(model: nn.Module, image_shape: tuple[int, int, int]) -> nn.Module:
-    """Give lazy modules their shapes by one pass of two black images; any other model is left alone."""
+def _make(blueprint: Blueprint, classes: int) -> nn.Module:
+    """The model with initial weights; lazy modules get their shapes by one pass of two black images."""
+    try:
+        model = blueprint.make(classes)
+    except (RuntimeError, MemoryError) as error:
+        raise ModelError("model", expected="a model that can be built", got=one_line(error)) from error
     if any(is_lazy(tensor) for tensor in (*model.parameters(), *model.buffers())):
-        with preserved(model, training=False), torch.no_grad():
-            try:
-                model(torch.zeros(2, *image_shape))
-            except (RuntimeError, ValueError, TypeError) as error:
-                expected = f"a model that takes images of shape (N, {', '.join(map(str, image_shape))})"
-                raise ModelError("model(images)", expected=expected, got=one_line(error)) from error
+        shape = (2, *blueprint.image_shape)
+        with preserved(model, training=False), torch.no_grad(), refusing(model, shape):
+            model(torch.zeros(shape))
     return model
 
 
