@@ -16,6 +16,8 @@ from xml.etree import ElementTree
 import pytest
 
 from assay.check.stages import STAGES
+from assay.cli.check import FailOn, find_exit_code
+from assay.records.reading import read_checkup
 
 NET = """
 import sys
@@ -58,17 +60,16 @@ def test_a_check_whose_attacks_could_not_run_is_not_green(
     assert ended.code == 4, ended.err
     assert "Could not run" in ended.out
     assert "no gradient here" in ended.out
-    checkup = json.loads((out / "check.json").read_text())
-    assert [r["attack"] for r in checkup["records"] if r["kind"] == "robust_accuracy"] == ["noise"]
-    assert {v["rule"]: v["status"] for v in checkup["verdicts"]}["A202"] == "could not run"
+    document = json.loads((out / "check.json").read_text())
+    assert [r["attack"] for r in document["records"] if r["kind"] == "robust_accuracy"] == ["noise"]
+    assert {v["rule"]: v["status"] for v in document["verdicts"]}["A202"] == "could not run"
     root = ElementTree.parse(out / "check.junit.xml").getroot()
     assert int(root.attrib["errors"]) == len(root.findall(".//error")) > 0
     assert int(root.attrib["failures"]) == 0
     assert "could not be measured" in (out / "check.sarif").read_text()
     assert assay("report", out, "--format", "text").out.count("? Could not run attacks") == 3
-    # a finding comes first: the random network is no better than its majority class
-    ended = assay("check", f"{net}:net", *options, "--fail-on", "warn")
-    assert ended.code == 1
+    checkup = read_checkup(out / "check.json")
+    assert [find_exit_code(checkup, fail_on=level) for level in FailOn] == [1, 4, 4]  # it warns, and a finding is first
 
 
 def test_code_of_a_model_that_ends_the_program_is_no_success(net: Path, assay: Callable[..., Any]) -> None:
@@ -126,10 +127,18 @@ def run(command: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(["bash", "-c", script], capture_output=True, text=True, env=environment, check=False)
 
 
-@pytest.mark.parametrize("command", ["assay explain | head -1", "assay explain | true", "assay explain >&-"])
-def test_a_reader_that_has_gone_changes_nothing(command: str) -> None:
+@pytest.mark.parametrize(
+    ("command", "code"),
+    [
+        ("assay explain | head -1", 0),
+        ("assay explain >&-", 0),
+        ("assay explain A000 2>&1 | true", 2),
+        ("assay explain A000 2> /dev/full", 2),
+    ],
+)
+def test_a_reader_that_has_gone_changes_nothing(command: str, code: int) -> None:
     done = run(command)
-    assert (done.returncode, done.stderr) == (0, "")
+    assert (done.returncode, done.stderr) == (code, "")
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
@@ -142,3 +151,18 @@ def test_output_that_cannot_be_written_is_one_line() -> None:
 def test_help_lists_the_exit_codes(assay: Callable[..., Any]) -> None:
     text = " ".join(assay("--help").out.split())
     assert all(f" {code} " in text[text.index("Exit codes:") :] for code in (0, 1, 2, 3, 4, 70))
+
+
+def test_an_attack_keeps_what_it_measured_when_its_own_check_fails(
+    net: Path, assay: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise KeyError("gone")
+
+    monkeypatch.setattr("assay.attacks.measure_attack_sanity", broken)
+    options = ("--data", "digits", "--limit", 8, "--attack", "noise", "--json", net.parent / "records.json")
+    ended = assay("attack", f"{net}:net", *options)
+    assert ended.code == 4, ended.err
+    assert "could not run: attack sanity: KeyError: 'gone'." in " ".join(ended.err.split())
+    records = json.loads((net.parent / "records.json").read_text())
+    assert [record["kind"] for record in records][:: len(records) - 1] == ["robust_accuracy", "failed_measurement"]

@@ -292,20 +292,20 @@ def merge_campaign(folders: Sequence[Path]) -> Campaign:
     paths = sorted((path for folder in folders for path in folder.glob("part-*.parquet")), key=lambda path: path.name)
     parts = [read_part(path) for path in paths]
     job = identities[0]
-    found: dict[int, Path] = {}
+    path_of: dict[int, Path] = {}
     for path, part in zip(paths, parts, strict=True):
         for i in part["id"].to_pylist():
-            if i in found:
-                raise DataError(f"sample {i}", expected="in one part", got=f"in several: {found[i]} and {path}")
-            found[i] = path
-    if len(found) != job["n"]:
+            if i in path_of:
+                raise DataError(f"sample {i}", expected="in one part", got=f"in several: {path_of[i]} and {path}")
+            path_of[i] = path
+    if len(path_of) != job["n"]:
         names = {path.stem for path in paths}
         missing = [key for key in map(_key, range(-(-job["n"] // job["block"]))) if key not in names]
-        got = f"{len(found)}: a shard is missing or unfinished"
+        got = f"{len(path_of)}: a shard is missing or unfinished"
         more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
         got += f" ({', '.join(missing[:3])}{more} of {len(missing) + len(names)} parts)" if missing else ""
         raise DataError("parts", expected=f"{job['n']} samples", got=got)
-    if _mark(found) != job["ids"]:
+    if _mark(path_of) != job["ids"]:
         raise DataError("parts", expected="the samples of the campaign", got="others")
     options = find_attack(job["attack"], job["options"])
     threat = Threat(norm=job["norm"], epsilon=job["epsilon"], constrained=options.constrained)

@@ -14,20 +14,26 @@ MEND = "Run the model on these images in Python, forward and backward, to see wh
 
 
 def attempt(
-    measure: Callable[[], Iterable[Record]], *, stage: str, name: str, gives: tuple[type[Record], ...] = ()
+    measure: Callable[[], Iterable[Record]],
+    *,
+    stage: str,
+    name: str,
+    gives: tuple[type[Record], ...] = (),
+    raises: tuple[type[Exception], ...] = (),
 ) -> Iterator[Record]:
     """The records that ``measure`` makes; where it fails, those made until then and a :class:`FailedMeasurement`.
 
     ``gives`` are the classes of records it makes when nothing fails. Any exception counts: the model is anybody's code.
+    Those of ``raises`` are passed on, and that of an interrupt.
     """
     made: set[type[Record]] = set()
     try:
         for record in measure():
             made.add(type(record))
             yield record
-    except InterruptedRunError:
-        raise
     except Exception as error:
+        if isinstance(error, (InterruptedRunError, *raises)):
+            raise
         missing = tuple(str(kind.model_fields["kind"].default) for kind in gives if kind not in made)
         yield FailedMeasurement(
             stage=stage, measurement=name, missing=missing, reason=describe_error(error), way_out=find_way_out(error)

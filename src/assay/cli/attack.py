@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from assay.cli.options import Epsilon, Inputs, Norm, Resume, argument, flag, option, takes_inputs
-from assay.errors import OptionError
+from assay.errors import COULD_NOT_RUN, OptionError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from assay.attacks.options import AttackOptions
     from assay.attacks.threat import Threat
     from assay.data.dataset import ImageDataset
-    from assay.records.attack import AttackAnatomy, AttackSanity, EpsilonCurve, RobustAccuracy
+    from assay.records.base import Record
 
 
 @takes_inputs()
@@ -134,7 +134,6 @@ def attack(
     }  # fmt: skip
     eot: dict[str, Any] = {"epsilon": threat.epsilon, "eot_samples": average or eot_samples}
     console = Console()
-    records: list[RobustAccuracy | AttackAnatomy | EpsilonCurve | AttackSanity]
     with AttackProgress(errors) as progress:
         if out is None:
             measured = measure_robust_accuracy(
@@ -161,7 +160,7 @@ def attack(
                 campaign = merge_campaign([out])
             notes, record = _campaign_notes(campaign, part), campaign.record
     print_attack(record, console, notes=notes)
-    records = [record]
+    records: list[Record] = [record]
     if out is None and bool(measured.result.broken.any()):
         records.append(anatomy := describe_attack(measured, dataset))  # the classes predicted, how visible it is
         print_attack_anatomy(anatomy, console)
@@ -169,6 +168,20 @@ def attack(
         records += _measure_more(opened.model, dataset, threat, common, console, curve=curve, sanity=sanity)
     if json_file is not None:
         write_atomically(json_file, "[" + ",\n".join(record.model_dump_json(indent=1) for record in records) + "]\n")
+    if _print_failures(records, errors):
+        raise typer.Exit(COULD_NOT_RUN)
+
+
+def _print_failures(records: Sequence[Record], console: Console) -> int:
+    """What could not be measured, and how much of it there is."""
+    from assay.records.failure import FailedMeasurement
+    from assay.report.terminal.layout import STYLES, print_line
+
+    failures = [record for record in records if isinstance(record, FailedMeasurement)]
+    for failure in failures:
+        line = f"could not run: {failure.measurement}: {failure.reason}. {failure.way_out}"
+        print_line(console, line, STYLES["could not run"])
+    return len(failures)
 
 
 def _parse_options(name: str, shorthands: Mapping[str, object], sets: Sequence[str]) -> AttackOptions:
@@ -194,21 +207,27 @@ def _measure_more(
     *,
     curve: bool,
     sanity: bool,
-) -> list[EpsilonCurve | AttackSanity]:
-    """Accuracy against epsilon, and whether attacks on this model can be trusted; each printed."""
+) -> Iterator[Record]:
+    """Accuracy against epsilon, and whether attacks on this model can be trusted; each printed, or why it failed."""
     from assay.attacks import measure_attack_sanity, measure_epsilon_curve
+    from assay.check.attempt import attempt
     from assay.report.terminal.attack import print_curve, print_sanity
     from assay.verdict.attack_sanity import judge_attacks
 
-    records: list[EpsilonCurve | AttackSanity] = []
-    if curve:
-        records.append(measured := measure_epsilon_curve(network, dataset, **common))
+    def measure_curve() -> Iterator[Record]:
+        measured = measure_epsilon_curve(network, dataset, **common)
         print_curve(measured, console)
-    if sanity:
+        yield measured
+
+    def measure_sanity() -> Iterator[Record]:
         checked = measure_attack_sanity(network, dataset, norm=threat.norm, epsilon=threat.epsilon, seed=common["seed"])
         print_sanity(checked, judge_attacks(checked), console)
-        records.append(checked)
-    return records
+        yield checked
+
+    if curve:
+        yield from attempt(measure_curve, stage="attack", name="accuracy against epsilon", raises=(OptionError,))
+    if sanity:
+        yield from attempt(measure_sanity, stage="attack", name="attack sanity", raises=(OptionError,))
 
 
 def _campaign_notes(campaign: Campaign, part: Shard | None) -> tuple[str, ...]:

@@ -129,10 +129,14 @@ def check(
         _write(checkup, folder, formats=formats or (), fail_on=fail_on)
         print_summary(checkup, Console())
         typer.echo(f"Report: {folder / 'report.html'}")
-        if any(verdict.fails(_LEVELS[fail_on]) for verdict in checkup.verdicts):
-            raise typer.Exit(FINDINGS)
-        if not checkup.complete:
-            raise typer.Exit(COULD_NOT_RUN)
+        raise typer.Exit(find_exit_code(checkup, fail_on=fail_on))
+
+
+def find_exit_code(checkup: Checkup, *, fail_on: FailOn) -> int:
+    """1 for findings, 4 where something could not be measured, else 0."""
+    if any(verdict.fails(_LEVELS[fail_on]) for verdict in checkup.verdicts):
+        return FINDINGS
+    return 0 if checkup.complete else COULD_NOT_RUN
 
 
 def _write(checkup: Checkup, folder: Path, *, formats: Sequence[Extra], fail_on: FailOn) -> None:

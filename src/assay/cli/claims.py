@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from assay.cli.options import AsJson, Inputs, Resume, argument, flag, option, takes_inputs
-from assay.errors import OptionError
+from assay.errors import COULD_NOT_RUN, OptionError
 
 if TYPE_CHECKING:
     from assay.records.claims import ClaimResult, FailedClaim
@@ -55,7 +55,7 @@ def claims(
 ) -> None:
     """Measure what textbooks say about deep networks: supported, refuted or undecided, with effect and interval.
 
-    Exit codes: 0 all were measured, 1 some could not be, 2 usage or input error, 3 interrupted (--resume).
+    Exit codes: 0 all were measured, 2 usage or input error, 3 interrupted (--resume), 4 some could not be measured.
     """
     from rich.console import Console
     from rich.table import Table
@@ -117,7 +117,7 @@ def claims(
         print_claims(report, Console())
         typer.echo(f"Report: {folder / 'claims.html'}")
     if report.failed:
-        raise typer.Exit(1)
+        raise typer.Exit(COULD_NOT_RUN)
 
 
 def _line(outcome: ClaimResult | FailedClaim) -> str:

@@ -59,11 +59,11 @@ def _versions() -> str:
 class Tolerant:
     """A stream that goes on in silence when its reader has gone (``assay … | head``): the work and its exit code stay.
 
-    Any other failure to write is an :class:`OutputError`.
+    Any other failure to write is an :class:`OutputError` where ``needed``.
     """
 
-    def __init__(self, stream: IO[str]) -> None:
-        self._stream = stream
+    def __init__(self, stream: IO[str], *, needed: bool = True) -> None:
+        self._stream, self._needed = stream, needed
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
@@ -85,5 +85,5 @@ class Tolerant:
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, self._stream.fileno())  # what is still buffered goes there, now and when Python ends
         os.close(nowhere)
-        if not isinstance(error, BrokenPipeError):
+        if self._needed and not isinstance(error, BrokenPipeError):
             raise OutputError(f"standard output: cannot be written ({error.strerror or error})") from None

@@ -86,8 +86,9 @@ def main() -> None:
     # turns are some tens of microseconds. libgomp reads it when torch is first imported.
     os.environ.setdefault("GOMP_SPINCOUNT", "2000")
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # ended like Ctrl-C: resumable
-    out = sys.stdout
+    out, errors = sys.stdout, sys.stderr
     sys.stdout = Tolerant(out or Path(os.devnull).open("w"))  # noqa: SIM115
+    sys.stderr = Tolerant(errors or Path(os.devnull).open("w"), needed=False)  # noqa: SIM115
     try:
         code = app(standalone_mode=False)
         sys.stdout.flush()
@@ -106,7 +107,7 @@ def main() -> None:
             fail_unexpectedly(error)
         fail(AssayError(error.format_message()))
     finally:
-        sys.stdout = out
+        sys.stdout, sys.stderr = out, errors
     if code == TYPER_INTERRUPTED:
         fail(InterruptedRunError("interrupted; go on with --resume"))
     raise SystemExit(code if isinstance(code, int) else 0)
