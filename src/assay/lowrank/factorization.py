@@ -7,13 +7,24 @@ import time
 from dataclasses import replace
 from typing import Literal
 
+import torch
+
 from assay.arguments import checked
-from assay.errors import OptionError
+from assay.errors import OptionError, UnusedOptionError
 from assay.lowrank.certificate import ASSURANCES, Assurance, certify_factors, no_certificate
 from assay.lowrank.factors import Factorization, split
+from assay.lowrank.krylov import RESOLUTION
 from assay.lowrank.matrix import Matrix, Scaled
 from assay.lowrank.ranks import RankRule, rank_rule
-from assay.lowrank.solvers import GRAM_LIMIT, SOLVERS, FactorizationTask, measure_rates, predict_seconds
+from assay.lowrank.solvers import (
+    GRAM_LIMIT,
+    SOLVERS,
+    FactorizationTask,
+    Solution,
+    fits_exactly,
+    measure_rates,
+    predict_seconds,
+)
 from assay.lowrank.sources import as_matrix, measure_energy
 from assay.lowrank.streams import sketch
 from assay.records.factorization import Certificate
@@ -21,6 +32,8 @@ from assay.records.factorization import Certificate
 Method = Literal["auto", "fastest", "exact", "gram", "krylov", "single-pass", "als", "descent"]
 METHODS = ("auto", "fastest", "exact", "gram", "krylov", "single-pass", "als", "descent")
 ITERATIVE = ("als", "descent")  # they compute their objective as a difference from ‖X‖² at every step
+ACCURACY = 1e-7
+STEPS = 2000
 _CANCELS = 1e-3  # of ‖X‖²: a smaller difference of sums needs exact sums
 
 
@@ -34,9 +47,9 @@ def factorize(
     noise: float | None = None,
     method: Method = "auto",
     ridge: float = 0.0,
-    accuracy: float = 1e-7,
-    assurance: Assurance = "auto",
-    steps: int = 2000,
+    accuracy: float | None = None,
+    assurance: Assurance | None = None,
+    steps: int | None = None,
     seed: int = 0,
 ) -> Factorization:
     """Minimise ‖X − AB‖²_F + λ(‖A‖²_F + ‖B‖²_F) over A (m, r) and B (r, n), and certify how good the result is.
@@ -55,17 +68,19 @@ def factorize(
             ``"single-pass"`` (sketch), ``"als"``, ``"descent"`` (on A and B with a safe step), ``"auto"`` (the cheapest
             by a cost model), or ``"fastest"`` (the same, this machine's rates measured first).
         ridge: λ ≥ 0.
-        accuracy: Share of the energy of AB that an iterative method may miss, in (0, 1).
+        accuracy: Share of the energy of AB that an iterative method may miss, in (0, 1); None: 1e-7.
         assurance: The certificate: ``"auto"`` (deterministic where that is cheap, else with probability 1 − 1e-9),
-            ``"strict"`` (deterministic at any cost) or ``"none"``.
-        steps: At most so many steps of ``"als"`` or ``"descent"``.
+            ``"strict"`` (deterministic at any cost) or ``"none"``. None: ``"auto"``.
+        steps: At most so many steps of ``"als"`` or ``"descent"``; None: 2000.
         seed: Of whatever is random in a method.
 
     Returns:
-        The factors in the precision of X, the singular values of AB, and the certificate.
+        The factors in the precision of X, the singular values of AB, and the certificate. ``missed`` says in words
+        where the factors, by their measured error, do not keep what ``rank``, ``tolerance`` or ``energy`` asked for.
 
     Raises:
-        OptionError: An option is out of range, or not exactly one of rank, tolerance and energy is given.
+        OptionError: An option is out of range or has no effect, or not exactly one of rank, tolerance and energy is
+            given.
         DataError: The matrix is empty, not real, or not finite.
 
     Example:
@@ -86,7 +101,12 @@ def factorize(
     given = as_matrix(X)
     rule = rank_rule(rank, tolerance, energy, noise, given.shape)
     if method == "single-pass" or not given.replayable:
+        if accuracy is not None:
+            raise UnusedOptionError("accuracy", reason="a single pass over the rows is as good as it is")
+        if assurance == "strict":
+            raise UnusedOptionError("assurance", reason="a single pass over the rows gives no bounds")
         return _factorize_in_one_pass(given, rule, method=method, ridge=ridge, seed=seed, started=started)
+    accuracy, assurance = accuracy or ACCURACY, assurance or "auto"
     # Where neither rank nor certificate depends on ‖X‖², it need not be exact.
     roughly = rule.rank is not None and assurance == "none" and method not in ITERATIVE
     matrix, total = measure_energy(given, roughly=roughly)
@@ -103,20 +123,17 @@ def factorize(
             expected = f"a value: more than {GRAM_LIMIT} columns have no affordable median"
             raise OptionError("noise", expected=expected, got="none")
     task = FactorizationTask(
-        rule, energy=total, ridge=ridge * scale, accuracy=accuracy, steps=steps, seed=seed, certify=assurance != "none"
-    )
-    solution = SOLVERS[chosen](matrix, task)
-    if assurance == "none":
-        captured = float(solution.sigma.square().sum())
-        if roughly and total - captured < _CANCELS * total:
-            total = matrix.squared_norm()
-        estimate = max(0.0, total - captured) if solution.space else solution.history[-1]
-        certificate = no_certificate(estimate, energy=total, ridge=task.ridge, reason="none was asked for")
-    else:
-        certificate = certify_factors(
-            matrix, solution.A, solution.B, space=solution.space, gram=solution.gram, energy=total, ridge=task.ridge,
-            assurance=assurance, seed=seed,
-        )  # fmt: skip
+        rule, energy=total, ridge=ridge * scale, accuracy=accuracy, steps=steps or STEPS, seed=seed,
+        certify=assurance != "none",
+    )  # fmt: skip
+    solution, certificate = _solve(matrix, task, chosen, assurance=assurance, roughly=roughly)
+    missed = _shortfall(solution, certificate, task, given.dtype)
+    if missed and chosen != "exact" and fits_exactly(matrix):
+        chosen = "exact"
+        solution, certificate = _solve(matrix, task, chosen, assurance=assurance, roughly=roughly)
+        missed = _shortfall(solution, certificate, task, given.dtype)
+    if missed and assurance != "none":
+        certificate = certificate.model_copy(update={"certified": False, "reason": missed})
     if flipped != given.stored_transposed:
         solution = replace(solution, A=solution.B.T, B=solution.A.T)
     if scale != 1:  # a copy of A may be most of the memory in use
@@ -133,8 +150,41 @@ def factorize(
         passes=solution.passes,
         spectrum=solution.spectrum / scale,
         predicted_seconds=costs,
-        history=tuple(value / scale**2 for value in solution.history),
+        history=tuple(value / scale / scale for value in solution.history),
+        missed=missed,
     )
+
+
+def _solve(
+    matrix: Matrix, task: FactorizationTask, method: str, *, assurance: Assurance, roughly: bool
+) -> tuple[Solution, Certificate]:
+    """``roughly``: the energy of the task is not exact."""
+    solution = SOLVERS[method](matrix, task)
+    if assurance != "none":
+        certificate = certify_factors(
+            matrix, solution.A, solution.B, space=solution.space, gram=solution.gram, energy=task.energy,
+            ridge=task.ridge, assurance=assurance, seed=task.seed,
+        )  # fmt: skip
+        return solution, certificate
+    total, captured = task.energy, float(solution.sigma.square().sum())
+    if roughly and total - captured < _CANCELS * total:
+        total = matrix.squared_norm()
+    estimate = max(0.0, total - captured) if solution.space else solution.history[-1]
+    return solution, no_certificate(estimate, energy=total, ridge=task.ridge, reason="none was asked for")
+
+
+def _shortfall(solution: Solution, certificate: Certificate, task: FactorizationTask, dtype: torch.dtype) -> str:
+    """What the rule for the rank asked for and the factors lack, by their error as measured; "" for nothing.
+
+    A ridge shrinks what the rank was chosen by, so there the singular values of X count.
+    """
+    rank = solution.A.shape[1]
+    measured = task.certify and not task.ridge
+    kept = float((solution.spectrum[:rank] if task.ridge else solution.sigma).square().sum())
+    left = certificate.error if measured else certificate.energy - kept
+    resolved = 0.0 if measured else math.sqrt(RESOLUTION[torch.float64])
+    rounding = 4 * math.sqrt(rank) * torch.finfo(dtype).eps + 1e-14 + resolved
+    return task.rule.shortfall(rank, left, energy=certificate.energy, rounding=rounding)
 
 
 def _factorize_in_one_pass(
@@ -146,7 +196,9 @@ def _factorize_in_one_pass(
     if rule.rank is None:
         raise OptionError("rank", expected="a number, for a single pass", got=str(rule))
     drawn = sketch(matrix, rule.rank, seed=seed)
-    rank = min(rule.rank, len(drawn.sigma), drawn.rows)
+    rank = rule.rank
+    if rank > drawn.rows:
+        raise OptionError("rank", expected=f"a whole number in 1..{drawn.rows}, the rows that there are", got=rank)
     sigma, right = drawn.sigma[:rank], drawn.right[:, :rank]
     a, b = split(drawn.left[:, :rank], sigma, right, ridge=ridge, dtype=matrix.dtype)
     if matrix.stored_transposed:
@@ -176,14 +228,16 @@ def _rescaled(certificate: Certificate, scale: float) -> Certificate:
     return certificate.model_copy(update={**changes, "ridge": certificate.ridge / scale})
 
 
-def _check_options(method: str, ridge: float, accuracy: float, assurance: str, steps: int) -> None:
+def _check_options(method: str, ridge: float, accuracy: float | None, assurance: str | None, steps: int | None) -> None:
     if method not in METHODS:
         raise OptionError("method", expected=f"one of {', '.join(METHODS)}", got=repr(method))
     if not (ridge >= 0 and math.isfinite(ridge)):
         raise OptionError("ridge", expected="a number of at least 0", got=ridge)
-    if not 0 < accuracy < 1:
+    if accuracy is not None and not 0 < accuracy < 1:
         raise OptionError("accuracy", expected="a share in (0, 1)", got=accuracy)
-    if assurance not in ASSURANCES:
+    if assurance is not None and assurance not in ASSURANCES:
         raise OptionError("assurance", expected=f"one of {', '.join(ASSURANCES)}", got=repr(assurance))
-    if steps < 1:
-        raise OptionError("steps", expected="at least 1", got=steps)
+    if steps is not None and method not in ITERATIVE:
+        raise UnusedOptionError("steps", reason=f"only {' and '.join(ITERATIVE)} go by steps, not method {method!r}")
+    if steps is not None and not (isinstance(steps, int) and steps >= 1):
+        raise OptionError("steps", expected="a whole number of at least 1", got=steps)

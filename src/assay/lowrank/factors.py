@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from assay.lowrank.krylov import falling_eigh
 from assay.lowrank.matrix import Matrix
 from assay.records.factorization import Certificate
 
@@ -19,7 +20,8 @@ class Factorization:
 
     ``singular_values`` (r,) are those of AB, falling; ``error`` is the objective ‖X − AB‖²_F + λ(‖A‖² + ‖B‖²), over the
     observed entries where there are gaps, with weights where there are weights. ``certificate`` says how far that can
-    be from the best. ``spectrum`` holds as many singular values of X as were computed on the way, ``history`` the
+    be from the best. ``missed`` says what the rule for the rank asked for and the factors do not keep; "" where they
+    keep it. ``spectrum`` holds as many singular values of X as were computed on the way, ``history`` the
     objective after each step of an iterative method.
     """
 
@@ -34,6 +36,7 @@ class Factorization:
     spectrum: Tensor
     predicted_seconds: dict[str, float] = field(default_factory=dict)
     history: tuple[float, ...] = ()
+    missed: str = ""
 
     @property
     def error(self) -> float:
@@ -57,9 +60,8 @@ def factors_from_basis(matrix: Matrix, basis: Tensor) -> tuple[Tensor, Tensor, T
     """
     image = matrix.times(basis.to(matrix.dtype))
     small = gram_of(image, matrix)
-    squares, turn = torch.linalg.eigh(small)
-    sigma = squares.flip(0).clamp_min(0).sqrt()
-    turn = turn.flip(1)
+    squares, turn = falling_eigh(small, unit=torch.finfo(image.dtype).eps)
+    sigma = squares.clamp_min(0).sqrt()
     if float(sigma[-1]) > 1e-3 * float(sigma[0]) or matrix.local_rows != matrix.shape[0]:
         scale = torch.where(sigma > 0, sigma, torch.inf)
         scaled_turn = (turn / scale).to(image.dtype)

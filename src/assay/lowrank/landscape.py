@@ -140,7 +140,7 @@ def measure_landscape(X: object, rank: int, *, seed: int = 0) -> Landscape:
     if m * n > SMALL:
         m = n = min(m, n, 2 * rank + 5)  # diag(σ₁, …): the same landscape, in the coordinates of the singular vectors
         matrix = as_matrix(torch.diag(factorize(matrix, n, assurance="none", seed=seed).singular_values))
-    dense = torch.cat([block.double() for block in matrix.blocks()])
+    dense = matrix.dense()
     left, sigma, right_t = torch.linalg.svd(dense, full_matrices=False)
     right = right_t.T
     if float(sigma[0]) == 0:
@@ -212,7 +212,7 @@ def classify(X: object, A: Tensor, B: Tensor, *, tolerance: float = 1e-6) -> str
     saddle when X has rank of at least r (Baldi & Hornik 1989).
     """
     matrix, energy = measure_energy(as_matrix(X))
-    dense = torch.cat([block.double() for block in matrix.blocks()])
+    dense = matrix.dense()
     a, b = A.double(), B.double()
     if a.shape != (dense.shape[0], b.shape[0]) or b.shape[1] != dense.shape[1]:
         got = f"{tuple(a.shape)} and {tuple(b.shape)}"

@@ -42,6 +42,15 @@ class Matrix(ABC):
         """Xᵀ, for matrices in memory."""
         raise NotImplementedError
 
+    def dense(self) -> Tensor:
+        """All of X in float64. Raises :class:`DataError` where this process holds some of its rows only."""
+        if self.local_rows != self.shape[0]:
+            raise DataError("X", expected="a matrix in one process, or method gram or krylov", got="shared rows")
+        total = torch.empty(self.shape, dtype=torch.float64)
+        for block, part in self._with_rows(total):  # a block may lie in a buffer that the next one overwrites
+            part.copy_(block)
+        return total
+
     @property
     def work(self) -> int:
         """Multiply–adds of X times one vector."""
@@ -166,6 +175,9 @@ class Scaled(Matrix):
     """c·X: entries whose squares would overflow or vanish are brought near 1 by a power of two, which is exact."""
 
     def __init__(self, matrix: Matrix, factor: float) -> None:
+        if matrix.local_rows != matrix.shape[0]:
+            got = "shared rows out of range: scale them in every process alike"
+            raise DataError("X", expected="entries whose squares stay in range", got=got)
         self.matrix, self.factor = matrix, factor
         self.shape, self.dtype = matrix.shape, torch.float64
         self.replayable, self.in_memory = matrix.replayable, matrix.in_memory
@@ -312,6 +324,9 @@ class SharedRows(Matrix):
     """
 
     def __init__(self, local: Matrix) -> None:
+        if local.stored_transposed or not local.replayable:
+            got = "a file in Fortran order" if local.stored_transposed else "an iterator"
+            raise DataError("local", expected="rows that can be read again and again", got=got)
         self.local = local
         sizes = [torch.zeros(2, dtype=torch.int64) for _ in range(dist.get_world_size())]
         dist.all_gather(sizes, torch.tensor(local.shape, dtype=torch.int64))

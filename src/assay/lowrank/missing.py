@@ -170,7 +170,7 @@ def _prepare(source: object, mask: Tensor | None, weights: Tensor | None) -> tup
     m, n = matrix.shape
     if m < 0 or m * n > LARGEST:
         raise DataError("X", expected=f"at most {LARGEST:,} entries in memory, with gaps or weights", got=f"{m} × {n}")
-    x = torch.cat([block.double() for block in matrix.blocks()])
+    x = matrix.dense()
     w = torch.ones_like(x) if mask is not None else (~x.isnan()).double()
     for name, given in (("mask", mask), ("weights", weights)):
         if given is None:

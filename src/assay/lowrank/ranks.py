@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from assay.errors import OptionError
@@ -39,26 +40,60 @@ class RankRule:
     def needs_whole_spectrum(self) -> bool:
         return self.gavish_donoho and self.noise is None
 
-    def pick(self, squares: Tensor, energy: float, shape: tuple[int, int]) -> int | None:
+    @property
+    def allowed(self) -> float:
+        """The share of ‖X‖² that may be left out, where the rule says so; else NaN."""
+        if self.energy is not None:
+            return 1 - self.energy
+        return math.nan if self.tolerance is None else self.tolerance**2
+
+    def within_reach(self, columns: int, captured: float, energy: float, resolution: float) -> bool:
+        """Whether ``columns`` Ritz values with the sum ``captured`` can be enough: a cheap look before all of them."""
+        if self.rank is not None:
+            return columns > self.rank
+        return self.gavish_donoho or energy - captured <= self._most_left_out(energy, resolution)
+
+    def pick(
+        self, squares: Tensor, energy: float, shape: tuple[int, int], *, complete: bool, resolution: float
+    ) -> int | None:
         """The rank, given the leading σ² (falling) and ‖X‖²; None when more of the spectrum must be known.
 
-        At least 1: a factorisation of rank 0 has no factors.
+        ``complete``: what is not among ``squares`` is zero. Squares, and sums of them, below ``resolution`` times the
+        largest, and ‖X‖², are rounding. At least 1: a factorisation of rank 0 has no factors.
         """
         if self.rank is not None:
             return self.rank
-        complete = len(squares) >= min(shape)
+        squares = squares[: min(shape)]
         if self.gavish_donoho:
             if self.noise is None and not complete:
                 return None
             sigma = squares.clamp_min(0).sqrt()
-            threshold = self._threshold(sigma, shape)
-            above = int((sigma > threshold).sum())
+            sigma = torch.cat([sigma, sigma.new_zeros(min(shape) - len(sigma))]) if complete else sigma
+            above = int((sigma > self._threshold(sigma, shape)).sum())
             return None if above == len(squares) and not complete else max(1, above)
-        share = self.energy if self.energy is not None else 1 - (self.tolerance or 0.0) ** 2
-        enough = (squares.cumsum(0) >= (share - 1e-14) * energy).nonzero()
-        if len(enough):
-            return int(enough[0]) + 1
-        return max(1, len(squares)) if complete else None
+        left = energy - squares.cumsum(0)
+        if complete:  # from the small end, so that the sum of what is left out keeps its digits
+            present = torch.where(squares > resolution * squares[0], squares, 0.0)
+            left = present.flip(0).cumsum(0).flip(0) - present
+        enough = (left <= self._most_left_out(energy, resolution)).nonzero()
+        return int(enough[0]) + 1 if len(enough) else None
+
+    def _most_left_out(self, energy: float, resolution: float) -> float:
+        return (self.allowed * (1 + 1e-12) + resolution) * energy
+
+    def shortfall(self, rank: int, left: float, *, energy: float, rounding: float) -> str:
+        """What a factorisation of ``rank`` that leaves out ``left`` of ‖X‖² lacks of what was asked for, or nothing.
+
+        ``rounding`` of the factors is an error relative to ‖X‖_F that is not held against it.
+        """
+        if self.rank is not None:
+            return "" if rank == self.rank else f"rank {rank}, not {self.rank}, was reached"
+        error = math.sqrt(max(0.0, left) / energy) if energy else 0.0
+        if self.gavish_donoho or error <= math.sqrt(self.allowed) * (1 + 1e-9) + rounding:
+            return ""
+        if self.tolerance is not None:
+            return f"the relative error is {error:.3g}, more than {self.tolerance:g}"
+        return f"{100 * (1 - error**2):.6g} % of the energy is kept, less than {100 * (self.energy or 0):g} %"
 
     def _threshold(self, sigma: Tensor, shape: tuple[int, int]) -> float:
         beta = min(shape) / max(shape)

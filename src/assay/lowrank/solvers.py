@@ -13,8 +13,8 @@ from torch import Tensor
 from assay.errors import OptionError
 from assay.lowrank.factors import factors_from_basis, split
 from assay.lowrank.gauge import product_svd
-from assay.lowrank.krylov import RitzSpace, block_krylov, default_block
-from assay.lowrank.matrix import Matrix, Sparse, from_torch_sparse
+from assay.lowrank.krylov import RESOLUTION, RitzSpace, block_krylov, default_block
+from assay.lowrank.matrix import Dense, Matrix, Sparse, from_torch_sparse
 from assay.lowrank.ranks import RankRule
 from assay.runtime import generator
 
@@ -210,14 +210,20 @@ class Solution:
     history: tuple[float, ...] = ()
 
 
+def fits_exactly(matrix: Matrix) -> bool:
+    """Whether an SVD of all of X takes seconds and little memory."""
+    m, n = matrix.shape
+    return m * n <= EXACT_LIMIT**2 and matrix.local_rows == m
+
+
 def solve_exactly(matrix: Matrix, task: FactorizationTask) -> Solution:
     m, n = matrix.shape
-    if not matrix.in_memory and m * n > EXACT_LIMIT**2:
-        raise OptionError("method", expected="gram or krylov for a matrix that is not in memory", got="'exact'")
-    dense = torch.cat([block.double() for block in matrix.blocks()])
+    if not fits_exactly(matrix) and not isinstance(matrix, Dense):
+        raise OptionError("method", expected="gram or krylov for a matrix that is not dense in memory", got="'exact'")
+    dense = matrix.dense()
     left, sigma, right = torch.linalg.svd(dense, full_matrices=False)
-    rank = _choose_rank(task, sigma.square(), matrix)
-    space = RitzSpace(right.T, sigma.square(), rank, 1, True, complete=len(sigma) == n)
+    rank = _choose_rank(task, sigma.square(), matrix, resolution=(max(m, n) * 2.0**-52) ** 2)
+    space = RitzSpace(right.T, sigma.square(), rank, 1, True, len(sigma), complete=len(sigma) == n)
     return _spectral(matrix, task, space, (left[:, :rank], sigma[:rank], right.T[:, :rank]), spectrum=sigma)
 
 
@@ -227,11 +233,14 @@ def solve_by_gram(matrix: Matrix, task: FactorizationTask) -> Solution:
     if n > GRAM_LIMIT:
         raise OptionError("method", expected=f"at most {GRAM_LIMIT} columns for 'gram'", got=n)
     exact = matrix.dtype == torch.float64 or task.accuracy < 1e-8 or (task.certify and n <= CHEAP_GRAM)
+    exact = exact or task.rule.rank is None
     gram = matrix.gram(torch.float64 if exact else torch.float32)
     squares, vectors = torch.linalg.eigh(gram)
     squares, vectors = squares.flip(0).clamp_min(0), vectors.flip(1)
-    rank = _choose_rank(task, squares[: min(matrix.shape)], matrix)
-    solution = _lift(matrix, task, RitzSpace(vectors, squares, rank, 2, True, complete=True), count=n)
+    resolution = RESOLUTION[torch.float64 if exact else torch.float32]
+    rank = _choose_rank(task, squares, matrix, resolution=resolution)
+    settled = int((squares > resolution * squares[0]).sum())
+    solution = _lift(matrix, task, RitzSpace(vectors, squares, rank, 2, True, settled, complete=True), count=n)
     return replace(solution, gram=gram if exact else None)
 
 
@@ -240,16 +249,17 @@ def solve_by_krylov(matrix: Matrix, task: FactorizationTask) -> Solution:
     return _lift(matrix, task, space, count=2 * space.rank)
 
 
-def _choose_rank(task: FactorizationTask, squares: Tensor, matrix: Matrix) -> int:
-    rank = task.rule.pick(squares, task.energy, matrix.shape)
-    return len(squares) if rank is None else min(rank, len(squares))
+def _choose_rank(task: FactorizationTask, squares: Tensor, matrix: Matrix, *, resolution: float) -> int:
+    rank = task.rule.pick(squares, task.energy, matrix.shape, complete=True, resolution=resolution)
+    assert rank is not None
+    return rank
 
 
 def _lift(matrix: Matrix, task: FactorizationTask, space: RitzSpace, *, count: int) -> Solution:
     """The best factors within a space of rows; the spectrum holds at most ``count`` singular values."""
     svd = factors_from_basis(matrix, space.basis[:, : space.rank])
-    spectrum = space.squares[: min(count, *matrix.shape)].sqrt()
-    spectrum[: space.rank] = svd[1]
+    further = space.squares[space.rank : min(count, space.settled, *matrix.shape)].sqrt()
+    spectrum = torch.cat([svd[1], further])
     return _spectral(matrix, task, space, svd, spectrum=spectrum)
 
 

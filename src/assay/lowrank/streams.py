@@ -150,6 +150,8 @@ class RowBlocks(Matrix):
     def blocks(self) -> Iterator[Tensor]:
         """The blocks, each checked; all in the dtype of the first."""
         rows, columns = 0, self.shape[1]
+        if not self.replayable and self._first is None and columns >= 0:
+            raise DataError("row blocks", expected="an iterator that has not been read", got="one at its end")
         first, self._first = self._first, None
         iterator = iter(self._source()) if callable(self._source) else self._source
         place = -1
@@ -159,7 +161,8 @@ class RowBlocks(Matrix):
                 self.dtype = checked.dtype
             columns = checked.shape[1]
             rows += len(checked)
-            yield checked.to(self.dtype)
+            if len(checked):
+                yield checked.to(self.dtype)
         if callable(self._source) and self.shape[0] >= 0 and rows != self.shape[0]:
             raise DataError("row blocks", expected=f"{self.shape[0]} rows, as on the first pass", got=rows)
         self.shape = (rows, columns)
