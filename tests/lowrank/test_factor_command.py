@@ -72,6 +72,12 @@ def test_names_are_escaped(matrix: Path, capsys: pytest.CaptureFixture[str]) -> 
         (["X.npy", "--rank", "2", "--out", "nowhere/F.npz"], "a folder that exists"),
         (["X.npy", "--rank", "2", "--method", "magic"], "method"),
         (["broken.png"], "a picture that can be read"),
+        (["X.npy", "--longest", "9"], "--longest: only a picture"),
+        (["X.npy", "--split", "train"], "--split: X is a file"),
+        (["X.npy", "--max-bad", "3"], "--max-bad: X is a file"),
+        (["X.npy", "--scale", "2", "--ridge", "1"], "--scale: with --ridge"),
+        (["zero.npy", "--scale", "2"], "--scale: the matrix is zero"),
+        (["X.npy", "--noise", "2"], "noise: expected rank 'gavish-donoho' beside it"),
     ],
     ids=str,
 )
@@ -80,7 +86,27 @@ def test_bad_input_is_one_line(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "broken.png").write_bytes(b"no picture")
+    np.save(tmp_path / "zero.npy", np.zeros((4, 3)))
     with pytest.raises(AssayError, match=message) as caught:
         run(*arguments)
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "X.factor.html").exists()
+
+
+def test_a_rule_that_is_not_kept_is_told_everywhere_and_by_the_exit_code(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    x = np.random.default_rng(0).standard_normal((9, 8)).astype(np.float32)
+    np.save(tmp_path / "X.npy", x)
+    for extra in ([], ["--json"]):
+        arguments = ["factor", str(tmp_path / "X.npy"), "--tolerance", "1e-12", *extra]
+        assert app(arguments, standalone_mode=False) == 1  # factors in float32 cannot be that near
+    printed = capsys.readouterr().out
+    assert "not what was asked for" in printed and "certified optimal" not in printed
+    assert "That is not met: the relative error is" in printed
+    record = FactorizationReport.model_validate_json(printed[printed.index("{") :])
+    assert record.missed.endswith("more than 1e-12") and not record.certificate.certified
+    page = (tmp_path / "X.factor.html").read_text()
+    assert "Not what was asked for" in page and "more than 1e-12" in page and "Certified optimal" not in page
+    run(str(tmp_path / "X.npy"), "--tolerance", "1e-5", "--json")
+    assert not FactorizationReport.model_validate_json(capsys.readouterr().out).missed

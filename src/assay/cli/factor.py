@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from assay.cli.options import AsJson, Inputs, argument, option, takes_inputs
-from assay.errors import OptionError
+from assay.errors import OptionError, UnusedOptionError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -63,7 +64,8 @@ def factor(
 ) -> None:
     """Factorise X ≈ AB with the least error, prove how good it is, and draw the page.
 
-    A picture is shown at rank 1, 5, 20 and 50 (and at --rank). Exit codes: 0 done, 2 usage or input error.
+    A picture is shown at rank 1, 5, 20 and 50 (and at --rank). Exit codes: 0 done, 1 the factors do not
+    keep what --rank, --tolerance or --energy asked for, 2 usage or input error.
     """
     from rich.console import Console
 
@@ -85,6 +87,9 @@ def factor(
         assurance=assurance, seed=seed,  # type: ignore[arg-type]
     )  # fmt: skip
     flat = float(factorization.spectrum[0]) == 0
+    if scale and (flat or ridge):
+        reason = "the matrix is zero" if flat else "with --ridge the balanced pair alone is optimal"
+        raise UnusedOptionError("--scale", reason=reason)
     surface = None if flat or ridge else measure_landscape(x, factorization.rank, seed=seed)
     record = describe_factorization(factorization, x, source=name, landscape=surface, scales={*SCALES, *(scale or ())})
     if picture is not None:
@@ -97,6 +102,8 @@ def factor(
         typer.echo(record.model_dump_json())
     else:
         print_factorization(record, Console(), page=page, out=out, scales=scale or ())
+    if record.missed:
+        raise typer.Exit(1)
 
 
 def _open(
@@ -113,6 +120,13 @@ def _open(
     if (matrix is None) == (inputs.data is None) or (inputs.data is None) != (sample is None):
         got = " ".join(str(word) for word in (matrix, inputs.data, sample) if word is not None)
         raise OptionError("X", expected="a file, or --data and --sample", got=got or "neither")
+    picture = matrix is not None and matrix.suffix.lower() in SUFFIXES
+    if longest is not None and not picture:
+        raise UnusedOptionError("--longest", reason="only a picture in a file is made smaller")
+    if matrix is not None:
+        for field in fields(inputs):
+            if field.name != "seed" and getattr(inputs, field.name) != field.default:
+                raise UnusedOptionError(f"--{field.name.replace('_', '-')}", reason="X is a file, not --data")
     if matrix is None:
         from assay.data.dataset import to_unit_range
         from assay.views.picture import pick_sample
@@ -120,7 +134,7 @@ def _open(
         chosen = pick_sample(open_data(inputs, Console(stderr=True)), sample or "")
         channels = to_unit_range(chosen.image).double()
         return chosen.name, luma(channels), channels
-    if matrix.suffix.lower() not in SUFFIXES or not matrix.is_file():
+    if not picture or not matrix.is_file():
         return matrix.name, open_matrix(matrix), None
     notes: list[str] = []
     channels = read_channels(matrix, longest=longest, notes=notes)

@@ -180,11 +180,11 @@ def _shortfall(solution: Solution, certificate: Certificate, task: Factorization
     """
     rank = solution.A.shape[1]
     measured = task.certify and not task.ridge
-    kept = float((solution.spectrum[:rank] if task.ridge else solution.sigma).square().sum())
-    left = certificate.error if measured else certificate.energy - kept
-    resolved = 0.0 if measured else math.sqrt(RESOLUTION[torch.float64])
-    rounding = 4 * math.sqrt(rank) * torch.finfo(dtype).eps + 1e-14 + resolved
-    return task.rule.shortfall(rank, left, energy=certificate.energy, rounding=rounding)
+    captured = float((solution.spectrum[:rank] if task.ridge else solution.sigma).square().sum())
+    left = certificate.error if measured else certificate.energy - captured
+    rounding = 4 * math.sqrt(rank) * torch.finfo(dtype).eps
+    resolved = 1e-14 * math.sqrt(rank) if measured else math.sqrt(RESOLUTION[torch.float64])
+    return task.rule.shortfall(rank, left, energy=certificate.energy, rounding=rounding, resolved=resolved)
 
 
 def _factorize_in_one_pass(

@@ -81,15 +81,17 @@ class RankRule:
     def _most_left_out(self, energy: float, resolution: float) -> float:
         return (self.allowed * (1 + 1e-12) + resolution) * energy
 
-    def shortfall(self, rank: int, left: float, *, energy: float, rounding: float) -> str:
+    def shortfall(self, rank: int, left: float, *, energy: float, rounding: float, resolved: float = 1e-14) -> str:
         """What a factorisation of ``rank`` that leaves out ``left`` of ‖X‖² lacks of what was asked for, or nothing.
 
-        ``rounding`` of the factors is an error relative to ‖X‖_F that is not held against it.
+        ``rounding`` of the factors is a share of the tolerance that may be exceeded, ``resolved`` the least relative
+        error that can be told from none.
         """
         if self.rank is not None:
             return "" if rank == self.rank else f"rank {rank}, not {self.rank}, was reached"
         error = math.sqrt(max(0.0, left) / energy) if energy else 0.0
-        if self.gavish_donoho or error <= math.sqrt(self.allowed) * (1 + 1e-9) + rounding:
+        least = resolved + (rounding if self.energy is not None else 0.0)  # 1 − energy is itself no better known
+        if self.gavish_donoho or error <= math.sqrt(self.allowed) * (1 + 1e-9 + rounding) + least:
             return ""
         if self.tolerance is not None:
             return f"the relative error is {error:.3g}, more than {self.tolerance:g}"

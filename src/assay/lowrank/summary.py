@@ -43,6 +43,7 @@ def describe_factorization(
         entries=matrix.work,
         rank=factorization.rank,
         rule=factorization.rule,
+        missed=factorization.missed,
         method=factorization.method,
         seconds=factorization.seconds,
         passes=factorization.passes,

@@ -122,7 +122,8 @@ class FactorizationReport(Record):
     """One factorisation: how it was found, what it holds, and its certificate.
 
     ``predicted_seconds`` is the cost model's estimate for each method that could have been used.
-    ``singular_values`` are those of X, as many as were computed; ``energy_kept`` is Σ_{i≤r} σ_i²/‖X‖².
+    ``singular_values`` are those of X, as many as were computed; ``energy_kept`` is Σ_{i≤r} σ_i²/‖X‖². ``missed`` says
+    what ``rule`` asked for and the factors do not keep, by their measured error; "" where they keep it.
     """
 
     kind: Literal["factorization_report"] = "factorization_report"
@@ -132,6 +133,7 @@ class FactorizationReport(Record):
     entries: int
     rank: int
     rule: str
+    missed: str = ""
     method: str
     seconds: float
     passes: int

@@ -6,7 +6,7 @@ import math
 
 from assay.records.factorization import FactorizationReport, Landscape, PictureRank
 from assay.report.factor_charts import draw_error, draw_gauge, draw_hessian, draw_saddle, draw_spectrum
-from assay.report.lowrank_wording import factor_headline, state_proof
+from assay.report.lowrank_wording import factor_headline, state_badge, state_miss, state_proof
 from assay.report.page import Page, render
 from assay.report.parts import Card, Facts, Gallery, KeyFigure, Section, build_section, read_picture, table, tabulate
 
@@ -14,6 +14,7 @@ from assay.report.parts import Card, Facts, Gallery, KeyFigure, Section, build_s
 def render_factor_page(report: FactorizationReport) -> str:
     """The whole page as text; every name is escaped, nothing is fetched."""
     c = report.certificate
+    tone, badge = state_badge(report)
     pictures = _pictures(report.pictures) if report.pictures else None
     gauge = _gauge(report) if report.gauge else None
     landscape = None if report.landscape is None else _landscape(report.landscape)
@@ -24,8 +25,8 @@ def render_factor_page(report: FactorizationReport) -> str:
             title=f"{report.source}, rank {report.rank}",
             subject=f"{report.source}: {size}, by {report.method} in {report.seconds:.2g} s",
             headline=factor_headline(report),
-            badge=("pass", "Certified optimal") if c.certified else ("warn", "Not certified"),
-            text=state_proof(c),
+            badge=(tone, badge.capitalize()),
+            text=f"{state_miss(report)} {state_proof(c)}".strip(),
             key_figures=(
                 KeyFigure("rank", f"{report.rank}", f"chosen by: {report.rule}", "spectrum"),
                 KeyFigure("relative error", f"{100 * report.relative_error:.4g} %", "‖X − AB‖ / ‖X‖", "spectrum"),

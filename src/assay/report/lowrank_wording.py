@@ -14,6 +14,18 @@ def factor_headline(report: FactorizationReport) -> str:
     return f"Rank {report.rank} keeps {energy} in {100 * numbers:.3g} % of the numbers"
 
 
+def state_badge(report: FactorizationReport) -> tuple[str, str]:
+    """The tone, and in two or three words what is proved."""
+    if report.missed:
+        return "error", "not what was asked for"
+    return ("pass", "certified optimal") if report.certificate.certified else ("warn", "not certified")
+
+
+def state_miss(report: FactorizationReport) -> str:
+    """What was asked for and is not kept, in a sentence; "" where it is."""
+    return f"Asked for: {report.rule}. That is not met: {report.missed}." if report.missed else ""
+
+
 def state_proof(c: Certificate) -> str:
     """What the certificate says, in a sentence."""
     if c.guarantee == "none":

@@ -10,11 +10,17 @@ from rich.text import Text
 
 from assay.records.compression import CompressionReport
 from assay.records.factorization import FactorizationReport
-from assay.report.lowrank_wording import compression_headline, factor_headline, state_proof
+from assay.report.lowrank_wording import (
+    compression_headline,
+    factor_headline,
+    state_badge,
+    state_miss,
+    state_proof,
+)
 from assay.report.terminal.layout import STYLES, print_line, print_table
 from assay.wording import plural, points
 
-_UNIQUENESS = {"tied": "σ_r = σ_{r+1}: other products are as good", "undecided": "σ_r and σ_{r+1} are not told apart"}
+_UNIQUENESS = {"tied": "σ_r = σ_{r+1}: other factors are as good", "undecided": "σ_r and σ_{r+1} are not told apart"}
 
 
 def print_factorization(
@@ -22,11 +28,11 @@ def print_factorization(
 ) -> None:
     """The error, its certificate, the spectrum, and the gauge at ``scales``."""
     c = record.certificate
-    style = STYLES["pass" if c.certified else "warn"]
-    certified = "certified optimal" if c.certified else "not certified"
-    print_line(console, Text.assemble((factor_headline(record), "bold"), "  ", (certified, style)), wrap=False)
+    tone, badge = state_badge(record)
+    print_line(console, Text.assemble((factor_headline(record), "bold"), "  ", (badge, STYLES[tone])), wrap=False)
     size = f"{record.source}: {record.rows:,} × {record.columns:,}"
     lines = [f"{size}, by {record.method} in {record.seconds:.2g} s", state_proof(c)]
+    lines += [state_miss(record)] if record.missed else []
     if c.guarantee != "none":
         lines.append(f"error      in [{c.error_low:.12g}, {c.error_high:.12g}]")
         lines.append(f"optimum    in [{c.optimum_low:.12g}, {c.optimum_high:.12g}]")
