@@ -33,7 +33,11 @@ def work(rank: int, folder: str) -> None:
         model[2].bias.grad = None  # counts as zero
     processes.sum_gradients(model)
     processes.average_buffers(model)
+    unequal = net(0)
+    unequal[1].running_var.fill_(rank)
+    processes.average_buffers(unequal, share=(0.75, 0.25)[rank])
     result = {
+        "unequal": unequal[1].running_var,
         "weights": model.state_dict(),
         "gradients": [parameter.grad for parameter in model.parameters()],
         "numbers": processes.sum_numbers(rank + 1, torch.tensor(0.5)),
@@ -59,6 +63,7 @@ def test_two_processes_compute_what_one_does_of_both_halves(tmp_path: Path) -> N
         mean = (models[0][1].running_var + models[1][1].running_var) / 2
         torch.testing.assert_close(result["weights"]["1.running_var"], mean)
         assert result["weights"]["1.num_batches_tracked"] == 1, "whole numbers are not averaged"
+        assert result["unequal"].unique().tolist() == [0.25], "a process weighs as many samples as it had"
         assert result["numbers"] == (3.0, 1.0)
         assert result["tensor"].tolist() == [3, 3]
         assert result["gathered"] == ["from 0", "from 1"]

@@ -102,7 +102,7 @@ class TrainingRun(Record):
     """A finished run. ``seconds`` is the wall time of the training loop without evaluation.
 
     ``precision`` is what convolutions and matrix products were computed in. ``n`` is how many ``samples`` an epoch
-    has; the losses are in ``loss_unit``.
+    has; the losses are in ``loss_unit``. ``notes`` say what the run made of its data and recipe that neither says.
     """
 
     kind: Literal["training_run"] = "training_run"
@@ -118,3 +118,4 @@ class TrainingRun(Record):
     precision: str = "float32"
     modality: Literal["images", "sequences"] = "images"
     loss_unit: str = "nats"
+    notes: tuple[str, ...] = ()

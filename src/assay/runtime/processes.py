@@ -50,22 +50,23 @@ class Processes:
         for parameter in parameters:
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
-        self._sum([parameter.grad for parameter in parameters if parameter.grad is not None], divisor=1)
+        self._sum([parameter.grad for parameter in parameters if parameter.grad is not None])
 
-    def average_buffers(self, model: nn.Module) -> None:
-        """Running statistics become their mean over the processes."""
+    def average_buffers(self, model: nn.Module, *, share: float | None = None) -> None:
+        """Running statistics become their mean over the processes, each weighed by its ``share`` of the samples."""
         if self.world > 1:
-            self._sum([buffer for buffer in model.buffers() if buffer.is_floating_point()], divisor=self.world)
+            weight = 1 / self.world if share is None else share
+            self._sum([buffer for buffer in model.buffers() if buffer.is_floating_point()], weight=weight)
 
     @staticmethod
     @torch.no_grad()
-    def _sum(tensors: list[Tensor], *, divisor: int) -> None:
-        """Every tensor becomes its sum over the processes over ``divisor``; one message for all of them."""
+    def _sum(tensors: list[Tensor], *, weight: float = 1.0) -> None:
+        """Every tensor becomes its sum over the processes, each times its own ``weight``; one message for all."""
         if not tensors:
             return
         flat = torch.cat([tensor.flatten() for tensor in tensors])
-        dist.all_reduce(flat)
-        pieces = torch.split(flat.div_(divisor) if divisor > 1 else flat, [tensor.numel() for tensor in tensors])
+        dist.all_reduce(flat.mul_(weight) if weight != 1 else flat)
+        pieces = torch.split(flat, [tensor.numel() for tensor in tensors])
         for tensor, piece in zip(tensors, pieces, strict=True):
             tensor.copy_(piece.view(tensor.shape))
 

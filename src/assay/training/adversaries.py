@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from assay.data.dataset import ImageDataset, to_unit_range
 from assay.data.selection import random_sample
 from assay.errors import DivergedError
+from assay.models.calls import refusing
 from assay.runtime import device_of, dtype_of, generator, preserved
 from assay.training.metrics import Stopwatch
 from assay.training.sections import AdversaryOptions, NFGSMAdversary, Nothing, PGDAdversary
@@ -50,7 +51,7 @@ def input_gradient(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
     """
     buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
     images = images.detach().requires_grad_()
-    with torch.enable_grad():
+    with torch.enable_grad(), refusing(model, images.shape, expected="a gradient with respect to the images"):
         (gradient,) = torch.autograd.grad(F.cross_entropy(model(images).float(), labels, reduction="sum"), images)
     with torch.no_grad():
         for buffer, former in buffers:

@@ -17,6 +17,11 @@ from assay.runtime import device_of, dtype_of
 from assay.training.sections import AverageOptions
 
 
+def is_averaged(value: object) -> bool:
+    """A state dict also holds counters, and what modules keep beside tensors."""
+    return isinstance(value, Tensor) and value.is_floating_point()
+
+
 class WeightAverage:
     """ā ← d·ā + (1 − d)·w for every floating parameter and buffer, with d = min(decay, (1 + t)/(10 + t)).
 
@@ -31,7 +36,8 @@ class WeightAverage:
         if options.decay > 0:
             if options.every > steps:
                 raise OptionError("average.every", expected=f"at most the {steps} steps of the run", got=options.every)
-            self.tensors = {n: t.detach().clone() for n, t in model.state_dict().items() if t.is_floating_point()}
+            state = model.state_dict()
+            self.tensors = {name: state[name].detach().clone() for name in state if is_averaged(state[name])}
 
     @torch.no_grad()
     def update(self, step: int) -> None:
@@ -47,12 +53,15 @@ class WeightAverage:
     @contextmanager
     def applied(self) -> Iterator[None]:
         """The model carries the averages inside the block, and its own weights again after it."""
-        own = {name: tensor.detach().clone() for name, tensor in self._model.state_dict().items()}
+        current = self._model.state_dict()
+        own = {name: current[name].detach().clone() for name in self.tensors}
         self.apply()
         try:
             yield
         finally:
-            self._model.load_state_dict(own)
+            with torch.no_grad():
+                for name, tensor in own.items():
+                    current[name].copy_(tensor)
 
     @torch.no_grad()
     def apply(self) -> None:

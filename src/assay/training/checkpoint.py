@@ -25,7 +25,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from assay.errors import OptionError, UnusedOptionError
+from assay.errors import ModelError, OptionError, UnusedOptionError
 from assay.files import make_folder, write_atomically
 from assay.models.sources.run_folder import WEIGHTS
 from assay.records.training import EpochSummary
@@ -119,6 +119,10 @@ class RunFolder:
             if resume:
                 raise UnusedOptionError("resume", reason="no effect without out, the folder of the run to go on with")
             return RunState()
+        for name, value in self.model.state_dict().items():
+            if not isinstance(value, Tensor):
+                expected = "a state of tensors alone, where a run folder is to hold it"
+                raise ModelError(f"model: {name}", expected=expected, got=type(value).__name__)
         path = make_folder(self.out) / "state.pt"
         state = self._restore(path) if resume and path.is_file() else RunState()
         if self.leads:

@@ -27,6 +27,7 @@ from assay.training.recipes import Recipe
 from assay.training.schedule import build_schedule
 from assay.training.step import Perturb, StepContext, TrainingLoss, accumulate_gradient, autocast, explain_divergence
 from assay.training.tasks import build_task
+from assay.training.trial import prepare_model
 
 STEP_STREAM = 0x57E
 
@@ -77,6 +78,8 @@ def fit(
         The record of the run: one summary an epoch, seconds, weight-decay groups, precision.
 
     Raises:
+        ModelError: The model cannot take the images, or a forward or backward pass fails in training mode.
+        DataError: ``validation`` has other classes than ``train``.
         OptionError: The recipe does not fit the data, or ``out`` holds another run.
         DivergedError: A number is not finite, or the loss is far above that of guessing.
         InterruptedRunError: SIGINT or SIGTERM came, once the step is finished and saved; only with ``out``.
@@ -92,15 +95,22 @@ def fit(
     """
     device = device_of(model)
     recipe = recipe.settled(fast_bfloat16=has_fast_bfloat16(device))
+    notes = prepare_model(model, train, recipe, validation=validation, seed=seed)
     processes.share_weights(model)
     task = build_task(model, train, recipe, seed=seed, processes=processes, perturb=perturb, loss=loss)
     factor = build_schedule(recipe.schedule, steps=task.steps)
     options = recipe.optimizer
     optimizers, clip = build_optimizers(model, options), build_clip(model, recipe.clip)
     average = WeightAverage(model, recipe.average, steps=task.steps)
-    identity = RunIdentity(recipe.model_dump(mode="json"), task.facts, seed)
     folder = RunFolder(
-        out, model, optimizers, average.tensors, identity, checkpoint_seconds, processes.leads, architecture
+        out,
+        model,
+        optimizers,
+        average.tensors,
+        RunIdentity(recipe.model_dump(mode="json"), task.facts, seed),
+        checkpoint_seconds,
+        processes.leads,
+        architecture,
     )
     state = folder.open(resume=resume)
 
@@ -127,7 +137,7 @@ def fit(
                 with autocast(device, recipe.precision):
                     for optimizer in optimizers:
                         optimizer.step()
-                processes.average_buffers(model)  # running statistics agree among the processes
+                processes.average_buffers(model, share=task.share)  # running statistics agree among the processes
                 average.update(step + 1)
 
             metrics = StepMetrics(
@@ -158,7 +168,7 @@ def fit(
 
     folder.save(state)
     average.apply()
-    task.finish(model)
+    notes += task.finish(model)
     folder.save_final()
     return TrainingRun(
         recipe=recipe.name,
@@ -173,6 +183,7 @@ def fit(
         groups=measure_decay_groups(model, weight_decay=options.weight_decay, decayed=options.decay_roles),
         time_split=state.clock.split(training=state.seconds),
         precision=recipe.precision,
+        notes=tuple(notes),
     )
 
 

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from assay.data.dataset import Batch, to_unit_range
 from assay.errors import DivergedError
+from assay.models.calls import check_logits, refusing
 from assay.runtime import device_of, dtype_of, generator, hooked
 
 # (model, images in [0, 1], labels, or distributions over the classes where samples are mixed) -> images in [0, 1]
@@ -51,7 +52,9 @@ class Objective:
         with autocast(images.device, self.precision):
             if self.perturb is not None:
                 images = self.perturb(model, images, targets)
-            logits = model(images)
+            with refusing(model, expected=f"a model that takes images {tuple(images.shape)} alone in training mode"):
+                logits = model(images)
+            check_logits(logits, n=len(images), classes=self.classes)
             if self.loss is not None:
                 losses = self.loss(images, logits.float(), targets)
         if self.loss is None:
@@ -135,7 +138,8 @@ def accumulate_gradient(
         torch.manual_seed(generator(*key, RANDOM_STREAM, number).initial_seed())
         with step_context(model):
             losses, correct = micro_batch(model)
-            (losses / batch_size).backward()  # type: ignore[no-untyped-call]
+            with refusing(model, where="model", expected="a backward pass through it"):
+                (losses / batch_size).backward()  # type: ignore[no-untyped-call]
         loss_sum += losses.detach()
         correct_sum += correct
     return loss_sum, correct_sum

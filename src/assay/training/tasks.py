@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from assay.data.dataset import ImageDataset
+from assay.data.dataset import ImageDataset, to_unit_range
 from assay.data.sequences import TRAIN, SequenceTask
-from assay.errors import OptionError, UnusedOptionError
-from assay.evaluate import preferred_layout
-from assay.runtime import device_of, preserved
+from assay.errors import ModelError, OptionError, UnusedOptionError
+from assay.models.calls import calling, refusing
+from assay.runtime import device_of
 from assay.runtime.processes import Processes
 from assay.training.adversaries import GuardedAdversary
 from assay.training.augmentation import View, build_augmentation, build_mix, choose_side
@@ -26,6 +26,7 @@ from assay.training.recipes import Recipe
 from assay.training.sampling import PrunedSampler, Sampler, split_batch, split_evenly
 from assay.training.sections import SequenceOptions
 from assay.training.step import MicroBatch, Objective, Perturb, TrainingLoss, autocast, image_losses
+from assay.training.trial import try_step
 
 if TYPE_CHECKING:
     from assay.training.checkpoint import RunState
@@ -37,6 +38,7 @@ class TrainingTask(ABC):
     Attributes:
         samples: what one sample is.
         steps, n, batch_size: optimizer steps of the run; samples in an epoch; samples of a step, over all processes.
+        share: how much of a step's samples this process trains on.
         epoch: (step) -> the epoch, from 0, that it is in.
         name: what the data is called.
         facts: the data as ``config.json`` describes it; a run resumes only where they are equal.
@@ -45,15 +47,18 @@ class TrainingTask(ABC):
     """
 
     samples: ClassVar[Literal["images", "sequences"]]
+    share: float
     name: str
     facts: dict[str, Any]
     loss_unit: str = "nats"
     ceiling: float = math.inf
 
-    def __init__(self, sampler: Sampler, *, epochs: float) -> None:
+    def __init__(self, sampler: Sampler, recipe: Recipe, processes: Processes) -> None:
         self._sampler = sampler
-        self.steps, self.epoch = sampler.steps(epochs), sampler.epoch
+        self.steps, self.epoch = sampler.steps(recipe.epochs), sampler.epoch
         self.n, self.batch_size = sampler.n, sampler.size
+        pieces = split_evenly(torch.arange(self.batch_size), recipe.micro_batch)
+        self.share = sum(map(len, pieces[processes.rank :: processes.world])) / self.batch_size
 
     def closes_epoch(self, step: int) -> bool:
         """Is it the last step of its epoch, or of the run?"""
@@ -63,6 +68,10 @@ class TrainingTask(ABC):
     def micro_batches(self, step: int, state: RunState) -> Sequence[tuple[int, MicroBatch]]:
         """This process's micro-batches of ``step``, each with its number in the global batch."""
 
+    @abstractmethod
+    def trials(self) -> Iterator[tuple[tuple[int, ...], MicroBatch]]:
+        """For each shape of input that the run will have: that shape, and the plain loss of a micro-batch of it."""
+
     def keep_losses(self, step: int, state: RunState) -> None:
         """After the gradient of ``step``: keep in ``state`` the losses that later steps choose their samples by."""
         return
@@ -71,10 +80,11 @@ class TrainingTask(ABC):
         """Update ``state`` after an epoch; returns the accuracies by which an adversary is monitored, for the log."""
         return None
 
-    def finish(self, model: nn.Module) -> None:
-        """Whatever the weights to keep still need; then evaluation mode and no gradients."""
+    def finish(self, model: nn.Module) -> list[str]:
+        """Evaluation mode, no gradients, and whatever the weights to keep still need. Returns what failed."""
         model.zero_grad(set_to_none=True)
         model.eval()
+        return []
 
 
 def build_task(
@@ -87,13 +97,22 @@ def build_task(
     perturb: Perturb | None,
     loss: TrainingLoss | None,
 ) -> TrainingTask:
-    """The task for either kind of data. Raises :class:`OptionError` for what that kind does not have."""
+    """The task for either kind of data, once ``model`` has proved that it can be trained on it.
+
+    Raises :class:`OptionError` for what that kind of data does not have, :class:`ModelError` as :func:`try_step` does.
+    """
+    task: TrainingTask
     if isinstance(train, ImageDataset):
-        return ImageTask(model, train, recipe, seed=seed, processes=processes, perturb=perturb, loss=loss)
-    for name, given in (("perturb", perturb), ("loss", loss)):
-        if given is not None:
-            raise OptionError(name, expected=f"None: {train.name} is no set of images and has its own loss", got=given)
-    return SequenceTrainingTask(train, recipe, seed=seed, processes=processes)
+        task = ImageTask(model, train, recipe, seed=seed, processes=processes, perturb=perturb, loss=loss)
+    else:
+        for name, given in (("perturb", perturb), ("loss", loss)):
+            if given is not None:
+                expected = f"None: {train.name} is no set of images and has its own loss"
+                raise OptionError(name, expected=expected, got=given)
+        task = SequenceTrainingTask(train, recipe, seed=seed, processes=processes)
+    if any(parameter.requires_grad for parameter in model.parameters()):
+        try_step(model, task.trials())
+    return task
 
 
 class ImageTask(TrainingTask):
@@ -123,16 +142,27 @@ class ImageTask(TrainingTask):
             sampler = PrunedSampler(len(train), recipe.batch_size, seed, recipe.epochs, recipe.prune)
         for option, reason in _without_effect(recipe, train, sampler, perturb=perturb, loss=loss).items():
             raise UnusedOptionError(f"recipe {recipe.name}: {option}", reason=f"no effect {reason}")
-        super().__init__(sampler, epochs=recipe.epochs)
+        super().__init__(sampler, recipe, processes)
         self.name, self.facts = train.name, _describe_images(train)
         self.ceiling = 100 * math.log(len(train.classes))  # a hundred times the loss of guessing
         self._train, self._recipe, self._seed, self._processes = train, recipe, seed, processes
         self._augment, self._mix, self._loss = build_augmentation(recipe.augment), build_mix(recipe.mix), loss
         self._adversary = GuardedAdversary(recipe.adversary, train, seed=seed, own=perturb)
         self._losses = torch.zeros(self.batch_size)  # of this step's samples, those of other processes 0
-        with preserved(model, training=False):
-            self._layout = preferred_layout(model, train)
+        example = to_unit_range(train.images[:2])
+        with calling(model, example, classes=len(train.classes)) as network:
+            self._layout = network.layout
         model.to(memory_format=self._layout)
+
+    def trials(self) -> Iterator[tuple[tuple[int, ...], MicroBatch]]:
+        recipe = self._recipe
+        _, batch = split_batch(self._train, self._sampler.indices(0), recipe.micro_batch)[0]
+        objective = Objective(len(self._train.classes), precision=recipe.precision)
+        first = choose_side(recipe.resolution, progress=0.0)
+        for side in dict.fromkeys([first, *(side for _, side in recipe.resolution)]):
+            prepare = View(self._augment, side, self._seed, 0, recipe.shrink)
+            losses = partial(image_losses, objective=objective, prepare=prepare, layout=self._layout, batch=batch)
+            yield tuple(prepare(batch).shape), losses
 
     def micro_batches(self, step: int, state: RunState) -> Sequence[tuple[int, MicroBatch]]:
         recipe, processes = self._recipe, self._processes
@@ -170,11 +200,15 @@ class ImageTask(TrainingTask):
             state.left_out = self._sampler.choose(state.losses, epoch=epoch + 1)
         return None if accuracies is None else asdict(accuracies)
 
-    def finish(self, model: nn.Module) -> None:
-        """Running statistics become those of the weights that are kept."""
-        if self._recipe.refresh_batchnorm:
-            refresh_batchnorm(model, self._train, samples=self._recipe.refresh_batchnorm)
+    def finish(self, model: nn.Module) -> list[str]:
+        """Running statistics become those of the weights that are kept; where that fails they stay as training left."""
         super().finish(model)
+        if self._recipe.refresh_batchnorm:
+            try:
+                refresh_batchnorm(model, self._train, samples=self._recipe.refresh_batchnorm)
+            except ModelError as error:
+                return [f"running statistics are as training left them, not measured anew: {error}"]
+        return []
 
     def _keep(self, number: int, losses: Tensor) -> None:
         """The losses (B,) of the micro-batch of that ``number``, less their mean, which falls during training."""
@@ -226,7 +260,7 @@ class SequenceTrainingTask(TrainingTask):
                 expected=f"none{'' if name else ' of it'}: {task.name} is a task of sequences, not of images",
                 got=name or value,
             )
-        super().__init__(Sampler(recipe.sequence.samples, recipe.batch_size, seed), epochs=recipe.epochs)
+        super().__init__(Sampler(recipe.sequence.samples, recipe.batch_size, seed), recipe, processes)
         self.name, self.loss_unit = task.name, task.loss_unit
         self.facts = {"name": task.name, "split": "train", "n": self.n, "seed": task.seed, **task.shape}
         self._task, self._processes = task, processes
@@ -240,10 +274,14 @@ class SequenceTrainingTask(TrainingTask):
         own = pieces[self._processes.rank :: self._processes.world]
         return [(number, partial(self._losses, inputs=x, targets=y)) for number, (x, y) in own]
 
+    def trials(self) -> Iterator[tuple[tuple[int, ...], MicroBatch]]:
+        inputs, targets = (split_evenly(each, self._size)[0] for each in self._task.draw(self.batch_size, TRAIN, 0))
+        yield tuple(inputs.shape), partial(self._losses, inputs=inputs, targets=targets)
+
     def _losses(self, model: nn.Module, *, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         device = device_of(model)
         inputs, targets = inputs.to(device), targets.to(device)
-        with autocast(device, self._precision):
+        with autocast(device, self._precision), refusing(model, inputs.shape):
             output = model(inputs)
         output = output.float()
         return self._task.loss(output, targets) * len(inputs), self._task.right(output.detach(), targets).sum()

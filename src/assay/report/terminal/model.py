@@ -157,3 +157,5 @@ def print_training_run(run: TrainingRun, console: Console) -> None:
     if run.time_split is not None:
         parts = [f"{name} {took:.1f} s" for name, took in run.time_split.model_dump().items() if took >= 0.05]
         print_line(console, f"Time: {', '.join(parts)}.", wrap=False)
+    for note in run.notes:
+        print_line(console, f"Note: {note}.")
