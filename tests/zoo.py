@@ -826,7 +826,7 @@ def _cases() -> Iterator[tuple[str, Case]]:
     yield "class numbers", Case(lambda: Returns(Plain(), lambda z: z.argmax(dim=1)), cannot=_LOGITS)
     yield "integer logits", Case(lambda: Returns(Plain(), lambda z: z.long()), cannot=_LOGITS)
     yield "complex logits", Case(lambda: Returns(Plain(), lambda z: z + 0j), cannot=_LOGITS)
-    yield "nothing returned", Case(lambda: Returns(Plain(), lambda z: None), cannot=_LOGITS)
+    yield "nothing returned", Case(lambda: Returns(Plain(), lambda z: None), cannot=_FORWARD)
     yield "rows lost", Case(lambda: Returns(Plain(), lambda z: z[: len(z) // 2]), cannot=_LOGITS)
     yield "a thousand classes", Case(lambda: Wrapper(Plain(1000)), lambda: Plain(1000), classes=1000)
     yield "two classes", Case(lambda: Squeezes(Plain(2)), lambda: Plain(2), classes=2)

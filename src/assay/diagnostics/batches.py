@@ -1,23 +1,40 @@
-"""Batches as a model takes them, and backward passes whose failure is one clear error."""
+"""Batches as a model takes them whole, and backward passes whose failure is one clear error."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 
 from assay.data.dataset import ImageDataset, to_unit_range
-from assay.errors import ModelError, one_line
-from assay.runtime import device_of, dtype_of
+from assay.errors import ModelError
+from assay.models.calls import ModelCall, refusing, rows_that_fit
 
 
-def inputs(model: nn.Module, dataset: ImageDataset, *, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Images in [0, 1] (B, C, H, W) and labels (B,), on the model's device and in its dtype."""
-    device, dtype = device_of(model), dtype_of(model)
-    for batch in dataset.batches(batch_size):
-        yield to_unit_range(batch.images.to(device), dtype), batch.labels.to(device)
+def example(dataset: ImageDataset) -> Tensor:
+    """The first two images in [0, 1], on which a model is tried out."""
+    return to_unit_range(dataset.images[:2])
+
+
+def inputs(
+    network: ModelCall, dataset: ImageDataset, *, batch_size: int
+) -> tuple[Iterator[tuple[Tensor, Tensor]], int]:
+    """Images in [0, 1] (B, C, H, W) and labels (B,) on the model's device, and how often each sample occurs.
+
+    ``network`` neither fills up nor splits these batches, so hooks see them as they are; every sample occurs equally
+    often, once but for a model that refuses such batches, so that a mean over rows is the mean over samples.
+    """
+    n, size = len(dataset), rows_that_fit(dataset.shape, most=batch_size, gradients=torch.is_grad_enabled())
+
+    def load(rows: Tensor) -> tuple[Tensor, Tensor]:
+        dtype = torch.promote_types(network.dtype, torch.float32)
+        return to_unit_range(dataset.images[rows].to(network.device), dtype), dataset.labels[rows].to(network.device)
+
+    with torch.no_grad():  # what such a batch does to the model is found out before anything is counted
+        network(load(network.batches(n, size=size)[0][0])[0])
+    batches, times = network.batches(n, size=size)
+    return (load(rows) for rows in batches), times
 
 
 def square_sum(values: Tensor) -> float:
@@ -32,20 +49,10 @@ def require_gradients(model: nn.Module) -> None:
             parameter.requires_grad_(True)
 
 
-def backward(loss: Tensor) -> None:
+def backward(loss: Tensor, model: nn.Module) -> None:
     """``loss.backward()``; a loss without a gradient, or a failing backward pass, becomes one :class:`ModelError`."""
     expected = "a model whose loss can be differentiated"
     if not loss.requires_grad:
         raise ModelError("model", expected=expected, got="an output cut off from its inputs and parameters")
-    with as_model_error("model", expected, RuntimeError, ValueError, TypeError):
+    with refusing(model, expected=expected, where="model"):
         loss.backward()  # type: ignore[no-untyped-call]
-
-
-@contextmanager
-def as_model_error(where: str, expected: str, *kinds: type[Exception], named: bool = True) -> Iterator[None]:
-    """Errors of these kinds become one :class:`ModelError`, which starts with the kind where it is ``named``."""
-    try:
-        yield
-    except kinds as error:
-        got = f"{type(error).__name__}: {one_line(error)}" if named else one_line(error)
-        raise ModelError(where, expected=expected, got=got) from error

@@ -12,13 +12,14 @@ from torch.nn.modules.batchnorm import _NormBase
 from assay.arguments import checked
 from assay.data.dataset import ImageDataset, to_unit_range
 from assay.data.selection import evenly_spaced
-from assay.diagnostics.batches import inputs
+from assay.diagnostics.batches import example, inputs
 from assay.errors import ModelError
-from assay.evaluate import call, check_logits
+from assay.models.calls import ModelCall, calling
 from assay.models.running_statistics import Moments, measure_running_statistics, moments_for, write_statistics
 from assay.records.accuracy import Proportion
 from assay.records.configuration import InputConvention, NormalizationAudit, NormLayer
-from assay.runtime import device_of, dtype_of, hooked, preserved
+from assay.runtime import hooked
+from assay.runtime.model_state import ModelState
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 Convention = Callable[[Tensor], Tensor]
@@ -60,16 +61,21 @@ def audit_normalization(
     """
     data = evenly_spaced(dataset, n)
     norms = {m: name for name, m in model.named_modules() if isinstance(m, _NormBase) and m.running_mean is not None}
-    with preserved(model, training=False), torch.no_grad(), torch.compiler.set_stance("force_eager"):
-        with _record_moments([*norms, *_stem(model)]) as moments:
-            before = _accuracy(model, data, batch_size=batch_size)
+    with (
+        torch.no_grad(),
+        torch.compiler.set_stance("force_eager"),
+        calling(model, example(data), classes=len(data.classes)) as network,
+    ):
+        batches, times = inputs(network, data, batch_size=batch_size)
+        with _record_moments(model, [*norms, *_stem(model)]) as moments:
+            before = sum(_count_correct(network, *batch) for batch in batches) // times
         conventions = [
-            InputConvention.of(_accuracy(model, data, batch_size=batch_size, convert=how), len(data), convention=name)
+            InputConvention.of(_accuracy(network, data, batch_size=batch_size, convert=how), len(data), convention=name)
             for name, how in _conventions(data).items()
         ]
         layers = tuple(_compare(module, name, moments[module]) for module, name in norms.items() if module in moments)
         stem, pixels = next(((m, moments[m]) for m in _stem(model) if m in moments), (None, None))
-        reestimated = _reestimate(model, [m for m in norms if m in moments], data, batch_size=batch_size)
+        reestimated = _reestimate(network, model, [m for m in norms if m in moments], data, batch_size=batch_size)
     names = {m: name or "(model)" for name, m in model.named_modules()}
     return NormalizationAudit(
         n=len(data),
@@ -85,14 +91,23 @@ def audit_normalization(
 
 
 @contextmanager
-def _record_moments(modules: list[nn.Module]) -> Iterator[dict[nn.Module, Moments]]:
+def _record_moments(model: nn.Module, modules: list[nn.Module]) -> Iterator[dict[nn.Module, Moments]]:
+    """Moments of the inputs; of a layer without statistics, which stands for the pixels, of its first call alone."""
     moments: dict[nn.Module, Moments] = {}
+    ran: set[nn.Module] = set()
+
+    def begin(module: nn.Module, args: tuple[Tensor, ...]) -> None:
+        ran.clear()
 
     def before(module: nn.Module, args: tuple[Tensor, ...]) -> None:
+        again, _ = module in ran, ran.add(module)
+        if again and not isinstance(module, _NormBase):
+            return
         if args and isinstance(args[0], Tensor) and args[0].ndim > 1 and args[0].is_floating_point():
             moments.setdefault(module, moments_for(module)).add(args[0])
 
-    with hooked(*(module.register_forward_pre_hook(before) for module in dict.fromkeys(modules))):
+    handles = [module.register_forward_pre_hook(before) for module in dict.fromkeys(modules)]
+    with hooked(model.register_forward_pre_hook(begin, prepend=True), *handles):
         yield moments
 
 
@@ -139,35 +154,38 @@ def _oddities(module: _NormBase) -> list[str]:
     return oddities
 
 
-def _reestimate(model: nn.Module, norms: Collection[_NormBase], data: ImageDataset, *, batch_size: int) -> int | None:
+def _reestimate(
+    network: ModelCall, model: nn.Module, norms: Collection[_NormBase], data: ImageDataset, *, batch_size: int
+) -> int | None:
     """Accuracy with the statistics of ``data``; the old ones come back when the caller's ``preserved`` block ends."""
     if len(data) < 2:
         return None
-    device, dtype = device_of(model), dtype_of(model)
     statistics = measure_running_statistics(
         model,
         norms,
         data.images,
-        convert=lambda images: to_unit_range(images.to(device), dtype),
-        batch_size=batch_size,
+        convert=lambda images: to_unit_range(images.to(network.device), network.dtype),
+        batch_size=min(batch_size, network.largest or batch_size),
     )
     for norm, moments in statistics.items():
         write_statistics(norm, moments)
-    return _accuracy(model, data, batch_size=batch_size) if statistics else None
+    if network.state is not None:
+        network.state = ModelState(model)  # else the next call would put the old statistics back
+    return _accuracy(network, data, batch_size=batch_size) if statistics else None
 
 
-def _accuracy(model: nn.Module, data: ImageDataset, *, batch_size: int, convert: Convention | None = None) -> int:
-    correct = 0
-    for images, labels in inputs(model, data, batch_size=batch_size):
-        try:
-            logits = call(model, images if convert is None else convert(images))
-        except ModelError:
-            if convert is None:
-                raise
-            return 0
-        check_logits(logits, n=len(images), classes=len(data.classes))
-        correct += int(((logits.argmax(dim=1) == labels) & logits.isfinite().all(dim=1)).sum())
-    return correct
+def _accuracy(network: ModelCall, data: ImageDataset, *, batch_size: int, convert: Convention = lambda x: x) -> int:
+    """Images that are right; none of a model that fails on pixels of another scale."""
+    batches, times = inputs(network, data, batch_size=batch_size)
+    try:
+        return sum(_count_correct(network, convert(images), labels) for images, labels in batches) // times
+    except ModelError:
+        return 0
+
+
+def _count_correct(network: ModelCall, images: Tensor, labels: Tensor) -> int:
+    logits = network(images)
+    return int(((logits.argmax(dim=1) == labels) & logits.isfinite().all(dim=1)).sum())
 
 
 def _conventions(data: ImageDataset) -> dict[str, Convention]:

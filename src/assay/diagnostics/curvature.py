@@ -12,10 +12,11 @@ from torch.nn import functional as F
 from assay.arguments import checked
 from assay.data.dataset import ImageDataset
 from assay.data.selection import evenly_spaced
-from assay.diagnostics.batches import as_model_error, inputs, require_gradients
-from assay.evaluate import call
+from assay.diagnostics.batches import example, inputs, require_gradients
+from assay.errors import ModelError
+from assay.models.calls import calling, refusing
 from assay.records.gradients import Curvature
-from assay.runtime import generator, preserved
+from assay.runtime import generator
 
 Product = Callable[[Tensor], Tensor]
 
@@ -42,17 +43,21 @@ def measure_curvature(
     Reference: Pearlmutter 1994 (the product), Ghorbani, Krishnan & Xiao 2019 (Lanczos on networks), Hutchinson 1990.
     """
     data = evenly_spaced(dataset, n)
-    with preserved(model, training=False), torch.enable_grad():
+    with calling(model, example(data), classes=len(data.classes)) as network, torch.enable_grad():
         require_gradients(model)
         parameters = [p for p in model.parameters() if p.requires_grad]
+        if not parameters:
+            raise ModelError("model", expected="parameters of floating point", got="none")
 
         def loss_of(x: Tensor, y: Tensor) -> Callable[[], Tensor]:
-            return lambda: F.cross_entropy(call(model, x).float(), y, reduction="sum") / len(data)
+            return lambda: F.cross_entropy(network(x), y, reduction="sum") / (len(data) * times)
 
-        losses = [loss_of(x, y) for x, y in inputs(model, data, batch_size=batch_size)]
+        batches, times = inputs(network, data, batch_size=batch_size)
+        losses = [loss_of(x, y) for x, y in batches]
         product = hessian_product(losses, parameters)
         size = sum(p.numel() for p in parameters)
-        like, steps = parameters[0], min(iterations, size)
+        dtype = torch.promote_types(parameters[0].dtype, torch.float32)  # half floats lose the small eigenvalues
+        like, steps = parameters[0].new_empty(0, dtype=dtype), min(iterations, size)
         values, residual, used = lanczos(product, size, iterations=steps, seed=seed, like=like)
         trace, error = hutchinson(product, size, probes=probes, seed=seed, like=like)
     largest = values[:top]
@@ -78,15 +83,15 @@ def hessian_product(losses: list[Callable[[], Tensor]], parameters: list[nn.Para
         pieces = [part.view_as(p) for part, p in zip(parts, parameters, strict=True)]
         total = torch.zeros_like(v)
         for loss in losses:
-            with as_model_error("model", "a loss that can be differentiated twice", RuntimeError, named=False):
+            with refusing(parameters, expected="a loss that can be differentiated twice", where="model"):
                 first = torch.autograd.grad(loss(), parameters, create_graph=True, allow_unused=True)
                 pairs = [(g, d) for g, d in zip(first, pieces, strict=True) if g is not None and g.requires_grad]
-                along = sum((g * d).sum() for g, d in pairs)
+                along = sum((g.to(d) * d).sum() for g, d in pairs)
                 if not isinstance(along, Tensor):
                     continue  # a loss linear in every parameter
                 second = torch.autograd.grad(along, parameters, allow_unused=True)
             flat = [torch.zeros_like(p) if h is None else h for h, p in zip(second, parameters, strict=True)]
-            total += torch.cat([h.flatten() for h in flat])
+            total += torch.cat([h.flatten().to(v) for h in flat])
         return total
 
     return product

@@ -15,12 +15,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from assay.arguments import checked
 from assay.data.dataset import ImageDataset
 from assay.data.selection import evenly_spaced
-from assay.diagnostics.batches import backward, inputs, require_gradients, square_sum
+from assay.diagnostics.batches import backward, example, inputs, require_gradients, square_sum
 from assay.errors import ModelError
-from assay.evaluate import call, check_logits
+from assay.models.calls import calling
 from assay.models.probes import first_tensor
 from assay.records.gradients import GradientFlow, LayerGradient
-from assay.runtime import hooked, preserved
+from assay.runtime import hooked
 
 _LAST_DIM = (nn.Linear, nn.LayerNorm, nn.Embedding, nn.RNNBase, nn.MultiheadAttention)
 _RECTIFIERS = {"relu", "threshold", "clamp_min", "clamp", "hardtanh"}
@@ -78,17 +78,19 @@ def measure_gradient_flow(
     """
     data = evenly_spaced(dataset, n)
     loss = 0.0
-    with preserved(model, training=False), torch.enable_grad(), _record_modules(model) as recording:
-        require_gradients(model)
-        for images, labels in inputs(model, data, batch_size=batch_size):
-            images.requires_grad_(True)
-            with _RectifierMode(recording):
-                logits = call(model, images)
-            check_logits(logits, n=len(images), classes=len(dataset.classes))
-            total = F.cross_entropy(logits.float(), labels, reduction="sum")
-            backward(total)
-            loss += float(total.detach()) / len(data)
-        layers, unused = _collect(model, recording.modules, n=len(data))
+    with calling(model, example(data), classes=len(data.classes)) as network, torch.enable_grad():
+        batches, times = inputs(network, data, batch_size=batch_size)
+        n = len(data) * times
+        with _record_modules(model) as recording:
+            for images, labels in batches:
+                images.requires_grad_(True)
+                require_gradients(model)  # each time: a model may freeze itself as it runs
+                with _RectifierMode(recording):
+                    logits = network(images)
+                total = F.cross_entropy(logits, labels, reduction="sum")
+                backward(total, model)
+                loss += float(total.detach()) / n
+        layers, unused = _collect(model, recording.modules, n=n)
         first = _first_non_finite(model, layers, recording.modules)
     if not layers:
         expected = "layers with parameters that run as modules"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -9,11 +10,10 @@ from torch import Tensor, nn
 from torch.nn.modules.dropout import _DropoutNd
 
 from assay.arguments import checked
-from assay.data.dataset import ImageDataset
+from assay.data.dataset import ImageDataset, to_unit_range
 from assay.data.selection import evenly_spaced
-from assay.diagnostics.batches import inputs
 from assay.errors import ModelError
-from assay.evaluate import call, check_logits
+from assay.models.calls import ModelCall, calling, refusing
 from assay.models.probes import first_tensor, gap_alone, in_mode, output_kind, probe_modes, relative_gap
 from assay.records.configuration import ModeAudit
 
@@ -48,15 +48,19 @@ def audit_modes(model: nn.Module, dataset: ImageDataset, *, n: int = 16) -> Mode
     """
     data = evenly_spaced(dataset, n)
     training = {name: module.training for name, module in model.named_modules()}
-    images, _ = next(inputs(model, data, batch_size=n))
-    with torch.no_grad(), torch.compiler.set_stance("force_eager"):
+    images = to_unit_range(data.images)
+    with (
+        torch.no_grad(),
+        torch.compiler.set_stance("force_eager"),
+        calling(model, images, classes=len(data.classes)) as network,
+    ):
         with in_mode(model, training=False), probe_modes(model) as probe:
-            check_logits(call(model, images), n=len(images), classes=len(dataset.classes))
+            network(images)
         with in_mode(model, training=False):
-            logits = call(model, images).float()
-            again = call(model, images).float()
-            batch_gap, batch_error = gap_alone(partial(call, model), images, logits)
-        train_gap, train_error = _in_training(model, images, logits)
+            logits = network(images)
+            again = network(images)
+            batch_gap, batch_error = gap_alone(partial(_as_it_is, network), images, logits)
+        train_gap, train_error = _in_training(network, model, images, logits)
     depends = probe.dependent(model)
     return ModeAudit(
         training_flag=model.training,
@@ -76,16 +80,33 @@ def audit_modes(model: nn.Module, dataset: ImageDataset, *, n: int = 16) -> Mode
     )
 
 
-def _in_training(model: nn.Module, images: Tensor, logits: Tensor) -> tuple[float | None, str | None]:
+def _as_it_is(network: ModelCall, images: Tensor) -> Tensor:
+    """The output for exactly these rows, of whatever shape."""
+    if network.state is not None:
+        network.state.restore()
+    with refusing(network.model, images.shape):
+        return network.model(images.to(network.device, network.dtype, copy=True))
+
+
+def _in_training(
+    network: ModelCall, model: nn.Module, images: Tensor, logits: Tensor
+) -> tuple[float | None, str | None]:
     """Some models return more than logits in training mode: their first tensor is compared then."""
+
+    def first(rows: Tensor) -> Tensor:
+        out = first_tensor(model(rows))
+        if out is None or out.shape[1:] != logits.shape[1:]:
+            got = None if out is None else tuple(out.shape)
+            raise ModelError("model output", expected="logits", got=f"an output of another shape: {got}")
+        return out
+
+    training = replace(network, model=first, state=None)
+    call = training if network.largest else training.exactly  # one image alone is the user's, and not to be repeated
     with in_mode(model, training=True):
         try:
-            out = first_tensor(call(model, images))
+            return relative_gap(call(images), logits, logits), None
         except ModelError as error:
             return None, error.got
-    if out is None or out.shape != logits.shape:
-        return None, f"an output of another shape: {None if out is None else tuple(out.shape)}"
-    return relative_gap(out.float(), logits, logits), None
 
 
 def _non_finite(model: nn.Module) -> tuple[str, ...]:

@@ -7,14 +7,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from assay.arguments import checked
-from assay.data.dataset import ImageDataset
+from assay.data.dataset import ImageDataset, to_unit_range
 from assay.data.pictures import png_base64, to_bytes
 from assay.data.selection import evenly_spaced
-from assay.diagnostics.batches import as_model_error, inputs
+from assay.diagnostics.batches import example
 from assay.errors import ModelError
-from assay.evaluate import call, check_logits
+from assay.models.calls import calling, refusing, rows_that_fit
 from assay.records.gradients import InputGradients, InputGradientSample
-from assay.runtime import preserved
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
@@ -93,19 +92,23 @@ def _differentiate(model: nn.Module, data: ImageDataset, *, batch_size: int) -> 
     """∂ℓ_i/∂x_i float32 (N, C, H, W) and logits float32 (N, K), both on the CPU."""
     expected = "a model whose loss can be differentiated with respect to the image"
     gradients, outputs = [], []
-    with preserved(model, training=False), torch.enable_grad(), torch.compiler.set_stance("force_eager"):
+    batch_size = rows_that_fit(data.shape, most=batch_size, gradients=True)
+    with (
+        torch.compiler.set_stance("force_eager"),
+        calling(model, example(data), classes=len(data.classes)) as network,
+        torch.enable_grad(),
+    ):
         for parameter in model.parameters():
             parameter.requires_grad_(False)  # without weight gradients the backward pass costs half
-        for images, labels in inputs(model, data, batch_size=batch_size):
-            images.requires_grad_(True)
-            logits = call(model, images)
-            check_logits(logits, n=len(images), classes=len(data.classes))
+        for batch in data.batches(batch_size):
+            images = to_unit_range(batch.images.to(network.device)).requires_grad_(True)
+            logits = network(images)
             if not logits.requires_grad:
                 raise ModelError("model", expected=expected, got="an output cut off from its input")
-            loss = F.cross_entropy(logits.float(), labels, reduction="sum")
-            with as_model_error("model", expected, RuntimeError):
+            loss = F.cross_entropy(logits, batch.labels.to(network.device), reduction="sum")
+            with refusing(model, expected=expected, where="model"):
                 (gradient,) = torch.autograd.grad(loss, images, allow_unused=True)
-            gradients.append((torch.zeros_like(images) if gradient is None else gradient).detach().float().cpu())
+            gradients.append((torch.zeros_like(images) if gradient is None else gradient).detach().cpu())
             outputs.append(logits.detach().float().cpu())
     return torch.cat(gradients), torch.cat(outputs)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,7 +16,7 @@ from assay.arguments import checked
 from assay.data.dataset import ImageDataset, to_unit_range
 from assay.data.selection import evenly_spaced
 from assay.diagnostics.attention import describe_attention, record_attention
-from assay.diagnostics.batches import as_model_error, backward, require_gradients, square_sum
+from assay.diagnostics.batches import backward, example, require_gradients, square_sum
 from assay.diagnostics.recurrence import (
     analyse_matrix,
     describe_gates,
@@ -26,8 +27,10 @@ from assay.diagnostics.recurrence import (
 )
 from assay.diagnostics.unroll import Track, Unrolled, layer_step, record_cells, unrolled
 from assay.errors import DataError, ModelError
+from assay.models.calls import calling, refusing
 from assay.records.recurrence import Decay, JacobianProduct, StateGradients, TimeTrace
-from assay.runtime import device_of, dtype_of, preserved
+from assay.runtime import preserved
+from assay.runtime.model_state import ModelState
 
 _FLAT = math.log(2)
 
@@ -85,6 +88,7 @@ def measure_time_trace(
     powers: int = 0,
     jacobians: int = 1,
     tolerance: float = 1e-3,
+    forward: Callable[[Tensor], Any] | None = None,
 ) -> TimeTrace:
     """Run ``model`` on ``inputs`` step by step, differentiate ``loss(model(inputs))``, and record every ∂L/∂z_t.
 
@@ -93,7 +97,8 @@ def measure_time_trace(
     per-sample losses, √(mean_i ‖∂ℓ_i/∂z_{t,i}‖²).
     Fused ``nn.RNN``, ``nn.GRU`` and ``nn.LSTM`` are unrolled and their output and parameter gradients compared with
     the fused kernels'; ``nn.RNNCell`` and its kin, and modules named in ``cells``, are recorded call by call; blocks
-    around scaled dot-product attention position by position. The recurrent matrices are analysed up to the power
+    around scaled dot-product attention position by position. ``forward`` calls the model, where that takes more than
+    ``model(inputs)``. The recurrent matrices are analysed up to the power
     ``powers`` (the sequence's length when 0), the Jacobian products along the trajectories of ``jacobians`` samples.
     The model runs in evaluation mode and is left as found. Raises :class:`ModelError` where nothing recurrent and no
     attention is found, or the loss cannot be differentiated; :class:`DataError` for an empty batch.
@@ -112,8 +117,8 @@ def measure_time_trace(
         tracks = stack.enter_context(record_cells(model, cells))
         maps = stack.enter_context(record_attention(model))
         leaves = inputs.detach().clone().requires_grad_(True) if inputs.is_floating_point() else inputs
-        value = _loss_of(model, leaves, loss)
-        backward(value)
+        value = _loss_of(model, leaves, loss, forward)
+        backward(value, model)
         every = [track for call in calls for track in call.tracks] + tracks
         if not every and not maps.layers:
             raise ModelError(
@@ -131,7 +136,7 @@ def measure_time_trace(
             states.append(_series("input", list(leaves.grad.unbind(1 if batch_first else 0)), n, part="input"))
         products = [p for call in calls for p in _products(call, jacobians)]
         stepped = {id(p): summands[id(p)] for p in model.parameters() if id(p) in summands}
-    gap = _parameter_gap(model, inputs, loss, stepped) if stepped else None
+    gap = _parameter_gap(model, inputs, loss, stepped, forward) if stepped else None
     length = max(len(state.norms) for state in states)
     powers = powers or length
     modules = {call.name: call.module for call in calls}
@@ -167,16 +172,19 @@ def measure_state_gradients(
     if not loss.requires_grad:
         raise ModelError("loss", expected="a loss that depends on the states", got="one cut off from the graph")
     n = states[0].shape[0] if samples is None else samples
-    gradients = torch.autograd.grad(loss, list(states), retain_graph=True, allow_unused=True)
+    with refusing(loss, expected="a loss that can be differentiated", where="loss"):
+        gradients = torch.autograd.grad(loss, list(states), retain_graph=True, allow_unused=True)
     return _series(name, list(gradients), n, part="hidden")
 
 
-def _loss_of(model: nn.Module, inputs: Tensor, loss: SequenceLoss) -> Tensor:
+def _loss_of(
+    model: nn.Module, inputs: Tensor, loss: SequenceLoss, forward: Callable[[Tensor], Any] | None = None
+) -> Tensor:
     """``loss(model(inputs))``, one number; whatever either raises becomes one :class:`ModelError`."""
-    failures = (RuntimeError, ValueError, TypeError, IndexError, AttributeError)
-    with as_model_error("model(inputs)", f"a sequence model that takes one tensor {tuple(inputs.shape)}", *failures):
-        output = model(inputs)
-    with as_model_error("loss", "a function of the model's output", *failures, named=False):
+    expected = f"a sequence model that takes one tensor {tuple(inputs.shape)}"
+    with refusing(model, expected=expected, where="model(inputs)"):
+        output = (forward or model)(inputs)
+    with refusing(model, expected="a function of the model's output", where="loss"):
         value = loss(output)
     if not isinstance(value, Tensor) or value.numel() != 1:
         raise ModelError("loss", expected="one number, the mean over samples", got=getattr(value, "shape", type(value)))
@@ -233,12 +241,18 @@ def _products(call: Unrolled, samples: int) -> list[JacobianProduct]:
     return products
 
 
-def _parameter_gap(model: nn.Module, inputs: Tensor, loss: SequenceLoss, stepped: dict[int, Tensor]) -> float:
+def _parameter_gap(
+    model: nn.Module,
+    inputs: Tensor,
+    loss: SequenceLoss,
+    stepped: dict[int, Tensor],
+    forward: Callable[[Tensor], Any] | None,
+) -> float:
     """The steps' summands added up against the fused kernels' backward pass, relative to the largest gradient."""
     # cuDNN refuses a recurrent backward pass in evaluation mode
     with preserved(model, training=False), torch.enable_grad(), torch.backends.cudnn.flags(enabled=False):
         require_gradients(model)
-        backward(_loss_of(model, inputs, loss))
+        backward(_loss_of(model, inputs, loss, forward), model)
         pairs = [(p.grad, stepped[id(p)]) for p in model.parameters() if id(p) in stepped and p.grad is not None]
         scale = max((float(fused.abs().max()) for fused, _ in pairs), default=0.0)
         gap = max((float((fused - ours).abs().max()) for fused, ours in pairs), default=0.0)
@@ -256,7 +270,20 @@ def is_recurrent(model: nn.Module) -> bool:
 @checked
 def measure_gradients_over_time(model: nn.Module, dataset: ImageDataset, *, name: str = "model") -> TimeTrace:
     """The time trace of the cross-entropy of up to 32 images of ``dataset``; see :func:`measure_time_trace`."""
-    data = evenly_spaced(dataset, IMAGES)
-    images = to_unit_range(data.images.to(device_of(model)), dtype_of(model))
-    labels = data.labels.to(device_of(model))
-    return measure_time_trace(model, images, lambda z: F.cross_entropy(z, labels), label=name, task=dataset.name)
+    with calling(model, example(dataset), classes=len(dataset.classes)) as network:
+        data = evenly_spaced(dataset, min(IMAGES, network.largest or IMAGES))  # in one call, whose steps are kept
+        labels = data.labels.to(network.device)
+
+        def forward(images: Tensor) -> Tensor:
+            if network.state is not None:
+                network.state = ModelState(model)  # with the modules that run step by step
+            return network(images)
+
+        return measure_time_trace(
+            model,
+            to_unit_range(data.images.to(network.device)),
+            lambda z: F.cross_entropy(z, labels),
+            label=name,
+            task=dataset.name,
+            forward=forward,
+        )

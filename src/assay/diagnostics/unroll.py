@@ -89,6 +89,7 @@ def unrolled(
     calls: list[Unrolled] = []
     stock = {nn.RNN.forward, nn.GRU.forward, nn.LSTM.forward}
     modules = [(name, m) for name, m in model.named_modules() if isinstance(m, nn.RNNBase) and type(m).forward in stock]
+    modules = [(name, m) for name, m in modules if "forward" not in vars(m)]  # a user's own stays
     for name, module in modules:
         module.forward = _stepper(name or "(model)", module, calls, tolerance, on_gradient)
     try:

@@ -9,7 +9,7 @@ from torch import nn
 
 from assay.arguments import checked
 from assay.models.blocks import find_blocks
-from assay.models.forward_pass import IMAGES, ForwardPass, Operation, record_forward
+from assay.models.forward_pass import ForwardPass, Operation, record_forward
 from assay.models.operations import ATTENTION
 from assay.records.anatomy import Anatomy, LayerAnatomy
 
@@ -63,7 +63,7 @@ def measure_anatomy(model: nn.Module, *, image_shape: tuple[int, int, int], name
         flops=sum(layer.flops for layer in layers),
         depth=_depth(run),
         layers=layers,
-        blocks=find_blocks(run, model, image_shape=(IMAGES, *image_shape)),
+        blocks=find_blocks(run, model, image_shape=(run.images, *image_shape)),
         normalizes_input=run.changed,
     )
 
@@ -102,9 +102,9 @@ def _rows(model: nn.Module, run: ForwardPass) -> tuple[LayerAnatomy, ...]:
         LayerAnatomy(
             name=name,
             type=type(modules[name]).__name__,
-            output_shape=_of_one_image(run.outputs.get(name, ())),
+            output_shape=_of_one_image(run.outputs.get(name, ()), run.images),
             parameters=parameters.get(name, 0),
-            flops=sum(operation.flops for operation in own.get(name, [])) // IMAGES,
+            flops=sum(operation.flops for operation in own.get(name, [])) // run.images,
             calls=run.calls.get(name, 0),
             detail=_detail(modules[name], own.get(name, [])) if name in run.calls else "never runs",
         )
@@ -120,11 +120,11 @@ def _row_of(name: str, modules: Mapping[str, nn.Module]) -> str:
     return next((each for each in outer if isinstance(modules.get(each), SINGLE_ROW)), name)
 
 
-def _of_one_image(shape: tuple[int, ...]) -> tuple[int, ...]:
+def _of_one_image(shape: tuple[int, ...], images: int) -> tuple[int, ...]:
     """Without the batch; where the batch is folded into the first size, that size for one image."""
-    if not shape or shape[0] % IMAGES:
+    if not shape or shape[0] % images:
         return shape
-    return shape[1:] if shape[0] == IMAGES else (shape[0] // IMAGES, *shape[1:])
+    return shape[1:] if shape[0] == images else (shape[0] // images, *shape[1:])
 
 
 def _detail(module: nn.Module, operations: list[Operation]) -> str:

@@ -108,7 +108,7 @@ class ModelCall:
         """``channels_last``, the fast path of convolutions, where the model gives the same from it."""
         self.layout = torch.channels_last
         try:
-            others = self._once(self._fill(example[: self.largest]))[: len(outputs)]
+            others = self.exactly(self._fill(example[: self.largest]))[: len(outputs)]
             scale = float(outputs.abs().nan_to_num(posinf=0.0).max())
             same = torch.allclose(others, outputs[: len(others)], rtol=0, atol=0.01 * scale, equal_nan=True)
         except ModelError:
@@ -125,10 +125,13 @@ class ModelCall:
             return torch.cat([self(part) for part in torch.split(images, self.largest)])
         batch = self._fill(images)
         try:
-            return self._once(batch)[:n]
+            return self.exactly(batch)[:n]
         except ModelError as error:
             if _out_of_memory(error.__cause__) and len(batch) > self.smallest:
                 self.largest = (len(batch) + 1) // 2
+                return self(images)
+            if 1 < self.smallest < len(batch) and self.largest is None:
+                self.largest = self.smallest  # no more than what it has taken before
                 return self(images)
             if self.smallest > 1:
                 raise
@@ -145,14 +148,15 @@ class ModelCall:
         for self.smallest, self.largest in (*more, *((size, size) for size in _ONLY_SIZES)):
             try:
                 with torch.no_grad():
-                    self._once(self._fill(images[: self.largest].detach().clone()))
+                    self.exactly(self._fill(images[: self.largest].detach().clone()))
             except ModelError:
                 continue
             return self(images)
         self.smallest, self.largest = bounds
         raise error
 
-    def _once(self, batch: Tensor) -> Tensor:
+    def exactly(self, batch: Tensor) -> Tensor:
+        """Logits of these rows in one call, neither filled up nor split."""
         batch = batch.to(self.device, self.dtype, copy=self.overwrites).contiguous(memory_format=self.layout)
         if self.state is not None:
             self.state.restore()  # before the call, since a backward pass may still need what the last one wrote

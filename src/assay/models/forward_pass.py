@@ -18,11 +18,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from assay.errors import ModelError, one_line
+from assay.errors import ModelError
+from assay.models.calls import ModelCall, refusing
 from assay.models.operations import CONVOLUTIONS, RECURRENT, Kind, base_name, classify, count_flops
 from assay.runtime import device_of, dtype_of, generator, preserved
 
-IMAGES = 2  # of which one is counted: enough for code that squeezes a batch of one, and what is per image stays exact
+IMAGES = 2  # enough for code that squeezes a batch of one; a model that refuses so few gets more
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ class Operation:
 
 @dataclass
 class ForwardPass:
-    """What happened, for a batch of :data:`IMAGES` images.
+    """What happened, for a batch of ``images``.
 
     Operations that do not depend on the images are left out. ``calls``, ``outputs`` and ``first_seen`` are by module
     name: how often it ran, the shape of its last result, and how many operations had run when it first ran. ``users``
@@ -61,6 +62,7 @@ class ForwardPass:
     but the images' own pixels.
     """
 
+    images: int = IMAGES
     operations: list[Operation] = field(default_factory=list)
     calls: dict[str, int] = field(default_factory=dict)
     outputs: dict[str, tuple[int, ...]] = field(default_factory=dict)
@@ -76,17 +78,29 @@ def record_forward(model: nn.Module, *, image_shape: tuple[int, int, int]) -> Fo
 
     The model is left as run, and without hooks. Raises :class:`ModelError` when it cannot take such images.
     """
-    images = torch.rand(IMAGES, *image_shape, generator=generator(0)).to(device_of(model), dtype_of(model))
-    run = ForwardPass()
+    images = torch.rand(IMAGES, *image_shape, generator=generator(0)).to(device_of(model))
+    try:
+        return _record(model, images.to(dtype_of(model)))
+    except ModelError:  # other batches may suit it, or another dtype
+        with preserved(model, training=False), torch.no_grad():
+            network = ModelCall(partial(_run, model), images.device, dtype_of(model))
+            network.try_out(model, images)
+            rows = network.batches(IMAGES, size=IMAGES)[0][0].to(images.device)
+        return _record(model, images[rows].to(network.dtype))
+
+
+def _record(model: nn.Module, images: Tensor) -> ForwardPass:
+    run = ForwardPass(len(images))
     recorder = _Recorder(run, images)
-    with preserved(model, training=False), torch.no_grad(), _unfused_attention(), _hooked(model, recorder):
-        try:
-            with recorder:
-                result = model(images)
-        except Exception as error:
-            expected = f"a model that takes images of shape (N, {', '.join(map(str, image_shape))})"
-            got = f"{type(error).__name__}: {one_line(error)}"
-            raise ModelError("model(images)", expected=expected, got=got) from error
+    with (
+        preserved(model, training=False),
+        torch.no_grad(),
+        _unfused_attention(),
+        _hooked(model, recorder),
+        refusing(model, images.shape),
+        recorder,
+    ):
+        result = model(images)
     tensors = _tensors(result)
     if not tensors:
         raise ModelError("model output", expected="a tensor", got=type(result).__name__)
@@ -95,6 +109,12 @@ def record_forward(model: nn.Module, *, image_shape: tuple[int, int, int]) -> Fo
     run.outputs.setdefault("", tuple(tensors[0].shape))
     run.output, run.output_shape = recorder.source(tensors[0], default=-1), tuple(tensors[0].shape)
     return run
+
+
+def _run(model: nn.Module, images: Tensor) -> Tensor:
+    """Run ``model``, which may return anything: its output is not looked at."""
+    model(images)
+    return images.flatten(1)[:, :1]
 
 
 def _tensors(values: Any) -> list[Tensor]:
@@ -113,6 +133,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch le
         super().__init__()  # type: ignore[no-untyped-call]
         self.run = run
         self.images = images
+        self.pixels = images.clone()
         self.stack: list[str] = [""]
         self.sources: Any = WeakTensorKeyDictionary()
         self.sources[images] = -1
@@ -138,7 +159,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch le
         if kind == "weight" and not self.weight_seen:
             self.weight_seen = True
             seen = next(tensor for tensor, source in zip(tensors, sources, strict=True) if source is not None)
-            self.run.changed = not torch.equal(seen.flatten(), self.images.flatten())
+            self.run.changed = not torch.equal(seen.flatten(), self.pixels.flatten())
         result = func(*args, **kwargs)
         results = _tensors(result)
         if data and results:
@@ -168,7 +189,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch le
         if name in RECURRENT:
             layers = int(args[0].shape[0]) + 1  # the input's product, then the state's at each step
         index, shape = len(self.run.operations), tuple(out.shape) if kind != "split" else ()
-        flops, positions = count_flops(func, args, out), out.numel() // max(1, channels * IMAGES)
+        flops, positions = count_flops(func, args, out), out.numel() // max(1, channels * self.run.images)
         operation = Operation(
             index, name, kind, self.stack[-1], inputs, shape, flops, layers, kernel, groups, channels, positions
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import time
 from datetime import UTC, datetime
 
@@ -17,6 +16,7 @@ from assay.diagnostics.modes import audit_modes
 from assay.diagnostics.recorder import record_gradients
 from assay.diagnostics.saliency import measure_input_gradients
 from assay.diagnostics.time import is_recurrent, measure_gradients_over_time
+from assay.models.calls import copied
 from assay.records.checkup import Measurement, Subject
 from assay.records.gradients import DepthTrace
 from assay.runtime import device_of
@@ -110,7 +110,7 @@ def _train_copy(
         schedule=ConstantSchedule(),
         augment=Nothing(),
     )
-    trained = copy.deepcopy(model)
+    trained = copied(model)
     with record_gradients(trained, every=every, label=name) as recorder:
         fit(trained, dataset, recipe=recipe, seed=seed, on_step=lambda _: recorder.step())
     return recorder.summarize()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import time
 from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
@@ -14,6 +13,7 @@ from assay.arguments import checked
 from assay.data.sequences import TEST, SequenceTask
 from assay.diagnostics.time import measure_time_trace
 from assay.evaluate import measure_sequence_accuracy
+from assay.models.calls import copied
 from assay.records.checkup import Measurement
 from assay.tracing.report import TraceReport, report_sequences
 from assay.training.loop import fit
@@ -55,7 +55,7 @@ def trace_sequences(
     records: list[Measurement] = []
     for name, model in models.items():
         if steps:
-            model = copy.deepcopy(model)
+            model = copied(model)
             recipe = constant_recipe(
                 "trace", model=name, steps=steps, batch_size=batch_size, learning_rate=learning_rate
             ).model_copy(update={"clip": GradientClip(name="norm", limit=1.0)})
