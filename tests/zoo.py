@@ -717,7 +717,9 @@ _DIFFERENT: Mapping[str, frozenset[str]] = {
     "first parameter in float64": _SCALED | {"flops"},
     "first parameter in bfloat16": _SCALED | {"flops"},
     "frozen": frozenset({"frozen_parameters", "trainable_parameters", "groups", "missed_by_name"}),
-    "counts": frozenset({"buffers", "non_finite_parameters"}),
+    "counts": frozenset({"buffers", "non_finite_parameters", "flops", "layers"}),
+    "cache by shape": frozenset({"flops", "layers"}),
+    "mask of the first batch": frozenset({"flops", "layers"}),
     "special buffers": frozenset({"buffers", "non_finite_parameters"}),
 }
 
@@ -777,8 +779,9 @@ def _cases() -> Iterator[tuple[str, Case]]:
     yield "dropout in evaluation", Case(lambda: DropsAlways(Plain()))
     yield "frozen norm", Case(lambda: KeepsNormFrozen(Plain()), Plain, may_refuse=_TRAINING)
     yield "lazy", Case(Lazy, may_refuse=_WEIGHTS)
-    yield "fixed batch of 8", Case(lambda: FixedBatch(Plain()), Plain, may_refuse=_TRAINING)
-    yield "fixed batch of 1", Case(lambda: FixedBatch(Plain(), 1), Plain, may_refuse=_TRAINING)
+    once = frozenset({"reestimated"})
+    yield "fixed batch of 8", Case(lambda: FixedBatch(Plain()), Plain, may_refuse=_TRAINING, own=once)
+    yield "fixed batch of 1", Case(lambda: FixedBatch(Plain(), 1), Plain, may_refuse=_TRAINING, own=once)
     yield "even batches", Case(lambda: Pairs(Plain()), Plain, may_refuse=_TRAINING)
     hidden = frozenset({"layers", "blocks", "depth", "decay_per_layer", "unused", "parameters", "stem", "stem_mean"})
     hidden |= {"trainable_parameters", "buffers", "stem_std", "conventions", "reestimated", "idle_dropout", "groups"}

@@ -336,3 +336,27 @@ def test_no_probe_is_forgotten() -> None:
     assert public <= set(PROBES)
     assert {f"stage {stage.name}" for stage in STAGES} <= set(PROBES)
     assert set(list_attacks()) <= {name.removeprefix("attack ") for name in PROBES} | {"fgsm", "transfer"}
+
+
+QUICK = ("measure_clean_accuracy", "measure_gradient_flow")  # of all models; the others of those that differ most
+CENTRAL = (
+    *("squeezes", "views rows", "fails on one image", "takes at most five", "mask of the first batch", "counts"),
+    *("first parameter in float64", "changes its mode", "draws", "frozen", "special buffers", "KeyError in forward"),
+    *("in-place rectifier", "dict always", "float16", "GRU over rows", "weight_norm, old", "shared modules"),
+    *("fixed batch of 8", "overwrites its input", "no parameters", "on no device", "a thousand classes"),
+)
+FAST = [name for name, probe in PROBES.items() if not probe.slow]
+WIDE = [
+    pytest.param(case, probe, marks=() if case in CENTRAL else pytest.mark.full) for probe in FAST for case in CASES
+]
+BOTH = [pytest.param(case, probe) for probe in QUICK for case in CASES if case not in CENTRAL]
+
+
+@pytest.mark.parametrize(("case", "probe"), BOTH)
+def test_a_model_is_measured_or_refused_and_left_as_found(case: str, probe: str) -> None:
+    judge(case, probe)
+
+
+@pytest.mark.parametrize(("case", "probe"), WIDE)
+def test_every_probe_measures_or_refuses_and_leaves_the_model_as_found(case: str, probe: str) -> None:
+    judge(case, probe)

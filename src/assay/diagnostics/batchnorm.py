@@ -67,8 +67,11 @@ def audit_normalization(
         calling(model, example(data), classes=len(data.classes)) as network,
     ):
         batches, times = inputs(network, data, batch_size=batch_size)
-        with _record_moments(model, [*norms, *_stem(model)]) as moments:
-            before = sum(_count_correct(network, *batch) for batch in batches) // times
+        before = 0
+        with _record_moments([*norms, *_stem(model)]) as (moments, ran):
+            for batch in batches:
+                ran.clear()
+                before += _count_correct(network, *batch)
         conventions = [
             InputConvention.of(_accuracy(network, data, batch_size=batch_size, convert=how), len(data), convention=name)
             for name, how in _conventions(data).items()
@@ -81,7 +84,7 @@ def audit_normalization(
         n=len(data),
         n_statistics=len(data),
         layers=layers,
-        before=Proportion.of(before, len(data)),
+        before=Proportion.of(before // times, len(data)),
         reestimated=None if reestimated is None else Proportion.of(reestimated, len(data)),
         conventions=tuple(conventions),
         stem=names[stem] if stem is not None else "",
@@ -91,24 +94,23 @@ def audit_normalization(
 
 
 @contextmanager
-def _record_moments(model: nn.Module, modules: list[nn.Module]) -> Iterator[dict[nn.Module, Moments]]:
-    """Moments of the inputs; of a layer without statistics, which stands for the pixels, of its first call alone."""
+def _record_moments(modules: list[nn.Module]) -> Iterator[tuple[dict[nn.Module, Moments], set[nn.Module]]]:
+    """Moments of the inputs, and the modules that ``ran``, to be cleared before each batch.
+
+    A layer without statistics is the one that reads the pixels: where it runs again in a batch, it reads others.
+    """
     moments: dict[nn.Module, Moments] = {}
     ran: set[nn.Module] = set()
 
-    def begin(module: nn.Module, args: tuple[Tensor, ...]) -> None:
-        ran.clear()
-
     def before(module: nn.Module, args: tuple[Tensor, ...]) -> None:
-        again, _ = module in ran, ran.add(module)
-        if again and not isinstance(module, _NormBase):
+        if module in ran and not isinstance(module, _NormBase):
             return
+        ran.add(module)
         if args and isinstance(args[0], Tensor) and args[0].ndim > 1 and args[0].is_floating_point():
             moments.setdefault(module, moments_for(module)).add(args[0])
 
-    handles = [module.register_forward_pre_hook(before) for module in dict.fromkeys(modules)]
-    with hooked(model.register_forward_pre_hook(begin, prepend=True), *handles):
-        yield moments
+    with hooked(*(module.register_forward_pre_hook(before) for module in dict.fromkeys(modules))):
+        yield moments, ran
 
 
 def _stem(model: nn.Module) -> Sequence[nn.Module]:
@@ -158,7 +160,7 @@ def _reestimate(
     network: ModelCall, model: nn.Module, norms: Collection[_NormBase], data: ImageDataset, *, batch_size: int
 ) -> int | None:
     """Accuracy with the statistics of ``data``; the old ones come back when the caller's ``preserved`` block ends."""
-    if len(data) < 2:
+    if len(data) < 2 or network.smallest == network.largest:  # one size of batches fits no such pass
         return None
     statistics = measure_running_statistics(
         model,

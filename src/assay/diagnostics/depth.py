@@ -84,9 +84,10 @@ def measure_gradient_flow(
         with _record_modules(model) as recording:
             for images, labels in batches:
                 images.requires_grad_(True)
-                require_gradients(model)  # each time: a model may freeze itself as it runs
+                require_gradients(model)  # each time, and again below: a model may freeze itself as it runs
                 with _RectifierMode(recording):
                     logits = network(images)
+                require_gradients(model)
                 total = F.cross_entropy(logits, labels, reduction="sum")
                 backward(total, model)
                 loss += float(total.detach()) / n

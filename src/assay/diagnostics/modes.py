@@ -101,7 +101,7 @@ def _in_training(
         return out
 
     training = replace(network, model=first, state=None)
-    call = training if network.largest else training.exactly  # one image alone is the user's, and not to be repeated
+    call = training if network.largest else training._once  # one image alone is the user's, and not to be repeated
     with in_mode(model, training=True):
         try:
             return relative_gap(call(images), logits, logits), None
@@ -113,5 +113,9 @@ def _non_finite(model: nn.Module) -> tuple[str, ...]:
     return tuple(
         name
         for name, tensor in (*model.named_parameters(), *model.named_buffers())
-        if tensor.is_floating_point() and not bool(tensor.detach().isfinite().all())
+        if tensor.is_floating_point() and not bool(_dense(tensor).isfinite().all())
     )
+
+
+def _dense(tensor: Tensor) -> Tensor:
+    return tensor.detach() if tensor.layout == torch.strided else tensor.detach().to_dense()

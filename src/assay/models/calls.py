@@ -42,8 +42,7 @@ def calling(
     ``classes`` is the number of logits that the data asks for, None for any. ``training`` sets the mode (None: as
     found). Raises :class:`ModelError` for a model that cannot be run on such images.
     """
-    if device_of(model).type == "meta":
-        raise ModelError("model", expected="a model with weights", got="one on the device meta, which holds no values")
+    check_device(model)
     with preserved(model, training=training):
         network = ModelCall(model, device_of(model), dtype_of(model), classes=classes)
         network.try_out(model, images[:2])
@@ -108,7 +107,7 @@ class ModelCall:
         """``channels_last``, the fast path of convolutions, where the model gives the same from it."""
         self.layout = torch.channels_last
         try:
-            others = self.exactly(self._fill(example[: self.largest]))[: len(outputs)]
+            others = self._once(self._fill(example[: self.largest]))[: len(outputs)]
             scale = float(outputs.abs().nan_to_num(posinf=0.0).max())
             same = torch.allclose(others, outputs[: len(others)], rtol=0, atol=0.01 * scale, equal_nan=True)
         except ModelError:
@@ -125,7 +124,7 @@ class ModelCall:
             return torch.cat([self(part) for part in torch.split(images, self.largest)])
         batch = self._fill(images)
         try:
-            return self.exactly(batch)[:n]
+            return self._once(batch)[:n]
         except ModelError as error:
             if _out_of_memory(error.__cause__) and len(batch) > self.smallest:
                 self.largest = (len(batch) + 1) // 2
@@ -148,15 +147,14 @@ class ModelCall:
         for self.smallest, self.largest in (*more, *((size, size) for size in _ONLY_SIZES)):
             try:
                 with torch.no_grad():
-                    self.exactly(self._fill(images[: self.largest].detach().clone()))
+                    self._once(self._fill(images[: self.largest].detach().clone()))
             except ModelError:
                 continue
             return self(images)
         self.smallest, self.largest = bounds
         raise error
 
-    def exactly(self, batch: Tensor) -> Tensor:
-        """Logits of these rows in one call, neither filled up nor split."""
+    def _once(self, batch: Tensor) -> Tensor:
         batch = batch.to(self.device, self.dtype, copy=self.overwrites).contiguous(memory_format=self.layout)
         if self.state is not None:
             self.state.restore()  # before the call, since a backward pass may still need what the last one wrote
@@ -179,6 +177,12 @@ class ModelCall:
         size = min(size, self.largest or size)
         parts = max(1, min(-(-len(rows) // size), len(rows) // self.smallest))
         return list(torch.tensor_split(rows, parts)), times
+
+
+def check_device(model: nn.Module) -> None:
+    """Raise :class:`ModelError` for a model on the device ``meta``, which holds shapes alone."""
+    if device_of(model).type == "meta":
+        raise ModelError("model", expected="a model with weights", got="one on the device meta, which holds no values")
 
 
 def check_logits(outputs: object, *, n: int, classes: int | None = None) -> int:

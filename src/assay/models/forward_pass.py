@@ -19,7 +19,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from assay.errors import ModelError
-from assay.models.calls import ModelCall, refusing
+from assay.models.calls import ModelCall, check_device, refusing
 from assay.models.operations import CONVOLUTIONS, RECURRENT, Kind, base_name, classify, count_flops
 from assay.runtime import device_of, dtype_of, generator, preserved
 
@@ -78,6 +78,7 @@ def record_forward(model: nn.Module, *, image_shape: tuple[int, int, int]) -> Fo
 
     The model is left as run, and without hooks. Raises :class:`ModelError` when it cannot take such images.
     """
+    check_device(model)
     images = torch.rand(IMAGES, *image_shape, generator=generator(0)).to(device_of(model))
     try:
         return _record(model, images.to(dtype_of(model)))

@@ -16,6 +16,7 @@ from torch.utils import _pytree as pytree
 
 from assay.errors import ModelError
 from assay.runtime import device_of, preserved
+from assay.runtime.model_state import remember_tensor
 
 _SAME = 1e-4  # a relative change of a module's output up to this may be the rounding of another kernel
 _ALONE = 4  # samples evaluated one at a time
@@ -95,20 +96,21 @@ def _copy(values: Any) -> Any:
 def _depends(module: nn.Module, start: _Call, output: object) -> bool:
     """Whether the module's output or its buffers differ between the two values of its own flag."""
     expected, after = _copy(output), torch.get_rng_state()
-    buffers = [(buffer, buffer.clone()) for buffer in module.buffers(recurse=False)]
+    restores = [remember_tensor(buffer) for buffer in module.buffers(recurse=False)]
     flag = module.training
     torch.set_rng_state(start.random_state)
     module.training = not flag
     try:
         other = module.forward(*start.args, **start.kwargs)
-        return _differ(first_tensor(other), first_tensor(expected)) or any(_differ(b, old) for b, old in buffers)
+        changed = [restore() for restore in restores]
+        return _differ(first_tensor(other), first_tensor(expected)) or any(changed)
     except Exception:  # batch statistics of a single value, for instance
         return True
     finally:
         module.training = flag
         torch.set_rng_state(after)
-        for buffer, old in buffers:
-            buffer.copy_(old)
+        for restore in restores:
+            restore()
 
 
 def _differ(a: Tensor | None, b: Tensor | None) -> bool:

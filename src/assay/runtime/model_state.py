@@ -75,7 +75,7 @@ class ModelState:
             if buffers and not any(is_lazy(buffer) for buffer in module._buffers.values() if buffer is not None):
                 if not isinstance(module, torch.jit.ScriptModule):
                     self._restores.append(_remember_mapping(module._buffers, lambda _: True))
-                self._restores += [_remember_tensor(b) for _, b in module._buffers.items() if b is not None]
+                self._restores += [remember_tensor(b) for _, b in module._buffers.items() if b is not None]
 
     def restore(self) -> bool:
         """Put everything back; whether anything had changed."""
@@ -126,7 +126,7 @@ def _remember(value: Any, memo: set[int], depth: int) -> list[Restore]:
     inside: list[Any] = []
     restores: list[Restore] = []
     if isinstance(value, Tensor):
-        restores.append(_remember_tensor(value))
+        restores.append(remember_tensor(value))
     elif isinstance(value, np.ndarray):
         restores.append(_remember_array(value))
     elif isinstance(value, (list, set, dict, deque)):
@@ -140,7 +140,8 @@ def _remember(value: Any, memo: set[int], depth: int) -> list[Restore]:
     return restores + [restore for each in inside for restore in _remember(each, memo, depth - 1)]
 
 
-def _remember_tensor(tensor: Tensor) -> Restore:
+def remember_tensor(tensor: Tensor) -> Restore:
+    """How to put back its values."""
     known = tensor.detach().clone()
 
     def restore() -> bool:
