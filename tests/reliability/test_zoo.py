@@ -345,9 +345,12 @@ CENTRAL = (
     *("in-place rectifier", "dict always", "float16", "GRU over rows", "weight_norm, old", "shared modules"),
     *("fixed batch of 8", "overwrites its input", "no parameters", "on no device", "a thousand classes"),
 )
-FAST = [name for name, probe in PROBES.items() if not probe.slow]
+MEASURED = (
+    *("predict", "measure_clean_accuracy", "audit_modes", "audit_normalization", "measure_gradient_flow"),
+    *("measure_input_gradients", "measure_anatomy", "measure_gradients_over_time", "predict_picture"),
+)
 WIDE = [
-    pytest.param(case, probe, marks=() if case in CENTRAL else pytest.mark.full) for probe in FAST for case in CASES
+    pytest.param(case, probe, marks=() if case in CENTRAL else pytest.mark.full) for probe in MEASURED for case in CASES
 ]
 BOTH = [pytest.param(case, probe) for probe in QUICK for case in CASES if case not in CENTRAL]
 
