@@ -102,7 +102,7 @@ def test_hidden_colours_are_laid_over_white_and_it_is_told(mode: str) -> None:
     assert pixels.shape == ((1, 3) if mode == "LA" else (1, 3, 3))
     assert np.abs(pixels.reshape(3, -1)[:, 0] - expected[0]).max() <= 1
     decoded = decode_all([encode(transparent(mode)), encode(Image.new("RGB", (3, 1)))])
-    assert "set: transparency was laid over white in 1 picture: sample 0" in decoded.notes
+    assert "set: transparency was laid over white: 1 picture (sample 0)" in decoded.notes
 
 
 def test_the_colour_that_a_png_declares_transparent_is_white() -> None:
@@ -117,7 +117,7 @@ def test_an_alpha_channel_that_hides_everything_is_ignored_and_told() -> None:
     decoded = decode_all([encode(Image.new("RGBA", (2, 2), (*RED, 0)))])
     assert decoded.images[0, :, 0, 0].tolist() == list(RED)
     assert any(
-        "a transparency that hides everything was ignored in 1 picture: sample 0" in note for note in decoded.notes
+        "a transparency that hides everything was ignored: 1 picture (sample 0)" in note for note in decoded.notes
     )
     opaque = decode_all([encode(Image.new("RGBA", (2, 2), (*RED, 255)))])
     assert opaque.notes == ()
@@ -131,13 +131,13 @@ def test_of_several_frames_the_first_is_taken_and_it_is_told(kind: str) -> None:
     )
     decoded = decode_all([content, encode(frames[0])])
     assert decoded.images.unique().tolist() == [200]
-    assert decoded.notes == ("set: only the first frame was used of 1 picture: sample 0",)
+    assert decoded.notes == ("set: only the first frame was used: 1 picture (sample 0)",)
 
 
 def test_a_colour_profile_other_than_srgb_is_told() -> None:
     srgb, lab = (ImageCms.ImageCmsProfile(ImageCms.createProfile(name)).tobytes() for name in ("sRGB", "LAB"))
     contents = [encode(Image.new("RGB", (2, 2), RED), icc_profile=profile) for profile in (srgb, lab)]
-    assert decode_all(contents).notes == ("set: a colour profile other than sRGB was ignored in 1 picture: sample 1",)
+    assert decode_all(contents).notes == ("set: a colour profile other than sRGB was ignored: 1 picture (sample 1)",)
 
 
 def test_the_orientation_in_a_tiff_is_applied() -> None:

@@ -27,12 +27,11 @@ _TEXTS = frozenset((".txt", ".md", ".csv", ".tsv", ".json", ".jsonl", ".xml", ".
 BACKGROUND = "white"  # what transparent pictures are laid over
 
 BROKEN: tuple[type[Exception], ...] = (*UNREADABLE, Image.DecompressionBombError, Warning)
-# What is told of a picture, and how of several.
-TRAITS = {
-    "transparent": f"transparency was laid over {BACKGROUND} in",
-    "hidden": "a transparency that hides everything was ignored in",
-    "frames": "only the first frame was used of",
-    "profile": "a colour profile other than sRGB was ignored in",
+TRAITS = {  # what is told of a picture
+    "transparent": f"transparency was laid over {BACKGROUND}",
+    "hidden": "a transparency that hides everything was ignored",
+    "frames": "only the first frame was used",
+    "profile": "a colour profile other than sRGB was ignored",
 }
 
 Pixels = NDArray[Any]  # (H, W) grey or (H, W, 3); uint8, or uint16 where greys have 16 bits and no scale yet
@@ -67,8 +66,7 @@ def decode_alone(
         return picture
     pixels, traits = picture
     factor, note = judge_scale(pixels.dtype, low=0, high=float(pixels.max()), whole=True, where="pixels")
-    name = content.name if isinstance(content, Path) else "this picture"
-    notes = (*((note,) if note else ()), *trait_notes((trait, name) for trait in traits))
+    notes = (*((note,) if note else ()), *(TRAITS[trait] for trait in traits))
     return pixels if factor == 1 else np.rint(pixels * factor).astype(np.uint8), notes
 
 
@@ -130,7 +128,7 @@ def trait_notes(traits: Iterable[tuple[str, str]]) -> list[str]:
     for trait, name in traits:
         names.setdefault(trait, []).append(name)
     return [
-        f"{text} {plural(len(names[trait]), 'picture')}: {listing(names[trait])}"
+        f"{text}: {plural(len(names[trait]), 'picture')} ({listing(names[trait])})"
         for trait, text in TRAITS.items()
         if trait in names
     ]

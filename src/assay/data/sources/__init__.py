@@ -131,7 +131,8 @@ def load_dataset(
             different sizes are an error.
 
     Returns:
-        The samples, as bytes in memory (a set too large for that lies in a temporary file).
+        The samples, as bytes in memory (a set too large for that lies in a temporary file). Its ``notes`` tell what was
+        left out or guessed: files that are no pictures, a scale of pixels, labels that count from 1.
 
     Raises:
         DataError: nothing is there, or it cannot be read; the message says where, what was expected and what is there.
