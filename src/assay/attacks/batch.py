@@ -103,6 +103,7 @@ class Method(ABC, Generic[B]):
     loss: AttackLoss = cross_entropy  # what it maximises
     keeps: Keeps = "first"
     stays_inside: bool = True  # whether every iterate lies in the ball; one outside is then counted as a fault
+    takes_gradients: bool = True
     seed: int = 0  # of its random numbers
     stream: int = 0  # distinguishes restarts
 

@@ -22,9 +22,9 @@ from assay.attacks.network import Network, open_network
 from assay.attacks.options import AttackOptions, AttackPlan, unique_notes
 from assay.attacks.result import AttackResult, BestSoFar, StepTrace
 from assay.attacks.threat import Threat
-from assay.errors import DataError, OptionError
+from assay.errors import DataError, OptionError, UnusedOptionError
 from assay.records.attack import Norm, Precision
-from assay.runtime import device_of, pixel_dtype
+from assay.runtime import device_of, exact_device, pixel_dtype
 
 ATTEMPTS_PER_BLOCK = 64  # between two decisions on stopping early
 MAX_TRACED_STEPS = 500  # a random search of thousands of steps has no trace
@@ -32,6 +32,7 @@ MAX_TRACED_STEPS = 500  # a random search of thousands of steps has no trace
 # passes it saves.
 PROBE_SUCCESS_RATE = 1 / 3
 PROBE_SUCCESS_RATE_BF16 = 1 / 2  # the same where that pass is in float32 and what it saves in bfloat16
+LONGEST_STEP = 1e30  # of an attack that is not projected: its square must be a number
 EXAMPLE_IMAGES = 32  # on which the folded copy of the model must agree with the original
 OnStep = Callable[[str, int, int], None]  # method, rows still under attack or waiting, rows in all
 
@@ -98,15 +99,19 @@ def attack(
     Reference:
         Madry et al. 2018, arXiv:1706.06083, eq. 2; Athalye et al. 2018, arXiv:1707.07397 (EOT).
     """
-    options = find_attack(attack)
-    device = device_of(model)
+    options = find_attack(attack).check_effect()
+    device = exact_device(device_of(model))
     _check_images(images, labels, bounds, batch_size=batch_size, eot_samples=eot_samples)
     epsilons = _check_epsilons(epsilon, n=len(images))
     threat = Threat(norm=norm, epsilon=float(epsilons.max()), bounds=bounds, constrained=options.constrained)
+    pixels = images[0].numel()
+    epsilons, limit_note = _limit_epsilons(epsilons, threat, options, pixels)
     images = images.to(device, pixel_dtype(model))
     started = time.perf_counter()
+    source_note = options.note_without_source if source is None else None
+    examples = images[torch.linspace(0, len(images) - 1, min(len(images), EXAMPLE_IMAGES)).round().long()]
     with open_network(
-        model, images[:EXAMPLE_IMAGES], source=source, compiled=compiled, eot_samples=eot_samples, precision=precision
+        model, examples, source=source, compiled=compiled, eot_samples=eot_samples, precision=precision
     ) as network:
         if clean_logits is None:
             clean_logits = torch.cat([network.verify(part) for part in torch.split(images, batch_size)])
@@ -120,13 +125,17 @@ def attack(
             target_class=_check_target_classes(target_classes, labels, network.classes).to(device),
         )
         plan = options.plan(threat, classes=network.classes, seed=seed)
-        plan = plan if target_classes is None else plan.targeted()
+        plan = plan if target_classes is None else plan.targeted(network.classes)
+        _check_effects(plan, options, targeted=target_classes is not None, eot_samples=eot_samples)
+        precision_note = None
+        if network.surrogate is not None and all(method.keeps != "first" for method in plan.methods):
+            network.surrogate = None  # the nearest and the last image are searched in float32
+            precision_note = f"{options.name} is searched in float32" if precision == "bfloat16" else None
         engine = Engine(network, threat, BestSoFar.start(images, samples.logits), batch_size, on_step)
         trace = engine.run(plan, samples)
         best = engine.best_so_far
         if threat.constrained:  # a search for the nearest image finds some that are too far to count
-            radius = epsilons.to(device) + threat.geometry.slack(images[0].numel())
-            best.discard(best.distances > radius, images, samples.logits)
+            best.discard(best.distances > threat.limit(epsilons, pixels).to(device), images, samples.logits)
     correct = predictions(samples.logits) == samples.labels
     return AttackResult(
         threat=threat,
@@ -143,7 +152,7 @@ def attack(
         target_classes=None if target_classes is None else target_classes.cpu(),
         counts=network.counts,
         precision=network.precision,
-        notes=unique_notes(*plan.notes, network.note),
+        notes=unique_notes(*plan.notes, limit_note, source_note, precision_note, network.note),
         seconds=time.perf_counter() - started,
     )
 
@@ -158,12 +167,39 @@ def _check_epsilons(epsilon: float | Tensor, *, n: int) -> Tensor:
     return values.expand(n)
 
 
+def _limit_epsilons(epsilons: Tensor, threat: Threat, options: AttackOptions, pixels: int) -> tuple[Tensor, str | None]:
+    """Radii of which none is wider than all valid images lie apart, and a note where that changed one.
+
+    A wider ball holds no further image, but its radius would overflow in squares and steps.
+    """
+    if not threat.constrained:
+        if options.uses_epsilon and threat.epsilon > LONGEST_STEP:
+            raise OptionError("epsilon", expected=f"a step of at most {LONGEST_STEP:g}", got=threat.epsilon)
+        return epsilons, None
+    diameter = threat.diameter(pixels)
+    if threat.epsilon <= diameter:
+        return epsilons, None
+    note = f"epsilon {threat.epsilon:g} allows every image: as {diameter:g} does, the largest distance of two images"
+    return epsilons.clamp_max(diameter), note
+
+
+def _check_effects(plan: AttackPlan, options: AttackOptions, *, targeted: bool, eot_samples: int) -> None:
+    """Raise :class:`OptionError` for what no method of this attack uses, and for a loss that needs target classes."""
+    if eot_samples > 1 and not any(method.takes_gradients for method in plan.methods):
+        raise UnusedOptionError("eot_samples", reason=f"{options.name} takes no gradients")
+    field, loss = "n_target_classes", getattr(options, "loss", "")
+    if targeted and getattr(options, field, None) != getattr(type(options).model_fields.get(field), "default", None):
+        raise UnusedOptionError(field, reason="each sample's target class is given")
+    if not targeted and loss.startswith("target"):  # it would raise the label
+        raise OptionError("loss", expected="one that lowers the label, or target classes", got=repr(loss))
+
+
 def _check_images(
     images: Tensor, labels: Tensor, bounds: tuple[float, float], *, batch_size: int, eot_samples: int
 ) -> None:
     """Raise :class:`DataError` or :class:`OptionError` unless an attack can start on these."""
-    if images.ndim != 4 or not images.is_floating_point() or len(images) == 0:
-        got = f"{images.dtype} {tuple(images.shape)}"
+    if not isinstance(images, Tensor) or images.ndim != 4 or not images.is_floating_point() or images.numel() == 0:
+        got = f"{images.dtype} {tuple(images.shape)}" if isinstance(images, Tensor) else type(images).__name__
         raise DataError("images", expected="at least one image, float (N, C, H, W)", got=got)
     low, high = float(images.min()), float(images.max())
     if not (bounds[0] <= low and high <= bounds[1]):
@@ -268,7 +304,7 @@ class Engine:
         """Evaluate the iterates, record successes, drop finished rows, and advance the rest."""
         batch.wants_gradient = batch.wants_gradient & (batch.step < method.steps)
         n, started = len(batch), bool((batch.step > 0).all())
-        probe_rate = PROBE_SUCCESS_RATE if self.network.bf16_surrogate is None else PROBE_SUCCESS_RATE_BF16
+        probe_rate = PROBE_SUCCESS_RATE if self.network.surrogate is None else PROBE_SUCCESS_RATE_BF16
         if method.keeps == "first" and started and self.success_rate > probe_rate:
             batch = self._probe(batch, trace)
             self.success_rate = 1 - len(batch) / n
@@ -305,7 +341,8 @@ class Engine:
         """
         batch.iterate = self.threat.clip(batch.iterate) if self.threat.constrained else batch.iterate
         logits = self.network.verify(batch.iterate)
-        wrong = succeeds(logits, batch).nonzero()[:, 0]
+        changed = (batch.iterate != batch.images).flatten(1).any(dim=1)
+        wrong = (succeeds(logits, batch) & changed).nonzero()[:, 0]
         inside = self.threat.contains(batch.iterate[wrong], batch.images[wrong], batch.epsilon[wrong])
         broken = torch.zeros_like(batch.done)
         broken[wrong[inside]] = True
@@ -340,12 +377,13 @@ class Engine:
         """Clip into the bounds, evaluate exactly the recorded image by the original model; bool (B,): confirmed."""
         batch.iterate = self.threat.clip(batch.iterate)
         distances = self.threat.distance(batch.iterate, batch.images)
-        logits = self.network.verify(batch.iterate)
+        # An image that was not changed has the logits it had: another batch may round them to another class.
+        logits = torch.where((distances > 0)[:, None], self.network.verify(batch.iterate), batch.logits)
         confirmed = succeeds(logits, batch)
         if keep_all:
             self.best_so_far.update(batch, logits=logits, distances=distances)
             return confirmed
-        if self.network.bf16_surrogate is None:  # whose doubtful cases are sent here as a matter of course
+        if self.network.surrogate is None:  # whose doubtful cases are sent here as a matter of course
             self.network.counts.unconfirmed += int((~confirmed).sum())
         self.best_so_far.update(batch.take(confirmed), logits=logits[confirmed], distances=distances[confirmed])
         return confirmed

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from assay.arguments import checked
+from assay.attacks.batch import predictions
 from assay.attacks.engine import OnStep
 from assay.attacks.engine import attack as run_attack
 from assay.attacks.methods import find_attack
@@ -22,9 +23,10 @@ from assay.attacks.result import AttackResult
 from assay.attacks.threat import Threat
 from assay.data.dataset import MOST_LEVELS, ImageDataset, keep_levels, keep_right, to_unit_range
 from assay.errors import OptionError
-from assay.evaluate import Predictions, predict, preferred_layout
+from assay.evaluate import Predictions, predict
+from assay.models.calls import calling
 from assay.records.attack import EpsilonCurve, EpsilonPoint, Norm, Precision, RobustAccuracy
-from assay.runtime import device_of, dtype_of, pixel_dtype, preserved
+from assay.runtime import pixel_dtype
 
 EPSILONS = tuple(k / 255 for k in (0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0))
 
@@ -169,15 +171,15 @@ def count_correct_after_rounding(
 
     Only samples that were correct before can be; rounding to the nearest of 256 levels is not projected again.
     """
-    device, dtype = device_of(model), dtype_of(model)
     rows = (result.clean_correct & ~result.robust).nonzero()[:, 0]
     recovered = 0
-    with preserved(model, training=False), torch.inference_mode():
-        layout = preferred_layout(model, dataset)
-        for part in torch.split(rows, batch_size):
+    dtype = pixel_dtype(model)
+    example = to_unit_range(dataset.images[:2], dtype)
+    with calling(model, example, classes=result.clean_logits.shape[1]) as network, torch.no_grad():
+        for part in torch.split(rows, batch_size) if len(rows) else ():
             images_u8 = result.adversarial[part].clamp(0, 1).mul(255).round().to(torch.uint8)
-            images = to_unit_range(images_u8.to(device), dtype).contiguous(memory_format=layout)
-            recovered += int((model(images).argmax(dim=1).cpu() == result.labels[part]).sum())
+            logits = network(to_unit_range(images_u8, dtype))
+            recovered += int((predictions(logits).cpu() == result.labels[part]).sum())
     return int(result.robust.sum()) + recovered
 
 
@@ -232,6 +234,8 @@ def measure_epsilon_curve(
         Carlini et al. 2019, arXiv:1902.06705, section 4.4; min-norm: Pintor et al. 2021, arXiv:2102.12827.
     """
     options = find_attack(attack, {} if steps is None else {"steps": steps})
+    if not options.uses_epsilon:
+        raise OptionError("attack", expected="an attack that depends on epsilon", got=repr(options.name))
     ordered = sorted({0.0, *epsilons})
     if any(not 0 <= value < float("inf") for value in ordered):
         raise OptionError("epsilons", expected="finite numbers of at least 0", got=list(epsilons))
@@ -247,7 +251,8 @@ def measure_epsilon_curve(
     if isinstance(options, MinimumNorm):
         distances = run(torch.arange(len(dataset)), ordered[-1]).distances
         slack = Threat(norm=norm).geometry.slack(dataset.images[0].numel())
-        smallest = torch.where(known.correct, (distances - slack).clamp_min(0.0), 0.0)
+        nearest = torch.maximum(distances - slack, distances / 2)  # the least ε whose limit holds the image
+        smallest = torch.where(known.correct, nearest, 0.0)
     else:
         smallest = torch.where(known.correct, torch.inf, 0.0).double()  # 0 if wrong before, infinite if never broken
         for e in ordered[1:]:

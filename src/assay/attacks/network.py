@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from assay.attacks.batch import ActiveBatch, ModelOutput, succeeds, success_margin
 from assay.attacks.losses import AttackLoss
-from assay.attacks.surrogate import Bf16Surrogate, fold_batch_norm, make_bf16_surrogate
+from assay.attacks.surrogate import fold_batch_norm, make_bf16_surrogate
 from assay.attacks.threat import Threat
 from assay.errors import ModelError
-from assay.evaluate import call, check_logits, layout_for
+from assay.models.calls import ModelCall, calling, differentiate, refusing
 from assay.records.attack import Precision
-from assay.runtime import dtype_of, preserved
-
-Forward = Callable[[Tensor], Tensor]  # images (B, C, H, W) to logits (B, K)
-PADDED = 8  # images in a batch for a model that cannot take fewer
+from assay.runtime import preserved
 
 
 @dataclass(eq=False)
@@ -41,31 +40,30 @@ class QueryCounts:
 class Network:
     """The model in the two or three forms that an attack evaluates."""
 
-    original: nn.Module  # the user's own, which verifies every success
-    folded: nn.Module  # for the search: BatchNorm is folded away where possible
+    original: ModelCall  # the user's own model, which verifies every success
+    search: ModelCall  # BatchNorm is folded away where possible
     classes: int
-    layout: torch.memory_format = torch.contiguous_format
-    bf16_surrogate: Bf16Surrogate | None = None  # ``folded`` in bfloat16, None for a search in float32
+    surrogate: ModelCall | None = None  # ``search`` in bfloat16, None for a search in float32
+    resolution: float = 0.0  # of margins that the surrogate can tell apart
     # Passes averaged for one gradient: expectation over transformation of a randomised model (EOT, Athalye et al. 2018)
     eot_samples: int = 1
-    smallest: int = 1  # batch below which rows are repeated; larger once a model turns out to need it
     counts: QueryCounts = field(default_factory=QueryCounts)
 
     @property
     def note(self) -> str | None:
         """What a reader should know about how the model was called."""
-        return None if self.smallest == 1 else f"the model fails on small batches: rows were repeated up to {PADDED}"
+        return self.original.note or self.search.note
 
     def verify(self, images: Tensor) -> Tensor:
         """Logits of the original model, (B, K) float32."""
         self.counts.forwards += len(images)
         with torch.no_grad():
-            return self._forward(self.original, images)
+            return _logits(self.original, images)
 
     @property
     def precision(self) -> Literal["float32", "bfloat16"]:
         """Of the search."""
-        return "float32" if self.bf16_surrogate is None else "bfloat16"
+        return "float32" if self.surrogate is None else "bfloat16"
 
     def evaluate(self, batch: ActiveBatch, loss: AttackLoss, threat: Threat, *, exact: bool = True) -> ModelOutput:
         """Logits of every iterate, and the gradient of the loss where a row wants it.
@@ -73,39 +71,39 @@ class Network:
         Unless ``exact``, the copy in bfloat16 is used if there is one; a margin below its resolution counts as broken,
         and the original model decides.
         """
-        surrogate = None if exact else self.bf16_surrogate
-        forward_fn = self.folded if surrogate is None else surrogate
+        surrogate = None if exact else self.surrogate
+        network = self.search if surrogate is None else surrogate
         gradient = torch.zeros_like(batch.iterate)
         wanted = batch.wants_gradient
         if bool(wanted.all()):
-            logits, losses, gradient = self._gradients(forward_fn, batch, loss)
+            logits, losses, gradient = self._gradients(network, batch, loss)
         elif not bool(wanted.any()):
-            logits, losses = self._losses(forward_fn, batch, loss)
+            logits, losses = self._losses(network, batch, loss)
         else:
-            logits = batch.iterate.new_empty((len(batch), self.classes))
-            losses = batch.iterate.new_empty(len(batch))
-            with_gradient = self._gradients(forward_fn, batch.take(wanted), loss)
-            logits[wanted], losses[wanted], gradient[wanted] = with_gradient
-            logits[~wanted], losses[~wanted] = self._losses(forward_fn, batch.take(~wanted), loss)
+            some_logits, some_losses, gradient[wanted] = self._gradients(network, batch.take(wanted), loss)
+            logits, losses = some_logits.new_empty((len(batch), self.classes)), some_losses.new_empty(len(batch))
+            logits[wanted], losses[wanted] = some_logits, some_losses
+            logits[~wanted], losses[~wanted] = self._losses(network, batch.take(~wanted), loss)
         broken = succeeds(logits, batch)
         if surrogate is not None:
-            broken |= success_margin(logits, batch) > -surrogate.resolution
+            broken |= success_margin(logits, batch) > -self.resolution
         if bool(broken.any()):
             rows = broken.nonzero()[:, 0]
             broken[rows] = threat.contains(batch.iterate[rows], batch.images[rows], batch.epsilon[rows])
         return ModelOutput(logits=logits, losses=losses, gradient=gradient, broken=broken)
 
-    def _losses(self, forward_fn: Forward, batch: ActiveBatch, loss: AttackLoss) -> tuple[Tensor, Tensor]:
+    def _losses(self, network: ModelCall, batch: ActiveBatch, loss: AttackLoss) -> tuple[Tensor, Tensor]:
         self.counts.forwards += len(batch)
         with torch.no_grad():
-            logits = self._forward(forward_fn, batch.iterate)
+            logits = _logits(network, batch.iterate)
             return logits, loss(logits, batch.labels, batch.loss_class)
 
-    def _gradients(self, forward_fn: Forward, batch: ActiveBatch, loss: AttackLoss) -> tuple[Tensor, Tensor, Tensor]:
+    def _gradients(self, network: ModelCall, batch: ActiveBatch, loss: AttackLoss) -> tuple[Tensor, Tensor, Tensor]:
         self.counts.forwards += self.eot_samples * len(batch)
         self.counts.backwards += self.eot_samples * len(batch)
         self.counts.gradients += len(batch)
-        passes = [self._pass(forward_fn, batch, loss) for _ in range(self.eot_samples)]
+        one_pass = partial(self._pass, network, batch, loss)
+        passes = [differentiate(network.model, one_pass) for _ in range(self.eot_samples)]
         logits, losses, gradient = passes[0]
         if self.eot_samples > 1:
             logits, losses, gradient = (torch.stack(parts).mean(dim=0) for parts in zip(*passes, strict=True))
@@ -116,35 +114,40 @@ class Network:
         self.counts.zero_gradients += int((gradient.flatten(1).abs().amax(dim=1) == 0).sum())
         return logits, losses, gradient
 
-    def _pass(self, forward_fn: Forward, batch: ActiveBatch, loss: AttackLoss) -> tuple[Tensor, Tensor, Tensor]:
+    def _pass(self, network: ModelCall, batch: ActiveBatch, loss: AttackLoss) -> tuple[Tensor, Tensor, Tensor]:
         """One forward and one backward pass; the gradient is zero where the output is detached from the input."""
         iterate = batch.iterate.detach().requires_grad_()
         with torch.enable_grad():
-            logits = self._forward(forward_fn, iterate)
+            logits = _logits(network, iterate)
             losses = loss(logits, batch.labels, batch.loss_class)
-        gradient = None
-        if losses.requires_grad:
-            (gradient,) = torch.autograd.grad(losses.sum(), iterate, allow_unused=True)
+        gradient = _gradient_of(losses, iterate, network)
         if gradient is None:
             self.counts.differentiable = False
             gradient = torch.zeros_like(iterate)
         return logits.detach(), losses.detach(), gradient
 
-    def _forward(self, network: Forward, images: Tensor) -> Tensor:
-        """Logits (B, K) float32; a model that fails on a small batch is given a larger one of repeated rows."""
-        n = len(images)
-        batch = images if n >= self.smallest else images[torch.arange(self.smallest, device=images.device) % n]
-        if isinstance(network, nn.Module):  # one of half floats takes no others
-            batch = batch.to(dtype_of(network))
-        try:
-            logits = call(network, batch.contiguous(memory_format=self.layout))
-            check_logits(logits, n=len(batch), classes=self.classes)
-        except ModelError:
-            if len(batch) >= PADDED:
-                raise
-            self.smallest = PADDED
-            return self._forward(network, images)
-        return logits[:n].float()
+    def gradient(self, images: Tensor, labels: Tensor, loss: AttackLoss) -> Tensor | None:
+        """Of the original model's loss at the images; None where it does not depend on them through the graph."""
+
+        def run() -> Tensor | None:
+            x = images.detach().requires_grad_()
+            with torch.enable_grad():
+                losses = loss(_logits(self.original, x), labels, labels)
+            return _gradient_of(losses, x, self.original)
+
+        return differentiate(self.original.model, run)
+
+
+def _gradient_of(losses: Tensor, images: Tensor, network: ModelCall) -> Tensor | None:
+    if not losses.requires_grad:
+        return None
+    with refusing(network.model, expected="a model that can be differentiated", where="backward pass"):
+        return torch.autograd.grad(losses.sum(), images, allow_unused=True)[0]
+
+
+def _logits(network: ModelCall, images: Tensor) -> Tensor:
+    """(B, K) float32 on the device of the images."""
+    return network(images).to(images.device, torch.float32)
 
 
 @contextmanager
@@ -167,37 +170,35 @@ def open_network(
     images or does not return one row of logits a sample.
     """
     with ExitStack() as stack:
-        for module in (model, source):
-            if module is not None:
-                stack.enter_context(preserved(module, training=False))
-                for parameter in module.parameters():
+        searched = model if source is None else source
+        for module in (model, searched):
+            stack.enter_context(preserved(module, training=False))
+            for parameter in module.parameters():
+                if not is_lazy(parameter):
                     parameter.requires_grad_(False)
-        width = _width(model, example[:PADDED])
-        forward_fn = model if source is None else source
-        if _width(forward_fn, example[:PADDED]) != width:
-            raise ModelError("source", expected=f"logits (N, {width}) as the model has", got="another width")
-        with torch.no_grad():
-            layouts = {layout_for(network, example[:PADDED]) for network in (forward_fn, model)}
-        layout = layouts.pop() if len(layouts) == 1 else torch.contiguous_format
-        example = example.contiguous(memory_format=layout)
-        folded, layers = fold_batch_norm(forward_fn, example) if fold else (forward_fn, 0)
-        if layout == torch.channels_last and layers:
-            folded = folded.to(memory_format=torch.channels_last)
-        surrogate = make_bf16_surrogate(folded, example, precision=precision, classes=width)
+        original = stack.enter_context(calling(model, example))
+        classes = original.classes or 0
+        if classes < 2:
+            raise ModelError("model output", expected="logits of two classes or more", got=f"(N, {classes})")
+        search = original if source is None else stack.enter_context(calling(source, example))
+        if search.classes != classes:
+            got = f"(N, {search.classes})"
+            raise ModelError("source", expected=f"logits (N, {classes}) as the model has", got=got)
+        example = example.to(search.device, search.dtype).contiguous(memory_format=search.layout)
+        folded, layers = fold_batch_norm(searched, example) if fold else (searched, 0)
+        if layers:
+            folded = folded.to(memory_format=search.layout)
+            search = replace(search, model=folded, state=None)
+        surrogate = make_bf16_surrogate(folded, example, precision=precision, classes=classes)
+        in_bfloat16 = None
+        if surrogate is not None:
+            fast = replace(surrogate, model=_compile(surrogate.model)) if compiled else surrogate
+            in_bfloat16 = replace(search, model=fast)
         if compiled:
-            folded = cast(nn.Module, torch.compile(folded))
-            surrogate = surrogate and replace(surrogate, model=cast(nn.Module, torch.compile(surrogate.model)))
-        yield Network(model, folded, width, layout, bf16_surrogate=surrogate, eot_samples=eot_samples)
+            search = replace(search, model=_compile(folded))
+        resolution = 0.0 if surrogate is None else surrogate.resolution
+        yield Network(original, search, classes, in_bfloat16, resolution, eot_samples=eot_samples)
 
 
-def _width(model: nn.Module, example: Tensor) -> int:
-    """The number of classes, from the logits of a few images."""
-    with torch.no_grad():
-        logits = call(model, example)
-    if not isinstance(logits, Tensor) or logits.ndim != 2:
-        got = str(tuple(logits.shape)) if isinstance(logits, Tensor) else type(logits).__name__
-        raise ModelError("model output", expected="one tensor of logits (N, K)", got=got)
-    check_logits(logits, n=len(example), classes=logits.shape[1])
-    if logits.shape[1] < 2:
-        raise ModelError("model output", expected="logits of two classes or more", got=tuple(logits.shape))
-    return int(logits.shape[1])
+def _compile(model: nn.Module) -> nn.Module:
+    return cast(nn.Module, torch.compile(model))

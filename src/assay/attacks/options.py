@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -10,7 +11,9 @@ from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 from pydantic import Field
 
 from assay.attacks.batch import Method
+from assay.attacks.losses import fit_to_classes
 from assay.attacks.threat import Threat
+from assay.errors import UnusedOptionError
 from assay.options import Options
 
 LossName = Literal[
@@ -38,12 +41,15 @@ class AttackPlan:
     optional_from: int = 0
     early_stopping: bool = False
 
-    def targeted(self) -> Self:
-        """The plan with every method turned to each sample's target class."""
+    def targeted(self, classes: int | None = None) -> Self:
+        """The plan with every method turned to each sample's target class, one of so many ``classes``, if known."""
         methods = [method.targeted() for method in self.methods]
+        turned = [method for method in methods if method is not None]
+        fitted = [(method, *fit_to_classes(method.loss, classes or sys.maxsize)) for method in turned]
         return replace(
             self,
-            methods=tuple(method for method in methods if method is not None),
+            methods=tuple(replace(method, loss=loss) for method, loss, _ in fitted),
+            notes=unique_notes(*self.notes, *(note for _, _, notes in fitted for note in notes)),
             optional_from=sum(method is not None for method in methods[: self.optional_from]),
         )
 
@@ -53,6 +59,8 @@ class AttackOptions(Options):
 
     name: ClassVar[str]
     constrained: ClassVar[bool] = True
+    uses_epsilon: ClassVar[bool] = True
+    note_without_source: ClassVar[str | None] = None  # of an attack that is meant to search another model
 
     @abstractmethod
     def plan(self, threat: Threat, *, classes: int, seed: int) -> AttackPlan:
@@ -65,6 +73,13 @@ class AttackOptions(Options):
     def without_effect(self) -> Mapping[str, str]:
         """Fields that change nothing beside the other values, and what each would need."""
         return {}
+
+    def check_effect(self) -> Self:
+        """These options; :class:`UnusedOptionError` for a changed field that has no effect beside the others."""
+        for field, needed in self.without_effect().items():
+            if getattr(self, field) != type(self).model_fields[field].default:
+                raise UnusedOptionError(field, reason=f"{self.name} ignores it without {needed}")
+        return self
 
 
 REGISTRY: dict[str, type[AttackOptions]] = {}

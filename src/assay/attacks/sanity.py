@@ -21,10 +21,11 @@ from assay.attacks.options import AttackOptions
 from assay.attacks.result import AttackResult
 from assay.attacks.threat import GEOMETRIES
 from assay.data.dataset import ImageDataset, to_unit_range
-from assay.evaluate import call
+from assay.data.selection import fair_sample
+from assay.models.calls import ModelCall, calling
 from assay.models.probes import gap_alone, output_kind, probe_modes, relative_gap
 from assay.records.attack import AttackSanity, Norm, SanityCheck, SanityName
-from assay.runtime import device_of, dtype_of, preserved
+from assay.runtime import device_of, exact_device, pixel_dtype, to_double
 from assay.wording import percent
 
 POINTS = 0.02  # accuracies closer than this, or by one sample, count as equal
@@ -51,7 +52,8 @@ def measure_attack_sanity(
 
     Args:
         model: takes images (N, C, H, W) in [0, 1], returns logits (N, K); left as it was found.
-        dataset: its first ``n`` samples are attacked, a few hundred passes for each that is not broken.
+        dataset: ``n`` of its samples are attacked, a few hundred passes for each that is not broken: the first, or some
+            of every class where the set is ordered by class.
         norm: of the perturbation: linf, l2 or l1.
         epsilon: radius of the ball in pixel units.
         seed: of all random numbers.
@@ -78,7 +80,7 @@ def measure_attack_sanity(
         Carlini et al. 2019, arXiv:1902.06705, section 5; Athalye et al. 2018, arXiv:1802.00420.
     """
     started = time.perf_counter()
-    data = dataset.subset(torch.arange(min(n, len(dataset))))
+    data = fair_sample(dataset, n)
     run = _SanityRun(model, data, norm, epsilon, seed, queries, batch_size)
     checks = (*_check_outputs(run), *_check_gradients(run), *_check_attacks(run))
     return AttackSanity(norm=norm, epsilon=epsilon, n=len(data), checks=checks, seconds=time.perf_counter() - started)
@@ -97,7 +99,8 @@ class _SanityRun:
 
     @property
     def images(self) -> Tensor:
-        return to_unit_range(self.data.images.to(device_of(self.model)), dtype_of(self.model))
+        home = exact_device(device_of(self.model))
+        return to_unit_range(self.data.images.to(home), pixel_dtype(self.model))
 
     def attack(self, options: AttackOptions, *, epsilon: float | None = None) -> AttackResult:
         radius = self.epsilon if epsilon is None else epsilon
@@ -115,18 +118,22 @@ def _check_outputs(run: _SanityRun) -> Iterator[SanityCheck]:
     """What kind the outputs are, and whether they are the same when repeated and in another batch."""
     model = run.model
     modes = {name: module.training for name, module in model.named_modules()}
-    with preserved(model, training=False), torch.no_grad(), torch.compiler.set_stance("force_eager"):
+    with (
+        torch.compiler.set_stance("force_eager"),
+        calling(model, run.images) as network,
+        torch.no_grad(),
+    ):
         with probe_modes(model) as probe:
-            call(model, run.images[:_BATCH_SIZE])
+            network(run.images[:_BATCH_SIZE])
         batches = torch.split(run.images, _BATCH_SIZE)[:_BATCHES]
-        outputs = [call(model, batch).double() for batch in batches]
+        outputs = [to_double(network(batch)) for batch in batches]
         widest = max(outputs, key=lambda logits: float(logits.max() - logits.min()))
         repeats = max(
-            relative_gap(model(batch).double(), logits, widest)
+            relative_gap(to_double(network(batch)), logits, widest)
             for batch, logits in zip(batches, outputs, strict=True)
             for _ in range(2)
         )
-        batch_gap = max(_batch_gap(model, *pair, widest) for pair in zip(batches, outputs, strict=True))
+        batch_gap = max(_batch_gap(network, *pair, widest) for pair in zip(batches, outputs, strict=True))
     in_training = [name or "the model" for name in modes if name in probe.dependent(model) and modes[name]]
     detail = f"{len(in_training)} modules were in training mode, such as {in_training[0]}" if in_training else "none"
     yield _check("train mode", float(len(in_training)), 0.0, detail)
@@ -139,11 +146,11 @@ def _check_outputs(run: _SanityRun) -> Iterator[SanityCheck]:
     yield _check("depends on the batch", batch_gap if known else None, 10 * ROUNDING, detail)
 
 
-def _batch_gap(model: nn.Module, images: Tensor, logits: Tensor, widest: Tensor) -> float:
+def _batch_gap(network: ModelCall, images: Tensor, logits: Tensor, widest: Tensor) -> float:
     """The largest change when samples are evaluated alone, and in a batch in reverse order."""
-    reversed_gap = relative_gap(model(images.flip(0)).double().flip(0), logits, widest)
-    alone, error = gap_alone(partial(call, model), images, logits, scale=widest)
-    return reversed_gap if error else max(reversed_gap, alone)  # some models need more than one image
+    reversed_gap = relative_gap(to_double(network(images.flip(0))).flip(0), logits, widest)
+    alone, error = gap_alone(lambda image: to_double(network(image)), images, logits, scale=widest)
+    return reversed_gap if error else max(reversed_gap, alone)
 
 
 def _check_gradients(run: _SanityRun) -> Iterator[SanityCheck]:
@@ -165,15 +172,11 @@ def _dead_gradients(run: _SanityRun, loss: AttackLoss) -> tuple[Tensor, bool]:
     connected = True
     labels = run.data.labels.to(run.images.device)
     parts = (torch.split(tensor, run.batch_size) for tensor in (run.images, labels))
-    with open_network(run.model, run.images[:2], fold=False) as network, torch.enable_grad():
+    with open_network(run.model, run.images[:2], fold=False) as network:
         for images, classes in zip(*parts, strict=True):
-            x = images.detach().requires_grad_()
-            value = loss(network.original(x).float(), classes, classes).sum()
-            gradient = torch.autograd.grad(value, x, allow_unused=True)[0] if value.requires_grad else None
-            if gradient is None:
-                connected = False
-                gradient = torch.zeros_like(x)
-            flat = gradient.flatten(1)
+            gradient = network.gradient(images, classes, loss)
+            connected = connected and gradient is not None
+            flat = torch.zeros_like(images).flatten(1) if gradient is None else gradient.flatten(1)
             dead.append(~flat.isfinite().all(dim=1) | (flat.abs().amax(dim=1) == 0))
     return torch.cat(dead).cpu(), connected
 

@@ -7,17 +7,18 @@ been compared with the original, which verifies every success.
 
 from __future__ import annotations
 
-import copy
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from assay.errors import OptionError
+from assay.errors import OptionError, one_line
+from assay.models.calls import copied
 from assay.records.attack import Precision
-from assay.runtime import has_fast_bfloat16
+from assay.runtime import has_fast_bfloat16, to_double
 
 TOLERANCE = 1e-4  # of the range of the logits; float32 rounding alone is about 1.5e-5
 
@@ -33,23 +34,22 @@ def fold_batch_norm(model: nn.Module, example: Tensor, *, tolerance: float = TOL
     in ``forward`` is fine. The copy is kept only if its logits on ``example`` differ by at most ``tolerance`` of their
     range and every prediction is equal.
     """
-    try:
-        folded = copy.deepcopy(model)
+    # What cannot be copied, or reads the BatchNorm that was removed, is searched as it is, only slower.
+    with suppress(Exception):
+        folded = copied(model)
         pairs = _adjacent(folded, example)
         for layer, norm in pairs:
             _fold(layer, norm)
             _replace(folded, norm)
         if pairs and agrees(folded, model, example, tolerance=tolerance):
             return folded, len(pairs)
-    except (RuntimeError, TypeError, ValueError, AttributeError):
-        pass  # it cannot be copied, or reads the BatchNorm that was removed: the original does as well, only slower
     return model, 0
 
 
-def agrees(copied: nn.Module, model: nn.Module, example: Tensor, *, tolerance: float = TOLERANCE) -> bool:
+def agrees(copy: nn.Module, model: nn.Module, example: Tensor, *, tolerance: float = TOLERANCE) -> bool:
     """Whether the logits agree within ``tolerance`` of their range, with equal predictions."""
     with torch.no_grad():
-        logits, expected = copied(example).double(), model(example).double()
+        logits, expected = (to_double(network(example.clone())) for network in (copy, model))
     spread = float(expected.max() - expected.min())
     close = float((logits - expected).abs().max()) <= tolerance * max(spread, torch.finfo(torch.float32).tiny)
     return close and bool(torch.equal(logits.argmax(dim=1), expected.argmax(dim=1)))
@@ -79,7 +79,7 @@ def _observe(model: nn.Module, layers: Sequence[nn.Module], hook: Callable[..., 
     handles = [layer.register_forward_hook(hook) for layer in layers]
     try:
         with torch.no_grad():
-            model(example)
+            model(example.clone())
     finally:
         for handle in handles:
             handle.remove()
@@ -93,14 +93,14 @@ def _is_plain(module: nn.Module) -> bool:
 def _fold(layer: nn.Module, norm: nn.Module) -> None:
     weight, bias, mean, variance = layer.weight, layer.bias, norm.running_mean, norm.running_var
     assert isinstance(weight, Tensor) and isinstance(mean, Tensor) and isinstance(variance, Tensor)
-    scale = (variance.double() + float(norm.eps)).rsqrt()  # type: ignore[arg-type]
+    scale = (to_double(variance) + float(norm.eps)).rsqrt()  # type: ignore[arg-type]
     if isinstance(norm.weight, Tensor):
-        scale = scale * norm.weight.detach().double()
+        scale = scale * to_double(norm.weight.detach())
     zero = torch.zeros_like(scale)
-    before, shift = (b.detach().double() if isinstance(b, Tensor) else zero for b in (bias, norm.bias))
+    before, shift = (to_double(b.detach()) if isinstance(b, Tensor) else zero for b in (bias, norm.bias))
     rows = scale.reshape(-1, *[1] * (weight.ndim - 1))
-    layer.weight = nn.Parameter((weight.detach().double() * rows).to(weight), requires_grad=False)
-    layer.bias = nn.Parameter(((before - mean.double()) * scale + shift).to(weight), requires_grad=False)
+    layer.weight = nn.Parameter((to_double(weight.detach()) * rows).to(weight), requires_grad=False)
+    layer.bias = nn.Parameter(((before - to_double(mean)) * scale + shift).to(weight), requires_grad=False)
 
 
 def _replace(model: nn.Module, norm: nn.Module) -> None:
@@ -151,14 +151,14 @@ def make_bf16_surrogate(
         return None
     try:
         surrogate = _measure(_convert(model, example, classes=classes), model, example)
-    except (RuntimeError, TypeError, ValueError) as error:
+    except Exception as error:
         if precision == "auto":
             return None
-        raise OptionError("precision", expected="float32 for this model", got=f"bfloat16: {error}") from None
+        raise OptionError("precision", expected="float32 for this model", got=f"bfloat16: {one_line(error)}") from None
     if precision == "bfloat16":
         return surrogate
     with torch.no_grad():
-        logits = model(example)
+        logits = model(example.clone())
     return surrogate if surrogate.resolution <= BFLOAT16_TOLERANCE * float(logits.max() - logits.min()) else None
 
 
@@ -170,7 +170,7 @@ def _pays_off(model: nn.Module, example: Tensor) -> bool:
 
 def _convert(model: nn.Module, example: Tensor, *, classes: int) -> nn.Module:
     """Weights of convolutions and products rounded once, not at every pass; the layer of the logits left alone."""
-    converted = copy.deepcopy(model)
+    converted = copied(model)
     called: list[nn.Linear] = []
     layers = [module for module in converted.modules() if isinstance(module, (*CONVOLUTIONS, nn.Linear))]
     linear = [layer for layer in layers if type(layer) is nn.Linear and layer.out_features == classes]
@@ -186,7 +186,8 @@ def _convert(model: nn.Module, example: Tensor, *, classes: int) -> nn.Module:
 def _measure(converted: nn.Module, model: nn.Module, example: Tensor) -> Bf16Surrogate:
     """The largest change of a difference of two logits of one image, on ``example``."""
     with torch.no_grad():
-        errors = Bf16Surrogate(converted, 0.0)(example).double() - model(example).double()
+        fast, exact = (network(example.clone()) for network in (Bf16Surrogate(converted, 0.0), model))
+        errors = to_double(fast) - to_double(exact)
     if not bool(errors.isfinite().all()):
         raise ValueError("its logits are not finite")
     return Bf16Surrogate(converted, float((errors.amax(dim=1) - errors.amin(dim=1)).max()))

@@ -227,5 +227,16 @@ class Threat:
         inside = ((flat >= self.bounds[0]) & (flat <= self.bounds[1])).all(dim=1)
         if not self.constrained:
             return inside
-        bound = epsilon.double() + self.geometry.slack(images.shape[1:].numel())
-        return inside & (self.distance(iterates, images) <= bound)
+        return inside & (self.distance(iterates, images) <= self.limit(epsilon, images.shape[1:].numel()))
+
+    def limit(self, epsilon: Tensor, pixels: int) -> Tensor:
+        """The largest distance that counts, float64 (B,): ε, and for the rounding of float32 pixels at most ε more.
+
+        So a ball of radius 0 holds the image itself and no other.
+        """
+        return epsilon.double() + epsilon.double().clamp_max(self.geometry.slack(pixels))
+
+    def diameter(self, pixels: int) -> float:
+        """The distance of the two images that lie furthest apart in the bounds."""
+        furthest = torch.full((1, pixels), self.bounds[1] - self.bounds[0], dtype=torch.float64)
+        return float(self.geometry.distance(furthest))

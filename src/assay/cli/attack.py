@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from assay.cli.options import Epsilon, Inputs, Norm, Resume, argument, flag, option, takes_inputs
-from assay.errors import COULD_NOT_RUN, OptionError
+from assay.errors import COULD_NOT_RUN, OptionError, UnusedOptionError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from assay.data.dataset import ImageDataset
     from assay.records.base import Record
 
+DEFAULT_EPSILON = "8/255"
+DEFAULT_BLOCK = 500
+
 
 @takes_inputs()
 def attack(
@@ -29,7 +32,7 @@ def attack(
         str, option("Attack", "The attack; an unknown name lists all.", "--attack", metavar="NAME")
     ] = "pgd",
     norm: Norm = "linf",
-    epsilon: Epsilon = "8/255",
+    epsilon: Epsilon = DEFAULT_EPSILON,
     steps: Annotated[int | None, option("Attack", "Number of steps.", metavar="N")] = None,
     step_size: Annotated[
         str | None, option("Attack", "Length of a step, in pixels of [0, 1]: 2/255.", metavar="PIXELS")
@@ -77,7 +80,7 @@ def attack(
             "Output", "Folder for the result of every sample, as Parquet parts written as they come.", metavar="DIR"
         ),
     ] = None,
-    block: Annotated[int, option("Output", "With --out: images a part.", metavar="N", min=1)] = 500,
+    block: Annotated[int, option("Output", "With --out: images a part.", metavar="N", min=1)] = DEFAULT_BLOCK,
     stop_at: Annotated[
         float | None,
         option("Run", "With --out: end when the 95 % interval is ± this narrow, such as 0.01.", metavar="FRACTION"),
@@ -119,9 +122,10 @@ def attack(
         typer.echo(show_attack_options(options))
         return
     threat = Threat(norm=norm, epsilon=parse_fraction(epsilon, where="--epsilon"))  # type: ignore[arg-type]
+    _check_uses_epsilon(options, {"--epsilon": epsilon != DEFAULT_EPSILON, "--curve": curve})
     torchrun = Shard.of_torchrun()
     part = Shard.parse(shard) if shard is not None else torchrun
-    if out is None and (resume or stop_at is not None or part is not None):
+    if out is None and (resume or stop_at is not None or part is not None or block != DEFAULT_BLOCK):
         raise OptionError("--out", expected="a folder to keep the results in", got="nothing")
     leads = part is None or part.index == 0
     keep_freed_memory()
@@ -196,6 +200,12 @@ def _parse_options(name: str, shorthands: Mapping[str, object], sets: Sequence[s
             raise
         flag_name = error.where.replace("set ", "").replace("_", "-")  # name the option that was used
         raise OptionError(flag_name, expected=error.expected, got=error.got) from None
+
+
+def _check_uses_epsilon(options: AttackOptions, given: Mapping[str, bool]) -> None:
+    """Raise :class:`UnusedOptionError` for a flag that was given to an attack without a ball."""
+    for flag_name in (flag_name for flag_name, is_given in given.items() if is_given and not options.uses_epsilon):
+        raise UnusedOptionError(flag_name, reason=f"{options.name} does not depend on epsilon")
 
 
 def _measure_more(

@@ -9,8 +9,9 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +20,7 @@ from assay.errors import AssayError, ModelError, one_line
 from assay.runtime import device_of, dtype_of, preserved
 from assay.runtime.model_state import ModelState
 
+T = TypeVar("T")
 FILLED = 8  # rows of a batch for a model that refuses fewer
 _ONLY_SIZES = (1, 2, 4, 16, 32, 64, 128)  # of a model that takes batches of one size only, such as a traced program
 _VALUES = 2**23  # pixel values of one batch without gradients; a network holds some hundred times as many
@@ -228,6 +230,42 @@ def refusing(
         got = f"{type(error).__name__}{reason} (in {_class_of(model)})"
         takes = f"a model that takes images of shape (N, {dimensions})"
         raise ModelError(where, expected=expected or takes, got=got) from error
+
+
+def differentiate(model: object, run: Callable[[], T]) -> T:
+    """The result of ``run``, a forward and a backward pass through ``model``.
+
+    cuDNN refuses the backward pass of a recurrent layer in evaluation mode: it is then run without cuDNN and, where a
+    device refuses that as well, with the recurrent layers in training mode without dropout, which gives the same.
+    """
+    for way in (nullcontext(), torch.backends.cudnn.flags(enabled=False)):
+        try:
+            with way:
+                return run()
+        except (RuntimeError, ModelError) as error:
+            layers = [layer for layer in _modules_of(model) if isinstance(layer, nn.RNNBase)]
+            if not layers or "training mode" not in str(error):
+                raise
+    with _in_training(layers):
+        return run()
+
+
+def _modules_of(model: object) -> Iterable[nn.Module]:
+    inner = model if isinstance(model, nn.Module) else getattr(model, "model", None)
+    return inner.modules() if isinstance(inner, nn.Module) else ()
+
+
+@contextmanager
+def _in_training(layers: Iterable[nn.RNNBase]) -> Iterator[None]:
+    """Recurrent layers in training mode, their dropout turned off, for the length of a block."""
+    before = [(layer, layer.training, layer.dropout) for layer in layers]
+    for layer, _, _ in before:
+        layer.training, layer.dropout = True, 0.0
+    try:
+        yield
+    finally:
+        for layer, training, dropout in before:
+            layer.training, layer.dropout = training, dropout
 
 
 def _class_of(model: object) -> str:

@@ -9,7 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from assay.errors import OptionError
 from assay.records.base import Environment
@@ -81,6 +81,22 @@ def dtype_of(model: nn.Module) -> torch.dtype:
 def pixel_dtype(model: nn.Module) -> torch.dtype:
     """The dtype for images under small perturbations: that of the model, but at least float32."""
     return torch.promote_types(dtype_of(model), torch.float32)
+
+
+def exact_device(device: torch.device) -> torch.device:
+    """``device`` itself if it has float64, else the CPU: where numbers are projected, summed and compared exactly."""
+    if device.type in ("cpu", "cuda"):
+        return device
+    try:
+        torch.zeros(1, dtype=torch.float64, device=device)
+    except (TypeError, RuntimeError):
+        return torch.device("cpu")
+    return device
+
+
+def to_double(tensor: Tensor) -> Tensor:
+    """``tensor`` in float64, on the CPU if its own device has none."""
+    return tensor.to(exact_device(tensor.device), torch.float64)
 
 
 def generator(*key: int) -> torch.Generator:

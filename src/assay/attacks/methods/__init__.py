@@ -15,7 +15,7 @@ from pydantic.fields import FieldInfo
 
 from assay.arguments import checked
 from assay.attacks.options import REGISTRY, AttackOptions
-from assay.errors import OptionError
+from assay.errors import OptionError, UnusedOptionError
 
 # In the order in which they are listed; importing a module registers its attacks.
 for _module in ("gradient", "apgd", "fab", "square", "ensembles", "minimum_norm", "transforms", "external"):
@@ -65,9 +65,12 @@ def list_attacks() -> dict[str, AttackEntry]:
 def find_attack(name: str | AttackOptions, options: Mapping[str, Any] | None = None) -> AttackOptions:
     """The attack of that name with ``options`` set; options that are made already are returned as they are.
 
-    Raises :class:`OptionError` for a name that is not registered, or an option that is unknown or out of range.
+    Raises :class:`OptionError` for a name that is not registered, an option that is unknown or out of range, and for
+    ``options`` beside an attack that has its own.
     """
     if isinstance(name, AttackOptions):
+        if options:
+            raise UnusedOptionError(next(iter(options)), reason=f"the options of {name.name} are given as an object")
         return name
     return _class_of(name).parse(dict(options or {}), where=name)
 

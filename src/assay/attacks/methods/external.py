@@ -15,6 +15,7 @@ from assay.attacks.methods.gradient import GradientMethod
 from assay.attacks.options import AttackOptions, AttackPlan, Steps, register
 from assay.attacks.threat import Threat
 from assay.errors import ModelError
+from assay.models.calls import refusing
 
 Perturb = Callable[[Tensor, Tensor], Tensor]  # images (B, C, H, W) and labels (B,) to images
 
@@ -24,9 +25,11 @@ class ExternalMethod(Method[ActiveBatch]):
     """The attack of another library as a method of no steps: it proposes, the engine checks and verifies."""
 
     perturb: Perturb
+    takes_gradients: bool = False
 
     def begin(self, samples: Samples, threat: Threat) -> ActiveBatch:
-        iterate = self.perturb(samples.images.clone(), samples.labels.clone())
+        with refusing(self.perturb, expected="images", where=f"{self.name}(images, labels)"):
+            iterate = self.perturb(samples.images.clone(), samples.labels.clone())
         if not isinstance(iterate, Tensor) or iterate.shape != samples.images.shape:
             got = tuple(iterate.shape) if isinstance(iterate, Tensor) else type(iterate).__name__
             raise ModelError(f"{self.name}(images, labels)", expected=f"images {tuple(samples.images.shape)}", got=got)
@@ -65,8 +68,9 @@ class Transfer(AttackOptions):
     """
 
     name: ClassVar[str] = "transfer"
+    note_without_source: ClassVar[str | None] = "no source model was given: the attack searched the model itself"
     steps: Steps = 10
-    momentum: Annotated[float, Field(ge=0, description="decay factor of the accumulated gradient")] = 1.0
+    momentum: Annotated[float, Field(ge=0, le=1, description="decay factor of the accumulated gradient")] = 1.0
 
     def plan(self, threat: Threat, *, classes: int, seed: int) -> AttackPlan:
         method = partial(GradientMethod, relative_step=min(1.0, 1.25 / self.steps), momentum=self.momentum)

@@ -16,6 +16,8 @@ from assay.attacks.losses import find_loss, fit_to_classes
 from assay.attacks.options import AttackOptions, AttackPlan, Loss, Restarts, Steps, register
 from assay.attacks.threat import Threat, column
 
+LONGEST_STEP = 1e6  # in pixel ranges
+
 
 @register
 class FGSM(AttackOptions):
@@ -72,12 +74,14 @@ class PGD(AttackOptions):
     step_size: Annotated[float | None, Field(gt=0, description="length of a step; none is 2.5·ε/steps")] = None
     restarts: Restarts = 1
     random_start: Annotated[bool, Field(description="start from a random point of the ball")] = True
-    momentum: Annotated[float, Field(ge=0, description="decay factor of the accumulated gradient")] = 0.0
+    momentum: Annotated[float, Field(ge=0, le=1, description="decay factor of the accumulated gradient")] = 0.0
     loss: Loss = "ce"
 
     def plan(self, threat: Threat, *, classes: int, seed: int) -> AttackPlan:
         loss, notes = fit_to_classes(find_loss(self.loss), classes)
         same = self.model_dump(include={"steps", "step_size", "random_start", "momentum"})
+        if self.step_size is not None:  # a longer one leads to the same point of the ball, but its square overflows
+            same["step_size"] = min(self.step_size, LONGEST_STEP * threat.diameter(1))
         same |= {"relative_step": min(1.0, 2.5 / self.steps), "loss": loss, "seed": seed}
         methods = (GradientMethod(name=self.name, stream=restart, **same) for restart in range(self.restarts))
         return AttackPlan(tuple(methods), notes)
@@ -87,7 +91,8 @@ class PGD(AttackOptions):
         return (self.steps, step_size, self.restarts)
 
     def without_effect(self) -> Mapping[str, str]:
-        return {} if self.random_start else {"restarts": "random_start=true"}
+        unused = {} if self.random_start else {"restarts": "random_start=true"}
+        return unused if self.steps > 1 else unused | {"momentum": "steps=2 or more"}
 
 
 @register
@@ -203,6 +208,8 @@ def fingerprints(images: Tensor) -> Tensor:
 @dataclass(frozen=True, kw_only=True)
 class NoiseMethod(Method[ActiveBatch]):
     """Random points instead of gradients: uniform in the ball for the first half of the draws, then on its border."""
+
+    takes_gradients: bool = False
 
     def begin(self, samples: Samples, threat: Threat) -> ActiveBatch:
         return self._draw(ActiveBatch(**initial_fields(samples, iterate=samples.images, gradient=False)), threat)

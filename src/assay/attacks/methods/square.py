@@ -68,6 +68,7 @@ class SquareBatch(ActiveBatch):
 @dataclass(frozen=True, kw_only=True)
 class _RandomSearch(Method[SquareBatch]):
     loss: AttackLoss = margin
+    takes_gradients: bool = False
 
     def _start(self, samples: Samples, iterate: Tensor) -> SquareBatch:
         return SquareBatch(

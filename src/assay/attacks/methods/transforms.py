@@ -52,6 +52,7 @@ class Transforms(AttackOptions):
 
     name: ClassVar[str] = "transforms"
     constrained: ClassVar[bool] = False
+    uses_epsilon: ClassVar[bool] = False
     search: Annotated[Search, Field(description="all on a grid, some at random, or compositions of the worst")] = "grid"
     draws: Annotated[int, Field(ge=1, description="operations drawn by search=random")] = 40
     depth: Annotated[int, Field(ge=1, le=4, description="operations composed by search=greedy")] = 2
@@ -93,6 +94,7 @@ class TransformsMethod(Method[TransformsBatch]):
 
     loss: AttackLoss = margin
     stays_inside: bool = False
+    takes_gradients: bool = False
     search: Search = "grid"
     depth: int = 1
 
