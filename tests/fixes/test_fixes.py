@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,10 +17,10 @@ from assay.compression.run import Compressed, CompressionPlan, save_compressed
 from assay.data.dataset import ImageDataset
 from assay.evaluate import measure_clean_accuracy, predict
 from assay.fixes import Fixed, apply_fixes
-from assay.fixes.fix import FixContext, RefusedError
-from assay.fixes.model_fixes import COMPRESSION, TEMPERATURE, fit_temperature
+from assay.fixes.fix import Change, Fix, FixContext, RefusedError
+from assay.fixes.model_fixes import COMPRESSION, EVALUATION_MODE, STATISTICS, TEMPERATURE, fit_temperature
 from assay.fixes.recurrent import CLIPPING, FORGET_BIAS
-from assay.fixes.run import FIXES, leave_out_tested
+from assay.fixes.run import FIXES, _combine, _Done, leave_out_tested
 from assay.models.sequence import ImageReader, ReaderOptions, build_sequence_model
 from assay.models.sources import open_model
 from assay.models.speednet import build_speednet
@@ -146,6 +147,68 @@ def test_the_fixed_copy_holds_the_fixes_of_weights_and_loads(fixed: Fixed, good:
     page = render_page(fixed.checkup)
     assert "Fixed and measured again" in page
     assert "measured again after the fix" in page
+
+
+@pytest.mark.parametrize(
+    ("fault", "reason"),
+    [("spoils", "together A511 would be error, alone pass"), ("fails", "KeyError"), ("refuses", "nothing to do")],
+)
+def test_a_fix_that_spoils_another_or_fails_after_it_is_left_out_of_the_combined_weights(
+    fixed: Fixed, stale: nn.Module, checkup: Checkup, fixes: dict[str, AppliedFix], fault: str, reason: str
+) -> None:
+    def second(context: FixContext) -> Change:
+        if fault == "fails":
+            raise KeyError("layer")
+        if fault == "refuses":
+            raise RefusedError("nothing to do")
+        spoilt = copy.deepcopy(context.model)
+        spoilt[1].running_var.mul_(100)
+        return Change("a change of its own", model=spoilt, status="pass")
+
+    verdict = next(v for v in checkup.verdicts if v.rule == "A511")
+    other = next(v for v in checkup.verdicts if v.rule == "A505")
+    first = _Done(FIXES["statistics"], verdict, fixes["A511"], Change("statistics", model=fixed.model))
+    change = Change("a change of its own", model=fixed.model, status="pass")
+    record = fixes["A511"].model_copy(update={"rule": "A505", "fix": "second", "applied": "a change of its own"})
+    done = _Done(Fix("second", "weights", second), other, record, change)
+    combination = _combine([first, done], fix_context(stale, TEST), checkup)
+    assert combination.rules == ("A511",)
+    assert combination.model is fixed.model
+    assert combination.done[0] is first
+    assert f"; left out of the combined weights: {reason}" in combination.done[1].record.applied
+
+
+@pytest.mark.parametrize("n", [1, 250, 251, 252])
+def test_statistics_are_measured_on_any_number_of_images(stale: nn.Module, n: int) -> None:
+    check = CheckContext.of(stale, TEST, budget=SMALL, limit=None, seed=0, name="net")
+    context = FixContext(model=stale, check=check, train=stripes(n, seed=4, split="train"), train_note="")
+    change = STATISTICS.apply(context)
+    assert f"measured anew on {n} images" in change.applied
+    free = nn.Sequential(nn.BatchNorm2d(1, track_running_stats=False), nn.Flatten(), nn.Linear(144, 3))
+    with pytest.raises(RefusedError, match="no normalisation layer whose running statistics"):
+        STATISTICS.apply(replace(context, model=free))
+
+
+def test_halves_and_batches_of_an_ordered_set_have_all_classes(
+    good: nn.Module, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Classes by turns: every other image would be of one class, and a batch of an ordered set as well."""
+    clear = stripes(240, seed=5, split="test")
+    two = clear.subset((clear.labels < 2).nonzero()[:, 0])
+    seen: list[torch.Tensor] = []
+    fitting = fit_temperature
+    monkeypatch.setattr(
+        "assay.fixes.model_fixes.fit_temperature",
+        lambda logits, labels: (seen.append(labels), fitting(logits, labels))[1],
+    )
+    TEMPERATURE.apply(fix_context(good, two))
+    assert seen[0].bincount().min() > 20
+    ordered = two.subset(two.labels.argsort(stable=True))
+    monkeypatch.setattr("assay.fixes.model_fixes.BATCH", 20)
+    trained = copy.deepcopy(good).train()
+    trained[4].eval()  # no dropout
+    (effect,) = EVALUATION_MODE.apply(fix_context(trained, ordered)).effects
+    assert effect.reference > 0.9
 
 
 def test_without_training_images_statistics_are_left_alone(stale: nn.Module, checkup: Checkup) -> None:

@@ -201,7 +201,7 @@ def _fix_and_measure_again(
     record_data(folder / FIXED, inputs)
     records = tuple(  # those that change weights name the file that holds them
         record.model_copy(update={"weights": f"{FIXED}/model.safetensors"})
-        if isinstance(record, AppliedFix) and record.changes == "weights" and not record.refused
+        if isinstance(record, AppliedFix) and record.rule in fixed.combined
         else record
         for record in fixed.checkup.records
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import copy
+import math
 
 import torch
 from torch import Tensor, nn
@@ -14,8 +14,9 @@ from assay.data.dataset import ImageDataset, to_unit_range
 from assay.errors import AssayError
 from assay.evaluate import Predictions, call, predict, summarize
 from assay.fixes.fix import Change, Fix, FixContext, RefusedError
+from assay.models.calls import copied
 from assay.records.comparison import Reading
-from assay.runtime import device_of, dtype_of, preserved
+from assay.runtime import device_of, dtype_of, generator, preserved
 from assay.training.averaging import refresh_batchnorm
 from assay.training.param_groups import audit_optimizer, split_parameters
 from assay.verdict import judge
@@ -26,15 +27,17 @@ FACTORIZATION_IMAGES, MAX_DROP = 2_000, 1.0  # percentage points of accuracy
 BATCH = 250
 DECAY = 5e-4
 STATISTICS_IMAGES = 5_000
+HALVES_STREAM, BATCH_STREAM = 0xF2, 0xF3
 
 
 def _scale_by_temperature(context: FixContext) -> Change:
-    """Fit on every other tested image, measure on the rest: on training images a network is overconfident."""
+    """Fit on half of the tested images, measure on the rest: on training images a network is overconfident."""
     predictions = predict(context.model, context.check.clean)
-    finite = predictions.logits.isfinite().all(dim=1)
+    finite = predictions.logits.isfinite().all(dim=1).nonzero()[:, 0]
+    finite = finite[torch.randperm(len(finite), generator=generator(context.check.seed, HALVES_STREAM))]
     fitted, held = (
         Predictions(predictions.logits[rows], predictions.labels[rows], predictions.seconds)
-        for rows in (finite.nonzero()[0::2, 0], finite.nonzero()[1::2, 0])
+        for rows in (finite[0::2], finite[1::2])
     )
     if len(held.labels) < 2:
         raise RefusedError("too few images to fit on one half and measure on the other")
@@ -86,7 +89,7 @@ def fit_temperature(logits: Tensor, labels: Tensor) -> float:
 
 def _fold(context: FixContext, temperature: float, logits: Tensor) -> nn.Module:
     """A copy whose last weighted layer is scaled; refuses where that does not divide the logits."""
-    fixed = copy.deepcopy(context.model)
+    fixed = copied(context.model)
     layers = [module for module in fixed.modules() if isinstance(module, (nn.Linear, nn.Conv2d))]
     if not layers:
         raise RefusedError("no last layer to fold a temperature into")
@@ -130,7 +133,7 @@ def _compress(context: FixContext) -> Change:
 
 
 def _evaluate(context: FixContext) -> Change:
-    fixed = copy.deepcopy(context.model).eval()
+    fixed = copied(context.model).eval()
     data = context.check.clean
     before = _correct_as_given(context.model, data, seed=context.check.seed)
     after = _correct_as_given(fixed, data, seed=context.check.seed)
@@ -141,18 +144,19 @@ def _evaluate(context: FixContext) -> Change:
 
 
 def _correct_as_given(model: nn.Module, data: ImageDataset, *, seed: int) -> torch.Tensor:
-    """bool (N,): which samples are correct with every module in its present mode."""
-    parts = []
+    """bool (N,): which samples are correct with every module in its present mode, in batches of all classes."""
+    correct = torch.zeros(len(data), dtype=torch.bool)
+    order = torch.randperm(len(data), generator=generator(seed, BATCH_STREAM))
     with preserved(model), torch.no_grad(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        for batch in data.batches(BATCH):
-            logits = call(model, to_unit_range(batch.images.to(device_of(model)), dtype_of(model)))
-            parts.append(logits.argmax(dim=1).cpu() == batch.labels)
-    return torch.cat(parts)
+        for rows in torch.tensor_split(order, math.ceil(len(data) / BATCH)):
+            logits = call(model, to_unit_range(data.images[rows].to(device_of(model)), dtype_of(model)))
+            correct[rows] = logits.argmax(dim=1).cpu() == data.labels[rows]
+    return correct
 
 
 def _regroup(context: FixContext) -> Change:
-    model = copy.deepcopy(context.model)
+    model = copied(context.model)
     by_name = audit_optimizer(model, torch.optim.SGD(_groups_by_name(model), lr=0.1))
     by_type = audit_optimizer(model, torch.optim.SGD(split_parameters(model).optimizer_groups(DECAY), lr=0.1))
     left = len(by_type.decayed_norms)
@@ -178,10 +182,10 @@ def _groups_by_name(model: nn.Module) -> list[dict[str, object]]:
 
 def _reestimate(context: FixContext) -> Change:
     images = context.training_images(STATISTICS_IMAGES)
-    fixed = copy.deepcopy(context.model)
+    fixed = copied(context.model)
     layers = refresh_batchnorm(fixed, images, samples=len(images))
     if layers == 0:
-        raise RefusedError("no batch normalisation with running statistics")
+        raise RefusedError("no normalisation layer whose running statistics training would update")
     source = f"{len(images):,} images of {images.name}, {images.split}, none of them tested"
     return Change(f"the running statistics of {layers} layers measured anew on {source}", model=fixed)
 

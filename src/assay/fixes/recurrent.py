@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -13,6 +12,7 @@ from assay.comparison.differences import paired_difference
 from assay.diagnostics.time import measure_gradients_over_time
 from assay.evaluate import predict
 from assay.fixes.fix import Change, Fix, FixContext, RefusedError
+from assay.models.calls import copied
 from assay.models.sequence import set_forget_bias
 from assay.records.comparison import Reading
 from assay.records.recurrence import TimeTrace
@@ -104,7 +104,7 @@ def _train(context: FixContext, prepare: Callable[[nn.Module], None], clip: Clip
         },
         where="fix",
     )
-    model = copy.deepcopy(context.model)
+    model = copied(context.model)
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(context.check.seed)
         for module in model.modules():

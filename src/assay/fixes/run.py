@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import copy
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -35,14 +34,26 @@ OnFix = Callable[[str, int, int], None]
 
 @dataclass(frozen=True, eq=False)
 class Fixed:
-    """The check with the result of each fix, and one copy of the model with all fixes of weights in it.
+    """The check with the result of each fix, and one copy of the model with the fixes of weights in it.
 
-    ``model`` is None where no fix changed any weight.
+    ``model`` is None where no fix changed any weight. ``combined`` are the rules whose fixes it holds: one that fails
+    after the others, or that spoils what they fixed, is left out, and its record says so.
     """
 
     checkup: Checkup
     model: nn.Module | None
     factorization: tuple[LayerFactors, ...] = ()
+    combined: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class _Done:
+    """A fix that was applied for ``verdict``, and what came of it."""
+
+    fix: Fix
+    verdict: Verdict
+    record: AppliedFix
+    change: Change
 
 
 @checked
@@ -73,22 +84,27 @@ def apply_fixes(
         for name, verdict in remedies
         if name == fix.name and verdict.status in {"warn", "error"}
     ]
-    done: list[tuple[AppliedFix, Change | None]] = []
+    records: dict[tuple[str, str], AppliedFix] = {}
+    done: list[_Done] = []
     verdicts = {verdict.rule: verdict for verdict in checkup.verdicts}
     for place, (fix, verdict) in enumerate(wanted):
         if on_fix is not None:
             on_fix(fix.name, place, len(wanted))
         record, change, remedy = _apply(fix, verdict, context, checkup)
-        done.append((record, change))
+        records[fix.name, verdict.rule] = record
+        if change is not None and change.model is not None and fix.changes == "weights":
+            done.append(_Done(fix, verdict, record, change))
         if remedy is not None:
             verdicts[verdict.rule] = verdict.model_copy(update={"remedy": remedy})
+    combination = _combine(done, context, checkup)
+    records.update(((each.record.fix, each.record.rule), each.record) for each in combination.done)
     fixed = checkup.model_copy(
         update={
-            "records": (*checkup.records, *(record for record, _ in done)),
+            "records": (*checkup.records, *records.values()),
             "verdicts": tuple(verdicts[verdict.rule] for verdict in checkup.verdicts),
         }
     )
-    return _combine(fixed, context, [(FIXES[record.fix], change) for record, change in done if change is not None])
+    return Fixed(fixed, combination.model, combination.factorization, combination.rules)
 
 
 def _apply(
@@ -150,24 +166,65 @@ def _measure_again(
     return effects, judged[verdict.rule]
 
 
+def _run_stages(
+    names: Collection[str], check: CheckContext, checkup: Checkup
+) -> tuple[list[Record], dict[str, Verdict]]:
+    """The records of these stages measured anew, and the verdicts of all rules with them in place of the former."""
+    records = [record for stage in STAGES if stage.name in names for record in stage.measure(check)]
+    kinds = {type(record) for record in records}
+    rest = tuple(record for record in checkup.records if type(record) not in kinds)
+    return records, {each.rule: each for each in judge((*rest, *records))}
+
+
 def _only(checkup: Checkup, records: Sequence[Record]) -> Checkup:
     return checkup.model_copy(update={"records": tuple(records), "verdicts": ()})
 
 
-def _combine(checkup: Checkup, context: FixContext, changes: Sequence[tuple[Fix, Change]]) -> Fixed:
-    """One copy with every fix of weights: that of the only one, or all of them applied one after the other."""
-    of_weights = [(fix, change) for fix, change in changes if fix.changes == "weights" and change.model is not None]
-    if not of_weights:
-        return Fixed(checkup, None)
-    if len(of_weights) == 1:
-        change = of_weights[0][1]
-        return Fixed(checkup, change.model, change.factorization)
-    model = copy.deepcopy(context.model)
+@dataclass(frozen=True, eq=False)
+class _Combination:
+    """One copy with the fixes of weights for ``rules`` in it; ``done`` are all of them, with their records."""
+
+    model: nn.Module | None
+    factorization: tuple[LayerFactors, ...]
+    rules: tuple[str, ...]
+    done: tuple[_Done, ...]
+
+
+def _combine(done: Sequence[_Done], context: FixContext, checkup: Checkup) -> _Combination:
+    """One fix after the other on one copy; every rule is judged again on it, and none may end worse than alone."""
+    model: nn.Module | None = None
     factorization: tuple[LayerFactors, ...] = ()
-    for fix, _ in of_weights:
-        again = fix.apply(replace(context, model=model))
+    kept: list[_Done] = []
+    all_of: list[_Done] = []
+    for each in done:
+        reason = ""
+        try:
+            again = each.change if model is None else each.fix.apply(replace(context, model=model))
+            if again.model is not None and kept:
+                reason = _find_spoilt([*kept, replace(each, change=again)], again.model, context, checkup)
+        except InterruptedRunError:
+            raise
+        except Exception as error:  # whatever a copy of the model raises
+            reason = _reason(error)
+        if reason:
+            applied = f"{each.record.applied}; left out of the combined weights: {reason}"
+            all_of.append(replace(each, record=each.record.model_copy(update={"applied": applied})))
+            continue
         model, factorization = again.model or model, again.factorization or factorization
-    return Fixed(checkup, model, factorization)
+        kept.append(replace(each, change=again))
+        all_of.append(each)
+    return _Combination(model, factorization, tuple(each.verdict.rule for each in kept), tuple(all_of))
+
+
+def _find_spoilt(kept: Sequence[_Done], model: nn.Module, context: FixContext, checkup: Checkup) -> str:
+    """The first rule that is judged worse on ``model``, which has all these fixes, than with its own fix alone."""
+    names = {name for each in kept for name in each.fix.stages}
+    _, judged = _run_stages(names, replace(context.check, model=model), checkup)
+    for each in kept:
+        status = each.change.status or judged[each.verdict.rule].status
+        if status not in {"pass", each.record.after}:
+            return f"together {each.verdict.rule} would be {status}, alone {each.record.after}"
+    return ""
 
 
 def leave_out_tested(train: ImageDataset | None, tested: ImageDataset, note: str) -> tuple[ImageDataset | None, str]:
