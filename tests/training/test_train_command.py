@@ -158,6 +158,39 @@ def test_what_cannot_be_done_is_refused_in_one_line(
     assert re.search(message, lines[0])
 
 
+OVERRULED = {
+    "data": (("digits", "--set", "data=cifar10"), "--set data: no effect, as the data are digits"),
+    "model": (("digits", "--model", "mlp", "--set", "model=resnet8"), "--set model: no effect, as --model is mlp"),
+    "views": (
+        ("digits", "--no-test", "--set", "test_views=2"),
+        "--set test_views: no effect, as nothing is tested with --no-test",
+    ),
+    "precision": (
+        ("digits", "--precision", "float32", "--set", "precision=bfloat16"),
+        "--set precision: given twice: the first has no effect",
+    ),
+    "overwriting": (("digits", "--resume", "--overwrite"), "--overwrite: expected either it or --resume, got both"),
+    "options of another model": (
+        ("digits", "--model", "mlp", "--set", "model_options.padding=9"),
+        "padding: expected no option of this name",
+    ),
+    "an average of nothing": (
+        ("digits", "--limit", "64", "--set", "average.decay=0.9", "--set", "average.every=999"),
+        "average.every: expected at most the",
+    ),
+}
+
+
+@pytest.mark.parametrize(("arguments", "message"), OVERRULED.values(), ids=OVERRULED)
+def test_what_another_option_overrules_is_refused_and_no_folder_is_made(
+    tmp_path: Path, run: Run, arguments: tuple[str, ...], message: str
+) -> None:
+    code, _, errors = run("train", *arguments, "--out", tmp_path / "run")
+    assert code == 2
+    assert message in " ".join(errors.split())
+    assert not (tmp_path / "run").exists()
+
+
 def test_averaged_views_are_a_second_number_with_its_own_label(tmp_path: Path, run: Run) -> None:
     few = [argument for argument in QUICK if argument != "--no-test"]
     out = tmp_path / "run"

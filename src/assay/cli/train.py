@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from assay.cli.options import Inputs, Resume, argument, flag, option, takes_inputs
-from assay.errors import OptionError
+from assay.errors import InputError, OptionError, UnusedOptionError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,7 +31,7 @@ _RECIPES = {"digits": "digits", "cifar10": "cifar10-fast", "adding": "adding-lst
 
 @takes_inputs(
     omit=("model", "weights", "normalization", "match_classes", "data", "split", "seed"),
-    helps={"limit": "Train on the first N samples only; the test set is always whole."},
+    helps={"limit": "Train on N samples only, of all classes; the test set is always whole."},
 )
 def train(
     inputs: Inputs,
@@ -95,8 +95,11 @@ def train(
     """
     from assay.cli.inputs import align_classes, fill_in, recorded_data
 
+    if resume and overwrite:
+        raise OptionError("--overwrite", expected="either it or --resume", got="both")
     before = _config_of(out) if resume else {}
     changes = [*(sets or []), *([] if precision is None else [f"precision={precision}"])]
+    _refuse_sets_without_effect(changes, data=data, model=model, test=test)
     chosen = _choose_recipe(recipe, data=data, model=model, sets=changes, before=before)
     if show:
         typer.echo(chosen.to_toml(), nl=False)
@@ -159,7 +162,7 @@ def _run(
     """Train in this process, or with those that torchrun started; the first one writes and prints."""
     from rich.console import Console
 
-    from assay.cli.inputs import print_notes, record_data
+    from assay.cli.inputs import RECORD, print_notes, record_data
     from assay.cli.progress import TrainingProgress
     from assay.files import exclusive, make_folder, write_atomically
     from assay.report.terminal.model import print_training_run
@@ -175,14 +178,21 @@ def _run(
             if inputs.data is not None:
                 record_data(out, inputs)
         with TrainingProgress(console) as progress:
-            trained = job.train(
-                out=out,
-                device=inputs.device,
-                on_step=partial(_notify, [progress.step, *on_steps]),
-                resume=resume,
-                checkpoint_seconds=checkpoint_seconds,
-                processes=processes,
-            )
+            try:
+                trained = job.train(
+                    out=out,
+                    device=inputs.device,
+                    on_step=partial(_notify, [progress.step, *on_steps]),
+                    resume=resume,
+                    checkpoint_seconds=checkpoint_seconds,
+                    processes=processes,
+                )
+            except InputError:
+                if processes.leads and not (out / "config.json").exists():  # it never began
+                    (out / RECORD).unlink(missing_ok=True)
+                    with suppress(OSError):  # it holds something else
+                        out.rmdir()
+                raise
         if test and job.test is None:
             print_notes(["no test split: hold some images out with --validation-fraction"], console)
         tested = list(job.test(trained, processes)) if test and job.test is not None else []
@@ -219,13 +229,31 @@ def _choose_recipe(
     if name is None and before and not sets:
         recipe = Recipe.parse_saved(dict(before["recipe"]), where="config.json: recipe")
     else:
-        recipe = load_recipe(name or _RECIPES.get(data or "digits", "default"), overrides=sets)
+        name = name or _RECIPES.get(data or "digits", "default")
+        recipe = load_recipe(name, overrides=sets)
     if model is not None and model != recipe.model:
         from assay.models.sequence import CELLS
 
-        alike = {model, recipe.model} <= CELLS.keys()  # all sequence models take the same options
-        recipe = recipe.model_copy(update={"model": model, "model_options": recipe.model_options if alike else {}})
+        if {model, recipe.model} <= CELLS.keys():  # all sequence models take the same options
+            return recipe.model_copy(update={"model": model})
+        if name is None:
+            return recipe.model_copy(update={"model": model, "model_options": {}})
+        return load_recipe(name, overrides=[f"model={model}", "model_options={}", *sets])
     return recipe
+
+
+def _refuse_sets_without_effect(sets: list[str], *, data: str | None, model: str | None, test: bool) -> None:
+    """Raise :class:`UnusedOptionError` for a field set by ``--set`` that another option of the command overrules."""
+    fields = [each.partition("=")[0].strip() for each in sets]
+    overruled = {
+        "data": data and f"the data are {data}",
+        "model": model and f"--model is {model}",
+        "test_views": not test and "nothing is tested with --no-test",
+        "sequence.test_samples": not test and "nothing is tested with --no-test",
+    }
+    for field in fields:
+        if reason := overruled.get(field):
+            raise UnusedOptionError(f"--set {field}", reason=f"no effect, as {reason}")
 
 
 def _refuse_image_options(name: str, **given: object) -> None:
