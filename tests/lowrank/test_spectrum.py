@@ -2,10 +2,11 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
-from torch.nn.utils.parametrizations import weight_norm
+from torch.nn.utils.parametrizations import spectral_norm, weight_norm
 
 from assay.errors import ModelError
 from assay.lowrank.spectrum import effective_rank, measure_spectra, rank_for_energy, stable_rank
@@ -124,3 +125,57 @@ def test_rank_for_energy_is_the_smallest_that_holds_it() -> None:
 def test_the_record_survives_json() -> None:
     spectra = measure_spectra(nn.Sequential(linear(torch.zeros(2, 3)), nn.Conv2d(2, 4, 3)))
     assert LayerSpectra.model_validate_json(spectra.model_dump_json()) == spectra
+
+
+@pytest.mark.parametrize("shape", [(300, 300), (40, 700), (3, 2), (2, 1)], ids=str)
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64], ids=str)
+def test_every_precision_has_the_spectrum_of_its_numbers(dtype: torch.dtype, shape: tuple[int, int]) -> None:
+    weight = torch.randn(shape, generator=torch.Generator().manual_seed(1)).to(dtype)
+    layer = measure_spectra(linear(weight, dtype)).layers[0]
+    sigma = np.linalg.svd(weight.double().numpy(), compute_uv=False)
+    assert layer.singular_values == pytest.approx(sigma.tolist(), rel=1e-5, abs=1e-5 * sigma[0])
+    assert layer.stable_rank == pytest.approx((sigma**2).sum() / sigma[0] ** 2)
+    assert layer.condition_number == pytest.approx(sigma[0] / sigma[-1], rel=1e-4)
+    shares = np.cumsum(sigma**2) / (sigma**2).sum()
+    assert layer.rank_for_99 == int((shares < 0.99 - 1e-12).sum()) + 1
+
+
+@pytest.mark.parametrize("scale", [1e-200, 1e200])
+def test_scales_whose_squares_leave_the_range(scale: float) -> None:
+    weight = with_spectrum(6, 5, [3.0, 2.0, 1.0]) * scale
+    layer = measure_spectra(linear(weight, torch.float64)).layers[0]
+    assert layer.stable_rank == pytest.approx(14 / 9) and layer.rank_for_99 == 3
+    assert layer.singular_values[:3] == pytest.approx([3 * scale, 2 * scale, scale])
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_weight_that_is_made_from_others_counts_as_the_layer_uses_it() -> None:
+    makers = (weight_norm, spectral_norm, nn.utils.weight_norm, nn.utils.spectral_norm)
+    for make in makers:
+        module = make(nn.Linear(8, 6))
+        before = {name: value.clone() for name, value in module.state_dict().items()}
+        (layer,) = measure_spectra(module).layers
+        assert all(torch.equal(value, before[name]) for name, value in module.state_dict().items())
+        used = module.eval()(torch.eye(8)) - module.bias
+        expected = np.linalg.svd(used.detach().double().numpy(), compute_uv=False)
+        assert layer.singular_values == pytest.approx(expected.tolist(), rel=1e-4, abs=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_scripted_quantised_and_empty_layers() -> None:
+    model = nn.Sequential(nn.Conv2d(8, 8, 3, groups=4), nn.LayerNorm([2, 3]), nn.Linear(3, 4))
+    plain, scripted = measure_spectra(model), measure_spectra(torch.jit.script(model))
+    assert [layer.name for layer in scripted.layers] == ["0", "2"] and scripted == plain
+    packed = torch.ao.quantization.quantize_dynamic(nn.Sequential(nn.Linear(8, 6)), {nn.Linear})
+    (layer,) = measure_spectra(packed).layers
+    expected = np.linalg.svd(packed[0].weight().dequantize().double().numpy(), compute_uv=False)
+    assert layer.type == "quantised Linear" and layer.singular_values == pytest.approx(expected.tolist(), rel=1e-5)
+    assert measure_spectra(nn.Sequential(nn.Linear(0, 4), nn.Linear(4, 0), nn.Conv2d(1, 1, 1))).layers == ()
+
+
+@pytest.mark.filterwarnings("ignore:Complex modules")
+def test_weights_without_numbers_to_measure_are_refused() -> None:
+    with pytest.raises(ModelError, match="weight: expected a weight of real numbers, got complex numbers"):
+        measure_spectra(nn.Linear(4, 4).to(torch.complex64))
+    with pytest.raises(ModelError, match="weight: expected a weight of real numbers, got one on the meta device"):
+        measure_spectra(nn.Linear(4, 4, device="meta"))
