@@ -301,3 +301,23 @@ def test_without_a_certificate_the_error_is_still_told(noise: float) -> None:
     found = factorize(x, 5, assurance="none")
     squares = torch.linalg.svdvals(x.double()).square()
     assert found.error == pytest.approx(float(squares[5:].sum()), rel=2e-2)  # 1.7e-5 of ‖X‖² with the small noise
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [({"ridge": -1.0}, "ridge"), ({"ridge": math.nan}, "ridge"), ({"assurance": "none"}, "assurance")],
+    ids=str,
+)
+def test_certify_refuses_what_would_certify_nothing(change: dict[str, object], message: str) -> None:
+    with pytest.raises(OptionError, match=message):
+        certify(matrix(6, 4), torch.ones(6, 2), torch.ones(2, 4), **change)
+    with pytest.raises(DataError, match="A: expected real numbers"):
+        certify(matrix(6, 4), torch.ones(6, 2, dtype=torch.complex64), torch.ones(2, 4))
+
+
+@pytest.mark.parametrize("scale", [1e-160, 1e160])
+@pytest.mark.parametrize("method", ["als", "descent"])
+def test_iterative_methods_too_scale_what_leaves_the_range(method: str, scale: float) -> None:
+    x = matrix(12, 8)
+    found = factorize(x * scale, 3, method=method)
+    assert (found.product / scale - factorize(x, 3).product).abs().max() < 1e-2 and found.certificate.certified

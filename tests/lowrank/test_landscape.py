@@ -126,3 +126,25 @@ def test_bad_input() -> None:
         measure_landscape(draw(3, 3), 4)
     with pytest.raises(DataError, match="other than zero"):
         measure_landscape(torch.zeros(3, 3), 1)
+
+
+def test_of_a_large_matrix_the_losses_are_those_of_all_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    x = torch.randn(30, 20, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    small = measure_landscape(x, 2)
+    monkeypatch.setattr("assay.lowrank.landscape.SMALL", 100)
+    large = measure_landscape(x, 2)
+    assert (large.rows, large.columns, large.predicted, large.computed) == (30, 20, (), ())
+    assert large.witness == pytest.approx(small.witness)
+    losses = {point.chosen: point.loss for point in small.critical_points}
+    assert all(point.loss == pytest.approx(losses[point.chosen]) for point in large.critical_points)
+    assert large.paths[0].loss == pytest.approx(small.paths[0].loss)
+
+
+@pytest.mark.parametrize("scale", [1e12, 1e-12])
+def test_numbers_are_those_of_the_matrix_and_not_of_a_scaled_one(scale: float) -> None:
+    x = torch.randn(9, 7, generator=torch.Generator().manual_seed(0))
+    plain, scaled = measure_landscape(x, 2), measure_landscape(x * scale, 2)
+    assert scaled.sharpness == pytest.approx(plain.sharpness * scale, rel=1e-5)
+    assert scaled.witness == pytest.approx([value * scale**2 for value in plain.witness], rel=1e-5)
+    with pytest.raises(DataError, match="entries whose squares stay in range, for a landscape"):
+        measure_landscape(x.double() * scale**13, 2)

@@ -90,3 +90,11 @@ def test_infinite_known_entries_are_located() -> None:
     x[3, 2] = math.inf
     with pytest.raises(DataError, match=r"inf at \[3, 2\], 1 non-finite"):
         complete(x, 2)
+
+
+@pytest.mark.parametrize("scale", [1e160, 1e-160])
+def test_entries_whose_squares_leave_the_range_are_refused(scale: float) -> None:
+    with pytest.raises(DataError, match="entries whose squares stay in range: scale X"):
+        complete(draw(6, 5) * scale, 2)
+    with pytest.raises(DataError, match="entries whose squares stay in range: scale X"):
+        soft_impute(draw(6, 5) * scale, 1.0)

@@ -9,8 +9,10 @@ import pytest
 import scipy.sparse as sp
 import torch
 
-from assay.errors import DataError
+from assay.errors import DataError, OptionError
+from assay.lowrank import complete, measure_landscape
 from assay.lowrank import matrix as matrix_module
+from assay.lowrank import streams as streams_module
 from assay.lowrank.factorization import factorize
 from assay.lowrank.sources import as_matrix, open_matrix
 
@@ -171,3 +173,36 @@ def test_a_header_that_ends_in_the_middle_is_no_npy_file(tmp_path: Path) -> None
     path.write_bytes(content)
     with pytest.raises(DataError, match="X.npy: expected a .npy file, got"):
         open_matrix(path)
+
+
+def test_a_file_read_in_several_parts_is_whole_when_it_is_made_dense(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(streams_module, "READ_BYTES", 64 * 8 * 40)  # each part overwrites the buffer of the last
+    x = np.random.default_rng(1).standard_normal((300, 40))
+    np.save(tmp_path / "x.npy", x)
+    assert torch.equal(as_matrix(tmp_path / "x.npy").dense(), torch.from_numpy(x))
+    best = float((np.linalg.svd(x, compute_uv=False)[4:] ** 2).sum())
+    assert factorize(tmp_path / "x.npy", 4, method="exact").error == pytest.approx(best)
+    assert complete(tmp_path / "x.npy", 4).error == pytest.approx(best, rel=1e-3)
+    assert measure_landscape(tmp_path / "x.npy", 4).witness[0] == pytest.approx(best)
+
+
+def test_an_iterator_is_read_once_and_empty_blocks_count_no_rows() -> None:
+    x = np.random.default_rng(1).standard_normal((9, 6))
+    once = as_matrix(iter([x[:0], x[:4], x[4:4], x[4:]]))
+    assert factorize(once, 6).error == pytest.approx(0, abs=1e-12)
+    with pytest.raises(DataError, match="row blocks: expected an iterator that has not been read"):
+        factorize(once, 2)
+    assert factorize(lambda: iter([x[:0], x[:4], x[4:4], x[4:]]), 6).rank == 6
+
+
+def test_rows_of_one_process_are_not_taken_for_the_whole(x: np.ndarray) -> None:
+    part = as_matrix(x)
+    part.__class__ = type("Part", (type(part),), {"local_rows": 7})  # as one of several processes sees them
+    for method in ("exact", "als", "descent", "single-pass"):
+        with pytest.raises(OptionError, match="gram or krylov for rows shared among processes"):
+            factorize(part, 2, method=method)
+    for measure in (complete, measure_landscape):
+        with pytest.raises(DataError, match="a matrix in one process"):
+            measure(part, 2)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from assay.cli.options import AsJson, Inputs, argument, option, takes_inputs
-from assay.errors import OptionError, UnusedOptionError
+from assay.errors import DataError, OptionError, UnusedOptionError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -86,7 +86,11 @@ def factor(
         x, wanted, tolerance=tolerance, energy=energy, noise=noise, method=method, ridge=ridge,  # type: ignore[arg-type]
         assurance=assurance, seed=seed,  # type: ignore[arg-type]
     )  # fmt: skip
-    flat = float(factorization.spectrum[0]) == 0
+    largest = float(factorization.spectrum[0])
+    flat = largest == 0
+    if not flat and not 1e-150 < factorization.certificate.energy < 1e150:
+        expected = "entries whose squares stay in range: scale X"
+        raise DataError(name, expected=expected, got=f"a largest singular value of {largest:.3g}")
     if scale and (flat or ridge):
         reason = "the matrix is zero" if flat else "with --ridge the balanced pair alone is optimal"
         raise UnusedOptionError("--scale", reason=reason)

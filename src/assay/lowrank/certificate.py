@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from assay.arguments import checked
-from assay.errors import DataError
+from assay.errors import DataError, OptionError
 from assay.lowrank.factors import gram_of
 from assay.lowrank.krylov import RitzSpace, block_krylov, orthonormalize
 from assay.lowrank.matrix import BLOCK_BYTES, Matrix, Scaled, block_rows
@@ -256,12 +256,17 @@ def certify(
 
     ``A`` (m, r), ``B`` (r, n); tensors or arrays. The optimum is enclosed by a block Krylov space of our own and the
     error is measured entry by entry, so nothing depends on how A and B were computed.
-    Raises :class:`DataError` when the shapes do not fit or a factor is not finite.
+    Raises :class:`DataError` when the shapes do not fit or a factor is not finite, :class:`OptionError` for a ridge
+    below zero and for no assurance.
     """
+    if not 0 <= ridge < math.inf:
+        raise OptionError("ridge", expected="a number of at least 0", got=ridge)
+    if assurance not in {"auto", "strict"}:
+        raise OptionError("assurance", expected="auto or strict", got=repr(assurance))
     matrix = as_matrix(X)
     if not matrix.replayable:
         raise DataError("X", expected="a matrix that can be read more than once", got="an iterator")
-    a, b = torch.as_tensor(A), torch.as_tensor(B)
+    a, b = torch.as_tensor(A).detach().cpu(), torch.as_tensor(B).detach().cpu()
     m, n = matrix.shape
     if matrix.stored_transposed:
         a, b = b.T, a.T
@@ -271,6 +276,8 @@ def certify(
     if not 1 <= a.shape[1] <= min(m, n):
         raise DataError("A", expected=f"1..{min(m, n)} columns", got=a.shape[1])
     for name, factor in (("A", a), ("B", b)):
+        if factor.is_complex():
+            raise DataError(name, expected="real numbers", got=factor.dtype)
         if not bool(factor.isfinite().all()):
             raise DataError(name, expected="finite numbers", got=f"{int((~factor.isfinite()).sum())} non-finite")
     matrix, energy = measure_energy(matrix)

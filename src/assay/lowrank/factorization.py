@@ -100,6 +100,8 @@ def factorize(
     _check_options(method, ridge, accuracy, assurance, steps)
     given = as_matrix(X)
     rule = rank_rule(rank, tolerance, energy, noise, given.shape)
+    if given.local_rows != given.shape[0] and method in {"exact", "single-pass", *ITERATIVE}:
+        raise OptionError("method", expected="gram or krylov for rows shared among processes", got=repr(method))
     if method == "single-pass" or not given.replayable:
         if accuracy is not None:
             raise UnusedOptionError("accuracy", reason="a single pass over the rows is as good as it is")
@@ -110,10 +112,10 @@ def factorize(
     # Where neither rank nor certificate depends on ‖X‖², it need not be exact.
     roughly = rule.rank is not None and assurance == "none" and method not in ITERATIVE
     matrix, total = measure_energy(given, roughly=roughly)
+    scale = matrix.factor if isinstance(matrix, Scaled) and matrix is not given else 1.0
     flipped = matrix.in_memory and matrix.shape[0] < matrix.shape[1]
     if flipped:
         matrix = matrix.transposed()
-    scale = matrix.factor if isinstance(matrix, Scaled) else 1.0
     guess = rule.rank or min(50, *matrix.shape)
     costs = predict_seconds(matrix, guess, rates=measure_rates() if method == "fastest" else None)
     chosen = next(iter(costs)) if method in {"auto", "fastest"} else method

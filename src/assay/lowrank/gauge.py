@@ -71,17 +71,18 @@ def apply_gauge(A: Tensor, B: Tensor, G: Tensor) -> Factors:
     r = A.shape[1]
     if G.shape != (r, r):
         raise OptionError("G", expected=f"({r}, {r})", got=tuple(G.shape))
-    g = G.double()
+    g = G.detach().cpu().double()  # in this order, here and below: not every device has float64
     condition = float(torch.linalg.cond(g)) if bool(g.isfinite().all()) else math.inf
     if not condition < 1e15:
         raise OptionError("G", expected="an invertible matrix", got=f"condition number {condition:.1e}")
-    return Factors((A.double() @ g).to(A.dtype), torch.linalg.solve(g, B.double()).to(B.dtype))
+    a, b = A.detach().cpu().double(), B.detach().cpu().double()
+    return Factors((a @ g).to(A.dtype).to(A.device), torch.linalg.solve(g, b).to(B.dtype).to(B.device))
 
 
 def product_svd(A: Tensor, B: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """The thin SVD of AB from its factors, O((m+n)r²): U (m, r), σ (r,), V (n, r); float64."""
-    q_a, r_a = torch.linalg.qr(A.double())
-    q_b, r_b = torch.linalg.qr(B.double().T)
+    q_a, r_a = torch.linalg.qr(A.detach().cpu().double())
+    q_b, r_b = torch.linalg.qr(B.detach().cpu().double().T)
     turn, sigma, back = torch.linalg.svd(r_a @ r_b.T)
     return q_a @ turn, sigma, q_b @ back.T
 
@@ -94,7 +95,7 @@ def same_solution(first: Factors | object, second: Factors | object, *, toleranc
     same singular values, and share the row and column spaces of all singular values but those equal to the last, are
     ``tied``: σ_r = σ_{r+1} lets a minimiser choose any directions in that space, and no G leads from one to the other.
     """
-    a1, b1, a2, b2 = (getattr(f, side).double() for f in (first, second) for side in ("A", "B"))
+    a1, b1, a2, b2 = (getattr(f, side).detach().cpu().double() for f in (first, second) for side in ("A", "B"))
     if a1.shape != a2.shape or b1.shape != b2.shape:
         return GaugeComparison("different", math.inf, None)
     u1, s1, v1 = product_svd(a1, b1)

@@ -14,6 +14,7 @@ from assay.arguments import checked
 from assay.errors import DataError, OptionError
 from assay.lowrank.factorization import factorize
 from assay.lowrank.gauge import Factors
+from assay.lowrank.matrix import Matrix, Scaled
 from assay.lowrank.ranks import rank_rule
 from assay.lowrank.sources import as_matrix, measure_energy
 from assay.records.factorization import CriticalPoint, DescentPath, Landscape
@@ -134,10 +135,11 @@ def measure_landscape(X: object, rank: int, *, seed: int = 0) -> Landscape:
 
     Raises :class:`OptionError` for a rank beyond 1..min(m, n), :class:`DataError` for an unusable matrix.
     """
-    matrix, _ = measure_energy(as_matrix(X))
+    matrix, energy = _in_range(X)
     rank_rule(rank, None, None, None, matrix.shape)
-    m, n = matrix.shape
-    if m * n > SMALL:
+    rows, columns = m, n = matrix.shape
+    large = m * n > SMALL
+    if large:
         m = n = min(m, n, 2 * rank + 5)  # diag(σ₁, …): the same landscape, in the coordinates of the singular vectors
         matrix = as_matrix(torch.diag(factorize(matrix, n, assurance="none", seed=seed).singular_values))
     dense = matrix.dense()
@@ -145,31 +147,46 @@ def measure_landscape(X: object, rank: int, *, seed: int = 0) -> Landscape:
     right = right_t.T
     if float(sigma[0]) == 0:
         raise DataError("X", expected="a matrix other than zero, for a landscape", got="zeros")
+    rest = max(0.0, energy - float(sigma.square().sum())) if large else 0.0  # what the leading values leave out
     predicted = predict_spectrum(sigma, shape=(m, n), rank=rank, chosen=range(rank))
     best = critical_point(left, sigma, right, rank=rank, chosen=range(rank))
     hessian = Hessian(dense, best.A, best.B)
-    computed = torch.linalg.eigvalsh(hessian.matrix()) if hessian.size <= FORMED else torch.empty(0)
+    computed = torch.linalg.eigvalsh(hessian.matrix()) if hessian.size <= FORMED and not large else torch.empty(0)
     difference = float((computed - predicted).abs().max()) if len(computed) else math.nan
     # beyond what can be formed the predicted spectrum has as many values as unknowns: too many to draw
-    shown = tuple(predicted.tolist()) if len(predicted) <= FORMED else ()
+    shown = tuple(predicted.tolist()) if len(predicted) <= FORMED and not large else ()
+    minimum, mirrored, middle = find_witness(dense, best)
+    points = [
+        describe_critical_point(dense, left, sigma, right, rank=rank, chosen=chosen)
+        for chosen in _subsets(len(sigma), rank)
+    ]
     return Landscape(
-        rows=m,
-        columns=n,
+        rows=rows,
+        columns=columns,
         rank=rank,
-        witness=find_witness(dense, best),
+        witness=(minimum + rest, mirrored + rest, middle + rest),
         sharpness=4 * float(sigma[0]),
         safe_step=1 / (2 * float(sigma[0])),
         predicted=shown,
         computed=tuple(computed.tolist()),
         largest_difference=difference,
-        critical_points=tuple(
-            describe_critical_point(dense, left, sigma, right, rank=rank, chosen=chosen)
-            for chosen in _subsets(len(sigma), rank)
-        ),
-        paths=draw_paths(float(sigma[0]), float(sigma[1:].square().sum())),
+        critical_points=tuple(point.model_copy(update={"loss": point.loss + rest}) for point in points),
+        paths=draw_paths(float(sigma[0]), float(sigma[1:].square().sum()) + rest),
         leading=float(sigma[0]),
         tied=rank < len(sigma) and float(sigma[rank - 1] - sigma[rank]) <= 1e-9 * float(sigma[0]),
     )
+
+
+def _in_range(X: object) -> tuple[Matrix, float]:
+    """X as it is, not scaled, and ‖X‖². Raises :class:`DataError` where fourth powers of σ₁ leave the range."""
+    given = as_matrix(X)
+    matrix, energy = measure_energy(given)
+    if isinstance(matrix, Scaled):
+        energy = energy / matrix.factor / matrix.factor
+        if not 1e-150 < energy < 1e150:
+            expected = "entries whose squares stay in range, for a landscape: scale X"
+            raise DataError("X", expected=expected, got=f"‖X‖² = {energy:.3g}")
+    return given, energy
 
 
 def find_witness(X: Tensor, best: Factors) -> tuple[float, float, float]:
@@ -211,9 +228,9 @@ def classify(X: object, A: Tensor, B: Tensor, *, tolerance: float = 1e-6) -> str
     Critical means ‖∇f‖ ≤ tolerance·‖X‖_F·(‖A‖_F + ‖B‖_F + √‖X‖); every critical point that is no minimum is a strict
     saddle when X has rank of at least r (Baldi & Hornik 1989).
     """
-    matrix, energy = measure_energy(as_matrix(X))
+    matrix, energy = _in_range(X)
     dense = matrix.dense()
-    a, b = A.double(), B.double()
+    a, b = A.detach().cpu().double(), B.detach().cpu().double()
     if a.shape != (dense.shape[0], b.shape[0]) or b.shape[1] != dense.shape[1]:
         got = f"{tuple(a.shape)} and {tuple(b.shape)}"
         raise OptionError("A, B", expected=f"({dense.shape[0]}, r) and (r, {dense.shape[1]})", got=got)

@@ -67,7 +67,7 @@ def best_maps(moments: Moments, metric: Tensor | None = None, prior: Tensor | No
     mean_variance = float(moments.cov_x.diagonal().mean()) or 1.0
     ridge = RIDGE if prior is None else max(RIDGE, PRIOR * d / moments.n)
     damped = moments.cov_x + ridge * mean_variance * torch.eye(d, dtype=torch.float64)
-    start = torch.zeros(o, d, dtype=torch.float64) if prior is None else prior.double()
+    start = torch.zeros(o, d, dtype=torch.float64) if prior is None else prior.cpu().double()
     full = start + torch.linalg.solve(damped, (moments.cov_yx - start @ moments.cov_x).T).T
     root = torch.eye(o, dtype=torch.float64) if metric is None else root_of(metric)
     explained = root @ full @ moments.cov_x @ full.T @ root.T
@@ -83,7 +83,7 @@ def best_maps(moments: Moments, metric: Tensor | None = None, prior: Tensor | No
 
 def root_of(metric: Tensor) -> Tensor:
     """R (o, o), upper triangular, with RᵀR = F + δI; the damping δ bounds the condition of an estimated metric."""
-    metric = metric.double()
+    metric = metric.cpu().double()
     floor = DAMPING * float(metric.diagonal().mean()) + 1e-30
     root: Tensor = torch.linalg.cholesky(metric + floor * torch.eye(len(metric), dtype=torch.float64), upper=True)
     return root
@@ -160,8 +160,8 @@ def balance(chain: nn.Sequential) -> None:
     weights = [layer.weight for layer in chain if isinstance(layer, nn.Linear | nn.Conv2d)]
     for first, second in pairwise(weights):
         made, read = first.flatten(1), second.transpose(0, 1).flatten(1)
-        norms = [torch.linalg.vector_norm(side.double(), dim=1).clamp_min(1e-30) for side in (made, read)]
-        scale = (norms[1] / norms[0]).sqrt().to(made.dtype)
+        norms = [torch.linalg.vector_norm(side.cpu().double(), dim=1).clamp_min(1e-30) for side in (made, read)]
+        scale = (norms[1] / norms[0]).sqrt().to(made.dtype).to(made.device)
         shape = (-1, *[1] * (first.ndim - 1))
         first.mul_(scale.reshape(shape))
         second.div_(scale.reshape(1, *shape[:-1]))
@@ -172,18 +172,18 @@ def truncate_weights(layer: nn.Module, factors: LayerFactors) -> nn.Sequential:
     chain = chain_for(layer, factors)
     first, second = chain
     with torch.no_grad():
-        weight = layer.weight.detach().double().flatten(1)  # type: ignore[operator]
+        weight = layer.weight.detach().cpu().double().flatten(1)  # type: ignore[operator]
         left, sigma, right = torch.linalg.svd(weight, full_matrices=False)
         root = sigma[: factors.rank].sqrt()
         _fill(first, root[:, None] * right[: factors.rank], None)
         bias = layer.bias if layer.bias is not None else torch.zeros(len(weight))
-        _fill(second, left[:, : factors.rank] * root, bias.detach().double())  # type: ignore[operator]
+        _fill(second, left[:, : factors.rank] * root, bias.detach().cpu().double())  # type: ignore[operator]
     return chain.eval()
 
 
 def compose(chain: nn.Sequential, kind: Kind) -> Tensor:
     """The single weight equal to a chain away from the borders, as a matrix (out, in·kh·kw), float64."""
-    weights = [layer.weight.detach().double() for layer in chain]  # type: ignore[operator]
+    weights = [layer.weight.detach().cpu().double() for layer in chain]  # type: ignore[operator]
     if kind == "linear":
         return weights[1] @ weights[0]
     if kind == "channel":
@@ -206,13 +206,14 @@ def measure_moments(layer: nn.Module, activations: Activations) -> Moments:
         if not sums:
             shift_x, shift_y = x.mean(0), y.mean(0)
         x, y = x - shift_x, y - shift_y
-        parts = [x.double().sum(0), y.double().sum(0), *((a.T @ b).double() for a, b in ((x, x), (y, x), (y, y)))]
+        parts = [*(each.cpu().double().sum(0) for each in (x, y))]
+        parts += [(a.T @ b).cpu().double() for a, b in ((x, x), (y, x), (y, y))]  # not every device has float64
         sums = [total + part for total, part in zip(sums, parts, strict=True)] if sums else parts
         n += len(x)
     mx, my, xx, yx, yy = (total / n for total in sums)
     return Moments(
-        mean_x=mx + shift_x.double(),
-        mean_y=my + shift_y.double(),
+        mean_x=mx + shift_x.cpu().double(),
+        mean_y=my + shift_y.cpu().double(),
         cov_x=xx - torch.outer(mx, mx),
         cov_yx=yx - torch.outer(my, mx),
         cov_y=yy - torch.outer(my, my),
@@ -250,7 +251,7 @@ def _set_projection(first: nn.Conv2d, layer: nn.Conv2d, x: Tensor, metric: Tenso
     With A the taps side by side, A = [W_1; W_2; …], and C the covariance of what they read: the leading directions of
     A C Aᵀ, taken through the small side: W₁ = wᵀLᵀAᵀA, C = LLᵀ, w the leading eigenvectors of LᵀAᵀAL.
     """
-    weight = layer.weight.detach().double()  # (O, C, kh, kw)
+    weight = layer.weight.detach().cpu().double()  # (O, C, kh, kw)
     if metric is not None:
         weight = (root_of(metric) @ weight.flatten(1)).reshape(weight.shape)
     if vertical:
@@ -261,7 +262,7 @@ def _set_projection(first: nn.Conv2d, layer: nn.Conv2d, x: Tensor, metric: Tenso
         taps = weight.permute(2, 3, 0, 1).reshape(-1, weight.shape[1])  # (kh·kw·O, C)
         inputs = x.movedim(1, -1).reshape(-1, taps.shape[1])
     inputs = inputs - inputs.mean(0)
-    covariance = (inputs.T @ inputs).double() / len(inputs)
+    covariance = (inputs.T @ inputs).cpu().double() / len(inputs)
     damping = 1e-8 * float(covariance.diagonal().mean()) + 1e-30
     root = torch.linalg.cholesky(covariance + damping * torch.eye(len(covariance), dtype=torch.float64))
     inner = taps.T @ taps

@@ -175,7 +175,7 @@ def _prepare(source: object, mask: Tensor | None, weights: Tensor | None) -> tup
     for name, given in (("mask", mask), ("weights", weights)):
         if given is None:
             continue
-        extra = torch.as_tensor(given)
+        extra = torch.as_tensor(given).detach().cpu()
         if extra.shape != x.shape:
             raise DataError(name, expected=f"({m}, {n}), as X", got=tuple(extra.shape))
         extra = extra.double()
@@ -190,7 +190,12 @@ def _prepare(source: object, mask: Tensor | None, weights: Tensor | None) -> tup
         row, column = wrong.nonzero()[0].tolist()
         got = f"{float(x[row, column])} at [{row}, {column}], {int(wrong.sum())} non-finite among the known ones"
         raise DataError("X", expected="finite numbers", got=got)
-    return torch.where(known, x, 0.0), w
+    x = torch.where(known, x, 0.0)
+    energy = float((w * x.square()).sum())
+    if bool(x.any()) and not 1e-150 < energy < 1e150:
+        expected = "entries whose squares stay in range: scale X"
+        raise DataError("X", expected=expected, got=f"a largest entry of {float(x.abs().max()):.3g}")
+    return x, w
 
 
 def _start(x: Tensor, w: Tensor, rank: int, seed: int) -> tuple[Tensor, Tensor]:

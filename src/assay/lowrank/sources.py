@@ -128,11 +128,11 @@ def _from_tensor(source: Tensor) -> Matrix:
         raise DataError("X", expected="real numbers", got=source.dtype)
     if source.layout != torch.strided:
         return from_torch_sparse(source)
-    values = source.detach()
+    values = source.detach().cpu()  # before the widening: not every device has float64
     if values.dtype not in _REAL:
         half = values.dtype in {torch.float16, torch.bfloat16}
         values = values.to(torch.float32 if half else torch.float64)
-    return Dense(values.cpu())
+    return Dense(values)
 
 
 def _from_array(source: object) -> Matrix:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from types import MethodType
+from types import FunctionType
 
 import torch
 from torch import Tensor, nn
@@ -44,7 +44,7 @@ def measure_spectra(model: nn.Module) -> LayerSpectra:
     other parameter of two dimensions or more as (first, all the rest). A weight shared by several modules counts once,
     vectors and matrices of one row not at all. Weight norm and spectral norm, of either kind that torch has, count by
     the weight that the layer computes with; a quantised weight by the numbers that it stands for, and its type says
-    so. In float64, on the CPU where the device has none.
+    so. In float64, on the CPU.
 
     Args:
         model: Any module; it is not run.
@@ -152,8 +152,8 @@ def _own_weights(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
             raise ModelError(where, expected="an initialised weight", got="a lazy one: run one batch first")
         if parameter.ndim >= 2 and (parameter.is_floating_point() or parameter.is_complex()):
             yield name, parameter
-    if isinstance(packed := getattr(module, "weight", None), MethodType):  # a quantised layer unpacks its weight
-        yield "weight", packed()
+    if isinstance(unpack := getattr(type(module), "weight", None), FunctionType):  # of a quantised layer
+        yield "weight", unpack(module)
 
 
 def _made_by(hook: WeightNorm | SpectralNorm, module: nn.Module) -> Tensor:
@@ -174,7 +174,7 @@ def _read_weight(where: str, weight: Tensor) -> Tensor:
         weight = weight.dequantize()
     if weight.layout != torch.strided:
         weight = weight.to_dense()
-    values = (weight.cpu() if weight.device.type == "mps" else weight).double()  # before the widening: it has none
+    values = weight.cpu().double()  # in this order: not every device has float64
     wrong = ~values.isfinite()
     if bool(wrong.any()):
         place = wrong.nonzero()[0].tolist()
