@@ -62,6 +62,7 @@ def test_chosen_images_are_scaled_as_the_whole_set_is() -> None:
         (np.zeros((2, 7, 7, 9), np.uint8), r"with 1 to 4 channels, got shape \(2, 7, 7, 9\)"),
         (np.zeros((2, 37), np.uint8), "square number of grey pixels"),
         (np.zeros(7, np.uint8), r"got shape \(7,\)"),
+        (np.zeros((2, 0, 6), np.uint8), r"pictures of at least one pixel, got shape \(2, 0, 6\)"),
         (np.full((2, 5, 5), -1.5), "expected pixels 0..255, or floating in .*, got -1.5..-1.5; normalised"),
         (np.full((2, 5, 5), 1.5), "got 1.5..1.5"),
         (np.full((2, 5, 5), 256), "got 256..256"),

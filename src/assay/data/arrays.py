@@ -56,6 +56,8 @@ def to_image_bytes(
     Raises :class:`DataError` when the layout is ambiguous or the scale unknown.
     """
     placed = channels_first(array, where=where)
+    if 0 in placed.shape[2:]:
+        raise DataError(where, expected="pictures of at least one pixel", got=f"shape {array.shape}")
     factor, note = find_scale(placed, where=where)
     if notes is not None:
         notes += [f"{where}: {note}"] if note else []
