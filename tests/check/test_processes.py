@@ -21,6 +21,15 @@ def net():
     torch.manual_seed(0)
     return nn.Sequential(nn.Flatten(), nn.Linear(1024, 10)).eval()
 """
+FAILS_IN_ONE = """
+import os
+
+class Net(nn.Sequential):
+    def forward(self, images):
+        if os.environ.get("RANK") == "1" and images.requires_grad:
+            raise ZeroDivisionError("in one process")
+        return super().forward(images)
+"""
 TIMINGS = {"seconds", "images_per_second", "started", "environment", "stages"}
 
 
@@ -79,3 +88,17 @@ def test_a_killed_process_ends_the_job_and_another_takes_over_what_it_did(tmp_pa
     for out in ("killed", "alone"):
         subprocess.run(command(tmp_path, out, processes=1, port=0), check=True, env=environment(), capture_output=True)
     assert measured(tmp_path, "killed") == measured(tmp_path, "alone")
+
+
+@pytest.mark.full
+def test_a_measurement_that_fails_in_one_process_leaves_the_others_in_step(tmp_path: Path) -> None:
+    broken = NET.replace("return nn.Sequential(", "return Net(").replace("def net", FAILS_IN_ONE + "\ndef net")
+    (tmp_path / "net.py").write_text(broken)
+    subprocess.run(
+        command(tmp_path, "out", processes=2, port=29661), capture_output=True, env=environment(), check=False
+    )
+    records = json.loads((tmp_path / "out" / "check.json").read_text())["records"]
+    failures = [record for record in records if record["kind"] == "failed_measurement"]
+    assert failures
+    assert all("ZeroDivisionError" in failure["reason"] for failure in failures)
+    assert {"clean_accuracy", "layer_spectra", "mode_audit"} <= {record["kind"] for record in records}
