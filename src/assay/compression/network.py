@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +16,7 @@ from assay.compression.calibration import Site, capture, chain_flops
 from assay.data.dataset import ImageDataset
 from assay.errors import OptionError
 from assay.lowrank.layers import Activations, compose, fit_chain, rank_curve, truncate_weights
+from assay.models.calls import copied
 from assay.models.factorized import Kind, LayerFactors, chain_for, find_layer
 from assay.records.compression import LayerCompression
 from assay.runtime import generator
@@ -32,7 +33,7 @@ class Latency:
 
 
 def measure_latencies(
-    modules: Sequence[nn.Module], inputs: Tensor, *, repeats: int = 15, budget: float = 2.0
+    modules: Sequence[Callable[[Tensor], Tensor]], inputs: Tensor, *, repeats: int = 15, budget: float = 2.0
 ) -> tuple[Latency, ...]:
     """One forward pass of each module on the same ``inputs``, in turn, ``repeats`` times or until ``budget`` seconds.
 
@@ -101,14 +102,14 @@ def evaluate_candidates(
     """
     described = list(describe(layer, site, kinds=kinds))
     chains = [chain_for(layer, factors) for factors in described]
-    costs = [chain_flops(chain, site.inputs) for chain in chains]
+    costs = [site.rows * chain_flops(chain, site.inputs) for chain in chains]
     cheaper = [place for place, cost in enumerate(costs) if cost < 0.97 * site.flops]
-    geometry = (repr(layer), site.inputs)
+    geometry = (repr(layer), (site.rows, *site.inputs))
     if geometry not in timings:
         inputs = _example(layer, site, batch)
         timings[geometry] = measure_latencies([_ready(layer), *(_ready(chains[place]) for place in cheaper)], inputs)
     original, *latencies = timings[geometry]
-    activations = Activations(activations.x[:CANDIDATE_IMAGES], activations.y[:CANDIDATE_IMAGES])
+    layer = _in_float32(layer)
     curve = rank_curve(layer, activations, site.metric)
     faster = [Candidate(site, None, site.flops, 0.0, original, original)]
     slower = 0
@@ -158,12 +159,17 @@ def _round(rank: float) -> int:
 def _example(layer: nn.Module, site: Site, batch: int) -> Tensor:
     weight = layer.weight
     assert isinstance(weight, Tensor)
-    x = torch.randn(batch, *site.inputs, generator=generator(0x70)).to(weight)
-    return x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x
+    x = torch.randn(batch * site.rows, *site.inputs, generator=generator(0x70)).to(weight)
+    return x.contiguous(memory_format=torch.channels_last) if isinstance(layer, nn.Conv2d) else x
 
 
 def _ready(layer: nn.Module) -> nn.Module:
     return copy.deepcopy(layer).eval().to(memory_format=torch.channels_last)
+
+
+def _in_float32(layer: nn.Module) -> nn.Module:
+    """The layer as activations are captured: chains are fitted on the CPU, in float32, and get its dtype afterwards."""
+    return copy.deepcopy(layer).to("cpu", torch.float32)
 
 
 def allocate(choices: Sequence[Sequence[Candidate]], *, budget: int, steps: int = 4000) -> tuple[Candidate, ...] | None:
@@ -259,23 +265,23 @@ def compress_network(
     ``use_data=False`` truncates the weights alone.
     """
     metrics = {site.name: site.metric for site in sites}
-    copied = copy.deepcopy(model)
+    smaller = copied(model)
     errors: dict[str, float] = {}
     for factors in chosen:
-        parent, name = find_layer(copied, factors.layer)
+        parent, name = find_layer(smaller, factors.layer)
         layer = getattr(parent, name)
         if not use_data:
-            setattr(parent, name, truncate_weights(layer, factors))
+            setattr(parent, name, truncate_weights(_in_float32(layer), factors).to(layer.weight))
             continue
         _, targets = capture(model, [factors.layer], calibration)[factors.layer]
-        inputs, _ = capture(copied, [factors.layer], calibration)[factors.layer]
+        inputs, _ = capture(smaller, [factors.layer], calibration)[factors.layer]
         chain, errors[factors.layer] = fit_chain(
-            layer, factors, Activations(inputs, targets), metrics.get(factors.layer)
+            _in_float32(layer), factors, Activations(inputs, targets), metrics.get(factors.layer)
         )
-        setattr(parent, name, chain)
+        setattr(parent, name, chain.to(layer.weight))
     for chain_name in (factors.layer for factors in chosen):
-        copied.get_submodule(chain_name).train(model.get_submodule(chain_name).training)
-    return Fitted(copied, tuple(chosen), errors)
+        smaller.get_submodule(chain_name).train(model.get_submodule(chain_name).training)
+    return Fitted(smaller, tuple(chosen), errors)
 
 
 def uniform(model: nn.Module, sites: Sequence[Site], *, share: float) -> tuple[LayerFactors, ...]:

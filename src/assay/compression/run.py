@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,17 +20,18 @@ from assay.compression import network
 from assay.compression.calibration import METRIC_IMAGES, TEMPERATURE, Site, find_sites
 from assay.compression.network import KINDS, Candidate, Fitted, Latency, LayerCandidates, factors_of, measure_latencies
 from assay.data.dataset import ImageDataset, to_unit_range
-from assay.data.selection import stratified_split
-from assay.errors import ModelError, OptionError
+from assay.data.selection import fair_sample, stratified_split
+from assay.errors import DataError, ModelError, OptionError
 from assay.evaluate import measure_clean_accuracy, predict
 from assay.files import write_atomically
 from assay.models.anatomy import measure_anatomy
+from assay.models.calls import calling, copied
 from assay.models.classes import MatchedClasses
 from assay.models.factorized import Kind, LayerFactors, write_structure
 from assay.models.sources.named import parse_architecture
 from assay.models.sources.run_folder import CONFIG, WEIGHTS, is_run_folder
 from assay.records.compression import CompressionPoint, CompressionReport, NetworkMeasurement
-from assay.runtime import device_of, dtype_of, generator
+from assay.runtime import device_of, generator
 from assay.training.checkpoint import normalization_of, write_weights
 from assay.training.loop import fit
 from assay.training.recipes import Recipe
@@ -68,7 +68,7 @@ def fine_tune(
         },
         where="fine-tuning",
     )
-    loss = Distillation(copy.deepcopy(original).eval(), TEMPERATURE)
+    loss = Distillation(copied(original).eval(), TEMPERATURE)
     fit(model, train, recipe=recipe, seed=seed, loss=loss, step_context=with_running_statistics)
 
 
@@ -142,8 +142,9 @@ def compress(
         The smaller network, its structure, and the report with parameters, FLOPs, latency and accuracies of both.
 
     Raises:
-        ModelError: No layer can be factorised.
-        OptionError: The target cannot be met by replacing layers that get faster.
+        ModelError: The model cannot be run on such images, or no layer can be factorised; it says why.
+        DataError: ``train`` and ``test`` differ in shape or classes.
+        OptionError: The target cannot be met by replacing layers that get faster, or is not met in the end.
 
     Example:
         >>> import assay
@@ -159,14 +160,21 @@ def compress(
         IEEE TPAMI 38 (2016).
     """
     started = time.perf_counter()
+    _check_alike(train, test)
     held_out = min(0.5, plan.validation / len(train))
     remaining, validation = stratified_split(train, fraction=held_out, seed=plan.seed)
     order = torch.randperm(len(remaining), generator=generator(plan.seed, 0x90))
     calibration = remaining.subset(order[: plan.calibration])
-    total = measure_anatomy(model, image_shape=train.shape).flops
-    sites = find_sites(model, remaining.subset(order[:METRIC_IMAGES]))
+    left_out: dict[str, str] = {}
+    sites = find_sites(model, remaining.subset(order[:METRIC_IMAGES]), left_out=left_out)
     if not sites:
-        raise ModelError(name, expected="linear or convolutional layers that can be factorised", got="none")
+        reasons = "; ".join(f"{layer}: {reason}" for layer, reason in list(left_out.items())[:3])
+        raise ModelError(
+            name,
+            expected="linear or convolutional layers that can be factorised",
+            got=f"none ({reasons or 'it has none'})",
+        )
+    total = measure_anatomy(model, image_shape=train.shape).flops
     on_progress(f"evaluating candidates for {len(sites)} layers")
     candidates = network.evaluate_network(model, sites, calibration, kinds=plan.kinds, batch=plan.batch)
     search = _Search(model, sites, calibration, validation, plan, on_progress)
@@ -180,11 +188,11 @@ def compress(
         fine_tune(smaller, model, train, epochs=plan.epochs, lr=plan.lr, seed=plan.seed)
         seconds = time.perf_counter() - began
     on_progress("measuring before and after")
-    copies = [copy.deepcopy(each).eval().to(memory_format=torch.channels_last) for each in (model, smaller)]
-    images = to_unit_range(test.images[: plan.batch].to(device_of(model)), dtype_of(model))
-    images = images.contiguous(memory_format=torch.channels_last)
-    latencies = measure_latencies(copies, images, repeats=30, budget=20)
-    pairs = zip(candidates, chosen, strict=True)
+    latencies = _measure_latencies((model, smaller), test, batch=plan.batch)
+    before, after = (_measure(each, test, plan, t) for each, t in zip((model, smaller), latencies, strict=True))
+    if plan.share is not None and after.flops > plan.share * before.flops:
+        got = f"{after.flops / before.flops:.3f}x, as measured"
+        raise OptionError("target", expected=f"a network whose FLOPs come to {plan.share:g}x", got=got)
     report = CompressionReport(
         model=name,
         data=test.name,
@@ -193,13 +201,17 @@ def compress(
         fine_tuning_seconds=seconds,
         fine_tuning_epochs=plan.epochs,
         seconds=time.perf_counter() - started,
-        before=_measure(model, test, plan, latencies[0]),
+        before=before,
         compressed=untuned,
-        after=_measure(smaller, test, plan, latencies[1]),
-        latency_ratio=latencies[1].fastest / latencies[0].fastest,
-        layers=tuple(network.describe_layer(model, smaller, fitted, *pair) for pair in pairs),
+        after=after,
+        latency_ratio=after.latency / before.latency,
+        layers=tuple(
+            network.describe_layer(model, smaller, fitted, *pair) for pair in zip(candidates, chosen, strict=True)
+        ),
         curve=curve,
         curve_top=_accuracy(model, validation),
+        left_out=tuple(left_out.items()),
+        notes=tuple(_notes(plan, before, after, replaced=len(fitted.factorization))),
     )
     return Compressed(smaller, fitted.factorization, report)
 
@@ -227,7 +239,7 @@ class _Search:
         assert self.plan.max_drop is not None
         base = _accuracy(self.model, self.validation)
         nothing = tuple(layer.candidates[0] for layer in candidates)
-        best = (nothing, Fitted(copy.deepcopy(self.model), (), {}))
+        best = (nothing, Fitted(copied(self.model), (), {}))
         low, high = 0, len(FLOP_SHARES) - 1
         while low <= high:
             middle = (low + high) // 2
@@ -268,7 +280,7 @@ def _measure(model: nn.Module, test: ImageDataset, plan: CompressionPlan, latenc
     anatomy = measure_anatomy(model, image_shape=test.shape)
     robust = None
     if plan.attack is not None:
-        few = test.subset(torch.arange(min(plan.robust_images, len(test))))
+        few = fair_sample(test, plan.robust_images)
         robust = measure_robust_accuracy(model, few, attack=plan.attack, epsilon=plan.epsilon, seed=plan.seed).record
     return NetworkMeasurement(
         parameters=anatomy.parameters,
@@ -280,6 +292,39 @@ def _measure(model: nn.Module, test: ImageDataset, plan: CompressionPlan, latenc
         clean=measure_clean_accuracy(model, test),
         robust=robust,
     )
+
+
+def _measure_latencies(models: Sequence[nn.Module], test: ImageDataset, *, batch: int) -> tuple[Latency, ...]:
+    """One batch of exactly ``batch`` images through a copy of each; the images repeat where ``test`` has fewer."""
+    copies = [copied(model).eval() for model in models]
+    for parameter in (parameter for each in copies for parameter in each.parameters() if parameter.ndim == 4):
+        parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+    images = to_unit_range(test.images[torch.arange(batch) % len(test)]).to(device_of(models[0]))
+    with ExitStack() as stack:
+        networks = [stack.enter_context(calling(each, images)) for each in copies]
+        return measure_latencies(networks, images, repeats=30, budget=20)
+
+
+def _check_alike(train: ImageDataset, test: ImageDataset) -> None:
+    if train.shape != test.shape:
+        raise DataError("test", expected=f"images of the shape of train, {train.shape}", got=test.shape)
+    if train.classes != test.classes:
+        got = f"{len(test.classes)}: {', '.join(test.classes[:4])}, …"
+        expected = f"the {len(train.classes)} classes of train, in their order: {', '.join(train.classes[:4])}, …"
+        raise DataError("test: classes", expected=expected, got=got)
+
+
+def _notes(
+    plan: CompressionPlan, before: NetworkMeasurement, after: NetworkMeasurement, *, replaced: int
+) -> Iterator[str]:
+    if not replaced:
+        yield "no layer was replaced: the network is the one that was handed in"
+    elif after.latency >= before.latency:
+        yield "the network as a whole did not get faster, though each replaced layer did"
+    drop = 100 * (before.clean.accuracy - after.clean.accuracy)
+    if plan.max_drop is not None and drop > plan.max_drop:
+        allowed = f"{plan.max_drop:g} were allowed on images held out of the training set"
+        yield f"{drop:.2f} points are lost on the test images; {allowed}"
 
 
 def _accuracy(model: nn.Module, dataset: ImageDataset) -> float:

@@ -69,7 +69,8 @@ class CompressionReport(Record):
 
     ``curve`` compares uniform rank fractions with and without knowledge of the data, on images held out of the
     training set, where the whole network has ``curve_top``. ``latency_ratio`` is after/before. ``compressed`` is the
-    accuracy of the compressed network before its fine-tuning.
+    accuracy of the compressed network before its fine-tuning. ``left_out`` names the linear and convolutional layers
+    that could not be replaced, each with the reason; ``notes`` say what a reader should know of the numbers.
     """
 
     kind: Literal["compression_report"] = "compression_report"
@@ -87,6 +88,8 @@ class CompressionReport(Record):
     layers: tuple[LayerCompression, ...]
     curve: tuple[CompressionPoint, ...]
     curve_top: float
+    left_out: tuple[tuple[str, str], ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 class LayerSpectrum(Frozen):
