@@ -13,7 +13,7 @@ import typing
 from collections import abc
 from collections.abc import Callable
 from functools import wraps
-from math import isnan
+from math import inf, isnan
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, NamedTuple, ParamSpec, TypeVar
@@ -57,14 +57,23 @@ _KINDS = {
     "PathLike": _Kind("a path"),
 }
 
-_NUMBERS = {"epsilon": "a finite number of at least 0, in pixel units"}  # more than "a number", by argument
-
-# The least value of a number by the name of its argument, the same in every function.
-_LEAST = {
-    **dict.fromkeys(("n", "batch_size", "limit", "every", "queries", "eot_samples", "processes"), 1),
-    **dict.fromkeys(("iterations", "top", "probes", "powers", "hidden", "samples", "side", "classes", "image_size"), 1),
-    **dict.fromkeys(("steps", "shown", "seed", "padding", "max_bad", "jacobians"), 0),
+# Where a number has to lie, by the name of its argument, the same in every function; and more than "a number" to say.
+_RANGES: dict[str, tuple[int, float]] = {
+    **dict.fromkeys(("n", "batch_size", "limit", "every", "queries", "eot_samples", "processes"), (1, inf)),
+    **dict.fromkeys(("iterations", "top", "probes", "powers", "hidden", "samples", "side", "classes"), (1, inf)),
+    **dict.fromkeys(("image_size", "image_shape"), (1, inf)),
+    **dict.fromkeys(("steps", "shown", "padding", "max_bad", "jacobians"), (0, inf)),
+    "seed": (0, 2**63 - 1),
 }
+_NUMBERS = {
+    "epsilon": "a finite number of at least 0, in pixel units",
+    "fraction": "a number between 0 and 1",
+    "image_shape": "three sizes (C, H, W) of at least 1",
+    "image_size": "greater than or equal to 1",
+    "limit": "greater than or equal to 1",
+    "max_bad": "greater than or equal to 0",
+}
+_NEVER_EMPTY = {"epsilons", "operations"}
 
 
 class _MismatchError(Exception):
@@ -127,10 +136,13 @@ def _converted(name: str, value: object, hint: Any) -> object:
         kind = _kind(wrong.hint)
         text = _NUMBERS.get(name, kind.text) if isinstance(wrong.value, str | Real) else kind.text
         raise kind.error(name + wrong.place, expected=text, got=_describe(wrong.value)) from None
-    least = _LEAST.get(name)
-    for number in converted if isinstance(converted, tuple) else (converted,):
-        if least is not None and isinstance(number, int | float) and number < least:
-            raise OptionError(name, expected=f"at least {least}", got=number)
+    low, high = _RANGES.get(name, (-inf, inf))
+    numbers = converted if isinstance(converted, tuple) else (converted,)
+    if not all(low <= number <= high for number in numbers if isinstance(number, int | float)):
+        within = f"at least {low}" if high == inf else f"a number in {low}..{high}"
+        raise OptionError(name, expected=_NUMBERS.get(name, within), got=converted)
+    if converted == () and name in _NEVER_EMPTY:
+        raise OptionError(name, expected="at least one", got="none")
     return converted
 
 

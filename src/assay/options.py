@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic_core import PydanticCustomError
 
 from assay.errors import OptionError
 
@@ -31,6 +32,17 @@ class Options(BaseModel, metaclass=_OptionsType):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_truth_for_a_number(cls, values: Any) -> Any:
+        """``steps=True`` would be one step."""
+        for name, value in values.items() if isinstance(values, dict) else ():
+            if isinstance(value, bool) and name in cls.model_fields:
+                kinds = _kinds_of(cls.model_fields[name].annotation)
+                if kinds & {int, float} and bool not in kinds:
+                    raise PydanticCustomError("truth_value", "a number", {"field": name, "value": value})
+        return values
+
     @classmethod
     def parse(cls, values: dict[str, Any], *, where: str = "") -> Self:
         """Validate ``values``; raise :class:`OptionError` naming the first field that is wrong.
@@ -43,9 +55,17 @@ class Options(BaseModel, metaclass=_OptionsType):
             raise option_error(error, where=where) from None
 
 
+def _kinds_of(annotation: Any) -> set[Any]:
+    """The types that an annotation is made of: int and None for ``Annotated[int, Ge(1)] | None``."""
+    parts = get_args(annotation)
+    return set().union(*map(_kinds_of, parts)) if parts else {annotation} if isinstance(annotation, type) else set()
+
+
 def option_error(error: ValidationError, *, where: str, field: str | None = None) -> OptionError:
     """Turn pydantic's first complaint into one line: where, expected, got; ``field`` replaces pydantic's location."""
     first = error.errors(include_url=False)[0]
+    if first["type"] == "truth_value":
+        first["loc"], first["input"] = (*first["loc"], first["ctx"]["field"]), first["ctx"]["value"]
     field = ".".join(str(part) for part in first["loc"]) if field is None else field
     place = ": ".join(part for part in (where, field) if part) or "options"
     expected = first["msg"].removeprefix("Input should be ").removeprefix("Value error, ")

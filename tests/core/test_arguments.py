@@ -236,7 +236,9 @@ def test_counts_are_at_least_one(name: str) -> None:
             if parameter.default is parameter.empty
         }
         for value in (0, -1, np.int64(-3)):
-            with pytest.raises(assay.OptionError, match=rf"^{name}: expected at least 1, got {value}$"):
+            with pytest.raises(
+                assay.OptionError, match=rf"^{name}: expected (at least|greater than or equal to) 1, got {value}$"
+            ):
                 function(**{**handed, name: value})
 
 
@@ -279,3 +281,41 @@ def test_a_generator_of_records_is_read_once() -> None:
         assay.DataError, match=r"records: expected a list, each value a record, .*, got a CleanAccuracy"
     ):
         assay.judge(record)  # type: ignore[arg-type]
+
+
+def test_other_numbers_have_bounds_too() -> None:
+    with pytest.raises(assay.OptionError, match=r"^seed: expected a number in 0\.\.9223372036854775807, got 118059162"):
+        assay.measure_robust_accuracy(NETWORK, DATA, seed=2**70)
+    with pytest.raises(
+        assay.OptionError, match=r"^image_shape: expected three sizes \(C, H, W\) of at least 1, got \(1, -8"
+    ):
+        assay.measure_anatomy(NETWORK, image_shape=(1, -8, 8))
+    with pytest.raises(assay.OptionError, match="^operations: expected at least one, got none"):
+        assay.measure_invariance(NETWORK, DATA, operations=[])
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"batch": 0}, "batch: expected at least 1, got 0"),
+        ({"calibration": 0}, "calibration: expected at least 1, got 0"),
+        ({"validation": -1}, "validation: expected at least 1, got -1"),
+        ({"robust_images": 0}, "robust_images: expected at least 1, got 0"),
+        ({"epochs": -1.0}, "epochs: expected at least 0, got -1.0"),
+        ({"lr": 0.0}, "lr: expected a number above 0, got 0.0"),
+        ({"curve": (2.0,)}, r"curve: expected shares in \(0, 1\], got \(2.0,\)"),
+        ({"kinds": ()}, "kinds: expected some of linear, channel, spatial, tucker, got none"),
+    ],
+    ids=str,
+)
+def test_a_plan_out_of_range_is_one_line(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(assay.OptionError, match=f"^{message}$"):
+        assay.compression.CompressionPlan(share=0.5, **values)
+
+
+def test_options_take_no_truth_value_for_a_number() -> None:
+    with pytest.raises(assay.OptionError, match="^PGD: steps: expected a number, got True$"):
+        assay.PGD(steps=True)
+    with pytest.raises(assay.OptionError, match="^PGD: step_size: expected a number, got False$"):
+        assay.PGD(step_size=False)
+    assert assay.PGD(steps=np.int64(3), random_start=False).steps == 3

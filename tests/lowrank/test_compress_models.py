@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import io
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from rich.console import Console
 from torch import nn
 from torch.nn import functional as F
 from torch.nn.utils import parametrizations, prune
 
 import assay
-from assay.compression import CompressionPlan
+from assay.compression import CompressionPlan, save_compressed
 from assay.compression import network as candidates
 from assay.compression.calibration import METRIC_IMAGES, TEMPERATURE, capture, find_sites
 from assay.compression.network import Latency, compress_network, uniform
+from assay.models.factorized import LayerFactors, install, read_structure
+from assay.records.compression import CompressionReport
+from assay.report.compression_page import render_compression_page
+from assay.report.terminal.lowrank import print_compression
 
 N, K = 65, 4  # one more than a batch
 
@@ -334,3 +341,71 @@ def test_other_data_to_test_on_is_one_line(data: assay.ImageDataset) -> None:
     with pytest.raises(assay.DataError, match=r"test: expected images of the shape of train, \(3, 8, 8\)"):
         smaller = assay.ImageDataset(data.images[..., :6], data.labels, data.classes)
         assay.compress(Network(), data, smaller, CompressionPlan(share=0.5))
+
+
+def saved(out: Path, model: nn.Module, factorization: tuple[LayerFactors, ...], spec: str) -> None:
+    names = tuple("0123456789")
+    save_compressed(out, model, factorization, spec=spec, classes=names, image_shape=(1, 8, 8))
+
+
+def test_a_network_compressed_twice_loads_again(tmp_path: Path) -> None:
+    network = assay.load_model("mlp", classes=10, image_shape=(1, 8, 8))
+    name = next(name for name, layer in network.named_modules() if isinstance(layer, nn.Linear))
+    first = (LayerFactors(layer=name, kind="linear", rank=8),)
+    second = (LayerFactors(layer=f"{name}.0", kind="linear", rank=4),)
+    saved(tmp_path / "once", install(network, first), first, "mlp")
+    saved(tmp_path / "twice", install(network, second), second, str(tmp_path / "once"))
+    images = torch.rand(2, 1, 8, 8)
+    with torch.no_grad():
+        assert torch.equal(assay.load_model(tmp_path / "twice").eval()(images), network.eval()(images))
+    assert read_structure(tmp_path / "twice") == (*first, *second)
+
+
+def test_what_would_not_load_as_the_model_is_not_written(tmp_path: Path) -> None:
+    network = assay.load_model("mlp", classes=10, image_shape=(1, 8, 8))
+    saved(tmp_path, network, (), "mlp")
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    name = next(name for name, layer in network.named_modules() if isinstance(layer, nn.Linear))
+    unlike = (LayerFactors(layer=name, kind="linear", rank=8),)  # the network has the layer in one piece
+    with pytest.raises(assay.ModelError, match="model.safetensors"):
+        saved(tmp_path, network, unlike, "mlp")
+    other = nn.Sequential(network, nn.Softmax(1))
+    with pytest.raises(assay.ModelError):
+        saved(tmp_path, other, (), "mlp")
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+    saved(tmp_path, network, (), "net.py:make")  # code of the user's: no configuration, and none of another model
+    assert [path.name for path in tmp_path.iterdir()] == ["model.safetensors"]
+
+
+def test_a_target_that_is_not_met_is_no_result(
+    data: assay.ImageDataset, faster_when_smaller: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unmet = lambda layers, **_: tuple(layer.candidates[0] for layer in layers)  # noqa: E731 - nothing is replaced
+    monkeypatch.setattr(candidates, "choose", unmet)
+    plan = CompressionPlan(share=0.7, calibration=33, validation=16, batch=2, attack=None, curve=())
+    with pytest.raises(assay.OptionError, match=r"^target: expected a network whose FLOPs come to 0.7x, got 1.000x"):
+        assay.compress(Network(), data, data, plan)
+
+
+def test_latency_is_that_of_the_batch_that_is_named(data: assay.ImageDataset, faster_when_smaller: None) -> None:
+    sizes: list[int] = []
+
+    class Counting(Network):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            sizes.append(len(x))
+            return super().forward(x)
+
+    plan = CompressionPlan(max_drop=99, calibration=33, validation=16, batch=100, attack=None, curve=())
+    done = assay.compress(Counting(), data, data, plan)
+    assert done.report.before.batch == 100 and 100 in sizes and len(data) < 100
+
+
+def test_what_is_left_out_is_printed_and_on_the_page(data: assay.ImageDataset, faster_when_smaller: None) -> None:
+    plan = CompressionPlan(max_drop=99, calibration=33, validation=16, batch=2, attack=None, curve=())
+    report = assay.compress(Network(second=nn.Conv2d(8, 8, 3, padding=1, groups=2)), data, data, plan).report
+    assert report.left_out == (("second", "it has 2 groups"),)
+    assert CompressionReport.model_validate_json(report.model_dump_json()) == report
+    assert "it has 2 groups" in render_compression_page(report)
+    console = Console(record=True, width=200, file=io.StringIO())
+    print_compression(report, console, out=Path("out"))
+    assert "left out   second: it has 2 groups" in console.export_text()

@@ -62,6 +62,7 @@ def compress(
     from assay.compression import CompressionPlan, save_compressed
     from assay.compression import compress as run
     from assay.files import make_folder, write_atomically
+    from assay.models.factorized import read_structure
     from assay.report.compression_page import render_compression_page
     from assay.report.terminal.lowrank import print_compression
 
@@ -88,10 +89,13 @@ def compress(
     loaded = open_model(inputs, console, dataset=test, seed=inputs.seed)
     make_folder(out)
     done = run(loaded.model, train, test, plan, name=name, on_progress=lambda line: console.print(line, markup=False))
-    save_compressed(out, done.model, done.factorization, spec=name, classes=test.classes, image_shape=test.shape)
+    record, page = done.report.model_dump_json(indent=2) + "\n", render_compression_page(done.report)
+    earlier = read_structure(inputs.weights) if inputs.weights is not None else ()
+    factorization = (*earlier, *done.factorization)
+    save_compressed(out, done.model, factorization, spec=name, classes=test.classes, image_shape=test.shape)
     record_data(out, inputs)
-    write_atomically(out / "compression.json", done.report.model_dump_json(indent=2) + "\n")
-    write_atomically(out / "compression.html", render_compression_page(done.report))
+    write_atomically(out / "compression.json", record)
+    write_atomically(out / "compression.html", page)
     if as_json:
         typer.echo(json.dumps(done.report.model_dump(mode="json")))
         return

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -10,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import nn
+from safetensors.torch import load_file
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from assay.arguments import checked, checked_fields
@@ -23,11 +26,13 @@ from assay.data.dataset import ImageDataset, to_unit_range
 from assay.data.selection import fair_sample, stratified_split
 from assay.errors import DataError, ModelError, OptionError
 from assay.evaluate import measure_clean_accuracy, predict
-from assay.files import write_atomically
+from assay.files import make_folder, write_atomically
 from assay.models.anatomy import measure_anatomy
-from assay.models.calls import calling, copied
+from assay.models.calls import calling, copied, refusing
 from assay.models.classes import MatchedClasses
-from assay.models.factorized import Kind, LayerFactors, write_structure
+from assay.models.factorized import Kind, LayerFactors, read_structure, write_structure
+from assay.models.probes import relative_gap
+from assay.models.sources import load_model
 from assay.models.sources.named import parse_architecture
 from assay.models.sources.run_folder import CONFIG, WEIGHTS, is_run_folder
 from assay.records.compression import CompressionPoint, CompressionReport, NetworkMeasurement
@@ -102,6 +107,17 @@ class CompressionPlan:
             raise OptionError("target", expected="a share of the FLOPs between 0 and 1, such as 0.5x", got=self.share)
         if self.max_drop is not None and not 0 <= self.max_drop < 100:
             raise OptionError("max_drop", expected="points of accuracy, 0 to 100", got=self.max_drop)
+        for field in ("calibration", "validation", "batch", "robust_images"):
+            if getattr(self, field) < 1:
+                raise OptionError(field, expected="at least 1", got=getattr(self, field))
+        if not 0 <= self.epochs < math.inf:
+            raise OptionError("epochs", expected="at least 0", got=self.epochs)
+        if not 0 < self.lr < math.inf:
+            raise OptionError("lr", expected="a number above 0", got=self.lr)
+        if not all(0 < share <= 1 for share in self.curve):
+            raise OptionError("curve", expected="shares in (0, 1]", got=self.curve)
+        if not self.kinds:
+            raise OptionError("kinds", expected=f"some of {', '.join(KINDS)}", got="none")
         if self.attack is not None:
             find_attack(self.attack)  # a wrong name must not surface only after the fine-tuning
 
@@ -347,18 +363,18 @@ def save_compressed(
     A model that a user's own code makes gets no config, for a folder names no code to run:
     ``file.py:factory --weights OUT/model.safetensors`` loads it. ``options`` are those of the architecture that
     ``spec`` does not spell. Where the model is matched to classes of the data, all its own outputs are written.
+    What is written is read again before it enters ``out``; :class:`ModelError` where that is not the model.
     """
     if isinstance(model, MatchedClasses):
         classes, model = model.class_names, model.model
         factorization = [
             factors.model_copy(update={"layer": factors.layer.removeprefix("model.")}) for factors in factorization
         ]
-    write_weights(out / WEIGHTS, model.state_dict(), metadata=write_structure(factorization) or None)
-    if is_run_folder(Path(spec)):
-        described = json.loads((Path(spec) / CONFIG).read_text(encoding="utf-8"))["model"]
-    else:
-        if (named := parse_architecture(spec)) is None:
-            return
+    source = Path(spec)
+    if is_run_folder(source):  # chains of an earlier compression come first: the new ones may lie inside them
+        factorization = [*read_structure(source), *factorization]
+        described = json.loads((source / CONFIG).read_text(encoding="utf-8"))["model"]
+    elif (named := parse_architecture(spec)) is not None:
         name, spelled = named
         described = {
             "name": name,
@@ -367,5 +383,43 @@ def save_compressed(
             **normalization_of(model),
             "options": {**spelled, **(options or {})},
         }
-    text = json.dumps({"schema_version": 1, "model": described}, indent=2, ensure_ascii=False)
-    write_atomically(out / CONFIG, text + "\n")
+    else:
+        described = None
+    with tempfile.TemporaryDirectory(prefix=".", dir=make_folder(out)) as written:
+        folder = Path(written)
+        write_weights(folder / WEIGHTS, model.state_dict(), metadata=write_structure(factorization) or None)
+        if described is not None:
+            text = json.dumps({"schema_version": 1, "model": described}, indent=2, ensure_ascii=False)
+            write_atomically(folder / CONFIG, text + "\n")
+        _check_saved(folder, model, factorization, image_shape=image_shape)
+        (out / CONFIG).unlink(missing_ok=True)  # that of another model
+        for path in sorted(folder.iterdir(), reverse=True):  # the configuration last
+            path.replace(out / path.name)
+
+
+def _check_saved(
+    folder: Path, model: nn.Module, factorization: Sequence[LayerFactors], *, image_shape: tuple[int, int, int]
+) -> None:
+    """Raise :class:`ModelError` unless what is in ``folder`` is ``model``, and where it loads puts out the same."""
+    saved, tensors = load_file(folder / WEIGHTS), model.state_dict()
+    unequal = [
+        n for n in tensors.keys() | saved.keys() if n not in saved or n not in tensors or _differ(saved[n], tensors[n])
+    ]
+    if unequal or read_structure(folder) != tuple(factorization):
+        raise ModelError(
+            "saved model", expected="the tensors and the structure of the model", got=f"other ones: {unequal}"
+        )
+    if not is_run_folder(folder):
+        return
+    images = torch.rand(2, *image_shape, generator=generator(0x5C))
+    with refusing(model, expected="a folder that loads", where="saved model"):
+        loaded = load_model(folder)
+    with calling(model, images) as network, calling(loaded, images) as again, torch.no_grad():
+        expected, outputs = network(images).cpu(), again(images).cpu()
+        rounding = 4 * torch.finfo(network.dtype).eps ** 0.5 if network.dtype.itemsize < 4 else 1e-4
+    if outputs.shape != expected.shape or relative_gap(outputs, expected, expected) > rounding:
+        raise ModelError("saved model", expected="the outputs of the model once it is loaded", got="other outputs")
+
+
+def _differ(first: Tensor, second: Tensor) -> bool:
+    return not torch.equal(first.nan_to_num(), second.cpu().nan_to_num())

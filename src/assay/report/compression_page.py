@@ -63,7 +63,8 @@ def _before_and_after(report: CompressionReport) -> Section:
         name = f"robust accuracy under {before.robust.attack}, n = {count(before.robust.n)}"
         rows.append((name, percent(before.robust.accuracy), percent(after.robust.accuracy)))
     accuracy = percent(report.compressed.accuracy, digits=2)
-    summary = f"Before fine-tuning the compressed network has {accuracy} on the test images."
+    notes = "".join(f" {note[0].upper()}{note[1:]}." for note in report.notes)
+    summary = f"Before fine-tuning the compressed network has {accuracy} on the test images.{notes}"
     numbers = table("Size, speed and accuracy", ("", ">before", ">after"), rows)
     return Section("before-and-after", "Before and after", summary, (numbers,))
 
@@ -105,7 +106,8 @@ def _series(curve: Sequence[CompressionPoint], method: str, name: str) -> Series
 
 
 def _layers(report: CompressionReport) -> Section:
-    parts = (_flops(report.layers), _spectra(report.layers), _table(report.layers))
+    left_out = table("Layers left out", ("`layer", "reason"), report.left_out) if report.left_out else None
+    parts = (_flops(report.layers), _spectra(report.layers), _table(report.layers), left_out)
     summary = (
         "A form is a candidate only where it is measured to be faster than the layer. The error is the share of the "
         "output's variance that is missed, each direction weighted by its effect on the logits."

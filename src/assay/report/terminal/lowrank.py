@@ -97,6 +97,8 @@ def print_compression(report: CompressionReport, console: Console, *, out: Path)
     if report.fine_tuning_epochs:
         accuracy = f"{100 * report.compressed.accuracy:.2f} %"
         print_line(console, f"{report.fine_tuning_seconds:.0f} s of fine-tuning; before it {accuracy}", wrap=False)
+    for line in (*report.notes, *(f"left out   {name}: {reason}" for name, reason in report.left_out)):
+        print_line(console, line, wrap=False)
     print_line(console, f"page       {out / 'compression.html'}", wrap=False)
     print_line(console, f"network    {out}: assay check {out}", wrap=False)
 
