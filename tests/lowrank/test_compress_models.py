@@ -271,6 +271,7 @@ class Keeping(Network):
 
 RUNS = {
     "squeezes": Squeezing,
+    "refuses few": RefusesFew,
     "by keyword": ByKeyword,
     "over tokens": OverTokens,
     "keeps features": Keeping,

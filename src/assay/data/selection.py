@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from assay.arguments import checked_except
+from assay.arguments import checked
 from assay.data.dataset import ImageDataset
 from assay.errors import DataError, OptionError
 from assay.runtime import generator
@@ -114,7 +114,7 @@ def interleave(labels: NDArray[Any]) -> NDArray[np.int64]:
 STREAM = 0x5B117  # separates these draws from every other use of the same seed
 
 
-@checked_except("fraction")
+@checked
 def stratified_split(dataset: ImageDataset, *, fraction: float, seed: int) -> tuple[ImageDataset, ImageDataset]:
     """``dataset`` as (rest, held out): ``fraction`` of every class, drawn by ``seed``, is held out.
 
