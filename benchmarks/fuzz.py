@@ -6,6 +6,10 @@ A reader may return something or raise an AssayError. Anything else fails: anoth
 input that takes 10 s, more than 2 GiB of memory, and any attempt to start a process, open a connection or write a file
 (an audit hook sees them, pickle payloads included). Each reader gets its share of ``--runs`` in a process of its own.
 Needs the package ``atheris``.
+
+    python benchmarks/fuzz.py --structured 2000 --seed 0
+
+draws models, data sets and measurements instead, and holds each number against a plain loop; see ``structured.py``.
 """
 
 from __future__ import annotations
@@ -309,12 +313,24 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="100 inputs a reader")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--keep", type=Path, default=Path("fuzz-found"), help="where inputs that failed are kept")
+    parser.add_argument("--structured", type=int, help="draw so many models, data sets and measurements instead")
+    parser.add_argument("--seed", type=int, default=0, help="of what is drawn")
+    parser.add_argument("--start", type=int, default=0, help="the first combination of that seed")
     parser.add_argument("--target", help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.target:
         fuzz(arguments.target, runs=arguments.runs, folder=arguments.folder)
         return
+    if arguments.structured:
+        import structured
+
+        rows = structured.run(arguments.structured, seed=arguments.seed, start=arguments.start)
+        for row in rows:
+            print("{case:24} {right:6,} right {refused:6,} refused {fault:4,} faults".format(**row), flush=True)
+        if arguments.json:
+            arguments.json.write_text(json.dumps({"rows": rows}, indent=1) + "\n")
+        raise SystemExit(int(any(row["fault"] for row in rows)))
     names = [target.name for target in make_targets() if not arguments.only or target.name in arguments.only]
     runs = 100 if arguments.quick else -(-arguments.runs // len(names))
     rows = []
