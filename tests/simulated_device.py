@@ -16,7 +16,8 @@ from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
-DEVICE = torch.device("meta")  # the one name besides "cpu" that a build without accelerators can differentiate on
+DEVICE = torch.device("mps", 0)
+_AUTOGRAD = torch.device("meta")  # where autograd, which asks for a driver of the device, takes the tensors to be
 _BETWEEN_DEVICES = ("aten::_to_copy", "aten::copy_", "aten::_has_compatible_shallow_copy_type")
 _TAKES_CPU_INDICES = ("aten::index.", "aten::index_put", "aten::_index_put_impl_")
 
@@ -25,6 +26,8 @@ class DeviceTensor(Tensor):
     """A tensor that says it is on the device; ``held`` is its memory."""
 
     held: Tensor
+    device = property(lambda self: DEVICE)  # type: ignore[assignment]
+    is_meta = property(lambda self: False)  # type: ignore[assignment]
 
     @staticmethod
     def __new__(cls, held: Tensor) -> DeviceTensor:
@@ -34,7 +37,7 @@ class DeviceTensor(Tensor):
             strides=held.stride(),
             storage_offset=held.storage_offset(),
             dtype=held.dtype,
-            device=DEVICE,
+            device=_AUTOGRAD,
         )
 
     def __init__(self, held: Tensor) -> None:
@@ -87,13 +90,13 @@ def run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     others = [value for value in given if not isinstance(value, DeviceTensor) and value.ndim > 0]
     if ours and others and not name.startswith((*_BETWEEN_DEVICES, *_TAKES_CPU_INDICES)):
         raise RuntimeError(f"{name}: expected all tensors on one device, found {DEVICE} and cpu")
-    if asked == DEVICE.type:
+    on_device = bool(ours) if asked is None else asked in (DEVICE.type, _AUTOGRAD.type)
+    if on_device and asked is not None:
         kwargs = kwargs | {"device": torch.device("cpu")}
     held_args, held_kwargs = pytree.tree_map_only(DeviceTensor, lambda value: value.held, (args, kwargs))
     result = func(*held_args, **held_kwargs)
     if name.startswith("aten::copy_") or (func._schema.is_mutable and func._schema.name.endswith("_")):
         return args[0]  # changed in place: the same tensor, of the same device
-    on_device = asked == DEVICE.type if asked is not None else bool(ours)
     return pytree.tree_map_only(Tensor, wrap, result) if on_device else result
 
 
