@@ -11,7 +11,7 @@ from torch.nn.modules.batchnorm import _NormBase
 
 from assay.arguments import checked
 from assay.data.dataset import ImageDataset, to_unit_range
-from assay.data.selection import evenly_spaced
+from assay.data.selection import random_sample
 from assay.diagnostics.batches import example, inputs
 from assay.errors import ModelError
 from assay.models.calls import ModelCall, calling
@@ -22,6 +22,7 @@ from assay.runtime import hooked
 from assay.runtime.model_state import ModelState
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+SAMPLE_STREAM = 0xB47
 Convention = Callable[[Tensor], Tensor]
 
 
@@ -37,7 +38,7 @@ def audit_normalization(
     Args:
         model: takes images (N, C, H, W) in [0, 1], returns logits (N, K); left as it was found, statistics included.
         dataset: images and labels of K classes.
-        n: most samples, evenly spaced over the set.
+        n: most samples, drawn at random, always the same.
         batch_size: images in one forward pass.
 
     Returns:
@@ -59,7 +60,7 @@ def audit_normalization(
     Reference:
         Ioffe & Szegedy 2015, arXiv:1502.03167; re-estimation as in Wu & Johnson 2021, arXiv:2105.07576.
     """
-    data = evenly_spaced(dataset, n)
+    data = dataset if n >= len(dataset) else random_sample(dataset, n, key=(0, SAMPLE_STREAM))
     norms = {m: name for name, m in model.named_modules() if isinstance(m, _NormBase) and m.running_mean is not None}
     with (
         torch.no_grad(),

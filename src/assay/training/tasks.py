@@ -152,7 +152,8 @@ class ImageTask(TrainingTask):
         example = to_unit_range(train.images[:2])
         with calling(model, example, classes=len(train.classes)) as network:
             self._layout = network.layout
-        model.to(memory_format=self._layout)
+        if self._layout != torch.contiguous_format:  # which not every buffer can be asked for
+            model.to(memory_format=self._layout)
 
     def trials(self) -> Iterator[tuple[tuple[int, ...], MicroBatch]]:
         recipe = self._recipe

@@ -51,18 +51,19 @@ def prepare_model(
 
 
 def try_step(model: nn.Module, trials: Iterable[tuple[tuple[int, ...], MicroBatch]]) -> None:
-    """A forward and a backward pass in training mode of each of ``trials``, a shape of inputs and their loss.
+    """Two forward and backward passes in training mode for each of ``trials``, a shape of inputs and their loss.
 
-    The model is left as it was. Raises :class:`ModelError` for a model that cannot be trained so.
+    Two, since what a model keeps from one step may spoil the next. The model is left as it was. Raises :class:`ModelError` for a model that cannot be trained so.
     """
     with preserved(model, training=True), torch.enable_grad():
         for shape, losses in trials:
             expected = f"one that takes a batch {tuple(shape)} alone, forward and backward"
             with refusing(model, where="model in training mode", expected=expected):
-                loss, _ = losses(model)
-                if not loss.requires_grad:
-                    raise ModelError("model", expected="logits that depend on a trainable parameter", got="others")
-                loss.backward()  # type: ignore[no-untyped-call]
+                for _ in range(2):
+                    loss, _ = losses(model)
+                    if not loss.requires_grad:
+                        raise ModelError("model", expected="logits that depend on a trainable parameter", got="others")
+                    loss.backward()  # type: ignore[no-untyped-call]
 
 
 def _describe(model: nn.Module, train: ImageDataset | SequenceTask, recipe: Recipe) -> list[str]:
