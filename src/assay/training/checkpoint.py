@@ -120,9 +120,9 @@ class RunFolder:
                 raise UnusedOptionError("resume", reason="no effect without out, the folder of the run to go on with")
             return RunState()
         for name, value in self.model.state_dict().items():
-            if not isinstance(value, Tensor):
-                expected = "a state of tensors alone, where a run folder is to hold it"
-                raise ModelError(f"model: {name}", expected=expected, got=type(value).__name__)
+            if not isinstance(value, Tensor) or value.layout != torch.strided:
+                got = f"a tensor of layout {value.layout}" if isinstance(value, Tensor) else type(value).__name__
+                raise ModelError(f"model: {name}", expected="a dense tensor, to be kept in a run folder", got=got)
         path = make_folder(self.out) / "state.pt"
         state = self._restore(path) if resume and path.is_file() else RunState()
         if self.leads:

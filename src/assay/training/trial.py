@@ -53,7 +53,8 @@ def prepare_model(
 def try_step(model: nn.Module, trials: Iterable[tuple[tuple[int, ...], MicroBatch]]) -> None:
     """Two forward and backward passes in training mode for each of ``trials``, a shape of inputs and their loss.
 
-    Two, since what a model keeps from one step may spoil the next. The model is left as it was. Raises :class:`ModelError` for a model that cannot be trained so.
+    Two, since what a model keeps from one step may spoil the next. The model is left as it was. Raises
+    :class:`ModelError` for a model that cannot be trained so.
     """
     with preserved(model, training=True), torch.enable_grad():
         for shape, losses in trials:
