@@ -191,3 +191,11 @@ def test_options_without_effect_are_refused(change: dict[str, object], where: st
 def test_a_single_pass_over_fewer_rows_than_the_rank_is_refused() -> None:
     with pytest.raises(OptionError, match=r"rank: expected a whole number in 1\.\.3, the rows that there are, got 4"):
         factorize(iter([np.ones((3, 9))]), 4)
+
+
+def test_of_many_columns_the_error_is_measured_and_no_bound_is_claimed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("assay.lowrank.factorization.LARGEST_CERTIFIED", 10)
+    found = factorize(np.eye(40), energy=0.5)
+    assert found.rank == 20 and not found.missed and found.error == pytest.approx(20)
+    assert not found.certificate.certified and "takes assurance strict" in found.certificate.reason
+    assert factorize(np.eye(40), energy=0.5, assurance="strict").certificate.certified

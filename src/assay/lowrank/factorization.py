@@ -12,7 +12,7 @@ import torch
 from assay.arguments import checked
 from assay.errors import OptionError, UnusedOptionError
 from assay.lowrank.certificate import ASSURANCES, Assurance, certify_factors, no_certificate
-from assay.lowrank.factors import Factorization, split
+from assay.lowrank.factors import Factorization, gram_of, split
 from assay.lowrank.krylov import RESOLUTION
 from assay.lowrank.matrix import Matrix, Scaled
 from assay.lowrank.ranks import RankRule, rank_rule
@@ -34,6 +34,7 @@ METHODS = ("auto", "fastest", "exact", "gram", "krylov", "single-pass", "als", "
 ITERATIVE = ("als", "descent")  # they compute their objective as a difference from ‖X‖² at every step
 ACCURACY = 1e-7
 STEPS = 2000
+LARGEST_CERTIFIED = 1500  # columns of A whose optimum is enclosed unless the assurance is strict: it takes minutes
 _CANCELS = 1e-3  # of ‖X‖²: a smaller difference of sums needs exact sums
 
 
@@ -162,9 +163,15 @@ def _solve(
 ) -> tuple[Solution, Certificate]:
     """``roughly``: the energy of the task is not exact."""
     solution = SOLVERS[method](matrix, task)
+    a, b = solution.A, solution.B
+    if assurance == "auto" and a.shape[1] > LARGEST_CERTIFIED:
+        norms = float(gram_of(a, matrix).trace()) + float(b.double().square().sum())
+        error = matrix.squared_error(a, b) + task.ridge * norms
+        reason = f"to enclose the optimum of more than {LARGEST_CERTIFIED:,} columns takes assurance strict"
+        return solution, no_certificate(error, energy=task.energy, ridge=task.ridge, reason=reason)
     if assurance != "none":
         certificate = certify_factors(
-            matrix, solution.A, solution.B, space=solution.space, gram=solution.gram, energy=task.energy,
+            matrix, a, b, space=solution.space, gram=solution.gram, energy=task.energy,
             ridge=task.ridge, assurance=assurance, seed=task.seed,
         )  # fmt: skip
         return solution, certificate
