@@ -77,10 +77,10 @@ def match_classes(own: Sequence[Names], data: Names, *, where: str, by: MatchBy 
         raise ModelError(where, expected=f"{len(data)} classes, as the data has", got=f"a model of {len(names)}")
     if names == data:
         return ClassMatch(in_order)
-    told = (
+    note = (
         f"the data have the classes of {where} under other names: outputs and labels are matched by position, a guess"
     )
-    return ClassMatch(in_order, told)
+    return ClassMatch(in_order, note)
 
 
 def are_numbers(names: Names) -> bool:

@@ -116,8 +116,8 @@ def _find_class_names(content: object) -> tuple[str, ...] | None:
     """The names of classes that a checkpoint holds beside its weights: a list, or a mapping from or to numbers."""
     places = [content, *(content.get(key) for key in BESIDE)] if isinstance(content, Mapping) else []
     entries = [entry for place in places if isinstance(place, Mapping) for entry in place.items()]
-    found = (_names_of(value) for key, value in entries if str(key).lower() in NAMES_OF_CLASSES)
-    return next(filter(None, found), None)
+    candidates = (_names_of(value) for key, value in entries if str(key).lower() in NAMES_OF_CLASSES)
+    return next(filter(None, candidates), None)
 
 
 def _names_of(value: object) -> tuple[str, ...] | None:
