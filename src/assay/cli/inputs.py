@@ -80,6 +80,10 @@ def resolve_data(inputs: Inputs) -> Inputs:
         return inputs
     recorded = recorded_data(Path(inputs.model))
     if recorded is None:
+        from assay.models.sources import find_blueprint
+        from assay.models.sources.blueprint import ModelRequest
+
+        find_blueprint(inputs.model, ModelRequest())  # what names no model is told first
         raise OptionError("--data", expected="the images to test on, such as cifar10 or a folder", got="nothing")
     return fill_in(inputs, recorded)
 
