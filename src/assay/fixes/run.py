@@ -194,14 +194,14 @@ def _combine(done: Sequence[_Done], context: FixContext, checkup: Checkup) -> _C
     """One fix after the other on one copy; every rule is judged again on it, and none may end worse than alone."""
     model: nn.Module | None = None
     factorization: tuple[LayerFactors, ...] = ()
-    kept: list[_Done] = []
+    combined: list[_Done] = []
     all_of: list[_Done] = []
     for each in done:
         reason = ""
         try:
             again = each.change if model is None else each.fix.apply(replace(context, model=model))
-            if again.model is not None and kept:
-                reason = _find_spoilt([*kept, replace(each, change=again)], again.model, context, checkup)
+            if again.model is not None and combined:
+                reason = _find_spoilt([*combined, replace(each, change=again)], again.model, context, checkup)
         except InterruptedRunError:
             raise
         except Exception as error:  # whatever a copy of the model raises
@@ -211,16 +211,16 @@ def _combine(done: Sequence[_Done], context: FixContext, checkup: Checkup) -> _C
             all_of.append(replace(each, record=each.record.model_copy(update={"applied": applied})))
             continue
         model, factorization = again.model or model, again.factorization or factorization
-        kept.append(replace(each, change=again))
+        combined.append(replace(each, change=again))
         all_of.append(each)
-    return _Combination(model, factorization, tuple(each.verdict.rule for each in kept), tuple(all_of))
+    return _Combination(model, factorization, tuple(each.verdict.rule for each in combined), tuple(all_of))
 
 
-def _find_spoilt(kept: Sequence[_Done], model: nn.Module, context: FixContext, checkup: Checkup) -> str:
+def _find_spoilt(combined: Sequence[_Done], model: nn.Module, context: FixContext, checkup: Checkup) -> str:
     """The first rule that is judged worse on ``model``, which has all these fixes, than with its own fix alone."""
-    names = {name for each in kept for name in each.fix.stages}
+    names = {name for each in combined for name in each.fix.stages}
     _, judged = _run_stages(names, replace(context.check, model=model), checkup)
-    for each in kept:
+    for each in combined:
         status = each.change.status or judged[each.verdict.rule].status
         if status not in {"pass", each.record.after}:
             return f"together {each.verdict.rule} would be {status}, alone {each.record.after}"
