@@ -122,7 +122,7 @@ CASES = {
     "wrong width": (
         ["check", "{}/net.py:narrow", "--data", "digits"],
         "model output: expected one tensor of logits (N, 10), a column for each class of the data, got torch.float32 "
-        "(16, 7) for 16 images",
+        "(2, 7) for 2 images",
     ),
     "wrong shape": (
         ["check", "{}/net.py:colour", "--data", "digits"],

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
 
 from assay.data.dataset import ImageDataset
+from assay.diagnostics.curvature import measure_curvature
 from assay.diagnostics.depth import measure_gradient_flow
 from assay.diagnostics.modes import audit_modes
 from assay.diagnostics.recorder import record_gradients
+from assay.diagnostics.saliency import measure_input_gradients
 from assay.diagnostics.time import measure_time_trace
 from assay.errors import ModelError
 from assay.verdict import find_rule, judge
@@ -129,3 +133,52 @@ def test_any_loop_can_be_watched_whatever_its_model_takes_and_returns() -> None:
     (layer,) = recorder.summarize().layers
     assert layer.activation[0] > 0
     assert layer.weight_gradient[0] > 0
+
+
+class NeedsTraining(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, training: bool) -> Tensor:
+        ctx.training = training
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Any:
+        if not ctx.training:
+            raise RuntimeError("cudnn RNN backward can only be called in training mode")
+        return gradients[0], None
+
+
+class Strict(nn.GRU):
+    """On a device on which the backward pass of a recurrent layer needs training mode."""
+
+    def forward(self, x: Tensor, hx: Tensor | None = None) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+        outputs, state = super().forward(x, hx)
+        return NeedsTraining.apply(outputs, self.training), state  # type: ignore[no-untyped-call]
+
+
+class Rows(nn.Module):
+    def __init__(self, layer: type[nn.GRU]) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.body, self.head = layer(24, 6, num_layers=2, dropout=0.5, batch_first=True), nn.Linear(6, 4)
+        self.calls = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls += 1
+        return self.head(self.body(x.transpose(1, 2).flatten(2))[0][:, -1])
+
+
+NUMBERS = {
+    "depth": lambda model, data: [layer.gradient_per_sample for layer in measure_gradient_flow(model, data).layers],
+    "saliency": lambda model, data: measure_input_gradients(model, data).quantiles_wrong,
+    "curvature": lambda model, data: measure_curvature(model, data).eigenvalues[:1],
+}
+
+
+@pytest.mark.parametrize("numbers", NUMBERS.values(), ids=NUMBERS.keys())
+def test_recurrent_layers_whose_backward_pass_needs_training_mode(images: ImageDataset, untouched, numbers) -> None:
+    strict = Rows(Strict).eval()
+    with untouched(strict):
+        measured = numbers(strict, images)
+    assert list(measured) == pytest.approx(list(numbers(Rows(nn.GRU).eval(), images)), rel=1e-4)
+    assert (strict.body.dropout, strict.calls) == (0.5, 0)

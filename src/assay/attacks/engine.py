@@ -23,6 +23,7 @@ from assay.attacks.options import AttackOptions, AttackPlan, unique_notes
 from assay.attacks.result import AttackResult, BestSoFar, StepTrace
 from assay.attacks.threat import Threat
 from assay.errors import DataError, OptionError, UnusedOptionError
+from assay.models.calls import rows_that_fit
 from assay.records.attack import Norm, Precision
 from assay.runtime import device_of, exact_device, pixel_dtype
 
@@ -69,7 +70,7 @@ def attack(
         epsilon: radius of the ball in pixel units; one number, or one for each sample (N,).
         bounds: the least and the largest valid pixel value.
         seed: of all random numbers; a sample's own hang on the seed and its id alone.
-        batch_size: images under attack at one time.
+        batch_size: images under attack at one time, of large images fewer.
         ids: int64 (N,), keys of the samples' random numbers; 0..N−1 by default.
         clean_logits: (N, K), where they are known; saves the pass over the clean images.
         target_classes: int64 (N,), the only class that counts as success for each sample (a targeted attack).
@@ -102,6 +103,7 @@ def attack(
     options = find_attack(attack).check_effect()
     device = exact_device(device_of(model))
     _check_images(images, labels, bounds, batch_size=batch_size, eot_samples=eot_samples)
+    batch_size = rows_that_fit(images.shape[1:], most=batch_size, gradients=True)
     epsilons = _check_epsilons(epsilon, n=len(images))
     threat = Threat(norm=norm, epsilon=float(epsilons.max()), bounds=bounds, constrained=options.constrained)
     pixels = images[0].numel()

@@ -27,7 +27,7 @@ from assay.diagnostics.recurrence import (
 )
 from assay.diagnostics.unroll import Track, Unrolled, layer_step, record_cells, unrolled
 from assay.errors import DataError, ModelError
-from assay.models.calls import calling, refusing
+from assay.models.calls import calling, differentiate, refusing
 from assay.records.recurrence import Decay, JacobianProduct, StateGradients, TimeTrace
 from assay.runtime import preserved
 from assay.runtime.model_state import ModelState
@@ -249,10 +249,9 @@ def _parameter_gap(
     forward: Callable[[Tensor], Any] | None,
 ) -> float:
     """The steps' summands added up against the fused kernels' backward pass, relative to the largest gradient."""
-    # cuDNN refuses a recurrent backward pass in evaluation mode
-    with preserved(model, training=False), torch.enable_grad(), torch.backends.cudnn.flags(enabled=False):
+    with preserved(model, training=False), torch.enable_grad():
         require_gradients(model)
-        backward(_loss_of(model, inputs, loss, forward), model)
+        differentiate(model, lambda: backward(_loss_of(model, inputs, loss, forward), model))
         pairs = [(p.grad, stepped[id(p)]) for p in model.parameters() if id(p) in stepped and p.grad is not None]
         scale = max((float(fused.abs().max()) for fused, _ in pairs), default=0.0)
         gap = max((float((fused - ours).abs().max()) for fused, ours in pairs), default=0.0)

@@ -94,6 +94,22 @@ class ModelCall:
                 self._choose_layout(example, outputs)
             if self.smallest == 1 and len(images) > 1:
                 self(example[:1])  # fills up where that is refused
+        if torch.is_grad_enabled() and not model.training:
+            self._allow_backward(model, example)
+
+    def _allow_backward(self, model: nn.Module, example: Tensor) -> None:
+        """Run recurrent layers in training mode, without dropout, where a device refuses their backward pass else."""
+        layers = _recurrent(model)
+        leaf = example.detach().clone().requires_grad_()
+        try:
+            outputs = self(leaf) if layers else leaf.detach()
+            if outputs.requires_grad:
+                torch.autograd.grad(outputs.sum(), leaf, allow_unused=True)
+        except Exception as error:  # any other failure is that of the measurement which needs the gradient
+            if "training mode" in one_line(error):
+                for layer in layers:
+                    layer.training, layer.dropout = True, 0.0  # both are put back with the model
+                self.state = self.state and ModelState(model)
 
     def _choose_dtype(self, model: nn.Module, example: Tensor) -> None:
         """Of a model with parameters of several dtypes: the first in which it runs."""
@@ -243,16 +259,16 @@ def differentiate(model: object, run: Callable[[], T]) -> T:
             with way:
                 return run()
         except (RuntimeError, ModelError) as error:
-            layers = [layer for layer in _modules_of(model) if isinstance(layer, nn.RNNBase)]
+            layers = _recurrent(model)
             if not layers or "training mode" not in str(error):
                 raise
     with _in_training(layers):
         return run()
 
 
-def _modules_of(model: object) -> Iterable[nn.Module]:
+def _recurrent(model: object) -> list[nn.RNNBase]:
     inner = model if isinstance(model, nn.Module) else getattr(model, "model", None)
-    return inner.modules() if isinstance(inner, nn.Module) else ()
+    return [layer for layer in inner.modules() if isinstance(layer, nn.RNNBase)] if isinstance(inner, nn.Module) else []
 
 
 @contextmanager
