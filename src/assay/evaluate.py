@@ -14,10 +14,10 @@ from assay.arguments import checked
 from assay.data.dataset import Batch, ImageDataset, keep_right, to_unit_range
 from assay.data.sequences import TEST, SequenceTask
 from assay.errors import ModelError
-from assay.models.calls import calling, check_logits, refusing, rows_that_fit
+from assay.models.calls import calling, refusing, rows_that_fit
 from assay.records.accuracy import CalibrationBin, ClassAccuracy, CleanAccuracy, SequenceAccuracy
 from assay.records.samples import SampleBits
-from assay.runtime import device_of, dtype_of, pixel_dtype, preserved
+from assay.runtime import device_of, pixel_dtype, preserved
 from assay.runtime.processes import Processes
 
 Transform = Callable[[Batch], Tensor]  # a batch of bytes to a batch of bytes of the same shape
@@ -132,34 +132,6 @@ def measure_sequence_accuracy(
         baseline_is=task.baseline_is,
         right_is=task.right_is,
     )
-
-
-def preferred_layout(model: nn.Module, dataset: ImageDataset) -> torch.memory_format:
-    """``channels_last`` where the model can take it, the fast path of convolutions; else ``contiguous_format``.
-
-    Two images are passed, so this is also where the shape of the output is checked first. A model that flattens its
-    input by ``view`` cannot take the strides of ``channels_last``.
-    """
-    images = to_unit_range(dataset.images[:2].to(device_of(model)), dtype_of(model))
-    check_logits(call(model, images), n=len(images), classes=len(dataset.classes))
-    return layout_for(model, images)
-
-
-def layout_for(model: nn.Module, images: Tensor) -> torch.memory_format:
-    """``channels_last`` where a convolutional model can take it, as ``images`` show."""
-    if not any(isinstance(module, nn.Conv2d) for module in model.modules()):
-        return torch.contiguous_format
-    try:
-        model(images.contiguous(memory_format=torch.channels_last))
-    except RuntimeError:
-        return torch.contiguous_format
-    return torch.channels_last
-
-
-def call(model: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
-    """``model(images)``; whatever it raises becomes one :class:`ModelError` naming the shape it was given."""
-    with refusing(model, images.shape):
-        return model(images)
 
 
 @checked

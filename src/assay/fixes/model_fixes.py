@@ -12,11 +12,11 @@ from assay.comparison.differences import paired_difference
 from assay.compression.run import CompressionPlan, compress
 from assay.data.dataset import ImageDataset, to_unit_range
 from assay.errors import AssayError
-from assay.evaluate import Predictions, call, predict, summarize
+from assay.evaluate import Predictions, predict, summarize
 from assay.fixes.fix import Change, Fix, FixContext, RefusedError
-from assay.models.calls import copied
+from assay.models.calls import calling, copied
 from assay.records.comparison import Reading
-from assay.runtime import device_of, dtype_of, generator, preserved
+from assay.runtime import generator
 from assay.training.averaging import refresh_batchnorm
 from assay.training.param_groups import audit_optimizer, split_parameters
 from assay.verdict import judge
@@ -147,10 +147,10 @@ def _correct_as_given(model: nn.Module, data: ImageDataset, *, seed: int) -> tor
     """bool (N,): which samples are correct with every module in its present mode, in batches of all classes."""
     correct = torch.zeros(len(data), dtype=torch.bool)
     order = torch.randperm(len(data), generator=generator(seed, BATCH_STREAM))
-    with preserved(model), torch.no_grad(), torch.random.fork_rng(devices=[]):
+    with calling(model, to_unit_range(data.images[:2]), training=None) as network, torch.no_grad():
         torch.manual_seed(seed)
         for rows in torch.tensor_split(order, math.ceil(len(data) / BATCH)):
-            logits = call(model, to_unit_range(data.images[rows].to(device_of(model)), dtype_of(model)))
+            logits = network(to_unit_range(data.images[rows]))
             correct[rows] = logits.argmax(dim=1).cpu() == data.labels[rows]
     return correct
 
