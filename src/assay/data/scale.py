@@ -35,7 +35,7 @@ def judge_scale(dtype: np.dtype[Any], *, low: float, high: float, whole: bool, w
         return Scale(255, _darkness(high, white=1))
     if low >= 0 and whole and high <= 1:
         return Scale(255, "no pixel is above 1: taken as black and white")
-    if low >= 0 and dtype == np.uint16:
+    if low >= 0 and dtype.newbyteorder("=") == np.uint16:
         bits = next(bits for bits in DEPTHS if high < 1 << bits)
         note = f"no pixel of 16 bits is above {high:.0f}: taken as values of {bits} bits" if bits < 16 else None
         return Scale(255 / ((1 << bits) - 1), note)
