@@ -95,6 +95,7 @@ def measure_running_statistics(
     *,
     convert: Callable[[Tensor], Tensor],
     batch_size: int,
+    passes: int = MOST_PASSES,
 ) -> dict[_NormBase, Moments]:
     """What the inputs of ``norms`` have as mean and variance over all ``images``; layers that do not run are left out.
 
@@ -103,8 +104,9 @@ def measure_running_statistics(
     images as one batch, and mostly sooner. A layer called several times has statistics for each call on the way, and
     in the end those of all its calls together. The model is left as it was found.
 
-    ``convert`` turns a batch of ``images`` (N, C, H, W) into what the model takes; the sizes of batches differ by one
-    at most. Raises :class:`ModelError` when the model fails, or a layer sees less than two finite values a channel.
+    At most ``passes`` are made. ``convert`` turns a batch of ``images`` (N, C, H, W) into what the model takes; the
+    sizes of batches differ by one at most. Raises :class:`ModelError` when the model fails, or a layer sees less than
+    two finite values a channel.
     """
     if not norms:
         return {}
@@ -112,7 +114,7 @@ def measure_running_statistics(
     batches = torch.tensor_split(images, math.ceil(len(images) / batch_size))
     known: dict[Slot, Moments] = {}
     with preserved(model, training=False), torch.no_grad():
-        for _ in range(1 if len(batches) == 1 else MOST_PASSES):
+        for _ in range(1 if len(batches) == 1 else passes):
             former, known = known, _pass(model, norms, (convert(batch) for batch in batches), known)
             if former and all(_moved(former, slot, moments) <= TOLERANCE for slot, moments in known.items()):
                 break

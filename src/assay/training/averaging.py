@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from assay.data.dataset import ImageDataset, to_unit_range
 from assay.data.selection import random_sample
 from assay.errors import OptionError
-from assay.models.running_statistics import measure_running_statistics, updated_norms, write_statistics
+from assay.models.running_statistics import MOST_PASSES, measure_running_statistics, updated_norms, write_statistics
 from assay.runtime import device_of, dtype_of
 from assay.training.sections import AverageOptions
 
@@ -72,14 +72,17 @@ class WeightAverage:
 
 
 SAMPLE_STREAM = 0xBA7
+FEW = 500  # images: beside the training on a small set, further passes cost less than a second
 
 
 def refresh_batchnorm(model: nn.Module, dataset: ImageDataset, *, samples: int = 5000, batch_size: int = 250) -> int:
     """Replace running means and variances by those over ``samples`` of ``dataset``, drawn at random.
 
     Running statistics lag behind weights that still move, or were averaged; this makes them exact for the weights as
-    they are. Layers that the model keeps in evaluation mode while it trains, and everything else, are left as they
-    were. Returns how many layers were refreshed; where it raises :class:`ModelError` none was.
+    they are. Of more than 500 images one pass is made, in which each batch is normalised by its own statistics: in deep
+    layers that is off by about a hundredth of a standard deviation. Layers that the model keeps in evaluation mode
+    while it trains, and everything else, are left as they were. Returns how many layers were refreshed; where it raises
+    :class:`ModelError` none was.
     """
     norms = updated_norms(model)
     chosen = random_sample(dataset, samples, key=(0, SAMPLE_STREAM))
@@ -90,6 +93,7 @@ def refresh_batchnorm(model: nn.Module, dataset: ImageDataset, *, samples: int =
         chosen.images,
         convert=lambda images: to_unit_range(images.to(device), dtype),
         batch_size=batch_size,
+        passes=MOST_PASSES if len(chosen) <= FEW else 1,
     )
     for norm, moments in statistics.items():
         write_statistics(norm, moments)
