@@ -25,9 +25,9 @@ from assay.data.dataset import ImageDataset
 SHAPE, K, N = (3, 8, 8), 4, 12
 
 # What a probe needs: weights that are there, a forward pass, logits from it, derivatives, training mode, a copy, layers
-# that hooks reach.
+# that hooks reach, as many logits as the data has classes.
 WEIGHTS, FORWARD, LOGITS, BACKWARD = "weights", "forward", "logits", "backward"
-TRAINING, COPY, LAYERS = "training", "copy", "layers"
+TRAINING, COPY, LAYERS, CLASSES = "training", "copy", "layers", "classes"
 
 
 @dataclass(frozen=True)
@@ -711,12 +711,12 @@ _HINDERED: Mapping[str, frozenset[str]] = {
 
 
 _SCALED = frozenset(
-    {"layers", "blocks", "groups", "parameters", "trainable_parameters", "decay_per_layer", "redundancy"}
+    {"layers", "blocks", "groups", "parameters", "trainable_parameters", "decay_per_layer", "redundancy", "other"}
 )
 _DIFFERENT: Mapping[str, frozenset[str]] = {
     "first parameter in float64": _SCALED | {"flops"},
     "first parameter in bfloat16": _SCALED | {"flops"},
-    "frozen": frozenset({"frozen_parameters", "trainable_parameters", "groups", "missed_by_name"}),
+    "frozen": frozenset({"frozen", "frozen_parameters", "trainable_parameters", "groups", "missed_by_name"}),
     "counts": frozenset({"buffers", "non_finite_parameters", "flops", "layers"}),
     "cache by shape": frozenset({"flops", "layers"}),
     "mask of the first batch": frozenset({"flops", "layers"}),
@@ -763,7 +763,16 @@ def _cases() -> Iterator[tuple[str, Case]]:
         warnings.simplefilter("ignore")
         old_weight_norm, old_spectral_norm = nn.utils.weight_norm, nn.utils.spectral_norm
     own = frozenset({"layers", "parameters", "trainable_parameters", "buffers", "blocks", "unused", "groups"})
-    own |= {"decay_per_layer", "redundancy", "trace", "eigenvalues", "smallest", "residual", "critical_learning_rate"}
+    own |= {
+        "other",
+        "decay_per_layer",
+        "redundancy",
+        "trace",
+        "eigenvalues",
+        "smallest",
+        "residual",
+        "critical_learning_rate",
+    }
     for name, change in {"weight_norm, old": old_weight_norm, "weight_norm": parametrizations.weight_norm}.items():
         yield name, Case(lambda change=change: reparametrised(change), Plain, own=own)
     for name, change in {
@@ -785,7 +794,7 @@ def _cases() -> Iterator[tuple[str, Case]]:
     yield "even batches", Case(lambda: Pairs(Plain()), Plain, may_refuse=_TRAINING)
     hidden = frozenset({"layers", "blocks", "depth", "decay_per_layer", "unused", "parameters", "stem", "stem_mean"})
     hidden |= {"trainable_parameters", "buffers", "stem_std", "conventions", "reestimated", "idle_dropout", "groups"}
-    hidden |= {"redundancy", "frozen_parameters", "missed_by_name", "flops"}
+    hidden |= {"other", "redundancy", "frozen_parameters", "missed_by_name", "flops"}
     yield (
         "scripted",
         Case(lambda: quietly(torch.jit.script, Plain()), Plain, may_refuse=_TRAINING | _LAYERS, own=hidden),
@@ -825,7 +834,7 @@ def _cases() -> Iterator[tuple[str, Case]]:
     yield "maps of one pixel", Case(lambda: Returns(Plain(), lambda z: z[:, :, None, None]), cannot=_LOGITS)
     yield "one number an image", Case(lambda: Returns(Plain(), lambda z: z[:, 0]), cannot=_LOGITS)
     yield "too few classes", Case(lambda: Plain(3), cannot=_LOGITS)
-    yield "too many classes", Case(lambda: Plain(1000), cannot=_LOGITS)
+    yield "too many classes", Case(lambda: Plain(1000), cannot=frozenset({CLASSES}))
     yield "class numbers", Case(lambda: Returns(Plain(), lambda z: z.argmax(dim=1)), cannot=_LOGITS)
     yield "integer logits", Case(lambda: Returns(Plain(), lambda z: z.long()), cannot=_LOGITS)
     yield "complex logits", Case(lambda: Returns(Plain(), lambda z: z + 0j), cannot=_LOGITS)

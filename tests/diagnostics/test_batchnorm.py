@@ -9,6 +9,7 @@ from torch import nn
 from assay.data.dataset import ImageDataset
 from assay.diagnostics.batchnorm import audit_normalization
 from assay.records.configuration import NormalizationAudit
+from assay.report.sections.configuration import normalization_section
 
 
 def model_with(mean: float, variance: float, **options) -> nn.Sequential:
@@ -117,3 +118,27 @@ def test_a_model_without_such_layers_says_so(images) -> None:
     assert audit.stem == "1"
     assert audit.stem_mean == pytest.approx(float(x.mean()), rel=1e-6)
     assert math.isclose(audit.stem_std, float(x.std(correction=0)), rel_tol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("smallest", "largest", "n", "reason"),
+    [(8, 8, 12, "batches of 8 only"), (4, 99, 3, "too small"), (1, 99, 1, "two samples or more, got 1")],
+)
+def test_statistics_that_cannot_be_measured_anew_are_told_beside_what_was_measured(
+    images, smallest: int, largest: int, n: int, reason: str
+) -> None:
+    class Choosy(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = model_with(0.5, 0.1)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            if not smallest <= len(x) <= largest:
+                raise RuntimeError("the batch is too small or too large")
+            return self.inner(x)
+
+    audit = audit_normalization(Choosy().eval(), images, n=n)
+    assert audit.n == n == audit.before.n and len(audit.layers) == 1
+    assert audit.reestimated is None
+    assert reason in audit.not_reestimated
+    assert reason in normalization_section(audit).summary

@@ -34,7 +34,7 @@ from assay.views import attack_picture, predict_picture
 from assay.views.attack import AttackChoice, find_smallest_perturbation
 from assay.views.context import ViewContext
 from assay.views.picture import sample_at
-from zoo import BACKWARD, CASES, COPY, FORWARD, LAYERS, LOGITS, TRAINING, WEIGHTS, pictures
+from zoo import BACKWARD, CASES, CLASSES, COPY, FORWARD, LAYERS, LOGITS, TRAINING, WEIGHTS, pictures
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Probe:
     """``run`` measures; ``needs`` what of the model it uses; a ``slow`` one runs on some models."""
 
     run: Callable[[nn.Module, ImageDataset], Any]
-    needs: frozenset[str] = frozenset({FORWARD, LOGITS})
+    needs: frozenset[str] = frozenset({FORWARD, LOGITS, CLASSES})
     slow: bool = False
 
 
@@ -116,7 +116,8 @@ def checked(model: nn.Module, data: ImageDataset) -> Any:
     return {record.kind: record for record in checkup.records if record.kind in {"clean_accuracy", "robust_accuracy"}}
 
 
-RUN, DIFFERENTIATE = frozenset({FORWARD, LOGITS}), frozenset({FORWARD, LOGITS, BACKWARD})
+RUN = frozenset({FORWARD, LOGITS, CLASSES})
+DIFFERENTIATE = RUN | {BACKWARD}
 UNRUN = frozenset({WEIGHTS})
 _STAGE_NEEDS = {
     "anatomy": frozenset({FORWARD}), "weight-decay groups": UNRUN, "singular spectra": UNRUN,
@@ -139,7 +140,7 @@ PROBES: dict[str, Probe] = {
     ),
     "measure_spectra": Probe(lambda model, data: assay.measure_spectra(model), UNRUN),
     "measure_decay_groups": Probe(lambda model, data: measure_decay_groups(model), UNRUN),
-    "attack": Probe(attack_directly, DIFFERENTIATE),
+    "attack": Probe(attack_directly, DIFFERENTIATE - {CLASSES}),
     "measure_robust_accuracy": Probe(attacked("fgsm"), DIFFERENTIATE),
     "measure_epsilon_curve": Probe(
         lambda model, data: assay.measure_epsilon_curve(model, data, epsilons=[0, 0.1], steps=2),

@@ -79,7 +79,12 @@ def audit_normalization(
         ]
         layers = tuple(_compare(module, name, moments[module]) for module, name in norms.items() if module in moments)
         stem, pixels = next(((m, moments[m]) for m in _stem(model) if m in moments), (None, None))
-        reestimated = _reestimate(network, model, [m for m in norms if m in moments], data, batch_size=batch_size)
+        reestimated, refusal = None, ""
+        if ran_norms := [norm for norm in norms if norm in moments]:
+            try:
+                reestimated = _reestimate(network, model, ran_norms, data, batch_size=batch_size)
+            except ModelError as error:  # what the model gives as it stands has been measured
+                refusal = str(error)
     names = {m: name or "(model)" for name, m in model.named_modules()}
     return NormalizationAudit(
         n=len(data),
@@ -87,6 +92,7 @@ def audit_normalization(
         layers=layers,
         before=Proportion.of(before // times, len(data)),
         reestimated=None if reestimated is None else Proportion.of(reestimated, len(data)),
+        not_reestimated=refusal,
         conventions=tuple(conventions),
         stem=names[stem] if stem is not None else "",
         stem_mean=float(pixels.mean.mean()) if pixels else float("nan"),
@@ -159,10 +165,12 @@ def _oddities(module: _NormBase) -> list[str]:
 
 def _reestimate(
     network: ModelCall, model: nn.Module, norms: Collection[_NormBase], data: ImageDataset, *, batch_size: int
-) -> int | None:
+) -> int:
     """Accuracy with the statistics of ``data``; the old ones come back when the caller's ``preserved`` block ends."""
-    if len(data) < 2 or network.smallest == network.largest:  # one size of batches fits no such pass
-        return None
+    if len(data) < 2:
+        raise ModelError("running statistics", expected="two samples or more", got=f"{len(data)}")
+    if network.smallest == network.largest:  # repeated rows would count twice
+        raise ModelError("running statistics", expected="batches of any size", got=network.note or "one size")
     statistics = measure_running_statistics(
         model,
         norms,
@@ -174,7 +182,7 @@ def _reestimate(
         write_statistics(norm, moments)
     if network.state is not None:
         network.state = ModelState(model)  # else the next call would put the old statistics back
-    return _accuracy(network, data, batch_size=batch_size) if statistics else None
+    return _accuracy(network, data, batch_size=batch_size)
 
 
 def _accuracy(network: ModelCall, data: ImageDataset, *, batch_size: int, convert: Convention = lambda x: x) -> int:

@@ -67,8 +67,9 @@ class NormalizationAudit(Record):
     """Running statistics against the data, and the input scale against its alternatives.
 
     ``before`` is the accuracy as the model stands, ``reestimated`` with all running statistics measured anew on
-    ``n_statistics`` samples (None without such layers). ``stem_mean`` and ``stem_std`` are of what the first
-    parametric layer is fed; a network trained on normalised pixels expects about 0 and 1 there.
+    ``n_statistics`` samples: None without such layers, or where that failed, and ``not_reestimated`` says why.
+    ``stem_mean`` and ``stem_std`` are of what the first parametric layer is fed; a network trained on normalised
+    pixels expects about 0 and 1 there.
     """
 
     kind: Literal["normalization_audit"] = "normalization_audit"
@@ -77,6 +78,7 @@ class NormalizationAudit(Record):
     layers: tuple[NormLayer, ...]
     before: Proportion
     reestimated: Proportion | None
+    not_reestimated: str = ""
     conventions: tuple[InputConvention, ...]
     stem: str
     stem_mean: float

@@ -52,6 +52,7 @@ def _statistics_match(audit: NormalizationAudit) -> RuleResult | None:
         return None
     worst = largest(audit.layers, by=lambda layer: layer.distance)
     again = "" if audit.reestimated is None else f"; re-estimated: {percent(audit.reestimated.accuracy)}"
+    again = f"; not re-estimated: {audit.not_reestimated}" if audit.not_reestimated else again
     measured = f"{worst.distance:.3g} nats, accuracy {percent(audit.before.accuracy)}{again}"
     return RuleResult(grade(worst.distance, warn=STALE[0], error=STALE[1]), measured, worst.distance, where=worst.name)
 

@@ -103,6 +103,8 @@ def normalization_section(audit: NormalizationAudit) -> Section:
         f"; with its running statistics measured anew on {count(audit.n_statistics)} samples: "
         f"{accuracy(audit.reestimated)}"
         if audit.reestimated is not None
+        else f"; its running statistics could not be measured anew ({audit.not_reestimated})"
+        if audit.not_reestimated
         else "; it has no running statistics"
     )
     summary = (

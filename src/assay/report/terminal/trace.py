@@ -68,6 +68,8 @@ def _print_normalization(audit: NormalizationAudit, console: Console) -> None:
     if audit.reestimated is not None:
         before, anew = 100 * audit.before.accuracy, 100 * audit.reestimated.accuracy
         line += f"; statistics as stored {before:.1f} %, measured anew {anew:.1f} % (n = {audit.n})"
+    elif audit.not_reestimated:
+        line += f"; statistics could not be measured anew: {audit.not_reestimated}"
     print_line(console, line, wrap=False)
 
 
