@@ -141,7 +141,7 @@ def _converted(name: str, value: object, hint: Any) -> object:
     if not all(low <= number <= high for number in numbers if isinstance(number, int | float)):
         within = f"at least {low}" if high == inf else f"a number in {low}..{high}"
         raise OptionError(name, expected=_NUMBERS.get(name, within), got=converted)
-    if converted == () and name in _NEVER_EMPTY:
+    if name in _NEVER_EMPTY and isinstance(converted, tuple) and not converted:
         raise OptionError(name, expected="at least one", got="none")
     return converted
 

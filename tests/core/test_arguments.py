@@ -263,6 +263,13 @@ def test_numbers_of_numpy_and_text_for_a_path_become_what_is_annotated() -> None
     assert describe(10**400, Fraction(1, 4), [])[:2] == (10**400, 0.25)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_arrays_pass_as_they_are(dtype: type) -> None:
+    matrix = np.outer(np.arange(1, 61), np.arange(1, 25)).astype(dtype)
+    found = assay.factorize(matrix, 1)
+    assert torch.allclose(found.product, torch.from_numpy(matrix))
+
+
 def test_the_function_stays_what_it_was() -> None:
     assert describe.__name__ == "describe" and describe.__doc__ == "What it was handed."
     assert list(inspect.signature(describe).parameters) == ["count", "share", "names", "out", "shape"]
