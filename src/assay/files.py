@@ -37,11 +37,22 @@ def remove_leftovers(folder: Path) -> None:
         path.unlink(missing_ok=True)
 
 
+_made: list[Path] = []  # by this process, children before their parents
+
+
+def remove_empty_folders() -> None:
+    """Remove what :func:`make_folder` made and nothing was written to: the work for it failed."""
+    while _made:
+        with suppress(OSError):
+            _made.pop(0).rmdir()
+
+
 def make_folder(path: Path) -> Path:
     """Create the folder and prove that it can be written to, before any work is done for it.
 
     Raises :class:`OutputError` when it cannot be.
     """
+    _made.extend(folder for folder in (path.absolute(), *path.absolute().parents) if not folder.exists())
     try:
         path.mkdir(parents=True, exist_ok=True)
         probe = path / f".{secrets.token_hex(4)}.tmp"

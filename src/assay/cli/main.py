@@ -26,6 +26,7 @@ from assay.cli.report import accept, explain, report
 from assay.cli.trace import trace
 from assay.cli.train import train
 from assay.errors import AssayError, InterruptedRunError, ModelError
+from assay.files import remove_empty_folders
 
 TYPER_INTERRUPTED = 130  # what typer returns after Ctrl-C when it is not to end the process itself
 COMPLETION = "_ASSAY_COMPLETE"  # set by a shell that asks for completions
@@ -108,6 +109,7 @@ def main() -> None:
         fail(AssayError(error.format_message()))
     finally:
         sys.stdout, sys.stderr = out, errors
+        remove_empty_folders()
     if code == TYPER_INTERRUPTED:
         fail(InterruptedRunError("interrupted; go on with --resume"))
     raise SystemExit(code if isinstance(code, int) else 0)

@@ -36,7 +36,7 @@ from assay.models.sources import load_model
 from assay.models.sources.named import parse_architecture
 from assay.models.sources.run_folder import CONFIG, WEIGHTS, is_run_folder
 from assay.records.compression import CompressionPoint, CompressionReport, NetworkMeasurement
-from assay.runtime import device_of, generator
+from assay.runtime import device_of, generator, preserved
 from assay.training.checkpoint import normalization_of, write_weights
 from assay.training.loop import fit
 from assay.training.recipes import Recipe
@@ -177,58 +177,59 @@ def compress(
     """
     started = time.perf_counter()
     _check_alike(train, test)
-    held_out = min(0.5, plan.validation / len(train))
-    remaining, validation = stratified_split(train, fraction=held_out, seed=plan.seed)
-    order = torch.randperm(len(remaining), generator=generator(plan.seed, 0x90))
-    calibration = remaining.subset(order[: plan.calibration])
-    left_out: dict[str, str] = {}
-    sites = find_sites(model, remaining.subset(order[:METRIC_IMAGES]), left_out=left_out)
-    if not sites:
-        reasons = "; ".join(f"{layer}: {reason}" for layer, reason in list(left_out.items())[:3])
-        raise ModelError(
-            name,
-            expected="linear or convolutional layers that can be factorised",
-            got=f"none ({reasons or 'it has none'})",
+    with preserved(model):
+        held_out = min(0.5, plan.validation / len(train))
+        remaining, validation = stratified_split(train, fraction=held_out, seed=plan.seed)
+        order = torch.randperm(len(remaining), generator=generator(plan.seed, 0x90))
+        calibration = remaining.subset(order[: plan.calibration])
+        left_out: dict[str, str] = {}
+        sites = find_sites(model, remaining.subset(order[:METRIC_IMAGES]), left_out=left_out)
+        if not sites:
+            reasons = "; ".join(f"{layer}: {reason}" for layer, reason in list(left_out.items())[:3])
+            raise ModelError(
+                name,
+                expected="linear or convolutional layers that can be factorised",
+                got=f"none ({reasons or 'it has none'})",
+            )
+        total = measure_anatomy(model, image_shape=train.shape).flops
+        on_progress(f"evaluating candidates for {len(sites)} layers")
+        candidates = network.evaluate_network(model, sites, calibration, kinds=plan.kinds, batch=plan.batch)
+        search = _Search(model, sites, calibration, validation, plan, on_progress)
+        chosen, fitted = search.choose(candidates, total=total)
+        curve = search.sweep()
+        untuned = measure_clean_accuracy(fitted.model, test)
+        smaller, seconds = fitted.model, 0.0
+        if plan.epochs:
+            on_progress(f"fine-tuning for {plan.epochs:g} epochs")
+            began = time.perf_counter()
+            fine_tune(smaller, model, train, epochs=plan.epochs, lr=plan.lr, seed=plan.seed)
+            seconds = time.perf_counter() - began
+        on_progress("measuring before and after")
+        latencies = _measure_latencies((model, smaller), test, batch=plan.batch)
+        before, after = (_measure(each, test, plan, t) for each, t in zip((model, smaller), latencies, strict=True))
+        if plan.share is not None and after.flops > plan.share * before.flops:
+            got = f"{after.flops / before.flops:.3f}x, as measured"
+            raise OptionError("target", expected=f"a network whose FLOPs come to {plan.share:g}x", got=got)
+        report = CompressionReport(
+            model=name,
+            data=test.name,
+            target=f"{plan.share:g}x" if plan.share is not None else f"at most {plan.max_drop:g} points",
+            calibration_images=len(calibration),
+            fine_tuning_seconds=seconds,
+            fine_tuning_epochs=plan.epochs,
+            seconds=time.perf_counter() - started,
+            before=before,
+            compressed=untuned,
+            after=after,
+            latency_ratio=after.latency / before.latency,
+            layers=tuple(
+                network.describe_layer(model, smaller, fitted, *pair) for pair in zip(candidates, chosen, strict=True)
+            ),
+            curve=curve,
+            curve_top=_accuracy(model, validation),
+            left_out=tuple(left_out.items()),
+            notes=tuple(_notes(plan, before, after, replaced=len(fitted.factorization))),
         )
-    total = measure_anatomy(model, image_shape=train.shape).flops
-    on_progress(f"evaluating candidates for {len(sites)} layers")
-    candidates = network.evaluate_network(model, sites, calibration, kinds=plan.kinds, batch=plan.batch)
-    search = _Search(model, sites, calibration, validation, plan, on_progress)
-    chosen, fitted = search.choose(candidates, total=total)
-    curve = search.sweep()
-    untuned = measure_clean_accuracy(fitted.model, test)
-    smaller, seconds = fitted.model, 0.0
-    if plan.epochs:
-        on_progress(f"fine-tuning for {plan.epochs:g} epochs")
-        began = time.perf_counter()
-        fine_tune(smaller, model, train, epochs=plan.epochs, lr=plan.lr, seed=plan.seed)
-        seconds = time.perf_counter() - began
-    on_progress("measuring before and after")
-    latencies = _measure_latencies((model, smaller), test, batch=plan.batch)
-    before, after = (_measure(each, test, plan, t) for each, t in zip((model, smaller), latencies, strict=True))
-    if plan.share is not None and after.flops > plan.share * before.flops:
-        got = f"{after.flops / before.flops:.3f}x, as measured"
-        raise OptionError("target", expected=f"a network whose FLOPs come to {plan.share:g}x", got=got)
-    report = CompressionReport(
-        model=name,
-        data=test.name,
-        target=f"{plan.share:g}x" if plan.share is not None else f"at most {plan.max_drop:g} points",
-        calibration_images=len(calibration),
-        fine_tuning_seconds=seconds,
-        fine_tuning_epochs=plan.epochs,
-        seconds=time.perf_counter() - started,
-        before=before,
-        compressed=untuned,
-        after=after,
-        latency_ratio=after.latency / before.latency,
-        layers=tuple(
-            network.describe_layer(model, smaller, fitted, *pair) for pair in zip(candidates, chosen, strict=True)
-        ),
-        curve=curve,
-        curve_top=_accuracy(model, validation),
-        left_out=tuple(left_out.items()),
-        notes=tuple(_notes(plan, before, after, replaced=len(fitted.factorization))),
-    )
     return Compressed(smaller, fitted.factorization, report)
 
 

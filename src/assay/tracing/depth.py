@@ -19,7 +19,7 @@ from assay.diagnostics.time import is_recurrent, measure_gradients_over_time
 from assay.models.calls import copied
 from assay.records.checkup import Measurement, Subject
 from assay.records.gradients import DepthTrace
-from assay.runtime import device_of
+from assay.runtime import device_of, preserved
 from assay.tracing.report import TraceReport
 from assay.training.loop import fit
 from assay.training.recipes import Recipe
@@ -110,7 +110,8 @@ def _train_copy(
         schedule=ConstantSchedule(),
         augment=Nothing(),
     )
-    trained = copied(model)
-    with record_gradients(trained, every=every, label=name) as recorder:
-        fit(trained, dataset, recipe=recipe, seed=seed, on_step=lambda _: recorder.step())
+    with preserved(model):  # a copy shares what cannot be copied, and draws from the same generators
+        trained = copied(model)
+        with record_gradients(trained, every=every, label=name) as recorder:
+            fit(trained, dataset, recipe=recipe, seed=seed, on_step=lambda _: recorder.step())
     return recorder.summarize()
