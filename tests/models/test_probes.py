@@ -35,6 +35,9 @@ def test_gaps_are_relative_to_the_range_and_agree_on_equal_non_finite_entries():
     assert relative_gap(torch.tensor([torch.inf]), torch.tensor([1.0]), scale) == math.inf
     assert relative_gap(torch.ones(2), torch.ones(2), torch.ones(2)) == 0.0
     assert relative_gap(torch.ones(2), torch.zeros(2), torch.ones(2)) == math.inf
+    nothing = torch.full((2,), torch.nan)
+    assert math.isnan(relative_gap(nothing, nothing, nothing))
+    assert relative_gap(torch.ones(2), nothing, nothing) == math.inf
 
 
 class Functional(nn.Module):

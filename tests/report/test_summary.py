@@ -17,6 +17,7 @@ from assay.report.comparison_wording import history_tally
 from assay.report.history_page import render_history
 from assay.report.summary import SEVERITY, headline, in_order, states, tally_sentence
 from assay.report.terminal.check import print_summary
+from assay.verdict import examples as ex
 
 
 @pytest.fixture
@@ -143,3 +144,10 @@ def test_a_comparison_and_a_history_tell_what_could_not_run(checkup: Checkup, un
     assert dict(history.tracks[0].entries[1].statuses)["A202"] == "could not run"
     assert "2 rules could not run in the last check" in history_tally(history)
     assert "? could not run" in render_history(history)
+
+
+def test_draws_of_noise_are_not_called_steps(checkup: Checkup) -> None:
+    noise = ex.attacked("noise", 800, steps=5, loss_per_step=(1.0, 1.1, 1.0, 1.2, 1.1))
+    assert headline(checkup.model_copy(update={"records": (noise,)})).endswith(" right after noise within 8/255.")
+    stepped = ex.attacked("pgd", 800, steps=5, loss_per_step=(1.0, 1.1, 1.2, 1.3, 1.4, 1.5))
+    assert headline(checkup.model_copy(update={"records": (stepped,)})).endswith(" right after 5 steps within 8/255.")

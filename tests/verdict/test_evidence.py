@@ -165,3 +165,11 @@ def test_a_rule_that_fails_loses_no_other(monkeypatch: pytest.MonkeyPatch) -> No
     assert verdicts["A101"].status == "could not run"
     assert verdicts["A101"].measured == "could not be judged: KeyError: 'typo'"
     assert verdicts["A103"].status == "pass"
+
+
+def test_outputs_that_are_all_nan_pass_no_rule_about_outputs() -> None:
+    nothing = ex.clean(0, non_finite=1000, expected_calibration_error=0.0, mean_confidence=math.nan)
+    audit = ex.modes(repeat_gap=math.nan, batch_gap=0.0, train_eval_gap=math.nan)
+    statuses = {verdict.rule: verdict.status for verdict in judge([nothing, audit])}
+    assert statuses["A104"] == "error"
+    assert {statuses[rule] for rule in ("A103", "A502", "A503", "A504")} == {"not run"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -138,9 +139,10 @@ def _check_outputs(run: _SanityRun) -> Iterator[SanityCheck]:
     detail = f"{len(in_training)} modules were in training mode, such as {in_training[0]}" if in_training else "none"
     yield _check("train mode", float(len(in_training)), 0.0, detail)
     detail = f"{len(batches)} batches evaluated three times differ by {repeats:.2g} of the range of the logits"
-    yield _check("randomised", repeats, ROUNDING, detail)
+    finite = not math.isnan(repeats)  # else there is no logit to compare or to tell the kind of
+    yield _check("randomised", repeats if finite else None, ROUNDING, detail if finite else "no logit is finite")
     kind = output_kind(torch.cat(outputs))
-    yield _check("not logits", float(kind != "logits"), 0.0, f"outputs look like {kind}")
+    yield _check("not logits", float(kind != "logits") if finite else None, 0.0, f"outputs look like {kind}")
     detail = f"a sample alone and in its batch differ by {batch_gap:.2g} of the range of the logits"
     known = repeats <= ROUNDING  # a randomised model differs from itself in any batch
     yield _check("depends on the batch", batch_gap if known else None, 10 * ROUNDING, detail)

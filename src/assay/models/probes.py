@@ -156,13 +156,18 @@ def gap_alone(
 
 
 def relative_gap(a: Tensor, b: Tensor, scale: Tensor) -> float:
-    """max |a − b| / (max − min of ``scale``); entries that are not finite in both, the same way, agree."""
+    """max |a − b| / (max − min of ``scale``); entries that are not finite in both, the same way, agree.
+
+    NaN where they agree and ``scale`` has no finite entry: nothing was compared.
+    """
     agree = (a == b) | (a.isnan() & b.isnan())
     difference = torch.where(agree, 0.0, (a - b).abs()).max()
     finite = scale[scale.isfinite()]
-    span = float(finite.max() - finite.min()) if finite.numel() else 0.0
     if not bool(difference.isfinite()):
         return math.inf
+    if finite.numel() == 0:
+        return math.nan
+    span = float(finite.max() - finite.min())
     return float(difference) / span if span > 0 else (0.0 if float(difference) == 0 else math.inf)
 
 

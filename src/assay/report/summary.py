@@ -189,7 +189,9 @@ def _accuracy_after(attack: RobustAccuracy) -> str:
     size = epsilon(attack.epsilon, "linf") if attack.norm == "linf" else ball(attack)
     if _is_one_step(attack):
         return f"{percent(attack.accuracy)} after one step of {size}"
-    steps = f"{count(attack.steps)} steps" if attack.steps > 1 and attack.loss_per_step else attack.attack
+    # random draws leave a loss each, but none before the first: they are no steps
+    stepped = attack.steps > 1 and len(attack.loss_per_step) > attack.steps
+    steps = f"{count(attack.steps)} steps" if stepped else attack.attack
     return f"{percent(attack.accuracy)} after {steps} within {size}"
 
 

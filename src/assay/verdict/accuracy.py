@@ -38,7 +38,7 @@ def _worst_class(clean: CleanAccuracy) -> RuleResult | None:
 
 
 def _calibrated(clean: CleanAccuracy) -> RuleResult | None:
-    if clean.n == 0:
+    if clean.n == clean.non_finite:
         return None
     error = clean.expected_calibration_error
     measured = f"{percent(error)}; mean confidence {percent(clean.mean_confidence)}, accuracy {percent(clean.accuracy)}"

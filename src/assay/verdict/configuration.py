@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from assay.records.configuration import ModeAudit, NormalizationAudit
 from assay.records.training import DecayGroups
 from assay.verdict import examples as ex
@@ -16,13 +18,16 @@ ACCURACY_GAIN = (0.01, 0.05)
 
 def _evaluation_mode(audit: ModeAudit) -> RuleResult | None:
     training = audit.modules_in_train_mode
-    gap = "" if audit.train_eval_gap is None else f"; outputs move by {percent(audit.train_eval_gap)} of their range"
+    moved = audit.train_eval_gap
+    gap = "" if moved is None or math.isnan(moved) else f"; outputs move by {percent(moved)} of their range"
     measured = f"{len(training)} modules in training mode{gap}" if training else "every module in evaluation mode"
     return RuleResult("warn" if training else "pass", measured, float(len(training)), where=name_some(training))
 
 
 def _deterministic(audit: ModeAudit) -> RuleResult | None:
     gap = audit.repeat_gap
+    if math.isnan(gap):
+        return None  # no logit is finite
     return RuleResult(grade(gap, warn=REPEAT_GAP, error=1e-3), f"{gap:.1e} of the range of the logits", gap)
 
 
@@ -34,6 +39,8 @@ def _batch_independent(audit: ModeAudit) -> RuleResult | None:
 
 
 def _returns_logits(audit: ModeAudit) -> RuleResult | None:
+    if math.isnan(audit.repeat_gap):
+        return None  # no logit is finite
     kind = audit.outputs_look_like
     return RuleResult("pass" if kind == "logits" else "warn", kind, float(kind != "logits"))
 

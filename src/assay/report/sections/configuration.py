@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from assay.records.configuration import ModeAudit, NormalizationAudit
@@ -87,6 +88,8 @@ def optimizer_section(audit: OptimizerAudit) -> Section:
 def _gap(gap: float | None) -> str:
     if gap is None:
         return "could not be measured"
+    if math.isnan(gap):
+        return "no output is finite"
     if gap == 0:
         return "the same outputs"
     return f"outputs differ by {percent(gap) if gap >= 1e-3 else number(gap)} of their range"
