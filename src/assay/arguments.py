@@ -94,7 +94,14 @@ def checked_except(*names: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
     return lambda function: _with_checks(function, frozenset(names))
 
 
-def _with_checks(function: Callable[P, R], unchecked: frozenset[str]) -> Callable[P, R]:
+def checked_kinds(*names: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """:func:`checked`, but of these arguments any number or text passes: the function itself judges their values."""
+    return lambda function: _with_checks(function, frozenset(), frozenset(names))
+
+
+def _with_checks(
+    function: Callable[P, R], unchecked: frozenset[str], judged: frozenset[str] = frozenset()
+) -> Callable[P, R]:
     signature = inspect.signature(function)
     hints: dict[str, Any] = {}  # resolved at the first call: annotations may name what is costly to import
 
@@ -108,6 +115,8 @@ def _with_checks(function: Callable[P, R], unchecked: frozenset[str]) -> Callabl
         if not hints:
             hints.update(typing.get_type_hints(inspect.unwrap(function)))
         for name, value in bound.arguments.items():
+            if name in judged and isinstance(value, str | Real) and not isinstance(value, bool):
+                continue
             if name in hints and name not in unchecked:
                 kind = signature.parameters[name].kind
                 bound.arguments[name] = _converted(name, value, _gathered(hints[name], kind))
@@ -264,5 +273,5 @@ def _describe(value: object) -> str:
         return one_line(repr(value), limit=80)
     shape = getattr(value, "shape", None)
     if isinstance(shape, tuple) and hasattr(value, "dtype"):
-        return f"{value.dtype} {tuple(shape)} ({name})"
+        return f"{name} {value.dtype} {tuple(shape)}"
     return f"{'an' if name[0] in 'AEIOU' else 'a'} {name}"

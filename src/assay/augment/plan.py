@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from assay.arguments import checked
+from assay.arguments import checked_kinds
 from assay.augment.engine import run_kernels
 from assay.augment.operations import CODES, OPERATIONS, check_magnitude, find_operation
 from assay.errors import DataError, OptionError
@@ -46,7 +46,7 @@ class AugmentPlan:
         return " · ".join(words) or "unchanged"
 
 
-@checked
+@checked_kinds("fill", "interpolation")
 def apply_plan(
     images: Tensor, plan: AugmentPlan, *, fill: Fill = 0, interpolation: Interpolation = "nearest"
 ) -> Tensor:
@@ -81,7 +81,7 @@ def apply_plan(
     return run_kernels(batch, codes, magnitudes, places, fill=fill_bytes, bilinear=bilinear).to(images.device)
 
 
-@checked
+@checked_kinds("magnitude", "fill", "interpolation")
 def apply_operation(
     images: Tensor,
     operation: str,

@@ -13,7 +13,7 @@ from typing import ClassVar, Protocol
 import torch
 from torch import Tensor
 
-from assay.arguments import checked
+from assay.arguments import checked, checked_kinds
 from assay.augment.operations import check_magnitude, find_operation
 from assay.augment.plan import AugmentPlan, Fill, Interpolation, apply_plan, check_images
 from assay.augment.randomness import draw_uniforms
@@ -218,7 +218,7 @@ def cutout(side: int = 8, p: float = 1.0) -> Step:
     return Step("Cutout", side, p=p)
 
 
-@checked
+@checked_kinds("count")
 def choose(count: int, *options: Policy) -> Choice:
     """``count`` times one of the options, for each sample."""
     return Choice(count, options)
