@@ -25,9 +25,9 @@ from assay.data.dataset import ImageDataset
 SHAPE, K, N = (3, 8, 8), 4, 12
 
 # What a probe needs: weights that are there, a forward pass, logits from it, derivatives, training mode, a copy, layers
-# that hooks reach, as many logits as the data has classes.
+# that hooks reach, as many logits as the data has classes, finite buffers.
 WEIGHTS, FORWARD, LOGITS, BACKWARD = "weights", "forward", "logits", "backward"
-TRAINING, COPY, LAYERS, CLASSES = "training", "copy", "layers", "classes"
+TRAINING, COPY, LAYERS, CLASSES, FINITE = "training", "copy", "layers", "classes", "finite"
 
 
 @dataclass(frozen=True)
@@ -696,15 +696,20 @@ WRAPPERS: Mapping[str, Callable[[nn.Module], nn.Module]] = {
 _WEIGHTS, _FORWARD, _LOGITS, _BACKWARD, _TRAINING, _COPY, _LAYERS = (
     frozenset({each}) for each in (WEIGHTS, FORWARD, LOGITS, BACKWARD, TRAINING, COPY, LAYERS)
 )
+_FINITE = frozenset({FINITE})
 _HINDERED: Mapping[str, frozenset[str]] = {
     "fails in training mode": _TRAINING,
     "wants labels in training": _TRAINING,
     "auxiliary tuple in training": _TRAINING,
     "needs four images": _TRAINING,
-    "takes at most five": _TRAINING,
+    "takes at most five": _TRAINING | _COPY,
     "mask of the first batch": _TRAINING,
     "frozen": _TRAINING,
     "changes its mode": _TRAINING,
+    "first parameter in float64": _TRAINING,  # which computes in the dtype of the first
+    "first parameter in bfloat16": _TRAINING,
+    "counts": _FINITE,
+    "special buffers": _FINITE,
     "holds a generator": _COPY,
     "keeps its graph": _COPY,
 }
@@ -712,10 +717,12 @@ _HINDERED: Mapping[str, frozenset[str]] = {
 
 _SCALED = frozenset(
     {"layers", "blocks", "groups", "parameters", "trainable_parameters", "decay_per_layer", "redundancy", "other"}
+    | {"eigenvalues", "smallest", "residual", "trace", "trace_error", "critical_learning_rate"}
 )
 _DIFFERENT: Mapping[str, frozenset[str]] = {
     "first parameter in float64": _SCALED | {"flops"},
     "first parameter in bfloat16": _SCALED | {"flops"},
+    "changes its mode": frozenset({"depth_trace"}),  # what is trained is in evaluation mode, and frozen in part
     "frozen": frozenset({"frozen", "frozen_parameters", "trainable_parameters", "groups", "missed_by_name"}),
     "counts": frozenset({"buffers", "non_finite_parameters", "flops", "layers"}),
     "cache by shape": frozenset({"flops", "layers"}),
@@ -751,7 +758,7 @@ def _cases() -> Iterator[tuple[str, Case]]:
     for dtype, tolerance in ((torch.float16, 1e-2), (torch.bfloat16, 8e-2), (torch.float64, 2e-4)):
         yield (
             str(dtype).removeprefix("torch."),
-            Case(lambda d=dtype: Plain().to(d), lambda d=dtype: rounded(d), tolerance=tolerance),
+            Case(lambda d=dtype: Plain().to(d), lambda d=dtype: rounded(d), may_refuse=_TRAINING, tolerance=tolerance),
         )
     yield "mixed dtypes", Case(MixedDtypes, rounded_head, tolerance=8e-2)
     for kind in (nn.LSTM, nn.GRU, nn.RNN):
@@ -768,6 +775,7 @@ def _cases() -> Iterator[tuple[str, Case]]:
         "decay_per_layer",
         "redundancy",
         "trace",
+        "trace_error",
         "eigenvalues",
         "smallest",
         "residual",
