@@ -86,10 +86,6 @@ REFUSED = {
         "adversary.name=pgd adversary.epsilon=0",
         r"^--set adversary\.epsilon: expected greater than 0, got 0$",
     ),
-    "given twice": (
-        "name=again name=mine",
-        r"^--set name: given twice: the first has no effect$",
-    ),
     "batches that do not divide": (
         "micro_batch=7",
         r"micro_batch: expected a number that divides the batch_size, 64, got 7$",

@@ -167,7 +167,7 @@ OVERRULED = {
     ),
     "precision": (
         ("digits", "--precision", "float32", "--set", "precision=bfloat16"),
-        "--set precision: given twice: the first has no effect",
+        "--set precision: no effect, as --precision is float32",
     ),
     "overwriting": (("digits", "--resume", "--overwrite"), "--overwrite: expected either it or --resume, got both"),
     "options of another model": (

@@ -99,7 +99,7 @@ def train(
         raise OptionError("--overwrite", expected="either it or --resume", got="both")
     before = _config_of(out) if resume else {}
     changes = [*(sets or []), *([] if precision is None else [f"precision={precision}"])]
-    _refuse_sets_without_effect(changes, data=data, model=model, test=test)
+    _refuse_sets_without_effect(sets or [], data=data, model=model, precision=precision, test=test)
     chosen = _choose_recipe(recipe, data=data, model=model, sets=changes, before=before)
     if show:
         typer.echo(chosen.to_toml(), nl=False)
@@ -242,12 +242,15 @@ def _choose_recipe(
     return recipe
 
 
-def _refuse_sets_without_effect(sets: list[str], *, data: str | None, model: str | None, test: bool) -> None:
+def _refuse_sets_without_effect(
+    sets: list[str], *, data: str | None, model: str | None, precision: str | None, test: bool
+) -> None:
     """Raise :class:`UnusedOptionError` for a field set by ``--set`` that another option of the command overrules."""
     fields = [each.partition("=")[0].strip() for each in sets]
     overruled = {
         "data": data and f"the data are {data}",
         "model": model and f"--model is {model}",
+        "precision": precision and f"--precision is {precision}",
         "test_views": not test and "nothing is tested with --no-test",
         "sequence.test_samples": not test and "nothing is tested with --no-test",
     }

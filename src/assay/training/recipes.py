@@ -250,12 +250,7 @@ def load_recipe(name_or_path: str | Path, *, overrides: Sequence[str] = ()) -> R
         raise OptionError(where, expected="a TOML file", got=error) from None
     former = _former_defaults(values, complete=True)
     recipe = Recipe.parse(values, where=where, may_drop=former.__contains__)
-    overridden: set[Place] = set()
-    for override in overrides:
-        place = _apply(values, override)
-        if place in overridden:
-            raise UnusedOptionError(f"--set {'.'.join(place)}", reason="given twice: the first has no effect")
-        overridden.add(place)
+    overridden = {_apply(values, override) for override in overrides}  # of one given twice, the last holds
     if overridden:
         recipe = Recipe.parse(
             values, where=where, overridden=overridden, may_drop=lambda place: not _overrides_of(place, overridden)
