@@ -68,6 +68,7 @@ _RANGES: dict[str, tuple[int, float]] = {
 _NUMBERS = {
     "epsilon": "a finite number of at least 0, in pixel units",
     "fraction": "a number between 0 and 1",
+    "at_least": "a share between 0 and 1",
     "image_shape": "three sizes (C, H, W) of at least 1",
     "image_size": "greater than or equal to 1",
     "limit": "greater than or equal to 1",

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from zoo import pictures
+from awkward_zoo import pictures
 
 MODELS = """
-from zoo import CASES
+from awkward_zoo import CASES
 
 squeezes = CASES["squeezes"].build
 half = CASES["float16"].build

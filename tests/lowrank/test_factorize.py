@@ -266,7 +266,7 @@ def test_wrong_options_are_named(change: dict[str, object], message: str) -> Non
         (object(), "two dimensions"),
         (sp.csr_matrix((3, 0)), "at least one row and one column"),
     ],
-    ids=str,
+    ids=lambda value: value if isinstance(value, str) else type(value).__name__,
 )
 def test_what_is_no_matrix_is_refused(x: object, message: str) -> None:
     with pytest.raises(DataError, match=message):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from math import prod
 
@@ -127,7 +128,7 @@ X = torch.rand(4, 4)
         (lambda x: torch.einsum("ncij,nckj->ncik", x, x), (3, 4, 5), 2 * 3 * 4 * 4 * 5),
         (lambda x: F.scaled_dot_product_attention(x, x, x), (3, 4, 5), 3 * 16 * (4 * 5 + 5)),
     ],
-    ids=str,
+    ids=lambda value: "function" if inspect.isfunction(value) else str(value),
 )
 def test_other_operations_cost_what_the_convention_says(model: object, shape: Shape, expected: int) -> None:
     assert flops(model, shape) == expected  # type: ignore[arg-type]

@@ -35,7 +35,7 @@ from assay.views import attack_picture, predict_picture
 from assay.views.attack import AttackChoice, find_smallest_perturbation
 from assay.views.context import ViewContext
 from assay.views.picture import sample_at
-from zoo import BACKWARD, CASES, CLASSES, COPY, FINITE, FORWARD, LAYERS, LOGITS, TRAINING, WEIGHTS, pictures
+from awkward_zoo import BACKWARD, CASES, CLASSES, COPY, FINITE, FORWARD, LAYERS, LOGITS, TRAINING, WEIGHTS, pictures
 
 
 @dataclass(frozen=True)

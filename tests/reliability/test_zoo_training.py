@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.zoo import CASES, TRAINING, pictures
+from awkward_zoo import CASES, TRAINING, pictures
 
 from assay.errors import AssayError, DivergedError
 from assay.training.averaging import refresh_batchnorm

@@ -105,7 +105,7 @@ def _plan_timm(where: str, request: ModelRequest, options: Mapping[str, object])
             published = dict(timm.create_model(name).pretrained_cfg)
         else:
             known_as = timm.get_pretrained_cfg(name)
-            published = {} if known_as is None else known_as.to_dict()
+            published = {} if known_as is None else vars(known_as)
     image_shape = request.image_shape
     if image_shape is None:
         image_shape = tuple(published.get("input_size") or ())
