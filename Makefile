@@ -2,6 +2,9 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALL := python -m pip install --quiet --disable-pip-version-check
 
+# Two processes, each with the tests of one file at a time, so that what a file shares is made once.
+PYTEST := $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+
 .DEFAULT_GOAL := help
 .PHONY: help check test test-full test-oldest format lint docs mutants lock release clean
 
@@ -12,11 +15,11 @@ check: .venv/installed  ## train a small network on the built-in digits, put it 
 	$(BIN)/assay check --out assay-report --fail-on never
 
 test: .venv/installed-test  ## the whole suite, and the share of the lines of src that it runs (at least 90 %)
-	$(BIN)/python -m pytest --cov --cov-report= --cov-fail-under=0
+	$(PYTEST) --cov --cov-report= --cov-fail-under=0
 	@printf "Line coverage of src, in percent: "; $(BIN)/coverage report --format=total
 
 test-full: .venv/installed-test  ## the suite and the tests that take minutes
-	$(BIN)/python -m pytest -m "full or not full" --timeout 1800
+	$(PYTEST) -m "full or not full" --timeout 1800
 
 test-oldest: .venv/bin/python  ## the suite on the oldest versions that pyproject.toml allows, in an environment of its own
 	$(BIN)/$(INSTALL) uv

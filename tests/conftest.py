@@ -23,6 +23,8 @@ from typing import Any
 import pytest
 
 os.environ.setdefault("GOMP_SPINCOUNT", "2000")  # as the command does; see assay.cli.main
+# The networks of the tests are so small that two threads wait for each other longer than they compute.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 import torch
 from hypothesis import settings

@@ -249,6 +249,13 @@ class RefusesFew(Network):
         return super().forward(x)
 
 
+class RefusesMany(Network):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if len(x) > 5:
+            raise ValueError("five images at most")
+        return super().forward(x)
+
+
 class ByKeyword(Network):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.head(input=self.second(input=self.first(input=x).relu()).relu().mean((2, 3)))
@@ -272,6 +279,7 @@ class Keeping(Network):
 RUNS = {
     "squeezes": Squeezing,
     "refuses few": RefusesFew,
+    "refuses many": RefusesMany,
     "by keyword": ByKeyword,
     "over tokens": OverTokens,
     "keeps features": Keeping,

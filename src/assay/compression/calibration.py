@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
+from functools import partial
 from dataclasses import dataclass, field
 
 import torch
@@ -97,7 +98,8 @@ def _observe(
     outputs: dict[str, Tensor] = {}
     draw = generator(0x5A)
     n = min(METRIC_IMAGES, len(calibration))
-    batches, times = network.batches(n, size=rows_that_fit(calibration.shape, most=batch_size, gradients=True))
+    size, load = rows_that_fit(calibration.shape, most=batch_size, gradients=True), partial(_pictures, calibration)
+    batches, times = network.batches(n, size=size, load=load)
 
     def start(*_: object) -> None:
         order.clear()
@@ -168,7 +170,8 @@ def capture(model: nn.Module, names: Sequence[str], calibration: ImageDataset) -
         return hook
 
     with calling(model, _pictures(calibration, torch.arange(min(2, len(calibration))))) as network, torch.no_grad():
-        batches, _ = network.batches(len(calibration), size=rows_that_fit(calibration.shape, most=64))
+        size, load = rows_that_fit(calibration.shape, most=64), partial(_pictures, calibration)
+        batches, _ = network.batches(len(calibration), size=size, load=load)
         hooks = [model.get_submodule(name).register_forward_hook(keep(name), with_kwargs=True) for name in names]  # type: ignore[arg-type]
         with hooked(*hooks):
             for rows in batches:

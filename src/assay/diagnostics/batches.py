@@ -31,9 +31,7 @@ def inputs(
         dtype = torch.promote_types(network.dtype, torch.float32)
         return to_unit_range(dataset.images[rows].to(network.device), dtype), dataset.labels[rows].to(network.device)
 
-    with torch.no_grad():  # what such a batch does to the model is found out before anything is counted
-        network(load(network.batches(n, size=size)[0][0])[0])
-    batches, times = network.batches(n, size=size)
+    batches, times = network.batches(n, size=size, load=lambda rows: load(rows)[0])
     return (load(rows) for rows in batches), times
 
 

@@ -181,12 +181,18 @@ class ModelCall:
         self.classes = check_logits(outputs, n=len(batch), classes=self.classes)
         return outputs.to(torch.promote_types(outputs.dtype, torch.float32)).contiguous()
 
-    def batches(self, n: int, *, size: int) -> tuple[list[Tensor], int]:
+    def batches(
+        self, n: int, *, size: int, load: Callable[[Tensor], Tensor] | None = None
+    ) -> tuple[list[Tensor], int]:
         """Indices of batches that a model with hooks can be given: each of ``n`` samples in them equally often.
 
         Returns the batches, none of a size that the model refuses, and how often each sample occurs: once, but for a
-        model that refuses small batches where there are few samples, or takes batches of one size only.
+        model that refuses small batches where there are few samples, or takes batches of one size only. ``load`` gives
+        the images of such indices: with it, the first batch is tried out before anything is counted.
         """
+        if load is not None:
+            with torch.no_grad():
+                self(load(self.batches(n, size=size)[0][0]))
         if self.smallest == self.largest:
             times = math.lcm(n, self.smallest) // n
             return list(torch.split(torch.arange(n * times) % n, self.smallest)), times
