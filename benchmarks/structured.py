@@ -1,6 +1,6 @@
 """Models and data sets drawn at random, measured by assay and by a plain loop in float64, one image at a time.
 
-``python benchmarks/fuzz.py --structured 2000`` draws combinations of layers, wrappers of ``tests/awkward_zoo.py``, data sets,
+``python benchmarks/fuzz.py --structured 2000`` draws combinations of layers, wrappers (``tests/awkward_zoo.py``), data,
 forms on disk (``structured_data.py``) and measurements. Each ends in the number of the plain loop, in one line of
 refusal, or in a fault. A fault is made smaller and printed; combination ``i`` of a seed is always the same.
 """

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from awkward_zoo import CASES, TRAINING, pictures
 
 from assay.errors import AssayError, DivergedError
 from assay.training.averaging import refresh_batchnorm
 from assay.training.loop import fit
 from assay.training.recipes import Recipe
+from awkward_zoo import CASES, TRAINING, pictures
 
 RECIPE = Recipe.parse(
     {"name": "two steps", "epochs": 1, "batch_size": 6, "augment": {"name": "none"}, "refresh_batchnorm": 12}

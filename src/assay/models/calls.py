@@ -181,9 +181,7 @@ class ModelCall:
         self.classes = check_logits(outputs, n=len(batch), classes=self.classes)
         return outputs.to(torch.promote_types(outputs.dtype, torch.float32)).contiguous()
 
-    def batches(
-        self, n: int, *, size: int, load: Callable[[Tensor], Tensor] | None = None
-    ) -> tuple[list[Tensor], int]:
+    def batches(self, n: int, *, size: int, load: Callable[[Tensor], Tensor] | None = None) -> tuple[list[Tensor], int]:
         """Indices of batches that a model with hooks can be given: each of ``n`` samples in them equally often.
 
         Returns the batches, none of a size that the model refuses, and how often each sample occurs: once, but for a
