@@ -36,6 +36,7 @@ from assay.models.weights import (
     read_named_weights,
 )
 from assay.models.wrappers import Normalized
+from assay.records.preparation import Preparation
 from assay.runtime import preserved
 
 WEIGHT_SUFFIXES = frozenset({".safetensors", ".pt", ".pth", ".th", ".ckpt", ".bin", ".tar"})
@@ -77,6 +78,7 @@ class LoadedModel:
         image_shape: (C, H, W).
         class_names: of the logits, where they are known: from a run folder, a file of weights, published weights.
         notes: sentences that a user should see, such as that the weights are random.
+        preparation: how its author prepares pictures, where that is known; its numbers are part of the model.
     """
 
     model: nn.Module
@@ -85,6 +87,7 @@ class LoadedModel:
     image_shape: tuple[int, int, int]
     class_names: tuple[str, ...] | None = None
     notes: tuple[str, ...] = ()
+    preparation: Preparation | None = None
 
 
 @checked
@@ -202,7 +205,9 @@ def open_model(
         notes += () if matched.note is None else (matched.note,)
         if matched.columns != tuple(range(count)):
             model, own, count = MatchedClasses(model, matched.columns, class_names=own), names, len(matched.columns)
-    return LoadedModel(model, spec, count, blueprint.image_shape, class_names=own, notes=notes)
+    return LoadedModel(
+        model, spec, count, blueprint.image_shape, class_names=own, notes=notes, preparation=blueprint.preparation
+    )
 
 
 def find_blueprint(spec: str, request: ModelRequest) -> Blueprint:

@@ -10,6 +10,7 @@ from pathlib import Path
 from torch import nn
 
 from assay.errors import OptionError
+from assay.records.preparation import Preparation
 
 DEFAULT_CLASSES, DEFAULT_SHAPE = 10, (3, 32, 32)
 NormalizationChoice = str | tuple[Sequence[float], Sequence[float]] | None
@@ -31,7 +32,8 @@ class Blueprint:
     ``make(classes)`` builds it. ``classes`` is the number that the source fixes, where it fixes one; otherwise the
     data, the weights or ``default_classes`` decide. ``class_names`` are those of its outputs, ``synonyms`` other names
     of the same. ``weights`` is the file that belongs to the source. ``has_weights`` is whether ``make`` gives it
-    trained weights (None: unknown, as of a user's own code).
+    trained weights (None: unknown, as of a user's own code). ``preparation`` is how its author prepares pictures, where
+    the source states it: its sizes are for whoever loads the pictures, its numbers ``make`` has put into the model.
     """
 
     make: Callable[[int], nn.Module]
@@ -43,6 +45,7 @@ class Blueprint:
     weights: Path | None = None
     has_weights: bool | None = None
     notes: tuple[str, ...] = ()
+    preparation: Preparation | None = None
 
 
 def parse_options(spec: str) -> tuple[str, dict[str, object]]:

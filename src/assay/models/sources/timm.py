@@ -1,0 +1,107 @@
+"""The networks of timm, made to take pixels in [0, 1]."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
+
+from assay.errors import ModelError
+from assay.models.architectures import near
+from assay.models.sources.blueprint import Blueprint, ModelRequest
+from assay.models.sources.library import (
+    LIBRARY_CLASSES,
+    LIBRARY_SHAPE,
+    count_of_classes,
+    imagenet_synsets,
+    library,
+)
+from assay.models.wrappers import PRESETS, Normalize, Normalized, choose_normalization
+from assay.records.preparation import Preparation
+
+IMAGENET = PRESETS["imagenet"]
+
+
+def plan_timm(where: str, request: ModelRequest, options: Mapping[str, object]) -> Blueprint:
+    """A network of timm, for the channels of the images, behind the normalisation of its published configuration.
+
+    Weights are random unless the option ``pretrained`` is true, which fetches them when the cache does not have them.
+    The other options are those of ``timm.create_model``. Raises :class:`ModelError`, :class:`DependencyError`.
+    """
+    name = where.partition(":")[2]
+    with library("timm", where):
+        import timm
+    from_hub = ":" in name
+    if not from_hub and not timm.is_model(name):
+        known = timm.list_models()
+        raise ModelError(where, expected=f"one of timm's {len(known)} models", got=near(name, known))
+    with library("timm", where):  # a model of the hub tells its configuration once it is built
+        if from_hub:
+            published = dict(timm.create_model(name).pretrained_cfg)
+        else:
+            known_as = timm.get_pretrained_cfg(name)
+            published = {} if known_as is None else vars(known_as)
+    image_shape = request.image_shape
+    if image_shape is None:
+        image_shape = tuple(published.get("input_size") or ())
+        image_shape = image_shape if len(image_shape) == 3 else LIBRARY_SHAPE
+    channels, has_weights = image_shape[0], bool(options.get("pretrained"))
+    trained = published.get("num_classes") if has_weights else None
+    fixed = count_of_classes(options.get("num_classes", trained), where=where)
+    notes: tuple[str, ...] = ()
+    if trained is not None and fixed != trained:
+        notes = (f"{where} has a random last layer: its weights are of {trained} classes, not of {fixed}",)
+
+    def make(classes: int) -> nn.Module:
+        with library("timm", where):
+            inner = timm.create_model(name, **{"in_chans": channels, "num_classes": classes, **options})
+        config = getattr(inner, "pretrained_cfg", {})
+        own = (config["mean"], config["std"]) if len(config.get("mean") or ()) == channels else None
+        chosen = own if request.normalization is None else request.normalization
+        return Normalized(Normalize(choose_normalization(chosen, channels=channels)), inner).eval()
+
+    names = tuple(map(str, published.get("label_names") or ())) if fixed == trained else ()
+    synonyms: tuple[tuple[str, ...], ...] = ()
+    if trained == fixed == LIBRARY_CLASSES and not names:
+        described = tuple(timm.data.ImageNetInfo().label_descriptions())
+        names, synonyms = tuple(each.partition(",")[0] for each in described), (imagenet_synsets(), described)
+    return Blueprint(
+        make,
+        image_shape,
+        classes=fixed,
+        class_names=names or None,
+        synonyms=synonyms,
+        default_classes=LIBRARY_CLASSES,
+        has_weights=has_weights,
+        notes=notes,
+        preparation=prepared_for(published, options, source=f"{where}, pretrained_cfg") if has_weights else None,
+    )
+
+
+def prepared_for(published: Mapping[str, Any], options: Mapping[str, object], *, source: str) -> Preparation:
+    """What ``timm.data.create_transform`` does for a published configuration, with timm's defaults where it is silent.
+
+    The size for training is taken, as timm's own ``resolve_data_config`` does unless it is told otherwise.
+    """
+    _, height, width = published.get("input_size") or LIBRARY_SHAPE
+    if isinstance(chosen := options.get("img_size"), int):
+        height = width = chosen
+    share, mode = published.get("crop_pct") or 0.875, published.get("crop_mode") or "center"
+    resize = (math.floor(height / share), math.floor(width / share))
+    mean, std = (tuple(published.get(name) or default) for name, default in zip(("mean", "std"), IMAGENET, strict=True))
+    fits = {"squash": "squash", "border": "border"}
+    short = mode not in fits and resize[0] == resize[1]
+    return Preparation.model_validate(
+        {
+            "resize": resize[0] if short else resize,
+            "fit": "short" if short else fits.get(mode, "cover"),
+            "crop": (height, width),
+            "fill": [round(255 * value) for value in mean] if mode == "border" else None,
+            "interpolation": published.get("interpolation") or "bicubic",
+            "mean": mean,
+            "std": std,
+            "source": source,
+        }
+    )
