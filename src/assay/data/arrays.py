@@ -9,16 +9,16 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 
 from assay.data.dataset import ImageDataset
-from assay.data.decoding import resize
 from assay.data.labels import Labelling
+from assay.data.preparing import prepare_all
 from assay.data.reading import Reading
 from assay.data.scale import DARK, Scale, judge_scale
 from assay.data.selection import choose_samples
 from assay.errors import DataError
+from assay.records.preparation import Preparation
 
 CHANNELS = (1, 2, 3, 4)
 ROWS = 1024  # images a step, so that converting floats never needs a second copy of the whole array
@@ -37,10 +37,10 @@ def build_dataset(
 ) -> ImageDataset:
     """The set of all labels; ``read_images`` maps indices to images, uint8 (M, C, H, W), and may add notes."""
     numbers, classes, of_labels = labelling
-    chosen = choose_samples(numbers.numpy(), limit=reading.limit)
+    chosen = choose_samples(numbers.numpy(), limit=reading.limit, only=reading.only)
     ids = torch.from_numpy(chosen)
     of_images: list[str] = []
-    images = resize_all(read_images(chosen, of_images), reading.image_size)
+    images = prepare_all(read_images(chosen, of_images), reading.preparation)
     all_notes = (*notes, *of_labels, *of_images)
     return ImageDataset(images, numbers[ids], classes, name=name, split=split, ids=ids, notes=all_notes)
 
@@ -126,11 +126,5 @@ def _value_range(array: AnyArray, *, where: str) -> tuple[float, float, bool]:
 
 
 def resize_all(images: Tensor, size: int | None) -> Tensor:
-    """Every image (N, C, H, W) to ``size`` x ``size`` as :func:`assay.data.pictures.resize` does; None: unchanged."""
-    if size is None or tuple(images.shape[2:]) == (size, size):
-        return images
-    result = np.empty((*images.shape[:2], size, size), np.uint8)
-    planes = images.numpy().reshape(-1, *images.shape[2:])
-    for plane, target in zip(planes, result.reshape(-1, size, size), strict=True):
-        target[...] = np.asarray(resize(Image.fromarray(plane), size))
-    return torch.from_numpy(result)
+    """Every image (N, C, H, W) to ``size`` x ``size``: the short side resized, the centre cut out; None: unchanged."""
+    return prepare_all(images, None if size is None else Preparation.square(size))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from assay.arguments import checked_fields
 from assay.errors import DataError
+from assay.records.preparation import Preparation
 from assay.records.samples import SampleBits, SampleLevels, SampleSet, write_runs
 
 
@@ -38,6 +39,9 @@ class ImageDataset:
         filenames: the samples' file names in their source, where it has them.
         skipped: broken images that were left out, each with the reason.
         notes: what else a user must know of how the set was read, one line each: what was left out or guessed.
+        preparation: how the pictures were resized and cropped; None where they are as they were stored.
+        read_again: reads samples, by their ids, in another preparation from where they are stored; None for a set made
+            of tensors.
 
     Raises:
         DataError: a wrong dtype, shape or range; the message says where, what was expected and what is there.
@@ -60,6 +64,8 @@ class ImageDataset:
     filenames: tuple[str, ...] | None = None
     skipped: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    preparation: Preparation | None = None
+    read_again: Callable[[Preparation, Tensor], ImageDataset] | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         if self.ids.numel() == 0 and len(self.labels) > 0:

@@ -13,9 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
+from assay.data.preparing import prepare_picture
 from assay.data.reading import UNREADABLE, listing
 from assay.data.scale import judge_scale
 from assay.errors import one_line
+from assay.records.preparation import Preparation
 from assay.wording import plural
 
 # Only these decoders are tried: each is a plain raster format, and none starts another program.
@@ -53,15 +55,16 @@ def decode(
     content: bytes | Path | None, *, image_size: int | None = None, most_pixels: int | None = None
 ) -> NDArray[np.uint8] | Broken:
     """One image file to bytes (H, W) or (H, W, 3), or the reason why not; its scale is judged by it alone."""
-    decoded = decode_alone(content, image_size=image_size, most_pixels=most_pixels)
+    preparation = None if image_size is None else Preparation.square(image_size)
+    decoded = decode_alone(content, preparation=preparation, most_pixels=most_pixels)
     return decoded if isinstance(decoded, Broken) else decoded[0]
 
 
 def decode_alone(
-    content: bytes | Path | None, *, image_size: int | None = None, most_pixels: int | None = None
+    content: bytes | Path | None, *, preparation: Preparation | None = None, most_pixels: int | None = None
 ) -> tuple[NDArray[np.uint8], tuple[str, ...]] | Broken:
     """One image file as :func:`decode` gives it, and the notes on how it was read."""
-    picture = decode_picture(content, image_size=image_size, most_pixels=most_pixels)
+    picture = decode_picture(content, preparation=preparation, most_pixels=most_pixels)
     if isinstance(picture, Broken):
         return picture
     pixels, traits = picture
@@ -71,13 +74,13 @@ def decode_alone(
 
 
 def decode_picture(
-    content: bytes | Path | None, *, image_size: int | None = None, most_pixels: int | None = None
+    content: bytes | Path | None, *, preparation: Preparation | None = None, most_pixels: int | None = None
 ) -> DecodedPicture | Broken:
     """One image file to pixels, or the reason why not.
 
     One channel for grey, else three: palettes, CMYK and the like become RGB; transparent pixels are laid over white,
     unless the whole picture is transparent; an orientation written by a camera is applied; of several frames the first
-    is taken. With ``image_size`` the short side is resized to it and the centre square cut out.
+    is taken. With a ``preparation`` it is resized and cropped.
 
     An image of more than ``most_pixels`` (default: PIL's bomb guard) is never decoded.
     """
@@ -95,7 +98,7 @@ def decode_picture(
             if not image.width * image.height:
                 return Broken(f"{image.width}x{image.height} pixels")
             plain, transparency = _unify(ImageOps.exif_transpose(image))
-            plain = plain if image_size is None else resize(plain, image_size)
+            plain = plain if preparation is None else prepare_picture(plain, preparation)
             pixels = np.array(plain)
             if plain.mode == "F":
                 pixels = np.rint(pixels).astype(np.uint16)
@@ -175,16 +178,6 @@ def _has_frames(image: Image.Image) -> bool:
 def _has_profile(image: Image.Image) -> bool:
     profile = image.info.get("icc_profile") or b""
     return bool(profile) and b"sRGB" not in profile and "sRGB".encode("utf-16-be") not in profile
-
-
-def resize(image: Image.Image, size: int) -> Image.Image:
-    """The short side to ``size`` (bilinear, antialiased), then the ``size`` x ``size`` square at the centre."""
-    short = min(image.size)
-    width, height = (max(size, round(side * size / short)) for side in image.size)
-    if (width, height) != image.size:
-        image = image.resize((width, height), Image.Resampling.BILINEAR)
-    left, top = (width - size) // 2, (height - size) // 2
-    return image.crop((left, top, left + size, top + size))
 
 
 def _reason(error: BaseException) -> str:

@@ -26,6 +26,7 @@ from assay.data.decoding import FORMATS, Broken, DecodedPicture, Pixels, decode,
 from assay.data.reading import Reading
 from assay.data.scale import DARK, Scale, judge_scale
 from assay.errors import DataError
+from assay.records.preparation import Preparation
 from assay.runtime import memory_bytes
 
 __all__ = ["FORMATS", "Broken", "Decoded", "Encoded", "decode", "decode_pictures", "png_base64", "to_bytes"]
@@ -143,8 +144,8 @@ def decode_pictures(samples: Iterable[Encoded], *, count: int, reading: Reading,
     """Decode ``count`` images, in order; ``samples`` may be a generator and is never far ahead of the decoding.
 
     One channel when every image is grey, else three; each as :func:`assay.data.decoding.decode_picture` reads it. Greys
-    of 16 bits are scaled by what all of them hold (:func:`assay.data.scale.judge_scale`). With ``reading.image_size``
-    the short side is resized to it (bilinear with antialiasing) and the centre square cut out.
+    of 16 bits are scaled by what all of them hold (:func:`assay.data.scale.judge_scale`). Each is resized and cropped
+    as ``reading.preparation`` says.
 
     Images that would fill much of the memory lie in a mapped file: see :class:`PictureStore`.
 
@@ -157,7 +158,7 @@ def decode_pictures(samples: Iterable[Encoded], *, count: int, reading: Reading,
     traits: list[tuple[str, str]] = []
     first: tuple[str, Pixels] | None = None
     first_broken: tuple[str, str] | None = None
-    for place, (name, picture) in enumerate(_decode_in_order(samples, image_size=reading.image_size)):
+    for place, (name, picture) in enumerate(_decode_in_order(samples, preparation=reading.preparation)):
         if isinstance(picture, Broken):
             first_broken = first_broken or (name, picture.reason)
             skipped.append(f"{name}: {picture.reason}")
@@ -182,10 +183,10 @@ def decode_pictures(samples: Iterable[Encoded], *, count: int, reading: Reading,
 
 
 def _decode_in_order(
-    samples: Iterable[Encoded], *, image_size: int | None
+    samples: Iterable[Encoded], *, preparation: Preparation | None
 ) -> Iterator[tuple[str, DecodedPicture | Broken]]:
     def decode_chunk(chunk: list[Encoded]) -> list[DecodedPicture | Broken]:
-        return [decode_picture(sample.content, image_size=image_size) for sample in chunk]
+        return [decode_picture(sample.content, preparation=preparation) for sample in chunk]
 
     workers, source = min(8, 2 * (os.cpu_count() or 1)), iter(samples)
     size = 1  # images in the next task; the first ones show how large images are

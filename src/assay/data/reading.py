@@ -20,6 +20,7 @@ from pydantic import Field
 
 from assay.errors import DataError, one_line
 from assay.options import Options
+from assay.records.preparation import Preparation
 
 Item = TypeVar("Item")
 SplitName = Literal["train", "test", "validation"]
@@ -42,6 +43,8 @@ class Reading(Options):
     ``limit``      at most this many samples; the rest is never decoded
     ``max_bad``    broken images to skip before giving up
     ``image_size`` when set, the short side is resized to it and the centre square is cut out
+    ``prepare``    how pictures are resized and cropped, where no ``image_size`` is set
+    ``only``       when set, the samples of these ids alone are decoded, of those within the limit
     """
 
     split: SplitName = "test"
@@ -49,6 +52,15 @@ class Reading(Options):
     limit: Annotated[int, Field(ge=1)] | None = None
     max_bad: Annotated[int, Field(ge=0)] = 0
     image_size: Annotated[int, Field(ge=1)] | None = None
+    prepare: Preparation | None = None
+    only: frozenset[int] | None = None
+
+    @property
+    def preparation(self) -> Preparation | None:
+        """How the size of pictures changes; None where they stay as they are."""
+        if self.image_size is not None:
+            return Preparation.square(self.image_size)
+        return self.prepare if self.prepare is not None and self.prepare.is_geometric else None
 
 
 @contextmanager

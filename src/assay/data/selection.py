@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from dataclasses import replace
 from typing import Any
 
@@ -42,13 +43,18 @@ def evenly_spaced(dataset: ImageDataset, n: int) -> ImageDataset:
     return dataset.subset(chosen)
 
 
-def choose_samples(labels: NDArray[Any], *, limit: int | None) -> NDArray[np.int64]:
+def choose_samples(
+    labels: NDArray[Any], *, limit: int | None, only: Collection[int] | None = None
+) -> NDArray[np.int64]:
     """The indices of the samples to use, int64: all in file order, or the first ``limit``.
 
     Where the order of the source depends on the class, or the class proportions of its first ``limit`` samples are not
-    those of all, the first ``limit`` of :func:`interleave` are taken instead. Raises :class:`OptionError` for a limit
-    below 1.
+    those of all, the first ``limit`` of :func:`interleave` are taken instead. ``only`` leaves out all others of these.
+    Raises :class:`OptionError` for a limit below 1.
     """
+    if only is not None:
+        chosen = choose_samples(labels, limit=limit)
+        return chosen[np.isin(chosen, list(only))]
     n = len(labels)
     if limit is None or limit >= n:
         return np.arange(n)

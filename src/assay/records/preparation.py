@@ -67,6 +67,11 @@ class Preparation(Frozen):
         return self
 
     @classmethod
+    def square(cls, size: int, *, source: str = "--image-size") -> Preparation:
+        """The short side resized to ``size`` (bilinear), then the square at the centre."""
+        return cls(resize=size, crop=(size, size), rounding="assay", source=source)
+
+    @classmethod
     def parse(cls, text: str, *, where: str = "--prepare") -> Preparation:
         """A preparation as it is written on a command line; the reverse of :attr:`spelled`.
 
@@ -109,7 +114,7 @@ class Preparation(Frozen):
         parts += [] if self.mean is None else [f"mean={_numbers(self.mean)}"]
         parts += [] if self.std is None else [f"std={_numbers(self.std)}"]
         parts += ["bgr"] if self.channels == "bgr" else []
-        parts += [] if self.scale == 1 else [f"scale={self.scale:.15g}"]
+        parts += [] if self.scale == 1 else [f"scale={_number(self.scale)}"]
         return ",".join(parts)
 
     @property
@@ -170,4 +175,9 @@ def _size(pair: Pair) -> str:
 
 def _numbers(values: tuple[float, ...]) -> str:
     distinct = values[:1] if len(set(values)) == 1 else values
-    return ",".join(f"{value:.15g}" for value in distinct)
+    return ",".join(_number(value) for value in distinct)
+
+
+def _number(value: float) -> str:
+    short = f"{value:g}"
+    return short if float(short) == value else repr(value)

@@ -10,15 +10,19 @@ import importlib
 import os
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
+
+from torch import Tensor
 
 from assay.arguments import checked
 from assay.data.dataset import ImageDataset
 from assay.data.decoding import SUFFIXES
 from assay.data.reading import SPLIT_WORDS, Reading
 from assay.errors import DataError
+from assay.records.preparation import Preparation
 
 NAMES = ("digits", "cifar10", "mnist", "fashion-mnist")
 
@@ -102,6 +106,7 @@ def load_dataset(
     limit: int | None = None,
     max_bad: int = 0,
     image_size: int | None = None,
+    prepare: str | Preparation | None = None,
 ) -> ImageDataset:
     """Load one split of a set of labelled images.
 
@@ -129,6 +134,9 @@ def load_dataset(
         max_bad: broken images to leave out before giving up; the ``skipped`` of the result names them.
         image_size: resize the short side to this many pixels and cut out the centre square; without it, images of
             different sizes are an error.
+        prepare: where no ``image_size`` is given, how pictures are resized and cropped: a :class:`Preparation`, such as
+            that of :func:`open_model`, or a text such as ``"resize=256:bicubic,crop=224"``. Its mean and standard
+            deviation are for the model.
 
     Returns:
         The samples, as bytes in memory (a set too large for that lies in a temporary file). Its ``notes`` tell what was
@@ -146,14 +154,27 @@ def load_dataset(
         (64, (1, 32, 32), ('0', '1', '2'))
     """
     part, folder = SPLIT_WORDS.get(split.lower(), split), None if data_dir is None else Path(data_dir)
+    prepared = Preparation.parse(prepare, where="prepare") if isinstance(prepare, str) else prepare
     options = {"split": part, "data_dir": folder, "limit": limit, "max_bad": max_bad, "image_size": image_size}
-    reading, spec = Reading.parse(options), os.fspath(spec)
+    reading = Reading.parse(options).model_copy(update={"prepare": prepared})
+    return _read(os.fspath(spec), reading)
+
+
+def _read(spec: str, reading: Reading) -> ImageDataset:
+    """The samples of ``spec``, which can be read again with another preparation."""
     source = next(source for source in SOURCES if source.applies(spec))
     try:
-        return import_function(source.loader)(spec, reading=reading)  # type: ignore[no-any-return]
+        dataset: ImageDataset = import_function(source.loader)(spec, reading=reading)
+        return replace(dataset, preparation=reading.preparation, read_again=partial(_read_again, spec, reading))
     except OSError as error:
         place = str(error.filename or spec)
         raise DataError(f"{place:.200}", expected="data that can be read", got=error.strerror or str(error)) from None
+
+
+def _read_again(spec: str, reading: Reading, preparation: Preparation, ids: Tensor) -> ImageDataset:
+    """The samples with these ids of what ``reading`` led to, in their order, in another preparation."""
+    changed = {"image_size": None, "prepare": preparation, "only": frozenset(ids.tolist())}
+    return _read(spec, reading.model_copy(update=changed)).arranged(ids)
 
 
 def import_function(path: str) -> Callable[..., Any]:

@@ -7,8 +7,8 @@ from dataclasses import replace
 import torch
 from torch.nn import functional as F
 
-from assay.data.arrays import resize_all
 from assay.data.dataset import ImageDataset
+from assay.data.preparing import prepare_all
 from assay.data.reading import Reading, choose_split
 from assay.data.selection import stratified_split
 
@@ -29,4 +29,5 @@ def load_digits(_spec: str = "digits", *, reading: Reading) -> ImageDataset:
     train, test = stratified_split(everything, fraction=0.2, seed=0)
     split, part = choose_split({"train": train, "test": test}, wanted=reading.split, where="digits")
     part = part.subset(torch.arange(min(len(part), reading.limit or len(part))))
-    return replace(part, split=split, images=resize_all(part.images, reading.image_size))
+    part = part if reading.only is None else part.subset(torch.isin(part.ids, torch.tensor(list(reading.only))))
+    return replace(part, split=split, images=prepare_all(part.images, reading.preparation))

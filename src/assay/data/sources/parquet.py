@@ -16,10 +16,11 @@ import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
 
-from assay.data.arrays import resize_all, to_image_bytes
+from assay.data.arrays import to_image_bytes
 from assay.data.dataset import ImageDataset
 from assay.data.labels import Values, assign_classes, read_labels
 from assay.data.pictures import Decoded, Encoded, decode_pictures
+from assay.data.preparing import prepare_all
 from assay.data.reading import Reading, listing, readable
 from assay.data.selection import choose_samples
 from assay.errors import DataError
@@ -133,7 +134,7 @@ def load_parquet(
     stored = read_labels(np.concatenate(cells), where=where, names=columns.classes)
     more = [] if columns.classes else _labels_of_others(others, columns)
     labels, classes, of_labels = assign_classes(stored, names=columns.classes, where=where, others=more)
-    chosen = choose_samples(labels.numpy(), limit=reading.limit)
+    chosen = choose_samples(labels.numpy(), limit=reading.limit, only=reading.only)
     rows = np.sort(chosen)
     filenames: list[str | None] = []
     if is_encoded(columns.image_type):
@@ -266,7 +267,7 @@ def _read_pixels(pieces: Iterator[tuple[Path, Places, pa.Array]], *, reading: Re
     images = torch.empty(0, 1, 1, 1).byte()
     if parts:
         images = to_image_bytes(np.concatenate(parts), where=where, notes=notes)
-    return Decoded(resize_all(images, reading.image_size), torch.arange(len(images)), (), tuple(notes))
+    return Decoded(prepare_all(images, reading.preparation), torch.arange(len(images)), (), tuple(notes))
 
 
 def _dense(cells: pa.Array, *, where: str) -> NDArray[Any]:

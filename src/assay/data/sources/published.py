@@ -158,7 +158,7 @@ def _load_folder(folder: Path, published: Published, *, named: bool, reading: Re
 
 
 def _check(dataset: ImageDataset, published: Published, *, folder: Path, reading: Reading) -> ImageDataset:
-    expected_shape = published.shape if reading.image_size is None else dataset.shape
+    expected_shape = published.shape if reading.preparation is None else dataset.shape
     if not _same(dataset.classes, published.classes) or dataset.shape != expected_shape:
         expected = f"{published.name}: {published.shape} images of {', '.join(published.classes[:3])}, …"
         got = f"{dataset.shape} images of {', '.join(dataset.classes[:3])}, …"
