@@ -20,6 +20,7 @@ from assay.runtime import device_of, has_fast_bfloat16
 from assay.runtime.processes import ALONE, Processes, deferred_interrupts
 from assay.training.averaging import WeightAverage
 from assay.training.checkpoint import RunFolder, RunIdentity
+from assay.training.finetuning import FineTuning
 from assay.training.metrics import OnStep, StepMetrics
 from assay.training.optimizers import build_clip, build_optimizers, set_learning_rate
 from assay.training.param_groups import measure_decay_groups
@@ -99,8 +100,8 @@ def fit(
     processes.share_weights(model)
     task = build_task(model, train, recipe, seed=seed, processes=processes, perturb=perturb, loss=loss)
     factor = build_schedule(recipe.schedule, steps=task.steps)
-    options = recipe.optimizer
-    optimizers, clip = build_optimizers(model, options), build_clip(model, recipe.clip)
+    options, tuning = recipe.optimizer, FineTuning(model, train, recipe.finetune)
+    optimizers, clip = build_optimizers(model, options, rates=tuning.rates), build_clip(model, recipe.clip)
     average = WeightAverage(model, recipe.average, steps=task.steps)
     folder = RunFolder(
         out,
@@ -114,13 +115,17 @@ def fit(
     )
     state = folder.open(resume=resume)
 
-    with deferred_interrupts(enabled=out is not None) as interrupts, torch.random.fork_rng(devices=[]):
+    with (
+        deferred_interrupts(enabled=out is not None) as interrupts,
+        torch.random.fork_rng(devices=[]),
+        tuning.running(),
+    ):
         for step in range(state.step, task.steps):
             started = time.perf_counter()
             epoch = task.epoch(step)
             set_learning_rate(optimizers, factor(step))
             micro_batches = task.micro_batches(step, state)
-            model.train()
+            tuning.set_mode(epoch=epoch)
             model.zero_grad(set_to_none=True)
             losses, correct = accumulate_gradient(
                 model, micro_batches, task.batch_size, key=(seed, STEP_STREAM, step), step_context=step_context

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -95,27 +95,35 @@ class Muon(Optimizer):
         parameter.add_(direction, alpha=-group["lr"] * max(1.0, rows / columns) ** 0.5)
 
 
-def build_optimizers(model: nn.Module, options: OptimizerOptions) -> tuple[Optimizer, ...]:
+def build_optimizers(
+    model: nn.Module, options: OptimizerOptions, *, rates: Mapping[str, float] | None = None
+) -> tuple[Optimizer, ...]:
     """One optimizer, or two for Muon: every trainable parameter in exactly one group of one of them.
 
-    Each group carries ``peak_lr``, which :func:`set_learning_rate` scales, and its ``role``.
+    Each group carries ``peak_lr``, which :func:`set_learning_rate` scales, and its ``role``. ``rates`` are further
+    factors on the learning rate, by name of the parameter, for those that have one; weight decay is not changed.
     Raises :class:`ModelError` when nothing is trainable.
     """
+    factors = {id(parameter): (rates or {}).get(name, 1.0) for name, parameter in model.named_parameters()}
     groups = split_parameters(model).decay_groups()
     members = {role: [parameter for _, parameter in named] for role, named in groups.items()}
     if not any(members.values()):
         raise ModelError("model", expected="at least one trainable parameter", got="none")
     if isinstance(options, AdamWOptions):
-        return (AdamW(_groups(members, options, rate=options.lr), options.lr, options.betas, weight_decay=0.0),)
+        parts = _groups(members, options, rate=options.lr, factors=factors)
+        return (AdamW(parts, options.lr, options.betas, weight_decay=0.0),)
     if isinstance(options, SGDOptions):
-        return (_sgd(members, options, rate=options.lr, momentum=options.momentum),)
+        return (_sgd(members, options, rate=options.lr, momentum=options.momentum, factors=factors),)
     matrices = hidden_matrices(model)
     own = {id(parameter) for parameter in matrices}
     members["weight"] = [parameter for parameter in members["weight"] if id(parameter) not in own]
     optimizers: list[Optimizer] = []
     if matrices:
         muon = Muon(
-            [{"params": matrices, "peak_lr": options.lr, "role": "weight"}],
+            [
+                {"params": those, "lr": options.lr * factor, "peak_lr": options.lr * factor, "role": "weight"}
+                for factor, those in _by_factor(matrices, factors).items()
+            ],
             lr=options.lr,
             momentum=options.momentum,
             nesterov=options.nesterov and options.momentum > 0,
@@ -125,7 +133,8 @@ def build_optimizers(model: nn.Module, options: OptimizerOptions) -> tuple[Optim
         )
         optimizers.append(muon)
     if any(members.values()):
-        optimizers.append(_sgd(members, options, rate=options.side_lr, momentum=options.side_momentum))
+        sgd = _sgd(members, options, rate=options.side_lr, momentum=options.side_momentum, factors=factors)
+        optimizers.append(sgd)
     return tuple(optimizers)
 
 
@@ -149,28 +158,41 @@ def set_learning_rate(optimizers: tuple[Optimizer, ...], factor: float) -> None:
 
 
 def _sgd(
-    members: dict[DecayRole, list[nn.Parameter]], options: SGDOptions | MuonOptions, *, rate: float, momentum: float
+    members: dict[DecayRole, list[nn.Parameter]],
+    options: SGDOptions | MuonOptions,
+    *,
+    rate: float,
+    momentum: float,
+    factors: Mapping[int, float],
 ) -> SGD:
-    groups = _groups(members, options, rate=rate)
+    groups = _groups(members, options, rate=rate, factors=factors)
     return SGD(groups, lr=rate, momentum=momentum, nesterov=options.nesterov and momentum > 0)
 
 
 def _groups(
-    members: dict[DecayRole, list[nn.Parameter]], options: OptimizerOptions, *, rate: float
+    members: dict[DecayRole, list[nn.Parameter]],
+    options: OptimizerOptions,
+    *,
+    rate: float,
+    factors: Mapping[int, float],
 ) -> list[dict[str, Any]]:
-    """A group for every role that has parameters."""
-    factors = {role: options.norm_lr_factor if role == "norm" else 1.0 for role in members}
-    return [
-        {
-            "params": members[role],
-            "lr": rate * factor,
-            "peak_lr": rate * factor,
-            "weight_decay": _decay(role, options) / factor,  # lr · decay must not change with the factor on lr
-            "role": role,
-        }
-        for role, factor in factors.items()
-        if members[role]
-    ]
+    """A group for every role that has parameters, and for every one of their ``factors`` on the learning rate."""
+    groups = []
+    for role, parameters in members.items():
+        of_role = options.norm_lr_factor if role == "norm" else 1.0
+        for factor, those in _by_factor(parameters, factors).items():
+            peak = rate * of_role * factor
+            # lr · decay must not change with the factor of norms on lr
+            decay = _decay(role, options) / of_role
+            groups.append({"params": those, "lr": peak, "peak_lr": peak, "weight_decay": decay, "role": role})
+    return groups
+
+
+def _by_factor(parameters: Iterable[nn.Parameter], factors: Mapping[int, float]) -> dict[float, list[nn.Parameter]]:
+    groups: dict[float, list[nn.Parameter]] = {}
+    for parameter in parameters:
+        groups.setdefault(factors[id(parameter)], []).append(parameter)
+    return groups
 
 
 def _decay(role: DecayRole, options: OptimizerOptions) -> float:

@@ -31,6 +31,7 @@ IMAGE_OPTIONS: dict[str, object] = {
     "mix": sections.Nothing(),
     "adversary": sections.Nothing(),
     "prune": sections.PruneOptions(),
+    "finetune": sections.FinetuneOptions(),
 }
 """What only images have, and the value that asks for none of it."""
 
@@ -89,6 +90,7 @@ class Recipe(Section):
     average: sections.AverageOptions = sections.AverageOptions()
     adversary: sections.AdversaryOptions = sections.Nothing()
     prune: sections.PruneOptions = sections.PruneOptions()
+    finetune: sections.FinetuneOptions = sections.FinetuneOptions()
     sequence: sections.SequenceOptions = sections.SequenceOptions()
     needs: ClassVar[Needs] = {"shrink": ("resolution",)}
 

@@ -233,6 +233,18 @@ class PruneOptions(Section):
         return end
 
 
+class FinetuneOptions(Section):
+    """How a network that was trained before goes on: layers nearer to its input move less, and not from the start.
+
+    The learning rate of a block is ``layer_decay`` times that of the one after it, 1 for all alike. In the first
+    ``frozen_epochs`` the last layer alone is trained; normalisation layers keep their running statistics then.
+    Reference: Clark et al., *ELECTRA*, ICLR 2020; Bao et al., *BEiT*, ICLR 2022.
+    """
+
+    layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
+    frozen_epochs: Annotated[int, Field(ge=0)] = 0
+
+
 SEQUENCE_TASKS = ("adding", "copy")  # what a recipe can name as its data; here, so that reading one needs no torch
 
 
