@@ -700,7 +700,6 @@ _FINITE = frozenset({FINITE})
 _HINDERED: Mapping[str, frozenset[str]] = {
     "fails in training mode": _TRAINING,
     "wants labels in training": _TRAINING,
-    "auxiliary tuple in training": _TRAINING,
     "needs four images": _TRAINING,
     "takes at most five": _TRAINING | _COPY,
     "mask of the first batch": _TRAINING,
@@ -719,11 +718,13 @@ _SCALED = frozenset(
     {"layers", "blocks", "groups", "parameters", "trainable_parameters", "decay_per_layer", "redundancy", "other"}
     | {"eigenvalues", "smallest", "residual", "trace", "trace_error", "critical_learning_rate"}
 )
+_AUXILIARY = frozenset({"depth_trace", "flops", "layers"})  # whose losses train too
 _DIFFERENT: Mapping[str, frozenset[str]] = {
     "first parameter in float64": _SCALED | {"flops"},
     "first parameter in bfloat16": _SCALED | {"flops"},
     "changes its mode": frozenset({"depth_trace"}),  # what is trained is in evaluation mode, and frozen in part
     "frozen": frozenset({"frozen", "frozen_parameters", "trainable_parameters", "groups", "missed_by_name"}),
+    "auxiliary tuple in training": _AUXILIARY,
     "counts": frozenset({"buffers", "non_finite_parameters", "flops", "layers"}),
     "cache by shape": frozenset({"flops", "layers"}),
     "mask of the first batch": frozenset({"flops", "layers"}),
@@ -752,9 +753,9 @@ def _cases() -> Iterator[tuple[str, Case]]:
     for name, kind in OUTPUTS.items():
         yield (
             f"{name} in training",
-            Case(lambda kind=kind: Auxiliary(Plain(), kind), Plain, may_refuse=_TRAINING),
+            Case(lambda kind=kind: Auxiliary(Plain(), kind), Plain, own=_AUXILIARY),
         )
-        yield f"{name} always", Case(lambda kind=kind: Auxiliary(Plain(), kind, always=True), cannot=_LOGITS)
+        yield f"{name} always", Case(lambda kind=kind: Auxiliary(Plain(), kind, always=True), Plain, own=_AUXILIARY)
     for dtype, tolerance in ((torch.float16, 1e-2), (torch.bfloat16, 8e-2), (torch.float64, 2e-4)):
         yield (
             str(dtype).removeprefix("torch."),
@@ -849,6 +850,15 @@ def _cases() -> Iterator[tuple[str, Case]]:
     yield "nothing returned", Case(lambda: Returns(Plain(), lambda z: None), cannot=_FORWARD)
     yield "rows lost", Case(lambda: Returns(Plain(), lambda z: z[: len(z) // 2]), cannot=_LOGITS)
     yield "a thousand classes", Case(lambda: Wrapper(Plain(1000)), lambda: Plain(1000), classes=1000)
+    yield (
+        "one logit",
+        Case(
+            lambda: Returns(Plain(1), lambda z: z[:, 0]),
+            lambda: Returns(Plain(1), lambda z: torch.cat([0 * z, z], dim=1)),
+            classes=2,
+            own=frozenset({"flops", "layers"}),
+        ),
+    )
     yield "two classes", Case(lambda: Squeezes(Plain(2)), lambda: Plain(2), classes=2)
     yield "plain tensors", Case(PlainTensors, Flat, cannot=_LAYERS, own=hidden)
     yield "no parameters", Case(Colours, cannot=_LAYERS)

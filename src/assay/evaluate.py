@@ -65,7 +65,7 @@ def predict(
     device, dtype = device_of(model), pixel_dtype(model)
     batch_size = rows_that_fit(dataset.shape, most=batch_size)
     example = to_unit_range(dataset.images[:2].to(device), dtype)
-    with calling(model, example, classes=len(dataset.classes)) as network, torch.no_grad():
+    with calling(model, example, classes=dataset.classes) as network, torch.no_grad():
         started = time.perf_counter()
         pictures = (batch.images if transform is None else transform(batch) for batch in dataset.batches(batch_size))
         batches = (to_unit_range(images_u8.to(device), dtype) for images_u8 in pictures)

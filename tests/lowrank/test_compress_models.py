@@ -321,8 +321,8 @@ def returning(change: Callable[[torch.Tensor], Any]) -> nn.Module:
 @pytest.mark.parametrize(
     ("change", "got"),
     [
-        (lambda y: {"logits": y}, "dict, of which 'logits' would fit"),
-        (lambda y: (y, y.sum()), "tuple, of which 0 would fit"),
+        (lambda y: {"out": y}, "dict, of which 'out' would fit"),
+        (lambda y: (y.sum(), y), "tuple, of which 1 would fit"),
         (lambda y: y[:, 0], r"torch.float32 \(2,\) for 2 images"),
         (lambda y: y[:, :3], r"torch.float32 \(2, 3\) for 2 images"),
         (lambda y: y.argmax(1), "torch.int64"),

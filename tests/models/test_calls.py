@@ -187,8 +187,8 @@ def test_an_interruption_passes() -> None:
 @pytest.mark.parametrize(
     ("after", "got"),
     [
-        (lambda _, z: (z, z), "tuple, of which 0 and 1 would fit: let forward return that alone"),
-        (lambda _, z: {"logits": z, "h": z[:, :2]}, "dict, of which 'logits' would fit: let forward return that alone"),
+        (lambda _, z: (z[:, :2], z), "tuple, of which 1 would fit: let forward return that alone"),
+        (lambda _, z: {"out": z, "h": z[:, :2]}, "dict, of which 'out' would fit: let forward return that alone"),
         (lambda _, z: "x", "str"),
         (lambda _, z: None, "NoneType"),
         (lambda _, z: z[:, :3], r"torch.float32 \(2, 3\) for 2 images"),

@@ -154,7 +154,7 @@ def attack(
         target_classes=None if target_classes is None else target_classes.cpu(),
         counts=network.counts,
         precision=network.precision,
-        notes=unique_notes(*plan.notes, limit_note, source_note, precision_note, network.note),
+        notes=unique_notes(*plan.notes, limit_note, source_note, precision_note, *network.notes),
         seconds=time.perf_counter() - started,
     )
 

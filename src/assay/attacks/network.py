@@ -50,9 +50,9 @@ class Network:
     counts: QueryCounts = field(default_factory=QueryCounts)
 
     @property
-    def note(self) -> str | None:
+    def notes(self) -> tuple[str, ...]:
         """What a reader should know about how the model was called."""
-        return self.original.note or self.search.note
+        return self.original.notes or self.search.notes
 
     def verify(self, images: Tensor) -> Tensor:
         """Logits of the original model, (B, K) float32."""
@@ -189,7 +189,7 @@ def open_network(
         if layers:
             folded = folded.to(memory_format=search.layout)
             search = replace(search, model=folded, state=None)
-        surrogate = make_bf16_surrogate(folded, example, precision=precision, classes=classes)
+        surrogate = make_bf16_surrogate(folded, example, precision=precision, classes=classes, single=search.single)
         in_bfloat16 = None
         if surrogate is not None:
             fast = replace(surrogate, model=_compile(surrogate.model)) if compiled else surrogate

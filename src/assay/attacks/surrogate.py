@@ -11,12 +11,14 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from assay.errors import OptionError, one_line
 from assay.models.calls import copied
+from assay.models.outputs import Single, read_outputs
 from assay.records.attack import Precision
 from assay.runtime import has_fast_bfloat16, to_double
 
@@ -49,10 +51,14 @@ def fold_batch_norm(model: nn.Module, example: Tensor, *, tolerance: float = TOL
 def agrees(copy: nn.Module, model: nn.Module, example: Tensor, *, tolerance: float = TOLERANCE) -> bool:
     """Whether the logits agree within ``tolerance`` of their range, with equal predictions."""
     with torch.no_grad():
-        logits, expected = (to_double(network(example.clone())) for network in (copy, model))
+        logits, expected = (to_double(_logits(network, example)) for network in (copy, model))
     spread = float(expected.max() - expected.min())
     close = float((logits - expected).abs().max()) <= tolerance * max(spread, torch.finfo(torch.float32).tiny)
     return close and bool(torch.equal(logits.argmax(dim=1), expected.argmax(dim=1)))
+
+
+def _logits(network: Callable[[Tensor], object], example: Tensor) -> Tensor:
+    return read_outputs(network(example.clone()), n=len(example)).logits
 
 
 def _adjacent(model: nn.Module, example: Tensor) -> list[tuple[nn.Module, nn.Module]]:
@@ -121,10 +127,9 @@ class Bf16Surrogate:
     model: nn.Module
     resolution: float
 
-    def __call__(self, images: Tensor) -> Tensor:
+    def __call__(self, images: Tensor) -> Any:
         with torch.autocast(images.device.type, dtype=torch.bfloat16):
-            logits: Tensor = self.model(images)
-        return logits
+            return self.model(images)
 
 
 class _FullLinear(nn.Linear):
@@ -136,21 +141,25 @@ class _FullLinear(nn.Linear):
 
 
 def make_bf16_surrogate(
-    model: nn.Module, example: Tensor, *, precision: Precision | str, classes: int
+    model: nn.Module, example: Tensor, *, precision: Precision | str, classes: int, single: Single | None = None
 ) -> Bf16Surrogate | None:
     """``model`` in bfloat16 if ``precision`` asks for it; None for a search in float32.
 
     ``auto`` takes bfloat16 for a convolutional float32 network of at least :data:`MIN_PARAMETERS` parameters on a
     device that multiplies it in hardware, provided that the logits on ``example`` (B, C, H, W) move by at most
     :data:`BFLOAT16_TOLERANCE` of their range. Raises :class:`OptionError` for an unknown precision, or one that the
-    network cannot run in.
+    network cannot run in. ``single`` is what the one output of a model of two classes is.
     """
     if precision not in ("auto", "float32", "bfloat16"):
         raise OptionError("precision", expected="auto, float32 or bfloat16", got=repr(precision))
     if precision == "float32" or (precision == "auto" and not _pays_off(model, example)):
         return None
+    if single not in {None, "logit"}:  # differences of two columns that were made of it are not those measured here
+        if precision == "auto":
+            return None
+        raise OptionError("precision", expected="float32 for this model", got=f"bfloat16, and a {single} as output")
     try:
-        surrogate = _measure(_convert(model, example, classes=classes), model, example)
+        surrogate = _measure(_convert(model, example, classes=1 if single else classes), model, example)
     except Exception as error:
         if precision == "auto":
             return None
@@ -158,7 +167,7 @@ def make_bf16_surrogate(
     if precision == "bfloat16":
         return surrogate
     with torch.no_grad():
-        logits = model(example.clone())
+        logits = _logits(model, example)
     return surrogate if surrogate.resolution <= BFLOAT16_TOLERANCE * float(logits.max() - logits.min()) else None
 
 
@@ -186,7 +195,7 @@ def _convert(model: nn.Module, example: Tensor, *, classes: int) -> nn.Module:
 def _measure(converted: nn.Module, model: nn.Module, example: Tensor) -> Bf16Surrogate:
     """The largest change of a difference of two logits of one image, on ``example``."""
     with torch.no_grad():
-        fast, exact = (network(example.clone()) for network in (Bf16Surrogate(converted, 0.0), model))
+        fast, exact = (_logits(network, example) for network in (Bf16Surrogate(converted, 0.0), model))
         errors = to_double(fast) - to_double(exact)
     if not bool(errors.isfinite().all()):
         raise ValueError("its logits are not finite")

@@ -15,8 +15,9 @@ from torch import nn
 from assay.arguments import checked
 from assay.check.attempt import attempt
 from assay.check.stages import BUDGETS, STAGES, Budget, CheckContext, CheckStage
-from assay.data.dataset import ImageDataset, identify_samples
+from assay.data.dataset import ImageDataset, identify_samples, to_unit_range
 from assay.errors import AssayError, InputError, ModelError, OptionError, describe_error
+from assay.models.calls import notes_on
 from assay.records.base import Frozen, Record
 from assay.records.checkup import Checkup, Measurement, Stage, Subject
 from assay.records.configuration import ModeAudit
@@ -189,4 +190,5 @@ def _describe_subject(context: CheckContext, *, name: str, weights: str | None) 
         classes=data.classes,
         image_shape=data.shape,
         samples=identify_samples(data),
+        notes=notes_on(context.model, to_unit_range(data.images[:2]), classes=data.classes),
     )

@@ -156,7 +156,9 @@ def open_model(
     attack on the same model.
     """
     from assay.cli.options import MatchClasses
+    from assay.data.dataset import to_unit_range
     from assay.models import sources
+    from assay.models.calls import notes_on
 
     loaded = sources.open_model(
         inputs.model or "",
@@ -167,6 +169,9 @@ def open_model(
         match_classes="position" if inputs.match_classes is MatchClasses.POSITION else "name",
         seed=seed,
     )
+    if dataset is not None:
+        reading = notes_on(loaded.model, to_unit_range(dataset.images[:2]), classes=dataset.classes)
+        loaded = replace(loaded, notes=(*loaded.notes, *reading))
     print_notes(loaded.notes if dataset is None else model_notes(loaded, dataset, inputs), console)
     return loaded
 

@@ -67,7 +67,7 @@ def find_sites(
     ``left_out`` receives the path of every other linear or convolutional layer, with the reason.
     """
     first = _pictures(calibration, torch.arange(min(2, len(calibration))))
-    with calling(model, first, classes=len(calibration.classes)) as network:
+    with calling(model, first, classes=calibration.classes) as network:
         layers = layers_with_matrices(model)  # a lazy layer is known by now
         refused = {name: reason for name, layer in layers.items() if (reason := why_not(layer))}
         refused = shared_layers(model) | refused

@@ -28,7 +28,7 @@ from assay.errors import DataError, ModelError, OptionError
 from assay.evaluate import measure_clean_accuracy, predict
 from assay.files import make_folder, write_atomically
 from assay.models.anatomy import measure_anatomy
-from assay.models.calls import calling, copied, refusing
+from assay.models.calls import calling, copied, notes_on, refusing
 from assay.models.classes import MatchedClasses
 from assay.models.factorized import Kind, LayerFactors, read_structure, write_structure
 from assay.models.probes import relative_gap
@@ -228,7 +228,10 @@ def compress(
             curve=curve,
             curve_top=_accuracy(model, validation),
             left_out=tuple(left_out.items()),
-            notes=tuple(_notes(plan, before, after, replaced=len(fitted.factorization))),
+            notes=(
+                *notes_on(model, to_unit_range(test.images[:2]), classes=test.classes),
+                *_notes(plan, before, after, replaced=len(fitted.factorization)),
+            ),
         )
     return Compressed(smaller, fitted.factorization, report)
 

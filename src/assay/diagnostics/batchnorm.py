@@ -65,7 +65,7 @@ def audit_normalization(
     with (
         torch.no_grad(),
         torch.compiler.set_stance("force_eager"),
-        calling(model, example(data), classes=len(data.classes)) as network,
+        calling(model, example(data), classes=data.classes) as network,
     ):
         batches, times = inputs(network, data, batch_size=batch_size)
         before = 0

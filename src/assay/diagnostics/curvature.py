@@ -43,7 +43,7 @@ def measure_curvature(
     Reference: Pearlmutter 1994 (the product), Ghorbani, Krishnan & Xiao 2019 (Lanczos on networks), Hutchinson 1990.
     """
     data = evenly_spaced(dataset, n)
-    with calling(model, example(data), classes=len(data.classes)) as network, torch.enable_grad():
+    with calling(model, example(data), classes=data.classes) as network, torch.enable_grad():
         require_gradients(model)
         parameters = [p for p in model.parameters() if p.requires_grad]
         if not parameters:

@@ -78,7 +78,7 @@ def measure_gradient_flow(
     """
     data = evenly_spaced(dataset, n)
     loss = 0.0
-    with calling(model, example(data), classes=len(data.classes)) as network, torch.enable_grad():
+    with calling(model, example(data), classes=data.classes) as network, torch.enable_grad():
         batches, times = inputs(network, data, batch_size=batch_size)
         n = len(data) * times
         with _record_modules(model) as recording:

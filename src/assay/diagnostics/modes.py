@@ -14,7 +14,7 @@ from assay.data.dataset import ImageDataset, to_unit_range
 from assay.data.selection import evenly_spaced
 from assay.errors import ModelError
 from assay.models.calls import ModelCall, calling, refusing
-from assay.models.probes import first_tensor, gap_alone, in_mode, output_kind, probe_modes, relative_gap
+from assay.models.probes import gap_alone, in_mode, output_kind, probe_modes, relative_gap
 from assay.records.configuration import ModeAudit
 
 
@@ -52,7 +52,7 @@ def audit_modes(model: nn.Module, dataset: ImageDataset, *, n: int = 16) -> Mode
     with (
         torch.no_grad(),
         torch.compiler.set_stance("force_eager"),
-        calling(model, images, classes=len(data.classes)) as network,
+        calling(model, images, classes=data.classes) as network,
     ):
         with in_mode(model, training=False), probe_modes(model) as probe:
             network(images)
@@ -81,26 +81,21 @@ def audit_modes(model: nn.Module, dataset: ImageDataset, *, n: int = 16) -> Mode
 
 
 def _as_it_is(network: ModelCall, images: Tensor) -> Tensor:
-    """The output for exactly these rows, of whatever shape."""
+    """The logits of exactly these rows, or the output of whatever shape where it is none."""
     if network.state is not None:
         network.state.restore()
     with refusing(network.model, images.shape):
-        return network.model(images.to(network.device, network.dtype, copy=True))
+        outputs = network.model(images.to(network.device, network.dtype, copy=True))
+    try:
+        return network.read(outputs, n=len(images))
+    except ModelError:
+        return outputs
 
 
 def _in_training(
     network: ModelCall, model: nn.Module, images: Tensor, logits: Tensor
 ) -> tuple[float | None, str | None]:
-    """Some models return more than logits in training mode: their first tensor is compared then."""
-
-    def first(rows: Tensor) -> Tensor:
-        out = first_tensor(model(rows))
-        if out is None or out.shape[1:] != logits.shape[1:]:
-            got = None if out is None else tuple(out.shape)
-            raise ModelError("model output", expected="logits", got=f"an output of another shape: {got}")
-        return out
-
-    training = replace(network, model=first, state=None)
+    training = replace(network, state=None)
     call = training if network.largest else training._once  # one image alone is the user's, and not to be repeated
     with in_mode(model, training=True):
         try:

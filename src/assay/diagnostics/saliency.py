@@ -95,7 +95,7 @@ def _differentiate(model: nn.Module, data: ImageDataset, *, batch_size: int) -> 
     batch_size = rows_that_fit(data.shape, most=batch_size, gradients=True)
     with (
         torch.compiler.set_stance("force_eager"),
-        calling(model, example(data), classes=len(data.classes)) as network,
+        calling(model, example(data), classes=data.classes) as network,
         torch.enable_grad(),
     ):
         for parameter in model.parameters():

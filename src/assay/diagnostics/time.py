@@ -269,7 +269,7 @@ def is_recurrent(model: nn.Module) -> bool:
 @checked
 def measure_gradients_over_time(model: nn.Module, dataset: ImageDataset, *, name: str = "model") -> TimeTrace:
     """The time trace of the cross-entropy of up to 32 images of ``dataset``; see :func:`measure_time_trace`."""
-    with calling(model, example(dataset), classes=len(dataset.classes)) as network:
+    with calling(model, example(dataset), classes=dataset.classes) as network:
         data = evenly_spaced(dataset, min(IMAGES, network.largest or IMAGES))  # in one call, whose steps are kept
         labels = data.labels.to(network.device)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from assay.errors import AssayError, ModelError, one_line
+from assay.models.outputs import Single, kind_of_single_output, read_outputs
 from assay.runtime import device_of, dtype_of, preserved
 from assay.runtime.model_state import ModelState
 
@@ -35,20 +36,28 @@ def rows_that_fit(image_shape: Iterable[int], *, most: int, gradients: bool = Fa
 
 @contextmanager
 def calling(
-    model: nn.Module, images: Tensor, *, classes: int | None = None, training: bool | None = False
+    model: nn.Module, images: Tensor, *, classes: int | Sequence[str] | None = None, training: bool | None = False
 ) -> Iterator[ModelCall]:
     """``model`` as every measurement calls it, for the length of a block; it is left as it was found.
 
     How it wants to be called is tried out on the first two of ``images`` (N, C, H, W): whether it takes a batch of one,
     ``channels_last``, and an input that it may not write over; whether a call changes what the next one gives.
-    ``classes`` is the number of logits that the data asks for, None for any. ``training`` sets the mode (None: as
-    found). Raises :class:`ModelError` for a model that cannot be run on such images.
+    ``classes`` are those of the data, or how many it has, None for any number of logits. ``training`` sets the mode
+    (None: as found). Raises :class:`ModelError` for a model that cannot be run on such images.
     """
     check_device(model)
     with preserved(model, training=training):
-        network = ModelCall(model, device_of(model), dtype_of(model), classes=classes)
+        names = () if classes is None or isinstance(classes, int) else tuple(classes)
+        count = classes if classes is None or isinstance(classes, int) else len(names)
+        network = ModelCall(model, device_of(model), dtype_of(model), classes=count, names=names)
         network.try_out(model, images[:2])
         yield network
+
+
+def notes_on(model: nn.Module, images: Tensor, *, classes: Sequence[str]) -> tuple[str, ...]:
+    """How ``model`` has to be called, and which part of its output are the logits, where that is not plain."""
+    with calling(model, images, classes=classes) as network:
+        return network.notes
 
 
 @dataclass(eq=False)
@@ -67,6 +76,11 @@ class ModelCall:
     smallest: int = 1
     largest: int | None = None
     overwrites: bool = False  # it changes its input, and is given a copy
+    names: tuple[str, ...] = ()  # of the classes of the data
+    origin: str | None = None  # where the logits are in what it returns, where no name says so
+    single: Single | None = None  # what its one output is, of a model of two classes
+    positive: int = 1  # the class that it speaks for
+    unclear: bool = False  # ... which has the values of a probability, but no sigmoid made it
     state: ModelState | None = field(default=None, repr=False)  # of a model that changes it in every call
 
     @property
@@ -77,6 +91,17 @@ class ModelCall:
         if self.smallest > 1:
             return f"the model fails on small batches: rows were repeated up to {self.smallest}"
         return None
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader should know about its batches and about its outputs."""
+        place = f"class {self.positive}" if self.positive >= 0 else "a class that the data do not have"
+        names = dict(enumerate(self.names))
+        positive = f"{names[self.positive]} ({place})" if self.positive in names else place
+        one = None if self.single is None else f"the model has one output, taken as the {self.single} of {positive}"
+        if self.unclear:
+            one = f"{one}, though it lies between 0 and 1 as probabilities do"
+        return tuple(note for note in (self.note, self.origin, one) if note is not None)
 
     def try_out(self, model: nn.Module, images: Tensor) -> None:
         """Find out, without gradients, how ``model`` wants to be called."""
@@ -90,12 +115,24 @@ class ModelCall:
             self.overwrites = written._version != version
             if state.restore():
                 self.state = state
+            if self.single == "logit":
+                outputs = self._read_single(model, example)
             if any(isinstance(module, nn.Conv2d) for module in model.modules()):
                 self._choose_layout(example, outputs)
             if self.smallest == 1 and len(images) > 1:
                 self(example[:1])  # fills up where that is refused
         if torch.is_grad_enabled() and not model.training:
             self._allow_backward(model, example)
+
+    def _read_single(self, model: nn.Module, example: Tensor) -> Tensor:
+        """Find out what the one output of the model is; its logits once that is known."""
+        batch = self._fill(example[: self.largest]).to(self.dtype, copy=True)
+        with suppress(Exception):  # a program whose operations cannot be followed
+            self.single = kind_of_single_output(model, batch)
+        logits = self(example.clone())
+        z = logits[:, 1]
+        self.unclear = self.single == "logit" and bool(((z >= 0) & (z <= 1)).all())
+        return logits
 
     def _allow_backward(self, model: nn.Module, example: Tensor) -> None:
         """Run recurrent layers in training mode, without dropout, where a device refuses their backward pass else."""
@@ -178,8 +215,15 @@ class ModelCall:
             self.state.restore()  # before the call, since a backward pass may still need what the last one wrote
         with refusing(self.model, batch.shape):
             outputs = self.model(batch)
-        self.classes = check_logits(outputs, n=len(batch), classes=self.classes)
-        return outputs.to(torch.promote_types(outputs.dtype, torch.float32)).contiguous()
+        logits = self.read(outputs, n=len(batch))
+        return logits.to(torch.promote_types(logits.dtype, torch.float32)).contiguous()
+
+    def read(self, outputs: object, *, n: int) -> Tensor:
+        """The logits (n, K) in what the model returned, as :func:`~assay.models.outputs.read_outputs` finds them."""
+        parts = read_outputs(outputs, n=n, classes=self.classes, single=self.single or "logit")
+        self.classes, self.origin = parts.logits.shape[1], parts.origin
+        self.single, self.positive = parts.single, parts.positive
+        return parts.logits
 
     def batches(self, n: int, *, size: int, load: Callable[[Tensor], Tensor] | None = None) -> tuple[list[Tensor], int]:
         """Indices of batches that a model with hooks can be given: each of ``n`` samples in them equally often.
@@ -208,28 +252,8 @@ def check_device(model: nn.Module) -> None:
 
 
 def check_logits(outputs: object, *, n: int, classes: int | None = None) -> int:
-    """The K of floating logits (n, K); raises :class:`ModelError` for anything else, or another K than ``classes``."""
-    wanted = f"(N, {classes}), a column for each class of the data" if classes else "(N, K)"
-    if _is_logits(outputs, n=n, classes=classes):
-        return int(outputs.shape[1])  # type: ignore[attr-defined]
-    if isinstance(outputs, Tensor):
-        got = f"{outputs.dtype} {tuple(outputs.shape)} for {n} images"
-    else:
-        got = type(outputs).__name__
-        entries = outputs.items() if isinstance(outputs, Mapping) else enumerate(_items(outputs))
-        fits = [repr(key) for key, value in entries if _is_logits(value, n=n, classes=classes)]
-        got += f", of which {' and '.join(fits)} would fit: let forward return that alone" if fits else ""
-    raise ModelError("model output", expected=f"one tensor of logits {wanted}", got=got)
-
-
-def _is_logits(value: object, *, n: int, classes: int | None) -> bool:
-    if not isinstance(value, Tensor) or value.ndim != 2 or not value.is_floating_point():
-        return False
-    return len(value) == n and value.shape[1] == (classes or value.shape[1])
-
-
-def _items(outputs: object) -> Iterable[object]:
-    return outputs if isinstance(outputs, (tuple, list)) else ()
+    """The K of the logits (n, K) in ``outputs``; raises :class:`ModelError` for no logits, or another K."""
+    return int(read_outputs(outputs, n=n, classes=classes).logits.shape[1])
 
 
 @contextmanager

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from assay.errors import ModelError
-from assay.models.calls import check_logits
+from assay.models.outputs import Outputs, Single, kind_of_single_output, read_outputs
 
 Names = tuple[str, ...]
 MatchBy = Literal["name", "position"]
@@ -37,13 +37,24 @@ class MatchedClasses(nn.Module):
         super().__init__()
         self.model = model
         self.class_names = class_names
+        self.single: Single | None = None  # what the one output of the model is, once that is known
         self.register_buffer("columns", torch.tensor(columns), persistent=False)
         self.training = model.training
 
-    def forward(self, images: Tensor) -> Tensor:
-        logits: Tensor = self.model(images)
-        check_logits(logits, n=len(images), classes=len(self.class_names))
-        return logits.index_select(1, self.columns)
+    def forward(self, images: Tensor) -> Tensor | Outputs:
+        """Logits; with what else there is to know of them where the model does not return a tensor (N, K) alone."""
+        outputs = self.model(images)
+        n, classes = len(images), len(self.class_names)
+        read = read_outputs(outputs, n=n, classes=classes, single=self.single or "logit")
+        if read.single and self.single is None:
+            self.single = kind_of_single_output(self.model, images)
+            read = read_outputs(outputs, n=n, classes=classes, single=self.single)
+        logits, *auxiliary = (part.index_select(1, self.columns) for part in (read.logits, *read.auxiliary))
+        if read.logits is outputs:
+            return logits
+        chosen = self.columns.tolist()
+        positive = chosen.index(read.positive) if read.positive in chosen else -1
+        return read._replace(logits=logits, auxiliary=tuple(auxiliary), positive=positive)
 
     def extra_repr(self) -> str:
         return f"{len(self.columns)} of {len(self.class_names)} outputs"

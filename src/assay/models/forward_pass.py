@@ -21,6 +21,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 from assay.errors import ModelError
 from assay.models.calls import ModelCall, check_device, refusing
 from assay.models.operations import CONVOLUTIONS, RECURRENT, Kind, base_name, classify, count_flops
+from assay.models.outputs import find_logits
 from assay.runtime import device_of, dtype_of, generator, preserved
 
 IMAGES = 2  # enough for code that squeezes a batch of one; a model that refuses so few gets more
@@ -102,13 +103,15 @@ def _record(model: nn.Module, images: Tensor) -> ForwardPass:
         recorder,
     ):
         result = model(images)
-    tensors = _tensors(result)
-    if not tensors:
+    logits = find_logits(result)[1]
+    if logits is None:
+        logits = next(iter(_tensors(result)), None)
+    if logits is None:
         raise ModelError("model output", expected="a tensor", got=type(result).__name__)
     run.calls.setdefault("", 1)
     run.first_seen.setdefault("", 0)
-    run.outputs.setdefault("", tuple(tensors[0].shape))
-    run.output, run.output_shape = recorder.source(tensors[0], default=-1), tuple(tensors[0].shape)
+    run.outputs.setdefault("", tuple(logits.shape))
+    run.output, run.output_shape = recorder.source(logits, default=-1), tuple(logits.shape)
     return run
 
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from assay.errors import OptionError
+from assay.models.outputs import read_outputs
 
 
 class Normalization(NamedTuple):
@@ -136,5 +137,5 @@ class AveragedViews(nn.Module):
         return (logits + (self._mirrored(moved[0]) + self._mirrored(moved[1])) / 2) / 2
 
     def _mirrored(self, images: Tensor) -> Tensor:
-        both: Tensor = self.model(torch.cat([images, images.flip(3)]))
+        both = read_outputs(self.model(torch.cat([images, images.flip(3)])), n=2 * len(images)).logits
         return (both[: len(images)] + both[len(images) :]) / 2

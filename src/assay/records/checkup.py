@@ -43,6 +43,7 @@ class Subject(Frozen):
     """The model and the data as the user named them; sequences have no ``image_shape``.
 
     ``samples`` identifies all the ``available`` ones, so that parts of one set can be paired with one another.
+    ``notes`` say how the model is called and which part of its output are the logits, where that is not plain.
     """
 
     model: str
@@ -55,6 +56,7 @@ class Subject(Frozen):
     image_shape: tuple[int, int, int] | None
     modality: Literal["images", "sequences"] = "images"
     samples: SampleSet | None = None
+    notes: tuple[str, ...] = ()
 
 
 class Stage(Frozen):

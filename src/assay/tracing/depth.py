@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from torch import nn
 
 from assay.arguments import checked
-from assay.data.dataset import ImageDataset
+from assay.data.dataset import ImageDataset, to_unit_range
 from assay.diagnostics.batchnorm import audit_normalization
 from assay.diagnostics.curvature import measure_curvature
 from assay.diagnostics.depth import measure_gradient_flow
@@ -16,7 +16,7 @@ from assay.diagnostics.modes import audit_modes
 from assay.diagnostics.recorder import record_gradients
 from assay.diagnostics.saliency import measure_input_gradients
 from assay.diagnostics.time import is_recurrent, measure_gradients_over_time
-from assay.models.calls import copied
+from assay.models.calls import copied, notes_on
 from assay.records.checkup import Measurement, Subject
 from assay.records.gradients import DepthTrace
 from assay.runtime import device_of, preserved
@@ -93,6 +93,7 @@ def trace(
     subject = Subject(
         model=name, weights=weights, data=dataset.name, split=dataset.split, n=n, available=n,
         classes=dataset.classes, image_shape=dataset.shape,
+        notes=notes_on(model, to_unit_range(dataset.images[:2]), classes=dataset.classes),
     )  # fmt: skip
     seconds = time.perf_counter() - clock
     return TraceReport(tuple(records), subject, seed=seed, device=device, started=started, seconds=seconds)

@@ -12,8 +12,9 @@ from torch.nn import functional as F
 from assay.data.dataset import ImageDataset, to_unit_range
 from assay.data.selection import random_sample
 from assay.errors import DivergedError
-from assay.models.calls import refusing
-from assay.runtime import device_of, dtype_of, generator, preserved
+from assay.models.calls import calling, refusing
+from assay.models.outputs import read_outputs
+from assay.runtime import device_of, dtype_of, generator
 from assay.training.metrics import Stopwatch
 from assay.training.sections import AdversaryOptions, NFGSMAdversary, Nothing, PGDAdversary
 from assay.training.step import Perturb
@@ -52,7 +53,8 @@ def input_gradient(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
     buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
     images = images.detach().requires_grad_()
     with torch.enable_grad(), refusing(model, images.shape, expected="a gradient with respect to the images"):
-        (gradient,) = torch.autograd.grad(F.cross_entropy(model(images).float(), labels, reduction="sum"), images)
+        logits = read_outputs(model(images), n=len(images)).logits
+        (gradient,) = torch.autograd.grad(F.cross_entropy(logits.float(), labels, reduction="sum"), images)
     with torch.no_grad():
         for buffer, former in buffers:
             buffer.copy_(former)
@@ -80,7 +82,7 @@ def watch_overfitting(
     epsilon, correct = options.epsilon, [0, 0]
     chosen = random_sample(train, options.watch, key=(seed, WATCH_STREAM))
     device, dtype = device_of(model), dtype_of(model)
-    with preserved(model, training=False):
+    with calling(model, to_unit_range(chosen.images[:2]), classes=chosen.classes) as network:
         torch.manual_seed(generator(seed).initial_seed())
         for batch in chosen.batches(128):
             images, labels = to_unit_range(batch.images.to(device), dtype), batch.labels.to(device)
@@ -88,7 +90,7 @@ def watch_overfitting(
             stepped = pgd(model, images, labels, epsilon=epsilon, step_size=epsilon / 4, steps=10)
             with torch.no_grad():
                 for i, adversarial in enumerate((fgsm, stepped)):
-                    correct[i] += int((model(adversarial).argmax(dim=1) == labels).sum())
+                    correct[i] += int((network(adversarial).argmax(dim=1) == labels).sum())
     return OverfittingWatch(correct[0] / len(chosen), correct[1] / len(chosen), len(chosen))
 
 

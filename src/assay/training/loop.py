@@ -173,7 +173,7 @@ def fit(
 
     folder.save(state)
     average.apply()
-    notes += task.finish(model)
+    notes += [*task.notes, *task.finish(model)]
     folder.save_final()
     return TrainingRun(
         recipe=recipe.name,

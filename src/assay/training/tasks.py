@@ -44,6 +44,7 @@ class TrainingTask(ABC):
         facts: the data as ``config.json`` describes it; a run resumes only where they are equal.
         loss_unit: the unit of the loss.
         ceiling: a loss above it is divergence as well as one that is not finite.
+        notes: what a reader should know of how the model is called.
     """
 
     samples: ClassVar[Literal["images", "sequences"]]
@@ -52,6 +53,7 @@ class TrainingTask(ABC):
     facts: dict[str, Any]
     loss_unit: str = "nats"
     ceiling: float = math.inf
+    notes: tuple[str, ...] = ()
 
     def __init__(self, sampler: Sampler, recipe: Recipe, processes: Processes) -> None:
         self._sampler = sampler
@@ -150,15 +152,16 @@ class ImageTask(TrainingTask):
         self._adversary = GuardedAdversary(recipe.adversary, train, seed=seed, own=perturb)
         self._losses = torch.zeros(self.batch_size)  # of this step's samples, those of other processes 0
         example = to_unit_range(train.images[:2])
-        with calling(model, example, classes=len(train.classes)) as network:
-            self._layout = network.layout
+        with calling(model, example, classes=train.classes) as network:
+            self._layout, self._single = network.layout, network.single or "logit"
+            self.notes += network.notes
         if self._layout != torch.contiguous_format:  # which not every buffer can be asked for
             model.to(memory_format=self._layout)
 
     def trials(self) -> Iterator[tuple[tuple[int, ...], MicroBatch]]:
         recipe = self._recipe
         _, batch = split_batch(self._train, self._sampler.indices(0), recipe.micro_batch)[0]
-        objective = Objective(len(self._train.classes), precision=recipe.precision)
+        objective = Objective(len(self._train.classes), precision=recipe.precision, single=self._single)
         first = choose_side(recipe.resolution, progress=0.0)
         for side in dict.fromkeys([first, *(side for _, side in recipe.resolution)]):
             prepare = View(self._augment, side, self._seed, 0, recipe.shrink)
@@ -172,7 +175,13 @@ class ImageTask(TrainingTask):
             pieces = split_batch(self._train, indices, recipe.micro_batch, processes.rank, processes.world)
         perturb = self._adversary.perturb(fallen_back=state.fallen_back, clock=state.clock)
         objective = Objective(
-            len(self._train.classes), recipe.label_smoothing, perturb, self._mix, recipe.precision, self._loss
+            len(self._train.classes),
+            recipe.label_smoothing,
+            perturb,
+            self._mix,
+            recipe.precision,
+            self._loss,
+            self._single,
         )
         side = choose_side(recipe.resolution, progress=step / self.steps)
         prepare = state.clock.timed("images", View(self._augment, side, self._seed, self.epoch(step), recipe.shrink))

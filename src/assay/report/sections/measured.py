@@ -26,6 +26,7 @@ def measured_section(checkup: Checkup) -> Section:
         ("model", subject.model + (f", weights {subject.weights}" if subject.weights else "")),
         ("data", f"{subject.data}, {subject.split}: {count(subject.n)} of {count(subject.available)} samples"),
         *_images(subject),
+        *(("note", note) for note in subject.notes),
         ("budget", checkup.budget),
         ("seed", str(checkup.seed)),
         ("started", checkup.started),
