@@ -26,7 +26,8 @@ class Settings:
         data: ``digits`` or ``cifar10``; ``data_dir`` is where it is looked for first.
         seed: the first of the seeds.
         folder: where claims keep what they share, such as a trained network; None keeps nothing.
-        model: a network of the user's for the claims about trained networks, with its ``weights``.
+        model: a network of the user's for the claims about trained networks, with its ``weights``; ``trust_code``
+            opens also one that can run code of its own.
     """
 
     budget: BudgetName = "quick"
@@ -36,6 +37,7 @@ class Settings:
     folder: Path | None = None
     model: str | None = None
     weights: Path | None = None
+    trust_code: bool = False
 
     def pick(self, *, tiny: T, quick: T, full: T) -> T:
         """The value of this run's budget."""

@@ -147,6 +147,7 @@ def small_images(settings: Settings) -> tuple[ImageDataset, ImageDataset]:
     return settings.train(side=side), settings.test(side=side)
 
 
+EXAMPLES = 16  # images that a converted program is compared with the original on
 RECIPES = {"digits": "digits", "cifar10": "cifar10-fast"}
 
 
@@ -167,7 +168,14 @@ def trained_network(settings: Settings) -> Network:
     """
     test = settings.test()
     if settings.model is not None:
-        opened = open_model(settings.model, weights=settings.weights, classes=test.classes, image_shape=test.shape)
+        opened = open_model(
+            settings.model,
+            weights=settings.weights,
+            classes=test.classes,
+            image_shape=test.shape,
+            trust_code=settings.trust_code,
+            examples=to_unit_range(test.images[:EXAMPLES]),
+        )
         return Network(opened.model.eval(), settings.model, test)
     if settings.data not in RECIPES:
         raise OptionError("data", expected=f"one of {', '.join(RECIPES)}, or a model", got=repr(settings.data))

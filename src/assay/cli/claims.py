@@ -92,6 +92,7 @@ def claims(
         seed=inputs.seed,
         model=model,
         weights=inputs.weights,
+        trust_code=inputs.trust_code,
     )
     if model is None:
         settings.test()  # data that is not there is refused before any work

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from assay.views.context import ViewContext
 
 RECORD = "inputs.json"  # of a run folder: the data that it was made from, as the command line spelled it
+EXAMPLES = 16  # images that a converted program is compared with the original on
 TRAINED_ON_DIGITS = "speednet trained on digits"
 
 
@@ -83,7 +84,7 @@ def resolve_data(inputs: Inputs) -> Inputs:
         from assay.models.sources import find_blueprint
         from assay.models.sources.blueprint import ModelRequest
 
-        find_blueprint(inputs.model, ModelRequest())  # what names no model is told first
+        find_blueprint(inputs.model, ModelRequest(trust_code=inputs.trust_code))  # what names no model is told first
         raise OptionError("--data", expected="the images to test on, such as cifar10 or a folder", got="nothing")
     return fill_in(inputs, recorded)
 
@@ -168,6 +169,8 @@ def open_model(
         normalization=inputs.normalization,
         match_classes="position" if inputs.match_classes is MatchClasses.POSITION else "name",
         seed=seed,
+        trust_code=inputs.trust_code,
+        examples=None if dataset is None else to_unit_range(dataset.images[:EXAMPLES]),
     )
     if dataset is not None:
         reading = notes_on(loaded.model, to_unit_range(dataset.images[:2]), classes=dataset.classes)

@@ -65,6 +65,11 @@ class Inputs:
         option("Model", "How outputs and classes of the data belong together: by name, or by position where the names "
                "differ and mean the same.", metavar="HOW"),
     ] = MatchClasses.NAME  # fmt: skip
+    trust_code: Annotated[
+        bool,
+        flag("Model", "Open a file or folder that can run code of its own, such as a TorchScript program.",
+             "--trust-code"),
+    ] = False  # fmt: skip
     data: Annotated[
         str | None,
         option("Data", "digits, cifar10, mnist, fashion-mnist, a folder of class folders, *.parquet, *.npz, IDX files, "
@@ -102,6 +107,7 @@ class Inputs:
             "--match-classes": None if self.match_classes is MatchClasses.NAME else self.match_classes,
         }
         words = [word for name, value in options.items() if value is not None for word in (name, str(value))]
+        words += ["--trust-code"] if self.trust_code else []
         return (*(() if self.model is None else (self.model,)), *words)
 
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from assay.arguments import checked
@@ -25,7 +25,7 @@ from assay.models.calls import refusing
 from assay.models.classes import MatchBy, MatchedClasses
 from assay.models.classes import match_classes as match_names
 from assay.models.factorized import install, read_structure
-from assay.models.sources.blueprint import Blueprint, ModelRequest, NormalizationChoice
+from assay.models.sources.blueprint import Blueprint, ModelRequest, NormalizationChoice, require_trust
 from assay.models.sources.run_folder import CONFIG, WEIGHTS, is_run_folder, read_config
 from assay.models.weights import (
     NamedWeights,
@@ -44,11 +44,17 @@ WEIGHT_SUFFIXES = frozenset({".safetensors", ".pt", ".pth", ".th", ".ckpt", ".bi
 
 @dataclass(frozen=True)
 class Spelling:
-    """How a model is named, for which specs that applies, and ``module:function``: ``(spec, request) -> Blueprint``."""
+    """How a model is named, for which specs that applies, and ``module:function``: ``(spec, request) -> Blueprint``.
+
+    ``runs_code`` is the reason why opening such a source can run code, empty where it cannot. It is refused without
+    ``trust_code``, except where ``names_code``: there the spec itself is the name of the code to run.
+    """
 
     written: str
     applies: Callable[[str], bool]
     function: str
+    runs_code: str = ""
+    names_code: bool = False
 
 
 # In the order in which they are tried.
@@ -63,6 +69,8 @@ SPELLINGS = (
         "FILE.py:FACTORY or PACKAGE.MODULE:FACTORY",
         lambda spec: ":" in spec and not Path(spec).exists(),
         "factories:plan_factory",
+        runs_code="the Python code of that name is imported and called",
+        names_code=True,
     ),
 )
 
@@ -100,6 +108,8 @@ def load_model(
     normalization: NormalizationChoice = None,
     match_classes: MatchBy = "name",
     seed: int = 0,
+    trust_code: bool = False,
+    examples: Tensor | None = None,
 ) -> nn.Module:
     """Build the model that a name stands for, with its weights; no code is run from a file of weights.
 
@@ -124,6 +134,10 @@ def load_model(
             ``"none"``, numbers ``"m1,m2,m3/s1,s2,s3"``, or a pair (mean, std) in pixel units.
         match_classes: ``"position"`` where the names differ, but mean the same classes in the same order.
         seed: the random weights follow from it.
+        trust_code: open also what looks like data and can run code, such as a TorchScript program; what you name as
+            code yourself (the last two rows above) needs no such consent.
+        examples: images (N, C, H, W) of the data in [0, 1]: a program that is converted is compared with the original
+            on them; default: on random ones.
 
     Returns:
         The model: images (N, C, H, W) in [0, 1] to logits (N, classes). It is in evaluation mode, but for a user's own,
@@ -149,6 +163,8 @@ def load_model(
         normalization=normalization,
         match_classes=match_classes,
         seed=seed,
+        trust_code=trust_code,
+        examples=examples,
     ).model
 
 
@@ -162,6 +178,8 @@ def open_model(
     normalization: NormalizationChoice = None,
     match_classes: MatchBy = "name",
     seed: int = 0,
+    trust_code: bool = False,
+    examples: Tensor | None = None,
 ) -> LoadedModel:
     """As :func:`load_model`, with what is known of the model, and notes for the user."""
     spec = os.fspath(spec)
@@ -169,7 +187,7 @@ def open_model(
     wanted = classes if classes is None or isinstance(classes, int) else len(classes)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        blueprint = find_blueprint(spec, ModelRequest(image_shape, normalization, seed))
+        blueprint = find_blueprint(spec, ModelRequest(image_shape, normalization, seed, trust_code, examples))
         file = blueprint.weights if weights is None else Path(weights)
         read = None if file is None else _read(file)
         own, synonyms = blueprint.class_names, blueprint.synonyms
@@ -215,6 +233,8 @@ def find_blueprint(spec: str, request: ModelRequest) -> Blueprint:
     spelling = next((each for each in SPELLINGS if each.applies(spec)), None)
     if spelling is None:
         raise _unknown(spec)
+    if spelling.runs_code and not spelling.names_code:
+        require_trust(spec, spelling.runs_code, request)
     module, _, function = spelling.function.partition(":")
     return getattr(importlib.import_module(f"{__name__}.{module}"), function)(spec, request)  # type: ignore[no-any-return]
 

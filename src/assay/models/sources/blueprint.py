@@ -7,22 +7,28 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from torch import nn
+from torch import Tensor, nn
 
-from assay.errors import OptionError
+from assay.errors import ModelError, OptionError
 from assay.records.preparation import Preparation
 
 DEFAULT_CLASSES, DEFAULT_SHAPE = 10, (3, 32, 32)
 NormalizationChoice = str | tuple[Sequence[float], Sequence[float]] | None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ModelRequest:
-    """What the caller wants: images (C, H, W), normalisation (None: the model's own), the seed of random weights."""
+    """What the caller wants: images (C, H, W), normalisation (None: the model's own), the seed of random weights.
+
+    ``trust_code`` allows a source to run code that it brings along (see :func:`require_trust`). ``examples`` are images
+    (N, C, H, W) of the data: a program that is converted is compared with the original on them.
+    """
 
     image_shape: tuple[int, int, int] | None = None
     normalization: NormalizationChoice = None
     seed: int = 0
+    trust_code: bool = False
+    examples: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -46,6 +52,12 @@ class Blueprint:
     has_weights: bool | None = None
     notes: tuple[str, ...] = ()
     preparation: Preparation | None = None
+
+
+def require_trust(spec: str, reason: str, request: ModelRequest) -> None:
+    """Raise :class:`ModelError` with the ``reason`` why ``spec`` can run code, unless the caller trusts it."""
+    if not request.trust_code:
+        raise ModelError(spec, expected="--trust-code (trust_code=True), given only for a file you trust", got=reason)
 
 
 def parse_options(spec: str) -> tuple[str, dict[str, object]]:
