@@ -85,7 +85,7 @@ def crop_window(size: Pair, preparation: Preparation) -> Window:
     height, width = preparation.crop or size
     corner = [
         -((wanted - side) // 2)
-        if wanted > side
+        if wanted > side and preparation.rounding != "transformers"
         else round((side - wanted) / 2.0)
         if preparation.rounding == "torchvision"
         else (side - wanted) // 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -39,41 +40,23 @@ def head_parameters(model: nn.Module, images: Tensor) -> tuple[str, ...]:
 
 def _nearest(root: Any) -> set[int]:
     """Ids of the parameters between ``root`` and the inputs of the weight layers nearest to it."""
-    found: set[int] = set()
-    seen: set[Any] = set()
-    waiting = [root]
-    while waiting:
-        node = waiting.pop()
-        if node is None or node in seen:
-            continue
-        seen.add(node)
-        if hasattr(node, "variable"):
-            found.add(id(node.variable))
-        elif _is_layer(node):
-            for branch, _ in node.next_functions:  # its weight and bias may be computed from others, its input is data
-                found |= _parameters_alone(branch)
-        else:
-            waiting += [branch for branch, _ in node.next_functions]
-    return found
+    nodes = list(_above_layers(root))
+    branches = [branch for node in nodes if _is_layer(node) for branch, _ in node.next_functions]
+    # Weight and bias of a layer are parameters, or computed from some; its input comes from further layers.
+    for below in (list(_above_layers(branch)) for branch in branches):
+        nodes += [] if any(map(_is_layer, below)) else below
+    return {id(node.variable) for node in nodes if hasattr(node, "variable")}
 
 
-def _parameters_alone(root: Any) -> set[int]:
-    """Ids of the parameters below ``root``; none where a weight layer is among what it is computed from."""
-    found: set[int] = set()
-    seen: set[Any] = set()
-    waiting = [root]
+def _above_layers(root: Any) -> Iterator[Any]:
+    """The nodes below ``root``, without those behind a weight layer; the layers are among them."""
+    seen, waiting = set(), [root]
     while waiting:
         node = waiting.pop()
-        if node is None or node in seen:
-            continue
-        seen.add(node)
-        if hasattr(node, "variable"):
-            found.add(id(node.variable))
-        elif _is_layer(node):
-            return set()
-        else:
-            waiting += [branch for branch, _ in node.next_functions]
-    return found
+        if node is not None and node not in seen:
+            seen.add(node)
+            yield node
+            waiting += [] if _is_layer(node) else [branch for branch, _ in node.next_functions]
 
 
 def _is_layer(node: Any) -> bool:

@@ -65,6 +65,7 @@ SPELLINGS = (
     ),
     Spelling("torchvision:NAME", lambda spec: spec.startswith("torchvision:"), "named:plan_named"),
     Spelling("timm:NAME", lambda spec: spec.startswith("timm:"), "named:plan_named"),
+    Spelling("transformers:FOLDER or ID", lambda spec: spec.startswith("transformers:"), "transformers:plan"),
     Spelling(
         "FILE.py:FACTORY or PACKAGE.MODULE:FACTORY",
         lambda spec: ":" in spec and not Path(spec).exists(),
@@ -121,6 +122,7 @@ def load_model(
             ``resnet20``, ``resnet20,width=2``   an architecture of ours, with options; random weights
             ``torchvision:resnet18``             torchvision's; ``,weights=DEFAULT`` for its published weights
             ``timm:NAME``                        timm's; ``,pretrained=true`` for its published weights
+            ``transformers:FOLDER``              an image classifier of Hugging Face, or OWNER/NAME of its hub
             ``path/to/file.py:factory``          what a function, class or module object in a file makes
             ``package.module:factory``           the same of an importable module
             ===================================  ================================================================
@@ -147,7 +149,7 @@ def load_model(
         ModelError: an unknown name, a model that does not fit the data or its classes, weights that do not fit the
             model.
         OptionError: a wrong option or normalisation.
-        DependencyError: torchvision or timm is not installed.
+        DependencyError: the library of the model is not installed.
 
     Example:
         >>> import assay, torch
@@ -218,6 +220,7 @@ def open_model(
             model = _make(blueprint, count)
             if blueprint.has_weights is False:
                 notes += (f"{spec} has random weights: nothing was trained and nothing loaded",)
+        notes += tuple(dict.fromkeys(blueprint.remarks))
     check_finite(model, where=spec)
     if own is not None and matched is not None:
         notes += () if matched.note is None else (matched.note,)

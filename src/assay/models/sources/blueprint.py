@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from torch import Tensor, nn
@@ -40,6 +40,8 @@ class Blueprint:
     of the same. ``weights`` is the file that belongs to the source. ``has_weights`` is whether ``make`` gives it
     trained weights (None: unknown, as of a user's own code). ``preparation`` is how its author prepares pictures, where
     the source states it: its sizes are for whoever loads the pictures, its numbers ``make`` has put into the model.
+    ``structure`` is the name and the options from which the same network is built again, with random weights and
+    without the source (None: only the source can). ``make`` adds to ``remarks`` what only building it shows.
     """
 
     make: Callable[[int], nn.Module]
@@ -52,6 +54,8 @@ class Blueprint:
     has_weights: bool | None = None
     notes: tuple[str, ...] = ()
     preparation: Preparation | None = None
+    structure: tuple[str, Mapping[str, object]] | None = None
+    remarks: list[str] = field(default_factory=list)
 
 
 def require_trust(spec: str, reason: str, request: ModelRequest) -> None:

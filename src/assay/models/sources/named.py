@@ -9,9 +9,10 @@ from assay.models.sources.blueprint import Blueprint, ModelRequest, parse_option
 from assay.models.sources.ours import plan_ours
 from assay.models.sources.timm import plan_timm
 from assay.models.sources.torchvision import plan_torchvision
+from assay.models.sources.transformers import plan_transformers
 
 PUBLISHED = frozenset({"weights", "pretrained"})  # options that fetch published weights
-LIBRARIES = {"torchvision": plan_torchvision, "timm": plan_timm}
+LIBRARIES = {"torchvision": plan_torchvision, "timm": plan_timm, "transformers": plan_transformers}
 
 
 def parse_architecture(spec: str) -> tuple[str, dict[str, object]] | None:
