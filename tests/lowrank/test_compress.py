@@ -20,7 +20,16 @@ from assay.compression.network import (
 from assay.compression.run import CompressionPlan, compress, save_compressed, with_running_statistics
 from assay.data.dataset import ImageDataset
 from assay.errors import ModelError, OptionError
-from assay.lowrank.layers import DAMPING, Activations, balance, compose, fit_chain, rank_curve, truncate_weights
+from assay.lowrank.layers import (
+    DAMPING,
+    Activations,
+    _set_projection,
+    balance,
+    compose,
+    fit_chain,
+    rank_curve,
+    truncate_weights,
+)
 from assay.models.factorized import LayerFactors, chain_for, install, read_structure
 from assay.models.sources import load_model
 
@@ -361,3 +370,14 @@ def test_inside_running_statistics_training_mode_answers_as_evaluation_mode_does
     with with_running_statistics(model):
         assert torch.equal(model(images), expected)
     assert all(torch.equal(before[name], buffer) for name, buffer in model.named_buffers())
+
+
+@pytest.mark.parametrize("vertical", [False, True])
+def test_fewer_inputs_than_directions_are_no_obstacle(vertical: bool) -> None:
+    """The covariance of such inputs has eigenvalues at zero, which rounding in float32 makes negative."""
+    layer = nn.Conv2d(64, 8, 3, bias=False)
+    first = nn.Conv2d(64, 4, (3, 1) if vertical else 1, bias=False)
+    x = 1e3 * torch.rand(1, 64, 3, 5, generator=torch.Generator().manual_seed(0)) ** 8
+    with torch.no_grad():
+        _set_projection(first, layer, x, None, vertical=vertical)
+    assert bool(first.weight.isfinite().all())

@@ -264,7 +264,8 @@ def _set_projection(first: nn.Conv2d, layer: nn.Conv2d, x: Tensor, metric: Tenso
     inputs = inputs - inputs.mean(0)
     covariance = (inputs.T @ inputs).cpu().double() / len(inputs)
     damping = 1e-8 * float(covariance.diagonal().mean()) + 1e-30
-    root = torch.linalg.cholesky(covariance + damping * torch.eye(len(covariance), dtype=torch.float64))
+    spread, axes = torch.linalg.eigh(covariance)  # fewer inputs than directions leave some at zero, up to rounding
+    root = axes * (spread.clamp_min(0) + damping).sqrt()
     inner = taps.T @ taps
     values, vectors = torch.linalg.eigh(root.T @ inner @ root)
     top = vectors[:, -first.out_channels :].flip(1)

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from assay.data.dataset import Batch, to_unit_range
 from assay.errors import DivergedError
 from assay.models.calls import refusing
-from assay.models.outputs import Single, read_outputs
+from assay.models.outputs import Outputs, Single, read_outputs
 from assay.runtime import device_of, dtype_of, generator, hooked
 
 # (model, images in [0, 1], labels, or distributions over the classes where samples are mixed) -> images in [0, 1]
@@ -40,7 +40,7 @@ class Objective:
 
     The losses of auxiliary outputs are added by :func:`auxiliary_weight`. ``single`` is what the one output of a model
     of two classes is. ``precision`` is that of convolutions and products, in the network, in ``perturb`` and in
-    ``loss``, which takes the place of cross-entropy where it is given.
+    ``loss``, which takes the place of cross-entropy where it is given. ``see_outputs`` gets what the model returned.
     """
 
     classes: int
@@ -50,6 +50,7 @@ class Objective:
     precision: str = "float32"
     loss: TrainingLoss | None = None
     single: Single = "logit"
+    see_outputs: Callable[[Outputs], None] | None = None
 
     def __call__(
         self, model: nn.Module, images: Tensor, labels: Tensor, *, keep_losses: KeepLosses | None = None
@@ -67,6 +68,8 @@ class Objective:
             with refusing(model, expected=f"a model that takes images {tuple(images.shape)} alone in training mode"):
                 outputs = model(images)
             parts = read_outputs(outputs, n=len(images), classes=self.classes, single=self.single)
+            if self.see_outputs is not None:
+                self.see_outputs(parts)
             logits, weight = parts.logits, auxiliary_weight(len(parts.auxiliary))
             if self.loss is not None:
                 losses = self.loss(images, logits.float(), targets)

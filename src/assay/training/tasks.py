@@ -17,6 +17,7 @@ from assay.data.dataset import ImageDataset, to_unit_range
 from assay.data.sequences import TRAIN, SequenceTask
 from assay.errors import ModelError, OptionError, UnusedOptionError
 from assay.models.calls import calling, refusing
+from assay.models.outputs import Outputs
 from assay.runtime import device_of
 from assay.runtime.processes import Processes
 from assay.training.adversaries import GuardedAdversary
@@ -25,7 +26,15 @@ from assay.training.averaging import refresh_batchnorm
 from assay.training.recipes import Recipe
 from assay.training.sampling import PrunedSampler, Sampler, split_batch, split_evenly
 from assay.training.sections import SequenceOptions
-from assay.training.step import MicroBatch, Objective, Perturb, TrainingLoss, autocast, image_losses
+from assay.training.step import (
+    MicroBatch,
+    Objective,
+    Perturb,
+    TrainingLoss,
+    autocast,
+    auxiliary_weight,
+    image_losses,
+)
 from assay.training.trial import try_step
 
 if TYPE_CHECKING:
@@ -161,12 +170,25 @@ class ImageTask(TrainingTask):
     def trials(self) -> Iterator[tuple[tuple[int, ...], MicroBatch]]:
         recipe = self._recipe
         _, batch = split_batch(self._train, self._sampler.indices(0), recipe.micro_batch)[0]
-        objective = Objective(len(self._train.classes), precision=recipe.precision, single=self._single)
+        objective = Objective(
+            len(self._train.classes),
+            precision=recipe.precision,
+            single=self._single,
+            see_outputs=self._note_auxiliary,
+        )
         first = choose_side(recipe.resolution, progress=0.0)
         for side in dict.fromkeys([first, *(side for _, side in recipe.resolution)]):
             prepare = View(self._augment, side, self._seed, 0, recipe.shrink)
             losses = partial(image_losses, objective=objective, prepare=prepare, layout=self._layout, batch=batch)
             yield tuple(prepare(batch).shape), losses
+
+    def _note_auxiliary(self, outputs: Outputs) -> None:
+        """Say that auxiliary outputs train too."""
+        if number := len(outputs.auxiliary):
+            weight = auxiliary_weight(number)
+            kind = "an auxiliary output" if number == 1 else f"{number} auxiliary outputs"
+            note = f"the model has {kind} in training mode, whose loss is added {weight:g} times"
+            self.notes = tuple(dict.fromkeys((*self.notes, note)))
 
     def micro_batches(self, step: int, state: RunState) -> Sequence[tuple[int, MicroBatch]]:
         recipe, processes = self._recipe, self._processes
