@@ -111,3 +111,8 @@ def test_normalized_puts_the_layer_before_the_model() -> None:
     normalize, inner = Normalize(PRESETS["imagenet"]), torch.nn.Conv2d(3, 2, 1)
     images = torch.rand(1, 3, 2, 2)
     torch.testing.assert_close(Normalized(normalize, inner)(images), inner(normalize(images)))
+
+
+def test_one_deviation_beside_three_means_leaves_the_means_as_they_are() -> None:
+    chosen = choose_normalization("0.1,0.2,0.3/0.5", channels=3)
+    assert chosen == ((0.1, 0.2, 0.3), (0.5, 0.5, 0.5))

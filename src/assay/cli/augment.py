@@ -16,7 +16,7 @@ _LARGEST = 1024  # a gallery needs no more pixels, and ninety operations on a ca
 
 
 @takes_inputs(
-    omit=("model", "weights", "normalization", "match_classes", "trust_code", "limit", "device"),
+    omit=("model", "weights", "normalization", "prepare", "match_classes", "trust_code", "limit", "device"),
     defaults={"split": "train"},
     helps={"data": "Samples to show it on: digits, cifar10, a folder, …"},
 )

@@ -197,6 +197,7 @@ def _fix_and_measure_again(
         classes=opened.dataset.classes,
         image_shape=opened.dataset.shape,
         options=None if inputs.model else own.model_options,
+        preparation=opened.dataset.preparation,
     )
     record_data(folder / FIXED, inputs)
     records = tuple(  # those that change weights name the file that holds them
@@ -214,7 +215,12 @@ def _training_images(source: str, inputs: Inputs, dataset: ImageDataset) -> tupl
 
     try:
         train = load_dataset(
-            source, split="train", data_dir=inputs.data_dir, image_size=inputs.image_size, max_bad=inputs.max_bad
+            source,
+            split="train",
+            data_dir=inputs.data_dir,
+            image_size=inputs.image_size,
+            max_bad=inputs.max_bad,
+            prepare=dataset.preparation,
         )
     except DataError as error:
         return None, f"no training images ({error}); name them with --fix-data"

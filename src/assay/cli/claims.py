@@ -22,7 +22,18 @@ ClaimData = StrEnum("ClaimData", "DIGITS CIFAR10")
 
 
 @takes_inputs(
-    omit=("model", "data", "split", "limit", "normalization", "match_classes", "image_size", "max_bad", "device")
+    omit=(
+        "model",
+        "data",
+        "split",
+        "limit",
+        "normalization",
+        "prepare",
+        "match_classes",
+        "image_size",
+        "max_bad",
+        "device",
+    )
 )
 def claims(
     inputs: Inputs,

@@ -92,7 +92,15 @@ def compress(
     record, page = done.report.model_dump_json(indent=2) + "\n", render_compression_page(done.report)
     earlier = read_structure(inputs.weights) if inputs.weights is not None else ()
     factorization = (*earlier, *done.factorization)
-    save_compressed(out, done.model, factorization, spec=name, classes=test.classes, image_shape=test.shape)
+    save_compressed(
+        out,
+        done.model,
+        factorization,
+        spec=name,
+        classes=test.classes,
+        image_shape=test.shape,
+        preparation=train.preparation,
+    )
     record_data(out, inputs)
     write_atomically(out / "compression.json", record)
     write_atomically(out / "compression.html", page)

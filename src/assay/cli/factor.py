@@ -21,7 +21,7 @@ DEFAULT_ENERGY = 0.9
 
 
 @takes_inputs(
-    omit=("model", "weights", "normalization", "match_classes", "trust_code", "limit", "device"),
+    omit=("model", "weights", "normalization", "prepare", "match_classes", "trust_code", "limit", "device"),
     helps={"data": "With --sample: a picture of this data set instead of X."},
 )
 def factor(

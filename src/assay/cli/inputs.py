@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from assay.cli.options import Inputs
     from assay.data.dataset import ImageDataset
     from assay.models.sources import LoadedModel
+    from assay.records.preparation import Preparation
     from assay.records.training import TrainingRun
     from assay.views.context import ViewContext
 
@@ -95,7 +96,8 @@ def fill_in(inputs: Inputs, recorded: RecordedData) -> Inputs:
         inputs,
         data=recorded.data,
         data_dir=inputs.data_dir or recorded.data_dir,
-        image_size=inputs.image_size or recorded.image_size,
+        image_size=inputs.image_size or (None if inputs.prepare else recorded.image_size),
+        prepare=inputs.prepare or (None if inputs.image_size else recorded.prepare),
         max_bad=inputs.max_bad or recorded.max_bad,
     )
 
@@ -112,6 +114,7 @@ def open_data(inputs: Inputs, console: Console, *, printed: Sequence[str] = ()) 
             limit=inputs.limit,
             max_bad=inputs.max_bad,
             image_size=inputs.image_size,
+            prepare=preparation_for(inputs),
         )
     except DataError as error:
         if not _is_own_data(inputs):
@@ -120,6 +123,21 @@ def open_data(inputs: Inputs, console: Console, *, printed: Sequence[str] = ()) 
         raise DataError(error.where, expected=error.expected, got=got) from None
     print_notes([note for note in data_notes(dataset) if note not in printed], console)
     return dataset
+
+
+def preparation_for(inputs: Inputs) -> Preparation | None:
+    """How the pictures are prepared: as ``--prepare`` states, else as the source of the model does, if it does.
+
+    Raises :class:`OptionError` for what is stated twice.
+    """
+    from assay.models.sources import find_preparation, parse_preparation
+
+    stated = parse_preparation(inputs.prepare, normalization=inputs.normalization, where="--prepare")
+    if stated is not None and stated.is_geometric and inputs.image_size is not None:
+        raise OptionError("--image-size", expected="either it or the sizes of --prepare", got="both")
+    return (
+        stated if inputs.model is None else find_preparation(inputs.model, prepare=stated, trust_code=inputs.trust_code)
+    )
 
 
 def align_classes(dataset: ImageDataset, classes: tuple[str, ...]) -> ImageDataset:
@@ -160,6 +178,7 @@ def open_model(
     from assay.data.dataset import to_unit_range
     from assay.models import sources
     from assay.models.calls import notes_on
+    from assay.models.sources import parse_preparation
 
     loaded = sources.open_model(
         inputs.model or "",
@@ -167,6 +186,7 @@ def open_model(
         classes=classes if dataset is None else dataset.classes,
         image_shape=image_shape if dataset is None else dataset.shape,
         normalization=inputs.normalization,
+        prepare=parse_preparation(inputs.prepare, where="--prepare"),
         match_classes="position" if inputs.match_classes is MatchClasses.POSITION else "name",
         seed=seed,
         trust_code=inputs.trust_code,
@@ -225,6 +245,7 @@ def record_data(folder: Path, inputs: Inputs) -> None:
         "data_dir": None if inputs.data_dir is None else str(inputs.data_dir.resolve()),
         "image_size": inputs.image_size,
         "max_bad": inputs.max_bad,
+        **({} if inputs.prepare is None else {"prepare": inputs.prepare}),
     }
     write_atomically(folder / RECORD, json.dumps(record, indent=1, ensure_ascii=False) + "\n")
 
@@ -237,6 +258,7 @@ class RecordedData(Options):
     data: str
     data_dir: Path | None = None
     image_size: Annotated[int, Field(ge=1)] | None = None
+    prepare: str | None = None
     max_bad: Annotated[int, Field(ge=0)] = 0
 
 

@@ -60,6 +60,11 @@ class Inputs:
         option("Model", "Mean and standard deviation of an architecture of ours: imagenet (the default for colour), "
                "cifar10, none, or m1,m2,m3/s1,s2,s3.", metavar="NAME"),
     ] = None  # fmt: skip
+    prepare: Annotated[
+        str | None,
+        option("Model", "How pictures are made into inputs, in place of what the model's source states: "
+               "resize=256:bicubic,crop=224, also squash=HxW, mean=…, std=…, bgr, scale=255.", metavar="PREPARATION"),
+    ] = None  # fmt: skip
     match_classes: Annotated[
         MatchClasses,
         option("Model", "How outputs and classes of the data belong together: by name, or by position where the names "
@@ -104,6 +109,7 @@ class Inputs:
             "--image-size": self.image_size,
             "--max-bad": self.max_bad or None,
             "--normalization": self.normalization,
+            "--prepare": self.prepare,
             "--match-classes": None if self.match_classes is MatchClasses.NAME else self.match_classes,
         }
         words = [word for name, value in options.items() if value is not None for word in (name, str(value))]

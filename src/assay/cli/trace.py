@@ -220,5 +220,5 @@ def _sequence_task(name: TaskName, inputs: Inputs, length: int, side: int | None
         return adding_problem(length, seed=inputs.seed)
     if name is TaskName.COPY:
         return copy_memory(length, seed=inputs.seed)
-    dataset = open_data(replace(inputs, data=inputs.data or "digits"), console)
+    dataset = open_data(replace(inputs, model=None, data=inputs.data or "digits"), console)
     return image_rows(dataset, by="row" if name is TaskName.ROWS else "pixel", side=side, seed=inputs.seed)

@@ -116,7 +116,11 @@ def train(
         raise OptionError("--out", expected=expected, got=f"{folder}, which holds a run")
     if name in {"adding", "copy"}:
         _refuse_image_options(
-            name, limit=inputs.limit, validation_fraction=validation_fraction, image_size=inputs.image_size
+            name,
+            limit=inputs.limit,
+            validation_fraction=validation_fraction,
+            image_size=inputs.image_size,
+            prepare=inputs.prepare,
         )
 
         def prepare(console: Console) -> TrainingJob:

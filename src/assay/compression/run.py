@@ -36,6 +36,7 @@ from assay.models.sources import load_model
 from assay.models.sources.named import parse_architecture
 from assay.models.sources.run_folder import CONFIG, WEIGHTS, is_run_folder
 from assay.records.compression import CompressionPoint, CompressionReport, NetworkMeasurement
+from assay.records.preparation import Preparation
 from assay.runtime import device_of, generator, preserved
 from assay.training.checkpoint import normalization_of, write_weights
 from assay.training.loop import fit
@@ -361,12 +362,14 @@ def save_compressed(
     classes: tuple[str, ...],
     image_shape: tuple[int, int, int],
     options: Mapping[str, object] | None = None,
+    preparation: Preparation | None = None,
 ) -> None:
     """Write ``model.safetensors``, its structure in the header, and ``config.json`` where the model has a name.
 
     A model that a user's own code makes gets no config, for a folder names no code to run:
     ``file.py:factory --weights OUT/model.safetensors`` loads it. ``options`` are those of the architecture that
-    ``spec`` does not spell. Where the model is matched to classes of the data, all its own outputs are written.
+    ``spec`` does not spell, ``preparation`` is that of the data. Where the model is matched to classes of the data, all
+    its own outputs are written.
     What is written is read again before it enters ``out``; :class:`ModelError` where that is not the model.
     """
     if isinstance(model, MatchedClasses):
@@ -387,6 +390,8 @@ def save_compressed(
             **normalization_of(model),
             "options": {**spelled, **(options or {})},
         }
+        if preparation is not None:
+            described["preparation"] = preparation.model_dump(mode="json", exclude_defaults=True)
     else:
         described = None
     with tempfile.TemporaryDirectory(prefix=".", dir=make_folder(out)) as written:

@@ -73,6 +73,18 @@ class Normalized(nn.Module):
         return self.model(x)  # type: ignore[no-any-return]  # nn.Module.__call__ is untyped
 
 
+class ChannelsReversed(nn.Module):
+    """A model that expects BGR, made to take RGB: model(x[:, ::-1])."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+        self.training = model.training
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.model(images.flip(1))  # type: ignore[no-any-return]  # nn.Module.__call__ is untyped
+
+
 def choose_normalization(
     wanted: str | tuple[Sequence[float], Sequence[float]] | None, *, channels: int
 ) -> Normalization:
@@ -108,9 +120,9 @@ def _parse(text: str) -> Normalization:
 
 
 def _spread(normalization: Normalization, channels: int) -> Normalization:
-    if len(normalization.mean) == len(normalization.std) == channels:
-        return normalization
-    return Normalization(*((sum(values) / len(values),) * channels for values in normalization))
+    return Normalization(
+        *(values if len(values) == channels else (sum(values) / len(values),) * channels for values in normalization)
+    )
 
 
 class AveragedViews(nn.Module):

@@ -36,7 +36,8 @@ from assay.training.recipes import Recipe
 
 SCHEMA_VERSION = 1
 COUNTERS, PRUNING = ("step", "seconds", "fallen_back"), ("losses", "left_out")  # fields of RunState that are kept as is
-SHAPE = ("classes", "image_shape", "features", "outputs", "length", "reads")  # facts of the data a model is built for
+# Facts of the data that a model is built for
+SHAPE = ("classes", "image_shape", "preparation", "features", "outputs", "length", "reads")
 
 
 @dataclass

@@ -271,7 +271,9 @@ def _describe_images(train: ImageDataset) -> dict[str, Any]:
     checksum = 0
     for tensor in (train.images, train.labels, train.ids):
         checksum = zlib.crc32(tensor.contiguous().numpy().data, checksum)
-    shape = {"image_shape": list(train.shape), "classes": list(train.classes)}
+    shape: dict[str, Any] = {"image_shape": list(train.shape), "classes": list(train.classes)}
+    if train.preparation is not None:
+        shape["preparation"] = train.preparation.model_dump(mode="json", exclude_defaults=True)
     return {"name": train.name, "split": train.split, "n": len(train), **shape, "checksum": checksum}
 
 

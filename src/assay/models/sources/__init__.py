@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from assay.arguments import checked
-from assay.errors import ModelError, one_line
+from assay.errors import ModelError, OptionError, one_line
 from assay.models.architectures import ARCHITECTURES, near
 from assay.models.calls import refusing
 from assay.models.classes import MatchBy, MatchedClasses
@@ -35,7 +35,7 @@ from assay.models.weights import (
     load_weights,
     read_named_weights,
 )
-from assay.models.wrappers import Normalized
+from assay.models.wrappers import ChannelsReversed, Normalized, choose_normalization
 from assay.records.preparation import Preparation
 from assay.runtime import preserved
 
@@ -107,6 +107,7 @@ def load_model(
     classes: int | Sequence[str] | None = None,
     image_shape: tuple[int, int, int] | None = None,
     normalization: NormalizationChoice = None,
+    prepare: str | Preparation | None = None,
     match_classes: MatchBy = "name",
     seed: int = 0,
     trust_code: bool = False,
@@ -134,6 +135,9 @@ def load_model(
             networks of libraries and (3, 32, 32) for others.
         normalization: in place of the model's own (before a user's own model): ``"imagenet"``, ``"cifar10"``,
             ``"none"``, numbers ``"m1,m2,m3/s1,s2,s3"``, or a pair (mean, std) in pixel units.
+        prepare: how pictures are prepared, in place of what the source states: a :class:`Preparation` or a text such as
+            ``"resize=256,crop=224,mean=0.5,std=0.5,bgr"``. Its numbers become part of the model; its sizes are for
+            :func:`load_dataset`.
         match_classes: ``"position"`` where the names differ, but mean the same classes in the same order.
         seed: the random weights follow from it.
         trust_code: open also what looks like data and can run code, such as a TorchScript program; what you name as
@@ -163,6 +167,7 @@ def load_model(
         classes=classes,
         image_shape=image_shape,
         normalization=normalization,
+        prepare=prepare,
         match_classes=match_classes,
         seed=seed,
         trust_code=trust_code,
@@ -178,6 +183,7 @@ def open_model(
     classes: int | Sequence[str] | None = None,
     image_shape: tuple[int, int, int] | None = None,
     normalization: NormalizationChoice = None,
+    prepare: str | Preparation | None = None,
     match_classes: MatchBy = "name",
     seed: int = 0,
     trust_code: bool = False,
@@ -189,6 +195,8 @@ def open_model(
     wanted = classes if classes is None or isinstance(classes, int) else len(classes)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
+        stated = parse_preparation(prepare, normalization=normalization)
+        normalization = normalization if stated is None or normalization is not None else stated.normalization
         blueprint = find_blueprint(spec, ModelRequest(image_shape, normalization, seed, trust_code, examples))
         file = blueprint.weights if weights is None else Path(weights)
         read = None if file is None else _read(file)
@@ -226,9 +234,46 @@ def open_model(
         notes += () if matched.note is None else (matched.note,)
         if matched.columns != tuple(range(count)):
             model, own, count = MatchedClasses(model, matched.columns, class_names=own), names, len(matched.columns)
-    return LoadedModel(
-        model, spec, count, blueprint.image_shape, class_names=own, notes=notes, preparation=blueprint.preparation
-    )
+    preparation = _effective(blueprint.preparation, stated, normalization, channels=channels)
+    if preparation is not None and preparation.channels != getattr(blueprint.preparation, "channels", "rgb"):
+        if channels != 3:
+            raise ModelError(spec, expected="three channels to put in the order BGR", got=f"a model for {channels}")
+        model = ChannelsReversed(model)
+    return LoadedModel(model, spec, count, blueprint.image_shape, class_names=own, notes=notes, preparation=preparation)
+
+
+def parse_preparation(
+    prepare: str | Preparation | None, *, normalization: NormalizationChoice = None, where: str = "prepare"
+) -> Preparation | None:
+    """``prepare`` as a record. Raises :class:`OptionError` where it states a normalisation and there is another one."""
+    stated = Preparation.parse(prepare, where=where) if isinstance(prepare, str) else prepare
+    if stated is not None and normalization is not None and stated.normalization is not None:
+        raise OptionError(where, expected="mean, std and scale in it, or a normalization beside it", got="both")
+    return stated
+
+
+def find_preparation(spec: str, *, prepare: Preparation | None = None, trust_code: bool = False) -> Preparation | None:
+    """How pictures for a model are prepared: as ``prepare`` states, else as its source does; None where nobody knows.
+
+    No model is built, and no code of the user's is run: what such code makes states nothing before.
+    """
+    spelling = next((each for each in SPELLINGS if each.applies(spec)), None)
+    if spelling is not None and spelling.names_code:
+        return prepare
+    with torch.random.fork_rng(devices=[]):
+        own = find_blueprint(spec, ModelRequest(trust_code=trust_code)).preparation
+    return own if prepare is None else prepare.over(own)
+
+
+def _effective(
+    own: Preparation | None, stated: Preparation | None, normalization: NormalizationChoice, *, channels: int
+) -> Preparation | None:
+    """The preparation of a model with another one, or another normalisation, in place of its own."""
+    preparation = own if stated is None else stated.over(own)
+    if preparation is None or normalization is None or (stated is not None and stated.mean is not None):
+        return preparation
+    mean, std = choose_normalization(normalization, channels=channels)
+    return preparation.model_copy(update={"mean": mean, "std": std, "scale": 1.0})
 
 
 def find_blueprint(spec: str, request: ModelRequest) -> Blueprint:

@@ -14,13 +14,17 @@ from assay.models.architectures import ARCHITECTURES
 from assay.models.sources.blueprint import Blueprint, ModelRequest
 from assay.models.sources.named import PUBLISHED, parse_architecture, plan_named
 from assay.options import Options, option_error
+from assay.records.preparation import Preparation
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
 
 
 class ModelConfig(Options):
-    """``name`` and ``options`` of the architecture, class names by label, image shape (C, H, W), normalisation."""
+    """``name`` and ``options`` of the architecture, class names by label, image shape (C, H, W), normalisation.
+
+    ``preparation`` is how the pictures of its data were resized and cropped, where they were.
+    """
 
     model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
 
@@ -29,6 +33,7 @@ class ModelConfig(Options):
     image_shape: tuple[int, int, int]
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
+    preparation: Preparation | None = None
     options: dict[str, Any] = Field(default_factory=dict)
 
     @model_validator(mode="after")
@@ -40,6 +45,13 @@ class ModelConfig(Options):
     @property
     def normalization(self) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
         return None if self.mean is None or self.std is None else (self.mean, self.std)
+
+    def prepared(self, *, source: str) -> Preparation | None:
+        """The preparation with the normalisation of the weights, which is the one that holds."""
+        if self.preparation is None:
+            return None
+        numbers = {} if self.mean is None else {"mean": self.mean, "std": self.std, "scale": 1.0}
+        return self.preparation.model_copy(update={**numbers, "source": source})
 
 
 class RunConfig(Options):
@@ -107,4 +119,5 @@ def plan_run(spec: str, request: ModelRequest) -> Blueprint:
         class_names=config.classes,
         weights=folder / WEIGHTS,
         notes=same_name if str(folder) in ARCHITECTURES else (),
+        preparation=config.prepared(source=str(folder)),
     )

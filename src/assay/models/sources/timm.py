@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from torch import nn
@@ -27,10 +28,13 @@ IMAGENET = PRESETS["imagenet"]
 def plan_timm(where: str, request: ModelRequest, options: Mapping[str, object]) -> Blueprint:
     """A network of timm, for the channels of the images, behind the normalisation of its published configuration.
 
-    Weights are random unless the option ``pretrained`` is true, which fetches them when the cache does not have them.
+    It is named as timm names it, or by a folder that timm wrote, with a ``config.json``. Weights are random unless they
+    lie in that folder or the option ``pretrained`` is true, which fetches them when the cache does not have them.
     The other options are those of ``timm.create_model``. Raises :class:`ModelError`, :class:`DependencyError`.
     """
     name = where.partition(":")[2]
+    if (Path(name) / "config.json").is_file():  # a folder as timm and its hub write it, with its weights
+        name, options = f"local-dir:{name}", {"pretrained": True, **options}
     with library("timm", where):
         import timm
     from_hub = ":" in name

@@ -28,13 +28,13 @@ def plan_torchvision(where: str, request: ModelRequest, options: Mapping[str, ob
     fetched when torch's cache does not have them. The other options are the builder's. A grey image is shown to all
     three channels. Raises :class:`ModelError`, :class:`DependencyError`.
     """
-    name, image_shape = where.partition(":")[2], request.image_shape or LIBRARY_SHAPE
+    name, image_shape = where.partition(":")[2], request.image_shape
     with library("torchvision", where):
         from torchvision import models
     known = models.list_models(module=models)
     if name not in known:
         raise ModelError(where, expected=f"one of torchvision's {len(known)} classifiers", got=near(name, known))
-    if image_shape[0] not in {1, 3}:
+    if image_shape is not None and image_shape[0] not in {1, 3}:
         raise ModelError(where, expected="images of one or three channels", got=f"{image_shape[0]} channels")
     normalize = choose_normalization(request.normalization, channels=3)
     weights, fixed, names = options.get("weights"), options.get("num_classes"), None
@@ -46,6 +46,9 @@ def plan_torchvision(where: str, request: ModelRequest, options: Mapping[str, ob
             raise ModelError(f"{where}: weights", expected=f"one of {', '.join(offered)}", got=got)
         names = tuple(offered[str(weights)].meta["categories"])
         preparation = prepared_for(offered[str(weights)].transforms(), source=f"{where}, weights {weights}")
+
+    if image_shape is None:
+        image_shape = (3, *preparation.size) if preparation is not None and preparation.size else LIBRARY_SHAPE
 
     def make(classes: int) -> nn.Module:
         arguments = {"weights": None, **({"num_classes": classes} if weights is None else {}), **options}
