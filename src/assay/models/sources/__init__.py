@@ -65,7 +65,7 @@ SPELLINGS = (
     ),
     Spelling("torchvision:NAME", lambda spec: spec.startswith("torchvision:"), "named:plan_named"),
     Spelling("timm:NAME", lambda spec: spec.startswith("timm:"), "named:plan_named"),
-    Spelling("transformers:FOLDER or ID", lambda spec: spec.startswith("transformers:"), "transformers:plan"),
+    Spelling("transformers:FOLDER or ID", lambda spec: spec.startswith("transformers:"), "named:plan_named"),
     Spelling(
         "FILE.py:FACTORY or PACKAGE.MODULE:FACTORY",
         lambda spec: ":" in spec and not Path(spec).exists(),

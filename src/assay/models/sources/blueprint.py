@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 from torch import Tensor, nn
 
@@ -31,6 +32,16 @@ class ModelRequest:
     examples: Tensor | None = None
 
 
+class Structure(NamedTuple):
+    """The name and the options of a network, in ours or a library's terms, from which it is built again.
+
+    Its weights are random then, and neither the source nor a connection is needed: a run folder keeps it.
+    """
+
+    name: str
+    options: Mapping[str, object]
+
+
 @dataclass(frozen=True)
 class Blueprint:
     """How to make a model once its number of classes is known, and what is known before.
@@ -40,8 +51,8 @@ class Blueprint:
     of the same. ``weights`` is the file that belongs to the source. ``has_weights`` is whether ``make`` gives it
     trained weights (None: unknown, as of a user's own code). ``preparation`` is how its author prepares pictures, where
     the source states it: its sizes are for whoever loads the pictures, its numbers ``make`` has put into the model.
-    ``structure`` is the name and the options from which the same network is built again, with random weights and
-    without the source (None: only the source can). ``make`` adds to ``remarks`` what only building it shows.
+    ``structure`` is what the same network is built from again without the source (None: only the source can). ``make``
+    adds to ``remarks`` what only building it shows.
     """
 
     make: Callable[[int], nn.Module]
@@ -54,7 +65,7 @@ class Blueprint:
     has_weights: bool | None = None
     notes: tuple[str, ...] = ()
     preparation: Preparation | None = None
-    structure: tuple[str, Mapping[str, object]] | None = None
+    structure: Structure | None = None
     remarks: list[str] = field(default_factory=list)
 
 
@@ -67,8 +78,12 @@ def require_trust(spec: str, reason: str, request: ModelRequest) -> None:
 def parse_options(spec: str) -> tuple[str, dict[str, object]]:
     """``"resnet20,shortcut=B,width=2"`` to ``("resnet20", {"shortcut": "B", "width": 2})``.
 
-    Whole and decimal numbers, ``true`` and ``false`` are read as such. Raises :class:`OptionError`.
+    Whole and decimal numbers, ``true`` and ``false`` are read as such; the name of a folder that exists may contain
+    any sign. Raises :class:`OptionError`.
     """
+    source, _, place = spec.rpartition(":")
+    if source and Path(place).is_dir():
+        return spec, {}
     name, *parts = spec.split(",")
     options: dict[str, object] = {}
     for part in parts:

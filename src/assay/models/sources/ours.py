@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from torch import nn
 
 from assay.models.architectures import build
-from assay.models.sources.blueprint import DEFAULT_SHAPE, Blueprint, ModelRequest
+from assay.models.sources.blueprint import DEFAULT_SHAPE, Blueprint, ModelRequest, Structure
 
 
 def plan_ours(name: str, request: ModelRequest, options: Mapping[str, object]) -> Blueprint:
@@ -20,4 +20,4 @@ def plan_ours(name: str, request: ModelRequest, options: Mapping[str, object]) -
         )
         return model.eval()
 
-    return Blueprint(make, shape, has_weights=False)
+    return Blueprint(make, shape, has_weights=False, structure=Structure(name, options))

@@ -11,7 +11,8 @@ from torch import nn
 
 from assay.errors import ModelError
 from assay.models.architectures import near
-from assay.models.sources.blueprint import Blueprint, ModelRequest
+from assay.models.sources.blueprint import Blueprint, ModelRequest, Structure
+from assay.models.sources.hub import fetch_model, read_json, require_safetensors
 from assay.models.sources.library import (
     LIBRARY_CLASSES,
     LIBRARY_SHAPE,
@@ -23,30 +24,38 @@ from assay.models.wrappers import PRESETS, Normalize, Normalized, choose_normali
 from assay.records.preparation import Preparation
 
 IMAGENET = PRESETS["imagenet"]
+CONFIG, WEIGHTS = "config.json", "model.safetensors"
 
 
 def plan_timm(where: str, request: ModelRequest, options: Mapping[str, object]) -> Blueprint:
     """A network of timm, for the channels of the images, behind the normalisation of its published configuration.
 
-    It is named as timm names it, or by a folder that timm wrote, with a ``config.json``. Weights are random unless they
-    lie in that folder or the option ``pretrained`` is true, which fetches them when the cache does not have them.
+    It is named as timm names it, as ``hf-hub:OWNER/NAME``, or by a folder that timm wrote, ``FOLDER`` or
+    ``local-dir:FOLDER``. Weights are random unless they lie in such a folder, in safetensors, or the option
+    ``pretrained`` is true, which fetches them when the cache does not have them.
     The other options are those of ``timm.create_model``. Raises :class:`ModelError`, :class:`DependencyError`.
     """
     name = where.partition(":")[2]
-    if (Path(name) / "config.json").is_file():  # a folder as timm and its hub write it, with its weights
-        name, options = f"local-dir:{name}", {"pretrained": True, **options}
+    if (Path(name) / CONFIG).is_file():
+        name = f"local-dir:{name}"
     with library("timm", where):
         import timm
-    from_hub = ":" in name
-    if not from_hub and not timm.is_model(name):
+    arguments: Mapping[str, Any] = {}
+    if ":" in name:
+        options = {"pretrained": True, **options}
+        folder = _find_folder(name, with_weights=bool(options["pretrained"]), where=where)
+        with library("timm", where):
+            from timm.models._hub import load_model_config_from_path
+
+            published, architecture, arguments = load_model_config_from_path(folder)
+        name = f"local-dir:{folder}"
+    elif not timm.is_model(name):
         known = timm.list_models()
         raise ModelError(where, expected=f"one of timm's {len(known)} models", got=near(name, known))
-    with library("timm", where):  # a model of the hub tells its configuration once it is built
-        if from_hub:
-            published = dict(timm.create_model(name).pretrained_cfg)
-        else:
+    else:
+        with library("timm", where):
             known_as = timm.get_pretrained_cfg(name)
-            published = {} if known_as is None else vars(known_as)
+        architecture, published = name, {} if known_as is None else vars(known_as)
     image_shape = request.image_shape
     if image_shape is None:
         image_shape = tuple(published.get("input_size") or ())
@@ -66,7 +75,7 @@ def plan_timm(where: str, request: ModelRequest, options: Mapping[str, object]) 
         chosen = own if request.normalization is None else request.normalization
         return Normalized(Normalize(choose_normalization(chosen, channels=channels)), inner).eval()
 
-    names = tuple(map(str, published.get("label_names") or ())) if fixed == trained else ()
+    names = tuple(map(str, published.get("label_names") or ())) if trained is not None and fixed == trained else ()
     synonyms: tuple[tuple[str, ...], ...] = ()
     if trained == fixed == LIBRARY_CLASSES and not names:
         described = tuple(timm.data.ImageNetInfo().label_descriptions())
@@ -81,7 +90,40 @@ def plan_timm(where: str, request: ModelRequest, options: Mapping[str, object]) 
         has_weights=has_weights,
         notes=notes,
         preparation=prepared_for(published, options, source=f"{where}, pretrained_cfg") if has_weights else None,
+        structure=Structure(
+            f"timm:{architecture}", _built_with(published, {**arguments, **options}, channels=channels)
+        ),
     )
+
+
+def _find_folder(name: str, *, with_weights: bool, where: str) -> Path:
+    """The folder of ``local-dir:FOLDER``, or that of the cache for ``hf-hub:OWNER/NAME``, with what is needed in it."""
+    source, _, rest = name.partition(":")
+    source = source.replace("_", "-")
+    if source not in {"hf-hub", "local-dir"}:
+        expected = "timm:NAME, timm:hf-hub:OWNER/NAME or timm:local-dir:FOLDER"
+        raise ModelError(where, expected=expected, got=f"{source}:")
+    if source == "hf-hub":
+        folder = fetch_model(rest, files=(CONFIG, *([WEIGHTS] if with_weights else [])), where=where)
+    else:
+        folder = Path(rest).expanduser()
+    content = read_json(folder / CONFIG, where=where)
+    if not isinstance(content.get("architecture"), str):
+        hint = " of transformers: name it transformers:FOLDER" if "model_type" in content else " without one"
+        raise ModelError(where, expected=f"a {CONFIG} with timm's name of an architecture", got=f"one{hint}")
+    if with_weights:
+        require_safetensors(folder, WEIGHTS, where=where)
+    return folder
+
+
+def _built_with(published: Mapping[str, Any], options: Mapping[str, Any], *, channels: int) -> dict[str, object]:
+    """The arguments from which the architecture alone gives the same network."""
+    built: dict[str, object] = {"in_chans": channels}
+    if published.get("fixed_input_size"):
+        built["img_size"] = list(published["input_size"][1:])
+    if published.get("global_pool"):
+        built["global_pool"] = published["global_pool"]
+    return {**built, **{key: value for key, value in options.items() if key not in {"pretrained", "num_classes"}}}
 
 
 def prepared_for(published: Mapping[str, Any], options: Mapping[str, object], *, source: str) -> Preparation:

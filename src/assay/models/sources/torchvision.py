@@ -9,7 +9,7 @@ from torch import nn
 
 from assay.errors import ModelError
 from assay.models.architectures import near
-from assay.models.sources.blueprint import Blueprint, ModelRequest
+from assay.models.sources.blueprint import Blueprint, ModelRequest, Structure
 from assay.models.sources.library import (
     LIBRARY_CLASSES,
     LIBRARY_SHAPE,
@@ -64,7 +64,18 @@ def plan_torchvision(where: str, request: ModelRequest, options: Mapping[str, ob
         default_classes=LIBRARY_CLASSES,
         has_weights=weights is not None,
         preparation=preparation,
+        structure=Structure(where, _built_with(name, options, None if weights is None else offered[str(weights)].meta)),
     )
+
+
+def _built_with(name: str, options: Mapping[str, object], published: Mapping[str, Any] | None) -> dict[str, object]:
+    """The arguments from which the builder gives the same network: with ``published`` weights it changes some."""
+    built: dict[str, object] = {}
+    if published is not None and name in {"googlenet", "inception_v3"}:
+        built = {"transform_input": True, "aux_logits": name == "inception_v3"}
+    elif published is not None and name.startswith("vit_"):
+        built = {"image_size": published["min_size"][0]}
+    return {**built, **{key: value for key, value in options.items() if key not in {"weights", "num_classes"}}}
 
 
 def prepared_for(transforms: Any, *, source: str) -> Preparation | None:

@@ -15,10 +15,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from assay.errors import ModelError, OptionError, one_line
+from assay.errors import ModelError, OptionError
 from assay.models.classes import few
-from assay.models.sources.blueprint import Blueprint, ModelRequest, parse_options, require_trust
-from assay.models.sources.hub import fetch_model
+from assay.models.sources.blueprint import Blueprint, ModelRequest, Structure, require_trust
+from assay.models.sources.hub import fetch_model, read_json, require_safetensors
 from assay.models.sources.library import LIBRARY_CLASSES, LIBRARY_SHAPE, imagenet_classes, library
 from assay.models.sources.processors import prepared_by
 from assay.models.wrappers import Normalize, Normalized, choose_normalization
@@ -41,14 +41,6 @@ class ImageClassifier(Normalized):
         return super().forward(images.flip(1) if self.bgr else images).logits  # type: ignore[attr-defined, no-any-return]
 
 
-def plan(spec: str, request: ModelRequest) -> Blueprint:
-    """``transformers:FOLDER`` (whatever signs are in its name) or ``transformers:OWNER/NAME``, with options."""
-    if Path(spec.partition(":")[2]).is_dir():
-        return plan_transformers(spec, request, {})
-    name, options = parse_options(spec)
-    return plan_transformers(name, request, options)
-
-
 def plan_transformers(where: str, request: ModelRequest, options: Mapping[str, object]) -> Blueprint:
     """The classifier of a folder or of the hub, behind its processor's normalisation.
 
@@ -61,17 +53,17 @@ def plan_transformers(where: str, request: ModelRequest, options: Mapping[str, o
     if isinstance(options.get("config"), Mapping):
         return _plan_structure(where, request, options)
     folder, trained = _find(where, request), options.get("pretrained", True) is not False
-    content = _read_json(folder / CONFIG, where=where)
+    content = read_json(folder / CONFIG, where=where)
     _refuse_code(content, CONFIG, where=where, request=request)
     if trained:
-        _require_weights(folder, where=where)
+        require_safetensors(folder, *WEIGHTS, where=where)
     with library("transformers", where), _quiet():
         from transformers import AutoConfig
 
         _require_classifier(content, where=where)
         config = AutoConfig.from_pretrained(folder, trust_remote_code=request.trust_code, local_files_only=True)
         preparation, guessed = _read_preparation(folder, config, where=where, request=request)
-    count, names = _classes(config, content)
+    count, names = _classes(config, content) if trained else (None, None)
     remarks: list[str] = []
 
     def make(classes: int) -> nn.Module:
@@ -90,7 +82,7 @@ def plan_transformers(where: str, request: ModelRequest, options: Mapping[str, o
         notes=guessed,
         remarks=remarks,
         preparation=preparation,
-        structure=None if "auto_map" in content else ("transformers", _structure(config, preparation)),
+        structure=None if "auto_map" in content else _structure(config, preparation),
     )
 
 
@@ -110,7 +102,7 @@ def _plan_structure(where: str, request: ModelRequest, options: Mapping[str, obj
         return _wrap(_build(config, classes, None, where=where, request=request, remarks=[]), preparation, request)
 
     shape = request.image_shape or (_channels(config), *(_image_size(config) or LIBRARY_SHAPE[1:]))
-    structure = ("transformers", _structure(config, preparation))
+    structure = _structure(config, preparation)
     return Blueprint(make, shape, default_classes=LIBRARY_CLASSES, has_weights=False, structure=structure)
 
 
@@ -126,32 +118,11 @@ def _find(where: str, request: ModelRequest) -> Path:
     return fetch_model(name, files=(*FETCHED, *(["*.py"] if request.trust_code else [])), where=where)
 
 
-def _read_json(path: Path, *, where: str) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        expected = f"a {path.name} in the folder, as save_pretrained writes it"
-        raise ModelError(where, expected=expected, got=error.strerror or error) from None
-    except ValueError as error:
-        raise ModelError(f"{where}: {path.name}", expected="JSON", got=one_line(error)) from None
-    if not isinstance(content, dict):
-        raise ModelError(f"{where}: {path.name}", expected="a JSON object", got=type(content).__name__)
-    return content
-
-
 def _refuse_code(content: Mapping[str, Any], file: str, *, where: str, request: ModelRequest) -> None:
     """What names Python code of its own runs it when it is opened."""
     if code := content.get("auto_map"):
         names = ", ".join(map(str, code.values())) if isinstance(code, Mapping) else str(code)
         require_trust(where, f"its {file} names Python code to run (auto_map: {names})", request)
-
-
-def _require_weights(folder: Path, *, where: str) -> None:
-    if any((folder / name).is_file() for name in WEIGHTS):
-        return
-    pickles = sorted(path.name for path in folder.iterdir() if path.suffix in {".bin", ".pt", ".pth", ".ckpt"})
-    got = f"{pickles[0]}, a pickle, which could run code: save the model as safetensors" if pickles else "none"
-    raise ModelError(where, expected=f"weights in {WEIGHTS[0]}", got=got)
 
 
 def _require_classifier(content: Mapping[str, Any], *, where: str) -> None:
@@ -190,10 +161,11 @@ def _image_size(config: Any) -> tuple[int, int] | None:
     return (size, size) if isinstance(size, int) else None
 
 
-def _structure(config: Any, preparation: Preparation) -> dict[str, object]:
-    """The options from which the network is built again without the folder."""
+def _structure(config: Any, preparation: Preparation) -> Structure:
+    """What the network is built from again without the folder."""
     channels = {"channels": "bgr"} if preparation.channels == "bgr" else {}
-    return {"config": json.loads(config.to_json_string(use_diff=True)), **channels}
+    content = json.loads(config.to_json_string(use_diff=True))
+    return Structure(f"transformers:{config.model_type}", {"config": content, **channels})
 
 
 def _wrap(network: nn.Module, preparation: Preparation, request: ModelRequest) -> nn.Module:
@@ -243,7 +215,7 @@ def _read_preparation(
 
     for name in PROCESSORS:
         if (folder / name).is_file():
-            content = _read_json(folder / name, where=where)
+            content = read_json(folder / name, where=where)
             _refuse_code({**content, **content.get("image_processor", {})}, name, where=where, request=request)
             processor = AutoImageProcessor.from_pretrained(
                 folder, backend="pil", config=config, trust_remote_code=request.trust_code, local_files_only=True
