@@ -53,6 +53,7 @@ def run_check(
     resume: bool = False,
     on_stage: OnStage | None = None,
     processes: Processes = ALONE,
+    notes: Iterable[str] = (),
 ) -> Checkup:
     """Run every stage of the check on ``model``, judge the records, and return both as one document.
 
@@ -71,6 +72,7 @@ def run_check(
         resume: take over the finished stages of an interrupted check of the same model, data, budget and seed.
         on_stage: called before each stage with its name, its number from 0, and the number of stages.
         processes: share the stages out among them; all get the whole document.
+        notes: what else is to be known of the model and the data, such as what was guessed when they were opened.
 
     Returns:
         The document: subject, environment, stages, ``records`` and ``verdicts``; ``checkup.first(CleanAccuracy)``
@@ -134,7 +136,7 @@ def run_check(
     stages = [shared[stage.name] for stage in STAGES]
     records = (*history, *(record for finished in stages for record in finished.records))
     checkup = Checkup(
-        subject=_describe_subject(context, name=name, weights=weights),
+        subject=_describe_subject(context, name=name, weights=weights, notes=notes),
         budget=budget.name,
         seed=seed,
         started=started.isoformat(timespec="seconds"),
@@ -178,8 +180,9 @@ def _run_stage(stage: CheckStage, context: CheckContext) -> FinishedStage:
     return FinishedStage.model_validate({"stage": result, "records": records})
 
 
-def _describe_subject(context: CheckContext, *, name: str, weights: str | None) -> Subject:
+def _describe_subject(context: CheckContext, *, name: str, weights: str | None, notes: Iterable[str]) -> Subject:
     data = context.dataset
+    reading = notes_on(context.model, to_unit_range(data.images[:2]), classes=data.classes)
     return Subject(
         model=name,
         weights=weights,
@@ -190,5 +193,5 @@ def _describe_subject(context: CheckContext, *, name: str, weights: str | None) 
         classes=data.classes,
         image_shape=data.shape,
         samples=identify_samples(data),
-        notes=notes_on(context.model, to_unit_range(data.images[:2]), classes=data.classes),
+        notes=tuple(dict.fromkeys((*notes, *reading))),
     )

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from assay.models.sources import LoadedModel
 
 SHAPE_FROM_DATA = "A data set to take the image shape and the classes from: digits, cifar10, a folder, …"
-WITHOUT = ("match_classes", "split", "limit", "seed", "device")
+WITHOUT = ("match_classes", "classes", "score_over", "split", "limit", "seed", "device")
 
 
 @takes_inputs(model_required=True, omit=WITHOUT, helps={"data": SHAPE_FROM_DATA})

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from assay.cli.options import Inputs, argument, flag, option, takes_inputs
+from assay.cli.options import OF_THE_MODEL, Inputs, argument, flag, option, takes_inputs
 from assay.errors import DataError, OptionError
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ _LARGEST = 1024  # a gallery needs no more pixels, and ninety operations on a ca
 
 
 @takes_inputs(
-    omit=("model", "weights", "normalization", "prepare", "match_classes", "trust_code", "limit", "device"),
+    omit=(*OF_THE_MODEL, "limit", "device"),
     defaults={"split": "train"},
     helps={"data": "Samples to show it on: digits, cifar10, a folder, …"},
 )

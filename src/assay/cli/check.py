@@ -113,6 +113,7 @@ def check(
                 limit=limit,
                 seed=inputs.seed,
                 history=opened.history,
+                notes=opened.notes,
                 folder=folder,
                 resume=resume,
                 on_stage=progress.show,

@@ -30,6 +30,8 @@ ClaimData = StrEnum("ClaimData", "DIGITS CIFAR10")
         "normalization",
         "prepare",
         "match_classes",
+        "classes",
+        "score_over",
         "image_size",
         "max_bad",
         "device",

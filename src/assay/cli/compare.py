@@ -106,6 +106,7 @@ def _check(inputs: Inputs, budget: BudgetName, limit: int | None, console: Conso
             limit=limit,
             seed=inputs.seed,
             history=opened.history,
+            notes=opened.notes,
             on_stage=progress.show,
         )
 

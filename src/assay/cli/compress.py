@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from assay.models.factorized import Kind
 
 
-@takes_inputs(model_required=True, omit=("split", "device"), helps={"limit": "Use the first N test images only."})
+@takes_inputs(
+    model_required=True, omit=("score_over", "split", "device"), helps={"limit": "Use the first N test images only."}
+)
 def compress(
     inputs: Inputs,
     target: Annotated[

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from assay.cli.options import AsJson, Inputs, argument, option, takes_inputs
+from assay.cli.options import OF_THE_MODEL, AsJson, Inputs, argument, option, takes_inputs
 from assay.errors import DataError, OptionError, UnusedOptionError
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ DEFAULT_ENERGY = 0.9
 
 
 @takes_inputs(
-    omit=("model", "weights", "normalization", "prepare", "match_classes", "trust_code", "limit", "device"),
+    omit=(*OF_THE_MODEL, "limit", "device"),
     helps={"data": "With --sample: a picture of this data set instead of X."},
 )
 def factor(

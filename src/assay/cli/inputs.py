@@ -62,6 +62,8 @@ def open_inputs(inputs: Inputs, console: Console) -> OpenedInputs:
             trained = train_classifier(train, recipe=load_recipe("digits"), seed=inputs.seed, on_step=progress.step)
         return OpenedInputs(trained.model.to(device), dataset, TRAINED_ON_DIGITS, data_notes(dataset), (trained.run,))
     loaded = open_model(inputs, console, dataset=dataset)
+    if loaded.columns is not None and loaded.class_names is not None:
+        dataset = dataset.renumbered(loaded.columns, classes=loaded.class_names)
     notes = (*data_notes(dataset), *model_notes(loaded, dataset, inputs))
     return OpenedInputs(loaded.model.to(device), dataset, inputs.model, notes, _training_history(inputs.model))
 
@@ -145,8 +147,6 @@ def align_classes(dataset: ImageDataset, classes: tuple[str, ...]) -> ImageDatas
 
     Raises :class:`DataError` for classes that are not among them.
     """
-    import torch
-
     from assay.errors import ModelError
     from assay.models.classes import few, match_classes
 
@@ -157,7 +157,7 @@ def align_classes(dataset: ImageDataset, classes: tuple[str, ...]) -> ImageDatas
         matched = match_classes([classes], dataset.classes, where=where)
     except ModelError as error:
         raise DataError(where, expected=f"the classes of the training images, {few(classes)}", got=error.got) from None
-    return replace(dataset, labels=torch.tensor(matched.columns)[dataset.labels], classes=classes)
+    return dataset.renumbered(matched.columns, classes=classes)
 
 
 def open_model(
@@ -174,7 +174,7 @@ def open_model(
     ``seed`` is that of random weights, and not the seed of the verb's own choices: an attack with another seed is an
     attack on the same model.
     """
-    from assay.cli.options import MatchClasses
+    from assay.cli.options import MatchClasses, ScoreOver
     from assay.data.dataset import to_unit_range
     from assay.models import sources
     from assay.models.calls import notes_on
@@ -188,15 +188,26 @@ def open_model(
         normalization=inputs.normalization,
         prepare=parse_preparation(inputs.prepare, where="--prepare"),
         match_classes="position" if inputs.match_classes is MatchClasses.POSITION else "name",
+        class_names=None if inputs.classes is None else read_names(inputs.classes),
+        score_over="all" if inputs.score_over is ScoreOver.ALL else "subset",
         seed=seed,
         trust_code=inputs.trust_code,
         examples=None if dataset is None else to_unit_range(dataset.images[:EXAMPLES]),
     )
     if dataset is not None:
-        reading = notes_on(loaded.model, to_unit_range(dataset.images[:2]), classes=dataset.classes)
+        names = dataset.classes if loaded.columns is None or loaded.class_names is None else loaded.class_names
+        reading = notes_on(loaded.model, to_unit_range(dataset.images[:2]), classes=names)
         loaded = replace(loaded, notes=(*loaded.notes, *reading))
     print_notes(loaded.notes if dataset is None else model_notes(loaded, dataset, inputs), console)
     return loaded
+
+
+def read_names(given: str) -> tuple[tuple[str, ...], ...]:
+    """The names that ``--classes`` gives, a file or ``imagenet``. Raises :class:`OptionError`."""
+    from assay.models.classes import read_class_names
+    from assay.models.sources.library import imagenet_names
+
+    return imagenet_names() if given == "imagenet" and not Path(given).exists() else read_class_names(Path(given))
 
 
 def open_view(inputs: Inputs, console: Console) -> ViewContext:

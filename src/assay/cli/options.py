@@ -22,6 +22,14 @@ MODEL_SPELLINGS = (
 
 # How the outputs of a model and the classes of data belong together
 MatchClasses = StrEnum("MatchClasses", "NAME POSITION")
+# Of a model with more classes than the data: which of them a prediction can be
+ScoreOver = StrEnum("ScoreOver", "SUBSET ALL")
+
+
+# The options of a model, which a verb without one leaves out
+OF_THE_MODEL = (
+    "model", "weights", "normalization", "prepare", "match_classes", "classes", "score_over", "trust_code",
+)  # fmt: skip
 
 
 def argument(help: str, *, metavar: str | None = None) -> Any:
@@ -76,6 +84,16 @@ class Inputs:
         flag("Model", "Open a file or folder that can run code of its own, such as a TorchScript program.",
              "--trust-code"),
     ] = False  # fmt: skip
+    classes: Annotated[
+        str | None,
+        option("Model", "Names of the model's outputs, in their order: a text file with one a line, JSON, or imagenet.",
+               metavar="FILE"),
+    ] = None  # fmt: skip
+    score_over: Annotated[
+        ScoreOver,
+        option("Model", "Of a model with more classes than the data: predictions among those of the data (subset), or "
+               "among all, where any other one is wrong.", metavar="CLASSES"),
+    ] = ScoreOver.SUBSET  # fmt: skip
     data: Annotated[
         str | None,
         option("Data", "digits, cifar10, mnist, fashion-mnist, a folder of class folders, *.parquet, *.npz, IDX files, "
@@ -112,6 +130,8 @@ class Inputs:
             "--normalization": self.normalization,
             "--prepare": self.prepare,
             "--match-classes": None if self.match_classes is MatchClasses.NAME else self.match_classes,
+            "--classes": self.classes,
+            "--score-over": None if self.score_over is ScoreOver.SUBSET else self.score_over,
         }
         words = [word for name, value in options.items() if value is not None for word in (name, str(value))]
         words += ["--trust-code"] if self.trust_code else []

@@ -30,7 +30,18 @@ _RECIPES = {"digits": "digits", "cifar10": "cifar10-fast", "adding": "adding-lst
 
 
 @takes_inputs(
-    omit=("model", "weights", "normalization", "match_classes", "trust_code", "data", "split", "seed"),
+    omit=(
+        "model",
+        "weights",
+        "normalization",
+        "match_classes",
+        "classes",
+        "score_over",
+        "trust_code",
+        "data",
+        "split",
+        "seed",
+    ),
     helps={"limit": "Train on N samples only, of all classes; the test set is always whole."},
 )
 def train(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
@@ -105,7 +105,9 @@ class ImageDataset:
         wrong = (labels < 0) | (labels >= len(self.classes))
         if bool(wrong.any()):
             first = int(wrong.nonzero()[0])
-            raise DataError(f"labels[{first}]", expected=f"0..{len(self.classes) - 1}", got=int(labels[first]))
+            counted = int(labels.min()) == 1 and int(labels.max()) == len(self.classes)
+            got = f"{int(labels[first])}{' (the labels count from 1: subtract 1)' if counted else ''}"
+            raise DataError(f"labels[{first}]", expected=f"0..{len(self.classes) - 1}", got=got)
 
     def __len__(self) -> int:
         return len(self.images)
@@ -126,6 +128,22 @@ class ImageDataset:
         return replace(
             self, images=self.images[chosen], labels=self.labels[chosen], ids=self.ids[chosen], filenames=filenames
         )
+
+    def renumbered(self, numbers: Sequence[int], *, classes: Sequence[str]) -> ImageDataset:
+        """The same samples among other ``classes``: what was class k is now class ``numbers[k]`` of them.
+
+        Raises :class:`DataError` for numbers that are not one of these classes for each of the former.
+        """
+        if len(numbers) != len(self.classes):
+            raise DataError("numbers", expected=f"one for each of {len(self.classes)} classes", got=len(numbers))
+        again = self.read_again
+
+        def read(preparation: Preparation, ids: Tensor) -> ImageDataset:
+            assert again is not None
+            return again(preparation, ids).renumbered(numbers, classes=classes)
+
+        labels = torch.tensor(tuple(numbers))[self.labels]
+        return replace(self, labels=labels, classes=tuple(classes), read_again=None if again is None else read)
 
     def arranged(self, ids: Tensor) -> ImageDataset:
         """The samples in the order of ``ids`` (int64, distinct); ids that are not in the set are ignored."""

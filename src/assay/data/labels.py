@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,8 +23,8 @@ def read_labels(values: Sequence[object] | NDArray[Any], *, where: str, names: S
     """One label a sample, as whole numbers (int64) or as text (an object array of ``str``).
 
     Truth values become ``false`` and ``true``; text in which every entry is a whole number becomes numbers, unless all
-    are ``names`` of classes, and so do floating numbers without a fraction. Raises :class:`DataError` at the first
-    label that is missing or of no use.
+    are ``names`` of classes or one is written with zeros in front (001 is a name), and so do floating numbers without a
+    fraction. Raises :class:`DataError` at the first label that is missing or of no use.
     """
     # A NumPy array of text would cut the zeros off its ends.
     is_text = not isinstance(values, np.ndarray) and any(isinstance(value, str | bytes) for value in values)
@@ -73,7 +73,7 @@ def _texts(array: NDArray[Any], *, where: str, names: frozenset[str]) -> Values:
         if not isinstance(text, str):
             got = f"{type(text).__name__} {text!r:.60}"
             raise DataError(f"{where}[{index}]", expected="a class number or a class name", got=got)
-    if texts and not names.issuperset(texts) and all(re.fullmatch(r"[+-]?[0-9]{1,18}", text) for text in texts):
+    if texts and not names.issuperset(texts) and all(re.fullmatch(r"[+-]?(0|[1-9][0-9]{,17})", text) for text in texts):
         return _whole_numbers(np.array([int(text) for text in texts], np.int64), where=where)
     return np.array(texts, object)
 
@@ -85,7 +85,7 @@ def derive_classes(labels: Values, *, where: str) -> tuple[str, ...]:
     Raises :class:`DataError` when all labels are one and the same: nothing can be classified then.
     """
     if labels.dtype == object:
-        names = tuple(sorted(set(labels.tolist())))
+        names = in_order(labels.tolist())
         distinct = len(names)
     else:
         known = labels[labels >= 0]
@@ -95,6 +95,12 @@ def derive_classes(labels: Values, *, where: str) -> tuple[str, ...]:
     if len(labels) and distinct == 1:
         raise DataError(where, expected="labels of at least two classes", got=f"only {labels[:1].tolist()[0]!r}")
     return names
+
+
+def in_order(names: Iterable[str]) -> tuple[str, ...]:
+    """The distinct names sorted, as numbers where each of them is one: 2 before 10."""
+    distinct = sorted(set(names))
+    return tuple(sorted(distinct, key=int) if all(map(str.isdecimal, distinct)) else distinct)
 
 
 def number_labels(labels: Values, *, classes: Sequence[str], where: str, first: int | None = None) -> Tensor:

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import re
 import unicodedata
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from assay.errors import ModelError
+from assay.errors import ModelError, OptionError, one_line
 from assay.models.outputs import Outputs, Single, kind_of_single_output, read_outputs
 
 Names = tuple[str, ...]
 MatchBy = Literal["name", "position"]
+ScoreOver = Literal["subset", "all"]
 
 
 class ClassMatch(NamedTuple):
@@ -78,8 +81,8 @@ def match_classes(own: Sequence[Names], data: Names, *, where: str, by: MatchBy 
     names, in_order = own[0], tuple(range(len(data)))
     if by == "name":
         for known in own:
-            for plain in (False, True):
-                columns = _find(known, data, plain=plain)
+            for spelled, called in ((known, data), (_plain_all(known), _plain_all(data)), (known, _synsets(data))):
+                columns = _find(spelled, called)
                 if columns is not None:
                     return ClassMatch(columns, _describe(columns, known, data, where=where))
         if are_numbers(names) == are_numbers(data):
@@ -94,21 +97,95 @@ def match_classes(own: Sequence[Names], data: Names, *, where: str, by: MatchBy 
     return ClassMatch(in_order, note)
 
 
+def name_all(own: Names, data: Names, columns: Sequence[int]) -> Names:
+    """Distinct names of all outputs, the data's own for its classes, which have the ``columns``.
+
+    A name that several outputs have gets their numbers.
+    """
+    times = Counter(own)
+    names = [name if times[name] == 1 else f"{name} ({number})" for number, name in enumerate(own)]
+    for number, name in zip(columns, data, strict=True):
+        names[number] = name
+    return tuple(names)
+
+
+def read_class_names(path: Path) -> tuple[Names, ...]:
+    """The names of a model's outputs, in their order, from a file; further tuples are other names of the same.
+
+    A text file has one name a line (or, as ImageNet's lists have it, a synset and its names). JSON is a list of names,
+    of lists such as ["n01440764", "tench"], or an object from number to name, or from name to number, from 0.
+    Raises :class:`OptionError`.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        got = error.strerror or one_line(error)
+        raise OptionError(str(path), expected="a file with the names of the model's outputs", got=got) from None
+    except ValueError:
+        raise OptionError(str(path), expected="text in UTF-8", got="other bytes") from None
+    if path.suffix.lower() == ".json" or text.lstrip()[:1] in {"[", "{"}:
+        rows = _rows_of_json(text, where=str(path))
+    else:
+        lines = text.rstrip().splitlines()
+        rows = [[line.strip()] for line in lines]
+        if all(re.match(r"n\d{8}\s+\S", line) for line in lines):
+            rows = [line.split(maxsplit=1) for line in lines]
+    for number, row in enumerate(rows):
+        if not all(row) or len(row) != len(rows[0]):
+            got = "an empty one" if not all(row) else f"{len(row)} names instead of {len(rows[0])}"
+            raise OptionError(f"{path}[{number}]", expected="the name of a class", got=got)
+    if len(rows) < 2:
+        raise OptionError(str(path), expected="the names of at least two classes", got=len(rows))
+    kinds = tuple(zip(*rows, strict=True))
+    return tuple(sorted(kinds, key=are_numbers))  # those that say something first
+
+
+def _rows_of_json(text: str, *, where: str) -> list[list[str]]:
+    """For each class its names, in the order of the classes."""
+    try:
+        content = json.loads(text)
+    except ValueError as error:
+        raise OptionError(where, expected="JSON", got=one_line(error)) from None
+    if isinstance(content, dict) and isinstance(content.get("id2label"), dict):
+        content = content["id2label"]  # a config.json of transformers
+    if isinstance(content, dict):
+        if content and all(isinstance(value, int) for value in content.values()):
+            content = {number: name for name, number in content.items()}
+        numbers = {str(number): value for number, value in content.items()}
+        if set(numbers) != set(map(str, range(len(content)))):
+            listed = few(sorted(numbers, key=lambda each: (len(each), each)))
+            raise OptionError(where, expected=f"numbers of classes 0..{len(content) - 1}, each once", got=listed)
+        content = [numbers[str(number)] for number in range(len(numbers))]
+    rows = [row if isinstance(row, list) else [row] for row in content] if isinstance(content, list) else []
+    if not rows or not all(isinstance(name, str) for row in rows for name in row):
+        expected = "a list of names, or an object from number to name"
+        raise OptionError(where, expected=expected, got=one_line(text, limit=60) or "nothing")
+    return [[name.strip() for name in row] for row in rows]
+
+
 def are_numbers(names: Names) -> bool:
     """Names that only number the classes: 0, 1, 2, … or ids of synsets such as n01440764."""
     return all(re.fullmatch(r"n?\d+", name) for name in names)
 
 
-def _find(known: Names, data: Names, *, plain: bool) -> tuple[int, ...] | None:
+def _find(known: Names, data: Names) -> tuple[int, ...] | None:
     """Where the names of the data are among the ``known``; None unless each is there, and there once."""
     if known == data:
         return tuple(range(len(data)))
-    if plain:
-        known, data = tuple(map(_plain, known)), tuple(map(_plain, data))
     counts, places = Counter(known), {name: place for place, name in enumerate(known)}
     if len(set(data)) < len(data) or any(counts[name] != 1 for name in data):
         return None
     return tuple(places[name] for name in data)
+
+
+def _plain_all(names: Names) -> Names:
+    return tuple(map(_plain, names))
+
+
+def _synsets(names: Names) -> Names:
+    """The ids that folders such as ``n01440764-tench`` are called by, where all are; else the names."""
+    found = [re.match(r"n\d{8}(?=[\W_]|$)", name) for name in names]
+    return tuple(each[0] for each in found if each) if all(found) else names
 
 
 def _plain(name: str) -> str:
@@ -126,9 +203,11 @@ def _describe(columns: tuple[int, ...], known: Names, data: Names, *, where: str
 
 
 def _strangers(names: Names, data: Names, *, where: str) -> ModelError:
-    plain = set(map(_plain, names))
-    unknown = [name for name in data if _plain(name) not in plain] or list(data)
+    counts = Counter(map(_plain, names))
+    unknown = [name for name in data if counts[_plain(name)] != 1] or list(data)
     got = few(unknown)
+    if several := [name for name in unknown if counts[_plain(name)] > 1]:
+        got += f" ({few(several)}: the name of several outputs)"
     if len(unknown) < len(data):
         got += f" besides {len(data) - len(unknown)} of them"
     if len(names) == len(data):

@@ -10,7 +10,7 @@ import torch
 
 from assay.data.dataset import ImageDataset
 from assay.data.decoding import is_picture
-from assay.data.labels import note_absent
+from assay.data.labels import in_order, note_absent
 from assay.data.pictures import Encoded, decode_pictures
 from assay.data.reading import LeftOut, Reading, choose_split, is_hidden, listing, split_of
 from assay.data.selection import interleave
@@ -21,6 +21,8 @@ Classes = dict[str, list[Path]]  # class name -> its images, sorted
 
 def load_folder(root: Path, *, name: str, reading: Reading) -> ImageDataset:
     """Read class folders; classes are numbered in the sorted order of the folder names, as torchvision does.
+
+    Where all names are numbers they are sorted as such, and that is noted where it makes a difference.
 
     Sub-folders named ``train``, ``test``, ``val`` … that hold class folders themselves are splits; the classes are
     those of all splits together. Images lie anywhere inside their class folder.
@@ -35,7 +37,7 @@ def load_folder(root: Path, *, name: str, reading: Reading) -> ImageDataset:
     """
     left_out = LeftOut()
     parts = find_parts(root, left_out)
-    names = sorted({label for classes in parts.values() for label in classes})
+    names = in_order(label for classes in parts.values() for label in classes)
     split, classes = choose_split(parts, wanted=reading.split, where=str(root))
     for label in names:
         if not any(part.get(label) for part in parts.values()):
@@ -60,9 +62,11 @@ def load_folder(root: Path, *, name: str, reading: Reading) -> ImageDataset:
     if nested:
         of = f"of {len(files):,} pictures lie in folders inside of the class folders, which are no classes of their own"
         notes += [f"{name}: {len(nested):,} {of}: {listing(list(dict.fromkeys(nested)))}"]
+    if names != tuple(sorted(names)):
+        notes.append(f"{name}: the class folders are numbers, in the order {listing(names)}, not that of text")
     notes += [*note_absent(numbers, names, where=f"{name} ({split})"), *decoded.notes]
     return ImageDataset(
-        decoded.images, labels, tuple(names), name, split, places, filenames, decoded.skipped, tuple(notes)
+        decoded.images, labels, names, name, split, places, filenames, decoded.skipped, tuple(notes)
     )  # fmt: skip
 
 

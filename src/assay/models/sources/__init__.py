@@ -22,7 +22,7 @@ from assay.arguments import checked
 from assay.errors import ModelError, OptionError, one_line
 from assay.models.architectures import ARCHITECTURES, near
 from assay.models.calls import refusing
-from assay.models.classes import MatchBy, MatchedClasses
+from assay.models.classes import ClassMatch, MatchBy, MatchedClasses, Names, ScoreOver, name_all
 from assay.models.classes import match_classes as match_names
 from assay.models.factorized import install, read_structure
 from assay.models.sources.blueprint import Blueprint, ModelRequest, NormalizationChoice, require_trust
@@ -88,6 +88,8 @@ class LoadedModel:
         class_names: of the logits, where they are known: from a run folder, a file of weights, published weights.
         notes: sentences that a user should see, such as that the weights are random.
         preparation: how its author prepares pictures, where that is known; its numbers are part of the model.
+        columns: for each class of the data its logit among all of them, where predictions are scored over all
+            (``score_over="all"``): ``dataset.renumbered(columns, classes=class_names)`` has the labels of these logits.
     """
 
     model: nn.Module
@@ -97,6 +99,7 @@ class LoadedModel:
     class_names: tuple[str, ...] | None = None
     notes: tuple[str, ...] = ()
     preparation: Preparation | None = None
+    columns: tuple[int, ...] | None = None
 
 
 @checked
@@ -185,11 +188,18 @@ def open_model(
     normalization: NormalizationChoice = None,
     prepare: str | Preparation | None = None,
     match_classes: MatchBy = "name",
+    class_names: Sequence[Sequence[str]] | None = None,
+    score_over: ScoreOver = "subset",
     seed: int = 0,
     trust_code: bool = False,
     examples: Tensor | None = None,
 ) -> LoadedModel:
-    """As :func:`load_model`, with what is known of the model, and notes for the user."""
+    """As :func:`load_model`, with what is known of the model, and notes for the user.
+
+    ``class_names`` are those of all its outputs, as :func:`~assay.models.classes.read_class_names` reads them from a
+    file, in place of what the source says. With ``score_over="all"`` a model with more classes than the data keeps all
+    its logits, and the result tells their ``columns``.
+    """
     spec = os.fspath(spec)
     names = None if classes is None or isinstance(classes, int) else tuple(classes)
     wanted = classes if classes is None or isinstance(classes, int) else len(classes)
@@ -207,11 +217,13 @@ def open_model(
             and len(read.class_names) == (blueprint.classes or len(read.class_names))
         ):
             own, synonyms = read.class_names, ()
+        if class_names is not None:
+            own, synonyms = _named(spec, class_names, count=blueprint.classes or (None if own is None else len(own)))
         known, channels = blueprint.classes or (None if own is None else len(own)), blueprint.image_shape[0]
         matched = None
         if own is not None and names is not None:
             matched = match_names((own, *synonyms), names, where=spec, by=match_classes)
-        elif wanted is not None and known not in {None, wanted}:
+        elif wanted is not None and known not in {None, wanted} and (known, wanted) != (1, 2):
             raise ModelError(spec, expected=f"{wanted} classes, as the data has", got=f"a model of {known}")
         if image_shape is not None and channels != image_shape[0]:
             raise ModelError(
@@ -230,16 +242,21 @@ def open_model(
                 notes += (f"{spec} has random weights: nothing was trained and nothing loaded",)
         notes += tuple(dict.fromkeys(blueprint.remarks))
     check_finite(model, where=spec)
-    if own is not None and matched is not None:
-        notes += () if matched.note is None else (matched.note,)
-        if matched.columns != tuple(range(count)):
+    columns = None
+    if own is not None and names is not None and matched is not None:
+        if score_over == "all" and len(names) < count:
+            columns, own = matched.columns, name_all(own, names, matched.columns)
+            few = f"the data have {len(names)} of the {count} classes of {spec}, matched by name"
+            matched = ClassMatch(columns, f"{few}: predictions are among all of them, and others than these are wrong")
+        elif matched.columns != tuple(range(count)):
             model, own, count = MatchedClasses(model, matched.columns, class_names=own), names, len(matched.columns)
+        notes += () if matched.note is None else (matched.note,)
     preparation = _effective(blueprint.preparation, stated, normalization, channels=channels)
     if preparation is not None and preparation.channels != getattr(blueprint.preparation, "channels", "rgb"):
         if channels != 3:
             raise ModelError(spec, expected="three channels to put in the order BGR", got=f"a model for {channels}")
         model = ChannelsReversed(model)
-    return LoadedModel(model, spec, count, blueprint.image_shape, class_names=own, notes=notes, preparation=preparation)
+    return LoadedModel(model, spec, count, blueprint.image_shape, own, notes, preparation=preparation, columns=columns)
 
 
 def parse_preparation(
@@ -274,6 +291,14 @@ def _effective(
         return preparation
     mean, std = choose_normalization(normalization, channels=channels)
     return preparation.model_copy(update={"mean": mean, "std": std, "scale": 1.0})
+
+
+def _named(spec: str, names: Sequence[Sequence[str]], *, count: int | None) -> tuple[Names, tuple[Names, ...]]:
+    """The names that the user gives to the outputs, and other names of the same; :class:`ModelError` for too many."""
+    first, *others = (tuple(each) for each in names)
+    if count not in {None, len(first)}:
+        raise ModelError(spec, expected=f"names of its {count} classes", got=f"{len(first)} names")
+    return first, tuple(others)
 
 
 def find_blueprint(spec: str, request: ModelRequest) -> Blueprint:

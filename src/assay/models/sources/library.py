@@ -47,6 +47,18 @@ def imagenet_classes(names: Sequence[str]) -> tuple[tuple[str, ...], ...]:
     return (synsets,) if agreeing >= 0.95 * len(names) else ()
 
 
+def imagenet_names() -> tuple[tuple[str, ...], ...]:
+    """The names of ImageNet's 1,000 classes in their order, their synsets, and their descriptions, as timm has them.
+
+    Raises :class:`DependencyError` without timm.
+    """
+    with library("timm", "the names of ImageNet's classes"):
+        from timm.data import ImageNetInfo
+
+        described = tuple(ImageNetInfo().label_descriptions())
+    return tuple(each.partition(",")[0] for each in described), imagenet_synsets(), described
+
+
 @contextmanager
 def library(package: str, spec: str) -> Iterator[None]:
     """Name the extra when the package is missing; turn what it raises into one :class:`ModelError`."""
