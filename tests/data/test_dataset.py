@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from assay.data.dataset import ImageDataset, to_unit_range
 from assay.data.selection import evenly_spaced, fair_sample, stratified_split
 from assay.errors import DataError
+from assay.records.preparation import Preparation
 
 
 def make(n: int = 6, k: int = 3, **changes: object) -> ImageDataset:
@@ -80,3 +83,21 @@ def test_sample_name_is_the_file_or_the_split_and_id() -> None:
 
 def test_unit_range_is_exact_at_both_ends() -> None:
     assert to_unit_range(torch.tensor([0, 51, 255]).byte()).tolist() == pytest.approx([0, 0.2, 1])
+
+
+def test_samples_are_renumbered_among_other_classes_however_they_are_read() -> None:
+    images = torch.randint(0, 256, (6, 3, 4, 4), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
+    data = ImageDataset(images, torch.arange(6) % 2, ("b", "d"))
+    again = replace(data, read_again=lambda _, ids: data.subset(ids))
+    renumbered = again.renumbered((1, 3), classes=("a", "b", "c", "d"))
+    assert renumbered.labels.tolist() == [1, 3, 1, 3, 1, 3]
+    assert renumbered.read_again is not None
+    read = renumbered.read_again(Preparation(), torch.tensor([3, 0]))
+    assert (read.labels.tolist(), read.classes) == ([3, 1], ("a", "b", "c", "d"))
+    with pytest.raises(DataError, match="numbers: expected one for each of 2 classes, got 3"):
+        data.renumbered((0, 1, 2), classes=("a", "b", "c"))
+
+
+def test_labels_that_count_from_one_are_told_as_such() -> None:
+    with pytest.raises(DataError, match=r"labels\[1\]: expected 0..1, got 2 \(the labels count from 1: subtract 1\)"):
+        ImageDataset(torch.zeros(2, 3, 4, 4, dtype=torch.uint8), torch.tensor([1, 2]), ("a", "b"))

@@ -211,3 +211,23 @@ def test_names_what_is_wrong(tmp_path: Path, add: Callable[..., Path], paths: li
         add(path)
     with pytest.raises(DataError, match=message):
         load_dataset(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("folders", "classes", "noted"),
+    [
+        (["10", "2", "1"], ("1", "2", "10"), True),
+        (["001", "010", "002"], ("001", "002", "010"), False),
+        (["1", "10", "b"], ("1", "10", "b"), False),
+    ],
+)
+def test_folders_of_numbers_are_in_the_order_of_numbers(
+    folders: list[str], classes: tuple[str, ...], noted: bool, tmp_path: Path, make_png: Callable[..., bytes]
+) -> None:
+    for number, folder in enumerate(folders):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "a.png").write_bytes(make_png(seed=number))
+    data = load_dataset(tmp_path)
+    assert data.classes == classes
+    assert all(data.sample_name(i).startswith(classes[label]) for i, label in enumerate(data.labels.tolist()))
+    assert any("the class folders are numbers, in the order 1, 2, 10" in note for note in data.notes) == noted

@@ -28,8 +28,21 @@ def numbered(values: object, classes: tuple[str, ...] | None = None) -> tuple[li
         ([True, False], [1, 0], ("false", "true")),
         (["1", "b"], [0, 1], ("1", "b")),
         ([1, 2, 10], [0, 1, 9], tuple(str(i) for i in range(1, 11))),
+        (["010", "002", "001"], [2, 1, 0], ("001", "002", "010")),
+        (["01", "2", "10"], [0, 1, 2], ("01", "2", "10")),
     ],
-    ids=["bytes", "whole floats", "text", "byte text", "numbers as text", "truth values", "mixed text", "from 1"],
+    ids=[
+        "bytes",
+        "whole floats",
+        "text",
+        "byte text",
+        "numbers as text",
+        "truth values",
+        "mixed text",
+        "from 1",
+        "zeros in front",
+        "some zeros in front",
+    ],
 )
 def test_numbers_labels_of_every_kind(values: object, numbers: list[int], classes: tuple[str, ...]) -> None:
     assert numbered(values) == (numbers, classes)

@@ -11,8 +11,11 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
+import assay
+from assay.data import ImageDataset
 from assay.errors import ModelError
-from assay.models.classes import MatchedClasses, match_classes
+from assay.models.calls import calling
+from assay.models.classes import MatchedClasses, match_classes, read_class_names
 from assay.models.sources import load_model, open_model
 
 Refused = Callable[[Callable[[], object]], str]
@@ -176,3 +179,121 @@ def test_a_library_gives_no_random_last_layer_without_a_word(tmp_path: Path, ref
     loaded = open_model(f"{spec},num_classes=3", classes=("x", "y", "z"))
     (note,) = loaded.notes
     assert note.endswith("has a random last layer: its weights are of 5 classes, not of 3")
+
+
+@pytest.mark.parametrize(
+    ("own", "data", "columns"),
+    [
+        ([("tench", "crane", "crane"), ("n01440764", "n02012849", "n03126707")],
+         ("n03126707-crane", "n01440764_fish"), (2, 0)),
+        ([("traffic-light", "Hot Dog"), ("x", "y")], ("hotdog",), (1,)),
+    ],
+)  # fmt: skip
+def test_other_spellings_are_matched_where_they_are_certain(
+    own: list[tuple[str, ...]], data: tuple[str, ...], columns: tuple[int, ...]
+) -> None:
+    match = match_classes(own, data, where="M")
+    assert match.columns == columns
+    assert "guess" not in str(match.note)
+
+
+def test_a_name_of_several_outputs_is_told(refused: Refused) -> None:
+    message = refused(lambda: match_classes([("Crane", "CRANE", "tench")], ("crane", "tench"), where="M"))
+    assert "got crane besides 1 of them (crane: the name of several outputs)" in message
+
+
+FILES = {
+    "lines.txt": ("a\nb\nc\n", (("a", "b", "c"),)),
+    "windows.txt": ("\ufeffa\r\nb\r\nc", (("a", "b", "c"),)),
+    "synsets.txt": ("n01440764 tench, Tinca tinca\nn01443537 goldfish\n",
+                    (("tench, Tinca tinca", "goldfish"), ("n01440764", "n01443537"))),
+    "list.json": ('["a", "b", "c"]', (("a", "b", "c"),)),
+    "numbers.json": ('{"1": "b", "0": "a", "2": "c"}', (("a", "b", "c"),)),
+    "reverse.json": ('{"b": 1, "a": 0, "c": 2}', (("a", "b", "c"),)),
+    "index.json": ('{"0": ["n01440764", "tench"], "1": ["n01443537", "goldfish"]}',
+                   (("tench", "goldfish"), ("n01440764", "n01443537"))),
+    "config.json": ('{"id2label": {"0": "a", "1": "b"}, "hidden_size": 3}', (("a", "b"),)),
+    "no-ending": ("001\n002\n", (("001", "002"),)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_names_of_outputs_are_read_from_a_file(name: str, tmp_path: Path) -> None:
+    text, names = FILES[name]
+    (tmp_path / name).write_text(text, encoding="utf-8", newline="")
+    assert read_class_names(tmp_path / name) == names
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("none.txt", None, "expected a file with the names of the model's outputs, got No such file"),
+        ("empty.txt", b"", "expected the names of at least two classes, got 0"),
+        ("gap.txt", b"a\n\nc\n", "gap.txt[1]: expected the name of a class, got an empty one"),
+        ("bytes.txt", b"\xff\xfe\xff", "expected text in UTF-8"),
+        ("broken.json", b"[1,", "expected JSON"),
+        ("one.json", b'{"1": "a", "2": "b"}', "expected numbers of classes 0..1, each once, got 1, 2"),
+        ("twice.json", b'{"a": 0, "b": 0}', "expected numbers of classes 0..1, each once, got"),
+        ("values.json", b"[1, 2]", "expected a list of names, or an object from number to name"),
+        ("ragged.json", b'[["n1", "a"], ["n2"]]', "got 1 names instead of 2"),
+    ],
+)
+def test_a_file_without_names_is_refused(
+    name: str, content: bytes | None, words: str, tmp_path: Path, refused: Refused
+) -> None:
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    assert words in refused(lambda: read_class_names(tmp_path / name))
+
+
+def test_names_that_are_given_take_the_place_of_the_sources(tmp_path: Path, refused: Refused) -> None:
+    file = write_weights(tmp_path, "list")
+    options = {"weights": file, "image_shape": (3, 16, 16), "class_names": [("x", "y", "z"), ("1", "2", "3")]}
+    loaded = open_model(SPEC, classes=("z", "x"), **options)  # type: ignore[arg-type]
+    assert isinstance(loaded.model, MatchedClasses)
+    assert loaded.model.columns.tolist() == [2, 0]
+    message = refused(lambda: open_model(SPEC, classes=("a", "b"), **options))  # type: ignore[arg-type]
+    assert "expected data of its classes, x, y, z, got a, b" in message
+    names = [tuple(map(str, range(7)))]
+    published = "torchvision:resnet18,num_classes=5"
+    message = refused(lambda: open_model(published, classes=("a", "b"), class_names=names))
+    assert message == f"{published}: expected names of its 5 classes, got 7 names"
+
+
+def test_a_prediction_outside_of_the_datas_classes_is_wrong_over_all(tmp_path: Path) -> None:
+    names = ("fish", "bird", "bird", "frog")
+    state = load_model(SPEC, classes=4, image_shape=(3, 16, 16), seed=5).state_dict()
+    save_file(state, tmp_path / "w.safetensors", metadata={"classes": json.dumps(names)})
+    images = torch.randint(0, 256, (60, 3, 16, 16), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
+    labels = torch.arange(60) % 2
+    data = ImageDataset(images, labels, ("frog", "fish"), "two of four")
+    options = {"weights": tmp_path / "w.safetensors", "classes": data.classes, "image_shape": data.shape}
+    over = {by: open_model(SPEC, score_over=by, **options) for by in ("subset", "all")}  # type: ignore[arg-type]
+    assert over["all"].columns == (3, 0)
+    assert over["all"].class_names == ("fish", "bird (1)", "bird (2)", "frog")
+    assert "predictions are among all of them" in over["all"].notes[-1]
+    assert over["subset"].columns is None
+    with torch.no_grad():
+        logits = over["all"].model(images / 255)
+    predicted = logits.argmax(1)
+    right = (predicted == torch.tensor([3, 0])[labels]).sum()
+    right_of_two = (logits[:, [3, 0]].argmax(1) == labels).sum()
+    renumbered = data.renumbered(over["all"].columns, classes=over["all"].class_names)
+    assert renumbered.labels.tolist() == torch.tensor([3, 0])[labels].tolist()
+    clean = assay.measure_clean_accuracy(over["all"].model, renumbered)
+    assert clean.correct == int(right)
+    assert assay.measure_clean_accuracy(over["subset"].model, data).correct == int(right_of_two)
+    attacked = assay.measure_robust_accuracy(over["all"].model, renumbered, attack="fgsm", epsilon=0.02)
+    assert int((attacked.result.clean_logits.argmax(1) == renumbered.labels).sum()) == int(right)
+
+
+@pytest.mark.parametrize("way", ["count", "weights"])
+def test_one_output_stands_for_two_classes(way: str, tmp_path: Path) -> None:
+    loaded = open_model("torchvision:resnet18,num_classes=1", classes=("a", "b"), image_shape=(3, 32, 32))
+    if way == "weights":
+        save_file(loaded.model.model.state_dict(), tmp_path / "w.safetensors")
+        loaded = open_model("torchvision:resnet18", weights=tmp_path / "w.safetensors", classes=("a", "b"),
+                            image_shape=(3, 32, 32))  # fmt: skip
+    assert loaded.classes == 1
+    with calling(loaded.model, torch.rand(2, 3, 32, 32), classes=("a", "b")) as network, torch.no_grad():
+        assert network(torch.rand(3, 3, 32, 32)).shape == (3, 2)

@@ -120,7 +120,7 @@ def test_one_output_of_two_classes_becomes_two_columns(
     z = Net(width=1)(IMAGES)[:, 0].detach()  # type: ignore[index]
     torch.testing.assert_close(logits, torch.stack(columns(z), dim=1), rtol=1e-3, atol=1e-3)
     assert logits.dtype == torch.float32
-    assert notes[0].startswith(f"the model has one output, taken as the {kind} of dog (class 1)")
+    assert notes[0].startswith(f"the model has one output, taken as the {kind} of class 1 (dog)")
 
 
 def test_a_logit_that_looks_like_a_probability_is_said_to() -> None:
@@ -159,7 +159,7 @@ def test_one_output_is_matched_to_classes_by_name(order: tuple[int, int], ending
     matched = MatchedClasses(Net(ending, width=1), order, class_names=names)
     logits, notes = call(matched, classes=tuple(names[i] for i in order))
     torch.testing.assert_close(logits, plain[:, order])
-    assert f"of dog (class {order.index(1)})" in notes[-1]
+    assert f"of class {order.index(1)} (dog)" in notes[-1]
 
 
 def test_the_model_is_left_as_it_was_and_can_be_copied() -> None:

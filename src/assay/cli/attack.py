@@ -163,7 +163,9 @@ def attack(
                 await_parts(out)
                 campaign = merge_campaign([out])
             notes, record = _campaign_notes(campaign, part), campaign.record
-    print_attack(record, console, notes=[note for note in notes if note not in opened.notes])
+    print_attack(
+        record, console, notes=[note for note in notes if not any(known.startswith(note) for known in opened.notes)]
+    )
     records: list[Record] = [record]
     if out is None and bool(measured.result.broken.any()):
         records.append(anatomy := describe_attack(measured, dataset))  # the classes predicted, how visible it is

@@ -97,7 +97,7 @@ class ModelCall:
         """What a reader should know about its batches and about its outputs."""
         place = f"class {self.positive}" if self.positive >= 0 else "a class that the data do not have"
         names = dict(enumerate(self.names))
-        positive = f"{names[self.positive]} ({place})" if self.positive in names else place
+        positive = f"{place} ({names[self.positive]})" if self.positive in names else place
         one = None if self.single is None else f"the model has one output, taken as the {self.single} of {positive}"
         if self.unclear:
             one = f"{one}, though it lies between 0 and 1 as probabilities do"

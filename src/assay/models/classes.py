@@ -149,13 +149,13 @@ def _rows_of_json(text: str, *, where: str) -> list[list[str]]:
     if isinstance(content, dict) and isinstance(content.get("id2label"), dict):
         content = content["id2label"]  # a config.json of transformers
     if isinstance(content, dict):
-        if content and all(isinstance(value, int) for value in content.values()):
-            content = {number: name for name, number in content.items()}
-        numbers = {str(number): value for number, value in content.items()}
-        if set(numbers) != set(map(str, range(len(content)))):
-            listed = few(sorted(numbers, key=lambda each: (len(each), each)))
-            raise OptionError(where, expected=f"numbers of classes 0..{len(content) - 1}, each once", got=listed)
-        content = [numbers[str(number)] for number in range(len(numbers))]
+        to_numbers = bool(content) and all(isinstance(value, int) for value in content.values())
+        pairs = [(str(b), a) if to_numbers else (str(a), b) for a, b in content.items()]
+        pairs.sort(key=lambda pair: (len(pair[0]), pair[0]))
+        if [number for number, _ in pairs] != list(map(str, range(len(pairs)))):
+            got = few([number for number, _ in pairs])
+            raise OptionError(where, expected=f"numbers of classes 0..{len(pairs) - 1}, each once", got=got)
+        content = [name for _, name in pairs]
     rows = [row if isinstance(row, list) else [row] for row in content] if isinstance(content, list) else []
     if not rows or not all(isinstance(name, str) for row in rows for name in row):
         expected = "a list of names, or an object from number to name"
@@ -193,7 +193,7 @@ def _plain(name: str) -> str:
 
 
 def _describe(columns: tuple[int, ...], known: Names, data: Names, *, where: str) -> str | None:
-    guess = " (they are numbers: a guess)" if are_numbers(data) and data != known else ""
+    guess = " (they are numbers: a guess)" if all(map(str.isdecimal, data)) and data != known else ""
     if len(columns) < len(known):
         few = f"the data have {len(data)} of the {len(known)} classes of {where}"
         return f"{few}, matched by name{guess}: predictions are among these alone"
@@ -206,10 +206,10 @@ def _strangers(names: Names, data: Names, *, where: str) -> ModelError:
     counts = Counter(map(_plain, names))
     unknown = [name for name in data if counts[_plain(name)] != 1] or list(data)
     got = few(unknown)
-    if several := [name for name in unknown if counts[_plain(name)] > 1]:
-        got += f" ({few(several)}: the name of several outputs)"
     if len(unknown) < len(data):
         got += f" besides {len(data) - len(unknown)} of them"
+    if several := [name for name in unknown if counts[_plain(name)] > 1]:
+        got += f" ({few(several)}: the name of several outputs)"
     if len(names) == len(data):
         got += "; where they are the same classes in the same order, match classes by position"
     return ModelError(where, expected=f"data of its classes, {few(names)}", got=got)

@@ -39,6 +39,7 @@ from assay.models.wrappers import ChannelsReversed, Normalized, choose_normaliza
 from assay.records.preparation import Preparation
 from assay.runtime import preserved
 
+ONE_FOR_TWO = (1, 2)  # outputs and classes: a single logit tells two classes apart
 WEIGHT_SUFFIXES = frozenset({".safetensors", ".pt", ".pth", ".th", ".ckpt", ".bin", ".tar"})
 
 
@@ -210,20 +211,12 @@ def open_model(
         blueprint = find_blueprint(spec, ModelRequest(image_shape, normalization, seed, trust_code, examples))
         file = blueprint.weights if weights is None else Path(weights)
         read = None if file is None else _read(file)
-        own, synonyms = blueprint.class_names, blueprint.synonyms
-        if (
-            read is not None
-            and read.class_names
-            and len(read.class_names) == (blueprint.classes or len(read.class_names))
-        ):
-            own, synonyms = read.class_names, ()
-        if class_names is not None:
-            own, synonyms = _named(spec, class_names, count=blueprint.classes or (None if own is None else len(own)))
+        own, *synonyms = _names_of(spec, blueprint, read, class_names)
         known, channels = blueprint.classes or (None if own is None else len(own)), blueprint.image_shape[0]
         matched = None
         if own is not None and names is not None:
-            matched = match_names((own, *synonyms), names, where=spec, by=match_classes)
-        elif wanted is not None and known not in {None, wanted} and (known, wanted) != (1, 2):
+            matched = match_names((own, *filter(None, synonyms)), names, where=spec, by=match_classes)
+        elif wanted is not None and known not in {None, wanted} and (known, wanted) != ONE_FOR_TWO:
             raise ModelError(spec, expected=f"{wanted} classes, as the data has", got=f"a model of {known}")
         if image_shape is not None and channels != image_shape[0]:
             raise ModelError(
@@ -293,12 +286,21 @@ def _effective(
     return preparation.model_copy(update={"mean": mean, "std": std, "scale": 1.0})
 
 
-def _named(spec: str, names: Sequence[Sequence[str]], *, count: int | None) -> tuple[Names, tuple[Names, ...]]:
-    """The names that the user gives to the outputs, and other names of the same; :class:`ModelError` for too many."""
-    first, *others = (tuple(each) for each in names)
-    if count not in {None, len(first)}:
-        raise ModelError(spec, expected=f"names of its {count} classes", got=f"{len(first)} names")
-    return first, tuple(others)
+def _names_of(
+    spec: str, blueprint: Blueprint, read: NamedWeights | None, given: Sequence[Sequence[str]] | None
+) -> tuple[Names | None, ...]:
+    """The names of the outputs, None where nobody knows them, and other names of the same.
+
+    Those ``given`` by the user go before those in the file of weights, and these before those of the source.
+    """
+    count = blueprint.classes or (None if blueprint.class_names is None else len(blueprint.class_names))
+    if given is not None:
+        if count not in {None, len(given[0])} and (count, len(given[0])) != ONE_FOR_TWO:
+            raise ModelError(spec, expected=f"names of its {count} classes", got=f"{len(given[0])} names")
+        return tuple(tuple(each) for each in given)
+    if read is not None and read.class_names and len(read.class_names) == (blueprint.classes or len(read.class_names)):
+        return (read.class_names,)
+    return (blueprint.class_names, *blueprint.synonyms)
 
 
 def find_blueprint(spec: str, request: ModelRequest) -> Blueprint:
@@ -333,7 +335,7 @@ def _build_with_weights(
     model = install(_make(blueprint, classes), structure)
     implied = implied_classes(_receiver(model, state), state, classes=classes)
     if implied is not None:
-        if fixed:
+        if fixed and (implied.classes, classes) != ONE_FOR_TWO:
             got = f"weights for {implied.classes} ({implied.evidence})"
             raise ModelError(str(file), expected=f"weights for {classes} classes", got=got)
         classes = implied.classes
