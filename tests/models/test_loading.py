@@ -104,8 +104,8 @@ NO_CODE = (
     "names no code to run), got 'NAME_IN_IT'; name the code yourself, with --weights {run}/model.safetensors"
 )
 MODELS = (
-    f"expected a run folder, one of {', '.join(ARCHITECTURES)}, torchvision:NAME, timm:NAME, FILE.py:FACTORY or "
-    "PACKAGE.MODULE:FACTORY"
+    f"expected a run folder, one of {', '.join(ARCHITECTURES)}, torchvision:NAME, timm:NAME, "
+    "transformers:FOLDER or ID, FILE.onnx, FILE.pt2, a TorchScript file, FILE.py:FACTORY or PACKAGE.MODULE:FACTORY"
 )
 
 

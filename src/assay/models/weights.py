@@ -90,7 +90,7 @@ def read_named_weights(path: Path) -> NamedWeights:
     if path.suffix == ".safetensors" or has_header:
         return _read_safetensors(path)
     content = _read_checkpoint(path, head)
-    return NamedWeights(_unwrap(content, path), _find_class_names(content))
+    return NamedWeights(_unwrap(content, path), find_class_names(content))
 
 
 def _read_safetensors(path: Path) -> NamedWeights:
@@ -109,10 +109,10 @@ def _read_safetensors(path: Path) -> NamedWeights:
     for key in NAMES_OF_CLASSES & texts.keys():
         with suppress(ValueError):
             metadata[key] = json.loads(texts[key])
-    return NamedWeights(state, _find_class_names(metadata))
+    return NamedWeights(state, find_class_names(metadata))
 
 
-def _find_class_names(content: object) -> tuple[str, ...] | None:
+def find_class_names(content: object) -> tuple[str, ...] | None:
     """The names of classes that a checkpoint holds beside its weights: a list, or a mapping from or to numbers."""
     places = [content, *(content.get(key) for key in BESIDE)] if isinstance(content, Mapping) else []
     entries = [entry for place in places if isinstance(place, Mapping) for entry in place.items()]

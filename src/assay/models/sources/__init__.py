@@ -26,6 +26,7 @@ from assay.models.classes import ClassMatch, MatchBy, MatchedClasses, Names, Sco
 from assay.models.classes import match_classes as match_names
 from assay.models.factorized import install, read_structure
 from assay.models.sources.blueprint import Blueprint, ModelRequest, NormalizationChoice, require_trust
+from assay.models.sources.program_files import is_exported, is_torchscript
 from assay.models.sources.run_folder import CONFIG, WEIGHTS, is_run_folder, read_config
 from assay.models.weights import (
     NamedWeights,
@@ -48,7 +49,8 @@ class Spelling:
     """How a model is named, for which specs that applies, and ``module:function``: ``(spec, request) -> Blueprint``.
 
     ``runs_code`` is the reason why opening such a source can run code, empty where it cannot. It is refused without
-    ``trust_code``, except where ``names_code``: there the spec itself is the name of the code to run.
+    ``trust_code``, except where ``names_code``: there the spec itself is the name of the code to run. ``prepares`` is
+    whether such a source may state how pictures are prepared.
     """
 
     written: str
@@ -56,6 +58,7 @@ class Spelling:
     function: str
     runs_code: str = ""
     names_code: bool = False
+    prepares: bool = True
 
 
 # In the order in which they are tried.
@@ -67,12 +70,22 @@ SPELLINGS = (
     Spelling("torchvision:NAME", lambda spec: spec.startswith("torchvision:"), "named:plan_named"),
     Spelling("timm:NAME", lambda spec: spec.startswith("timm:"), "named:plan_named"),
     Spelling("transformers:FOLDER or ID", lambda spec: spec.startswith("transformers:"), "named:plan_named"),
+    Spelling("FILE.onnx", lambda spec: spec.endswith(".onnx"), "onnx_file:plan_onnx", prepares=False),
+    Spelling("FILE.pt2", is_exported, "exported_file:plan_exported", prepares=False),
+    Spelling(
+        "a TorchScript file",
+        is_torchscript,
+        "torchscript_file:plan_torchscript",
+        runs_code="a TorchScript program, which may call any operator of torch, also those that read and write files",
+        prepares=False,
+    ),
     Spelling(
         "FILE.py:FACTORY or PACKAGE.MODULE:FACTORY",
         lambda spec: ":" in spec and not Path(spec).exists(),
         "factories:plan_factory",
         runs_code="the Python code of that name is imported and called",
         names_code=True,
+        prepares=False,
     ),
 )
 
@@ -268,7 +281,7 @@ def find_preparation(spec: str, *, prepare: Preparation | None = None, trust_cod
     No model is built, and no code of the user's is run: what such code makes states nothing before.
     """
     spelling = next((each for each in SPELLINGS if each.applies(spec)), None)
-    if spelling is not None and spelling.names_code:
+    if spelling is not None and not spelling.prepares:
         return prepare
     with torch.random.fork_rng(devices=[]):
         own = find_blueprint(spec, ModelRequest(trust_code=trust_code)).preparation
