@@ -36,16 +36,16 @@ def check_file(spec: str) -> Path:
 def image_shape(takes: ImageInput, request: ModelRequest, *, where: str) -> tuple[int, int, int]:
     """(C, H, W) of the images: what the file states, else as the data has them. Raises :class:`ModelError`."""
     stated = takes.channels, takes.height, takes.width
-    asked = request.image_shape
-    if asked is not None:
-        for name, own, size in zip(("channels", "height", "width"), stated, asked, strict=True):
+    wanted = request.image_shape
+    if wanted is not None:
+        for name, own, size in zip(("channels", "height", "width"), stated, wanted, strict=True):
             if own not in {None, size}:
                 hint = "" if name == "channels" or stated[1] != stated[2] else f" (--image-size {own})"
                 shape = ", ".join("?" if size is None else str(size) for size in stated)
                 raise ModelError(
-                    where, expected=f"images of shape ({shape}){hint}, which it is made for", got=f"data of {asked}"
+                    where, expected=f"images of shape ({shape}){hint}, which it is made for", got=f"data of {wanted}"
                 )
-    default = asked or (3, SIZE, SIZE)
+    default = wanted or (3, SIZE, SIZE)
     return tuple(own or size for own, size in zip(stated, default, strict=True))  # type: ignore[return-value]
 
 
