@@ -176,3 +176,14 @@ def test_bad_preparations_are_refused_before_anything_is_read() -> None:
         load_dataset("nowhere", prepare="size=3")
     with pytest.raises(DataError, match="pictures that fit resize=100000"):
         load_dataset("digits", limit=2, prepare="resize=100000")
+
+
+def test_without_antialiasing_it_is_torchvisions_resizing_of_tensors() -> None:
+    for size, name in product(SIZES, ("bilinear", "bicubic")):
+        image = picture(*size)
+        theirs = Compose([Resize(23, InterpolationMode(name), antialias=False), CenterCrop((20, 22))])
+        ours = Preparation(resize=23, crop=(20, 22), interpolation=name, antialias=False)
+        assert torch.equal(pil_to_tensor(prepare_picture(image, ours)), theirs(pil_to_tensor(image))), (size, name)
+    grey = Image.fromarray(np.arange(60, dtype=np.uint8).reshape(6, 10))
+    assert prepare_picture(grey, Preparation(resize=3, antialias=False)).size == (5, 3)
+    assert Preparation.parse("resize=9,antialias=false").spelled == "resize=9,antialias=false"

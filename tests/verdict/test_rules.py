@@ -24,6 +24,7 @@ from assay.verdict.examples import (
     layer,
     modes,
     normalization,
+    preparation,
     sequence_accuracy,
     signed_steps,
     spectra,
@@ -119,6 +120,15 @@ CASES: list[tuple[str, str, list[Record]]] = [
     ("A511", "error", [normalization(distance=5.0)]),
     ("A512", "pass", [normalization(bgr=62)]),
     ("A512", "error", [normalization(bgr=95)]),
+    ("A511", "pass", [normalization(distance=5.0, reestimated_p=0.3)]),  # measured anew it is no better
+    ("A511", "error", [normalization(distance=5.0, reestimated_p=1e-4)]),
+    ("A512", "pass", [normalization(bgr=66, p=0.2)]),
+    ("A512", "warn", [normalization(bgr=63, p=0.01)]),  # the intervals overlap, but the same samples tell
+    ("A512", "error", [normalization(bgr=66, p=0.01)]),
+    ("A514", "pass", [preparation(gained=3)]),
+    ("A514", "pass", [preparation(gained=30, p=0.2)]),
+    ("A514", "warn", [preparation(gained=5, p=0.01)]),
+    ("A514", "pass", [preparation(gained=0, lost=9, p=1.0)]),
     ("A513", "pass", [normalization()]),
     ("A513", "warn", [normalization(oddities=("momentum 0.9",))]),
     ("A301", "pass", [invariance(900, 900)]),

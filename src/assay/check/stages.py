@@ -20,6 +20,7 @@ from assay.diagnostics.batchnorm import audit_normalization
 from assay.diagnostics.depth import measure_gradient_flow
 from assay.diagnostics.invariance import measure_invariance
 from assay.diagnostics.modes import audit_modes
+from assay.diagnostics.preparation import audit_preparation
 from assay.diagnostics.saliency import measure_input_gradients
 from assay.diagnostics.time import is_recurrent, measure_gradients_over_time
 from assay.evaluate import Predictions, measure_clean_accuracy, predict
@@ -38,7 +39,7 @@ from assay.records.attack import (
 )
 from assay.records.base import Record
 from assay.records.compression import LayerSpectra
-from assay.records.configuration import ModeAudit, NormalizationAudit
+from assay.records.configuration import ModeAudit, NormalizationAudit, PreparationAudit
 from assay.records.gradients import GradientFlow, InputGradients
 from assay.records.recurrence import TimeTrace
 from assay.records.training import DecayGroups
@@ -152,6 +153,10 @@ def _normalization(context: CheckContext) -> Iterator[Record]:
     yield audit_normalization(context.model, context.probed)
 
 
+def _preparation(context: CheckContext) -> Iterator[Record]:
+    yield audit_preparation(context.model, context.attacked)
+
+
 def _anatomy(context: CheckContext) -> Iterator[Record]:
     yield measure_anatomy(context.model, image_shape=context.dataset.shape, name=context.name)
 
@@ -243,6 +248,7 @@ def _spectra(context: CheckContext) -> Iterator[Record]:
 STAGES: tuple[CheckStage, ...] = (
     CheckStage("mode audit", _audit, (ModeAudit,), required=True),
     CheckStage("normalisation audit", _normalization, (NormalizationAudit,)),
+    CheckStage("preparation audit", _preparation, (PreparationAudit,)),
     CheckStage("anatomy", _anatomy, (Anatomy,)),
     CheckStage("clean accuracy", _accuracy, (CleanAccuracy,), required=True),
     CheckStage("attacks", _attacks, (RobustAccuracy, *_DETAILS)),

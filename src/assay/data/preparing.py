@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
+from torch.nn import functional as F
 
 from assay.errors import DataError
 from assay.records.preparation import Pair, Preparation
@@ -45,7 +46,7 @@ def prepare_picture(image: Image.Image, preparation: Preparation) -> Image.Image
     if size[0] * size[1] > MOST_PIXELS:
         raise ValueError(f"{image.width}x{image.height} pixels, too long to be resized to {size[1]}x{size[0]}")
     if size != (image.height, image.width):
-        image = image.resize(size[::-1], METHODS[preparation.interpolation])
+        image = _resize(image, size, preparation)
     if preparation.crop is None or preparation.crop == size:
         return image
     top, left, height, width = crop_window(size, preparation)
@@ -57,6 +58,17 @@ def prepare_picture(image: Image.Image, preparation: Preparation) -> Image.Image
     canvas = Image.new(image.mode, (width, height), fill[0] if len(image.getbands()) == 1 else fill * (3 // len(fill)))
     canvas.paste(image, (-left, -top))
     return canvas
+
+
+def _resize(image: Image.Image, size: Pair, preparation: Preparation) -> Image.Image:
+    if preparation.antialias:
+        return image.resize(size[::-1], METHODS[preparation.interpolation])
+    pixels = torch.from_numpy(np.array(image, np.float32))
+    planes = pixels[None, None] if pixels.ndim == 2 else pixels.permute(2, 0, 1)[None]
+    resized = F.interpolate(planes, size=size, mode=preparation.interpolation, align_corners=False)[0]
+    most = 65535 if image.mode == "F" else 255
+    values = resized.clamp(0, most).round().permute(1, 2, 0).squeeze(2).numpy()
+    return Image.fromarray(values if image.mode == "F" else values.astype(np.uint8))
 
 
 def resized_size(size: Pair, preparation: Preparation) -> Pair:

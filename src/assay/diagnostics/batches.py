@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor, nn
@@ -33,6 +34,35 @@ def inputs(
 
     batches, times = network.batches(n, size=size, load=lambda rows: load(rows)[0])
     return (load(rows) for rows in batches), times
+
+
+def which_right(
+    network: ModelCall,
+    dataset: ImageDataset,
+    *,
+    batch_size: int,
+    convert: Callable[[Tensor], Tensor] = lambda images: images,
+) -> Tensor:
+    """Which samples are classified rightly, bool (N,) on the CPU, on images in [0, 1] that ``convert`` changes.
+
+    None of a model that fails on what it makes of them, nor one whose logits are not finite.
+    """
+    size = rows_that_fit(dataset.shape, most=batch_size, gradients=torch.is_grad_enabled())
+    dtype, results = torch.promote_types(network.dtype, torch.float32), []
+    try:
+        for batch in dataset.batches(size):
+            logits = network(convert(to_unit_range(batch.images.to(network.device), dtype)))
+            right = (logits.argmax(dim=1) == batch.labels.to(logits.device)) & logits.isfinite().all(dim=1)
+            results.append(right.cpu())
+    except ModelError:
+        return torch.zeros(len(dataset), dtype=torch.bool)
+    return torch.cat(results)
+
+
+def chance_of_gain(gained: int, lost: int) -> float:
+    """The one-sided p-value of McNemar's exact test: of at least ``gained`` of the changed samples by chance."""
+    changed = gained + lost
+    return float(sum(math.comb(changed, count) for count in range(gained, changed + 1)) / 2**changed)
 
 
 def square_sum(values: Tensor) -> float:

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from assay.arguments import checked
+from assay.comparison.statistics import holm
 from assay.data.dataset import ImageDataset, to_unit_range
 from assay.data.selection import random_sample
-from assay.diagnostics.batches import example, inputs
+from assay.diagnostics.batches import chance_of_gain, example, inputs, which_right
+from assay.diagnostics.pixel_scales import Convention, own_normalization, replaced_normalizations
 from assay.errors import ModelError
 from assay.models.calls import ModelCall, calling
 from assay.models.running_statistics import Moments, measure_running_statistics, moments_for, write_statistics
+from assay.models.wrappers import Normalization
 from assay.records.accuracy import Proportion
 from assay.records.configuration import InputConvention, NormalizationAudit, NormLayer
 from assay.runtime import hooked
@@ -23,7 +27,7 @@ from assay.runtime.model_state import ModelState
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 SAMPLE_STREAM = 0xB47
-Convention = Callable[[Tensor], Tensor]
+MANY = 0.5  # of the channels of a layer
 
 
 @checked
@@ -44,7 +48,7 @@ def audit_normalization(
     Returns:
         The record: for each layer the distance of its running statistics from those of its inputs (the symmetric
         Kullback-Leibler divergence of normal distributions, mean over channels, in nats), accuracy before and after
-        re-estimation, and accuracy under each of six to eight ways to scale the pixels.
+        re-estimation, and accuracy under each of six to twelve ways to scale the pixels, with the paired test.
 
     Raises:
         ModelError: the model cannot take the images, or does not return logits (N, K).
@@ -73,13 +77,15 @@ def audit_normalization(
             for batch in batches:
                 ran.clear()
                 before += _count_correct(network, *batch)
-        conventions = [
-            InputConvention.of(_accuracy(network, data, batch_size=batch_size, convert=how), len(data), convention=name)
-            for name, how in _conventions(data).items()
-        ]
+        rights = {
+            name: which_right(network, data, batch_size=batch_size, convert=how)
+            for name, how in _conventions(data, own_normalization(model)).items()
+        }
+        as_is = rights["as is"]
         layers = tuple(_compare(module, name, moments[module]) for module, name in norms.items() if module in moments)
         stem, pixels = next(((m, moments[m]) for m in _stem(model) if m in moments), (None, None))
-        reestimated, refusal = None, ""
+        reestimated: Tensor | None = None
+        refusal = ""
         if ran_norms := [norm for norm in norms if norm in moments]:
             try:
                 reestimated = _reestimate(network, model, ran_norms, data, batch_size=batch_size)
@@ -91,9 +97,13 @@ def audit_normalization(
         n_statistics=len(data),
         layers=layers,
         before=Proportion.of(before // times, len(data)),
-        reestimated=None if reestimated is None else Proportion.of(reestimated, len(data)),
+        reestimated=None if reestimated is None else Proportion.of(int(reestimated.sum()), len(data)),
         not_reestimated=refusal,
-        conventions=tuple(conventions),
+        reestimated_p=None if reestimated is None else _paired(as_is, reestimated)["p_value"],
+        conventions=tuple(
+            InputConvention.of(int(right.sum()), len(data), convention=name, **comparison)
+            for (name, right), comparison in zip(rights.items(), _compared(as_is, rights), strict=True)
+        ),
         stem=names[stem] if stem is not None else "",
         stem_mean=float(pixels.mean.mean()) if pixels else float("nan"),
         stem_std=float((pixels.variance().mean() + pixels.mean.var(correction=0)).sqrt()) if pixels else float("nan"),
@@ -158,15 +168,16 @@ def _oddities(module: _NormBase) -> list[str]:
         oddities.append(f"momentum {module.momentum:g}: torch weighs the new batch with it, 0.1 is usual")
     if not 1e-8 <= module.eps <= 2e-3:
         oddities.append(f"eps {module.eps:g}: 1e-5 to 1e-3 is usual")
-    if share := float((variance <= 10 * module.eps).float().mean()):
+    share = float((variance <= 10 * module.eps).float().mean())
+    if share >= MANY:  # some channels die in training, and have none at all
         oddities.append(f"{100 * share:.0f} % of channels have a running variance near eps")
     return oddities
 
 
 def _reestimate(
     network: ModelCall, model: nn.Module, norms: Collection[_NormBase], data: ImageDataset, *, batch_size: int
-) -> int:
-    """Accuracy with the statistics of ``data``; the old ones come back when the caller's ``preserved`` block ends."""
+) -> Tensor:
+    """Which are right with the statistics of ``data``; the old ones come back when the caller's block ends."""
     if len(data) < 2:
         raise ModelError("running statistics", expected="two samples or more", got=f"{len(data)}")
     if network.smallest == network.largest:  # repeated rows would count twice
@@ -182,16 +193,20 @@ def _reestimate(
         write_statistics(norm, moments)
     if network.state is not None:
         network.state = ModelState(model)  # else the next call would put the old statistics back
-    return _accuracy(network, data, batch_size=batch_size)
+    return which_right(network, data, batch_size=batch_size)
 
 
-def _accuracy(network: ModelCall, data: ImageDataset, *, batch_size: int, convert: Convention = lambda x: x) -> int:
-    """Images that are right; none of a model that fails on pixels of another scale."""
-    batches, times = inputs(network, data, batch_size=batch_size)
-    try:
-        return sum(_count_correct(network, convert(images), labels) for images, labels in batches) // times
-    except ModelError:
-        return 0
+def _paired(before: Tensor, after: Tensor) -> dict[str, Any]:
+    """How many samples became right and how many wrong, and the chance of such a gain."""
+    gained, lost = int((after & ~before).sum()), int((before & ~after).sum())
+    return {"gained": gained, "lost": lost, "p_value": chance_of_gain(gained, lost)}
+
+
+def _compared(as_is: Tensor, rights: Mapping[str, Tensor]) -> list[dict[str, Any]]:
+    """:func:`_paired` of each, with Holm's correction for how many are tried; nothing of the first, which is as is."""
+    pairs = [_paired(as_is, right) for right in rights.values()][1:]
+    adjusted = holm([pair["p_value"] for pair in pairs])
+    return [{}, *({**pair, "p_value": p} for pair, p in zip(pairs, adjusted, strict=True))]
 
 
 def _count_correct(network: ModelCall, images: Tensor, labels: Tensor) -> int:
@@ -199,8 +214,8 @@ def _count_correct(network: ModelCall, images: Tensor, labels: Tensor) -> int:
     return int(((logits.argmax(dim=1) == labels) & logits.isfinite().all(dim=1)).sum())
 
 
-def _conventions(data: ImageDataset) -> dict[str, Convention]:
-    """The usual pixel conventions; a normalisation layer of the model itself stays in place."""
+def _conventions(data: ImageDataset, own: Normalization | None) -> dict[str, Convention]:
+    """The usual pixel conventions before the model as it is, and in place of a normalisation layer of its ``own``."""
     moments = data.images.double().transpose(0, 1).flatten(1) / 255
     mean, std = (t.float().view(-1, 1, 1) for t in (moments.mean(dim=1), moments.std(dim=1).clamp_min(1e-3)))
     ways: dict[str, Convention] = {
@@ -215,4 +230,4 @@ def _conventions(data: ImageDataset) -> dict[str, Convention]:
         m, s = torch.tensor(IMAGENET_MEAN).view(-1, 1, 1), torch.tensor(IMAGENET_STD).view(-1, 1, 1)
         ways["standardised as for ImageNet"] = lambda x: (x - m.to(x)) / s.to(x)
         ways["channels reversed (BGR)"] = lambda x: x.flip(1)
-    return ways
+    return ways if own is None else ways | replaced_normalizations(own, channels=len(own.mean))

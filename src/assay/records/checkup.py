@@ -20,7 +20,7 @@ from assay.records.attack import (
 from assay.records.base import Environment, Frozen, Record
 from assay.records.comparison import AppliedFix
 from assay.records.compression import LayerSpectra
-from assay.records.configuration import ModeAudit, NormalizationAudit
+from assay.records.configuration import ModeAudit, NormalizationAudit, PreparationAudit
 from assay.records.failure import FailedMeasurement
 from assay.records.finding import Outdated, Verdict
 from assay.records.gradients import Curvature, DepthTrace, GradientFlow, InputGradients
@@ -30,8 +30,8 @@ from assay.records.training import DecayGroups, OptimizerAudit, TrainingRun
 
 Measurement = Annotated[
     CleanAccuracy | RobustAccuracy | EpsilonCurve | AdversarialGallery | SampleGallery | AttackSanity | AttackAnatomy
-    | Invariance | GradientFlow | InputGradients | LayerSpectra | ModeAudit | NormalizationAudit | DepthTrace
-    | TimeTrace | SequenceAccuracy | RemedyComparison | Curvature | Anatomy | DecayGroups | OptimizerAudit
+    | Invariance | GradientFlow | InputGradients | LayerSpectra | ModeAudit | NormalizationAudit | PreparationAudit
+    | DepthTrace | TimeTrace | SequenceAccuracy | RemedyComparison | Curvature | Anatomy | DecayGroups | OptimizerAudit
     | TrainingRun | AppliedFix | FailedMeasurement,
     Field(discriminator="kind"),
 ]  # fmt: skip

@@ -6,6 +6,9 @@ from typing import Literal
 
 from assay.records.accuracy import Proportion
 from assay.records.base import Frozen, Record
+from assay.records.preparation import Preparation
+
+SIGNIFICANT = 0.05  # what a p-value must be below, after correction
 
 
 class ModeAudit(Record):
@@ -58,16 +61,57 @@ class NormLayer(Frozen):
 
 
 class InputConvention(Proportion):
-    """Accuracy when the same pixels are handed over in another way: ``as is`` is x in [0, 1]."""
+    """Accuracy when the same pixels are handed over in another way: ``as is`` is x in [0, 1].
+
+    Of the same samples ``gained`` became right and ``lost`` wrong; ``p_value`` is that of such a gain by chance
+    (McNemar's exact test, one-sided, Holm's correction for how many ways are tried), None where it was not measured.
+    """
 
     convention: str
+    gained: int | None = None
+    lost: int | None = None
+    p_value: float | None = None
+
+
+class PreparationVariant(Proportion):
+    """Accuracy when the same pictures are prepared in another way; counts and p-value as of an input convention."""
+
+    name: str
+    gained: int
+    lost: int
+    p_value: float
+
+
+class PreparationAudit(Record):
+    """How pictures were prepared for the model, and its accuracy under the neighbouring preparations.
+
+    ``preparation`` is how they were resized and cropped, and the normalisation that is part of the model, as far as
+    either is known. ``height`` and ``width`` are those of the prepared pictures. ``not_tried`` says why no variants of
+    size and interpolation are among the ``variants``, and is empty where they are.
+    """
+
+    kind: Literal["preparation_audit"] = "preparation_audit"
+    n: int
+    height: int
+    width: int
+    preparation: Preparation | None
+    as_prepared: Proportion
+    variants: tuple[PreparationVariant, ...]
+    not_tried: str = ""
+
+    @property
+    def best(self) -> PreparationVariant | None:
+        """The variant of the highest accuracy among those that are better beyond noise; None where none is."""
+        better = [each for each in self.variants if each.p_value < SIGNIFICANT]
+        return max(better, key=lambda each: each.accuracy, default=None)
 
 
 class NormalizationAudit(Record):
     """Running statistics against the data, and the input scale against its alternatives.
 
     ``before`` is the accuracy as the model stands, ``reestimated`` with all running statistics measured anew on
-    ``n_statistics`` samples: None without such layers, or where that failed, and ``not_reestimated`` says why.
+    ``n_statistics`` samples: None without such layers, or where that failed, and ``not_reestimated`` says why;
+    ``reestimated_p`` is the chance of such a gain without a cause (McNemar's exact test, one-sided).
     ``stem_mean`` and ``stem_std`` are of what the first parametric layer is fed; a network trained on normalised
     pixels expects about 0 and 1 there.
     """
@@ -79,6 +123,7 @@ class NormalizationAudit(Record):
     before: Proportion
     reestimated: Proportion | None
     not_reestimated: str = ""
+    reestimated_p: float | None = None
     conventions: tuple[InputConvention, ...]
     stem: str
     stem_mean: float

@@ -26,7 +26,8 @@ class Preparation(Frozen):
     First ``resize``: an int is the new length of the short side; a pair (H, W) is a size to which the picture is fitted
     as ``fit`` says: ``squash`` (exactly, whatever its shape), ``border`` (the largest of its shape inside), ``cover``
     (the smallest of its shape around). Then ``crop`` (H, W) at the centre; what lies outside of the picture gets the
-    colour ``fill`` (bytes, black by default). None leaves a step out. ``interpolation`` is PIL's, with antialiasing.
+    colour ``fill`` (bytes, black by default). None leaves a step out. ``interpolation`` is PIL's, which is antialiased;
+    without ``antialias`` it is that of torch, bilinear or bicubic, as torchvision resizes tensors.
     ``rounding`` names the library whose rules hold where a length or the place of the crop is no whole number.
 
     The pixels, in [0, 1] and RGB, are then multiplied by ``scale`` (1 or 255, as a rule), put into the ``channels``'
@@ -39,6 +40,7 @@ class Preparation(Frozen):
     crop: Pair | None = None
     fill: tuple[Annotated[int, Field(ge=0, le=255)], ...] | None = None
     interpolation: Interpolation = "bilinear"
+    antialias: bool = True
     rounding: Rounding = "torchvision"
     mean: tuple[float, ...] | None = Field(default=None, min_length=1, max_length=4)
     std: tuple[Annotated[float, Field(gt=0)], ...] | None = Field(default=None, min_length=1, max_length=4)
@@ -62,6 +64,8 @@ class Preparation(Frozen):
             raise ValueError("mean and std together, or neither")
         if not all(math.isfinite(value) for value in (*(self.mean or ()), *(self.std or ()))):
             raise ValueError("a finite mean and std")
+        if not self.antialias and self.interpolation not in {"bilinear", "bicubic"}:
+            raise ValueError("bilinear or bicubic without antialiasing")
         if self.fill is not None and len(self.fill) not in {1, 3}:
             raise ValueError("a fill of one or three numbers")
         return self
@@ -110,6 +114,7 @@ class Preparation(Frozen):
         parts = [] if self.resize is None else [f"{fit}={size}{by}"]
         parts += [] if self.crop is None else [f"crop={_size(self.crop)}"]
         parts += [] if self.fill is None else [f"fill={','.join(map(str, self.fill))}"]
+        parts += [] if self.antialias else ["antialias=false"]
         parts += [] if self.rounding == "torchvision" else [f"rounding={self.rounding}"]
         parts += [] if self.mean is None else [f"mean={_numbers(self.mean)}"]
         parts += [] if self.std is None else [f"std={_numbers(self.std)}"]
@@ -140,7 +145,10 @@ class Preparation(Frozen):
         """This one, with what it says nothing of (how to size pictures, or the numbers) taken from ``own``."""
         if own is None:
             return self
-        sized, scaled = ("resize", "fit", "crop", "fill", "interpolation", "rounding"), ("mean", "std", "scale")
+        sized, scaled = (
+            ("resize", "fit", "crop", "fill", "interpolation", "antialias", "rounding"),
+            ("mean", "std", "scale"),
+        )
         inherited: dict[str, object] = {} if self.is_geometric else {name: getattr(own, name) for name in sized}
         if self.mean is None and self.scale == 1:
             inherited |= {name: getattr(own, name) for name in scaled}
@@ -162,10 +170,16 @@ def _parts(key: str, value: str) -> dict[str, object]:
             return {"resize": (height, width), "fit": "squash" if key == "resize" else key, **by}
         if key == "crop" and not by:
             return {"crop": (height, width)}
+    return _number_parts(key, value)
+
+
+def _number_parts(key: str, value: str) -> dict[str, object]:
     if key in {"mean", "std", "fill"} and re.fullmatch(rf"{_NUMBER}(\s*,\s*{_NUMBER})*", value):
         return {key: tuple(float(each) for each in value.split(","))}
     if key == "scale" and re.fullmatch(_NUMBER, value):
         return {key: float(value)}
+    if key == "antialias" and value.lower() in {"true", "false"}:
+        return {key: value.lower() == "true"}
     return {key: value} if key == "rounding" else {}
 
 

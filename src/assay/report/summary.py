@@ -10,6 +10,7 @@ from assay.records.accuracy import CleanAccuracy
 from assay.records.anatomy import Anatomy
 from assay.records.attack import EpsilonCurve, RobustAccuracy
 from assay.records.checkup import Checkup
+from assay.records.configuration import PreparationAudit
 from assay.records.failure import FailedMeasurement
 from assay.records.finding import Category, Status, Verdict
 from assay.records.gradients import DepthTrace
@@ -164,6 +165,16 @@ def subject_line(checkup: Checkup) -> str:
     total = "" if subject.n == subject.available else f" of {count(subject.available)}"
     data = f"{subject.modality} of {clip(subject.data, 60)} ({subject.split})"
     return f"{clip(subject.model, 60)} · {count(subject.n)}{total} {data}"
+
+
+def describe_preparation(audit: PreparationAudit) -> str:
+    """How the pictures became inputs, as far as that is known: in the words of ``--prepare``, with the source."""
+    preparation, size = audit.preparation, f"{audit.width}×{audit.height}"
+    sized = preparation is not None and preparation.is_geometric
+    spelled = "" if preparation is None else preparation.spelled
+    source = f" ({clip(preparation.source, 80)})" if preparation is not None and preparation.source else ""
+    how = f": {spelled}{source}" if spelled else ""
+    return f"Pictures of {size}{'' if sized else ' as they are stored'}{how}."
 
 
 def _attacks(checkup: Checkup) -> list[RobustAccuracy]:

@@ -15,8 +15,16 @@ from assay.records.accuracy import (
 )
 from assay.records.attack import AttackSanity, EpsilonCurve, EpsilonPoint, RobustAccuracy, SanityCheck, SanityName
 from assay.records.compression import LayerSpectra, LayerSpectrum
-from assay.records.configuration import InputConvention, ModeAudit, NormalizationAudit, NormLayer
+from assay.records.configuration import (
+    InputConvention,
+    ModeAudit,
+    NormalizationAudit,
+    NormLayer,
+    PreparationAudit,
+    PreparationVariant,
+)
 from assay.records.gradients import Curvature, DepthTrace, GradientFlow, InputGradients, LayerGradient, LayerTrace
+from assay.records.preparation import Preparation
 from assay.records.recurrence import Decay, StateGradients, TimeTrace
 from assay.records.training import DecayGroups, ParameterGroup
 
@@ -100,16 +108,38 @@ def decay_groups(*missed: str) -> DecayGroups:
     return DecayGroups(groups=(norm,), frozen=0, tied=0, missed_by_name=missed)
 
 
-def normalization(*, distance: float = 0.0, bgr: int = 60, oddities: tuple[str, ...] = ()) -> NormalizationAudit:
+def normalization(
+    *,
+    distance: float = 0.0,
+    bgr: int = 60,
+    oddities: tuple[str, ...] = (),
+    p: float | None = None,
+    reestimated_p: float | None = None,
+) -> NormalizationAudit:
     """One BatchNorm layer; 60 of 100 images correct as they are, ``bgr`` with the channels reversed."""
     norm = NormLayer(
         name="bn", type="BatchNorm2d", channels=3, distance=distance, mean_shift=0, log_variance_ratio=0,
         batches_tracked=5, oddities=oddities,
     )  # fmt: skip
-    conventions = (InputConvention.of(60, 100, convention="as is"), InputConvention.of(bgr, 100, convention="in BGR"))
+    conventions = (
+        InputConvention.of(60, 100, convention="as is"),
+        InputConvention.of(bgr, 100, convention="in BGR", p_value=p),
+    )
     return NormalizationAudit(
         n=100, n_statistics=100, layers=(norm,), before=Proportion.of(60, 100), reestimated=None,
-        conventions=conventions, stem="conv", stem_mean=0.5, stem_std=0.2,
+        conventions=conventions, stem="conv", stem_mean=0.5, stem_std=0.2, reestimated_p=reestimated_p,
+    )  # fmt: skip
+
+
+def preparation(*, gained: int = 0, lost: int = 2, p: float | None = None) -> PreparationAudit:
+    """60 of 100 pictures right as prepared; bicubic makes ``gained`` right and ``lost`` wrong."""
+    variant = PreparationVariant.of(
+        60 + gained - lost, 100, name="resized bicubic", gained=gained, lost=lost,
+        p_value=(1e-4 if gained > 10 else 0.5) if p is None else p,
+    )  # fmt: skip
+    return PreparationAudit(
+        n=100, height=224, width=224, preparation=Preparation(resize=256, crop=(224, 224)),
+        as_prepared=Proportion.of(60, 100), variants=(variant,),
     )  # fmt: skip
 
 

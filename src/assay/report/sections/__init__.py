@@ -12,7 +12,7 @@ from assay.records.base import Record
 from assay.records.checkup import Checkup
 from assay.records.comparison import AppliedFix
 from assay.records.compression import LayerSpectra
-from assay.records.configuration import ModeAudit, NormalizationAudit
+from assay.records.configuration import ModeAudit, NormalizationAudit, PreparationAudit
 from assay.records.failure import FailedMeasurement
 from assay.records.gradients import Curvature, DepthTrace, GradientFlow, InputGradients
 from assay.records.recurrence import RemedyComparison, TimeTrace
@@ -21,7 +21,13 @@ from assay.report.parts import Section
 from assay.report.sections.accuracy import accuracy_section, invariance_section
 from assay.report.sections.anatomy import anatomy_section, spectra_section
 from assay.report.sections.attacks import attack_anatomy_section, robustness_section, sanity_section
-from assay.report.sections.configuration import decay_section, modes_section, normalization_section, optimizer_section
+from assay.report.sections.configuration import (
+    decay_section,
+    modes_section,
+    normalization_section,
+    optimizer_section,
+    preparation_section,
+)
 from assay.report.sections.fixes import accepted_section, fixes_section
 from assay.report.sections.gradients import curvature_section, depth_trace_section, gradient_flow_section
 from assay.report.sections.measured import failures_section, leftovers_section, measured_section
@@ -63,6 +69,7 @@ EVIDENCE: tuple[Maker, ...] = (
     _first(Curvature, curvature_section),
     _first(ModeAudit, modes_section),
     _first(NormalizationAudit, normalization_section),
+    _first(PreparationAudit, preparation_section),
     _first(DecayGroups, decay_section),
     _first(OptimizerAudit, optimizer_section),
     _first(LayerSpectra, spectra_section),

@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from assay.records.configuration import ModeAudit, NormalizationAudit
+from assay.records.configuration import ModeAudit, NormalizationAudit, PreparationAudit
 from assay.records.training import DecayGroups, OptimizerAudit
 from assay.report.charts import Item, draw_items, figure
 from assay.report.parts import Facts, Figure, Section, Table, build_section, table, tabulate
+from assay.report.summary import describe_preparation
 from assay.wording import accuracy, count, number, percent, plural
 
 _ROLES = {
@@ -115,6 +116,28 @@ def normalization_section(audit: NormalizationAudit) -> Section:
         f"{number(audit.stem_mean)} and a standard deviation of {number(audit.stem_std)}."
     )
     return build_section("normalization", "Normalisation and input scale", summary, *parts, records=[audit])
+
+
+def preparation_section(audit: PreparationAudit) -> Section:
+    rows = tabulate(
+        "Accuracy under the neighbouring preparations, on the same pictures",
+        audit.variants,
+        {
+            "pictures": lambda each: each.name,
+            ">accuracy (95 % interval, n)": accuracy,
+            ">became right": lambda each: count(each.gained),
+            ">became wrong": lambda each: count(each.lost),
+            ">chance of such a gain": lambda each: number(each.p_value),
+        },
+    )
+    summary = (
+        f"{describe_preparation(audit)} As prepared, {accuracy(audit.as_prepared)} accuracy. Each other way changes "
+        "one aspect; the chance is that of McNemar's exact test, one-sided, with Holm's correction for how many were "
+        "tried." + (f" {audit.not_tried[:1].upper()}{audit.not_tried[1:]}." if audit.not_tried else "")
+    )
+    return build_section(
+        "preparation", "Preparation of the pictures", summary, rows if audit.variants else None, records=[audit]
+    )
 
 
 def _conventions(audit: NormalizationAudit) -> Figure:

@@ -10,10 +10,11 @@ from rich.text import Text
 
 from assay.records.checkup import Checkup
 from assay.records.comparison import AppliedFix
+from assay.records.configuration import PreparationAudit
 from assay.records.failure import FailedMeasurement
 from assay.records.finding import Verdict
 from assay.report.comparison_wording import ARROW
-from assay.report.summary import LOOKS, headline, in_order, states, subject_line, tally_sentence
+from assay.report.summary import LOOKS, describe_preparation, headline, in_order, states, subject_line, tally_sentence
 from assay.report.terminal.layout import STYLES, WIDEST, print_facts, print_line, print_table
 from assay.wording import inert, number, percent, seconds
 
@@ -21,6 +22,8 @@ from assay.wording import inert, number, percent, seconds
 def print_summary(checkup: Checkup, console: Console) -> None:
     """Errors and warnings in full, all other verdicts counted. Reads as well without colour."""
     print_line(console, subject_line(checkup))
+    if (audit := checkup.first(PreparationAudit)) is not None:
+        print_line(console, describe_preparation(audit), "dim")
     print_line(console, headline(checkup), "bold")
     console.print()
     console.print(_categories(checkup), highlight=False)
