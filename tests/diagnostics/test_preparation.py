@@ -95,7 +95,7 @@ def test_the_right_preparation_passes(pictures: Path) -> None:
     assert "resized without antialiasing" in names
     assert "cropped to 0.875 of the short side" not in names  # its own
     assert {"squashed, nothing cropped", "in BGR", "in [0, 255] in place of its own normalisation"} <= set(names)
-    assert audit.preparation == right.preparation.model_copy(update={"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)})
+    assert (audit.preparation, audit.source, audit.resized) == (f"{RIGHT},mean=0,std=1", "prepare", True)
 
 
 @pytest.mark.parametrize(
@@ -203,7 +203,7 @@ def test_a_preparation_that_nobody_stated_is_none() -> None:
     data = ImageDataset(torch.zeros(4, 1, 5, 5, dtype=torch.uint8), torch.tensor([0, 1, 0, 1]), ("a", "b"))
     model = nn.Sequential(nn.Flatten(), nn.Linear(25, 2)).eval()
     audit = audit_preparation(model, data)
-    assert audit.preparation is None
+    assert (audit.preparation, audit.resized) == ("", False)
     assert [each.name for each in audit.variants] == [
         "in [−1, 1] in place of its own normalisation", "in [0, 255] in place of its own normalisation",
     ]  # fmt: skip

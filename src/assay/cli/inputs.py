@@ -221,11 +221,13 @@ def open_view(inputs: Inputs, console: Console) -> ViewContext:
 
 def data_notes(dataset: ImageDataset) -> tuple[str, ...]:
     """The notes on a data set: the pictures that could not be read, and what reading left out or guessed."""
-    unreadable = dataset.skipped
+    unreadable, preparation, notes = dataset.skipped, dataset.preparation, dataset.notes
+    if preparation is not None and preparation.rounding != "assay":  # --image-size says it itself
+        notes = (f"pictures are prepared by {preparation.spelled} ({preparation.source})", *notes)
     if not unreadable:
-        return dataset.notes
+        return notes
     pictures = "1 picture" if len(unreadable) == 1 else f"{len(unreadable)} pictures"
-    return (f"{pictures} could not be read: {'; '.join(unreadable)}", *dataset.notes)
+    return (f"{pictures} could not be read: {'; '.join(unreadable)}", *notes)
 
 
 def model_notes(loaded: LoadedModel, dataset: ImageDataset, inputs: Inputs) -> tuple[str, ...]:

@@ -6,7 +6,6 @@ from typing import Literal
 
 from assay.records.accuracy import Proportion
 from assay.records.base import Frozen, Record
-from assay.records.preparation import Preparation
 
 SIGNIFICANT = 0.05  # what a p-value must be below, after correction
 
@@ -86,15 +85,19 @@ class PreparationAudit(Record):
     """How pictures were prepared for the model, and its accuracy under the neighbouring preparations.
 
     ``preparation`` is how they were resized and cropped, and the normalisation that is part of the model, as far as
-    either is known. ``height`` and ``width`` are those of the prepared pictures. ``not_tried`` says why no variants of
-    size and interpolation are among the ``variants``, and is empty where they are.
+    either is known, in the words of ``--prepare`` (:meth:`Preparation.parse` reads it); ``source`` says where it is
+    stated. ``resized`` is False for pictures that are used as they are stored. ``height`` and ``width`` are those of
+    the prepared pictures. ``not_tried`` says why no variants of size and interpolation are among the ``variants``, and
+    is empty where they are.
     """
 
     kind: Literal["preparation_audit"] = "preparation_audit"
     n: int
     height: int
     width: int
-    preparation: Preparation | None
+    preparation: str
+    source: str
+    resized: bool
     as_prepared: Proportion
     variants: tuple[PreparationVariant, ...]
     not_tried: str = ""

@@ -169,12 +169,9 @@ def subject_line(checkup: Checkup) -> str:
 
 def describe_preparation(audit: PreparationAudit) -> str:
     """How the pictures became inputs, as far as that is known: in the words of ``--prepare``, with the source."""
-    preparation, size = audit.preparation, f"{audit.width}×{audit.height}"
-    sized = preparation is not None and preparation.is_geometric
-    spelled = "" if preparation is None else preparation.spelled
-    source = f" ({clip(preparation.source, 80)})" if preparation is not None and preparation.source else ""
-    how = f": {spelled}{source}" if spelled else ""
-    return f"Pictures of {size}{'' if sized else ' as they are stored'}{how}."
+    source = f" ({clip(audit.source, 80)})" if audit.source else ""
+    how = f": {clip(audit.preparation, 200)}{source}" if audit.preparation else ""
+    return f"Pictures of {audit.width}×{audit.height}{'' if audit.resized else ' as they are stored'}{how}."
 
 
 def _attacks(checkup: Checkup) -> list[RobustAccuracy]:

@@ -24,7 +24,6 @@ from assay.records.configuration import (
     PreparationVariant,
 )
 from assay.records.gradients import Curvature, DepthTrace, GradientFlow, InputGradients, LayerGradient, LayerTrace
-from assay.records.preparation import Preparation
 from assay.records.recurrence import Decay, StateGradients, TimeTrace
 from assay.records.training import DecayGroups, ParameterGroup
 
@@ -138,7 +137,7 @@ def preparation(*, gained: int = 0, lost: int = 2, p: float | None = None) -> Pr
         p_value=(1e-4 if gained > 10 else 0.5) if p is None else p,
     )  # fmt: skip
     return PreparationAudit(
-        n=100, height=224, width=224, preparation=Preparation(resize=256, crop=(224, 224)),
+        n=100, height=224, width=224, preparation="resize=256,crop=224", source="--prepare", resized=True,
         as_prepared=Proportion.of(60, 100), variants=(variant,),
     )  # fmt: skip
 
