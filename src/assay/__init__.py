@@ -51,7 +51,7 @@ _PUBLIC: dict[str, tuple[str, ...]] = {
     "assay.errors": ("AssayError", "DataError", "InputError", "ModelError", "OptionError"),
     "assay.evaluate": ("measure_clean_accuracy",),
     "assay.lowrank": ("factorize", "measure_spectra"),
-    "assay.models": ("load_model", "measure_anatomy"),
+    "assay.models": ("as_model", "load_model", "measure_anatomy"),
     "assay.records.accuracy": ("CleanAccuracy",),
     "assay.records.attack": ("RobustAccuracy",),
     "assay.records.checkup": ("Checkup",),
@@ -94,7 +94,7 @@ if TYPE_CHECKING:
     from assay.errors import ModelError as ModelError, OptionError as OptionError
     from assay.evaluate import measure_clean_accuracy as measure_clean_accuracy
     from assay.lowrank import factorize as factorize, measure_spectra as measure_spectra
-    from assay.models import load_model as load_model, measure_anatomy as measure_anatomy
+    from assay.models import as_model as as_model, load_model as load_model, measure_anatomy as measure_anatomy
     from assay.records.accuracy import CleanAccuracy as CleanAccuracy
     from assay.records.attack import RobustAccuracy as RobustAccuracy
     from assay.records.checkup import Checkup as Checkup

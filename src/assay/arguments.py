@@ -115,7 +115,11 @@ def _with_checks(
             return function(*args, **kwargs)  # a missing or unknown name: Python's own message names the function
         if not hints:
             hints.update(typing.get_type_hints(inspect.unwrap(function)))
+        classes = _classes_of(bound.arguments.values()) if _TAKEN else None
         for name, value in bound.arguments.items():
+            if name in hints and name not in unchecked:
+                value = _taken(value, hints[name], classes)
+                bound.arguments[name] = value
             if name in judged and isinstance(value, str | Real) and not isinstance(value, bool):
                 continue
             if name in hints and name not in unchecked:
@@ -124,6 +128,35 @@ def _with_checks(
         return function(*bound.args, **bound.kwargs)
 
     return with_checked_arguments
+
+
+_TAKEN: dict[str, Callable[[Any, tuple[str, ...] | None], Any]] = {}
+
+
+def take_for(kind: str, function: Callable[[Any, tuple[str, ...] | None], Any]) -> None:
+    """Let ``function`` make what an argument of the type ``kind`` needs out of other objects that can serve as one.
+
+    It is called with the object and the classes of the data set among the same arguments, and returns None for what
+    cannot.
+    """
+    _TAKEN[kind] = function
+
+
+def _classes_of(arguments: abc.Iterable[Any]) -> tuple[str, ...] | None:
+    """The names of the classes of the first data set among these."""
+    sets = (each for each in arguments if type(each).__name__ == "ImageDataset")
+    return next((getattr(each, "classes", None) for each in sets), None)
+
+
+def _taken(value: Any, hint: Any, classes: tuple[str, ...] | None) -> Any:
+    """``value`` made into what ``hint`` asks for, where it can serve as that."""
+    if value is None or not _TAKEN:
+        return value
+    for part in (hint, *typing.get_args(hint)):
+        if function := _TAKEN.get(getattr(part, "__name__", "")):
+            made = function(value, classes)
+            return value if made is None else made
+    return value
 
 
 def checked_fields(cls: type[C]) -> type[C]:
@@ -145,7 +178,7 @@ def _converted(name: str, value: object, hint: Any) -> object:
     except _MismatchError as wrong:
         kind = _kind(wrong.hint)
         text = _NUMBERS.get(name, kind.text) if isinstance(wrong.value, str | Real) else kind.text
-        raise kind.error(name + wrong.place, expected=text, got=_describe(wrong.value)) from None
+        raise kind.error(name + wrong.place, expected=text, got=describe(wrong.value)) from None
     low, high = _RANGES.get(name, (-inf, inf))
     numbers = converted if isinstance(converted, tuple) else (converted,)
     if not all(low <= number <= high for number in numbers if isinstance(number, int | float)):
@@ -262,7 +295,8 @@ def _kind(hint: Any) -> _Kind:
     return _Kind(f"{'a dict' if origin is abc.Mapping else 'a list'}, each value {texts[-1]}", error)
 
 
-def _describe(value: object) -> str:
+def describe(value: object) -> str:
+    """What a message says of a value that was handed over."""
     name = type(value).__name__
     if value is None:
         return "None"

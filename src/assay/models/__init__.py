@@ -6,7 +6,8 @@ normalisation is its first layer.
 """
 
 from assay.models.anatomy import measure_anatomy
+from assay.models.objects import as_model
 from assay.models.sources import LoadedModel, load_model, open_model
 from assay.models.wrappers import Normalize, Normalized
 
-__all__ = ["LoadedModel", "Normalize", "Normalized", "load_model", "measure_anatomy", "open_model"]
+__all__ = ["LoadedModel", "Normalize", "Normalized", "as_model", "load_model", "measure_anatomy", "open_model"]

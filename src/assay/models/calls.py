@@ -101,7 +101,8 @@ class ModelCall:
         one = None if self.single is None else f"the model has one output, taken as the {self.single} of {positive}"
         if self.unclear:
             one = f"{one}, though it lies between 0 and 1 as probabilities do"
-        return tuple(note for note in (self.note, self.origin, one) if note is not None)
+        own: tuple[str, ...] = getattr(self.model, "notes", ()) if _is_ours(self.model) else ()
+        return (*own, *(note for note in (self.note, self.origin, one) if note is not None))
 
     def try_out(self, model: nn.Module, images: Tensor) -> None:
         """Find out, without gradients, how ``model`` wants to be called."""
@@ -312,9 +313,13 @@ def _in_training(layers: Iterable[nn.RNNBase]) -> Iterator[None]:
             layer.training, layer.dropout = training, dropout
 
 
+def _is_ours(model: object) -> bool:
+    return type(model).__module__.startswith("assay.")
+
+
 def _class_of(model: object) -> str:
     """The name of the class that a user knows: that of the network behind our own wrappers."""
-    while type(model).__module__.startswith("assay.") and isinstance(getattr(model, "model", None), nn.Module):
+    while _is_ours(model) and isinstance(getattr(model, "model", None), nn.Module):
         model = model.model  # type: ignore[attr-defined]
     return type(model).__name__
 

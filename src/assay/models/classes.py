@@ -31,15 +31,18 @@ class ClassMatch(NamedTuple):
 class MatchedClasses(nn.Module):
     """The outputs of ``model`` in the order of a data set's classes, or those of its classes alone.
 
-    ``class_names`` are those of all outputs of ``model``.
+    ``class_names`` are those of all outputs of ``model``, ``notes`` say what is to be known of the match.
     """
 
     columns: Tensor
 
-    def __init__(self, model: nn.Module, columns: Sequence[int], *, class_names: Names) -> None:
+    def __init__(
+        self, model: nn.Module, columns: Sequence[int], *, class_names: Names, notes: tuple[str, ...] = ()
+    ) -> None:
         super().__init__()
         self.model = model
         self.class_names = class_names
+        self.notes = notes
         self.single: Single | None = None  # what the one output of the model is, once that is known
         self.register_buffer("columns", torch.tensor(columns), persistent=False)
         self.training = model.training
