@@ -61,7 +61,7 @@ VALUES: list[tuple[Any, set[str]]] = [
     (nn.Linear, {"Callable", "type"}),
     (NETWORK, {"Module", "Callable"}),
     (NETWORK.state_dict(), {"Mapping[str, Any]", "Mapping[str, object]"}),
-    (lambda images: images, {"Callable"}),
+    (lambda images: images, {"Callable", "Module"}),
     (DATA, {"ImageDataset"}),
     (DataLoader(PAIRS), set()),
     (PAIRS, set()),

@@ -187,8 +187,8 @@ def _plain_all(names: Names) -> Names:
 
 def _synsets(names: Names) -> Names:
     """The ids that folders such as ``n01440764-tench`` are called by, where all are; else the names."""
-    found = [re.match(r"n\d{8}(?=[\W_]|$)", name) for name in names]
-    return tuple(each[0] for each in found if each) if all(found) else names
+    ids = [re.match(r"n\d{8}(?=[\W_]|$)", name) for name in names]
+    return tuple(each[0] for each in ids if each) if all(ids) else names
 
 
 def _plain(name: str) -> str:

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from assay.arguments import checked, describe, take_for
+from assay.arguments import checked_except, describe, take_for
 from assay.errors import ModelError, OptionError
 from assay.models.classes import MatchedClasses, Names, match_classes, read_class_names
 from assay.models.sources import LoadedModel, open_model
@@ -90,7 +90,7 @@ class Function(nn.Module):
         return Function(self.function)
 
 
-@checked
+@checked_except("obj", "prepare")
 def as_model(
     obj: object,
     *,
@@ -136,17 +136,17 @@ def as_model(
     """
     stated = None if prepare is None else _read_preparation(prepare)
     given = () if classes is None else _read_names(classes)
-    found = _find(obj, trust_code=trust_code)
-    model = found.model if stated is None else _prepared(found.model, stated)
-    names, preparation = given or found.names, stated or found.preparation
-    if not names and preparation is None and not found.notes:
+    source = _find(obj, trust_code=trust_code)
+    model = source.model if stated is None else _prepared(source.model, stated)
+    names, preparation = given or source.names, stated or source.preparation
+    if not names and preparation is None and not source.notes:
         return model
     return KnownModel(
         model,
         class_names=names[0] if names else None,
         synonyms=names[1:],
         preparation=preparation,
-        notes=found.notes,
+        notes=source.notes,
     )
 
 
@@ -220,11 +220,11 @@ def _from_onnx(program: bytes) -> _Found:
         path = Path(folder) / "model.onnx"
         path.write_bytes(program)
         try:
-            found = _opened(str(path), trust_code=False)
+            opened = _opened(str(path), trust_code=False)
         except ModelError as error:
             where = error.where.replace(str(path), "ONNX model")
             raise ModelError(where, expected=error.expected, got=error.got) from None
-    return found._replace(notes=tuple(note.replace(str(path), "the ONNX model") for note in found.notes))
+    return opened._replace(notes=tuple(note.replace(str(path), "the ONNX model") for note in opened.notes))
 
 
 def _from_session(session: Any) -> _Found:
@@ -280,7 +280,7 @@ def _read_preparation(given: object) -> Preparation:
     if hasattr(given, "image_mean") or hasattr(given, "do_resize"):
         from assay.models.sources.processors import prepared_by
 
-        return prepared_by(given, source=type(given).__name__)
+        return prepared_by(_on_pil(given), source=type(given).__name__)
     from assay.models.sources.torchvision import prepared_for as of_torchvision
 
     preparation = of_torchvision(given, source=f"torchvision's {type(given).__name__}")
@@ -288,6 +288,14 @@ def _read_preparation(given: object) -> Preparation:
         expected = "a text, a Preparation, an image processor, weights.transforms() or a pretrained_cfg"
         raise OptionError("prepare", expected=expected, got=describe(given))
     return preparation
+
+
+def _on_pil(processor: Any) -> Any:
+    """The same settings in the processor that works on PIL's pictures, by which preparations are defined."""
+    import transformers
+
+    kind = getattr(transformers, f"{type(processor).__name__.removesuffix('Fast').removesuffix('Pil')}Pil", None)
+    return processor if kind is None else kind.from_dict(processor.to_dict())
 
 
 def _read_names(given: Sequence[str] | str | os.PathLike[str]) -> tuple[Names, ...]:
