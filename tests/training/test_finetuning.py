@@ -180,13 +180,28 @@ def test_while_it_is_frozen_the_backbone_keeps_every_bit(
     blobs: ImageDataset, smallnet: Callable[[], nn.Module], tuning: Recipe
 ) -> None:
     start, model = smallnet().state_dict(), smallnet()
-    fit(model, blobs, recipe=tuning.model_copy(update={"epochs": 1}))
-    after = model.state_dict()
-    changed = {name for name in after if not torch.equal(after[name], start[name])}
-    assert changed == {"7.weight", "7.bias"}
+    changed: list[set[str]] = []
+
+    def compare(metrics: object) -> None:
+        changed.append({name for name, value in model.state_dict().items() if not torch.equal(value, start[name])})
+
+    fit(model, blobs, recipe=tuning, on_step=compare)
+    assert changed[:6] == [{"7.weight", "7.bias"}] * 6
+    assert {"0.weight", "1.weight", "1.running_mean", "3.weight", "7.weight"} <= changed[6]
     assert all(parameter.requires_grad for parameter in model.parameters())
-    fit(model, blobs, recipe=tuning)
-    assert all(not torch.equal(value, start[name]) for name, value in model.state_dict().items())
+    with pytest.raises(ModelError):  # whatever ends the run
+
+        def stop(*_: object) -> object:
+            raise ModelError("loss", expected="an end", got="one")
+
+        fit(model, blobs, recipe=tuning, loss=stop)
+    assert all(parameter.requires_grad for parameter in model.parameters())
+
+
+def test_the_last_epoch_is_never_frozen(blobs: ImageDataset, smallnet: Callable[[], nn.Module], tuning: Recipe) -> None:
+    start, model = smallnet(), smallnet()
+    fit(model, blobs, recipe=tuning.model_copy(update={"epochs": 1}))
+    assert not torch.equal(model[0].weight, start[0].weight)
 
 
 def test_a_run_killed_in_its_frozen_start_resumes_to_the_same_weights(

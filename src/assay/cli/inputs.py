@@ -104,8 +104,13 @@ def fill_in(inputs: Inputs, recorded: RecordedData) -> Inputs:
     )
 
 
-def open_data(inputs: Inputs, console: Console, *, printed: Sequence[str] = ()) -> ImageDataset:
-    """The images of ``inputs`` alone, with notes on the pictures that could not be read, except those ``printed``."""
+def open_data(
+    inputs: Inputs, console: Console, *, printed: Sequence[str] = (), prepare: Preparation | None = None
+) -> ImageDataset:
+    """The images of ``inputs`` alone, with notes on the pictures that could not be read, except those ``printed``.
+
+    ``prepare`` is how they are prepared, in place of what ``inputs`` and the source of the model say.
+    """
     from assay.data.sources import load_dataset
 
     try:
@@ -116,7 +121,7 @@ def open_data(inputs: Inputs, console: Console, *, printed: Sequence[str] = ()) 
             limit=inputs.limit,
             max_bad=inputs.max_bad,
             image_size=inputs.image_size,
-            prepare=preparation_for(inputs),
+            prepare=prepare or preparation_for(inputs),
         )
     except DataError as error:
         if not _is_own_data(inputs):
@@ -259,12 +264,16 @@ def record_data(folder: Path, inputs: Inputs) -> None:
         "image_size": inputs.image_size,
         "max_bad": inputs.max_bad,
         **({} if inputs.prepare is None else {"prepare": inputs.prepare}),
+        **({} if inputs.weights is None else {"weights": str(inputs.weights.resolve())}),
     }
     write_atomically(folder / RECORD, json.dumps(record, indent=1, ensure_ascii=False) + "\n")
 
 
 class RecordedData(Options):
-    """What ``inputs.json`` of a run folder says of its data: where they are, and how they were prepared."""
+    """What ``inputs.json`` of a run folder says of its data: where they are, and how they were prepared.
+
+    ``weights`` is the file that the training began with.
+    """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -272,6 +281,7 @@ class RecordedData(Options):
     data_dir: Path | None = None
     image_size: Annotated[int, Field(ge=1)] | None = None
     prepare: str | None = None
+    weights: Path | None = None
     max_bad: Annotated[int, Field(ge=0)] = 0
 
 

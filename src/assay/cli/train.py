@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from assay.data.dataset import ImageDataset
+    from assay.models.sources.blueprint import NormalizationChoice
+    from assay.records.preparation import Preparation
     from assay.training.classifier import TrainingJob
     from assay.training.metrics import OnStep, StepMetrics
     from assay.training.recipes import Recipe
@@ -30,19 +32,12 @@ _RECIPES = {"digits": "digits", "cifar10": "cifar10-fast", "adding": "adding-lst
 
 
 @takes_inputs(
-    omit=(
-        "model",
-        "weights",
-        "normalization",
-        "match_classes",
-        "classes",
-        "score_over",
-        "trust_code",
-        "data",
-        "split",
-        "seed",
-    ),
-    helps={"limit": "Train on N samples only, of all classes; the test set is always whole."},
+    omit=("model", "normalization", "match_classes", "classes", "score_over", "data", "split", "seed"),
+    helps={
+        "limit": "Train on N samples only, of all classes; the test set is always whole.",
+        "weights": "Go on from these weights of the network that --model names: .safetensors, or a checkpoint that "
+        "loads with weights_only.",
+    },
 )
 def train(
     inputs: Inputs,
@@ -68,7 +63,14 @@ def train(
     ] = None,
     show: Annotated[bool, flag("Training", "Print the recipe as TOML and end.", "--show")] = False,
     model: Annotated[
-        str | None, option("Training", "Another architecture of ours than the recipe's.", metavar="NAME")
+        str | None,
+        option(
+            "Training",
+            "Another architecture of ours than the recipe's; or a model to go on from, which keeps its weights, its "
+            "preparation and, for the same classes, its last layer: a run folder, timm:NAME,pretrained=true, "
+            "torchvision:NAME,weights=DEFAULT, transformers:FOLDER, path/to/file.py:factory.",
+            metavar="NAME",
+        ),
     ] = None,
     precision: Annotated[
         str | None,
@@ -100,6 +102,8 @@ def train(
 ) -> None:
     """Train a classifier or a sequence model: a recipe decides, --set changes it, the run folder keeps all of it.
 
+    A model that was trained before is fine-tuned: by the recipe finetune, unless another is named.
+
     Killed or interrupted at any moment, the same command with --resume ends in the same weights.
 
     Exit codes: 0 done, 2 usage or input error, 3 interrupted (--resume).
@@ -111,7 +115,7 @@ def train(
     before = _config_of(out) if resume else {}
     changes = [*(sets or []), *([] if precision is None else [f"precision={precision}"])]
     _refuse_sets_without_effect(sets or [], data=data, model=model, precision=precision, test=test)
-    chosen = _choose_recipe(recipe, data=data, model=model, sets=changes, before=before)
+    chosen = _choose_recipe(recipe, data=data, model=model, sets=changes, before=before, inputs=inputs)
     if show:
         typer.echo(chosen.to_toml(), nl=False)
         return
@@ -119,7 +123,7 @@ def train(
 
     number = before.get("seed", 0) if seed is None else seed
     if resume and out is not None and data is None and (recorded := recorded_data(out)) is not None:
-        inputs = fill_in(inputs, recorded)
+        inputs = fill_in(replace(inputs, weights=inputs.weights or recorded.weights), recorded)
     name = data or inputs.data or chosen.data
     folder = out or Path("runs") / f"{chosen.name}-{number}"
     if (folder / "config.json").exists() and not (resume or overwrite):
@@ -132,6 +136,7 @@ def train(
             validation_fraction=validation_fraction,
             image_size=inputs.image_size,
             prepare=inputs.prepare,
+            weights=inputs.weights,
         )
 
         def prepare(console: Console) -> TrainingJob:
@@ -140,6 +145,9 @@ def train(
             return sequence_job(chosen, name, seed=number)
     else:
         inputs = replace(inputs, data=name)
+        normalization = _stated_normalization(inputs)
+        _require_trained(chosen, inputs)
+        recorded_preparation = _recorded_preparation(before, inputs, out)
 
         def prepare(console: Console) -> TrainingJob:
             from assay.training.classifier import classifier_job
@@ -147,11 +155,19 @@ def train(
             numbered: list[tuple[str, ...]] = []  # the classes in the order of the split that is read first, for all
 
             def load(split: str) -> ImageDataset:
-                dataset = _load(inputs, split, console=console)
+                dataset = _load(inputs, split, model=chosen.model, prepare=recorded_preparation, console=console)
                 numbered.append(dataset.classes)
                 return align_classes(dataset, numbered[0])
 
-            return classifier_job(chosen, load, validation_fraction=validation_fraction, seed=number)
+            return classifier_job(
+                chosen,
+                load,
+                validation_fraction=validation_fraction,
+                seed=number,
+                weights=inputs.weights,
+                normalization=normalization,
+                trust_code=inputs.trust_code,
+            )
 
     _run(
         prepare,
@@ -237,14 +253,21 @@ def _config_of(out: Path | None) -> dict[str, Any]:
 
 
 def _choose_recipe(
-    name: str | None, *, data: str | None, model: str | None, sets: list[str], before: dict[str, Any]
+    name: str | None,
+    *,
+    data: str | None,
+    model: str | None,
+    sets: list[str],
+    before: dict[str, Any],
+    inputs: Inputs,
 ) -> Recipe:
     from assay.training.recipes import Recipe, load_recipe
 
     if name is None and before and not sets:
         recipe = Recipe.parse_saved(dict(before["recipe"]), where="config.json: recipe")
     else:
-        name = name or _RECIPES.get(data or "digits", "default")
+        trained = name is None and model is not None and _is_trained(model, inputs)
+        name = name or ("finetune" if trained else _RECIPES.get(data or "digits", "default"))
         recipe = load_recipe(name, overrides=sets)
     if model is not None and model != recipe.model:
         from assay.models.sequence import CELLS
@@ -255,6 +278,51 @@ def _choose_recipe(
             return recipe.model_copy(update={"model": model, "model_options": {}})
         return load_recipe(name, overrides=[f"model={model}", "model_options={}", *sets])
     return recipe
+
+
+def _is_trained(model: str, inputs: Inputs) -> bool:
+    """Whether a model comes with weights that were trained; of code of the user's nobody knows."""
+    from assay.models.sources import find_blueprint
+    from assay.models.sources.blueprint import ModelRequest
+    from assay.training.classifier import is_ours
+
+    if inputs.weights is not None:
+        return True
+    if is_ours(model) or model.rpartition(":")[0].endswith(".py"):
+        return False
+    blueprint = find_blueprint(model, ModelRequest(trust_code=inputs.trust_code))
+    return blueprint.weights is not None or blueprint.has_weights is True
+
+
+def _require_trained(recipe: Recipe, inputs: Inputs) -> None:
+    """A recipe that begins with the last layer alone is for a network that was trained before."""
+    from assay.training.classifier import is_ours
+
+    if recipe.finetune.frozen_epochs and is_ours(recipe.model) and inputs.weights is None:
+        expected = f"a model that was trained before, for the recipe {recipe.name} to go on from"
+        raise OptionError("--model", expected=expected, got=f"{recipe.model} with random weights")
+
+
+def _stated_normalization(inputs: Inputs) -> NormalizationChoice:
+    """The mean and standard deviation of ``--prepare``, where it states them: they become part of the model."""
+    from assay.models.sources import parse_preparation
+
+    stated = parse_preparation(inputs.prepare, where="--prepare")
+    if stated is not None and stated.channels != "rgb":
+        raise OptionError("--prepare", expected="pictures in RGB, for training", got=stated.channels)
+    return None if stated is None else stated.normalization
+
+
+def _recorded_preparation(before: dict[str, Any], inputs: Inputs, out: Path | None) -> Preparation | None:
+    """How the pictures of the run to resume were prepared, unless the command says how; so its source is not needed."""
+    from assay.cli.inputs import recorded_data
+    from assay.records.preparation import Preparation
+
+    recorded = None if out is None or not before else recorded_data(out)
+    if recorded is None or (recorded.image_size, recorded.prepare) != (inputs.image_size, inputs.prepare):
+        return None
+    stated = before["data"].get("preparation")
+    return None if stated is None else Preparation.model_validate(stated)
 
 
 def _refuse_sets_without_effect(
@@ -282,11 +350,13 @@ def _refuse_image_options(name: str, **given: object) -> None:
             raise OptionError(flag_name, expected=f"nothing: {name} is drawn anew at every step", got=value)
 
 
-def _load(inputs: Inputs, split: str, *, console: Console) -> ImageDataset:
-    """One split of the data; ``limit`` is for the training split alone."""
+def _load(inputs: Inputs, split: str, *, model: str, prepare: Preparation | None, console: Console) -> ImageDataset:
+    """One split of the data, prepared for the model; ``limit`` is for the training split alone."""
     from assay.cli.inputs import open_data
+    from assay.training.classifier import is_ours
 
-    return open_data(replace(inputs, split=split, limit=inputs.limit if split == "train" else None), console)
+    limit, source = inputs.limit if split == "train" else None, None if is_ours(model) else model
+    return open_data(replace(inputs, model=source, split=split, limit=limit), console, prepare=prepare)
 
 
 def _notify(listeners: list[OnStep], metrics: StepMetrics) -> None:

@@ -27,6 +27,7 @@ from torch.optim import Optimizer
 
 from assay.errors import ModelError, OptionError, UnusedOptionError
 from assay.files import make_folder, write_atomically
+from assay.models.sources.blueprint import Structure
 from assay.models.sources.run_folder import WEIGHTS
 from assay.records.training import EpochSummary
 from assay.runtime import describe_environment, device_of
@@ -84,8 +85,9 @@ class RunFolder:
     """The folder ``out`` of one run; where it is None nothing is written and every method does nothing.
 
     ``average`` holds the averaged tensors where there are any: they, not the raw ones, become the weights on disk.
-    ``architecture`` is the name that the recipe's network was built by. None: the model is the caller's own, known by
-    ``module:Class``, which loads again if its constructor needs no arguments. Of several processes all read the
+    ``architecture`` is the name that the recipe's network was built by, with the recipe's options, or the structure of
+    another one. None: the model is the caller's own, known by ``module:Class``, which loads again if its constructor
+    needs no arguments. Of several processes all read the
     checkpoint and only the one that ``leads`` writes.
     """
 
@@ -96,13 +98,15 @@ class RunFolder:
     identity: RunIdentity
     every_seconds: float
     leads: bool = True
-    architecture: str | None = None
+    architecture: str | Structure | None = None
     saved_step: int = 0
     log: MetricsLog = field(default_factory=lambda: MetricsLog(None))
     _saved_at: float = field(default_factory=time.monotonic)
 
     @property
     def model_name(self) -> str:
+        if isinstance(self.architecture, Structure):
+            return self.architecture.name
         return self.architecture or f"{type(self.model).__module__}:{type(self.model).__qualname__}"
 
     @property
@@ -191,14 +195,15 @@ class RunFolder:
         )
 
     def _write_config(self, out: Path) -> None:
-        identity = self.identity
+        identity, architecture = self.identity, self.architecture
+        options = architecture.options if isinstance(architecture, Structure) else identity.recipe["model_options"]
         config = {
             "schema_version": SCHEMA_VERSION,
             "model": {
                 "name": self.model_name,
                 **{fact: identity.data[fact] for fact in SHAPE if fact in identity.data},
                 **normalization_of(self.model),
-                "options": identity.recipe["model_options"] if self.architecture else {},
+                "options": dict(options) if architecture else {},
             },
             "data": identity.data,
             "recipe": identity.recipe,

@@ -13,8 +13,13 @@ from torch import nn
 from assay.arguments import checked
 from assay.data.dataset import ImageDataset, to_unit_range
 from assay.data.selection import stratified_split
+from assay.errors import OptionError
 from assay.evaluate import predict_shared, summarize
-from assay.models.architectures import build
+from assay.models.architectures import ARCHITECTURES, build
+from assay.models.sources.adaptation import AdaptedModel, adapt_model
+from assay.models.sources.blueprint import ModelRequest, NormalizationChoice
+from assay.models.sources.named import plan_named
+from assay.models.sources.run_folder import is_run_folder, read_config, structure_of_run
 from assay.models.speednet import SpeedNet
 from assay.models.wrappers import AveragedViews
 from assay.records.accuracy import CleanAccuracy, SequenceAccuracy
@@ -76,17 +81,27 @@ def train_classifier(
     resume: bool = False,
     checkpoint_seconds: float = 30.0,
     processes: Processes = ALONE,
+    weights: Path | None = None,
+    normalization: NormalizationChoice = None,
+    trust_code: bool = False,
 ) -> Trained:
     """Build the recipe's network for ``train`` and train it.
 
+    A network of ours is built with random weights for the classes, shape, mean and standard deviation of ``train``. Any
+    other, or one with ``weights``, keeps its own mean and standard deviation and goes on from where it is: with its
+    last layer where the classes are its own, else with a new one.
+
     Args:
-        train: The training images; the network gets their classes, shape, mean and standard deviation.
+        train: The training images.
         recipe: The architecture and everything about its training.
         validation: Held-out images; accuracy on them is measured after every epoch.
         seed: Decides the initial weights and every random choice of the training.
         out: The run folder; None: nothing is written.
         device: ``"cpu"``, ``"cuda"``, ``"mps"``, or ``"auto"`` for the fastest there is.
         perturb, on_step, resume, checkpoint_seconds, processes: As in :func:`~assay.training.loop.fit`.
+        weights: A file of weights, or a run folder, that the network starts from.
+        normalization: In place of the network's own, where it goes on from trained weights.
+        trust_code: Open also a source that can run code of its own.
 
     Returns:
         The trained model in evaluation mode, and the record of its training.
@@ -104,7 +119,17 @@ def train_classifier(
         >>> trained.model.training, trained.run.epochs[0].steps
         (False, 1)
     """
-    model = build_for(recipe, train, seed=seed).to(choose_device(device))
+    chosen = choose_device(device)
+    start = _start(
+        recipe,
+        train,
+        seed=seed,
+        weights=weights,
+        normalization=normalization,
+        trust_code=trust_code,
+        saved=out if resume else None,
+    )
+    model = start.model.to(chosen)
     run = fit(
         model,
         train,
@@ -117,23 +142,80 @@ def train_classifier(
         resume=resume,
         checkpoint_seconds=checkpoint_seconds,
         processes=processes,
-        architecture=recipe.model,
+        architecture=start.structure or recipe.model,
     )
-    return Trained(model, run)
+    return Trained(model, run.model_copy(update={"notes": (*start.notes, *run.notes)}))
+
+
+def is_ours(model: str) -> bool:
+    """Whether a recipe's model can only be the name of an architecture of ours, and not one to go on from."""
+    return model in ARCHITECTURES or not (":" in model or Path(model).exists())
+
+
+def _start(
+    recipe: Recipe,
+    train: ImageDataset,
+    *,
+    seed: int,
+    weights: Path | None,
+    normalization: NormalizationChoice,
+    trust_code: bool,
+    saved: Path | None,
+) -> AdaptedModel:
+    """The model that a run begins with; of one that was ``saved``, the structure alone, as the rest is restored."""
+    if is_ours(recipe.model) and weights is None:
+        if normalization is not None:
+            expected = "none: a network of ours without weights gets that of the data"
+            raise OptionError("normalization", expected=expected, got=normalization)
+        return AdaptedModel(build_for(recipe, train, seed=seed), None, ())
+    if recipe.model_options:
+        where, got = f"recipe {recipe.name}: model_options", dict(recipe.model_options)
+        raise OptionError(where, expected=f"none beside {recipe.model}, which spells its own", got=got)
+    if saved is not None and (saved / "state.pt").is_file() and is_run_folder(saved):
+        structure = structure_of_run(saved)
+        if structure is not None:
+            request = ModelRequest(train.shape, read_config(saved).normalization, seed, trust_code)
+            return AdaptedModel(
+                plan_named(structure.name, request, structure.options).make(len(train.classes)), structure, ()
+            )
+    return adapt_model(
+        recipe.model,
+        classes=train.classes,
+        image_shape=train.shape,
+        weights=weights,
+        normalization=normalization,
+        seed=seed,
+        trust_code=trust_code,
+    )
 
 
 def classifier_job(
-    recipe: Recipe, load: Callable[[str], ImageDataset], *, validation_fraction: float, seed: int
+    recipe: Recipe,
+    load: Callable[[str], ImageDataset],
+    *,
+    validation_fraction: float,
+    seed: int,
+    weights: Path | None = None,
+    normalization: NormalizationChoice = None,
+    trust_code: bool = False,
 ) -> TrainingJob:
     """Train on the split ``load("train")``, less the share held out for validation, and test on ``load("test")``."""
     images = load("train")
     training_set, validation = images, None
     if validation_fraction:
         training_set, validation = stratified_split(images, fraction=validation_fraction, seed=0)
-    return TrainingJob(
-        train=partial(train_classifier, training_set, recipe=recipe, validation=validation, seed=seed),
-        test=partial(_test_images, recipe=recipe, load=load) if images.split == "train" else None,
+    train = partial(
+        train_classifier,
+        training_set,
+        recipe=recipe,
+        validation=validation,
+        seed=seed,
+        weights=weights,
+        normalization=normalization,
+        trust_code=trust_code,
     )
+    test = partial(_test_images, recipe=recipe, load=load) if images.split == "train" else None
+    return TrainingJob(train, test)
 
 
 def _test_images(

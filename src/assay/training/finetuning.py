@@ -23,12 +23,12 @@ class FineTuning:
     """Which part of a model moves how fast: ``rates``, factors on the learning rate by name of the parameter.
 
     ``options.layer_decay`` is the factor from one block to the one before it; the head has 1. In the first
-    ``options.frozen_epochs`` epochs the head alone is trained. Raises :class:`ModelError` for a model that has no head
-    apart from the rest.
+    ``options.frozen_epochs`` epochs the head alone is trained, but never in the last of them all, whose number is
+    ``last_epoch``. Raises :class:`ModelError` for a model that has no head apart from the rest.
     """
 
-    def __init__(self, model: nn.Module, train: object, options: FinetuneOptions) -> None:
-        self._model, self._epochs = model, options.frozen_epochs
+    def __init__(self, model: nn.Module, train: object, options: FinetuneOptions, *, last_epoch: int) -> None:
+        self._model, self._epochs = model, min(options.frozen_epochs, last_epoch)
         self.rates: Mapping[str, float] = {}
         self._frozen: list[nn.Parameter] = []
         if options == FinetuneOptions() or not isinstance(train, ImageDataset):

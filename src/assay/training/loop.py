@@ -15,6 +15,7 @@ from assay.data.dataset import ImageDataset
 from assay.data.sequences import SequenceTask
 from assay.errors import InterruptedRunError
 from assay.evaluate import predict_shared
+from assay.models.sources.blueprint import Structure
 from assay.records.training import TrainingRun
 from assay.runtime import device_of, has_fast_bfloat16
 from assay.runtime.processes import ALONE, Processes, deferred_interrupts
@@ -49,7 +50,7 @@ def fit(
     resume: bool = False,
     checkpoint_seconds: float = 30.0,
     processes: Processes = ALONE,
-    architecture: str | None = None,
+    architecture: str | Structure | None = None,
 ) -> TrainingRun:
     """Train ``model`` by ``recipe``, in place; it ends with the weights to keep and in evaluation mode.
 
@@ -73,7 +74,8 @@ def fit(
         checkpoint_seconds: How old a checkpoint may grow.
         processes: The processes that train this model together; see
             :func:`~assay.runtime.processes.joined_processes`.
-        architecture: The name of ours that ``model`` was built by, for ``config.json``. None: it is your own.
+        architecture: The name of ours that ``model`` was built by, or what a network of a library is built from again,
+            for ``config.json``. None: it is your own.
 
     Returns:
         The record of the run: one summary an epoch, seconds, weight-decay groups, precision.
@@ -100,8 +102,11 @@ def fit(
     processes.share_weights(model)
     task = build_task(model, train, recipe, seed=seed, processes=processes, perturb=perturb, loss=loss)
     factor = build_schedule(recipe.schedule, steps=task.steps)
-    options, tuning = recipe.optimizer, FineTuning(model, train, recipe.finetune)
-    optimizers, clip = build_optimizers(model, options, rates=tuning.rates), build_clip(model, recipe.clip)
+    tuning = FineTuning(model, train, recipe.finetune, last_epoch=task.epoch(task.steps - 1))
+    optimizers, clip = (
+        build_optimizers(model, recipe.optimizer, rates=tuning.rates),
+        build_clip(model, recipe.clip),
+    )
     average = WeightAverage(model, recipe.average, steps=task.steps)
     folder = RunFolder(
         out,
@@ -151,7 +156,7 @@ def fit(
                 epoch=epoch,
                 loss=mean_loss,
                 accuracy=correct_sum / task.batch_size,
-                learning_rate=options.lr * factor(step),
+                learning_rate=recipe.optimizer.lr * factor(step),
                 gradient_norm=gradient_norm,
                 images_per_second=task.batch_size / (time.perf_counter() - started),
                 seconds=state.seconds + time.perf_counter() - started,
@@ -185,7 +190,9 @@ def fit(
         n=task.n,
         modality=task.samples,
         loss_unit=task.loss_unit,
-        groups=measure_decay_groups(model, weight_decay=options.weight_decay, decayed=options.decay_roles),
+        groups=measure_decay_groups(
+            model, weight_decay=recipe.optimizer.weight_decay, decayed=recipe.optimizer.decay_roles
+        ),
         time_split=state.clock.split(training=state.seconds),
         precision=recipe.precision,
         notes=tuple(notes),

@@ -46,7 +46,8 @@ class Recipe(Section):
     Args:
         name: What the run is called; with the seed it names the run folder.
         data: The data set or the task of sequences that the recipe was made for.
-        model: An architecture of ours, built with ``model_options``.
+        model: An architecture of ours, built with ``model_options``, or any other model, as ``assay check`` names it:
+            ``timm:NAME,pretrained=true``, ``transformers:FOLDER``, a run folder.
         epochs: Passes over the training set; a fraction is allowed.
         batch_size: Samples of an optimizer step, over all processes.
         micro_batch: Samples that go through the network at once; gradients are summed over the micro-batches of a

@@ -237,7 +237,8 @@ class FinetuneOptions(Section):
     """How a network that was trained before goes on: layers nearer to its input move less, and not from the start.
 
     The learning rate of a block is ``layer_decay`` times that of the one after it, 1 for all alike. In the first
-    ``frozen_epochs`` the last layer alone is trained; normalisation layers keep their running statistics then.
+    ``frozen_epochs``, but never in the last epoch, the last layer alone is trained; normalisation layers keep their
+    running statistics then.
     Reference: Clark et al., *ELECTRA*, ICLR 2020; Bao et al., *BEiT*, ICLR 2022.
     """
 

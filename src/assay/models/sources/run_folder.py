@@ -11,7 +11,7 @@ from pydantic import ConfigDict, Field, ValidationError, model_validator
 
 from assay.errors import ModelError
 from assay.models.architectures import ARCHITECTURES
-from assay.models.sources.blueprint import Blueprint, ModelRequest
+from assay.models.sources.blueprint import Blueprint, ModelRequest, Structure
 from assay.models.sources.named import PUBLISHED, parse_architecture, plan_named
 from assay.options import Options, option_error
 from assay.records.preparation import Preparation
@@ -100,21 +100,29 @@ def read_config(folder: Path) -> ModelConfig:
         raise ModelError(str(path), expected="JSON", got=error) from None
 
 
+def structure_of_run(folder: Path) -> Structure | None:
+    """What the network of a run folder is built from; None where its configuration names code of the user's."""
+    config = read_config(folder)
+    named = parse_architecture(config.name)
+    if named is None:
+        return None
+    name, options = named
+    return Structure(name, options | {key: value for key, value in config.options.items() if key not in PUBLISHED})
+
+
 def plan_run(spec: str, request: ModelRequest) -> Blueprint:
     """The architecture and the weights of a run folder; its configuration can name none that would run code."""
     folder = Path(spec)
     config = read_config(folder)
-    named = parse_architecture(config.name)
-    if named is None:
+    structure = structure_of_run(folder)
+    if structure is None:
         expected = "an architecture of ours, torchvision:NAME or timm:NAME (a run folder names no code to run)"
         got = f"{config.name!r}; name the code yourself, with --weights {folder / WEIGHTS}"
         raise ModelError(f"{folder / CONFIG}: model.name", expected=expected, got=got)
     normalization = config.normalization if request.normalization is None else request.normalization
-    name, options = named
-    options |= {key: value for key, value in config.options.items() if key not in PUBLISHED}
     same_name = (f"{folder} is a run folder here, and taken before the architecture of that name",)
     return replace(
-        plan_named(name, ModelRequest(config.image_shape, normalization, request.seed), options),
+        plan_named(structure.name, ModelRequest(config.image_shape, normalization, request.seed), structure.options),
         classes=len(config.classes),
         class_names=config.classes,
         weights=folder / WEIGHTS,
