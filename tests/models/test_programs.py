@@ -182,6 +182,15 @@ def test_a_conversion_is_verified_on_images_of_the_data(network: Network, tmp_pa
     assert torch.allclose(loaded.model(IMAGES), network(IMAGES), atol=1e-5)
 
 
+def test_other_weights_go_into_a_program(network: Network, tmp_path: Path) -> None:
+    path = export_pt2(network, tmp_path / "m.pt2")
+    torch.manual_seed(9)
+    other = Network().eval()
+    torch.save(other.state_dict(), tmp_path / "other.pt")
+    loaded = open_program(path, weights=tmp_path / "other.pt")
+    assert torch.allclose(loaded.model(IMAGES), other(IMAGES), atol=1e-6)
+
+
 def test_class_names_are_read_from_the_file(network: Network, tmp_path: Path) -> None:
     names = ("cat", "dog", "owl", "fox")
     path = export_onnx(network, tmp_path / "m.onnx")

@@ -49,9 +49,11 @@ class GradientRecorder:
         if every < 1:
             raise OptionError("every", expected="at least 1", got=every)
         self._model, self._every, self._label = model, every, label
-        self._layers = {name: m for name, m in model.named_modules() if any(True for _ in m.parameters(recurse=False))}
+        owners = {name: m for name, m in model.named_modules() if any(True for _ in m.parameters(recurse=False))}
+        self._layers = {name: m for name, m in owners.items() if not isinstance(m, torch.jit.ScriptModule)}
         if not self._layers:
-            raise ModelError("model", expected="layers with parameters", got="none")
+            got = "a TorchScript program, whose layers cannot be followed in training" if owners else "none"
+            raise ModelError("model", expected="layers with parameters", got=got)
         self._order: dict[str, None] = {}  # layers by their first calls
         self._samples: list[_GradientSample] = []
         self._handles: list[RemovableHandle] = []
@@ -122,7 +124,7 @@ class GradientRecorder:
         for name, module in self._model.named_modules():
             if name in self._layers:
                 self._handles.append(module.register_forward_hook(self._after_layer(name, sample)))
-            elif isinstance(module, _ACTIVATIONS):
+            elif isinstance(module, _ACTIVATIONS) and not isinstance(module, torch.jit.ScriptModule):
                 self._handles.append(module.register_forward_hook(self._after_activation(sample)))
         for name, module in self._layers.items():
             for key, parameter in module.named_parameters(recurse=False):

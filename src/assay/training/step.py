@@ -204,7 +204,8 @@ def first_bad_layer(model: nn.Module, micro_batch: MicroBatch) -> str | None:
         if any(isinstance(part, Tensor) and not bool(part.detach().isfinite().all()) for part in parts):
             bad.append(describe(names[module], "output"))
 
-    hooks = [module.register_forward_hook(record_non_finite) for module in names if not list(module.children())]
+    leaves = [m for m in names if not list(m.children()) and not isinstance(m, torch.jit.ScriptModule)]  # no hooks
+    hooks = [module.register_forward_hook(record_non_finite) for module in leaves]
     with hooked(*hooks):
         micro_batch(model)
     if bad:

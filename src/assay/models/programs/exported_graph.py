@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from assay.errors import ModelError, one_line
-from assay.models.programs.graph import BatchNorm, Graph, Step
+from assay.models.programs.graph import BatchNorm2d, Graph, Step
 
 DTYPES = {
     1: torch.uint8,
@@ -347,7 +347,7 @@ def _batch_norm(weight: Tensor, weights: Mapping[str, str], plain: Mapping[str, 
     if plain.get("training") is not False or len(weights) != 4:
         return None
     eps, momentum = float(plain.get("eps", 1e-5)), float(plain.get("momentum", 0.1))
-    return BatchNorm(len(weight), eps=eps, momentum=momentum, device="meta")
+    return BatchNorm2d(len(weight), eps=eps, momentum=momentum, device="meta")
 
 
 _LAYERS = {"conv2d": _conv2d, "linear": _linear, "batch_norm": _batch_norm}

@@ -23,7 +23,7 @@ class Step:
     outputs: tuple[str, ...]
 
 
-class BatchNorm(nn.BatchNorm2d):
+class BatchNorm2d(nn.BatchNorm2d):
     """Of images or rows of features alike."""
 
     def _check_input_dim(self, input: Tensor) -> None:

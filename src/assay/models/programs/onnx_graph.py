@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from assay.models.programs.graph import BatchNorm, Graph, Step
+from assay.models.programs.graph import BatchNorm2d, Graph, Step
 from assay.models.programs.onnx_operators import OPERATORS, Node, UnsupportedError, window_pads
 
 if TYPE_CHECKING:
@@ -123,7 +123,7 @@ def _layer(node: Node, constants: Mapping[str, Tensor], weight: Any) -> nn.Modul
         layer.out_features, layer.in_features = layer.weight.shape
         layer.bias = weight(inputs[2]) if len(inputs) > 2 else None
     elif node.kind == "BatchNormalization" and not node.get("training_mode", 0) and given[1] is not None:
-        layer = BatchNorm(len(given[1]), eps=node.get("epsilon", 1e-5), momentum=1 - node.get("momentum", 0.9))
+        layer = BatchNorm2d(len(given[1]), eps=node.get("epsilon", 1e-5), momentum=1 - node.get("momentum", 0.9))
         layer.weight, layer.bias = weight(inputs[1]), weight(inputs[2])
         layer.running_mean, layer.running_var = (constants[name].clone() for name in inputs[3:5])
     elif node.kind == "MaxPool" and _is_plain_pool(node):

@@ -25,6 +25,7 @@ from assay.models.calls import refusing
 from assay.models.classes import ClassMatch, MatchBy, MatchedClasses, Names, ScoreOver, name_all
 from assay.models.classes import match_classes as match_names
 from assay.models.factorized import install, read_structure
+from assay.models.programs.classifier import ProgramClassifier
 from assay.models.sources.blueprint import Blueprint, ModelRequest, NormalizationChoice, require_trust
 from assay.models.sources.program_files import is_exported, is_torchscript
 from assay.models.sources.run_folder import CONFIG, WEIGHTS, is_run_folder, read_config
@@ -360,7 +361,9 @@ def _build_with_weights(
 def _receiver(model: nn.Module, state: StateDict) -> nn.Module:
     """Where a state dict belongs: to the network behind the normalisation, unless it contains the normalisation too."""
     if isinstance(model, Normalized) and not any(name.endswith("normalize.mean") for name in state):
-        return model.model
+        return _receiver(model.model, state)
+    if isinstance(model, ProgramClassifier) and not any(name.startswith("program.") for name in state):
+        return model.program
     return model
 
 

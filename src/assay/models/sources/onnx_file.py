@@ -77,12 +77,15 @@ def _convert(
 ) -> tuple[ProgramClassifier | None, str]:
     """The program in torch, and how far it is from the original; None and the reason where it is not the same."""
     from assay.models.programs.onnx_graph import convert
+    from assay.models.programs.onnx_operators import UnsupportedError
 
     try:
         converted = ProgramClassifier(convert(parsed, image), original.takes, output=original.output)
         distance = same(run_once(converted, images, where="converted"), theirs)
+    except UnsupportedError as error:
+        return None, f"{error} is not converted to torch"
     except Exception as error:  # whatever fails, the original still runs
-        return None, f"the conversion to torch failed ({one_line(error)})"
+        return None, f"the conversion to torch failed ({type(error).__name__}: {one_line(error)})"
     if not distance <= TOLERANCE:
         far = (
             "is of another shape or not finite"

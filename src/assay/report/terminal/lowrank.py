@@ -100,7 +100,9 @@ def print_compression(report: CompressionReport, console: Console, *, out: Path)
     for line in (*report.notes, *(f"left out   {name}: {reason}" for name, reason in report.left_out)):
         print_line(console, line, wrap=False)
     print_line(console, f"page       {out / 'compression.html'}", wrap=False)
-    print_line(console, f"network    {out}: assay check {out}", wrap=False)
+    named = (out / "config.json").is_file()  # a program in a file and code of the user's are opened with the weights
+    opened = str(out) if named else f"{report.model} --weights {out / 'model.safetensors'}"
+    print_line(console, f"network    {out}: assay check {opened}", wrap=False)
 
 
 def _ratio(name: str, before: float, after: float, form: str) -> tuple[str, str, str, str]:
