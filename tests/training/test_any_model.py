@@ -63,9 +63,9 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], str]] = {
             StopIteration(), OSError("gone"), MemoryError("full"), UnicodeError("text"), AssertionError(),
         )
     },
-    "a tuple": (lambda: Net(lambda net, x: (net.logits(x), x)), r"^model output: .*got tuple, of which '?0'? would"),
-    "a dict": (lambda: Net(lambda net, x: {"logits": net.logits(x)}), r"^model output: .*got dict, of which 'logits'"),
-    "a named tuple": (lambda: Net(lambda net, x: Logits(net.logits(x), x)), r"^model output: .*got Logits, of which"),
+    "a tuple": (lambda: Net(lambda net, x: (x, net.logits(x))), r"^model output: .*got tuple, of which '?1'? would"),
+    "a dict": (lambda: Net(lambda net, x: {"out": net.logits(x)}), r"^model output: .*got dict, of which 'out' would"),
+    "a named tuple": (lambda: Net(lambda net, x: Logits(x, net.logits(x))), r"^model output: .*got Logits, of which"),
     "logits of other classes": (lambda: Net(lambda net, x: net.logits(x)[:, :2]), r"^model output: .*\(20, 2\)"),
     "a column": (lambda: Net(lambda net, x: net.logits(x)[:, 0]), r"^model output: .*\(20,\)"),
     "backward": (lambda: Net(fails_in_backward), r"^model in training mode: .*modified by an inplace operation"),
