@@ -382,8 +382,8 @@ def _factors(case: Case) -> str:
 def _check(case: Case) -> str:
     """The command, on the files: how it ends, what it writes, and the number of right answers in it."""
     if case.path is None:
-        drawn = replace(case.drawn, source="npz")
-        case.data, case.path = store(case.data, drawn, case.folder)
+        data, path = store(case.data, replace(case.drawn, source="npz"), case.folder)
+        case = replace(case, data=data, path=path)  # its pixels may be others than those in memory
     source = case.folder / "net.py"
     source.write_text(f"import structured\ndef make():\n    return structured.build(structured.{case.drawn})\n")
     out, said = case.folder / "report", io.StringIO()
