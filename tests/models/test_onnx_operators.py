@@ -112,6 +112,7 @@ CASES: list[tuple[str, dict[str, Any], list[Any], int]] = [
     ("Gather", {"axis": 1}, [np.array([[0, -1], [2, 2]], dtype=np.int64)], 13),
     ("Gather", {"axis": -1}, [np.array(-2, dtype=np.int64)], 13),
     ("GatherElements", {"axis": 3}, [np.zeros((2, 4, 8, 3), dtype=np.int64) - 1], 13),
+    ("ScatterND", {}, [np.array([[0, 1], [1, -1]], dtype=np.int64), draw(2, 8, 8)], 13),
     ("Expand", {}, [whole(3, 1, 4, 1, 8)], 13),
     ("Tile", {}, [whole(1, 2, 1, 3)], 13),
     ("Shape", {"start": 1, "end": -1}, [], 15),

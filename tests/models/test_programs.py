@@ -182,6 +182,33 @@ def test_a_conversion_is_verified_on_images_of_the_data(network: Network, tmp_pa
     assert torch.allclose(loaded.model(IMAGES), network(IMAGES), atol=1e-5)
 
 
+class InPlace(nn.Module):
+    """Values are written over in place, as masks of windows are made."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+        self.register_buffer("gain", torch.ones(8, 8))
+
+    def forward(self, images: Tensor) -> Tensor:
+        mask = images.new_zeros(8, 8)
+        mask[2:6, 1:7] = 1
+        mask[0] = 0.5
+        images = images * (mask * self.gain)
+        images[:, 0].mul_(2)
+        return self.network(images)  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("form", ["onnx", "pt2", "torchscript"])
+def test_what_is_written_in_place(form: str, network: Network, tmp_path: Path) -> None:
+    eager = InPlace(network).eval()
+    model = open_program(FORMS[form](eager, tmp_path)).model
+    images = IMAGES.clone()
+    for n in (24, 2):
+        assert torch.allclose(model(images[:n]), eager(images[:n]), atol=1e-5)
+    assert torch.equal(images, IMAGES)
+
+
 def test_other_weights_go_into_a_program(network: Network, tmp_path: Path) -> None:
     path = export_pt2(network, tmp_path / "m.pt2")
     torch.manual_seed(9)

@@ -162,7 +162,7 @@ def build(archive: Archive, *, where: str) -> Exported:
     for name, path in stored.items():
         if name in used or name in results:
             graph.add_tensor(name, path, held[path])
-    graph.finish(image, steps, results)
+    graph.finish(image, steps, results, pure=False)
     meta = described["tensor_values"][image]
     sizes = tuple(size.get("as_int") for size in meta["sizes"])
     names = _output_names(module, len(results))

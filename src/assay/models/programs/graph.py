@@ -44,11 +44,14 @@ class Graph(nn.Module):
         self.results: tuple[str, ...] = ()
         self.finished: tuple[tuple[str, ...], ...] = ()  # values that are not needed after a step
 
-    def finish(self, image: str, steps: Sequence[Step], results: Sequence[str]) -> None:
-        """Set what is run: the steps that the ``results`` for an ``image`` depend on."""
+    def finish(self, image: str, steps: Sequence[Step], results: Sequence[str], *, pure: bool) -> None:
+        """Set what is run: the steps that the ``results`` for an ``image`` depend on; all, where some write in place.
+
+        ``pure`` is whether no step changes a value of another one.
+        """
         needed, chosen = {*results}, []
         for step in reversed(steps):
-            if needed & {*step.outputs}:
+            if needed & {*step.outputs} or not pure:
                 chosen.append(step)
                 needed |= {*step.inputs}
         self.image, self.steps, self.results = image, tuple(reversed(chosen)), tuple(results)

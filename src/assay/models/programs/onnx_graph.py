@@ -52,6 +52,8 @@ def convert(model: ModelProto, image: str) -> Graph:
             results = results if isinstance(results, tuple) else (results,)
             constants.update(zip(node.outputs, results, strict=False))
             continue
+        if node.kind == "BatchNormalization" and node.get("training_mode", 0):
+            raise UnsupportedError("BatchNormalization in training mode")  # an image would depend on its batch
         layer = _layer(node, constants, weight)
         if layer is None:
             used |= {*node.inputs} & constants.keys()
@@ -68,7 +70,7 @@ def convert(model: ModelProto, image: str) -> Graph:
     results = tuple(each.name for each in model.graph.output)
     for number, name in enumerate(sorted(used | {name for name in results if name in constants})):
         graph.add_tensor(name, f"constant_{number}", constants[name])
-    graph.finish(image, steps, results)
+    graph.finish(image, steps, results, pure=True)
     return graph.eval()
 
 

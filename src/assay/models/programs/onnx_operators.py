@@ -206,6 +206,12 @@ def _gather_elements(node: Node, x: Tensor, places: Tensor) -> Tensor:
     return x.gather(axis, torch.where(places < 0, places + x.shape[axis], places).to(torch.int64))
 
 
+def _scatter(node: Node, x: Tensor, places: Tensor, values: Tensor) -> Tensor:
+    if _text(node.get("reduction", "none")) != "none":
+        raise UnsupportedError("ScatterND with a reduction")
+    return x.index_put(places.to(torch.int64).unbind(-1), values)
+
+
 def _expand(node: Node, x: Tensor, shape: Tensor) -> Tensor:
     sizes = _whole(shape)
     sizes = [1] * (x.ndim - len(sizes)) + sizes
@@ -404,8 +410,8 @@ def _global_pool(run: Callable[..., Tensor]) -> Operator:
 
 
 def batch_norm(node: Node, x: Tensor, scale: Tensor, bias: Tensor, mean: Tensor, var: Tensor) -> Tensor:
-    if node.get("training_mode", 0):
-        raise UnsupportedError("BatchNormalization in training mode")
+    if node.get("training_mode", 0):  # of weights alone, which some networks standardise so
+        return F.batch_norm(x, None, None, scale, bias, True, 0.0, node.get("epsilon", 1e-5))
     return F.batch_norm(x, mean, var, scale, bias, False, 0.0, node.get("epsilon", 1e-5))
 
 
@@ -530,7 +536,8 @@ OPERATORS: dict[str, Operator] = {
     "CastLike": _cast, "Sum": _fold(torch.add), "Max": _fold(torch.maximum), "Min": _fold(torch.minimum),
     "Mean": _fold(torch.add, mean=True), "Reshape": _reshape, "Flatten": _flatten, "Squeeze": _squeeze,
     "Unsqueeze": _unsqueeze, "Transpose": _transpose, "Concat": _concat, "Split": _split, "Slice": _slice,
-    "Gather": _gather, "GatherElements": _gather_elements, "Expand": _expand, "Tile": _tile, "Shape": _shape,
+    "Gather": _gather, "GatherElements": _gather_elements, "ScatterND": _scatter, "Expand": _expand,
+    "Tile": _tile, "Shape": _shape,
     "Size": lambda node, x: torch.tensor(x.numel(), device=x.device), "ConstantOfShape": _constant_of_shape,
     "Range": _range, "Pad": _pad, "DepthToSpace": _depth_to_space, "SpaceToDepth": _space_to_depth,
     "ArgMax": _arg(torch.argmax), "ArgMin": _arg(torch.argmin), "TopK": _topk, "CumSum": _cumsum,
