@@ -19,6 +19,7 @@ from safetensors.torch import load_file, save_file
 
 from assay.cli.inputs import open_inputs
 from assay.cli.options import Inputs
+from assay.compression.run import save_compressed
 from assay.data.sources import load_dataset
 from assay.errors import InterruptedRunError
 from assay.models.sources import find_preparation, open_model
@@ -136,6 +137,16 @@ def test_the_same_classes_keep_the_layer_of_a_run_folder(run: Run, pictures: Pat
         assert ("new last layer" in " ".join(printed.split())) == (out == "one")
     one, two = (load_file(tmp_path / out / "model.safetensors") for out in ("one", "two"))
     torch.testing.assert_close(one, two, rtol=0, atol=1e-6)
+
+
+def test_a_compressed_folder_needs_no_source_either(vit: Path, tmp_path: Path) -> None:
+    source = Path(shutil.copytree(vit, tmp_path / "source"))
+    spec, out = f"transformers:{source}", tmp_path / "out"
+    opened = open_model(spec)
+    save_compressed(out, opened.model, (), spec=spec, classes=("a", "b", "c"), image_shape=opened.image_shape)
+    images = torch.rand(2, 3, 16, 16)
+    shutil.rmtree(source)
+    torch.testing.assert_close(open_model(out).model(images), opened.model(images))
 
 
 @pytest.mark.parametrize(

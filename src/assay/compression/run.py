@@ -7,7 +7,7 @@ import math
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,7 +32,8 @@ from assay.models.calls import calling, copied, notes_on, refusing
 from assay.models.classes import MatchedClasses
 from assay.models.factorized import Kind, LayerFactors, read_structure, write_structure
 from assay.models.probes import relative_gap
-from assay.models.sources import load_model
+from assay.models.sources import find_blueprint, load_model
+from assay.models.sources.blueprint import ModelRequest, Structure
 from assay.models.sources.named import parse_architecture
 from assay.models.sources.run_folder import CONFIG, WEIGHTS, is_run_folder
 from assay.records.compression import CompressionPoint, CompressionReport, NetworkMeasurement
@@ -381,14 +382,13 @@ def save_compressed(
     if is_run_folder(source):  # chains of an earlier compression come first: the new ones may lie inside them
         factorization = [*read_structure(source), *factorization]
         described = json.loads((source / CONFIG).read_text(encoding="utf-8"))["model"]
-    elif (named := parse_architecture(spec)) is not None:
-        name, spelled = named
+    elif (structure := _structure(spec, image_shape)) is not None:
         described = {
-            "name": name,
+            "name": structure.name,
             "classes": list(classes),
             "image_shape": list(image_shape),
             **normalization_of(model),
-            "options": {**spelled, **(options or {})},
+            "options": {**structure.options, **(options or {})},
         }
         if preparation is not None:
             described["preparation"] = preparation.model_dump(mode="json", exclude_defaults=True)
@@ -404,6 +404,15 @@ def save_compressed(
         (out / CONFIG).unlink(missing_ok=True)  # that of another model
         for path in sorted(folder.iterdir(), reverse=True):  # the configuration last
             path.replace(out / path.name)
+
+
+def _structure(spec: str, image_shape: tuple[int, int, int]) -> Structure | None:
+    """What the model of a name is built from again; None for code of the user's, which is not run for that."""
+    if parse_architecture(spec) is None:
+        return None
+    with suppress(ModelError):  # one that needs code of its own
+        return find_blueprint(spec, ModelRequest(image_shape)).structure
+    return None
 
 
 def _check_saved(
