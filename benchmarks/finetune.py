@@ -28,7 +28,7 @@ from assay.training.classifier import train_classifier
 from assay.training.recipes import load_recipe
 
 MODEL, PER_CLASS, RATES = "resnet8", 10, (3e-3, 1e-2, 3e-2)
-STEPS = ("epochs=20", "batch_size=25", "augment.name=none")
+STEPS = ("epochs=20", "batch_size=16", "augment.name=none")
 
 
 def of_classes(data: ImageDataset, classes: range) -> ImageDataset:

@@ -45,8 +45,8 @@ def adapt_model(
     """The model of ``spec`` for these ``classes``: its own last layer where they are its own, else a new one.
 
     Where the model knows all of them by name, in another order or among others, a new last layer has its own rows for
-    them; else its weights are random and follow from ``seed``. Arguments and errors are those of :func:`~assay.models.sources.open_model`;
-    :class:`ModelError` also for a model whose last layer cannot be found.
+    them; else its weights are random and follow from ``seed``. Arguments and errors are those of
+    :func:`~assay.models.sources.open_model`; :class:`ModelError` also for a model whose last layer cannot be found.
     """
     request = ModelRequest(image_shape, normalization, seed, trust_code)
     with torch.random.fork_rng(devices=[]):
