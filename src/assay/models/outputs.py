@@ -113,6 +113,8 @@ def _refusal(outputs: object, *, n: int, classes: int | None) -> ModelError:
     place, first = find_logits(outputs)
     if isinstance(outputs, Tensor):
         got = f"{outputs.dtype} {tuple(outputs.shape)} for {n} images"
+        if classes and outputs.ndim == 2 and outputs.is_floating_point() and outputs.shape[1] > max(classes, 2):
+            got += "; where the data have some of its classes, name all of them (--classes, as_model(classes=...))"
     else:
         got = type(outputs).__name__
         fits = [
