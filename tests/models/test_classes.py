@@ -187,6 +187,8 @@ def test_a_library_gives_no_random_last_layer_without_a_word(tmp_path: Path, ref
         ([("tench", "crane", "crane"), ("n01440764", "n02012849", "n03126707")],
          ("n03126707-crane", "n01440764_fish"), (2, 0)),
         ([("traffic-light", "Hot Dog"), ("x", "y")], ("hotdog",), (1,)),
+        ([("tench, Tinca tinca", "cock", "cougar, puma, panther")], ("Puma", "tench"), (2, 0)),
+        ([("tench", "cock")], ("cock, rooster", "tench, Tinca tinca"), (1, 0)),
     ],
 )  # fmt: skip
 def test_other_spellings_are_matched_where_they_are_certain(
@@ -195,6 +197,12 @@ def test_other_spellings_are_matched_where_they_are_certain(
     match = match_classes(own, data, where="M")
     assert match.columns == columns
     assert "guess" not in str(match.note)
+
+
+@pytest.mark.parametrize("data", [("crane", "cock"), ("hen, cock", "dog"), ("cock", "rooster")])
+def test_aliases_that_lead_to_two_outputs_or_to_none_are_refused(data: tuple[str, ...], refused: Refused) -> None:
+    own = [("crane, bird", "crane, machine", "cock, rooster", "hen")]
+    assert "expected data of its classes" in refused(lambda: match_classes(own, data, where="M"))
 
 
 def test_a_name_of_several_outputs_is_told(refused: Refused) -> None:

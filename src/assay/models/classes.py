@@ -88,6 +88,9 @@ def match_classes(own: Sequence[Names], data: Names, *, where: str, by: MatchBy 
                 columns = _find(spelled, called)
                 if columns is not None:
                     return ClassMatch(columns, _describe(columns, known, data, where=where))
+        for known in own:
+            if (columns := _find_aliases(known, data)) is not None:
+                return ClassMatch(columns, _describe(columns, known, data, where=where))
         if are_numbers(names) == are_numbers(data):
             raise _strangers(names, data, where=where)
     if len(names) != len(data):
@@ -179,6 +182,21 @@ def _find(known: Names, data: Names) -> tuple[int, ...] | None:
     if len(set(data)) < len(data) or any(counts[name] != 1 for name in data):
         return None
     return tuple(places[name] for name in data)
+
+
+def _find_aliases(known: Names, data: Names) -> tuple[int, ...] | None:
+    """The same for names that are several, as in ``tench, Tinca tinca``: each of the data leads to one output only."""
+    places: dict[str, set[int]] = {}
+    for place, name in enumerate(known):
+        for alias in _aliases(name):
+            places.setdefault(alias, set()).add(place)
+    columns = [set().union(*(places.get(alias, set()) for alias in _aliases(name))) for name in data]
+    chosen = tuple(min(each) for each in columns if len(each) == 1)
+    return chosen if len(set(chosen)) == len(data) else None
+
+
+def _aliases(name: str) -> set[str]:
+    return {_plain(part) for part in name.split(",") if part.strip()}
 
 
 def _plain_all(names: Names) -> Names:
