@@ -16,7 +16,7 @@ import typer
 MODEL_SPELLINGS = (
     "A run folder of `assay train`, an architecture (resnet20, allcnn, …), torchvision:NAME, timm:NAME, "
     "transformers:FOLDER or OWNER/NAME of its hub, "
-    "path/to/file.py:factory, or package.module:factory."
+    "a program in a file (.onnx, .pt2, TorchScript), path/to/file.py:factory, or package.module:factory."
 )
 
 

@@ -142,6 +142,9 @@ def load_model(
             ``torchvision:resnet18``             torchvision's; ``,weights=DEFAULT`` for its published weights
             ``timm:NAME``                        timm's; ``,pretrained=true`` for its published weights
             ``transformers:FOLDER``              an image classifier of Hugging Face, or OWNER/NAME of its hub
+            ``path/to/model.onnx``               converted to torch if that gives the same, else in onnxruntime
+            ``path/to/model.pt2``                a program of ``torch.export.save``; nothing in it is unpickled
+            a TorchScript file                   told by what is in it; with ``trust_code`` only
             ``path/to/file.py:factory``          what a function, class or module object in a file makes
             ``package.module:factory``           the same of an importable module
             ===================================  ================================================================
