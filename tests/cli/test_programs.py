@@ -10,6 +10,9 @@ import pytest
 import torch
 from torch import nn
 
+from assay.check.attempt import find_way_out
+from assay.errors import ModelError
+
 Run = Callable[..., object]
 
 
@@ -63,3 +66,9 @@ def test_what_a_program_cannot_do_is_one_line(assay: Run, files: Path, tmp_path:
     assert ended.code == 2 and "--trust-code" in ended.err and "may call any operator of torch" in ended.err
     ended = assay("anatomy", files / "net.onnx", "--data", "cifar10-like.npz")
     assert ended.code == 2
+    ended = assay("anatomy", files / "quantised.onnx")
+    assert ended.code == 2 and "a model that torch runs on the images" in ended.err
+    way_out = find_way_out(
+        ModelError("net.onnx", expected="a model with gradients", got="a program that runs forward only")
+    )
+    assert "--attack square" in way_out

@@ -318,3 +318,12 @@ def test_a_scripted_model_is_one_row() -> None:
     found = measure_anatomy(scripted, image_shape=(3, 4, 4))
     assert [(layer.name, layer.parameters) for layer in found.layers] == [("", 3 * 4 * 9 + 4 + 34)]
     assert found.flops >= 2 * 27 * 4 * 4 + 2 * 32
+
+
+def test_a_program_that_torch_does_not_run_has_no_numbers(refused: Refused) -> None:
+    class Elsewhere(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.from_numpy(x.numpy().reshape(len(x), -1)[:, :4] * 2)
+
+    message = refused(lambda: measure_anatomy(Elsewhere(), image_shape=(1, 4, 4)))
+    assert message.startswith("model(images): expected a model that torch runs on the images, got logits that no")

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from assay.arguments import checked
+from assay.errors import ModelError
 from assay.models.blocks import find_blocks
 from assay.models.forward_pass import ForwardPass, Operation, record_forward
 from assay.models.operations import ATTENTION
@@ -41,7 +42,7 @@ def measure_anatomy(model: nn.Module, *, image_shape: tuple[int, int, int], name
         ``blocks``.
 
     Raises:
-        ModelError: the model cannot take such images.
+        ModelError: the model cannot take such images, or torch does not run it.
 
     Example:
         >>> import assay
@@ -52,6 +53,9 @@ def measure_anatomy(model: nn.Module, *, image_shape: tuple[int, int, int], name
     """
     model = getattr(model, "_orig_mod", model)  # torch.compile's wrapper hides the modules
     run = record_forward(model, image_shape=image_shape)
+    if run.output < 0 and next(model.parameters(), None) is None:  # zeros would be wrong numbers
+        got = "logits that no operation of torch makes from them, as of a program that runs elsewhere"
+        raise ModelError("model(images)", expected="a model that torch runs on the images", got=got)
     layers = _rows(model, run)
     return Anatomy(
         model=name or type(model).__name__,
