@@ -124,7 +124,7 @@ def _refusal(outputs: object, *, n: int, classes: int | None) -> ModelError:
         ]
         if fits:
             got += f", of which {' and '.join(fits)} would fit: let forward return that alone"
-        elif first is not None:
+        elif first is not None and first.ndim == 2:
             got += f", of which {place!r} is {first.dtype} {tuple(first.shape)} for {n} images"
     return ModelError("model output", expected=f"one tensor of logits {wanted}", got=got)
 
