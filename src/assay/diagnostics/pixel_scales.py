@@ -23,7 +23,10 @@ def own_normalization(model: nn.Module) -> Normalization | None:
     """That of the first :class:`Normalize` in the model; None where it has none, or does it in another way."""
     for module in model.modules():
         if isinstance(module, Normalize):
-            return Normalization(tuple(module.mean.flatten().tolist()), tuple(module.std.flatten().tolist()))
+            buffers = (module.mean.flatten().tolist(), module.std.flatten().tolist())
+            return Normalization(
+                *(tuple(float(f"{value:.7g}") for value in values) for values in buffers)
+            )  # of float32
     return None
 
 

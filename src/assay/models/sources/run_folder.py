@@ -50,7 +50,10 @@ class ModelConfig(Options):
         """The preparation with the normalisation of the weights, which is the one that holds."""
         if self.preparation is None:
             return None
-        numbers = {} if self.mean is None else {"mean": self.mean, "std": self.std, "scale": 1.0}
+        numbers: dict[str, Any] = {}
+        if self.mean is not None and self.std is not None:  # written down from float32
+            mean, std = (tuple(float(f"{value:.7g}") for value in values) for values in (self.mean, self.std))
+            numbers = {"mean": mean, "std": std, "scale": 1.0}
         return self.preparation.model_copy(update={**numbers, "source": source})
 
 
