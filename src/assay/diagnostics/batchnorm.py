@@ -77,11 +77,11 @@ def audit_normalization(
             for batch in batches:
                 ran.clear()
                 before += _count_correct(network, *batch)
-        rights = {
+        outcomes = {
             name: which_right(network, data, batch_size=batch_size, convert=how)
             for name, how in _conventions(data, own_normalization(model)).items()
         }
-        as_is = rights["as is"]
+        as_is = outcomes["as is"]
         layers = tuple(_compare(module, name, moments[module]) for module, name in norms.items() if module in moments)
         stem, pixels = next(((m, moments[m]) for m in _stem(model) if m in moments), (None, None))
         reestimated: Tensor | None = None
@@ -102,7 +102,7 @@ def audit_normalization(
         reestimated_p=None if reestimated is None else _paired(as_is, reestimated)["p_value"],
         conventions=tuple(
             InputConvention.of(int(right.sum()), len(data), convention=name, **comparison)
-            for (name, right), comparison in zip(rights.items(), _compared(as_is, rights), strict=True)
+            for (name, right), comparison in zip(outcomes.items(), _compared(as_is, outcomes), strict=True)
         ),
         stem=names[stem] if stem is not None else "",
         stem_mean=float(pixels.mean.mean()) if pixels else float("nan"),
@@ -202,9 +202,9 @@ def _paired(before: Tensor, after: Tensor) -> dict[str, Any]:
     return {"gained": gained, "lost": lost, "p_value": chance_of_gain(gained, lost)}
 
 
-def _compared(as_is: Tensor, rights: Mapping[str, Tensor]) -> list[dict[str, Any]]:
+def _compared(as_is: Tensor, outcomes: Mapping[str, Tensor]) -> list[dict[str, Any]]:
     """:func:`_paired` of each, with Holm's correction for how many are tried; nothing of the first, which is as is."""
-    pairs = [_paired(as_is, right) for right in rights.values()][1:]
+    pairs = [_paired(as_is, right) for right in outcomes.values()][1:]
     adjusted = holm([pair["p_value"] for pair in pairs])
     return [{}, *({**pair, "p_value": p} for pair, p in zip(pairs, adjusted, strict=True))]
 
