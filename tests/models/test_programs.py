@@ -182,6 +182,28 @@ def test_a_conversion_is_verified_on_images_of_the_data(network: Network, tmp_pa
     assert torch.allclose(loaded.model(IMAGES), network(IMAGES), atol=1e-5)
 
 
+class OneOnly(nn.Module):
+    """A program that treats a batch as one image, as exports with a batch of one can."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.network(images) - images.mean()  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("form", ["onnx", "pt2"])
+def test_a_program_whose_images_depend_on_their_batch_keeps_its_batch(
+    form: str, network: Network, tmp_path: Path
+) -> None:
+    eager = OneOnly(network).eval()
+    export = {"onnx": export_onnx, "pt2": export_pt2}[form]
+    path = export(eager, tmp_path / f"m.{form}", batch=1, dynamic=False)
+    model = open_model(path, image_shape=SHAPE, examples=IMAGES[:1]).model
+    assert torch.allclose(model(IMAGES), torch.cat([eager(image[None]) for image in IMAGES]), atol=1e-5)
+
+
 class InPlace(nn.Module):
     """Values are written over in place, as masks of windows are made."""
 

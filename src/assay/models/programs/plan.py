@@ -52,10 +52,13 @@ def image_shape(takes: ImageInput, request: ModelRequest, *, where: str) -> tupl
 def example_images(shape: tuple[int, int, int], request: ModelRequest) -> tuple[Tensor, str]:
     """Images to try a program on, and what to call them: those of the data, else random ones."""
     given = request.examples
-    if given is not None and len(given) and tuple(given.shape[1:]) == shape:
-        return given[:EXAMPLES].detach().cpu().float(), f"{min(EXAMPLES, len(given))} images of the data"
     random = torch.rand(EXAMPLES, *shape, generator=torch.Generator().manual_seed(0))
-    return random, f"{EXAMPLES} random images"
+    if given is None or not len(given) or tuple(given.shape[1:]) != shape:
+        return random, f"{EXAMPLES} random images"
+    chosen = given[:EXAMPLES].detach().cpu().float()
+    missing = max(0, max(OTHER_BATCHES) - len(chosen))  # a batch of other images shows whether they mix
+    beside = f" and {missing} random ones" if missing else ""
+    return torch.cat([chosen, random[:missing]]), f"{len(chosen)} images of the data{beside}"
 
 
 def run_once(model: ProgramClassifier, images: Tensor, *, where: str) -> Tensor:
