@@ -65,16 +65,16 @@ def audit_preparation(
         calling(model, example(data), classes=len(data.classes)) as network,
     ):
         before = which_right(network, data, batch_size=batch_size)
-        rights = {}
+        outcomes = {}
         not_tried = _why_not_read_again(data)
         if not not_tried:
-            rights = _other_sizes(network, data, batch_size=batch_size)
+            outcomes = _other_sizes(network, data, batch_size=batch_size)
         channels = data.shape[0]
         ways = replaced_normalizations(numbers or PRESETS["none"], channels=len(numbers.mean) if numbers else channels)
         if channels == 3:
             ways["in BGR"] = lambda x: x.flip(1)
         for name, way in ways.items():
-            rights[name] = which_right(network, data, batch_size=batch_size, convert=way)
+            outcomes[name] = which_right(network, data, batch_size=batch_size, convert=way)
     prepared = data.preparation
     if numbers is not None:
         prepared = (prepared or Preparation(source="the model")).model_copy(
@@ -88,15 +88,15 @@ def audit_preparation(
         source="" if prepared is None else prepared.source,
         resized=data.preparation is not None,
         as_prepared=Proportion.of(int(before.sum()), len(data)),
-        variants=tuple(_compare(before, rights)),
+        variants=tuple(_compare(before, outcomes)),
         not_tried=not_tried,
     )
 
 
-def _compare(before: Tensor, rights: dict[str, Tensor]) -> Iterator[PreparationVariant]:
-    pairs = [(int((right & ~before).sum()), int((before & ~right).sum())) for right in rights.values()]
+def _compare(before: Tensor, outcomes: dict[str, Tensor]) -> Iterator[PreparationVariant]:
+    pairs = [(int((right & ~before).sum()), int((before & ~right).sum())) for right in outcomes.values()]
     adjusted = holm([chance_of_gain(*pair) for pair in pairs])
-    for (name, right), (gained, lost), p in zip(rights.items(), pairs, adjusted, strict=True):
+    for (name, right), (gained, lost), p in zip(outcomes.items(), pairs, adjusted, strict=True):
         yield PreparationVariant.of(int(right.sum()), len(right), name=name, gained=gained, lost=lost, p_value=p)
 
 
@@ -120,13 +120,13 @@ def _why_not_read_again(data: ImageDataset) -> str:
 def _other_sizes(network: ModelCall, data: ImageDataset, *, batch_size: int) -> dict[str, Tensor]:
     assert data.preparation is not None
     assert data.read_again is not None
-    rights: dict[str, Tensor] = {}
+    outcomes: dict[str, Tensor] = {}
     for name, preparation in neighbours(data.preparation, size=(data.shape[1], data.shape[2])).items():
         again = data.read_again(preparation, data.ids)
         images = again.images.expand(-1, data.shape[0], -1, -1)  # grey pictures beside others in colour
         same = ImageDataset(images, data.labels, data.classes, ids=data.ids)
-        rights[name] = which_right(network, same, batch_size=batch_size)
-    return rights
+        outcomes[name] = which_right(network, same, batch_size=batch_size)
+    return outcomes
 
 
 def neighbours(own: Preparation, *, size: Pair) -> dict[str, Preparation]:
