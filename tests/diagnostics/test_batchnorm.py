@@ -70,9 +70,10 @@ def test_oddities_are_named(images) -> None:
     assert fresh.oddities == ("statistics never updated (mean 0 and variance 1, as initialised)",)
     for part in ("momentum 0.9", "eps 0.1", "100 % of channels have a running variance near eps"):
         assert part in oddities
-    ordinary = model_with(0.0, 1.0)
-    ordinary[0].num_batches_tracked.fill_(7)
-    assert audit_normalization(ordinary, images).layers[0].oddities == ()
+    for variance, eps in ((1.0, 1e-5), (5e-3, 1e-3)):  # the second: depthwise layers of a right EfficientNet
+        ordinary = model_with(0.0, variance, eps=eps)
+        ordinary[0].num_batches_tracked.fill_(7)
+        assert audit_normalization(ordinary, images).layers[0].oddities == ()
 
 
 @pytest.mark.parametrize(

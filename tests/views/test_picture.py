@@ -8,9 +8,12 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torchvision import transforms
+from torchvision.transforms.functional import InterpolationMode, pil_to_tensor
 
 from assay.augment.plan import apply_operation
 from assay.errors import DataError, OptionError
+from assay.records.preparation import Preparation
 from assay.views.context import Limits
 from assay.views.picture import apply_operations, pick_sample, read_picture, sample_at
 
@@ -97,3 +100,10 @@ def test_operations_apply_in_their_order_and_are_named(network_context):
     assert changed.words[2:] == ("--apply", "rotate=20", "--apply", "posterize=3", "--apply", "equalize")
     with pytest.raises(OptionError, match="magnitude of Posterize"):
         apply_operations(picture, {"Posterize": 9.0})
+
+
+def test_a_picture_of_the_users_is_prepared_as_the_samples_are(png):
+    content, preparation = png(30, 20), Preparation.parse("resize=12:bicubic,crop=8")
+    ours = read_picture(content, name="x.png", shape=(3, 8, 8), preparation=preparation).image
+    theirs = transforms.Compose([transforms.Resize(12, InterpolationMode.BICUBIC), transforms.CenterCrop(8)])
+    assert torch.equal(ours, pil_to_tensor(theirs(Image.open(io.BytesIO(content)))))

@@ -202,7 +202,8 @@ def _choose(context: ViewContext, index: float, upload: str | None, label: str, 
         chosen = sample_at(context.dataset, int(index))
     else:
         content, name = _read(upload, limits)
-        chosen = read_picture(content, name=name, shape=context.dataset.shape, limits=limits)
+        data = context.dataset
+        chosen = read_picture(content, name=name, shape=data.shape, preparation=data.preparation, limits=limits)
     return chosen if label == AS_IT_IS else chosen.with_label(context.classes.index(label), name=label)
 
 

@@ -103,7 +103,8 @@ def _choose(
             content = image.read_bytes()
         except OSError as error:
             raise DataError(str(image), expected="a picture file", got=error.strerror or error) from None
-        picture = read_picture(content, name=image.name, shape=context.dataset.shape)
+        data = context.dataset
+        picture = read_picture(content, name=image.name, shape=data.shape, preparation=data.preparation)
     if label is not None:
         if label not in context.classes:
             raise OptionError("--label", expected=f"one of {', '.join(context.classes[:20])}", got=repr(label))

@@ -168,7 +168,7 @@ def _oddities(module: _NormBase) -> list[str]:
         oddities.append(f"momentum {module.momentum:g}: torch weighs the new batch with it, 0.1 is usual")
     if not 1e-8 <= module.eps <= 2e-3:
         oddities.append(f"eps {module.eps:g}: 1e-5 to 1e-3 is usual")
-    share = float((variance <= 10 * module.eps).float().mean())
+    share = float((variance <= module.eps).float().mean())  # below it, eps and not the data set the scale
     if share >= MANY:  # some channels die in training, and have none at all
         oddities.append(f"{100 * share:.0f} % of channels have a running variance near eps")
     return oddities

@@ -19,6 +19,7 @@ from assay.diagnostics.saliency import measure_input_gradients
 from assay.errors import DataError, ModelError
 from assay.evaluate import predict
 from assay.records.gradients import InputGradientSample
+from assay.records.preparation import Preparation
 from assay.views.context import LIMITS, Limits, ViewContext
 
 
@@ -74,27 +75,37 @@ def sample_at(dataset: ImageDataset, place: int) -> Picture:
 
 @checked
 def read_picture(
-    content: bytes, *, name: str, shape: tuple[int, int, int], label: int | None = None, limits: Limits = LIMITS
+    content: bytes,
+    *,
+    name: str,
+    shape: tuple[int, int, int],
+    preparation: Preparation | None = None,
+    label: int | None = None,
+    limits: Limits = LIMITS,
 ) -> Picture:
-    """A picture file as the model takes it: grey or RGB, resized to cover (H, W) and cropped about the centre.
+    """A picture file as the model takes it: grey or RGB, resized and cropped as the samples are, by ``preparation``.
+
+    Without one, or where it does not end in (H, W), it is resized to cover (H, W) and cropped about the centre.
 
     Raises :class:`DataError` for a file that is too large, holds too many pixels, or is no picture.
     """
     channels, height, width = shape
     if channels not in {1, 3}:
         raise DataError(name, expected="a model of 1 or 3 channels, for picture files", got=f"one of {channels}")
-    decoded, notes = _decode(content, name=name, limits=limits)
+    decoded, notes = _decode(content, name=name, preparation=preparation, limits=limits)
     picture = decoded.convert("L" if channels == 1 else "RGB")
     fitted = np.asarray(ImageOps.fit(picture, (width, height), Image.Resampling.BILINEAR))
     pixels = fitted[None] if channels == 1 else fitted.transpose(2, 0, 1)
     return Picture(torch.from_numpy(pixels.copy()), label, name, words=("--image", name), notes=notes)
 
 
-def _decode(content: bytes, *, name: str, limits: Limits) -> tuple[Image.Image, tuple[str, ...]]:
+def _decode(
+    content: bytes, *, name: str, preparation: Preparation | None, limits: Limits
+) -> tuple[Image.Image, tuple[str, ...]]:
     if len(content) > limits.upload_bytes:
         expected = f"a picture file of at most {limits.upload_bytes / 1e6:g} MB"
         raise DataError(name, expected=expected, got=f"{len(content) / 1e6:.1f} MB")
-    decoded = decode_alone(content, most_pixels=limits.upload_pixels)
+    decoded = decode_alone(content, preparation=preparation, most_pixels=limits.upload_pixels)
     if isinstance(decoded, Broken):
         raise DataError(name, expected="a picture file (PNG, JPEG, WebP, BMP, GIF, TIFF, PPM)", got=decoded.reason)
     return Image.fromarray(decoded[0]), tuple(f"{name}: {note}" for note in decoded[1])
