@@ -727,7 +727,7 @@ _DIFFERENT: Mapping[str, frozenset[str]] = {
     "auxiliary tuple in training": _AUXILIARY,
     "counts": frozenset({"buffers", "non_finite_parameters", "flops", "layers"}),
     "cache by shape": frozenset({"flops", "layers"}),
-    "mask of the first batch": frozenset({"flops", "layers"}),
+    "mask of the first batch": frozenset({"flops", "layers", "reestimated", "reestimated_p"}),
     "special buffers": frozenset({"buffers", "non_finite_parameters"}),
 }
 
@@ -797,12 +797,21 @@ def _cases() -> Iterator[tuple[str, Case]]:
     yield "dropout in evaluation", Case(lambda: DropsAlways(Plain()))
     yield "frozen norm", Case(lambda: KeepsNormFrozen(Plain()), Plain, may_refuse=_TRAINING)
     yield "lazy", Case(Lazy, may_refuse=_WEIGHTS)
-    once = frozenset({"reestimated"})
+    once = frozenset({"reestimated", "reestimated_p"})
     yield "fixed batch of 8", Case(lambda: FixedBatch(Plain()), Plain, may_refuse=_TRAINING, own=once)
     yield "fixed batch of 1", Case(lambda: FixedBatch(Plain(), 1), Plain, may_refuse=_TRAINING, own=once)
     yield "even batches", Case(lambda: Pairs(Plain()), Plain, may_refuse=_TRAINING)
     hidden = frozenset({"layers", "blocks", "depth", "decay_per_layer", "unused", "parameters", "stem", "stem_mean"})
-    hidden |= {"trainable_parameters", "buffers", "stem_std", "conventions", "reestimated", "idle_dropout", "groups"}
+    hidden |= {
+        "trainable_parameters",
+        "buffers",
+        "stem_std",
+        "conventions",
+        "reestimated",
+        "reestimated_p",
+        "idle_dropout",
+        "groups",
+    }
     hidden |= {"other", "redundancy", "frozen_parameters", "missed_by_name", "flops"}
     yield (
         "scripted",

@@ -135,8 +135,10 @@ def test_claims_are_found_by_id_in_the_order_of_the_registry() -> None:
 
 @pytest.mark.parametrize(
     ("how", "code"),
-    [(signal.SIGINT, 3), (signal.SIGKILL, -signal.SIGKILL)],
-    ids=["Ctrl-C", "kill -9"],
+    [
+        pytest.param(signal.SIGINT, 3, id="Ctrl-C"),
+        pytest.param(signal.SIGKILL, -signal.SIGKILL, id="kill -9", marks=pytest.mark.full),
+    ],
 )
 def test_a_stopped_run_goes_on_where_it_was(tmp_path: Path, how: signal.Signals, code: int) -> None:
     command = [sys.executable, "-m", "assay", "claims", QUICKEST, "factor-svd", "--processes", "1"]

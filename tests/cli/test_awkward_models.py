@@ -39,7 +39,7 @@ CODES: dict[tuple[str, str], set[int]] = {
     **{("squeezes", verb): {MEASURED, FOUND} for verb in VERBS},
     **{("half", verb): {MEASURED, FOUND} for verb in VERBS if verb != "trace"},  # it trains in half of float32 only
     **{("failing", verb): {REFUSED} for verb in VERBS if verb != "groups"},  # whose weights are there
-    **{("several", verb): {REFUSED} for verb in VERBS if verb not in {"groups", "anatomy"}},
+    **{("several", verb): {MEASURED, FOUND} for verb in VERBS},  # the logits are found in its dict
     **{("backward", verb): {REFUSED} for verb in ("attack", "trace", "look", "compress")},
     ("backward", "check"): {FOUND, LACKS},
     ("backward", "anatomy"): {MEASURED},

@@ -86,7 +86,7 @@ def test_the_bumps_are_theirs(network, side):
     assert torch.allclose(ours, reference, atol=1e-6) or torch.allclose(ours.T, reference, atol=1e-6)
 
 
-@pytest.mark.parametrize("norm", ["linf", "l2"])
+@pytest.mark.parametrize("norm", ["linf", pytest.param("l2", marks=pytest.mark.full)])
 def test_the_ensemble_is_never_weaker(network, samples, norm):
     images, labels = samples
     together = torchattacks.MultiAttack([their_part(name, network, norm) for name in OURS])

@@ -154,6 +154,7 @@ def test_stopped_and_resumed_it_leaves_out_the_same(
     assert len(run.epochs) == 3
 
 
+@pytest.mark.full
 def test_torchrun_trains_the_same_network(tmp_path: Path) -> None:
     arguments = (
         "assay", "train", "digits", "--limit", "320", "--no-test", "--set", "epochs=3", "--set", "prune.share=0.4",
