@@ -47,9 +47,8 @@ class Visit:
             self.complaints.append(message.text)
 
 
-@pytest.fixture(
-    scope="module"
-)  # while it is open, its loop is the running one, and tests of other modules start theirs
+# While it is open its event loop is the running one, and tests of other modules start their own.
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     executable = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     if executable is None:
