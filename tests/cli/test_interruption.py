@@ -57,11 +57,17 @@ def finish(folder: Path, out: Path, *more: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
-    folder = tmp_path_factory.mktemp("uninterrupted")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the model, whose path is in the records."""
+    folder = tmp_path_factory.mktemp("model")
     (folder / "net.py").write_text(NET)
-    finish(folder, folder / "out")
-    return measured(folder / "out")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(model: Path) -> list[Any]:
+    finish(model, model / "out")
+    return measured(model / "out")
 
 
 @pytest.mark.parametrize(
@@ -73,10 +79,9 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
     ],
 )
 def test_a_stopped_check_resumes_to_the_same_records(
-    tmp_path: Path, uninterrupted: list[Any], how: signal.Signals, code: int
+    tmp_path: Path, model: Path, uninterrupted: list[Any], how: signal.Signals, code: int
 ) -> None:
-    (tmp_path / "net.py").write_text(NET)
-    process = start(tmp_path, tmp_path / "stopped")
+    process = start(model, tmp_path / "stopped")
     deadline = time.monotonic() + 120
     first = tmp_path / "stopped" / PARTIAL / "mode-audit.json"
     while not first.is_file() and process.poll() is None and time.monotonic() < deadline:
@@ -87,6 +92,6 @@ def test_a_stopped_check_resumes_to_the_same_records(
     assert "Traceback" not in errors
     assert not (tmp_path / "stopped" / "report.html").exists()
 
-    finish(tmp_path, tmp_path / "stopped", "--resume")
+    finish(model, tmp_path / "stopped", "--resume")
     assert measured(tmp_path / "stopped") == uninterrupted
     assert sorted(path.name for path in (tmp_path / "stopped").iterdir()) == ["check.json", "report.html"]
