@@ -33,8 +33,8 @@ class Net(nn.Sequential):
 TIMINGS = {"seconds", "images_per_second", "started", "environment", "stages"}
 
 
-def command(folder: Path, out: str, *, processes: int, port: int) -> list[str]:
-    launcher = ["-m", "torch.distributed.run", "--nproc-per-node", str(processes), "--master-port", str(port)]
+def command(folder: Path, out: str, *, processes: int) -> list[str]:
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
     check = ["-m", "assay", "check", f"{folder}/net.py:net", "--data", "digits", "--budget", "quick", "--limit", "20"]
     start = [sys.executable, *launcher] if processes > 1 else [sys.executable]
     return [*start, *check, "--fail-on", "never", "--out", str(folder / out), "--resume"]
@@ -59,7 +59,7 @@ def test_a_check_by_several_processes_has_the_records_of_one(tmp_path: Path, pro
     (tmp_path / "net.py").write_text(NET)
     for out, count in (("alone", 1), ("together", processes)):
         done = subprocess.run(
-            command(tmp_path, out, processes=count, port=29641 + count),
+            command(tmp_path, out, processes=count),
             capture_output=True,
             text=True,
             env=environment(),
@@ -74,7 +74,7 @@ def test_a_check_by_several_processes_has_the_records_of_one(tmp_path: Path, pro
 def test_a_killed_process_ends_the_job_and_another_takes_over_what_it_did(tmp_path: Path) -> None:
     (tmp_path / "net.py").write_text(NET)
     job = subprocess.Popen(
-        command(tmp_path, "killed", processes=2, port=29651), stderr=subprocess.PIPE, text=True, env=environment()
+        command(tmp_path, "killed", processes=2), stderr=subprocess.PIPE, text=True, env=environment()
     )
     deadline = time.monotonic() + 120
     while not list((tmp_path / "killed" / "check.partial").glob("*-audit.json")) and time.monotonic() < deadline:
@@ -86,7 +86,7 @@ def test_a_killed_process_ends_the_job_and_another_takes_over_what_it_did(tmp_pa
     assert "SIGKILL" in errors or "Signal 9" in errors or "exitcode  : -9" in errors
     assert not (tmp_path / "killed" / "check.json").exists()
     for out in ("killed", "alone"):
-        subprocess.run(command(tmp_path, out, processes=1, port=0), check=True, env=environment(), capture_output=True)
+        subprocess.run(command(tmp_path, out, processes=1), check=True, env=environment(), capture_output=True)
     assert measured(tmp_path, "killed") == measured(tmp_path, "alone")
 
 
@@ -94,9 +94,7 @@ def test_a_killed_process_ends_the_job_and_another_takes_over_what_it_did(tmp_pa
 def test_a_measurement_that_fails_in_one_process_leaves_the_others_in_step(tmp_path: Path) -> None:
     broken = NET.replace("return nn.Sequential(", "return Net(").replace("def net", FAILS_IN_ONE + "\ndef net")
     (tmp_path / "net.py").write_text(broken)
-    subprocess.run(
-        command(tmp_path, "out", processes=2, port=29661), capture_output=True, env=environment(), check=False
-    )
+    subprocess.run(command(tmp_path, "out", processes=2), capture_output=True, env=environment(), check=False)
     records = json.loads((tmp_path / "out" / "check.json").read_text())["records"]
     failures = [record for record in records if record["kind"] == "failed_measurement"]
     assert failures

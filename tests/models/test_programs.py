@@ -19,7 +19,7 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
-from assay import ImageDataset, measure_clean_accuracy, measure_robust_accuracy
+from assay import ImageDataset, attack, measure_clean_accuracy, measure_robust_accuracy
 from assay.errors import AssayError, DependencyError, ModelError
 from assay.models import open_model
 from assay.models.sources import SPELLINGS, LoadedModel
@@ -360,6 +360,17 @@ def test_a_quantised_program_runs_forward(network: Network, tmp_path: Path) -> N
         assert "runs forward only, in onnxruntime" in loaded.notes[0]
         logits, original = loaded.model(IMAGES), network(IMAGES)
         assert 0 < float((logits - original).abs().max()) < 0.5 * float(original.max() - original.min())
+
+
+def test_an_attack_that_needs_gradients_is_refused_even_where_no_sample_is_right(
+    network: Network, tmp_path: Path
+) -> None:
+    program = open_program(forward_only(export_onnx(network, tmp_path / "m.onnx"))).model
+    wrong = (program(IMAGES).argmax(dim=1) + 1) % 4
+    with pytest.raises(ModelError, match="expected a model with gradients, got a program that runs forward only"):
+        attack(program, IMAGES, wrong, attack="pgd")
+    assert not attack(program, IMAGES, wrong, attack="noise").broken.any()
+    assert not attack(program, IMAGES, wrong, attack="pgd", source=network).broken.any()
 
 
 def test_half_precision(network: Network, tmp_path: Path) -> None:

@@ -34,8 +34,7 @@ def test_several_processes_make_the_records_of_one(tmp_path: Path, processes: in
     np.savez(tmp_path / "data.npz", images=images, labels=np.arange(40) % 4)
     words = ["attack", f"{tmp_path / 'net.py'}:build", "--data", str(tmp_path / "data.npz"), "--attack", "pgd"]
     words += ["--steps", "3", "--epsilon", "2/255", "--block", "10", "--no-sanity"]
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(processes)]
-    launcher += ["--master-port", str(29641 + processes)]
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
 
     def kept(name: str) -> list[str]:

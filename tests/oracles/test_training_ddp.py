@@ -43,7 +43,7 @@ with joined_processes() as processes:
 def test_the_sum_of_gradients_equals_that_of_torchs_own_data_parallel(tmp_path: Path) -> None:
     script = tmp_path / "both.py"
     script.write_text(SCRIPT)
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "29631"]
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run([*launcher, str(script)], capture_output=True, text=True, env=environment, check=False)
     # Not the exit code: torch's own tear-down may abort on a busy machine, after both have compared.

@@ -83,7 +83,7 @@ def test_a_full_disk_is_one_line_and_leaves_no_half_file(verb: str, folder: Path
 
 def test_a_second_process_on_a_run_folder_is_refused_and_the_first_goes_on(folder: Path) -> None:
     out = folder / "run"
-    command = assay(*TRAIN, "--set", "epochs=40", "--out", str(out))
+    command = assay(*TRAIN, "--set", "epochs=1000", "--out", str(out))  # interrupted long before
     first = subprocess.Popen(command, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 100
     while not (out / "metrics.jsonl").is_file() and time.monotonic() < deadline and first.poll() is None:

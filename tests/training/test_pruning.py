@@ -160,7 +160,7 @@ def test_torchrun_trains_the_same_network(tmp_path: Path) -> None:
         "assay", "train", "digits", "--limit", "320", "--no-test", "--set", "epochs=3", "--set", "prune.share=0.4",
         "--set", "prune.start=0.3", "--set", "model_options.widths=[4,4,8]", "--set", "micro_batch=16",
     )  # fmt: skip
-    launcher = ("torch.distributed.run", "--nproc-per-node", "2", "--master-port", "29613", "-m")
+    launcher = ("torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m")
     losses = []
     for name, command in (("one", arguments), ("two", (*launcher, *arguments))):
         done = subprocess.run(

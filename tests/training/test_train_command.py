@@ -107,7 +107,7 @@ def test_ctrl_c_ends_with_code_3_and_can_be_resumed(uninterrupted: Path, tmp_pat
 
 
 def test_two_processes_train_the_same_network(uninterrupted: Path, tmp_path: Path) -> None:
-    launcher = ("torch.distributed.run", "--nproc-per-node", "2", "--master-port", "29611", "-m", "assay")
+    launcher = ("torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "assay")
     out = tmp_path / "run"
     arguments = [argument for argument in QUICK if argument != "--no-test"]
     done = assay("train", "digits", "--out", out, *arguments, launcher=launcher)

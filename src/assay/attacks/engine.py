@@ -24,6 +24,7 @@ from assay.attacks.result import AttackResult, BestSoFar, StepTrace
 from assay.attacks.threat import Threat
 from assay.errors import DataError, OptionError, UnusedOptionError
 from assay.models.calls import rows_that_fit
+from assay.models.programs.onnx_session import check_gradients
 from assay.records.attack import Norm, Precision
 from assay.runtime import device_of, exact_device, pixel_dtype
 
@@ -129,6 +130,8 @@ def attack(
         plan = options.plan(threat, classes=network.classes, seed=seed)
         plan = plan if target_classes is None else plan.targeted(network.classes)
         _check_effects(plan, options, targeted=target_classes is not None, eot_samples=eot_samples)
+        if any(method.takes_gradients for method in plan.methods):  # also where no sample is left to attack
+            check_gradients(model if source is None else source)
         precision_note = None
         if network.surrogate is not None and all(method.keeps != "first" for method in plan.methods):
             network.surrogate = None  # the nearest and the last image are searched in float32

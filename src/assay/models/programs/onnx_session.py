@@ -80,16 +80,26 @@ class ForwardOnly(nn.Module):
         results: tuple[Tensor, ...] = _WithoutBackward.apply(images, self)
         return results
 
+    def refusal(self) -> ModelError:
+        reason = f": {self.why}" if self.why else ""
+        got = f"a program that runs forward only, in onnxruntime{reason}"
+        return ModelError(self.where, expected="a model with gradients", got=got)
+
 
 class _WithoutBackward(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, images: Tensor, module: ForwardOnly) -> tuple[Tensor, ...]:
-        ctx.where, ctx.why = module.where, module.why
+        ctx.module = module
         arrays = module.run(images.detach().to("cpu", module.dtype).contiguous().numpy())
         return tuple(torch.as_tensor(each, device=images.device) for each in arrays if hasattr(each, "dtype"))
 
     @staticmethod
     def backward(ctx: Any, *_: Any) -> Any:
-        reason = f": {ctx.why}" if ctx.why else ""
-        got = f"a program that runs forward only, in onnxruntime{reason}"
-        raise ModelError(ctx.where, expected="a model with gradients", got=got)
+        raise ctx.module.refusal()
+
+
+def check_gradients(model: nn.Module) -> None:
+    """Raise :class:`ModelError` for a model of which a part runs forward only, before a gradient is asked of it."""
+    for module in model.modules():
+        if isinstance(module, ForwardOnly):
+            raise module.refusal()
