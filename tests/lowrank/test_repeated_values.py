@@ -92,6 +92,26 @@ def test_every_copy_of_a_repeated_value_is_found(case: str, form: str, method: s
     check(shown, found)
 
 
+@pytest.mark.parametrize(
+    ("groups", "rank", "form", "seed"),
+    [
+        ([(1e-3, 10)], 7, "blocks", 1),
+        ([(0.5, 4), (2.0 + 1e-9, 3)], 1, "sparse", 87),
+        ([(0.0, 3), (0.5, 29), (2.0, 30), (1.0, 4)], 16, "sparse", 38),
+        ([(2.0, 26), (2.0 + 1e-9, 12)], 2, "blocks", 34),
+    ],
+)
+def test_a_certificate_does_not_suffer_from_a_direction_that_is_half_found(
+    groups: list[tuple[float, int]], rank: int, form: str, seed: int
+) -> None:
+    sigma = sorted((value for value, copies in groups for _ in range(copies)), reverse=True)
+    for extra in range(12):
+        x = with_values(sigma, len(sigma) + extra, len(sigma) + seed % 7, seed)
+        found = factorize(FORMS[form](x), rank, method="krylov")
+        assert found.certificate.certified, found.certificate.reason
+        check(x, found)
+
+
 @settings(max_examples=30, deadline=None)
 @given(
     groups=st.lists(st.tuples(st.sampled_from([0.0, 1e-3, 0.5, 1.0, 2.0, 2.0 + 1e-9, 10.0]), st.integers(1, 30)),

@@ -307,16 +307,45 @@ def certify_factors(
     if (space is None or tied) and n <= CHEAP_GRAM:
         # Exact directions: beside them, whatever little the rows of B add would be noise that loosens the bounds.
         gram = matrix.gram() if gram is None else gram
-        basis = torch.linalg.eigh(gram).eigenvectors.flip(1)[:, : 2 * rank + 8]
+        bases = [torch.linalg.eigh(gram).eigenvectors.flip(1)[:, : 2 * rank + 8]]
     else:
         # The rows of B come first, so that ⟨X, AB⟩ needs no reading of its own; they span a solver's directions.
         known = 0 if space is None or ridge else rank
         if space is None:
             rule = RankRule(rank=rank)
             space = block_krylov(matrix, rule, energy=energy, accuracy=TOLERANCE / 10, seed=seed + 1)
-        # Beside a repeated σ_r, directions that the solver has half found couple to it, and loosen the bounds.
-        last = min(2 * rank + 8, space.settled if tied else n)
-        basis = torch.linalg.qr(torch.cat([B.double().T, space.basis[:, known:last]], 1)).Q
+        # Beside a repeated σ_r, directions that the solver has half found couple to it, and loosen the bounds. Where
+        # its other copies are not found at all, only the loose bounds show it.
+        widest = min(2 * rank + 8, space.basis.shape[1])
+        settled = min(widest, space.settled)
+        bases = [
+            torch.linalg.qr(torch.cat([B.double().T, space.basis[:, known:last]], 1)).Q
+            for last in dict.fromkeys((settled,) if tied else (widest, settled))
+        ]
+    certificates: list[Certificate] = []
+    for basis in bases:
+        certificates.append(
+            _enclose(matrix, A, B, basis, gram, energy=energy, ridge=ridge, assurance=assurance, seed=seed)
+        )
+        if certificates[-1].certified:
+            break
+    return min(certificates, key=lambda certificate: certificate.gap_high)
+
+
+def _enclose(
+    matrix: Matrix,
+    A: Tensor,
+    B: Tensor,
+    basis: Tensor,
+    gram: Tensor | None,
+    *,
+    energy: float,
+    ridge: float,
+    assurance: Assurance,
+    seed: int,
+) -> Certificate:
+    """The best certificate that bounds on ``basis`` give: with each ceiling in turn, until one certifies."""
+    rank, n = A.shape[1], matrix.shape[1]
     if gram is None and n <= 3 * basis.shape[1]:
         gram = matrix.gram()
     reading = _read(matrix, A, B, basis, gram, energy=energy, seed=seed)
