@@ -212,6 +212,7 @@ def _fix_and_measure_again(
 
 def _training_images(source: str, inputs: Inputs, dataset: ImageDataset) -> tuple[ImageDataset | None, str]:
     """The training split of ``source``; None, and why, where there is none or it does not fit the tested images."""
+    from assay.cli.inputs import table_options
     from assay.data.sources import load_dataset
 
     try:
@@ -221,6 +222,7 @@ def _training_images(source: str, inputs: Inputs, dataset: ImageDataset) -> tupl
             data_dir=inputs.data_dir,
             image_size=inputs.image_size,
             max_bad=inputs.max_bad,
+            **(table_options(inputs) if source == inputs.data else {}),
             prepare=dataset.preparation,
         )
     except DataError as error:

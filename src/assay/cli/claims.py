@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from assay.cli.options import AsJson, Inputs, Resume, argument, flag, option, takes_inputs
+from assay.cli.options import TABLE_OPTIONS, AsJson, Inputs, Resume, argument, flag, option, takes_inputs
 from assay.errors import COULD_NOT_RUN, OptionError
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ ClaimData = StrEnum("ClaimData", "DIGITS CIFAR10")
         "score_over",
         "image_size",
         "max_bad",
+        *TABLE_OPTIONS,
         "device",
     )
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import ConfigDict, Field
 
@@ -101,6 +101,7 @@ def fill_in(inputs: Inputs, recorded: RecordedData) -> Inputs:
         image_size=inputs.image_size or (None if inputs.prepare else recorded.image_size),
         prepare=inputs.prepare or (None if inputs.image_size else recorded.prepare),
         max_bad=inputs.max_bad or recorded.max_bad,
+        **{name: given or getattr(recorded, name) for name, given in table_options(inputs).items()},
     )
 
 
@@ -120,6 +121,7 @@ def open_data(
             data_dir=inputs.data_dir,
             limit=inputs.limit,
             max_bad=inputs.max_bad,
+            **table_options(inputs),
             image_size=inputs.image_size,
             prepare=prepare or preparation_for(inputs),
         )
@@ -130,6 +132,13 @@ def open_data(
         raise DataError(error.where, expected=error.expected, got=got) from None
     print_notes([note for note in data_notes(dataset) if note not in printed], console)
     return dataset
+
+
+def table_options(inputs: Inputs) -> dict[str, Any]:
+    """The options of tables, as :func:`assay.load_dataset` takes them."""
+    from assay.cli.options import TABLE_OPTIONS
+
+    return {name: getattr(inputs, name) for name in TABLE_OPTIONS}
 
 
 def preparation_for(inputs: Inputs) -> Preparation | None:
@@ -263,6 +272,8 @@ def record_data(folder: Path, inputs: Inputs) -> None:
         "data_dir": None if inputs.data_dir is None else str(inputs.data_dir.resolve()),
         "image_size": inputs.image_size,
         "max_bad": inputs.max_bad,
+        **{name: value for name, value in table_options(inputs).items() if name != "root" and value is not None},
+        **({} if inputs.root is None else {"root": str(inputs.root.expanduser().resolve())}),
         **({} if inputs.prepare is None else {"prepare": inputs.prepare}),
         **({} if inputs.weights is None else {"weights": str(inputs.weights.resolve())}),
     }
@@ -283,6 +294,10 @@ class RecordedData(Options):
     prepare: str | None = None
     weights: Path | None = None
     max_bad: Annotated[int, Field(ge=0)] = 0
+    image_column: str | None = None
+    label_column: str | None = None
+    split_column: str | None = None
+    root: Path | None = None
 
 
 def recorded_data(folder: Path) -> RecordedData | None:

@@ -31,6 +31,9 @@ OF_THE_MODEL = (
     "model", "weights", "normalization", "prepare", "match_classes", "classes", "score_over", "trust_code",
 )  # fmt: skip
 
+# The options of tables with named columns
+TABLE_OPTIONS = ("image_column", "label_column", "split_column", "root")
+
 
 def argument(help: str, *, metavar: str | None = None) -> Any:
     """A positional argument."""
@@ -114,6 +117,16 @@ class Inputs:
     max_bad: Annotated[
         int, option("Data", "Leave out up to this many unreadable pictures; each is named.", metavar="N", min=0)
     ] = 0
+    image_column: Annotated[
+        str | None, option("Data", "The column of pictures, or of paths to them, of a table.", metavar="NAME")
+    ] = None
+    label_column: Annotated[str | None, option("Data", "The column of labels of a table.", metavar="NAME")] = None
+    split_column: Annotated[
+        str | None, option("Data", "The column of a table that names the split of each row.", metavar="NAME")
+    ] = None
+    root: Annotated[
+        Path | None, option("Data", "Where paths in a table start, in place of the table's folder.", metavar="DIR")
+    ] = None
     seed: Annotated[int, option("Run", "Seed of every random choice.", metavar="N")] = 0
     device: Annotated[str, option("Run", "auto, cpu, cuda, cuda:1 or mps.", metavar="DEVICE")] = "auto"
 
@@ -127,6 +140,10 @@ class Inputs:
             "--split": None if self.split == "test" else self.split,
             "--image-size": self.image_size,
             "--max-bad": self.max_bad or None,
+            "--image-column": self.image_column,
+            "--label-column": self.label_column,
+            "--split-column": self.split_column,
+            "--root": self.root,
             "--normalization": self.normalization,
             "--prepare": self.prepare,
             "--match-classes": None if self.match_classes is MatchClasses.NAME else self.match_classes,

@@ -137,6 +137,10 @@ def train(
             image_size=inputs.image_size,
             prepare=inputs.prepare,
             weights=inputs.weights,
+            image_column=inputs.image_column,
+            label_column=inputs.label_column,
+            split_column=inputs.split_column,
+            root=inputs.root,
         )
 
         def prepare(console: Console) -> TrainingJob:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from assay.arguments import checked_fields
+from assay.data.metadata import check_columns, take
 from assay.errors import DataError
 from assay.records.preparation import Preparation
 from assay.records.samples import SampleBits, SampleLevels, SampleSet, write_runs
@@ -42,6 +43,8 @@ class ImageDataset:
         preparation: how the pictures were resized and cropped; None where they are as they were stored.
         read_again: reads samples, by their ids, in another preparation from where they are stored; None for a set made
             of tensors.
+        metadata: what else the source tells of each sample, by the name of the column: arrays (N,) of int64, float64,
+            bool, or objects that are text or None. Every subset takes its part along.
 
     Raises:
         DataError: a wrong dtype, shape or range; the message says where, what was expected and what is there.
@@ -66,6 +69,7 @@ class ImageDataset:
     notes: tuple[str, ...] = ()
     preparation: Preparation | None = None
     read_again: Callable[[Preparation, Tensor], ImageDataset] | None = field(default=None, repr=False)
+    metadata: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
         if self.ids.numel() == 0 and len(self.labels) > 0:
@@ -79,6 +83,7 @@ class ImageDataset:
             raise DataError("ids", expected="distinct numbers", got="repeated ones")
         if self.filenames is not None and len(self.filenames) != n:
             raise DataError("filenames", expected=f"{n} names", got=len(self.filenames))
+        check_columns(self.metadata, n=n)
 
     def _check_images(self) -> None:
         images = self.images
@@ -122,11 +127,16 @@ class ImageDataset:
         return f"{self.split}/{int(self.ids[index])}" if self.filenames is None else self.filenames[index]
 
     def subset(self, indices: Tensor) -> ImageDataset:
-        """The samples at ``indices`` (int64 (M,), or a boolean mask (N,)), in that order, with their ids."""
+        """The samples at ``indices`` (int64 (M,), or a mask (N,) of bool), in that order, with ids and metadata."""
         chosen = indices.nonzero()[:, 0] if indices.dtype == torch.bool else indices
         filenames = None if self.filenames is None else tuple(self.filenames[i] for i in chosen.tolist())
         return replace(
-            self, images=self.images[chosen], labels=self.labels[chosen], ids=self.ids[chosen], filenames=filenames
+            self,
+            images=self.images[chosen],
+            labels=self.labels[chosen],
+            ids=self.ids[chosen],
+            filenames=filenames,
+            metadata=take(self.metadata, chosen.numpy()),
         )
 
     def renumbered(self, numbers: Sequence[int], *, classes: Sequence[str]) -> ImageDataset:

@@ -11,14 +11,14 @@ import tarfile
 import tokenize
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 
 from pydantic import Field
 
-from assay.errors import DataError, one_line
+from assay.errors import DataError, UnusedOptionError, one_line
 from assay.options import Options
 from assay.records.preparation import Preparation
 
@@ -35,6 +35,10 @@ _SYNONYMS = {"train": "train training", "test": "test testing t10k", "validation
 SPLIT_WORDS = {word: split for split, words in _SYNONYMS.items() for word in words.split()}
 
 
+# What only tables with named columns have a use of
+TABLE_OPTIONS = ("image_column", "label_column", "split_column", "root")
+
+
 class Reading(Options):
     """How to read a source, whatever it is.
 
@@ -44,6 +48,9 @@ class Reading(Options):
     ``max_bad``    broken images to skip before giving up
     ``image_size`` when set, the short side is resized to it and the centre square is cut out
     ``prepare``    how pictures are resized and cropped, where no ``image_size`` is set
+    ``image_column``, ``label_column``, ``split_column``
+                   the names of the columns to use of a table, where the usual names do not tell
+    ``root``       the folder that paths in a table start from, in place of the table's own
     ``only``       when set, the samples of these ids alone are decoded, of those within the limit
     """
 
@@ -53,6 +60,10 @@ class Reading(Options):
     max_bad: Annotated[int, Field(ge=0)] = 0
     image_size: Annotated[int, Field(ge=1)] | None = None
     prepare: Preparation | None = None
+    image_column: str | None = None
+    label_column: str | None = None
+    split_column: str | None = None
+    root: Path | None = None
     only: frozenset[int] | None = None
 
     @property
@@ -61,6 +72,12 @@ class Reading(Options):
         if self.image_size is not None:
             return Preparation.square(self.image_size)
         return self.prepare if self.prepare is not None and self.prepare.is_geometric else None
+
+    def refuse_unused(self, taken: Collection[str], *, source: str) -> None:
+        """Raise :class:`UnusedOptionError` for one of :data:`TABLE_OPTIONS` that ``source`` has no use of."""
+        for name in TABLE_OPTIONS:
+            if getattr(self, name) is not None and name not in taken:
+                raise UnusedOptionError(f"--{name.replace('_', '-')}", reason=f"no effect on {source}")
 
 
 @contextmanager

@@ -31,12 +31,14 @@ NAMES = ("digits", "cifar10", "mnist", "fashion-mnist")
 class Source:
     """How data is named (in messages), for which specs that applies, and ``module:function`` of a loader.
 
-    It takes ``(spec, *, reading)`` and returns an :class:`ImageDataset`.
+    It takes ``(spec, *, reading)`` and returns an :class:`ImageDataset`. ``takes`` names the options of tables that
+    have an effect; None leaves that to the format of the files.
     """
 
     spelling: str
     applies: Callable[[str], bool]
     loader: str
+    takes: tuple[str, ...] | None = ()
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,8 @@ class FileFormat:
 
     A reader of single files takes ``(files, *, name, split, reading, others)``: the files of one split in order, and
     those of the same set's other splits. One that takes a ``folder`` is called with ``(path, *, name, reading)``, a
-    folder with such files or one of them, and finds the split itself.
+    folder with such files or one of them, and finds the split itself. ``takes`` names the options of tables
+    that have an effect.
     """
 
     name: str
@@ -53,6 +56,7 @@ class FileFormat:
     file_names: str  # a regular expression, searched for whatever the case
     reader: str
     takes_folder: bool = False
+    takes: tuple[str, ...] = ()
 
     def matches(self, file_name: str) -> bool:
         return re.search(self.file_names, file_name, re.IGNORECASE) is not None
@@ -93,7 +97,7 @@ SOURCES = (
     Source("digits", lambda spec: canonical_name(spec) == "digits", "digits:load_digits"),
     Source("cifar10, mnist, fashion-mnist", lambda spec: canonical_name(spec) is not None, "published:load_named"),
     Source("hf:owner/name", lambda spec: spec.startswith("hf:"), "hub:load_hub"),
-    Source(", ".join(each.description for each in reversed(FILE_FORMATS)), lambda _: True, "paths:load_path"),
+    Source(", ".join(each.description for each in reversed(FILE_FORMATS)), lambda _: True, "paths:load_path", None),
 )
 
 
@@ -107,6 +111,10 @@ def load_dataset(
     max_bad: int = 0,
     image_size: int | None = None,
     prepare: str | Preparation | None = None,
+    image_column: str | None = None,
+    label_column: str | None = None,
+    split_column: str | None = None,
+    root: str | os.PathLike[str] | None = None,
 ) -> ImageDataset:
     """Load one split of a set of labelled images.
 
@@ -137,6 +145,10 @@ def load_dataset(
         prepare: where no ``image_size`` is given, how pictures are resized and cropped: a :class:`Preparation`, such as
             that of :func:`open_model`, or a text such as ``"resize=256:bicubic,crop=224"``. Its mean and standard
             deviation are for the model.
+        image_column: the column of the pictures, or of the paths to them, in a table where the usual names do not tell.
+        label_column: the column of the labels, likewise.
+        split_column: the column that names the split of each row, likewise.
+        root: the folder that paths in a table start from. Default: that of the table.
 
     Returns:
         The samples, as bytes in memory (a set too large for that lies in a temporary file). Its ``notes`` tell what was
@@ -144,7 +156,7 @@ def load_dataset(
 
     Raises:
         DataError: nothing is there, or it cannot be read; the message says where, what was expected and what is there.
-        OptionError: an option out of its range.
+        OptionError: an option out of its range, or without an effect on this source.
         DependencyError: ``hf:`` without the client of the hub.
 
     Example:
@@ -156,6 +168,8 @@ def load_dataset(
     part, folder = SPLIT_WORDS.get(split.lower(), split), None if data_dir is None else Path(data_dir)
     prepared = Preparation.parse(prepare, where="prepare") if isinstance(prepare, str) else prepare
     options = {"split": part, "data_dir": folder, "limit": limit, "max_bad": max_bad, "image_size": image_size}
+    options |= {"image_column": image_column, "label_column": label_column, "split_column": split_column}
+    options |= {"root": None if root is None else Path(root)}
     reading = Reading.parse(options).model_copy(update={"prepare": prepared})
     return _read(os.fspath(spec), reading)
 
@@ -163,6 +177,8 @@ def load_dataset(
 def _read(spec: str, reading: Reading) -> ImageDataset:
     """The samples of ``spec``, which can be read again with another preparation."""
     source = next(source for source in SOURCES if source.applies(spec))
+    if source.takes is not None:
+        reading.refuse_unused(source.takes, source=spec)
     try:
         dataset: ImageDataset = import_function(source.loader)(spec, reading=reading)
         return replace(dataset, preparation=reading.preparation, read_again=partial(_read_again, spec, reading))

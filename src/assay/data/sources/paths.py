@@ -150,5 +150,6 @@ def _find_format(folder: Path, *, depth: int) -> tuple[FileFormat, Path] | None:
     return next((match for match in matches if match[0] is not CLASS_FOLDERS), matches[0] if matches else None)
 
 
-def _read(file_format: FileFormat, place: Path | list[Path], **options: object) -> ImageDataset:
-    return import_function(file_format.reader)(place, **options)  # type: ignore[no-any-return]
+def _read(file_format: FileFormat, place: Path | list[Path], *, reading: Reading, **options: object) -> ImageDataset:
+    reading.refuse_unused(file_format.takes, source=file_format.description)
+    return import_function(file_format.reader)(place, reading=reading, **options)  # type: ignore[no-any-return]
