@@ -99,7 +99,8 @@ class Inputs:
     ] = ScoreOver.SUBSET  # fmt: skip
     data: Annotated[
         str | None,
-        option("Data", "digits, cifar10, mnist, fashion-mnist, a folder of class folders, *.parquet, *.npz, IDX files, "
+        option("Data", "digits, cifar10, mnist, fashion-mnist, a folder of class folders, a table of paths and labels "
+               "(*.csv, *.tsv, *.jsonl), *.parquet, *.npz, IDX files, "
                "or hf:owner/name. A run folder brings its own.", metavar="DATA"),
     ] = None  # fmt: skip
     split: Annotated[str, option("Data", "The split to use: test, train or validation.", metavar="SPLIT")] = "test"

@@ -181,5 +181,5 @@ def _has_profile(image: Image.Image) -> bool:
 
 
 def _reason(error: BaseException) -> str:
-    text = one_line(error)
+    text = (error.strerror if isinstance(error, OSError) else None) or one_line(error)
     return "not a picture in a known format" if "cannot identify image file" in text else text or type(error).__name__

@@ -27,7 +27,9 @@ def read_labels(values: Sequence[object] | NDArray[Any], *, where: str, names: S
     fraction. Raises :class:`DataError` at the first label that is missing or of no use.
     """
     # A NumPy array of text would cut the zeros off its ends.
-    is_text = not isinstance(values, np.ndarray) and any(isinstance(value, str | bytes) for value in values)
+    is_text = not isinstance(values, np.ndarray) and any(
+        isinstance(value, str | bytes | list | dict) for value in values
+    )
     array = np.array(values, object) if is_text else np.asarray(values)
     if array.ndim != 1:
         raise DataError(where, expected="one label for each image", got=f"an array of shape {array.shape}")
@@ -70,6 +72,7 @@ def _texts(array: NDArray[Any], *, where: str, names: frozenset[str]) -> Values:
     for index, text in enumerate(texts):
         if text is None or text == "":
             raise DataError(f"{where}[{index}]", expected="a label", got="none")
+    for index, text in enumerate(texts):
         if not isinstance(text, str):
             got = f"{type(text).__name__} {text!r:.60}"
             raise DataError(f"{where}[{index}]", expected="a class number or a class name", got=got)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import decimal
+import re
 from collections.abc import Mapping, Sequence
 from numbers import Integral, Real
 from typing import Any
@@ -14,6 +15,9 @@ from numpy.typing import NDArray
 from assay.errors import DataError
 
 Column = NDArray[Any]  # (N,): int64, float64, bool, or object of str and None
+_WHOLE = re.compile(r"[+-]?(0|[1-9]\d*)")
+_FLOATING = re.compile(r"[+-]?((0|[1-9]\d*)(\.\d*)?|\.\d+)([eE][+-]?\d+)?")
+_NOT_A_NUMBER = {"NaN", "nan", "NA", "N/A", "null", "NULL"}
 EXACT = 1 << 53  # whole numbers up to here are the same in float64
 _SCALARS = (str, Real, np.bool_, datetime.date, datetime.time, datetime.timedelta, decimal.Decimal)
 
@@ -41,6 +45,28 @@ def make_column(values: Sequence[object]) -> Column | None:
             return None
         texts[place] = _text(value)
     return texts
+
+
+def parse_texts(texts: Sequence[str]) -> Column:
+    """The text of a column (N,) as what all of it can be read as: truth values, whole numbers, numbers; else text.
+
+    Empty text is a missing value. A number with zeros in front, such as 007, is a name and no number.
+    """
+    present = [text for text in texts if text]
+    if present and all(map(_WHOLE.fullmatch, present)):
+        return _as_column([int(text) if text else None for text in texts])
+    numbers = [text for text in present if text not in _NOT_A_NUMBER]
+    if numbers and all(map(_FLOATING.fullmatch, numbers)):
+        return np.array([float(text) if text and text not in _NOT_A_NUMBER else np.nan for text in texts], np.float64)
+    if present and {text.lower() for text in present} <= {"true", "false"}:
+        return _as_column([text.lower() == "true" if text else None for text in texts])
+    return _as_column([text or None for text in texts])
+
+
+def _as_column(values: Sequence[object]) -> Column:
+    column = make_column(values)
+    assert column is not None  # these are scalars
+    return column
 
 
 def _text(value: object) -> str | None:

@@ -69,6 +69,13 @@ CLASS_FOLDERS = FileFormat(
     "folder:load_folder",
     takes_folder=True,
 )
+MANIFEST = FileFormat(
+    "manifest",
+    "tables of paths and labels (*.csv, *.tsv, *.jsonl)",
+    r"\.(csv|tsv|jsonl|ndjson)(\.gz)?$",
+    "manifest:load_manifest",
+    takes=("image_column", "label_column", "split_column", "root"),
+)
 # In the order in which they are looked for: in a folder with files of several formats the first one is read.
 FILE_FORMATS = (
     FileFormat("parquet", "*.parquet", r"\.(parquet|pq)$", "parquet:load_parquet"),
@@ -90,6 +97,7 @@ FILE_FORMATS = (
         "webdataset", "WebDataset shards x-{000..099}.tar", r"\.(tar(\.gz)?|tgz)$", "webdataset:load_webdataset"
     ),
     FileFormat("npz", "*.npz", r"\.npz$", "npz:load_npz"),
+    MANIFEST,
     CLASS_FOLDERS,
 )
 # In the order in which they are tried; the last one takes everything else.
@@ -130,6 +138,8 @@ def load_dataset(
                                                             ``val/`` or not, or with data files in it
             ``*.parquet``, ``*.npz``, IDX files,            one, or several by a pattern or with commas between
             CIFAR-10 batches, shards ``x-{000..099}.tar``
+            ``*.csv``, ``*.tsv``, ``*.jsonl``               tables with a column of paths and one of labels, which are
+                                                            known by the usual names, or named as below
             ``hf:owner/name``                               Parquet files of the public hub; needs
                                                             ``pip install 'assay[hub]'``
             ==============================================  =====================================================

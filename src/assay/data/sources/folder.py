@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -86,11 +87,31 @@ def find_parts(root: Path, left_out: LeftOut) -> dict[str, Classes]:
         loose = sum(is_picture(path) for path in root.iterdir() if path.is_file() and not is_hidden(path.name))
         got = f"{loose} pictures that lie in no class folder" if loose else "no class folder and no known data file"
         raise DataError(str(root), expected="class folders with pictures, such as cat/ and dog/", got=got)
+    if all(split_of(folder.name) for folder in folders):
+        names = " and ".join(f"{folder.name}/" for folder in folders)
+        expected = f"class folders in {names}, or a table of paths and labels beside the pictures"
+        raise DataError(str(root), expected=expected, got="pictures that lie in a folder of a split and in no class")
     classes = _read_classes(root, root=root, left_out=left_out)
     if not any(classes.values()):
         listed = ", ".join(sorted(classes)[:5])
         raise DataError(str(root), expected="pictures in class folders", got=f"no picture in {listed}")
     return {"all": classes}
+
+
+def holds_class_folders(root: Path) -> bool:
+    """Whether a folder, or a split in it, holds two folders with pictures that are not called as splits are."""
+    folders = _subfolders(root)
+    splits = [inner for folder in folders if split_of(folder.name) and (inner := _subfolders(folder))]
+    return any(_are_classes(inner) for inner in (splits or [folders]))
+
+
+def _are_classes(folders: list[Path]) -> bool:
+    with_pictures = (folder for folder in folders if _holds_picture(folder))
+    return len(list(islice(with_pictures, 2))) == 2 and not all(split_of(folder.name) for folder in folders)
+
+
+def _holds_picture(folder: Path) -> bool:
+    return any(is_picture(Path(place, file)) for place, _, files in os.walk(folder) for file in files)
 
 
 def _read_classes(folder: Path, *, root: Path, left_out: LeftOut) -> Classes:

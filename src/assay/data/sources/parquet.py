@@ -23,11 +23,9 @@ from assay.data.pictures import Decoded, Encoded, decode_pictures
 from assay.data.preparing import prepare_all
 from assay.data.reading import Reading, listing, readable
 from assay.data.selection import choose_samples
+from assay.data.sources.columns import IMAGE_NAMES, LABEL_NAMES, pick
 from assay.errors import DataError
 from assay.wording import plural
-
-IMAGE_NAMES = ("img", "image", "images", "picture", "photo", "pixels", "pixel_values", "x", "jpg", "png", "bytes")
-LABEL_NAMES = ("label", "labels", "fine_label", "target", "targets", "class", "class_id", "category", "cls", "y")
 
 
 @dataclass(frozen=True)
@@ -53,13 +51,13 @@ def find_columns(schema: pa.Schema, *, where: str) -> Columns:
     features = _features(schema)
     picturelike = [field.name for field in schema if holds_pictures(field.type)]
     declared = [name for name in picturelike if features.get(name, {}).get("_type") == "Image"]
-    image = _pick(declared, IMAGE_NAMES) or _pick(picturelike, IMAGE_NAMES)
+    image = pick(declared, IMAGE_NAMES) or pick(picturelike, IMAGE_NAMES)
     if image is None:
         expected = f"a column of pictures ({', '.join(IMAGE_NAMES[:3])}, …)"
         raise DataError(where, expected=expected, got=_listing(schema))
     others = [field.name for field in schema if field.name != image]
     declared = [name for name in others if features.get(name, {}).get("_type") == "ClassLabel"]
-    label = _pick(declared, LABEL_NAMES) or _pick(others, LABEL_NAMES, only_by_name=len(others) > 1)
+    label = pick(declared, LABEL_NAMES) or pick(others, LABEL_NAMES, only_by_name=len(others) > 1)
     if label is None:
         expected = f"a column of labels ({', '.join(LABEL_NAMES[:3])}, …)"
         raise DataError(where, expected=expected, got=_listing(schema))
@@ -68,12 +66,6 @@ def find_columns(schema: pa.Schema, *, where: str) -> Columns:
     usual = {*declared, *(name for name in others if name.lower() in LABEL_NAMES)}
     unused = tuple(name for name in others if name != label and (name in usual or name in picturelike))
     return Columns(image, label, schema.field(image).type, classes, unused)
-
-
-def _pick(candidates: Sequence[str], usual: Sequence[str], *, only_by_name: bool = False) -> str | None:
-    by_name = {name.lower(): name for name in reversed(candidates)}
-    only = candidates[0] if len(candidates) == 1 and not only_by_name else None
-    return next((by_name[name] for name in usual if name in by_name), only)
 
 
 def holds_pictures(kind: pa.DataType) -> bool:

@@ -10,8 +10,19 @@ from dataclasses import replace
 from pathlib import Path
 
 from assay.data.dataset import ImageDataset
-from assay.data.reading import LeftOut, Reading, choose_split, group_by_split, is_hidden
-from assay.data.sources import CLASS_FOLDERS, FILE_FORMATS, NAMES, SOURCES, FileFormat, format_of, import_function
+from assay.data.reading import LeftOut, Reading, choose_split, group_by_split, is_hidden, listing
+from assay.data.sources import (
+    CLASS_FOLDERS,
+    FILE_FORMATS,
+    MANIFEST,
+    NAMES,
+    SOURCES,
+    FileFormat,
+    format_of,
+    import_function,
+)
+from assay.data.sources.folder import holds_class_folders
+from assay.data.sources.manifest import find_tables, names_pictures
 from assay.errors import DataError
 
 DEPTH = 3  # folders below the one given in which data files are looked for
@@ -104,7 +115,14 @@ def _near_match(path: Path) -> str:
 def _load_folder(folder: Path, *, name: str, reading: Reading) -> ImageDataset:
     file_format, place = _find_format(folder, depth=DEPTH) or (CLASS_FOLDERS, folder)
     if file_format is CLASS_FOLDERS:
-        return _read(file_format, folder, name=name, reading=reading)
+        tables = find_tables(folder)
+        manifests = [table for table in tables if names_pictures(table, reading=reading)]
+        if tables and not holds_class_folders(folder):  # of tables that name no pictures the first one is refused
+            return _read_manifests(manifests or tables[:1], folder, name=name, reading=reading)
+        dataset = _read(file_format, folder, name=name, reading=reading)
+        unread = [f"{name}: the class folders are read, and not {file.relative_to(folder).as_posix()}, which names "
+                  "pictures and labels as well: name it as the data to use it" for file in manifests]  # fmt: skip
+        return replace(dataset, notes=(*dataset.notes, *unread))
     left_out = LeftOut()
     files = []
     for file in sorted(path for path in folder.rglob("*") if format_of(path.name) and path.is_file()):
@@ -127,6 +145,19 @@ def _load_folder(folder: Path, *, name: str, reading: Reading) -> ImageDataset:
     return replace(dataset, notes=(*left_out.notes(name), *dataset.notes))
 
 
+def _read_manifests(manifests: list[Path], folder: Path, *, name: str, reading: Reading) -> ImageDataset:
+    """The wanted split of tables in a folder, one a split."""
+    groups = group_by_split(manifests, root=folder)
+    split, files = choose_split(groups, wanted=reading.split, where=str(folder))
+    if len(files) > 1:
+        got = listing([file.relative_to(folder).as_posix() for file in files])
+        raise DataError(str(folder), expected="one table of pictures (name the one to use as the data)", got=got)
+    others = [file for other, more in groups.items() if other != split for file in more]
+    dataset = _read(MANIFEST, files, name=name, split=split, reading=reading, others=others)
+    shown = files[0].relative_to(folder).as_posix()
+    return replace(dataset, notes=(f"{name}: the pictures are those that {shown} names", *dataset.notes))
+
+
 def _find_format(folder: Path, *, depth: int) -> tuple[FileFormat, Path] | None:
     """The format of the first data files from the top down, and the folder they lie in."""
     present: set[FileFormat] = set()
@@ -143,7 +174,7 @@ def _find_format(folder: Path, *, depth: int) -> tuple[FileFormat, Path] | None:
                 # An image below the top: these are class folders, and there may be very many files.
                 return CLASS_FOLDERS, folder
     for file_format in FILE_FORMATS:
-        if file_format in present and file_format is not CLASS_FOLDERS:
+        if file_format in present and file_format not in {CLASS_FOLDERS, MANIFEST}:
             return file_format, folder
     below = [_find_format(path, depth=depth - 1) for path in sorted(inner)] if depth else []
     matches = [match for match in below if match is not None]
