@@ -72,3 +72,5 @@ def test_what_a_program_cannot_do_is_one_line(assay: Run, files: Path, tmp_path:
         ModelError("net.onnx", expected="a model with gradients", got="a program that runs forward only")
     )
     assert "--attack square" in way_out
+    unseen = ModelError("model(images)", expected="a model that torch runs on the images", got="logits from elsewhere")
+    assert find_way_out(unseen).startswith("Take the network itself in place of the program")

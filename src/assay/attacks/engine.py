@@ -65,7 +65,7 @@ def attack(
     Args:
         model: takes images (N, C, H, W) in ``bounds``, returns logits (N, K); left as it was found.
         images: float (N, C, H, W).
-        labels: int64 (N,).
+        labels: int64 (N,), in the order of the model's logits: no names of classes are matched here.
         attack: a name of :func:`assay.list_attacks`, or options such as ``PGD(steps=20)``.
         norm: of the perturbation: linf, l2 or l1.
         epsilon: radius of the ball in pixel units; one number, or one for each sample (N,).

@@ -11,6 +11,7 @@ from assay.records.failure import FailedMeasurement
 _MEMORY = ("out of memory", "not enough memory", "can't allocate memory")
 LESS_MEMORY = "Take fewer or smaller images (--limit, --image-size), or a machine with more memory."
 NO_GRADIENTS = "Take the network itself in place of the program, or attack without gradients (attack --attack square)."
+ELSEWHERE = "Take the network itself in place of the program: what a program runs by itself cannot be seen."
 MEND = "Run the model on these images in Python, forward and backward, to see where it fails; mend it and check again."
 
 
@@ -48,4 +49,6 @@ def find_way_out(error: Exception) -> str:
         return "Install the package that is named, and check again."
     if "runs forward only" in text:
         return NO_GRADIENTS
+    if "that torch runs" in text:
+        return ELSEWHERE
     return LESS_MEMORY if isinstance(error, MemoryError) or any(words in text for words in _MEMORY) else MEND

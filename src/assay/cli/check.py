@@ -167,7 +167,7 @@ def _fix_and_measure_again(
 ) -> Checkup:
     """The checkup with its fixes in it; the copy with all fixes of weights is written to ``folder/fixed``."""
     from assay.check import BUDGETS
-    from assay.cli.inputs import record_data
+    from assay.cli.inputs import data_notes, print_notes, record_data
     from assay.cli.progress import StageProgress
     from assay.compression.run import save_compressed
     from assay.files import make_folder
@@ -176,6 +176,8 @@ def _fix_and_measure_again(
     from assay.training.recipes import load_recipe
 
     train, note = _training_images(source, inputs, opened.dataset)
+    if train is not None:
+        print_notes([f"training images: {each}" for each in data_notes(train)], console)
     with StageProgress(console) as progress:
         fixed = apply_fixes(
             opened.model,
