@@ -40,7 +40,7 @@ _PUBLIC: dict[str, tuple[str, ...]] = {
     "assay.claims": ("run_claims",),
     "assay.comparison": ("compare",),
     "assay.compression": ("compress",),
-    "assay.data": ("ImageDataset", "load_dataset"),
+    "assay.data": ("ImageDataset", "as_dataset", "load_dataset"),
     "assay.diagnostics": (
         "audit_modes",
         "audit_normalization",
@@ -85,7 +85,7 @@ if TYPE_CHECKING:
     from assay.claims import run_claims as run_claims
     from assay.comparison import compare as compare
     from assay.compression import compress as compress
-    from assay.data import ImageDataset as ImageDataset, load_dataset as load_dataset
+    from assay.data import ImageDataset as ImageDataset, as_dataset as as_dataset, load_dataset as load_dataset
     from assay.diagnostics import audit_modes as audit_modes, audit_normalization as audit_normalization
     from assay.diagnostics import measure_gradient_flow as measure_gradient_flow
     from assay.diagnostics import measure_input_gradients as measure_input_gradients

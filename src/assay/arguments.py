@@ -115,11 +115,9 @@ def _with_checks(
             return function(*args, **kwargs)  # a missing or unknown name: Python's own message names the function
         if not hints:
             hints.update(typing.get_type_hints(inspect.unwrap(function)))
-        classes = _classes_of(bound.arguments.values()) if _TAKEN else None
+        if _TAKEN:
+            _take_objects(bound.arguments, {name: hint for name, hint in hints.items() if name not in unchecked})
         for name, value in bound.arguments.items():
-            if name in hints and name not in unchecked:
-                value = _taken(value, hints[name], classes)
-                bound.arguments[name] = value
             if name in judged and isinstance(value, str | Real) and not isinstance(value, bool):
                 continue
             if name in hints and name not in unchecked:
@@ -148,15 +146,23 @@ def _classes_of(arguments: abc.Iterable[Any]) -> tuple[str, ...] | None:
     return next((getattr(each, "classes", None) for each in sets), None)
 
 
-def _taken(value: Any, hint: Any, classes: tuple[str, ...] | None) -> Any:
-    """``value`` made into what ``hint`` asks for, where it can serve as that."""
-    if value is None or not _TAKEN:
-        return value
-    for part in (hint, *typing.get_args(hint)):
-        if function := _TAKEN.get(getattr(part, "__name__", "")):
-            made = function(value, classes)
-            return value if made is None else made
-    return value
+def _take_objects(arguments: dict[str, Any], hints: abc.Mapping[str, Any]) -> None:
+    """Make of each argument what its hint asks for, where it can serve as that; data sets first, for their classes."""
+    for kinds in ({"ImageDataset"}, _TAKEN.keys() - {"ImageDataset"}):
+        for name, value in arguments.items():
+            kind = next((kind for kind in _names(hints.get(name)) if kind in kinds and kind in _TAKEN), None)
+            if kind is not None and value is not None:
+                try:
+                    made = _TAKEN[kind](value, _classes_of(arguments.values()))
+                except DataError as error:  # names the sample; here, also the argument
+                    raise DataError(f"{name}: {error.where}", expected=error.expected, got=error.got) from error
+                arguments[name] = value if made is None else made
+
+
+def _names(hint: Any) -> list[str]:
+    """The names of a type, or of the types of a union."""
+    parts = typing.get_args(hint) if typing.get_origin(hint) in {typing.Union, types.UnionType} else (hint,)
+    return [getattr(part, "__name__", "") for part in parts]
 
 
 def checked_fields(cls: type[C]) -> type[C]:

@@ -178,10 +178,10 @@ def test_a_wrong_kind_is_one_line(function: Callable[..., Any], parameter: inspe
     ("where", "error", "call", "line"),
     [
         (
-            "a loader",
+            "a loader of one class",
             assay.DataError,
             lambda: assay.measure_clean_accuracy(NETWORK, DataLoader(PAIRS)),  # type: ignore[arg-type]
-            "dataset: expected an assay.ImageDataset (assay.load_dataset(PATH) makes one), got a DataLoader",
+            "dataset: TensorDataset: labels: expected labels of at least two classes, got only 0",
         ),
         (
             "a path for a model",

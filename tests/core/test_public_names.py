@@ -35,6 +35,7 @@ PUBLIC = [
     "StandardAttack",
     "Threat",
     "Verdict",
+    "as_dataset",
     "as_model",
     "attack",
     "audit_modes",

@@ -5,6 +5,7 @@ The format behind each spelling is a row of a table in :mod:`assay.data.sources`
 """
 
 from assay.data.dataset import ImageDataset
+from assay.data.objects import as_dataset
 from assay.data.selection import stratified_split
 from assay.data.sequences import SequenceTask, adding_problem, copy_memory, image_rows
 from assay.data.sources import load_dataset
@@ -13,6 +14,7 @@ __all__ = [
     "ImageDataset",
     "SequenceTask",
     "adding_problem",
+    "as_dataset",
     "copy_memory",
     "image_rows",
     "load_dataset",

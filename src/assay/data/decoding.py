@@ -97,15 +97,20 @@ def decode_picture(
                 return Broken(f"{image.width}x{image.height} pixels exceed the limit of {limit:,}{guard}")
             if not image.width * image.height:
                 return Broken(f"{image.width}x{image.height} pixels")
-            plain, transparency = _unify(ImageOps.exif_transpose(image))
-            plain = plain if preparation is None else prepare_picture(plain, preparation)
-            pixels = np.array(plain)
-            if plain.mode == "F":
-                pixels = np.rint(pixels).astype(np.uint16)
-            has = {transparency: True, "frames": _has_frames(image), "profile": _has_profile(image)}
-            return DecodedPicture(pixels, tuple(trait for trait in TRAITS if has.get(trait)))
+            return read_picture(image, preparation=preparation)
     except BROKEN as error:
         return Broken(_reason(error))
+
+
+def read_picture(image: Image.Image, *, preparation: Preparation | None = None) -> DecodedPicture:
+    """An opened picture as :func:`decode_picture` gives it; raises what PIL raises."""
+    plain, transparency = _unify(ImageOps.exif_transpose(image))
+    plain = plain if preparation is None else prepare_picture(plain, preparation)
+    pixels = np.array(plain)
+    if plain.mode == "F":
+        pixels = np.rint(pixels).astype(np.uint16)
+    has = {transparency: True, "frames": _has_frames(image), "profile": _has_profile(image)}
+    return DecodedPicture(pixels, tuple(trait for trait in TRAITS if has.get(trait)))
 
 
 def is_picture(file: Path) -> bool:

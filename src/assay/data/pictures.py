@@ -37,6 +37,8 @@ MEMORY_SHARE = 0.25  # of the machine's memory that images may fill before they 
 class PictureStore:
     """``count`` images of one size, appended one by one: uint8 (M, C, H, W), one channel while all are grey.
 
+    More than ``count`` are taken too, by copying what is there into twice the space.
+
     Greys of 16 bits are stored as they are, and scaled to bytes by the brightest of them when all are there. A large
     set lies in a temporary file (in ``TMPDIR``) without a name, which ends with the process; its pages are read on
     demand, and the system may drop them again.
@@ -55,7 +57,9 @@ class PictureStore:
         """(H, W) grey or (H, W, 3); the first colour makes all of them three channels."""
         planes = pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
         channels, dtype = max(len(planes), self._pixels.shape[1]), np.promote_types(self._pixels.dtype, planes.dtype)
-        if self._filled == 0 or (channels, dtype) != (self._pixels.shape[1], self._pixels.dtype):
+        full = self._filled == self._count
+        self._count *= 1 + full
+        if self._filled == 0 or full or (channels, dtype) != (self._pixels.shape[1], self._pixels.dtype):
             present, self._pixels = self._pixels, self._allocate((channels, *planes.shape[1:]), dtype)
             if self._filled:
                 self._pixels[: self._filled] = present[: self._filled]
