@@ -296,4 +296,8 @@ def test_columns_that_could_be_meant_as_well_are_named(tmp_path: Path, make_png:
     pq.write_table(table, tmp_path / "x.parquet")
     dataset = load_dataset(str(tmp_path / "x.parquet"))
     assert dataset.labels.tolist() == [0, 1]
-    assert dataset.notes == ("x.parquet: 2 columns not used: mask, class",)
+    assert dataset.notes == (
+        "x.parquet: the labels are those of the column 'fine_label', not of 'class'",
+        "x.parquet: 2 columns kept as metadata: class, note",
+        "x.parquet: 1 column not used: mask",
+    )

@@ -20,7 +20,7 @@ from torch import Tensor
 from assay.arguments import checked
 from assay.data.dataset import ImageDataset
 from assay.data.decoding import SUFFIXES
-from assay.data.reading import SPLIT_WORDS, Reading
+from assay.data.reading import SPLIT_WORDS, TABLE_OPTIONS, Reading
 from assay.errors import DataError
 from assay.records.preparation import Preparation
 
@@ -74,11 +74,11 @@ MANIFEST = FileFormat(
     "tables of paths and labels (*.csv, *.tsv, *.jsonl)",
     r"\.(csv|tsv|jsonl|ndjson)(\.gz)?$",
     "manifest:load_manifest",
-    takes=("image_column", "label_column", "split_column", "root"),
+    takes=TABLE_OPTIONS,
 )
 # In the order in which they are looked for: in a folder with files of several formats the first one is read.
 FILE_FORMATS = (
-    FileFormat("parquet", "*.parquet", r"\.(parquet|pq)$", "parquet:load_parquet"),
+    FileFormat("parquet", "*.parquet", r"\.(parquet|pq)$", "parquet:load_parquet", takes=TABLE_OPTIONS),
     FileFormat(
         "cifar",
         "CIFAR-10 batches",
@@ -94,7 +94,11 @@ FILE_FORMATS = (
         takes_folder=True,
     ),
     FileFormat(
-        "webdataset", "WebDataset shards x-{000..099}.tar", r"\.(tar(\.gz)?|tgz)$", "webdataset:load_webdataset"
+        "webdataset",
+        "WebDataset shards x-{000..099}.tar",
+        r"\.(tar(\.gz)?|tgz)$",
+        "webdataset:load_webdataset",
+        takes=("image_column", "label_column"),
     ),
     FileFormat("npz", "*.npz", r"\.npz$", "npz:load_npz"),
     MANIFEST,
@@ -104,7 +108,7 @@ FILE_FORMATS = (
 SOURCES = (
     Source("digits", lambda spec: canonical_name(spec) == "digits", "digits:load_digits"),
     Source("cifar10, mnist, fashion-mnist", lambda spec: canonical_name(spec) is not None, "published:load_named"),
-    Source("hf:owner/name", lambda spec: spec.startswith("hf:"), "hub:load_hub"),
+    Source("hf:owner/name", lambda spec: spec.startswith("hf:"), "hub:load_hub", TABLE_OPTIONS[:3]),
     Source(", ".join(each.description for each in reversed(FILE_FORMATS)), lambda _: True, "paths:load_path", None),
 )
 

@@ -17,7 +17,7 @@ from assay.data.decoding import SUFFIXES
 from assay.data.labels import assign_classes, read_labels
 from assay.data.metadata import Column, make_column, parse_texts, take
 from assay.data.pictures import decode_pictures
-from assay.data.reading import SPLIT_WORDS, Reading, choose_split, is_hidden, listing, split_of
+from assay.data.reading import Reading, is_hidden, listing, split_of
 from assay.data.selection import choose_samples
 from assay.data.sources import MANIFEST
 from assay.data.sources.columns import (
@@ -25,8 +25,11 @@ from assay.data.sources.columns import (
     PATH_NAMES,
     SPLIT_NAMES,
     find_named,
+    kept_notes,
+    label_note,
     pick,
     refuse_repeated,
+    rows_of_split,
 )
 from assay.data.sources.picture_paths import PictureFolder
 from assay.data.sources.tables import Table, read_table
@@ -72,10 +75,19 @@ def load_manifest(
     where = f"{files[0]}:{{}}" if len(files) == 1 else f"{name} ({split}):{{}}"
     if not len(joined):
         raise DataError(where.format(role.path), expected="at least one sample", got="no row below the names")
-    notes = _other_candidates(first, role, where=name)
-    part, rows, split_notes = _rows_of_split(joined, role, reading=reading, split=split, where=str(files[0]), name=name)
-    if role.split is not None and part is None:
-        role = Roles(role.path, role.label)
+    rest = [each for each in first.names if each and each not in role.used]
+    notes = label_note(role.label, pick(rest, MORE_LABEL_NAMES, only_by_name=True), where=name)
+    part = rows_of_split(
+        joined.column(role.split) if role.split else None,
+        len(joined),
+        column=role.split or "",
+        split=split,
+        reading=reading,
+        where=str(files[0]),
+        name=name,
+    )
+    rows = part.rows
+    role = role if part.parts else Roles(role.path, role.label)
     labels, classes, of_labels = _labels(joined, rows, role, others=others, where=where.format(role.label))
     chosen = choose_samples(labels, limit=reading.limit)
     if reading.only is not None:
@@ -89,11 +101,11 @@ def load_manifest(
         torch.from_numpy(labels[places]),
         classes,
         name,
-        part or split,
+        part.split,
         torch.from_numpy(rows[places]),
         tuple(paths[place] for place in decoded.indices.tolist()),
         decoded.skipped,
-        (*notes, *split_notes, *of_labels, *_repeated(joined, rows, labels, role, where=name), *of_metadata,
+        (*notes, *part.notes, *of_labels, *_repeated(joined, rows, labels, role, where=name), *of_metadata,
          *decoded.notes),
         metadata=take(metadata, rows[places]),
     )  # fmt: skip
@@ -158,48 +170,12 @@ def _ending_as_pictures(table: Table, names: Sequence[str]) -> str | None:
     return fitting[0] if len(fitting) == 1 else None
 
 
-def _other_candidates(table: Table, role: Roles, *, where: str) -> list[str]:
-    """What is told where another column could hold the labels as well."""
-    rest = [name for name in table.names if name and name not in role.used]
-    other = pick(rest, MORE_LABEL_NAMES, only_by_name=True)
-    return [f"{where}: the labels are those of the column {role.label!r}, not of {other!r}"] if other else []
-
-
 def _joined(tables: Sequence[Table]) -> Table:
     if len(tables) == 1:
         return tables[0]
     first = tables[0]
     columns = tuple([cell for table in tables for cell in table.column(name)] for name in first.names)
     return Table(first.names, columns, first.text)
-
-
-def _rows_of_split(
-    table: Table, role: Roles, *, reading: Reading, split: str, where: str, name: str
-) -> tuple[str | None, NDArray[np.int64], list[str]]:
-    """The split and its rows; all of them under None where no column parts them. And notes on what is of no split."""
-    everything = np.arange(len(table))
-    if role.split is None:
-        return None, everything, []
-    parts: dict[str, list[int]] = {}
-    unknown: dict[str, int] = {}
-    for row, cell in enumerate(table.column(role.split)):
-        word = str(cell).strip() if cell is not None else ""
-        known = SPLIT_WORDS.get(word.lower())
-        if known is None:
-            unknown[word or "nothing"] = unknown.get(word or "nothing", 0) + 1
-        else:
-            parts.setdefault(known, []).append(row)
-    if not parts:
-        values = listing(list(unknown), most=5)
-        if reading.split_column is not None:
-            expected = f"names of splits ({', '.join(list(SPLIT_WORDS)[:6])}, …)"
-            raise DataError(f"{where}:{role.split}", expected=expected, got=values)
-        note = f"{name}: the column {role.split!r} names no split ({values}): every row is used"
-        return None, everything, [note]
-    part, rows = choose_split(parts, wanted=reading.split, where=f"{where}:{role.split}")
-    left = sum(unknown.values())
-    notes = [f"{name}: {plural(left, 'row')} of no known split left out ({listing(list(unknown))})"] if left else []
-    return part, np.array(rows), notes
 
 
 def _labels(
@@ -299,12 +275,4 @@ def _metadata(table: Table, role: Roles, *, where: str) -> tuple[Mapping[str, Co
             dropped.append(name or f"column {place + 1}, without a name")
         else:
             columns[name] = column
-    notes = (
-        [f"{where}: {plural(len(columns), 'column')} kept as metadata: {listing(list(columns), most=8)}"]
-        if columns
-        else []
-    )
-    if dropped:
-        dropped = list(dict.fromkeys(dropped))
-        notes.append(f"{where}: {plural(len(dropped), 'column')} not used: {listing(dropped)}")
-    return columns, notes
+    return columns, kept_notes(list(columns), list(dict.fromkeys(dropped)), where=where)

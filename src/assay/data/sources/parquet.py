@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,86 +17,15 @@ from numpy.typing import NDArray
 from assay.data.arrays import to_image_bytes
 from assay.data.dataset import ImageDataset
 from assay.data.labels import Values, assign_classes, read_labels
+from assay.data.metadata import Column, make_column
 from assay.data.pictures import Decoded, Encoded, decode_pictures
 from assay.data.preparing import prepare_all
-from assay.data.reading import Reading, listing, readable
+from assay.data.reading import Reading, readable
 from assay.data.selection import choose_samples
-from assay.data.sources.columns import IMAGE_NAMES, LABEL_NAMES, pick
+from assay.data.sources.columns import kept_notes, label_note, rows_of_split
+from assay.data.sources.parquet_columns import Columns, find_columns, holds_paths, holds_pictures, is_encoded
+from assay.data.sources.picture_paths import PictureFolder
 from assay.errors import DataError
-from assay.wording import plural
-
-
-@dataclass(frozen=True)
-class Columns:
-    """The names of the two columns, the type of the images, and the class names where the file has them.
-
-    ``unused`` are the columns that could hold the images or the labels as well.
-    """
-
-    image: str
-    label: str
-    image_type: pa.DataType
-    classes: tuple[str, ...] | None
-    unused: tuple[str, ...] = ()
-
-
-def find_columns(schema: pa.Schema, *, where: str) -> Columns:
-    """Find the columns, in this order: by the ``huggingface`` metadata, by the usual names, as the only one that fits.
-
-    Of several candidates the one with the most usual name is taken (``fine_label`` before ``coarse_label``). Raises
-    :class:`DataError` listing the columns when there is none, or several.
-    """
-    features = _features(schema)
-    picturelike = [field.name for field in schema if holds_pictures(field.type)]
-    declared = [name for name in picturelike if features.get(name, {}).get("_type") == "Image"]
-    image = pick(declared, IMAGE_NAMES) or pick(picturelike, IMAGE_NAMES)
-    if image is None:
-        expected = f"a column of pictures ({', '.join(IMAGE_NAMES[:3])}, …)"
-        raise DataError(where, expected=expected, got=_listing(schema))
-    others = [field.name for field in schema if field.name != image]
-    declared = [name for name in others if features.get(name, {}).get("_type") == "ClassLabel"]
-    label = pick(declared, LABEL_NAMES) or pick(others, LABEL_NAMES, only_by_name=len(others) > 1)
-    if label is None:
-        expected = f"a column of labels ({', '.join(LABEL_NAMES[:3])}, …)"
-        raise DataError(where, expected=expected, got=_listing(schema))
-    names = features.get(label, {}).get("names")
-    classes = tuple(str(name) for name in names) if isinstance(names, list) and len(names) > 1 else None
-    usual = {*declared, *(name for name in others if name.lower() in LABEL_NAMES)}
-    unused = tuple(name for name in others if name != label and (name in usual or name in picturelike))
-    return Columns(image, label, schema.field(image).type, classes, unused)
-
-
-def holds_pictures(kind: pa.DataType) -> bool:
-    """Whether a column of this type can hold images: encoded files, or lists of pixels."""
-    if isinstance(kind, pa.FixedShapeTensorType):
-        return True
-    while pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
-        kind = kind.value_type
-        if pa.types.is_integer(kind) or pa.types.is_floating(kind):
-            return True
-    return is_encoded(kind)
-
-
-def is_encoded(kind: pa.DataType) -> bool:
-    """Whether a column of this type holds image files (PNG, JPEG, …) as bytes."""
-    if pa.types.is_struct(kind):
-        return any(field.name == "bytes" and is_encoded(field.type) for field in kind)
-    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind))
-
-
-def _features(schema: pa.Schema) -> dict[str, dict[str, Any]]:
-    """The features that the ``huggingface`` metadata declares; none where it is absent or not understood."""
-    try:
-        declared = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
-    except (KeyError, TypeError, ValueError, RecursionError):
-        return {}
-    features = declared.items() if isinstance(declared, dict) else ()
-    return {name: feature for name, feature in features if isinstance(feature, dict)}
-
-
-def _listing(schema: pa.Schema) -> str:
-    return "columns " + ", ".join(f"{field.name} ({field.type})" for field in schema)[:200]
-
 
 ROWS = 1024  # rows a read: few enough to keep little in memory, enough to keep the decoders busy
 
@@ -111,44 +38,72 @@ def load_parquet(
     """Read ``files`` one after the other as one split.
 
     Columns are found by the ``huggingface`` metadata, by their usual names, or by their types; see
-    :func:`assay.data.sources.parquet.find_columns`. Images are encoded files (``struct<bytes, path>`` or binary) or
-    lists of pixels. Class names come from the metadata; else from the labels of ``files`` and of ``others``, the files
-    of the same set's other splits, so that every split numbers its classes alike. An id is the row's place
-    in the split.
+    :func:`assay.data.sources.parquet_columns.find_columns`. Images are encoded files
+    (``struct<bytes, path>`` or binary), paths to them from the folder of the file or ``reading.root``, or lists of
+    pixels. A column of splits parts the rows. Class names come from the metadata; else from the labels of ``files`` and
+    of ``others``, the files of the same set's other splits, so that every split numbers its classes alike. Other
+    columns of scalars are metadata. An id is the row's place in the files of the split.
 
     With ``reading.limit`` only the row groups that hold the chosen rows are read, and only those rows are decoded.
     """
-    columns = _agreeing_columns(files)
+    columns = _agreeing_columns(files, reading)
     where = f"{files[0]}:{columns.label}" if len(files) == 1 else f"{name} ({split}):{columns.label}"
     cells = [_read_labels(file, columns) for file in files]
-    if not sum(map(len, cells)):
+    count = sum(map(len, cells))
+    if not count:
         raise DataError(where, expected="at least one image", got="an empty table")
     stored = read_labels(np.concatenate(cells), where=where, names=columns.classes)
+    splits = None if columns.split is None else [cell for file in files for cell in _read_column(file, columns.split)]
+    part = rows_of_split(splits, count, column=columns.split or "", split=split, reading=reading,
+                         where=str(files[0]), name=name)  # fmt: skip
     more = [] if columns.classes else _labels_of_others(others, columns)
-    labels, classes, of_labels = assign_classes(stored, names=columns.classes, where=where, others=more)
-    chosen = choose_samples(labels.numpy(), limit=reading.limit, only=reading.only)
+    if part.parts:
+        more.append(np.delete(stored, part.rows))
+        where = f"{where} ({part.split})"
+    labels, classes, of_labels = assign_classes(stored[part.rows], names=columns.classes, where=where, others=more)
+    chosen = part.rows[choose_samples(labels.numpy(), limit=reading.limit)]
+    if reading.only is not None:
+        chosen = chosen[np.isin(chosen, list(reading.only))]
     rows = np.sort(chosen)
     filenames: list[str | None] = []
-    if is_encoded(columns.image_type):
-        pictures = _encoded(_cells(files, columns.image, rows), filenames)
-        decoded = decode_pictures(pictures, count=len(rows), reading=reading, where=name)
-    else:
+    if holds_pictures(columns.image_type) and not is_encoded(columns.image_type):
         decoded = _read_pixels(_cells(files, columns.image, rows), reading=reading, where=f"{name}:{columns.image}")
-    ids = torch.from_numpy(rows)[decoded.indices]
+    else:
+        pictures = _encoded(_cells(files, columns.image, rows), filenames, column=columns.image, root=reading.root)
+        if not holds_pictures(columns.image_type):
+            _refuse_missing(files, columns.image, rows, reading=reading)
+        decoded = decode_pictures(pictures, count=len(rows), reading=reading, where=name)
+    places = rows[decoded.indices.numpy()]
     named = [filenames[place] for place in decoded.indices.tolist()] if filenames else [None]
     names = None if None in named else tuple(str(filename) for filename in named)
-    unused = columns.unused
-    notes = [f"{name}: {plural(len(unused), 'column')} not used: {listing(unused)}"] if unused else []
-    notes += [*of_labels, *decoded.notes]
+    metadata, dropped = _metadata(files, columns, places)
+    if columns.split is not None and not part.parts:
+        column = make_column([(splits or [])[row] for row in places.tolist()])
+        metadata |= {} if column is None else {columns.split: column}
     dataset = ImageDataset(
-        decoded.images, labels[ids], classes, name, split, ids, names, decoded.skipped, tuple(notes)
-    )  # fmt: skip
+        decoded.images,
+        labels[torch.from_numpy(np.searchsorted(part.rows, places))],
+        classes,
+        name,
+        part.split,
+        torch.from_numpy(places),
+        names,
+        decoded.skipped,
+        (
+            *label_note(columns.label, columns.like_label, where=name),
+            *part.notes,
+            *kept_notes(list(metadata), [*columns.unused, *dropped], where=name),
+            *of_labels,
+            *decoded.notes,
+        ),
+        metadata=metadata,
+    )
     return dataset if np.array_equal(rows, chosen) else dataset.arranged(torch.from_numpy(chosen))
 
 
 def class_names(file: Path) -> tuple[str, ...] | None:
     with opened(file) as parquet:
-        return find_columns(parquet.schema_arrow, where=str(file)).classes
+        return find_columns(parquet.schema_arrow, reading=Reading(), where=str(file)).classes
 
 
 def _readable(file: Path) -> AbstractContextManager[None]:
@@ -161,13 +116,13 @@ def opened(file: Path) -> Iterator[pq.ParquetFile]:
         yield parquet
 
 
-def _agreeing_columns(files: Sequence[Path]) -> Columns:
+def _agreeing_columns(files: Sequence[Path], reading: Reading) -> Columns:
     first: Columns | None = None
     for file in files:
         with opened(file) as parquet:
-            columns = find_columns(parquet.schema_arrow, where=str(file))
+            columns = find_columns(parquet.schema_arrow, reading=reading, where=str(file))
         first = first or columns
-        if (columns.image, columns.label, columns.classes) != (first.image, first.label, first.classes):
+        if columns.agreeing != first.agreeing:
             expected = f"columns {first.image}, {first.label} and class names as in {files[0].name}"
             raise DataError(str(file), expected=expected, got=f"{columns.image}, {columns.label} or other class names")
     if first is None:
@@ -193,6 +148,11 @@ def _read_labels(file: Path, columns: Columns) -> NDArray[Any]:
             values[:] = column.to_pylist()
             return values
     raise DataError(f"{file}:{columns.label}", expected="one class number or class name a row", got=f"type {kind}")
+
+
+def _read_column(file: Path, column: str) -> list[Any]:
+    with opened(file) as parquet:
+        return parquet.read(columns=[column]).column(0).to_pylist()  # type: ignore[no-any-return]
 
 
 def _labels_of_others(files: Sequence[Path], columns: Columns) -> list[Values]:
@@ -231,20 +191,79 @@ def _cells_of_file(parquet: pq.ParquetFile, column: str, rows: Places) -> Iterat
                 break
 
 
-def _encoded(pieces: Iterator[tuple[Path, Places, pa.Array]], filenames: list[str | None]) -> Iterator[Encoded]:
-    """Cells with image files in them; the file names they carry are noted in ``filenames``, None where absent."""
+def _encoded(
+    pieces: Iterator[tuple[Path, Places, pa.Array]], filenames: list[str | None], *, column: str, root: Path | None
+) -> Iterator[Encoded]:
+    """Cells with image files in them, or with paths to them; the paths are noted in ``filenames``, None where absent.
+
+    A path is followed where there are no bytes, from the folder of the file or from ``root``.
+    """
     for file, places, cells in pieces:
-        paths = [None] * len(cells)
         with _readable(file):
-            if not pa.types.is_struct(cells.type):
-                contents = cells.to_pylist()
-            else:
-                contents = pc.struct_field(cells, "bytes").to_pylist()
-                if any(field.name == "path" for field in cells.type):
-                    paths = pc.struct_field(cells, "path").to_pylist()
+            contents, paths = _contents_and_paths(cells)
+        folder: PictureFolder | None = None
         for place, content, path in zip(places.tolist(), contents, paths, strict=True):
             filenames.append(path or None)
-            yield Encoded(f"{file.name}[{place}]" + (f" {path}" if path else ""), content)
+            name = f"{file.name}[{place}]" + (f" {path}" if path else "")
+            if content is not None or not path:
+                yield Encoded(name, content)
+                continue
+            folder = folder or PictureFolder(root or file.parent, where=f"{file}:{column}")
+            pointed = folder.encoded(folder.locate(path, place), place, name=name)
+            missing = is_encoded(cells.type) and isinstance(pointed.content, Path) and not pointed.content.exists()
+            yield Encoded(name, None) if missing else pointed
+
+
+def _contents_and_paths(cells: pa.Array) -> tuple[list[Any], list[Any]]:
+    """The bytes and the paths in cells of files, of structs of both, or of paths alone; None where there is none."""
+    nothing = [None] * len(cells)
+    if not pa.types.is_struct(cells.type):
+        values = cells.to_pylist()
+        return (nothing, values) if holds_paths(cells.type) else (values, nothing)
+    fields = {each.name for each in cells.type}
+    contents, paths = (
+        pc.struct_field(cells, name).to_pylist() if name in fields else nothing for name in ("bytes", "path")
+    )
+    return contents, paths
+
+
+def _refuse_missing(files: Sequence[Path], column: str, rows: Places, *, reading: Reading) -> None:
+    """Raise :class:`DataError` where more of the pictures that paths lead to are missing than may be."""
+    located: dict[Path, list[tuple[int, str]]] = {}
+    for file, places, cells in _cells(files, column, rows):
+        with _readable(file):
+            paths = _contents_and_paths(cells)[1]
+        located.setdefault(file, []).extend(zip(places.tolist(), paths, strict=True))
+    for file, paths_of_file in located.items():
+        folder = PictureFolder(reading.root or file.parent, where=f"{file}:{column}")
+        folder.refuse_missing([folder.locate(path, row) for row, path in paths_of_file], max_bad=reading.max_bad)
+
+
+def _metadata(files: Sequence[Path], columns: Columns, rows: Places) -> tuple[dict[str, Column], list[str]]:
+    """The columns of scalars at ``rows`` (sorted, counted over all files), and those that hold something else."""
+    values: dict[str, list[object]] = {name: [] for name in columns.metadata}
+    start = 0
+    for file in files:
+        with opened(file) as parquet:
+            stop = start + parquet.metadata.num_rows
+            of_file = pa.array(rows[(rows >= start) & (rows < stop)] - start)
+            present = [name for name in values if name in parquet.schema_arrow.names]
+            table = parquet.read(columns=present)
+            for name, cells in values.items():
+                cells += table.column(name).take(of_file).to_pylist() if name in present else [None] * len(of_file)
+        start = stop
+    metadata: dict[str, Column] = {}
+    for name, names in columns.metadata.items():
+        column = make_column(_named(values[name], names))
+        if column is not None:
+            metadata[name] = column
+    return metadata, [name for name in values if name not in metadata]
+
+
+def _named(values: list[Any], names: tuple[str, ...] | None) -> list[object]:
+    """Numbers of classes as their names, where all of them have one."""
+    fits = names is not None and all(value is None or 0 <= value < len(names) for value in values)
+    return [None if value is None else names[value] for value in values] if names and fits else values
 
 
 def _read_pixels(pieces: Iterator[tuple[Path, Places, pa.Array]], *, reading: Reading, where: str) -> Decoded:

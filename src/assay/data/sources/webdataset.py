@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,9 +19,11 @@ import torch
 from assay.data.dataset import ImageDataset
 from assay.data.decoding import SUFFIXES
 from assay.data.labels import Values, assign_classes, read_labels
+from assay.data.metadata import Column, make_column
 from assay.data.pictures import Encoded, decode_pictures
 from assay.data.reading import LeftOut, Reading, decode_text, listing, readable
 from assay.data.selection import choose_samples
+from assay.data.sources.columns import kept_notes
 from assay.errors import DataError
 
 LABEL_ENDINGS = ("cls", "class", "label", "json")
@@ -31,12 +34,16 @@ LONGEST_LABEL = 1 << 20  # bytes
 
 @dataclass
 class _ShardSample:
-    """``pictures`` and ``labels`` are by their endings, such as ``jpg`` and ``mask.png``."""
+    """``pictures`` and ``labels`` are by their endings, such as ``jpg`` and ``mask.png``.
+
+    ``fields`` are those of its JSON, without the one that is its label.
+    """
 
     shard: Path
     key: str
     pictures: dict[str, tarfile.TarInfo] = field(default_factory=dict)
     labels: dict[str, str | None] = field(default_factory=dict)
+    fields: dict[str, Any] = field(default_factory=dict)
     picture: tarfile.TarInfo | None = None
 
     @property
@@ -62,13 +69,13 @@ def load_webdataset(
     several images could be meant.
     """
     left_out = LeftOut()
-    samples = [sample for shard in shards for sample in _scan(shard, left_out)]
+    samples = [sample for shard in shards for sample in _scan(shard, left_out, label=reading.label_column)]
     if not samples:
         raise DataError(str(shards[0]), expected="samples with a picture and a label", got="none")
-    _choose_pictures(samples, left_out)
+    _choose_pictures(samples, left_out, wanted=reading.image_column)
     where, names = f"{name} (labels)", _class_names(shards[0])
     stored = _labels_of(samples, where=where, names=names)
-    more = [list(_scan(shard, LeftOut())) for shard in others if not names]
+    more = [list(_scan(shard, LeftOut(), label=reading.label_column)) for shard in others if not names]
     stored_of_others = [_labels_of(found, where=f"{name} (labels of other splits)", names=None) for found in more]
     labels, classes, of_labels = assign_classes(stored, names=names, where=where, others=stored_of_others)
     chosen = choose_samples(labels.numpy(), limit=reading.limit, only=reading.only)
@@ -82,9 +89,20 @@ def load_webdataset(
         notes += [f"{name}: {len(repeated):,} keys are in several shards, each a sample: {listing(repeated)}"]
     drawn = [samples[row] for row in ids.tolist()]
     keys = tuple(f"{sample.shard.name}:{sample.key}" if repeated else sample.key for sample in drawn)
-    all_notes = (*notes, *of_labels, *decoded.notes)
-    dataset = ImageDataset(decoded.images, labels[ids], classes, name, split, ids, keys, decoded.skipped, all_notes)
+    metadata, of_metadata = _metadata(drawn, where=name)
+    all_notes = (*notes, *of_metadata, *of_labels, *decoded.notes)
+    dataset = ImageDataset(
+        decoded.images, labels[ids], classes, name, split, ids, keys, decoded.skipped, all_notes, metadata=metadata
+    )  # fmt: skip
     return dataset if np.array_equal(rows, chosen) else dataset.arranged(torch.from_numpy(chosen))
+
+
+def _metadata(samples: Sequence[_ShardSample], *, where: str) -> tuple[dict[str, Column], list[str]]:
+    """The fields of their JSON as columns, and notes on those that are kept and those that are not."""
+    names = dict.fromkeys(name for sample in samples for name in sample.fields)
+    columns = {name: make_column([sample.fields.get(name) for sample in samples]) for name in names}
+    metadata = {name: column for name, column in columns.items() if column is not None}
+    return metadata, kept_notes(list(metadata), [name for name in names if name not in metadata], where=where)
 
 
 def _labels_of(samples: Sequence[_ShardSample], *, where: str, names: tuple[str, ...] | None) -> Values:
@@ -96,16 +114,22 @@ def _labels_of(samples: Sequence[_ShardSample], *, where: str, names: tuple[str,
     return read_labels([sample.label for sample in samples], where=where, names=names)
 
 
-def _choose_pictures(samples: Sequence[_ShardSample], left_out: LeftOut) -> None:
-    """The one picture of each sample: with a plain ending where any sample has one, as beside masks; else the only one.
+def _choose_pictures(samples: Sequence[_ShardSample], left_out: LeftOut, *, wanted: str | None) -> None:
+    """The one picture of each sample: that of the ``wanted`` ending; else with a plain ending where any sample has one,
+    as beside masks; else the only one.
 
     Raises :class:`DataError` naming the pictures of a sample of which several could be meant.
     """
+    if wanted is not None and not any(wanted in sample.pictures for sample in samples):
+        present = listing(list(dict.fromkeys(ending for sample in samples for ending in sample.pictures)))
+        raise DataError("--image-column", expected=f"an ending of the pictures ({present})", got=wanted)
     plain = any("." not in ending for sample in samples for ending in sample.pictures)
     for sample in samples:
         endings = [ending for ending in sample.pictures if not plain or "." not in ending]
+        endings = endings if wanted is None else [ending for ending in sample.pictures if ending == wanted]
         if len(endings) > 1:
             got = " and ".join(f"{posixpath.basename(sample.key)}.{ending}" for ending in endings[:3])
+            got += f" (--image-column {endings[0]} takes the pictures of that ending)"
             raise DataError(f"{sample.shard}:{sample.key}", expected="one picture a sample", got=got)
         sample.picture = sample.pictures[endings[0]] if endings else None
         for ending in sample.pictures:
@@ -119,7 +143,7 @@ def _opened(shard: Path) -> Iterator[tarfile.TarFile]:
         yield archive
 
 
-def _scan(shard: Path, left_out: LeftOut) -> list[_ShardSample]:
+def _scan(shard: Path, left_out: LeftOut, *, label: str | None) -> list[_ShardSample]:
     """The samples of one shard, in order, with their labels read and their images only located."""
     samples: dict[str, _ShardSample] = {}
     with _opened(shard) as archive:
@@ -132,12 +156,8 @@ def _scan(shard: Path, left_out: LeftOut) -> list[_ShardSample]:
                 left_out.add("hidden", member.name)
                 continue
             ending = endings.rpartition(".")[2]
-            if not member.isfile():
-                left_out.add("links", member.name)
-            elif f".{ending}" not in SUFFIXES and ending not in LABEL_ENDINGS:
-                left_out.add("neither picture nor label", member.name)
-            elif ending in LABEL_ENDINGS and member.size > LONGEST_LABEL:
-                left_out.add("too long for a label", member.name)
+            if reason := _unread(member, ending=ending, label=label):
+                left_out.add(reason, member.name)
             else:
                 key = posixpath.join(folder, base[: len(stem)])
                 sample = samples.setdefault(key, _ShardSample(shard, key))
@@ -146,10 +166,7 @@ def _scan(shard: Path, left_out: LeftOut) -> list[_ShardSample]:
                 if f".{ending}" in SUFFIXES:
                     sample.pictures[endings] = member
                 else:
-                    file = archive.extractfile(member)
-                    content = file.read() if file else b""
-                    where = f"{shard}:{member.name}"
-                    sample.labels[endings] = _parse_label(content, is_json=ending == "json", where=where)
+                    _read_label(archive, member, sample, endings=endings, label=label)
         _check_end(archive)
     # Files without image and label, such as a note on the shard, are no samples.
     for key, sample in list(samples.items()):
@@ -157,6 +174,30 @@ def _scan(shard: Path, left_out: LeftOut) -> list[_ShardSample]:
             left_out.add("neither picture nor label", f"{key}.{next(iter(sample.labels))}")
             del samples[key]
     return list(samples.values())
+
+
+def _unread(member: tarfile.TarInfo, *, ending: str, label: str | None) -> str | None:
+    """Why a member is neither the picture nor the label of a sample; None for one that is."""
+    if not member.isfile():
+        return "links"
+    if f".{ending}" not in SUFFIXES and ending not in LABEL_ENDINGS:
+        return "neither picture nor label"
+    if ending in LABEL_ENDINGS and member.size > LONGEST_LABEL:
+        return "too long for a label"
+    beside = label is not None and ending in LABEL_ENDINGS[:-1]
+    return "with labels beside those of the named field" if beside else None
+
+
+def _read_label(
+    archive: tarfile.TarFile, member: tarfile.TarInfo, sample: _ShardSample, *, endings: str, label: str | None
+) -> None:
+    file = archive.extractfile(member)
+    text = decode_text(file.read() if file else b"", where=f"{sample.shard}:{member.name}").strip()
+    if endings.rpartition(".")[2] != "json":
+        sample.labels[endings] = text or None
+        return
+    sample.labels[endings], fields = _parse_fields(text, label=label)
+    sample.fields |= fields
 
 
 def _check_end(archive: tarfile.TarFile) -> None:
@@ -168,17 +209,18 @@ def _check_end(archive: tarfile.TarFile) -> None:
         raise tarfile.ReadError("no end-of-archive mark: the file is truncated or damaged")
 
 
-def _parse_label(content: bytes, *, is_json: bool, where: str) -> str | None:
-    text = decode_text(content, where=where).strip()
-    if not is_json:
-        return text or None
+def _parse_fields(text: str, *, label: str | None) -> tuple[str | None, dict[str, Any]]:
+    """The label in JSON, in the field ``label`` or one of the usual names, and all other fields."""
     try:
         value = json.loads(text)
     except (ValueError, RecursionError):
-        return None
+        return None, {}
+    fields = value if isinstance(value, dict) else {}
     if isinstance(value, dict):
-        value = next((value[key] for key in LABEL_KEYS if key in value), None)
-    return None if value is None or isinstance(value, dict | list) else str(value)
+        used = label if label is not None else next((key for key in LABEL_KEYS if key in value), None)
+        fields = {name: each for name, each in fields.items() if name != used}
+        value = None if used is None else value.get(used)
+    return None if value is None or isinstance(value, dict | list) else str(value), fields
 
 
 def _class_names(shard: Path) -> tuple[str, ...] | None:
