@@ -12,6 +12,7 @@ from pydantic import BaseModel
 
 from assay.records.base import Record
 from assay.records.checkup import Checkup, Measurement
+from assay.records.sample_table import SampleColumn
 from assay.records.samples import SampleBits, SampleLevels, SampleSet
 from assay.report.parts import Figure
 from assay.report.sections import build_sections
@@ -27,7 +28,12 @@ FILLS: dict[str, dict[type, Any]] = {
     "infinite": {int: 1, float: math.inf, str: "x", bool: True, tuple: 2},
 }
 TWO = SampleSet(n=2, ids="0..1", labels="l", pixels="p")
-SHAPED = {SampleBits: SampleBits.of(TWO, [True, False]), SampleLevels: SampleLevels.of(TWO, [0, 1])}
+SHAPED = {
+    SampleSet: TWO,
+    SampleBits: SampleBits.of(TWO, [True, False]),
+    SampleLevels: SampleLevels.of(TWO, [0, 1]),
+    SampleColumn: SampleColumn.of("site", [None, "<b>"], type="text"),
+}
 
 
 def fill(annotation: Any, values: dict[type, Any]) -> Any:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property, partial
 
+import torch
 from torch import nn
 
 from assay.attacks.examples import describe_attack, pick_gallery, pick_samples
@@ -15,6 +16,7 @@ from assay.attacks.options import AttackOptions
 from assay.attacks.sanity import measure_attack_sanity
 from assay.check.attempt import attempt
 from assay.data.dataset import ImageDataset
+from assay.data.sample_records import keep_metadata, measure_pixel_range
 from assay.data.selection import fair_sample
 from assay.diagnostics.batchnorm import audit_normalization
 from assay.diagnostics.depth import measure_gradient_flow
@@ -41,6 +43,7 @@ from assay.records.base import Record
 from assay.records.compression import LayerSpectra
 from assay.records.configuration import ModeAudit, NormalizationAudit, PreparationAudit
 from assay.records.gradients import GradientFlow, InputGradients
+from assay.records.pixels import PixelRange
 from assay.records.recurrence import TimeTrace
 from assay.records.training import DecayGroups
 from assay.training.param_groups import measure_decay_groups
@@ -126,6 +129,12 @@ class CheckContext:
             name=name,
         )
 
+    @property
+    def measured(self) -> ImageDataset:
+        """All samples that any stage takes, in the order of the data set."""
+        ids = torch.cat([self.clean.ids, self.attacked.ids, self.probed.ids])
+        return self.dataset.subset(torch.isin(self.dataset.ids, ids))
+
     @cached_property
     def clean_predictions(self) -> Predictions:
         """The predictions on the untouched images that are attacked."""
@@ -163,6 +172,13 @@ def _anatomy(context: CheckContext) -> Iterator[Record]:
 
 def _accuracy(context: CheckContext) -> Iterator[Record]:
     yield measure_clean_accuracy(context.model, context.clean)
+    table = keep_metadata(context.measured)
+    if table is not None:
+        yield table
+
+
+def _pixels(context: CheckContext) -> Iterator[Record]:
+    yield measure_pixel_range(context.dataset)
 
 
 def _attacks(context: CheckContext) -> Iterator[Record]:
@@ -250,6 +266,7 @@ STAGES: tuple[CheckStage, ...] = (
     CheckStage("normalisation audit", _normalization, (NormalizationAudit,)),
     CheckStage("anatomy", _anatomy, (Anatomy,)),
     CheckStage("clean accuracy", _accuracy, (CleanAccuracy,), required=True),
+    CheckStage("pixel range", _pixels, (PixelRange,)),
     CheckStage("attacks", _attacks, (RobustAccuracy, *_DETAILS)),
     CheckStage("attack sanity", _attack_sanity, (AttackSanity,)),
     CheckStage("accuracy against epsilon", _epsilon_curve, (EpsilonCurve,)),

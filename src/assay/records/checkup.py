@@ -24,7 +24,9 @@ from assay.records.configuration import ModeAudit, NormalizationAudit, Preparati
 from assay.records.failure import FailedMeasurement
 from assay.records.finding import Outdated, Verdict
 from assay.records.gradients import Curvature, DepthTrace, GradientFlow, InputGradients
+from assay.records.pixels import PixelRange
 from assay.records.recurrence import RemedyComparison, TimeTrace
+from assay.records.sample_table import SampleTable
 from assay.records.samples import SampleSet
 from assay.records.training import DecayGroups, OptimizerAudit, TrainingRun
 
@@ -32,6 +34,7 @@ Measurement = Annotated[
     CleanAccuracy | RobustAccuracy | EpsilonCurve | AdversarialGallery | SampleGallery | AttackSanity | AttackAnatomy
     | Invariance | GradientFlow | InputGradients | LayerSpectra | ModeAudit | NormalizationAudit | PreparationAudit
     | DepthTrace | TimeTrace | SequenceAccuracy | RemedyComparison | Curvature | Anatomy | DecayGroups | OptimizerAudit
+    | PixelRange | SampleTable
     | TrainingRun | AppliedFix | FailedMeasurement,
     Field(discriminator="kind"),
 ]  # fmt: skip

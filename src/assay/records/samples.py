@@ -55,13 +55,13 @@ class SampleBits(Frozen):
 
     @model_validator(mode="after")
     def _length_fits(self) -> Self:
-        if len(_decode(self.bits)) != -(-self.samples.n // 8):
+        if len(decode_base64(self.bits)) != -(-self.samples.n // 8):
             raise ValueError(f"base64 of {self.samples.n} bits")
         return self
 
     def unpack(self) -> list[bool]:
         """One value a sample, in ascending order of the ids."""
-        packed = _decode(self.bits)
+        packed = decode_base64(self.bits)
         digits = bin(int.from_bytes(b"\x01" + packed, "big"))[3:]
         return [digit == "1" for digit in digits[: self.samples.n]]
 
@@ -79,16 +79,17 @@ class SampleLevels(Frozen):
 
     @model_validator(mode="after")
     def _length_fits(self) -> Self:
-        if len(_decode(self.levels)) != self.samples.n:
+        if len(decode_base64(self.levels)) != self.samples.n:
             raise ValueError(f"base64 of {self.samples.n} bytes")
         return self
 
     def unpack(self) -> list[int]:
         """One value a sample, in ascending order of the ids."""
-        return list(_decode(self.levels))
+        return list(decode_base64(self.levels))
 
 
-def _decode(text: str) -> bytes:
+def decode_base64(text: str) -> bytes:
+    """The bytes of base64. Raises :class:`ValueError` for anything else."""
     try:
         return base64.b64decode(text, validate=True)
     except binascii.Error as error:

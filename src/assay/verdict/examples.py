@@ -24,6 +24,7 @@ from assay.records.configuration import (
     PreparationVariant,
 )
 from assay.records.gradients import Curvature, DepthTrace, GradientFlow, InputGradients, LayerGradient, LayerTrace
+from assay.records.pixels import PixelRange
 from assay.records.recurrence import Decay, StateGradients, TimeTrace
 from assay.records.training import DecayGroups, ParameterGroup
 
@@ -128,6 +129,12 @@ def normalization(
         n=100, n_statistics=100, layers=(norm,), before=Proportion.of(60, 100), reestimated=None,
         conventions=conventions, stem="conv", stem_mean=0.5, stem_std=0.2, reestimated_p=reestimated_p,
     )  # fmt: skip
+
+
+def pixels(**changes: object) -> PixelRange:
+    """The pixels of a hundred ordinary photographs."""
+    fields = {"n": 100, "lowest": 0, "highest": 255, "levels": 256, "median_lowest": 3, "median_highest": 250}
+    return PixelRange.model_validate(fields | changes)
 
 
 def preparation(*, gained: int = 0, lost: int = 2, p: float | None = None) -> PreparationAudit:

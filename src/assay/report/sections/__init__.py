@@ -15,7 +15,9 @@ from assay.records.compression import LayerSpectra
 from assay.records.configuration import ModeAudit, NormalizationAudit, PreparationAudit
 from assay.records.failure import FailedMeasurement
 from assay.records.gradients import Curvature, DepthTrace, GradientFlow, InputGradients
+from assay.records.pixels import PixelRange
 from assay.records.recurrence import RemedyComparison, TimeTrace
+from assay.records.sample_table import SampleTable
 from assay.records.training import DecayGroups, OptimizerAudit, TrainingRun
 from assay.report.parts import Section
 from assay.report.sections.accuracy import accuracy_section, invariance_section
@@ -28,6 +30,7 @@ from assay.report.sections.configuration import (
     optimizer_section,
     preparation_section,
 )
+from assay.report.sections.data import metadata_section, pixels_section
 from assay.report.sections.fixes import accepted_section, fixes_section
 from assay.report.sections.gradients import curvature_section, depth_trace_section, gradient_flow_section
 from assay.report.sections.measured import failures_section, leftovers_section, measured_section
@@ -70,11 +73,13 @@ EVIDENCE: tuple[Maker, ...] = (
     _first(ModeAudit, modes_section),
     _first(NormalizationAudit, normalization_section),
     _first(PreparationAudit, preparation_section),
+    _first(PixelRange, pixels_section),
     _first(DecayGroups, decay_section),
     _first(OptimizerAudit, optimizer_section),
     _first(LayerSpectra, spectra_section),
     _all(TrainingRun, training_section),
     _first(Anatomy, anatomy_section),
+    _all(SampleTable, metadata_section),
 )
 
 
