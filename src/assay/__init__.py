@@ -36,11 +36,11 @@ _PUBLIC: dict[str, tuple[str, ...]] = {
         "measure_epsilon_curve",
         "measure_robust_accuracy",
     ),
-    "assay.check": ("run_check",),
+    "assay.check": ("check_predictions", "run_check"),
     "assay.claims": ("run_claims",),
     "assay.comparison": ("compare",),
     "assay.compression": ("compress",),
-    "assay.data": ("ImageDataset", "as_dataset", "load_dataset"),
+    "assay.data": ("ImageDataset", "as_dataset", "load_dataset", "read_predictions"),
     "assay.diagnostics": (
         "audit_modes",
         "audit_normalization",
@@ -81,11 +81,12 @@ if TYPE_CHECKING:
     from assay.attacks import list_attacks as list_attacks, measure_attack_sanity as measure_attack_sanity
     from assay.attacks import measure_epsilon_curve as measure_epsilon_curve
     from assay.attacks import measure_robust_accuracy as measure_robust_accuracy
-    from assay.check import run_check as run_check
+    from assay.check import check_predictions as check_predictions, run_check as run_check
     from assay.claims import run_claims as run_claims
     from assay.comparison import compare as compare
     from assay.compression import compress as compress
     from assay.data import ImageDataset as ImageDataset, as_dataset as as_dataset, load_dataset as load_dataset
+    from assay.data import read_predictions as read_predictions
     from assay.diagnostics import audit_modes as audit_modes, audit_normalization as audit_normalization
     from assay.diagnostics import measure_gradient_flow as measure_gradient_flow
     from assay.diagnostics import measure_input_gradients as measure_input_gradients

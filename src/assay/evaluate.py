@@ -199,6 +199,17 @@ def summarize(
     )
 
 
+def summarize_classes(
+    predicted: Tensor, labels: Tensor, *, classes: tuple[str, ...], per_sample: SampleBits | None = None
+) -> CleanAccuracy:
+    """The same from the predicted class int64 (N,) alone, −1 where there is none: no loss, calibration or top-5."""
+    certain = F.one_hot(predicted.clamp_min(0), len(classes)).float()
+    certain[predicted < 0] = float("nan")
+    counted = summarize(Predictions(certain, labels, seconds=0.0), classes=classes, per_sample=per_sample)
+    unknown = dict.fromkeys(("loss", "mean_confidence", "expected_calibration_error"), float("nan"))
+    return counted.model_copy(update={**unknown, "calibration": (), "top5_accuracy": None, "scored": False})
+
+
 def _calibrate(confidences: Tensor, correct: Tensor, *, bins: int = 15) -> tuple[CalibrationBin, ...]:
     """Equal-width bins (low, high]; empty ones are left out."""
     index = (confidences.double() * bins).ceil().long().sub(1).clamp(0, bins - 1)

@@ -16,6 +16,7 @@ from assay.arguments import checked
 from assay.check.attempt import attempt
 from assay.check.stages import BUDGETS, STAGES, Budget, CheckContext, CheckStage
 from assay.data.dataset import ImageDataset, identify_samples, to_unit_range
+from assay.data.keeping import check_format, write_predictions
 from assay.errors import AssayError, InputError, ModelError, OptionError, describe_error
 from assay.models.calls import notes_on
 from assay.records.base import Frozen, Record
@@ -54,6 +55,7 @@ def run_check(
     on_stage: OnStage | None = None,
     processes: Processes = ALONE,
     notes: Iterable[str] = (),
+    keep_predictions: Path | None = None,
 ) -> Checkup:
     """Run every stage of the check on ``model``, judge the records, and return both as one document.
 
@@ -73,6 +75,8 @@ def run_check(
         on_stage: called before each stage with its name, its number from 0, and the number of stages.
         processes: share the stages out among them; all get the whole document.
         notes: what else is to be known of the model and the data, such as what was guessed when they were opened.
+        keep_predictions: a file .csv, .parquet or .npz for the logits of the samples of the clean accuracy, with ids
+            and labels; :func:`assay.check_predictions` gives the same clean accuracy from it.
 
     Returns:
         The document: subject, environment, stages, ``records`` and ``verdicts``; ``checkup.first(CleanAccuracy)``
@@ -95,10 +99,9 @@ def run_check(
         True
     """
     started, clock = datetime.now(UTC), time.perf_counter()
-    if isinstance(budget, str):
-        if budget not in BUDGETS:
-            raise OptionError("budget", expected=f"one of: {', '.join(BUDGETS)}", got=repr(budget))
-        budget = BUDGETS[budget]
+    budget = _find_budget(budget)
+    if keep_predictions is not None:
+        check_format(keep_predictions)
     context = CheckContext.of(model, dataset, budget=budget, limit=limit, seed=seed, name=name)
     store = None
     if folder is not None:
@@ -133,6 +136,8 @@ def run_check(
                 store.write(key, finished.model_dump_json())  # what failed is tried again
         done[stage.name] = finished
     shared = {name: finished for part in reversed(processes.gather(done)) for name, finished in part.items()}
+    if keep_predictions is not None and processes.leads:
+        write_predictions(keep_predictions, context.outputs.logits, context.clean, model=name)
     stages = [shared[stage.name] for stage in STAGES]
     records = (*history, *(record for finished in stages for record in finished.records))
     checkup = Checkup(
@@ -149,6 +154,14 @@ def run_check(
     if store is not None and processes.leads:
         store.close()
     return checkup
+
+
+def _find_budget(budget: Budget | str) -> Budget:
+    if isinstance(budget, Budget):
+        return budget
+    if budget not in BUDGETS:
+        raise OptionError("budget", expected=f"one of: {', '.join(BUDGETS)}", got=repr(budget))
+    return BUDGETS[budget]
 
 
 def _read_stage(store: ResumableStore, key: str) -> FinishedStage | None:

@@ -15,7 +15,7 @@ from assay.attacks.methods.gradient import FGSM, PGD, Noise, SignedSteps
 from assay.attacks.options import AttackOptions
 from assay.attacks.sanity import measure_attack_sanity
 from assay.check.attempt import attempt
-from assay.data.dataset import ImageDataset
+from assay.data.dataset import ImageDataset, keep_right
 from assay.data.sample_records import keep_metadata, measure_pixel_range
 from assay.data.selection import fair_sample
 from assay.diagnostics.batchnorm import audit_normalization
@@ -25,7 +25,7 @@ from assay.diagnostics.modes import audit_modes
 from assay.diagnostics.preparation import audit_preparation
 from assay.diagnostics.saliency import measure_input_gradients
 from assay.diagnostics.time import is_recurrent, measure_gradients_over_time
-from assay.evaluate import Predictions, measure_clean_accuracy, predict
+from assay.evaluate import Predictions, predict, summarize
 from assay.lowrank.spectrum import measure_spectra
 from assay.models.anatomy import measure_anatomy
 from assay.options import Options
@@ -136,6 +136,11 @@ class CheckContext:
         return self.dataset.subset(torch.isin(self.dataset.ids, ids))
 
     @cached_property
+    def outputs(self) -> Predictions:
+        """The predictions on the untouched images of the clean accuracy."""
+        return predict(self.model, self.clean)
+
+    @cached_property
     def clean_predictions(self) -> Predictions:
         """The predictions on the untouched images that are attacked."""
         return predict(self.model, self.attacked)
@@ -171,7 +176,8 @@ def _anatomy(context: CheckContext) -> Iterator[Record]:
 
 
 def _accuracy(context: CheckContext) -> Iterator[Record]:
-    yield measure_clean_accuracy(context.model, context.clean)
+    outputs = context.outputs
+    yield summarize(outputs, classes=context.clean.classes, per_sample=keep_right(context.clean, outputs.correct))
     table = keep_metadata(context.measured)
     if table is not None:
         yield table

@@ -6,7 +6,7 @@ from contextlib import ExitStack
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from assay.cli.inputs import OpenedInputs
     from assay.data.dataset import ImageDataset
     from assay.records.checkup import Checkup
-    from assay.records.finding import FailAt
+    from assay.records.finding import Baseline, FailAt
 
 FIXED = "fixed"  # folder of the fixed weights, inside that of the report
 
@@ -36,6 +36,7 @@ Extra = StrEnum("Extra", "JSON JUNIT SARIF")
 
 @takes_inputs(omit=("limit",))
 def check(
+    context: typer.Context,
     inputs: Inputs,
     limit: Annotated[
         int | None,
@@ -44,6 +45,15 @@ def check(
             "Attack and measure only the first N samples; the clean accuracy uses all that the budget allows.",
             metavar="N",
             min=1,
+        ),
+    ] = None,
+    predictions: Annotated[
+        Path | None,
+        option(
+            "Model",
+            "Check predictions in place of a model: .csv, .tsv, .jsonl, .parquet or .npz with logits, probabilities or "
+            "predicted classes, and labels or --data.",
+            metavar="FILE",
         ),
     ] = None,
     apply_fixes: Annotated[
@@ -74,6 +84,14 @@ def check(
             metavar="FORMAT",
         ),
     ] = None,
+    keep_predictions: Annotated[
+        Path | None,
+        option(
+            "Output",
+            "Write the logits of every sample too, with ids and labels: .csv, .parquet or .npz.",
+            metavar="FILE",
+        ),
+    ] = None,
     baseline: BaselineFile = None,
     budget: Budget = BudgetName.STANDARD,
     resume: Resume = False,
@@ -87,17 +105,21 @@ def check(
 
     from assay.check import BUDGETS, run_check
     from assay.cli.inputs import open_inputs, resolve_data
+    from assay.cli.predictions import check_file
     from assay.cli.progress import StageProgress
     from assay.files import exclusive, make_folder
     from assay.records.reading import read_baseline
-    from assay.report.terminal.check import print_summary
     from assay.runtime.processes import joined_processes
-    from assay.verdict.baseline import apply_baseline
 
-    inputs = resolve_data(inputs)
     accepted = None if baseline is None else read_baseline(baseline)  # refused before any work
     with joined_processes() as processes, ExitStack() as held:
         errors = Console(stderr=True, quiet=not processes.leads)
+        if predictions is not None:
+            if processes.leads:
+                checkup = check_file(predictions, inputs, context, errors)
+                _finish(checkup, make_folder(out), accepted, formats=formats or (), fail_on=fail_on)
+            return
+        inputs = resolve_data(inputs)
         opened = open_inputs(inputs, errors)
         folder = make_folder(out)
         if processes.leads:
@@ -118,6 +140,7 @@ def check(
                 resume=resume,
                 on_stage=progress.show,
                 processes=processes,
+                keep_predictions=keep_predictions,
             )
         if not processes.leads:
             return
@@ -125,12 +148,24 @@ def check(
             _write(checkup, folder, formats=(), fail_on=fail_on)  # the measurements are kept if a fix fails
             source = fix_data or inputs.data or "digits"
             checkup = _fix_and_measure_again(inputs, opened, checkup, source, budget, limit, folder, errors)
-        if accepted is not None:
-            checkup = apply_baseline(checkup, accepted, today=datetime.now(UTC).date())
-        _write(checkup, folder, formats=formats or (), fail_on=fail_on)
-        print_summary(checkup, Console())
-        typer.echo(f"Report: {folder / 'report.html'}")
-        raise typer.Exit(find_exit_code(checkup, fail_on=fail_on))
+        _finish(checkup, folder, accepted, formats=formats or (), fail_on=fail_on)
+
+
+def _finish(
+    checkup: Checkup, folder: Path, accepted: Baseline | None, *, formats: Sequence[Extra], fail_on: FailOn
+) -> NoReturn:
+    """Write the report, print what was found, and end with the exit code that it has."""
+    from rich.console import Console
+
+    from assay.report.terminal.check import print_summary
+    from assay.verdict.baseline import apply_baseline
+
+    if accepted is not None:
+        checkup = apply_baseline(checkup, accepted, today=datetime.now(UTC).date())
+    _write(checkup, folder, formats=formats, fail_on=fail_on)
+    print_summary(checkup, Console())
+    typer.echo(f"Report: {folder / 'report.html'}")
+    raise typer.Exit(find_exit_code(checkup, fail_on=fail_on))
 
 
 def find_exit_code(checkup: Checkup, *, fail_on: FailOn) -> int:

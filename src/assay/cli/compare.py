@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from enum import StrEnum
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -32,7 +33,8 @@ def compare(
     checks: Annotated[
         list[str],
         argument(
-            "Each a check.json, a report folder, a run folder, or a model; the first is the reference.",
+            "Each a check.json, a report folder, a run folder, a model, or a file of predictions, as for "
+            "check --predictions; the first is the reference.",
             metavar="A B [C…]",
         ),
     ],
@@ -62,6 +64,7 @@ def compare(
     """
     from rich.console import Console
 
+    from assay.cli.predictions import FILES, measure_file, open_images
     from assay.comparison import compare as compare_checkups
     from assay.files import make_folder, write_atomically
     from assay.report.comparison_page import render_comparison
@@ -73,10 +76,14 @@ def compare(
     folder = make_folder(out)
 
     def measure(spec: str, place: int) -> Checkup:
-        checkup = _check(replace(inputs, model=spec), budget, limit, errors)
+        if Path(spec).suffix.lower() in FILES:
+            checkup = measure_file(Path(spec), inputs, images(), errors)
+        else:
+            checkup = _check(replace(inputs, model=spec), budget, limit, errors)
         write_atomically(make_folder(folder / f"check-{place}") / "check.json", checkup.model_dump_json(indent=1))
         return checkup
 
+    images = cache(lambda: open_images(inputs, errors))
     checkups = [_open(spec, place, measure) for place, spec in enumerate(checks, start=1)]
     comparison = compare_checkups(checkups, names=[_name(spec) for spec in checks], seed=inputs.seed)
     write_atomically(folder / "compare.json", comparison.model_dump_json(indent=1))

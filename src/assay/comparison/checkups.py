@@ -155,6 +155,11 @@ def _put_together(
     label: str, reference: Checkup, candidate: Checkup, pair: PairedChecks, differences: Sequence[Difference]
 ) -> Versus:
     rules = compare_rules(reference, candidate, {each.measure: each for each in differences})
+    left_out = [*pair.left_out]
+    if "predictions" in {reference.subject.source, candidate.subject.source}:
+        judged = tuple(each for each in rules if "not run" not in {each.before, each.after})
+        left_out += [f"{len(rules) - len(judged)} rules: predictions alone cannot be judged by them"]
+        rules = judged
     worse = [
         f"{each.measure}: {100 * each.reference:.1f} % to {100 * each.candidate:.1f} %, p = {each.adjusted:.2g}"
         for each in differences
@@ -174,7 +179,7 @@ def _put_together(
         curves=tuple(pair.curves),
         rules=rules,
         quantities=compare_quantities(reference, candidate),
-        left_out=(*pair.left_out, *_failures("the reference", reference), *_failures(label, candidate)),
+        left_out=(*left_out, *_failures("the reference", reference), *_failures(label, candidate)),
         unpaired=tuple(pair.unpaired),
         regressions=tuple(worse),
     )

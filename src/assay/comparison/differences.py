@@ -37,7 +37,8 @@ class SampleMatch:
 def match_samples(one: Outcomes, other: Outcomes, *, subjects: tuple[Subject, Subject]) -> SampleMatch | str:
     """The common samples, or the reason why they cannot be paired.
 
-    Sets with equal digests of ids, labels and pixels pair sample by sample. Two subsets of one data set (which both
+    Sets with equal digests of ids, labels and pixels pair sample by sample; predictions from a file, of which no pixels
+    are known, by ids and labels alone. Two subsets of one data set (which both
     checks identify) pair on the ids they share. Images prepared in another size pair by id where data set, split and
     labels are equal.
     """
@@ -46,7 +47,8 @@ def match_samples(one: Outcomes, other: Outcomes, *, subjects: tuple[Subject, Su
     reference, candidate = one.samples, other.samples
     if _same(reference, candidate):
         indices = np.arange(reference.n)
-        return SampleMatch(indices, indices)
+        known = reference.pixels and candidate.pixels
+        return SampleMatch(indices, indices, "" if known else "paired by ids and labels: no pictures to compare")
     if reference.labels == candidate.labels:
         return _match_sizes(reference, subjects)
     if (reference.ids, reference.pixels) == (candidate.ids, candidate.pixels):
@@ -57,6 +59,8 @@ def match_samples(one: Outcomes, other: Outcomes, *, subjects: tuple[Subject, Su
 def _match_parts(reference: SampleSet, candidate: SampleSet, subjects: tuple[Subject, Subject]) -> SampleMatch | str:
     first, second = (subject.samples for subject in subjects)
     if first is None or second is None or not _same(first, second):
+        if not (reference.pixels and candidate.pixels):
+            return f"other ids or labels ({reference.n:,} samples against {candidate.n:,}), and no pictures to compare"
         each = [f"{s.n:,} of {of.data}, {of.split}" for s, of in zip((reference, candidate), subjects, strict=True)]
         return f"other samples ({' against '.join(each)})"
     common, left, right = np.intersect1d(
@@ -80,7 +84,8 @@ def _match_sizes(reference: SampleSet, subjects: tuple[Subject, Subject]) -> Sam
 
 
 def _same(a: SampleSet, b: SampleSet) -> bool:
-    return (a.ids, a.labels, a.pixels) == (b.ids, b.labels, b.pixels)
+    """Digests of pixels count where both have them: predictions in a file come without pictures."""
+    return (a.ids, a.labels) == (b.ids, b.labels) and (a.pixels == b.pixels or "" in {a.pixels, b.pixels})
 
 
 @dataclass

@@ -129,7 +129,7 @@ def compare_quantities(reference: Checkup, candidate: Checkup) -> tuple[Quantity
 def _list_quantities(checkup: Checkup) -> dict[str, tuple[float, Unit]]:
     values: dict[str, tuple[float, Unit]] = {}
     clean, curve, anatomy = checkup.first(CleanAccuracy), checkup.first(EpsilonCurve), checkup.first(Anatomy)
-    if clean is not None:
+    if clean is not None and clean.scored:
         values["expected calibration error"] = (clean.expected_calibration_error, "share")
         values["cross-entropy (nats)"] = (clean.loss, "")
     if curve is not None and curve.median_epsilon is not None:

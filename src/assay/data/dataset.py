@@ -182,13 +182,14 @@ def identify_samples(dataset: ImageDataset) -> SampleSet:
     pixels = hashlib.blake2b(str(dataset.shape).encode(), digest_size=16)
     for rows in torch.split(order, max(1, _BLOCK // dataset.images[0].numel())):
         pixels.update(dataset.images[rows].contiguous().numpy().data)
+    digest = digest_labels(ids, labels)
+    return SampleSet(n=len(dataset), ids=write_runs(ids.tolist()), labels=digest, pixels=pixels.hexdigest())
+
+
+def digest_labels(ids: Tensor, labels: Tensor) -> str:
+    """The digest of labels int64 (N,) of the samples ``ids`` (N,), which are in ascending order."""
     named = torch.stack([ids, labels], dim=1).contiguous().numpy()
-    return SampleSet(
-        n=len(dataset),
-        ids=write_runs(ids.tolist()),
-        labels=hashlib.blake2b(named.data, digest_size=16).hexdigest(),
-        pixels=pixels.hexdigest(),
-    )
+    return hashlib.blake2b(named.data, digest_size=16).hexdigest()
 
 
 def keep_right(dataset: ImageDataset, right: Tensor) -> SampleBits:

@@ -86,8 +86,10 @@ class CleanAccuracy(Record, Proportion):
         mean_confidence: mean of the largest softmax probability.
         top5_accuracy: share of samples whose label is among the five largest logits; None below six classes.
         non_finite: samples with a logit that is not finite; they count as wrong.
-        images_per_second: throughput of the evaluation.
+        images_per_second: throughput of the evaluation; NaN where no model was run.
         per_sample: which samples were right, None where they were not kept.
+        scored: False where only the predicted class of each sample is known: then ``loss``, ``mean_confidence`` and
+            ``expected_calibration_error`` are NaN, and ``calibration`` is empty.
 
     Example:
         >>> import assay
@@ -113,6 +115,7 @@ class CleanAccuracy(Record, Proportion):
     non_finite: int = 0
     images_per_second: float
     per_sample: SampleBits | None = None
+    scored: bool = True
 
 
 class SequenceAccuracy(Record, Proportion):

@@ -24,6 +24,7 @@ from assay.records.configuration import ModeAudit, NormalizationAudit, Preparati
 from assay.records.failure import FailedMeasurement
 from assay.records.finding import Outdated, Verdict
 from assay.records.gradients import Curvature, DepthTrace, GradientFlow, InputGradients
+from assay.records.mistakes import ConfidentMistakes
 from assay.records.pixels import PixelRange
 from assay.records.recurrence import RemedyComparison, TimeTrace
 from assay.records.sample_table import SampleTable
@@ -34,7 +35,7 @@ Measurement = Annotated[
     CleanAccuracy | RobustAccuracy | EpsilonCurve | AdversarialGallery | SampleGallery | AttackSanity | AttackAnatomy
     | Invariance | GradientFlow | InputGradients | LayerSpectra | ModeAudit | NormalizationAudit | PreparationAudit
     | DepthTrace | TimeTrace | SequenceAccuracy | RemedyComparison | Curvature | Anatomy | DecayGroups | OptimizerAudit
-    | PixelRange | SampleTable
+    | PixelRange | SampleTable | ConfidentMistakes
     | TrainingRun | AppliedFix | FailedMeasurement,
     Field(discriminator="kind"),
 ]  # fmt: skip
@@ -47,6 +48,7 @@ class Subject(Frozen):
 
     ``samples`` identifies all the ``available`` ones, so that parts of one set can be paired with one another.
     ``notes`` say how the model is called and which part of its output are the logits, where that is not plain.
+    ``source`` is ``predictions`` where no model was run, and what it said of the samples was read from a file.
     """
 
     model: str
@@ -60,6 +62,7 @@ class Subject(Frozen):
     modality: Literal["images", "sequences"] = "images"
     samples: SampleSet | None = None
     notes: tuple[str, ...] = ()
+    source: Literal["model", "predictions"] = "model"
 
 
 class Stage(Frozen):

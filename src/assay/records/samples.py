@@ -20,7 +20,8 @@ class SampleSet(Frozen):
     """``n`` samples by their ids, with digests that tell whether two sets are the same.
 
     ``ids`` lists them in ascending order as runs: ``0..999``, ``0..9990/10`` (every tenth), ``3,7,12..15``.
-    ``labels`` is a BLAKE2b digest of ids and labels, ``pixels`` of the images, both in the order of ``ids``.
+    ``labels`` is a BLAKE2b digest of ids and labels, ``pixels`` of the images, both in the order of ``ids``;
+    ``pixels`` is empty where only predictions were known, and no images.
     """
 
     n: int

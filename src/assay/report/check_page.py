@@ -14,6 +14,7 @@ from assay.report.summary import (
     FORMULA,
     SEVERITY,
     CategoryState,
+    circumstances,
     headline,
     in_order,
     key_figures,
@@ -21,7 +22,7 @@ from assay.report.summary import (
     subject_line,
     tally_sentence,
 )
-from assay.wording import clip, seconds
+from assay.wording import clip
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,6 @@ def render_page(checkup: Checkup) -> str:
         {status: [verdict for verdict in ordered if verdict.status == status] for status in SEVERITY},
         {kind: section.title for section in sections for kind in section.kinds},
     )
-    circumstances = f"Budget {checkup.budget}, seed {checkup.seed}, {seconds(checkup.seconds)}"
     return render(
         Page(
             title=f"{clip(subject.model, 80)} · {clip(subject.data, 80)}",
@@ -96,7 +96,7 @@ def render_page(checkup: Checkup) -> str:
             text=tally_sentence(checkup.verdicts),
             before_figures=(Categories(states(checkup.verdicts)),),
             key_figures=key_figures(checkup),
-            after_figures=(Circumstances(f"{circumstances} on {checkup.environment.device}."),),
+            after_figures=(Circumstances(f"{circumstances(checkup)} on {checkup.environment.device}."),),
             sections=(verdicts, *sections),
             skip=("verdicts", "verdicts"),
             version=version,

@@ -16,7 +16,7 @@ from assay.records.finding import Category, Status, Verdict
 from assay.records.gradients import DepthTrace
 from assay.records.recurrence import TimeTrace
 from assay.report.parts import KeyFigure
-from assay.wording import ball, clip, compact, count, distance, epsilon, interval, listed, norm, percent
+from assay.wording import ball, clip, compact, count, distance, epsilon, interval, listed, norm, percent, seconds
 
 
 @dataclass(frozen=True)
@@ -164,7 +164,16 @@ def subject_line(checkup: Checkup) -> str:
     subject = checkup.subject
     total = "" if subject.n == subject.available else f" of {count(subject.available)}"
     data = f"{subject.modality} of {clip(subject.data, 60)} ({subject.split})"
+    if subject.source == "predictions":
+        data = f"predictions, {clip(subject.data, 60)} ({subject.split})"
     return f"{clip(subject.model, 60)} · {count(subject.n)}{total} {data}"
+
+
+def circumstances(checkup: Checkup) -> str:
+    """Budget, seed and time; of predictions, which need neither of the first two, that no model was run."""
+    if checkup.subject.source == "predictions":
+        return f"Predictions only, no model was run, {seconds(checkup.seconds)}"
+    return f"Budget {checkup.budget}, seed {checkup.seed}, {seconds(checkup.seconds)}"
 
 
 def describe_preparation(audit: PreparationAudit) -> str:
@@ -220,7 +229,7 @@ def key_figures(checkup: Checkup) -> tuple[KeyFigure, ...]:
         median = distance(curve.median_epsilon, curve.norm)
         detail = f"median, {curve.attack}, {norm(curve.norm)}"
         figures.append(KeyFigure("ε that breaks half", median, detail, "epsilon_curve"))
-    if clean is not None:
+    if clean is not None and clean.scored:
         error, detail = clean.expected_calibration_error, f"ECE; mean confidence {percent(clean.mean_confidence)}"
         figures.append(KeyFigure("calibration error", percent(error), detail, "clean_accuracy"))
     if anatomy is not None:

@@ -38,7 +38,7 @@ def _worst_class(clean: CleanAccuracy) -> RuleResult | None:
 
 
 def _calibrated(clean: CleanAccuracy) -> RuleResult | None:
-    if clean.n == clean.non_finite:
+    if clean.n == clean.non_finite or not clean.scored:
         return None
     error = clean.expected_calibration_error
     measured = f"{percent(error)}; mean confidence {percent(clean.mean_confidence)}, accuracy {percent(clean.accuracy)}"
@@ -48,7 +48,7 @@ def _calibrated(clean: CleanAccuracy) -> RuleResult | None:
 
 
 def _finite(clean: CleanAccuracy) -> RuleResult | None:
-    if clean.n == 0:
+    if clean.n == 0 or not clean.scored:
         return None
     measured = f"{clean.non_finite} of {clean.n} samples"
     return RuleResult("error" if clean.non_finite else "pass", measured, float(clean.non_finite))

@@ -15,6 +15,7 @@ from assay.records.compression import LayerSpectra
 from assay.records.configuration import ModeAudit, NormalizationAudit, PreparationAudit
 from assay.records.failure import FailedMeasurement
 from assay.records.gradients import Curvature, DepthTrace, GradientFlow, InputGradients
+from assay.records.mistakes import ConfidentMistakes
 from assay.records.pixels import PixelRange
 from assay.records.recurrence import RemedyComparison, TimeTrace
 from assay.records.sample_table import SampleTable
@@ -35,7 +36,7 @@ from assay.report.sections.fixes import accepted_section, fixes_section
 from assay.report.sections.gradients import curvature_section, depth_trace_section, gradient_flow_section
 from assay.report.sections.measured import failures_section, leftovers_section, measured_section
 from assay.report.sections.recurrence import recurrence_section, remedies_section, sequences_section
-from assay.report.sections.samples import gallery_section, input_gradients_section, samples_section
+from assay.report.sections.samples import gallery_section, input_gradients_section, mistakes_section, samples_section
 from assay.report.sections.training import training_section
 
 R = TypeVar("R", bound=Record)
@@ -57,6 +58,7 @@ EVIDENCE: tuple[Maker, ...] = (
     _all(FailedMeasurement, failures_section),
     _all(AppliedFix, fixes_section),
     _first(CleanAccuracy, accuracy_section),
+    _first(ConfidentMistakes, mistakes_section),
     robustness_section,
     _all(AttackAnatomy, attack_anatomy_section),
     _all(AdversarialGallery, gallery_section),

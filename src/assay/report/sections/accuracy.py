@@ -15,15 +15,20 @@ MOST_CLASSES = 30
 def accuracy_section(clean: CleanAccuracy) -> Section:
     names = distinct([group.name for group in clean.per_class])
     square = {len(names)} == {len(clean.confusion), *map(len, clean.confusion)}
-    summary = (
-        f"Accuracy {accuracy(clean)} on the images as they are. Mean cross-entropy {number(clean.loss)} nats, mean "
+    scores = (
+        f" Mean cross-entropy {number(clean.loss)} nats, mean "
         f"confidence {percent(clean.mean_confidence)}, expected calibration error "
         f"{percent(clean.expected_calibration_error)}"
         + (f", top-5 accuracy {percent(clean.top5_accuracy)}" if clean.top5_accuracy is not None else "")
         + "."
-        + (f" {count(clean.non_finite)} outputs were not finite and count as wrong." if clean.non_finite else "")
+        if clean.scored
+        else " Only the predicted classes are known: no confidence, no loss."
     )
-    parts = (_per_class(clean, names), _calibration(clean), _confusion(clean, names) if square else None)
+    summary = f"Accuracy {accuracy(clean)} on the images as they are.{scores}" + (
+        f" {count(clean.non_finite)} outputs were not finite and count as wrong." if clean.non_finite else ""
+    )
+    calibration = _calibration(clean) if clean.scored else None
+    parts = (_per_class(clean, names), calibration, _confusion(clean, names) if square else None)
     return build_section("accuracy", "Clean accuracy", summary, *parts, records=[clean])
 
 

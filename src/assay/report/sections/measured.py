@@ -27,8 +27,7 @@ def measured_section(checkup: Checkup) -> Section:
         ("data", f"{subject.data}, {subject.split}: {count(subject.n)} of {count(subject.available)} samples"),
         *_images(subject),
         *(("note", note) for note in subject.notes),
-        ("budget", checkup.budget),
-        ("seed", str(checkup.seed)),
+        *((("budget", checkup.budget), ("seed", str(checkup.seed))) if subject.source == "model" else ()),
         ("started", checkup.started),
         ("took", seconds(checkup.seconds)),
         ("machine", f"{machine.processor}, {machine.platform}, {plural(machine.cores, 'core')}, "
@@ -47,6 +46,8 @@ def measured_section(checkup: Checkup) -> Section:
     summary = (
         f"{listed(failed).capitalize()} did not run." if failed else "Every stage of this budget ran."
     ) + " Intervals are 95 % Wilson intervals. The same seed on the same machine gives the same numbers."
+    if subject.source == "predictions":
+        summary = "No model was run: everything here follows from its predictions. Intervals are 95 % Wilson intervals."
     return Section("measured", "How this was measured", summary, (Facts(facts), bars, _not_measured(checkup)))
 
 
@@ -94,12 +95,12 @@ def _not_measured(checkup: Checkup) -> Listing:
 
 
 def _images(subject: Subject) -> tuple[tuple[str, str], ...]:
-    if subject.image_shape is None:
+    if subject.modality != "images":
         return ()
-    return (
-        ("classes", f"{count(len(subject.classes))}: {clip(', '.join(subject.classes), 300)}"),
-        ("images", " × ".join(map(str, subject.image_shape)) + " (channels, height, width)"),
-    )
+    classes = ("classes", f"{count(len(subject.classes))}: {clip(', '.join(subject.classes), 300)}")
+    if subject.image_shape is None:
+        return (classes,)
+    return (classes, ("images", " × ".join(map(str, subject.image_shape)) + " (channels, height, width)"))
 
 
 def leftovers_section(checkup: Checkup, *, shown: Iterable[Record]) -> Section | None:

@@ -10,6 +10,7 @@ import altair as alt
 
 from assay.records.attack import AdversarialExample, AdversarialGallery, PicturedSample, SampleGallery
 from assay.records.gradients import InputGradients, InputGradientSample
+from assay.records.mistakes import ConfidentMistakes, PicturedMistake
 from assay.report.charts import ACCENT, ALARM, AnyChart, Row, decades, figure, source, tip
 from assay.report.parts import (
     Card,
@@ -137,6 +138,26 @@ def _example(example: AdversarialExample, gallery: AdversarialGallery) -> Card:
             f"{before} ({percent(example.clean_confidence)}) → {after} ({percent(example.adversarial_confidence)})",
             f"{clip(example.sample_id, _NAME)}, {size}",
         ),
+    )
+
+
+def mistakes_section(record: ConfidentMistakes) -> Section:
+    cards = within((_mistake(example) for example in record.examples), size=GALLERY_BYTES)
+    note = "" if record.examples else "No image was misclassified."
+    gallery = Gallery("Most confident mistakes", note, cards, left_out=len(record.examples) - len(cards))
+    summary = (
+        f"Of {plural(record.n, 'image')} {count(record.wrong)} were misclassified; the most confident come first. "
+        "Wrong labels are often among them."
+    )
+    return Section("mistakes", "Confident mistakes", summary, (gallery,), records=(record,))
+
+
+def _mistake(example: PicturedMistake) -> Card:
+    label, predicted = clip(example.label, _CLASS_NAME), clip(example.predicted, _CLASS_NAME)
+    return Card(
+        pictures=(("image", read_picture(example.image, text=f"image of {label}, taken for {predicted}")),),
+        lines=(f"{label}, predicted as {predicted} ({percent(example.confidence)})", clip(example.sample_id, _NAME)),
+        right=False,
     )
 
 

@@ -14,9 +14,18 @@ from assay.records.configuration import PreparationAudit
 from assay.records.failure import FailedMeasurement
 from assay.records.finding import Verdict
 from assay.report.comparison_wording import ARROW
-from assay.report.summary import LOOKS, describe_preparation, headline, in_order, states, subject_line, tally_sentence
+from assay.report.summary import (
+    LOOKS,
+    circumstances,
+    describe_preparation,
+    headline,
+    in_order,
+    states,
+    subject_line,
+    tally_sentence,
+)
 from assay.report.terminal.layout import STYLES, WIDEST, print_facts, print_line, print_table
-from assay.wording import inert, number, percent, seconds
+from assay.wording import inert, number, percent
 
 
 def print_summary(checkup: Checkup, console: Console) -> None:
@@ -47,7 +56,7 @@ def print_summary(checkup: Checkup, console: Console) -> None:
     ]
     if skipped:
         print_line(console, f"Did not run: {', '.join(skipped)}.")
-    print_line(console, f"Budget {checkup.budget}, seed {checkup.seed}, {seconds(checkup.seconds)}.", "dim")
+    print_line(console, f"{circumstances(checkup)}.", "dim")
 
 
 def describe_fixes(checkup: Checkup) -> Iterator[tuple[str, str]]:

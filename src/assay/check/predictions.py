@@ -1,0 +1,305 @@
+"""A check of predictions alone: everything that can be said of a classifier without running it."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from assay.arguments import checked
+from assay.check.matching import find_classes, identify_rows, match_columns, match_rows, number_classes
+from assay.data.dataset import ImageDataset, identify_samples
+from assay.data.labels import Values, note_absent
+from assay.data.pictures import png_base64, to_bytes
+from assay.data.prediction_files import Table
+from assay.data.predictions import PredictionTable, interpret
+from assay.data.scores import LEAST
+from assay.errors import DataError, OptionError
+from assay.evaluate import Predictions, summarize, summarize_classes
+from assay.models.classes import MatchBy
+from assay.records.accuracy import CleanAccuracy
+from assay.records.checkup import Checkup, Stage, Subject
+from assay.records.mistakes import ConfidentMistakes, PicturedMistake
+from assay.records.samples import SampleBits, SampleSet
+from assay.runtime import describe_environment
+from assay.verdict import judge
+from assay.wording import plural
+
+ONLY = (
+    "predictions only: no attacks, image operations, gradients, modes, preparation or weights were looked at, which "
+    "need the model"
+)
+LARGEST = 128  # pixels along the longer side of a picture of a mistake
+
+
+@dataclass(frozen=True, eq=False)
+class Resolved:
+    """Predictions with their true classes: N samples in the order of the data set, or of the file.
+
+    ``samples`` identifies those of the file, ``available`` all there are, ``order`` their ascending order.
+    """
+
+    logits: Tensor | None
+    predicted: Tensor
+    labels: Tensor
+    classes: tuple[str, ...]
+    samples: SampleSet
+    available: SampleSet
+    order: Tensor
+    dataset: ImageDataset | None
+    notes: tuple[str, ...]
+
+
+@checked
+def check_predictions(
+    predictions: object,
+    labels: object = None,
+    *,
+    dataset: ImageDataset | None = None,
+    classes: Sequence[str] | None = None,
+    match_classes: MatchBy = "name",
+    name: str | None = None,
+    shown: int = 24,
+) -> Checkup:
+    """Check a classifier by its predictions alone: accuracy, classes, confusion, calibration, confident mistakes.
+
+    Args:
+        predictions: what :func:`assay.read_predictions` returned; an array or tensor (N, K) of logits or probabilities,
+            (N,) of predicted classes or of probabilities of the second of two classes; or a mapping of columns, such
+            as a data frame.
+        labels: the true class of each sample (N,), a number or a name, beside an array.
+        dataset: the samples, in place of labels: rows are matched by file names or ids where there are some, else by
+            their order. With it the most confident mistakes are shown.
+        classes: the names of the classes, in the order of the columns.
+        match_classes: ``name`` or ``position``: how columns and the classes of ``dataset`` belong together.
+        name: what the report calls the classifier.
+        shown: most pictures of mistakes.
+    Returns:
+        The :class:`Checkup`: rules that need a model have the status "not run", and ``subject.notes`` say what was
+        guessed. :func:`assay.compare` takes it beside any other checkup on the same samples.
+    Raises:
+        DataError: no labels, another number of rows, numbers that are neither logits nor probabilities, a row that is
+            not a sample of the data set, or labels that contradict it.
+    Example:
+        >>> import assay
+        >>> import numpy
+        >>> probabilities = numpy.array([[0.9, 0.1], [0.2, 0.8], [0.6, 0.4], [0.3, 0.7]])
+        >>> checkup = assay.check_predictions(probabilities, [0, 1, 1, 1], classes=["cat", "dog"])
+        >>> checkup.first(assay.CleanAccuracy).accuracy
+        0.75
+    """
+    started, clock = datetime.now(UTC), time.perf_counter()
+    table = _as_table(predictions, labels, classes=classes, name=name)
+    found = _resolve_with(table, dataset, by=match_classes) if dataset is not None else _resolve(table)
+    right = found.predicted == found.labels
+    per_sample = SampleBits.of(found.samples, right[found.order].tolist())
+    clean = _summarize(found, per_sample)
+    records: list[Any] = [clean]
+    if found.dataset is not None and found.logits is not None:
+        records.append(_pick_mistakes(found, found.dataset, shown=shown))
+    stated = table.stated or {}
+    subject = Subject(
+        model=name or table.name,
+        weights=None,
+        data=dataset.name if dataset is not None else str(stated.get("data", "labels in the file")),
+        split=dataset.split if dataset is not None else str(stated.get("split", "all")),
+        n=found.samples.n,
+        available=found.available.n,
+        classes=found.classes,
+        image_shape=None if dataset is None else dataset.shape,
+        samples=found.available,
+        notes=tuple(dict.fromkeys((ONLY, *table.notes, *found.notes, *_describe(table, found)))),
+        source="predictions",
+    )
+    return Checkup(
+        subject=subject,
+        budget="predictions only",
+        seed=0,
+        started=started.isoformat(timespec="seconds"),
+        seconds=time.perf_counter() - clock,
+        environment=describe_environment(torch.device("cpu")),
+        stages=(Stage(name="clean accuracy", seconds=time.perf_counter() - clock),),
+        records=tuple(records),
+        verdicts=judge(records),
+    )
+
+
+def _as_table(
+    predictions: object, labels: object, *, classes: Sequence[str] | None, name: str | None
+) -> PredictionTable:
+    if isinstance(predictions, PredictionTable):
+        if labels is not None:
+            raise OptionError("labels", expected="none beside a table of predictions, which has its own", got="some")
+        if classes is None:
+            return predictions
+        if predictions.logits is not None and predictions.logits.shape[1] != len(classes):
+            expected = f"a name for each of {predictions.logits.shape[1]} columns"
+            raise OptionError("classes", expected=expected, got=plural(len(classes), "name"))
+        return replace(predictions, classes=tuple(classes))
+    called = name or "predictions"
+    if isinstance(predictions, Mapping) or (hasattr(predictions, "keys") and hasattr(predictions, "__getitem__")):
+        columns = {str(key): _array(predictions[key], where=str(key)) for key in predictions.keys()}  # noqa: SIM118
+    else:
+        array = _array(predictions, where="predictions")
+        hard = array.ndim == 1 and (array.dtype.kind in "iu" or array.dtype == object)
+        columns = {"prediction" if hard else "scores": array}
+    if labels is not None:
+        columns["label"] = _array(labels, where="labels")
+    return interpret(Table(columns), name=called, where=called, classes=classes)
+
+
+def _array(value: Any, *, where: str) -> NDArray[Any]:
+    if isinstance(value, Tensor):
+        value = value.detach().cpu()
+        value = value.float() if value.dtype == torch.bfloat16 else value
+    array = np.asarray(value)
+    if array.dtype.kind not in "biufUSO" or array.ndim not in {1, 2}:
+        raise DataError(
+            where, expected="an array (N,) or (N, K) of numbers or names", got=f"{array.dtype} {array.shape}"
+        )
+    return array.astype(str).astype(object) if array.dtype.kind in "US" else array
+
+
+def _resolve(table: PredictionTable) -> Resolved:
+    """By the labels in the table itself."""
+    if table.labels is None:
+        raise DataError(table.name, expected="labels: a column such as label, target or y_true, or --data", got="none")
+    classes, notes = find_classes(table, table.labels)
+    together = [values for values in (table.labels, table.predicted) if values is not None]
+    labels, of_labels = number_classes(table.labels, classes, where=f"{table.name}: labels", everything=together)
+    logits, predicted = _predict(table, classes, columns=None, rows=None)
+    samples, order = identify_rows(table, labels)
+    notes += [*of_labels, *note_absent(labels.numpy(), classes, where=table.name)]
+    if table.ids is None and table.filenames is None:
+        notes.append(f"{table.name}: no column of ids or file names: samples are told apart by their rows")
+    return Resolved(logits, predicted, labels, classes, samples, samples, order, None, tuple(notes))
+
+
+def _resolve_with(table: PredictionTable, dataset: ImageDataset, *, by: MatchBy) -> Resolved:
+    """By the labels of a data set; those of the table, where it has some, must be the same."""
+    matched = match_rows(table, dataset)
+    part = dataset.subset(torch.from_numpy(matched.places))
+    columns, notes = match_columns(table, dataset, by=by)
+    _compare_labels(table, part, matched.rows, columns=columns)
+    logits, predicted = _predict(table, dataset.classes, columns=columns, rows=matched.rows)
+    order = part.ids.argsort()
+    samples, available = identify_samples(part), identify_samples(dataset)
+    all_notes = (matched.note, *notes, *dataset.notes)
+    return Resolved(
+        logits, predicted, part.labels, dataset.classes, samples, available, order, part, all_notes
+    )  # fmt: skip
+
+
+def _number(
+    values: Values, table: PredictionTable, classes: tuple[str, ...], *, columns: tuple[int, ...] | None, what: str
+) -> Tensor:
+    """Labels or predictions of the table as places among ``classes``, of which ``columns`` are the table's own.
+
+    A class of the table that is none of them is −1.
+    """
+    where = f"{table.name}: {what}"
+    everything = [each for each in (table.labels, table.predicted) if each is not None]
+    if columns is None or table.classes is None:
+        return number_classes(values, classes, where=where, everything=everything)[0]
+    places = torch.full((len(table.classes),), -1)
+    places[list(columns)] = torch.arange(len(columns))
+    return places[number_classes(values, table.classes, where=where, everything=everything)[0]]
+
+
+def _compare_labels(
+    table: PredictionTable, part: ImageDataset, rows: NDArray[np.int64], *, columns: tuple[int, ...] | None
+) -> None:
+    if table.labels is None:
+        return
+    classes = part.classes
+    own = _number(table.labels, table, classes, columns=columns, what="labels")[torch.from_numpy(rows)]
+    wrong = own != part.labels
+    if bool(wrong.any()):
+        first = int(wrong.nonzero()[0])
+        named = repr(classes[int(own[first])]) if int(own[first]) >= 0 else "another class"
+        got = f"{named} ({int(wrong.sum()):,} of {len(own):,} labels differ)"
+        expected = f"{classes[int(part.labels[first])]!r}, as {part.sample_name(first)} of {part.name} is labelled"
+        raise DataError(f"{table.name}: labels[{int(rows[first])}]", expected=expected, got=got)
+
+
+def _predict(
+    table: PredictionTable, classes: tuple[str, ...], *, columns: tuple[int, ...] | None, rows: NDArray[np.int64] | None
+) -> tuple[Tensor | None, Tensor]:
+    """The logits (M, K) of those rows and columns, if there are any, and the predicted class int64 (M,)."""
+    if table.logits is not None:
+        logits = table.logits if columns is None or columns == tuple(range(len(classes))) else table.logits[:, columns]
+        chosen = torch.from_numpy(np.ascontiguousarray(logits if rows is None else logits[rows]))
+        return chosen, Predictions(chosen, torch.empty(0), 0.0).classes
+    assert table.predicted is not None
+    values: Values = table.predicted
+    known = values != ("" if values.dtype == object else -1)
+    predicted = torch.full((len(values),), -1)
+    numbers = _number(values[known], table, classes, columns=columns, what="predictions")
+    if bool((numbers < 0).any()):
+        got = f"{int((numbers < 0).sum()):,} of another class"
+        raise DataError(f"{table.name}: predictions", expected=f"the {len(classes)} classes of the data", got=got)
+    predicted[torch.from_numpy(known)] = numbers
+    return None, predicted if rows is None else predicted[torch.from_numpy(rows)]
+
+
+def _summarize(found: Resolved, per_sample: SampleBits) -> CleanAccuracy:
+    if found.logits is None:
+        clean = summarize_classes(found.predicted, found.labels, classes=found.classes, per_sample=per_sample)
+    else:
+        outputs = Predictions(found.logits, found.labels, seconds=0.0)
+        clean = summarize(outputs, classes=found.classes, per_sample=per_sample)
+    return clean.model_copy(update={"images_per_second": math.nan})
+
+
+def _describe(table: PredictionTable, found: Resolved) -> list[str]:
+    """What of the numbers themselves has to be known."""
+    notes, n = [], len(found.labels)
+    missing = int((found.predicted < 0).sum())
+    if found.logits is None:
+        notes.append("only the predicted classes are known: no loss, confidence, calibration or top-5 accuracy")
+        notes += [f"{missing:,} of {plural(n, 'row')} without a prediction count as wrong"] if missing else []
+        return notes
+    if missing:
+        notes.append(f"{missing:,} of {plural(n, 'row')} with a NaN or an infinity count as wrong")
+    if table.kind != "logits":
+        of_label = found.logits.double().gather(1, found.labels[:, None])[:, 0]
+        zeros = int((of_label <= math.log(LEAST) + 1e-6).sum())
+        cost = f"{zeros:,} of {plural(n, 'sample')} have the probability 0 for their class"
+        notes += [f"{cost}: {-math.log(LEAST):.1f} nats each in the mean loss, not infinitely many"] if zeros else []
+    return notes
+
+
+def _pick_mistakes(found: Resolved, dataset: ImageDataset, *, shown: int) -> ConfidentMistakes:
+    assert found.logits is not None
+    confidences = found.logits.softmax(dim=1).amax(dim=1)
+    wrong = ((found.predicted != found.labels) & (found.predicted >= 0)).nonzero()[:, 0]
+    worst = wrong[confidences[wrong].argsort(descending=True, stable=True)][:shown]
+    examples = tuple(
+        PicturedMistake(
+            sample_id=dataset.sample_name(place),
+            label=found.classes[int(found.labels[place])],
+            predicted=found.classes[int(found.predicted[place])],
+            confidence=float(confidences[place]),
+            image=png_base64(_small(dataset.images[place])),
+        )
+        for place in worst.tolist()
+    )
+    return ConfidentMistakes(n=len(found.labels), wrong=int((found.predicted != found.labels).sum()), examples=examples)
+
+
+def _small(image: Tensor) -> Tensor:
+    """uint8 (C, H, W), made smaller where it is larger than :data:`LARGEST`."""
+    longest = max(image.shape[1:])
+    if longest <= LARGEST:
+        return image
+    size = [max(1, round(side * LARGEST / longest)) for side in image.shape[1:]]
+    return to_bytes(F.interpolate(image[None].float() / 255, size=size, mode="bilinear", antialias=True))[0]

@@ -1,0 +1,71 @@
+"""Predictions in a file in place of a model, for ``assay check`` and ``assay compare``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from assay.cli.options import Inputs, MatchClasses
+from assay.errors import OptionError, UnusedOptionError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from assay.data.dataset import ImageDataset
+    from assay.records.checkup import Checkup
+
+FILES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet", ".pq", ".npz", ".npy")
+# What has nothing to act on where there is no model, and what has nothing to act on where there are no pictures.
+OF_A_MODEL = (
+    "weights", "normalization", "trust_code", "score_over", "limit", "apply_fixes", "fix_data", "budget", "resume",
+    "keep_predictions", "seed", "device",
+)  # fmt: skip
+OF_DATA = ("split", "data_dir", "image_size", "max_bad", "prepare", "match_classes")
+
+
+def check_file(path: Path, inputs: Inputs, context: typer.Context, console: Console) -> Checkup:
+    """The check of the predictions in a file, against the data of ``inputs`` where some are named; notes are printed.
+
+    Raises :class:`OptionError` for a model beside them, and for options that have no effect.
+    """
+    if inputs.model is not None:
+        raise OptionError("MODEL", expected="either a model or --predictions", got=f"both, {inputs.model} and {path}")
+    _refuse(OF_A_MODEL, context, reason="no effect on --predictions, where no model is run")
+    if inputs.data is None:
+        _refuse(OF_DATA, context, reason="no effect on --predictions without --data")
+    return measure_file(path, inputs, open_images(inputs, console), console)
+
+
+def open_images(inputs: Inputs, console: Console) -> ImageDataset | None:
+    """The data of ``inputs``, if some are named."""
+    from assay.cli.inputs import open_data
+
+    return None if inputs.data is None else open_data(inputs, console)
+
+
+def measure_file(path: Path, inputs: Inputs, dataset: ImageDataset | None, console: Console) -> Checkup:
+    """The check of one file; its notes are printed, but for those on the data. Raises :class:`DataError`."""
+    from assay.check import check_predictions
+    from assay.cli.inputs import data_notes, print_notes, read_names
+    from assay.data import read_predictions
+
+    checkup = check_predictions(
+        read_predictions(path, classes=None if inputs.classes is None else read_names(inputs.classes)[0]),
+        dataset=dataset,
+        match_classes="position" if inputs.match_classes is MatchClasses.POSITION else "name",
+    )
+    known = () if dataset is None else data_notes(dataset)
+    print_notes([note for note in checkup.subject.notes if note not in known], console)
+    return checkup
+
+
+def _refuse(names: Iterable[str], context: typer.Context, *, reason: str) -> None:
+    """Raise :class:`UnusedOptionError` for the first of these parameters that the command line gives."""
+    options = {each.name: each.opts[0] for each in context.command.params}
+    for name in names:
+        source = context.get_parameter_source(name)
+        if name in options and source is not None and source.name == "COMMANDLINE":
+            raise UnusedOptionError(options[name], reason=reason)
