@@ -51,7 +51,7 @@ def match_samples(one: Outcomes, other: Outcomes, *, subjects: tuple[Subject, Su
         return SampleMatch(indices, indices, "" if known else "paired by ids and labels: no pictures to compare")
     if reference.labels == candidate.labels:
         return _match_sizes(reference, subjects)
-    if (reference.ids, reference.pixels) == (candidate.ids, candidate.pixels):
+    if reference.pixels and (reference.ids, reference.pixels) == (candidate.ids, candidate.pixels):
         return "the same images with other labels"
     return _match_parts(reference, candidate, subjects)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -218,8 +219,9 @@ def _identities(
     numbers, names = None, None
     if ids is not None:
         values = _distinct(ids, where=where)
-        if all(text.lstrip("-").isdecimal() and abs(int(text)) < 2**63 for text in values):
-            numbers = np.array([int(text) for text in values], np.int64)
+        whole = [int(text) for text in values if re.fullmatch(r"-?[0-9]{1,18}", text)]
+        if len(set(whole)) == len(values):  # 7 and 007 are two names
+            numbers = np.array(whole, np.int64)
         else:
             names = values
     if files is not None:

@@ -143,7 +143,7 @@ def _example(example: AdversarialExample, gallery: AdversarialGallery) -> Card:
 
 def mistakes_section(record: ConfidentMistakes) -> Section:
     cards = within((_mistake(example) for example in record.examples), size=GALLERY_BYTES)
-    note = "" if record.examples else "No image was misclassified."
+    note = "Its class → the predicted one, and the confidence." if record.examples else "No image was misclassified."
     gallery = Gallery("Most confident mistakes", note, cards, left_out=len(record.examples) - len(cards))
     summary = (
         f"Of {plural(record.n, 'image')} {count(record.wrong)} were misclassified; the most confident come first. "
@@ -156,8 +156,7 @@ def _mistake(example: PicturedMistake) -> Card:
     label, predicted = clip(example.label, _CLASS_NAME), clip(example.predicted, _CLASS_NAME)
     return Card(
         pictures=(("image", read_picture(example.image, text=f"image of {label}, taken for {predicted}")),),
-        lines=(f"{label}, predicted as {predicted} ({percent(example.confidence)})", clip(example.sample_id, _NAME)),
-        right=False,
+        lines=(f"{label} → {predicted}", f"{percent(example.confidence)}, {clip(example.sample_id, _NAME)}"),
     )
 
 
