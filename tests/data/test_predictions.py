@@ -197,6 +197,12 @@ def test_text_keeps_its_zeros_and_files_may_be_in_any_encoding(read: Read) -> No
     assert marked.logits.tolist() == [[0.5, 2], [-1, 3]]
 
 
+def test_whole_numbers_written_as_floats_are_class_numbers(read: Read) -> None:
+    table = read("label,pred\n1.0,0.0\n0.0,\n1.0,1.0\n")
+    assert (table.labels.tolist(), table.predicted.tolist()) == ([1, 0, 1], [0, -1, 1])
+    assert read("label,1.5,2.5\n1.5,0.9,0.1\n2.5,0.2,0.8\n").labels.tolist() == ["1.5", "2.5"]
+
+
 def test_other_files(read: Read, tmp_path: Path) -> None:
     lines = '{"label": "x", "logits": [1, 2.5]}\n{"label": "y", "logits": [-1, 2]}\n'
     assert read(lines, suffix=".jsonl").logits.tolist() == [[1, 2.5], [-1, 2]]
@@ -227,6 +233,8 @@ def test_other_files(read: Read, tmp_path: Path) -> None:
         ("id,label,logit_0,logit_1\n5,0,1,2\n,1,2,1\n", r"id\[1\]: expected the id of a sample, got none"),
         ("label,logit_0,logit_1\n0,1,2\n,2,1\n", r"label\[1\]: expected a label, got none"),
         ("label,logit_0,logit_1\n0,1\n", "CSV parse error"),
+        ("label,logit_0,logit_1\n0.5,1,2\n1.0,1,2\n", r"label\[0\]: expected a class number or a class name, got 0\.5"),
+        ("label,logit_0,logit_1\n1.0,1,2\n,1,2\n", r"label\[1\]: expected a class number or a class name, got nan"),
         ('label,logits\n0,"[1 2 ... 3 4]"\n', "cut off"),
         ('label,logits\n0,"[1, 2]"\n1,"[1, 2, 3]"\n', "expected lists of one length"),
     ],

@@ -74,7 +74,7 @@ def _matched(places: Places, how: str, table: PredictionTable, dataset: ImageDat
 
 
 def _find_files(names: Sequence[str], known: Sequence[str]) -> tuple[Places, str]:
-    """The place of each name among the ``known``, −1 where it is not there; and what to say of how it was found.
+    """The place of each name among the ``known``, −1 where it is not there; and what to say of how that was done.
 
     Paths that differ only in the folders before them are the same where just one of each ends alike.
     """
@@ -110,8 +110,8 @@ def match_columns(
     """
     classes = dataset.classes
     if table.classes is not None:
-        found = match_classes([table.classes], classes, where=table.name, by=by)
-        return found.columns, [found.note] if found.note else []
+        match = match_classes([table.classes], classes, where=table.name, by=by)
+        return match.columns, [match.note] if match.note else []
     if table.logits is None:
         return None, []
     n = table.logits.shape[1]

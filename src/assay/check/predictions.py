@@ -99,25 +99,25 @@ def check_predictions(
     """
     started, clock = datetime.now(UTC), time.perf_counter()
     table = _as_table(predictions, labels, classes=classes, name=name)
-    found = _resolve_with(table, dataset, by=match_classes) if dataset is not None else _resolve(table)
-    right = found.predicted == found.labels
-    per_sample = SampleBits.of(found.samples, right[found.order].tolist())
-    clean = _summarize(found, per_sample)
+    resolved = _resolve_with(table, dataset, by=match_classes) if dataset is not None else _resolve(table)
+    right = resolved.predicted == resolved.labels
+    per_sample = SampleBits.of(resolved.samples, right[resolved.order].tolist())
+    clean = _summarize(resolved, per_sample)
     records: list[Any] = [clean]
-    if found.dataset is not None and found.logits is not None:
-        records.append(_pick_mistakes(found, found.dataset, shown=shown))
+    if resolved.dataset is not None and resolved.logits is not None:
+        records.append(_pick_mistakes(resolved, resolved.dataset, shown=shown))
     stated = table.stated or {}
     subject = Subject(
         model=name or table.name,
         weights=None,
         data=dataset.name if dataset is not None else str(stated.get("data", "labels in the file")),
         split=dataset.split if dataset is not None else str(stated.get("split", "all")),
-        n=found.samples.n,
-        available=found.available.n,
-        classes=found.classes,
+        n=resolved.samples.n,
+        available=resolved.available.n,
+        classes=resolved.classes,
         image_shape=None if dataset is None else dataset.shape,
-        samples=found.available,
-        notes=tuple(dict.fromkeys((ONLY, *table.notes, *found.notes, *_describe(table, found)))),
+        samples=resolved.available,
+        notes=tuple(dict.fromkeys((ONLY, *table.notes, *resolved.notes, *_describe(table, resolved)))),
         source="predictions",
     )
     return Checkup(
@@ -251,49 +251,51 @@ def _predict(
     return None, predicted if rows is None else predicted[torch.from_numpy(rows)]
 
 
-def _summarize(found: Resolved, per_sample: SampleBits) -> CleanAccuracy:
-    if found.logits is None:
-        clean = summarize_classes(found.predicted, found.labels, classes=found.classes, per_sample=per_sample)
+def _summarize(resolved: Resolved, per_sample: SampleBits) -> CleanAccuracy:
+    if resolved.logits is None:
+        clean = summarize_classes(resolved.predicted, resolved.labels, classes=resolved.classes, per_sample=per_sample)
     else:
-        outputs = Predictions(found.logits, found.labels, seconds=0.0)
-        clean = summarize(outputs, classes=found.classes, per_sample=per_sample)
+        outputs = Predictions(resolved.logits, resolved.labels, seconds=0.0)
+        clean = summarize(outputs, classes=resolved.classes, per_sample=per_sample)
     return clean.model_copy(update={"images_per_second": math.nan})
 
 
-def _describe(table: PredictionTable, found: Resolved) -> list[str]:
+def _describe(table: PredictionTable, resolved: Resolved) -> list[str]:
     """What of the numbers themselves has to be known."""
-    notes, n = [], len(found.labels)
-    missing = int((found.predicted < 0).sum())
-    if found.logits is None:
+    notes, n = [], len(resolved.labels)
+    missing = int((resolved.predicted < 0).sum())
+    if resolved.logits is None:
         notes.append("only the predicted classes are known: no loss, confidence, calibration or top-5 accuracy")
         notes += [f"{missing:,} of {plural(n, 'row')} without a prediction count as wrong"] if missing else []
         return notes
     if missing:
         notes.append(f"{missing:,} of {plural(n, 'row')} with a NaN or an infinity count as wrong")
     if table.kind != "logits":
-        of_label = found.logits.double().gather(1, found.labels[:, None])[:, 0]
+        of_label = resolved.logits.double().gather(1, resolved.labels[:, None])[:, 0]
         zeros = int((of_label <= math.log(LEAST) + 1e-6).sum())
         cost = f"{zeros:,} of {plural(n, 'sample')} have the probability 0 for their class"
         notes += [f"{cost}: {-math.log(LEAST):.1f} nats each in the mean loss, not infinitely many"] if zeros else []
     return notes
 
 
-def _pick_mistakes(found: Resolved, dataset: ImageDataset, *, shown: int) -> ConfidentMistakes:
-    assert found.logits is not None
-    confidences = found.logits.softmax(dim=1).amax(dim=1)
-    wrong = ((found.predicted != found.labels) & (found.predicted >= 0)).nonzero()[:, 0]
+def _pick_mistakes(resolved: Resolved, dataset: ImageDataset, *, shown: int) -> ConfidentMistakes:
+    assert resolved.logits is not None
+    confidences = resolved.logits.softmax(dim=1).amax(dim=1)
+    wrong = ((resolved.predicted != resolved.labels) & (resolved.predicted >= 0)).nonzero()[:, 0]
     worst = wrong[confidences[wrong].argsort(descending=True, stable=True)][:shown]
     examples = tuple(
         PicturedMistake(
             sample_id=dataset.sample_name(place),
-            label=found.classes[int(found.labels[place])],
-            predicted=found.classes[int(found.predicted[place])],
+            label=resolved.classes[int(resolved.labels[place])],
+            predicted=resolved.classes[int(resolved.predicted[place])],
             confidence=float(confidences[place]),
             image=png_base64(_small(dataset.images[place])),
         )
         for place in worst.tolist()
     )
-    return ConfidentMistakes(n=len(found.labels), wrong=int((found.predicted != found.labels).sum()), examples=examples)
+    return ConfidentMistakes(
+        n=len(resolved.labels), wrong=int((resolved.predicted != resolved.labels).sum()), examples=examples
+    )
 
 
 def _small(image: Tensor) -> Tensor:

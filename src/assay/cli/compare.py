@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 from enum import StrEnum
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -64,7 +63,7 @@ def compare(
     """
     from rich.console import Console
 
-    from assay.cli.predictions import FILES, measure_file, open_images
+    from assay.cli.predictions import FILES, FileChecks
     from assay.comparison import compare as compare_checkups
     from assay.files import make_folder, write_atomically
     from assay.report.comparison_page import render_comparison
@@ -77,13 +76,13 @@ def compare(
 
     def measure(spec: str, place: int) -> Checkup:
         if Path(spec).suffix.lower() in FILES:
-            checkup = measure_file(Path(spec), inputs, images(), errors)
+            checkup = files.check(Path(spec))
         else:
             checkup = _check(replace(inputs, model=spec), budget, limit, errors)
         write_atomically(make_folder(folder / f"check-{place}") / "check.json", checkup.model_dump_json(indent=1))
         return checkup
 
-    images = cache(lambda: open_images(inputs, errors))
+    files = FileChecks(inputs, errors)
     checkups = [_open(spec, place, measure) for place, spec in enumerate(checks, start=1)]
     comparison = compare_checkups(checkups, names=[_name(spec) for spec in checks], seed=inputs.seed)
     write_atomically(folder / "compare.json", comparison.model_dump_json(indent=1))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,8 +27,44 @@ OF_A_MODEL = (
 OF_DATA = ("split", "data_dir", "image_size", "max_bad", "prepare", "match_classes")
 
 
+class FileChecks:
+    """Checks of files against the data of ``inputs``, if some are named: opened once, each note printed once."""
+
+    def __init__(self, inputs: Inputs, console: Console) -> None:
+        self._inputs = inputs
+        self._console = console
+        self._printed: set[str] = set()
+
+    @cached_property
+    def dataset(self) -> ImageDataset | None:
+        """The data, if some are named."""
+        from assay.cli.inputs import data_notes, open_data
+
+        if self._inputs.data is None:
+            return None
+        dataset = open_data(self._inputs, self._console)
+        self._printed.update(data_notes(dataset))
+        return dataset
+
+    def check(self, path: Path) -> Checkup:
+        """The check of one file. Raises :class:`DataError` for what it holds."""
+        from assay.check import check_predictions
+        from assay.cli.inputs import print_notes, read_names
+        from assay.data import read_predictions
+
+        inputs = self._inputs
+        checkup = check_predictions(
+            read_predictions(path, classes=None if inputs.classes is None else read_names(inputs.classes)[0]),
+            dataset=self.dataset,
+            match_classes="position" if inputs.match_classes is MatchClasses.POSITION else "name",
+        )
+        print_notes([note for note in checkup.subject.notes if note not in self._printed], self._console)
+        self._printed.update(checkup.subject.notes)
+        return checkup
+
+
 def check_file(path: Path, inputs: Inputs, context: typer.Context, console: Console) -> Checkup:
-    """The check of the predictions in a file, against the data of ``inputs`` where some are named; notes are printed.
+    """The check of the predictions in a file.
 
     Raises :class:`OptionError` for a model beside them, and for options that have no effect.
     """
@@ -36,30 +73,7 @@ def check_file(path: Path, inputs: Inputs, context: typer.Context, console: Cons
     _refuse(OF_A_MODEL, context, reason="no effect on --predictions, where no model is run")
     if inputs.data is None:
         _refuse(OF_DATA, context, reason="no effect on --predictions without --data")
-    return measure_file(path, inputs, open_images(inputs, console), console)
-
-
-def open_images(inputs: Inputs, console: Console) -> ImageDataset | None:
-    """The data of ``inputs``, if some are named."""
-    from assay.cli.inputs import open_data
-
-    return None if inputs.data is None else open_data(inputs, console)
-
-
-def measure_file(path: Path, inputs: Inputs, dataset: ImageDataset | None, console: Console) -> Checkup:
-    """The check of one file; its notes are printed, but for those on the data. Raises :class:`DataError`."""
-    from assay.check import check_predictions
-    from assay.cli.inputs import data_notes, print_notes, read_names
-    from assay.data import read_predictions
-
-    checkup = check_predictions(
-        read_predictions(path, classes=None if inputs.classes is None else read_names(inputs.classes)[0]),
-        dataset=dataset,
-        match_classes="position" if inputs.match_classes is MatchClasses.POSITION else "name",
-    )
-    known = () if dataset is None else data_notes(dataset)
-    print_notes([note for note in checkup.subject.notes if note not in known], console)
-    return checkup
+    return FileChecks(inputs, console).check(path)
 
 
 def _refuse(names: Iterable[str], context: typer.Context, *, reason: str) -> None:

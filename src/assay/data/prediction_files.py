@@ -110,10 +110,10 @@ def _are_values(header: list[str]) -> bool:
 def _read_parquet(path: Path) -> Table:
     with pq.ParquetFile(path) as file:
         schema = file.schema_arrow
-        kept = [each.name for each in schema if not _is_binary(each.type)]
+        chosen = [each.name for each in schema if not _is_binary(each.type)]
         if len(set(schema.names)) < len(schema.names):
             raise DataError(f"{path}: columns", expected="distinct names", got=", ".join(schema.names)[:100])
-        table = file.read(columns=kept)
+        table = file.read(columns=chosen)
     metadata = schema.metadata or {}
     stated = json.loads(metadata[STATED]) if STATED in metadata else {}
     index = _index_columns(metadata)

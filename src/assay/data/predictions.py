@@ -117,18 +117,18 @@ def interpret(table: Table, *, name: str, where: str, classes: Sequence[str] | N
         if scores is not None and roles.scores.ndim == 1 and not _agree(scores, roles.predicted):
             scores = None
             notes.append(f"{place}: does not fit the predictions as a probability of the second class: not used")
-    found = tuple(classes) if classes else roles.classes or named
-    if scores is not None and found is not None and len(found) != scores.logits.shape[1]:
-        got = f"{plural(len(found), 'name')} for {scores.logits.shape[1]} columns"
+    names_of_classes = tuple(classes) if classes else roles.classes or named
+    if scores is not None and names_of_classes is not None and len(names_of_classes) != scores.logits.shape[1]:
+        got = f"{plural(len(names_of_classes), 'name')} for {scores.logits.shape[1]} columns"
         raise DataError(f"{where}: classes", expected="a name for each column", got=got)
     ids, names = _identities(roles.ids, roles.files, where=where)
     return PredictionTable(
         name=name,
         logits=None if scores is None else scores.logits,
         kind=None if scores is None else scores.kind,
-        predicted=None if scores is not None else _values(roles.predicted, found, where=where, missing=True),
-        labels=_values(roles.labels, found, where=where),
-        classes=found,
+        predicted=None if scores is not None else _values(roles.predicted, names_of_classes, where=where, missing=True),
+        labels=_values(roles.labels, names_of_classes, where=where),
+        classes=names_of_classes,
         ids=ids,
         filenames=names,
         stated=table.stated or None,
@@ -194,7 +194,7 @@ def _values(
         return None
     name, cells = column
     place = f"{where}:{name}"
-    cells, _ = one_column(cells, where=place)
+    cells = _numbers_in(one_column(cells, where=place)[0], names)
     gaps = _gaps(cells)
     if not missing or not gaps.any():
         return read_labels(cells, where=place, names=names)
@@ -204,6 +204,15 @@ def _values(
     values: Values = np.full(len(cells), "" if known.dtype == object else -1, known.dtype)
     values[~gaps] = known
     return values
+
+
+def _numbers_in(cells: Array, names: tuple[str, ...] | None) -> Array:
+    """Text such as 1.0 in every row as numbers, unless all are names of classes: a fraction is no label."""
+    texts = [text for text in cells.tolist() if text] if cells.dtype == object else []
+    floating = [isinstance(text, str) and re.fullmatch(r"[+-]?\d+\.\d*([eE][+-]?\d+)?", text) for text in texts]
+    if not texts or not all(floating) or set(texts) <= set(names or ()):
+        return cells
+    return np.array([float(text) if text else np.nan for text in cells.tolist()])
 
 
 def _gaps(cells: Array) -> NDArray[np.bool_]:
@@ -219,9 +228,9 @@ def _identities(
     numbers, names = None, None
     if ids is not None:
         values = _distinct(ids, where=where)
-        whole = [int(text) for text in values if re.fullmatch(r"-?[0-9]{1,18}", text)]
-        if len(set(whole)) == len(values):  # 7 and 007 are two names
-            numbers = np.array(whole, np.int64)
+        integers = [int(text) for text in values if re.fullmatch(r"-?[0-9]{1,18}", text)]
+        if len(set(integers)) == len(values):  # 7 and 007 are two names
+            numbers = np.array(integers, np.int64)
         else:
             names = values
     if files is not None:
@@ -239,8 +248,8 @@ def _distinct(column: tuple[str, Array], *, where: str) -> tuple[str, ...]:
     gaps = _gaps(cells)
     if gaps.any():
         raise DataError(f"{where}:{name}[{int(gaps.argmax())}]", expected="the id of a sample", got="none")
-    whole = cells.dtype.kind == "f" and bool((cells == np.floor(cells)).all())
-    texts = tuple(str(int(cell) if whole else cell) for cell in cells.tolist())
+    is_whole = cells.dtype.kind == "f" and bool((cells == np.floor(cells)).all())
+    texts = tuple(str(int(cell) if is_whole else cell) for cell in cells.tolist())
     seen: dict[str, int] = {}
     for row, text in enumerate(texts):
         if (first := seen.setdefault(text, row)) != row:
