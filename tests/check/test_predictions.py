@@ -22,6 +22,7 @@ from assay.records.accuracy import CleanAccuracy
 from assay.records.checkup import Checkup
 from assay.records.failure import FailedMeasurement
 from assay.records.mistakes import ConfidentMistakes
+from assay.records.pixels import PixelRange
 from assay.report.check_page import render_page
 from assay.report.ci import render_junit, render_sarif
 from assay.report.comparison_page import render_comparison
@@ -184,6 +185,7 @@ def test_rows_are_matched_to_the_data(data: ImageDataset, network: nn.Module, by
     assert clean_of(checkup).per_sample == clean.per_sample  # the same samples, by their pixels too
     assert any(f"matched by {'their order' if by == 'order' else 'id' if by == 'ids' else 'file name'}" in note
                for note in checkup.subject.notes)  # fmt: skip
+    assert checkup.first(PixelRange) is not None
     mistakes = checkup.first(ConfidentMistakes)
     assert mistakes is not None
     wrong = clean.n - clean.correct

@@ -22,6 +22,7 @@ from assay.data.labels import Values, note_absent
 from assay.data.pictures import png_base64, to_bytes
 from assay.data.prediction_files import Table
 from assay.data.predictions import PredictionTable, interpret
+from assay.data.sample_records import keep_metadata, measure_pixel_range
 from assay.data.scores import LEAST
 from assay.errors import DataError, OptionError
 from assay.evaluate import Predictions, summarize, summarize_classes
@@ -106,6 +107,9 @@ def check_predictions(
     records: list[Any] = [clean]
     if resolved.dataset is not None and resolved.logits is not None:
         records.append(_pick_mistakes(resolved, resolved.dataset, shown=shown))
+    if dataset is not None and resolved.dataset is not None:
+        metadata = keep_metadata(resolved.dataset)
+        records += [*([] if metadata is None else [metadata]), measure_pixel_range(dataset)]
     stated = table.stated or {}
     subject = Subject(
         model=name or table.name,
