@@ -231,3 +231,39 @@ def test_folders_of_numbers_are_in_the_order_of_numbers(
     assert data.classes == classes
     assert all(data.sample_name(i).startswith(classes[label]) for i, label in enumerate(data.labels.tolist()))
     assert any("the class folders are numbers, in the order 1, 2, 10" in note for note in data.notes) == noted
+
+
+@pytest.mark.parametrize(
+    ("paths", "message"),
+    [
+        (
+            ["cat/train/1.png", "cat/test/1.png", "dog/train/1.png", "dog/test/1.png", "dog/2.png"],
+            r"expected the folders of splits outside of the class folders, such as test/cat/ and train/cat/, got "
+            r"cat/test/ and cat/train/",
+        ),
+        (["x/y/cat/1.png", "x/y/dog/1.png"], r"only 'x'; are the folders .* the classes\? Then name .*x/y$"),
+        (
+            [f"x/{split}/{name}/1.png" for split in ("train", "test") for name in ("cat", "dog")],
+            r"expected class folders, or folders of splits with class folders, got only 'x', .*: name .*/x$",
+        ),
+        (
+            ["train/cat/1.png", "train/dog/1.png", "test/1.png"],
+            r"/test: expected class folders with pictures, as in the other splits, got pictures that lie in no class",
+        ),
+        (["train/cat/1.png", "train/dog/1.png"], r"expected a 'test' split, got only train"),
+    ],
+    ids=["splits inside", "two deep", "one around splits", "bare split", "train only"],
+)
+def test_unusual_layouts_are_explained(
+    tmp_path: Path, add: Callable[..., Path], paths: list[str], message: str
+) -> None:
+    for path in paths:
+        add(path)
+    with pytest.raises(DataError, match=message):
+        load_dataset(tmp_path)
+
+
+def test_folders_in_a_class_may_be_called_like_one_split(tmp_path: Path, add: Callable[..., Path]) -> None:
+    for path in ("cat/train/1.png", "dog/1.png", "dog/train/2.png"):  # a cat in a train
+        add(path)
+    assert len(load_dataset(tmp_path)) == 3

@@ -118,13 +118,13 @@ def read_picture(path: Path, *, notes: list[str] | None = None) -> Tensor:
     import torch
     from PIL import Image
 
-    from assay.data.decoding import Broken, begins_as_picture, decode_alone
+    from assay.data.decoding import UNKNOWN_FORMAT, Broken, decode_alone
 
     if not path.is_file():
         raise DataError(str(path), expected="a picture file", got="a folder" if path.is_dir() else "no such file")
     decoded = decode_alone(path)
     if isinstance(decoded, Broken):
-        if not begins_as_picture(path):
+        if decoded.reason == UNKNOWN_FORMAT:
             raise DataError(str(path), expected="a picture file", got="a file that is no picture")
         raise DataError(str(path), expected="a readable picture file", got=decoded.reason)
     if notes is not None:

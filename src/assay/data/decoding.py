@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import functools
+import importlib
 import io
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,9 +25,12 @@ from assay.wording import plural
 # Only these decoders are tried: each is a plain raster format, and none starts another program.
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP", "PPM")
 MORE_FORMATS = ("AVIF", "JPEG2000", "HEIF")  # where Pillow was built with them, or a plug-in brought them
+_BROUGHT_BY = {"AVIF": "a Pillow of version 11.3 or later", "HEIF": "the package pillow-heif (pip install pillow-heif)"}
+_HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
 _ENDINGS = "png jpg jpeg jpe jfif bmp gif tif tiff webp ppm pgm pbm pnm avif jp2 j2k heic heif"
 SUFFIXES = frozenset(f".{ending}" for ending in _ENDINGS.split())
 _TEXTS = frozenset((".txt", ".md", ".csv", ".tsv", ".json", ".jsonl", ".xml", ".yaml", ".yml", ".toml", ".html"))
+UNKNOWN_FORMAT = "not a picture in a known format"
 BACKGROUND = "white"  # what transparent pictures are laid over
 
 BROKEN: tuple[type[Exception], ...] = (*UNREADABLE, Image.DecompressionBombError, Warning)
@@ -86,10 +91,12 @@ def decode_picture(
     """
     if content is None:
         return Broken("there are no bytes of a picture")
+    missing = None
     try:
         encoded = content.read_bytes() if isinstance(content, Path) else content
         if not encoded:
             return Broken("the file is empty")
+        missing = _missing_decoder(encoded)
         with Image.open(io.BytesIO(encoded), formats=_known_formats()) as image:
             limit = Image.MAX_IMAGE_PIXELS if most_pixels is None else most_pixels
             if limit is not None and image.width * image.height > limit:
@@ -99,7 +106,7 @@ def decode_picture(
                 return Broken(f"{image.width}x{image.height} pixels")
             return read_picture(image, preparation=preparation)
     except BROKEN as error:
-        return Broken(_reason(error))
+        return Broken(_reason(error) if missing is None else f"{missing} pictures, which need {_BROUGHT_BY[missing]}")
 
 
 def read_picture(image: Image.Image, *, preparation: Preparation | None = None) -> DecodedPicture:
@@ -145,7 +152,17 @@ def trait_notes(traits: Iterable[tuple[str, str]]) -> list[str]:
 @functools.cache
 def _known_formats() -> tuple[str, ...]:
     Image.init()
+    with suppress(ImportError):
+        importlib.import_module("pillow_heif").register_heif_opener()
     return (*FORMATS, *(name for name in MORE_FORMATS if name in Image.OPEN))
+
+
+def _missing_decoder(encoded: bytes) -> str | None:
+    """The format of a picture that begins as one does for which nothing is installed here, else None."""
+    if encoded[4:8] != b"ftyp":
+        return None
+    kind = "AVIF" if encoded[8:12] in {b"avif", b"avis"} else "HEIF" if encoded[8:12] in _HEIF_BRANDS else None
+    return kind if kind is not None and kind not in _known_formats() else None
 
 
 def _unify(image: Image.Image) -> tuple[Image.Image, str | None]:
@@ -187,4 +204,4 @@ def _has_profile(image: Image.Image) -> bool:
 
 def _reason(error: BaseException) -> str:
     text = (error.strerror if isinstance(error, OSError) else None) or one_line(error)
-    return "not a picture in a known format" if "cannot identify image file" in text else text or type(error).__name__
+    return UNKNOWN_FORMAT if "cannot identify image file" in text else text or type(error).__name__

@@ -38,6 +38,8 @@ def load_folder(root: Path, *, name: str, reading: Reading) -> ImageDataset:
     """
     left_out = LeftOut()
     parts = find_parts(root, left_out)
+    if reading.split not in parts and "all" not in parts:
+        _refuse_bare_split(root, reading.split)
     names = in_order(label for classes in parts.values() for label in classes)
     split, classes = choose_split(parts, wanted=reading.split, where=str(root))
     for label in names:
@@ -47,6 +49,8 @@ def load_folder(root: Path, *, name: str, reading: Reading) -> ImageDataset:
     if len(names) < 2:
         inside = sorted({file.relative_to(root).parts[-2] for _, file in files} - {names[0]})
         hint = f"; are the folders inside of it ({listing(inside)}) the classes?" if len(inside) > 1 else ""
+        if hint and (place := _inner_set(root)):
+            hint += f" Then name {place}"
         raise DataError(str(root), expected="at least two class folders", got=f"only {names[0]!r}{hint}")
     if not files:
         raise DataError(f"{root} ({split})", expected="pictures in class folders", got="none")
@@ -91,11 +95,46 @@ def find_parts(root: Path, left_out: LeftOut) -> dict[str, Classes]:
         names = " and ".join(f"{folder.name}/" for folder in folders)
         expected = f"class folders in {names}, or a table of paths and labels beside the pictures"
         raise DataError(str(root), expected=expected, got="pictures that lie in a folder of a split and in no class")
+    _refuse_splits_in_classes(folders, root=root)
     classes = _read_classes(root, root=root, left_out=left_out)
     if not any(classes.values()):
         listed = ", ".join(sorted(classes)[:5])
         raise DataError(str(root), expected="pictures in class folders", got=f"no picture in {listed}")
     return {"all": classes}
+
+
+def _refuse_bare_split(root: Path, split: str) -> None:
+    """Raise :class:`DataError` where the folder of a split has pictures and no class folders."""
+    for folder in _subfolders(root):
+        if split_of(folder.name) == split and _holds_picture(folder):
+            got = "pictures that lie in no class folder"
+            raise DataError(str(folder), expected="class folders with pictures, as in the other splits", got=got)
+
+
+def _refuse_splits_in_classes(folders: list[Path], *, root: Path) -> None:
+    """Raise :class:`DataError` for ``cat/train/`` and ``cat/test/``, which would be one set of both."""
+    for folder in folders:
+        inner = {split: path for path in _subfolders(folder) if (split := split_of(path.name))}
+        if len(inner) > 1 and (place := _inner_set(root)):
+            got = f"only {folder.name!r}, which holds them: name {place}"
+            raise DataError(str(root), expected="class folders, or folders of splits with class folders", got=got)
+        if len(inner) > 1:
+            expected = "the folders of splits outside of the class folders, such as " + " and ".join(
+                f"{path.name}/{folder.name}/" for path in inner.values()
+            )
+            raise DataError(
+                str(root), expected=expected, got=" and ".join(f"{_short(path, root)}/" for path in inner.values())
+            )
+
+
+def _inner_set(root: Path) -> Path | None:
+    """The folder below that holds class folders, where nothing but a chain of single folders leads there."""
+    folders = _subfolders(root)
+    while len(folders) == 1:
+        if holds_class_folders(folders[0]):
+            return folders[0]
+        folders = _subfolders(folders[0])
+    return None
 
 
 def holds_class_folders(root: Path) -> bool:
