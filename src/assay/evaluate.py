@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -75,9 +75,14 @@ def predict(
 
 
 def predict_shared(model: nn.Module, dataset: ImageDataset, processes: Processes) -> Predictions:
-    """:func:`predict` with the samples dealt out to the processes; each gets all the logits."""
+    """:func:`predict` with the samples dealt out to the processes; each gets all the logits.
+
+    Where each process has read its own shard of ``dataset``, it runs on that, and gets all labels as well.
+    """
     if processes.world == 1:
         return predict(model, dataset)
+    if dataset.part is not None and dataset.part.count == processes.world:
+        return _predict_shards(model, dataset, processes)
     mine = torch.arange(processes.rank, len(dataset), processes.world)
     own = predict(model, dataset.subset(mine)) if len(mine) else None
     parts = processes.gather(None if own is None else (mine, own.logits, own.seconds))
@@ -86,6 +91,18 @@ def predict_shared(model: nn.Module, dataset: ImageDataset, processes: Processes
         logits[part[0]] = part[1]
     seconds = max(part[2] for part in parts if part is not None)
     return Predictions(logits, dataset.labels, seconds)
+
+
+def _predict_shards(model: nn.Module, dataset: ImageDataset, processes: Processes) -> Predictions:
+    """The predictions for all shards, in the order of their ids."""
+    channels = max(processes.gather(dataset.shape[0]))
+    if channels > dataset.shape[0] == 1:  # grey pictures of a set in colour
+        dataset = replace(dataset, images=dataset.images.expand(-1, channels, -1, -1))
+    own = predict(model, dataset)
+    parts = processes.gather((dataset.ids, own.logits, dataset.labels, own.seconds))
+    ids, logits, labels, seconds = zip(*parts, strict=True)
+    order = torch.cat(ids).argsort()
+    return Predictions(torch.cat(logits)[order], torch.cat(labels)[order], max(seconds))
 
 
 def _run_over(forward: Callable[[Tensor], Tensor], batches: Iterable[Tensor], *, n: int) -> Tensor:

@@ -8,15 +8,18 @@ from functools import partial
 import pyarrow.parquet as pq
 import pytest
 import torch
+from PIL import Image
 
 from assay.attacks import campaign
-from assay.attacks.campaign import Shard, confidence_sequence, merge_campaign, run_campaign
+from assay.attacks.campaign import confidence_sequence, merge_campaign, run_campaign
 from assay.attacks.engine import attack
 from assay.attacks.measure import measure_robust_accuracy
 from assay.attacks.methods.gradient import PGD
+from assay.data import load_dataset
 from assay.errors import DataError, OptionError, OutputError
 from assay.files import exclusive
 from assay.records.accuracy import wilson_interval
+from assay.runtime.sharding import Shard
 
 OPTIONS = PGD(steps=4)
 
@@ -270,3 +273,74 @@ def test_logits_that_are_no_numbers_count_as_wrong_and_merge(conv_net, small_set
         run(folder=folder, shard=Shard(i, 2))
     merged = merge_campaign(folders).record
     assert without_time(merged).model_dump_json() == without_time(whole).model_dump_json()
+
+
+@pytest.fixture(scope="module")
+def stored_set(tmp_path_factory):
+    """A folder of small grey pictures of four classes, with a broken one."""
+    root = tmp_path_factory.mktemp("stored")
+    pixels = torch.randint(0, 256, (47, 8, 8), generator=torch.Generator().manual_seed(3)).byte().numpy()
+    for place, picture in enumerate(pixels):
+        folder = root / "abcd"[place % 4]
+        folder.mkdir(exist_ok=True)
+        Image.fromarray(picture).convert("RGB").save(folder / f"{place:02}.png")
+    (root / "a" / "99.png").write_bytes(b"nothing")
+    return root
+
+
+@pytest.mark.parametrize("count", [2, 5])
+def test_shards_that_were_read_apart_merge_into_the_record_of_one_run(conv_net, stored_set, tmp_path, count):
+    run = partial(run_campaign, conv_net, attack=OPTIONS, epsilon=0.02, block=6)
+    whole = run(load_dataset(stored_set, max_bad=1), folder=tmp_path / "all")
+    folders = [tmp_path / str(i) for i in range(count)]
+    for i, folder in enumerate(folders):
+        shard = load_dataset(stored_set, max_bad=1, shard=(i, count))
+        part = run(shard, folder=folder)
+        assert part.record.n == len(shard) < 47
+        assert part.stopped
+    merged = merge_campaign(folders)
+    assert merged.record.n == 47
+    assert not merged.stopped
+    # What it cost depends on the blocks, and the last digit of a loss on the images that share a pass.
+    alike = {"seconds": 0.0, "forward_equivalents": 0.0, "loss_per_step": (), "mean_distance": 0.0}
+    assert merged.record.model_copy(update=alike) == whole.record.model_copy(update=alike)
+    assert merged.record.loss_per_step == pytest.approx(whole.record.loss_per_step, rel=1e-6)
+    assert merged.record.mean_distance == pytest.approx(whole.record.mean_distance, rel=1e-6)
+    columns = ["id", "prediction", "robust", "attack", "steps"]
+    rows, expected = (done.table.select(columns).sort_by("id") for done in (merged, whole))
+    assert rows.equals(expected)
+
+
+def test_what_is_missing_of_shards_that_were_read_apart_is_named(conv_net, stored_set, tmp_path):
+    def run(name, index, count=3, **other):
+        data = load_dataset(stored_set, max_bad=1, shard=(index, count))
+        options = {"attack": "fgsm", "epsilon": 0.02, "block": 8, **other}
+        run_campaign(conv_net, data, folder=tmp_path / name, **options)
+        return tmp_path / name
+
+    first, second, third = (run(str(i), i) for i in range(3))
+    with pytest.raises(DataError, match=r"shards: expected all 3, got 2: without 1/3"):
+        merge_campaign([first, third])
+    with pytest.raises(DataError, match=r"sample \d+: expected in one part, got in several"):
+        merge_campaign([first, second, third, run("again", 1)])
+    with pytest.raises(OptionError, match="shards: expected 3 as in .*0, got 2"):
+        merge_campaign([first, run("half", 1, count=2)])
+    with pytest.raises(OptionError, match="shard: expected 0/3, as the images were read, got 1/3"):
+        run("x", 0, shard=Shard(1, 3))
+    assert run("0", 0, resume=True) == first
+    with pytest.raises(OptionError, match="0: expected an empty folder, or --resume"):
+        run("0", 0)
+    (second / "part-00004.parquet").unlink()
+    with pytest.raises(DataError, match="shard 1/3: expected 2 parts, got 1: it is unfinished"):
+        merge_campaign([first, second, third])
+    (third / "shard-00002.json").write_text("{}")
+    with pytest.raises(DataError, match="shard-00002.json: expected the samples of a shard, got one with"):
+        merge_campaign([first, second, third])
+
+
+def test_changed_pictures_of_a_shard_are_another_campaign(conv_net, stored_set, tmp_path):
+    data = load_dataset(stored_set, max_bad=1, shard=(0, 2))
+    options = {"folder": tmp_path, "attack": "fgsm", "epsilon": 0.02}
+    run_campaign(conv_net, data, **options)
+    with pytest.raises(OptionError, match="shard-00000.json: samples: expected"):
+        run_campaign(conv_net, replace(data, images=255 - data.images), resume=True, **options)

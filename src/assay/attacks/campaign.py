@@ -7,9 +7,8 @@ Blocks are independent, so several processes or machines may divide them without
 from __future__ import annotations
 
 import math
-import os
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -28,12 +27,15 @@ from assay.attacks.measure import attack_fields, attack_inputs, count_correct_af
 from assay.attacks.methods import find_attack
 from assay.attacks.options import AttackOptions
 from assay.attacks.result import AttackResult
+from assay.attacks.shards import blocks_of, check_complete, claim_shard, mark, shards_in
 from assay.attacks.threat import Threat
 from assay.data.dataset import ImageDataset
+from assay.data.division import Part
 from assay.errors import DataError, OptionError, one_line
 from assay.files import exclusive, make_folder, write_atomically
 from assay.records.attack import Norm, Precision, RobustAccuracy
 from assay.runtime import generator
+from assay.runtime.sharding import Shard
 from assay.runtime.store import IDENTITY, ResumableStore, check_same_identity, fingerprint, read_identity
 
 _SUMS = ("forwards", "backwards", "outside_ball", "unconfirmed", "right_after_rounding", "seconds")
@@ -119,7 +121,7 @@ def summarize_parts(parts: Sequence[pa.Table], options: AttackOptions, threat: T
         outside_ball=int(sums["outside_ball"]),
         unconfirmed=int(sums["unconfirmed"]),
         correct_after_rounding=int(sums["right_after_rounding"]),
-        mean_distance=sum(distances) / len(distances) if distances else 0.0,
+        mean_distance=math.fsum(distances) / len(distances) if distances else 0.0,
         forward_equivalents=(sums["forwards"] + sums["backwards"]) / n,
         precision="bfloat16" if bfloat16 else "float32",
         seconds=sums["seconds"],
@@ -128,7 +130,7 @@ def summarize_parts(parts: Sequence[pa.Table], options: AttackOptions, threat: T
 
 def _mean_per_step(parts: Sequence[pa.Table], name: str) -> tuple[float, ...]:
     rows = [row for row in column(parts, name) if row is not None]
-    return tuple(torch.tensor(rows, dtype=torch.float64).mean(dim=0).tolist()) if rows else ()
+    return tuple(math.fsum(values) / len(rows) for values in zip(*rows, strict=True))  # exact, whatever the order
 
 
 def confidence_sequence(successes: int, n: int, *, confidence: float = 0.95) -> tuple[float, float]:
@@ -172,33 +174,6 @@ class Campaign:
     stopped: bool  # before the last sample
 
 
-@dataclass(frozen=True)
-class Shard:
-    """Every ``count``-th block from number ``index`` on; 0 of 1 is all of them."""
-
-    index: int = 0
-    count: int = 1
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.index < self.count:
-            raise OptionError("shard", expected="i/n with 0 <= i < n", got=f"{self.index}/{self.count}")
-
-    @classmethod
-    def parse(cls, text: str) -> Shard:
-        """``0/4`` is the first of four; :class:`OptionError` otherwise."""
-        try:
-            index, count = map(int, text.split("/"))
-        except ValueError:
-            raise OptionError("shard", expected="i/n such as 0/4", got=repr(text)) from None
-        return cls(index, count)
-
-    @classmethod
-    def of_torchrun(cls) -> Shard | None:
-        """This process's shard where torchrun started several, else None."""
-        world = int(os.environ.get("WORLD_SIZE", "1"))
-        return None if world == 1 or "RANK" not in os.environ else cls(int(os.environ["RANK"]), world)
-
-
 def run_campaign(
     model: nn.Module,
     dataset: ImageDataset,
@@ -224,7 +199,8 @@ def run_campaign(
     ``right`` (after each step of the first method). ``stop_at`` ends the run when half the width of the 95 %
     confidence sequence of the robust accuracy is at most that. ``resume`` goes on with the parts of a run that was
     interrupted; the same record comes out, as a sample's random numbers are its own. A ``shard`` does its own blocks
-    only, in a folder of its own or one shared with the others.
+    only, in a folder of its own or one shared with the others. A ``dataset`` that was read as a shard is attacked
+    whole, as one shard of the campaign.
 
     Raises :class:`OptionError` when ``folder`` holds parts and ``resume`` is not set, or parts of another campaign,
     and :class:`OutputError` when another process writes there.
@@ -235,10 +211,11 @@ def run_campaign(
     if stop_at is not None and shard is not None:
         raise OptionError("stop_at", expected="a run without shards, as it needs every result", got=stop_at)
     threat = Threat(norm=norm, epsilon=epsilon, constrained=options.constrained)
-    blocks = torch.split(torch.randperm(len(dataset), generator=generator(seed, 0xCA)), block)
-    mine = range(len(blocks))[slice(None) if shard is None else slice(shard.index, None, shard.count)]
-    if shard is not None and not mine:
-        raise OptionError("shard", expected=f"at most {len(blocks)}, one a block of {block} samples", got=shard.count)
+    own = dataset.part if dataset.part is not None and dataset.part.count > 1 else None
+    if own is not None and shard is not None and (own.index, own.count) != (shard.index, shard.count):
+        got = f"{shard.index}/{shard.count}"
+        raise OptionError("shard", expected=f"{own.index}/{own.count}, as the images were read", got=got)
+    blocks = _blocks(dataset, own, shard, block=block, seed=seed)
     settings: dict[str, Any] = {"norm": norm, "epsilon": epsilon, "eot_samples": eot_samples, "seed": seed}
     identity = {
         "attack": options.name,
@@ -248,9 +225,7 @@ def run_campaign(
         "precision": precision,
         "model": fingerprint(model=model),
         "data": dataset.name,
-        "samples": fingerprint(dataset=dataset),
-        "n": len(dataset),
-        "ids": _mark(dataset.ids.tolist()),
+        **_samples(dataset, own),
         "assay": version("assay"),
     }
     store = ResumableStore(folder, identity, suffix=".parquet")
@@ -258,26 +233,54 @@ def run_campaign(
     make_folder(folder)
     parts: list[pa.Table] = []
     # Shards may share a folder: each writes parts of its own, whole or not at all.
-    with exclusive(folder) if shard is None else nullcontext():
-        if not resume and any(_key(number) in store for number in mine):
+    with exclusive(folder) if shard is None and own is None else nullcontext():
+        if not resume and any(_key(number) in store for number in blocks):
             raise OptionError(str(folder), expected="an empty folder, or --resume", got="an earlier campaign")
         store.claim(replace=False)
-        for number in mine:
+        if own is not None:
+            claim_shard(folder, dataset, own)
+        for number, members in blocks.items():
             path = store.path(_key(number))
             if not path.is_file():
-                part = dataset.subset(blocks[number])
+                part = dataset.subset(members)
                 inputs = {**attack_inputs(model, part), **settings, "precision": precision}
                 result = run_attack(model, **inputs, attack=options, batch_size=batch_size, on_step=on_step)
                 correct = count_correct_after_rounding(model, part, result, batch_size)
                 write_part(path, part, result, correct_after_rounding=correct)
             parts.append(table := read_part(path))
-            if table["id"].to_pylist() != dataset.ids[blocks[number]].tolist():
+            if table["id"].to_pylist() != dataset.ids[members].tolist():
                 raise DataError(str(path), expected=f"the samples of block {number}", got="others")
             if stop_at is not None:
                 low, high = _interval(parts)
                 if (high - low) / 2 <= stop_at:
                     break
-    return _conclude(parts, options, threat, seed=seed, n=len(dataset))
+    return _conclude(parts, options, threat, seed=seed, n=len(dataset) if own is None else own.n)
+
+
+def _blocks(
+    dataset: ImageDataset, own: Part | None, shard: Shard | None, *, block: int, seed: int
+) -> dict[int, torch.Tensor]:
+    """The blocks to attack, by their number in the campaign: places in ``dataset``, int64 (B,).
+
+    Raises :class:`OptionError` for a shard without any.
+    """
+    if own is not None:
+        order = torch.randperm(len(dataset), generator=generator(seed, 0xCA, own.index))
+        numbers = blocks_of(own.index, own.count, n=len(dataset), block=block)
+        return dict(zip(numbers, torch.split(order, block), strict=True))
+    blocks = torch.split(torch.randperm(len(dataset), generator=generator(seed, 0xCA)), block)
+    mine = range(len(blocks))[slice(None) if shard is None else slice(shard.index, None, shard.count)]
+    if shard is not None and not mine:
+        raise OptionError("shard", expected=f"at most {len(blocks)}, one a block of {block} samples", got=shard.count)
+    return {number: blocks[number] for number in mine}
+
+
+def _samples(dataset: ImageDataset, own: Part | None) -> dict[str, Any]:
+    """Which samples the campaign is about; where ``dataset`` is a shard, what is known of all of them."""
+    if own is None:
+        return {"samples": fingerprint(dataset=dataset), "n": len(dataset), "ids": mark(dataset.ids.tolist())}
+    shape, classes = list(dataset.shape), list(dataset.classes)
+    return {"samples": own.digest, "n": own.n, "shards": own.count, "shape": shape, "classes": classes}
 
 
 def merge_campaign(folders: Sequence[Path]) -> Campaign:
@@ -298,6 +301,22 @@ def merge_campaign(folders: Sequence[Path]) -> Campaign:
             if i in path_of:
                 raise DataError(f"sample {i}", expected="in one part", got=f"in several: {path_of[i]} and {path}")
             path_of[i] = path
+    n = job["n"]
+    if "shards" in job:
+        shards = shards_in(folders, job)
+        numbers = [int(path.stem.partition("-")[2]) for path in paths]
+        ids = {number: part["id"].to_pylist() for number, part in zip(numbers, parts, strict=True)}
+        check_complete(shards, job, ids)
+        n = len(path_of)
+    else:
+        _check_whole(path_of, paths, job)
+    options = find_attack(job["attack"], job["options"])
+    threat = Threat(norm=job["norm"], epsilon=job["epsilon"], constrained=options.constrained)
+    return _conclude(parts, options, threat, seed=job["seed"], n=n)
+
+
+def _check_whole(path_of: Mapping[int, Path], paths: Sequence[Path], job: Mapping[str, Any]) -> None:
+    """Raise :class:`DataError` unless the samples are those of the campaign."""
     if len(path_of) != job["n"]:
         names = {path.stem for path in paths}
         missing = [key for key in map(_key, range(-(-job["n"] // job["block"]))) if key not in names]
@@ -305,17 +324,20 @@ def merge_campaign(folders: Sequence[Path]) -> Campaign:
         more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
         got += f" ({', '.join(missing[:3])}{more} of {len(missing) + len(names)} parts)" if missing else ""
         raise DataError("parts", expected=f"{job['n']} samples", got=got)
-    if _mark(path_of) != job["ids"]:
+    if mark(path_of) != job["ids"]:
         raise DataError("parts", expected="the samples of the campaign", got="others")
-    options = find_attack(job["attack"], job["options"])
-    threat = Threat(norm=job["norm"], epsilon=job["epsilon"], constrained=options.constrained)
-    return _conclude(parts, options, threat, seed=job["seed"], n=job["n"])
 
 
 def await_parts(folder: Path, *, seconds: float = 0.5) -> None:
     """Wait until every block of the campaign in ``folder`` has its part; other processes are writing them."""
     job = read_identity(folder)
-    blocks = range(-(-job["n"] // job["block"]))
+    if "shards" in job:
+        while len(shards := shards_in([folder], job)) < job["shards"]:
+            time.sleep(seconds)
+        each = (blocks_of(i, job["shards"], n=shard["n"], block=job["block"]) for i, shard in shards.items())
+        blocks = [number for numbers in each for number in numbers]
+    else:
+        blocks = list(range(-(-job["n"] // job["block"])))
     while not all((folder / f"{_key(number)}.parquet").is_file() for number in blocks):
         time.sleep(seconds)
 
@@ -324,14 +346,10 @@ def _read_job(folder: Path) -> dict[str, Any]:
     """The identity of the campaign in ``folder``; :class:`DataError` where it is that of something else."""
     job = read_identity(folder)
     numbers = all(isinstance(job.get(name), int) and job[name] > 0 for name in ("n", "block"))
-    if not numbers or not {"attack", "options", "norm", "epsilon", "seed", "ids"} <= job.keys():
+    known = {"attack", "options", "norm", "epsilon", "seed"} <= job.keys() and {"ids", "shards"} & job.keys()
+    if not numbers or not known:
         raise DataError(str(folder / IDENTITY), expected="the identity of an attack", got=f"one with {', '.join(job)}")
     return job
-
-
-def _mark(ids: Iterable[int]) -> str:
-    """Which samples there are, whatever their order."""
-    return fingerprint(ids=sorted(ids))
 
 
 def _key(number: int) -> str:

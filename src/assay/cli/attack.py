@@ -15,14 +15,16 @@ if TYPE_CHECKING:
     from rich.console import Console
     from torch import nn
 
-    from assay.attacks.campaign import Campaign, Shard
+    from assay.attacks.campaign import Campaign
     from assay.attacks.options import AttackOptions
     from assay.attacks.threat import Threat
     from assay.data.dataset import ImageDataset
     from assay.records.base import Record
+    from assay.runtime.sharding import Shard
 
 DEFAULT_EPSILON = "8/255"
 DEFAULT_BLOCK = 500
+SANITY_SAMPLES = 100
 
 
 @takes_inputs()
@@ -90,7 +92,7 @@ def attack(
         str | None,
         option(
             "Run",
-            "With --out: only every n-th part from the i-th on, as i/n with i from 0; then `assay merge`.",
+            "With --out: read and attack the i-th of n shards only, as i/n with i from 0; then `assay merge`.",
             metavar="I/N",
         ),
     ] = None,
@@ -109,7 +111,7 @@ def attack(
     from rich.console import Console
 
     from assay.attacks import describe_attack, measure_robust_accuracy, show_attack_options
-    from assay.attacks.campaign import Shard, await_parts, merge_campaign, run_campaign
+    from assay.attacks.campaign import await_parts, merge_campaign, run_campaign
     from assay.attacks.threat import Threat
     from assay.cli.inputs import open_inputs
     from assay.files import write_atomically
@@ -123,14 +125,13 @@ def attack(
         return
     threat = Threat(norm=norm, epsilon=parse_fraction(epsilon, where="--epsilon"))  # type: ignore[arg-type]
     _check_uses_epsilon(options, {"--epsilon": epsilon != DEFAULT_EPSILON, "--curve": curve})
-    torchrun = Shard.of_torchrun()
-    part = Shard.parse(shard) if shard is not None else torchrun
+    part, shares_folder = _find_shard(shard)
     if out is None and (resume or stop_at is not None or part is not None or block != DEFAULT_BLOCK):
         raise OptionError("--out", expected="a folder to keep the results in", got="nothing")
     leads = part is None or part.index == 0
     keep_freed_memory()
     errors = Console(stderr=True, quiet=not leads)
-    opened = open_inputs(inputs, errors)
+    opened = open_inputs(inputs, errors, shard=part)
     network = opened.model
     dataset, target = _choose_target(opened.dataset, target_class, single=out is None and not curve)
     common: dict[str, Any] = {
@@ -149,7 +150,7 @@ def attack(
                 network,
                 dataset,
                 folder=out,
-                block=block if part is None else min(block, -(-len(dataset) // part.count)),
+                block=block if dataset.part is None else min(block, -(-dataset.part.n // dataset.part.count)),
                 stop_at=stop_at,
                 resume=resume,
                 shard=part,
@@ -157,7 +158,7 @@ def attack(
                 **common,
                 **eot,
             )
-            if torchrun is not None and shard is None:
+            if shares_folder:
                 if not leads:
                     return
                 await_parts(out)
@@ -176,6 +177,16 @@ def attack(
         write_atomically(json_file, "[" + ",\n".join(record.model_dump_json(indent=1) for record in records) + "]\n")
     if _print_failures(records, errors):
         raise typer.Exit(COULD_NOT_RUN)
+
+
+def _find_shard(text: str | None) -> tuple[Shard | None, bool]:
+    """The shard that ``text`` names, else this process's under torchrun, whose processes share the folder."""
+    from assay.runtime.sharding import Shard
+
+    if text is not None:
+        return Shard.parse(text), False
+    shard = Shard.of_torchrun()
+    return shard, shard is not None
 
 
 def _print_failures(records: Sequence[Record], console: Console) -> int:
@@ -223,16 +234,19 @@ def _measure_more(
     """Accuracy against epsilon, and whether attacks on this model can be trusted; each printed, or why it failed."""
     from assay.attacks import measure_attack_sanity, measure_epsilon_curve
     from assay.check.attempt import attempt
+    from assay.data.selection import sample_of_whole
     from assay.report.terminal.attack import print_curve, print_sanity
     from assay.verdict.attack_sanity import judge_attacks
 
     def measure_curve() -> Iterator[Record]:
-        measured = measure_epsilon_curve(network, dataset, **common)
+        measured = measure_epsilon_curve(network, sample_of_whole(dataset), **common)
         print_curve(measured, console)
         yield measured
 
     def measure_sanity() -> Iterator[Record]:
-        checked = measure_attack_sanity(network, dataset, norm=threat.norm, epsilon=threat.epsilon, seed=common["seed"])
+        sample = sample_of_whole(dataset, SANITY_SAMPLES)
+        ball: dict[str, Any] = {"norm": threat.norm, "epsilon": threat.epsilon, "seed": common["seed"]}
+        checked = measure_attack_sanity(network, sample, n=SANITY_SAMPLES, **ball)
         print_sanity(checked, judge_attacks(checked), console)
         yield checked
 

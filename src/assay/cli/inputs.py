@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from assay.models.sources import LoadedModel
     from assay.records.preparation import Preparation
     from assay.records.training import TrainingRun
+    from assay.runtime.sharding import Shard
     from assay.views.context import ViewContext
 
 RECORD = "inputs.json"  # of a run folder: the data that it was made from, as the command line spelled it
@@ -41,8 +42,10 @@ class OpenedInputs:
     history: tuple[TrainingRun, ...] = ()
 
 
-def open_inputs(inputs: Inputs, console: Console) -> OpenedInputs:
+def open_inputs(inputs: Inputs, console: Console, *, shard: Shard | None = None) -> OpenedInputs:
     """Load data and model and print the notes on them; without a model, train a small one on the digits.
+
+    Of the data only the samples of the ``shard`` are decoded.
 
     Raises :class:`OptionError` for a device or data that is not there, and what loading either raises.
     """
@@ -50,7 +53,7 @@ def open_inputs(inputs: Inputs, console: Console) -> OpenedInputs:
 
     inputs = resolve_data(inputs)
     device = choose_device(inputs.device)  # refused before any work
-    dataset = open_data(inputs, console)
+    dataset = open_data(inputs, console, shard=shard)
     if inputs.model is None:
         from assay.cli.progress import TrainingProgress
         from assay.data.sources import load_dataset
@@ -106,7 +109,12 @@ def fill_in(inputs: Inputs, recorded: RecordedData) -> Inputs:
 
 
 def open_data(
-    inputs: Inputs, console: Console, *, printed: Sequence[str] = (), prepare: Preparation | None = None
+    inputs: Inputs,
+    console: Console,
+    *,
+    printed: Sequence[str] = (),
+    prepare: Preparation | None = None,
+    shard: Shard | None = None,
 ) -> ImageDataset:
     """The images of ``inputs`` alone, with notes on the pictures that could not be read, except those ``printed``.
 
@@ -124,6 +132,7 @@ def open_data(
             **table_options(inputs),
             image_size=inputs.image_size,
             prepare=prepare or preparation_for(inputs),
+            shard=None if shard is None else (shard.index, shard.count),
         )
     except DataError as error:
         if not _is_own_data(inputs):

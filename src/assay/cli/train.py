@@ -357,10 +357,19 @@ def _refuse_image_options(name: str, **given: object) -> None:
 def _load(inputs: Inputs, split: str, *, model: str, prepare: Preparation | None, console: Console) -> ImageDataset:
     """One split of the data, prepared for the model; ``limit`` is for the training split alone."""
     from assay.cli.inputs import open_data
+    from assay.runtime.sharding import Shard
     from assay.training.classifier import is_ours
 
     limit, source = inputs.limit if split == "train" else None, None if is_ours(model) else model
-    return open_data(replace(inputs, model=source, split=split, limit=limit), console, prepare=prepare)
+    chosen = replace(inputs, model=source, split=split, limit=limit)
+    # Every step of the training may draw any sample; the test is divided.
+    shard = None if split == "train" else Shard.of_torchrun()
+    try:
+        return open_data(chosen, console, prepare=prepare, shard=shard)
+    except OptionError as error:
+        if shard is None or error.where != "shard":
+            raise
+    return open_data(chosen, console, prepare=prepare)  # fewer samples than processes
 
 
 def _notify(listeners: list[OnStep], metrics: StepMetrics) -> None:

@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from assay.data.dataset import ImageDataset
+from assay.data.division import WholeNeededError
 from assay.data.labels import Labelling
 from assay.data.preparing import prepare_all
 from assay.data.reading import Reading
-from assay.data.scale import DARK, Scale, judge_scale
+from assay.data.scale import DARK, Scale, depends_on_all, judge_scale
 from assay.data.selection import choose_samples
 from assay.errors import DataError
 from assay.records.preparation import Preparation
@@ -37,7 +38,7 @@ def build_dataset(
 ) -> ImageDataset:
     """The set of all labels; ``read_images`` maps indices to images, uint8 (M, C, H, W), and may add notes."""
     numbers, classes, of_labels = labelling
-    chosen = choose_samples(numbers.numpy(), limit=reading.limit, only=reading.only)
+    chosen = choose_samples(numbers.numpy(), limit=reading.limit, only=reading.only, divide=reading.divide)
     ids = torch.from_numpy(chosen)
     of_images: list[str] = []
     images = prepare_all(read_images(chosen, of_images), reading.preparation)
@@ -123,6 +124,16 @@ def _value_range(array: AnyArray, *, where: str) -> tuple[float, float, bool]:
         if part.dtype == np.uint8 and high >= DARK:
             break
     return low, high, integral
+
+
+def check_independent(array: AnyArray, *, where: str) -> None:
+    """Raise :class:`WholeNeededError` where more images of the set could change the scale of these, a shard of it."""
+    if array.dtype.kind not in "iuf" or array.dtype == np.uint8 or array.size == 0:
+        return
+    _, high, integral = _value_range(array, where=where)
+    if depends_on_all(array.dtype, high=high, whole=integral):
+        expected = "pixels of which each shard tells the scale"
+        raise WholeNeededError(where, expected=expected, got=f"none above {high:g} of type {array.dtype}")
 
 
 def resize_all(images: Tensor, size: int | None) -> Tensor:

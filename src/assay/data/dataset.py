@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from assay.arguments import checked_fields
+from assay.data.division import Part
 from assay.data.metadata import check_columns, take
 from assay.errors import DataError
 from assay.records.preparation import Preparation
@@ -43,6 +44,7 @@ class ImageDataset:
         preparation: how the pictures were resized and cropped; None where they are as they were stored.
         read_again: reads samples, by their ids, in another preparation from where they are stored; None for a set made
             of tensors.
+        part: which shard this is, and of what set, where it was read in shards; None for all of it.
         metadata: what else the source tells of each sample, by the name of the column: arrays (N,) of int64, float64,
             bool, or objects that are text or None. Every subset takes its part along.
 
@@ -70,6 +72,7 @@ class ImageDataset:
     preparation: Preparation | None = None
     read_again: Callable[[Preparation, Tensor], ImageDataset] | None = field(default=None, repr=False)
     metadata: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    part: Part | None = None
 
     def __post_init__(self) -> None:
         if self.ids.numel() == 0 and len(self.labels) > 0:
@@ -137,6 +140,7 @@ class ImageDataset:
             ids=self.ids[chosen],
             filenames=filenames,
             metadata=take(self.metadata, chosen.numpy()),
+            part=None,  # of a shard it is not all
         )
 
     def renumbered(self, numbers: Sequence[int], *, classes: Sequence[str]) -> ImageDataset:

@@ -23,8 +23,9 @@ from PIL import Image
 from torch import Tensor
 
 from assay.data.decoding import FORMATS, Broken, DecodedPicture, Pixels, decode, decode_picture, trait_notes
+from assay.data.division import WholeNeededError
 from assay.data.reading import Reading
-from assay.data.scale import DARK, Scale, judge_scale
+from assay.data.scale import DARK, Scale, depends_on_all, judge_scale
 from assay.errors import DataError
 from assay.records.preparation import Preparation
 from assay.runtime import memory_bytes
@@ -79,6 +80,13 @@ class PictureStore:
         for place, planes in enumerate(self._pixels[: self._filled]):
             result[place] = np.rint(planes * factor) if place in deep else planes
         return torch.from_numpy(result[: self._filled])
+
+    def check_independent(self) -> None:
+        """Raise :class:`WholeNeededError` where pictures of other shards could change the scale of these."""
+        brightest = self._brightest.get(np.dtype(np.uint16))
+        if brightest is not None and depends_on_all(np.dtype(np.uint16), high=brightest, whole=True):
+            expected = "pictures of 8 or full 16 bits, where a set is read in shards"
+            raise WholeNeededError(self._where, expected=expected, got=f"16 bits of which none is above {brightest}")
 
     def notes(self) -> list[str]:
         """What was guessed of the scale."""
@@ -182,6 +190,8 @@ def decode_pictures(samples: Iterable[Encoded], *, count: int, reading: Reading,
         indices.append(place)
     if first is None:
         raise DataError(where, expected="at least one readable image", got=f"none ({len(skipped)} broken)")
+    if reading.divide is not None:
+        store.check_independent()
     images, notes = store.images(), (*store.notes(), *trait_notes(traits))
     return Decoded(images, torch.tensor(indices), tuple(skipped), tuple(f"{where}: {note}" for note in notes))
 

@@ -11,10 +11,10 @@ import tarfile
 import tokenize
 import zipfile
 import zlib
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import Field
 
@@ -51,6 +51,8 @@ class Reading(Options):
     ``image_column``, ``label_column``, ``split_column``
                    the names of the columns to use of a table, where the usual names do not tell
     ``root``       the folder that paths in a table start from, in place of the table's own
+    ``divide``     when set, takes the ids of the samples within the limit and their labels, and gives the places of
+                   those of one shard, which alone are decoded: :class:`assay.data.division.Division`
     ``only``       when set, the samples of these ids alone are decoded, of those within the limit
     """
 
@@ -64,6 +66,7 @@ class Reading(Options):
     label_column: str | None = None
     split_column: str | None = None
     root: Path | None = None
+    divide: Callable[..., Any] | None = None
     only: frozenset[int] | None = None
 
     @property

@@ -49,6 +49,15 @@ def judge_scale(dtype: np.dtype[Any], *, low: float, high: float, whole: bool, w
     raise DataError(where, expected="pixels 0..255, or floating in [0, 1]", got=f"{low:.7g}..{high:.7g}{hint}")
 
 
+def depends_on_all(dtype: np.dtype[Any], *, high: float, whole: bool) -> bool:
+    """Whether more pixels, none of them seen yet, could change the scale of those that end at ``high``."""
+    if dtype.kind == "b" or dtype == np.uint8:
+        return False
+    if dtype.kind == "f":
+        return high <= 1 and whole
+    return high < 1 << DEPTHS[-2] if dtype.newbyteorder("=") == np.uint16 else high <= 1
+
+
 def _darkness(high: float, *, white: int) -> str | None:
     if high * 255 >= DARK * white:
         return None

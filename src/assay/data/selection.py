@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from typing import Any
 
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from assay.arguments import checked
 from assay.data.dataset import ImageDataset
 from assay.errors import DataError, OptionError
+from assay.records.preparation import Preparation
 from assay.runtime import generator
 
 
@@ -22,6 +23,15 @@ def fair_sample(dataset: ImageDataset, n: int) -> ImageDataset:
     if n >= len(dataset):
         return dataset
     return dataset.subset(torch.from_numpy(choose_samples(dataset.labels.numpy(), limit=n)))
+
+
+def sample_of_whole(dataset: ImageDataset, n: int | None = None) -> ImageDataset:
+    """:func:`fair_sample` of the set that ``dataset`` is a shard of, read from its source; None: the whole set."""
+    part, again = dataset.part, dataset.read_again
+    if part is None or part.count == 1 or again is None:
+        return dataset if n is None else fair_sample(dataset, n)
+    ids = torch.from_numpy(part.ids[choose_samples(part.labels, limit=n)])
+    return again(dataset.preparation or Preparation(), ids)
 
 
 def random_sample(dataset: ImageDataset, n: int, *, key: tuple[int, ...]) -> ImageDataset:
@@ -44,17 +54,23 @@ def evenly_spaced(dataset: ImageDataset, n: int) -> ImageDataset:
 
 
 def choose_samples(
-    labels: NDArray[Any], *, limit: int | None, only: Collection[int] | None = None
+    labels: NDArray[Any],
+    *,
+    limit: int | None,
+    only: Collection[int] | None = None,
+    divide: Callable[[NDArray[np.int64], NDArray[Any]], NDArray[np.int64]] | None = None,
 ) -> NDArray[np.int64]:
     """The indices of the samples to use, int64: all in file order, or the first ``limit``.
 
     Where the order of the source depends on the class, or the class proportions of its first ``limit`` samples are not
-    those of all, the first ``limit`` of :func:`interleave` are taken instead. ``only`` leaves out all others of these.
+    those of all, the first ``limit`` of :func:`interleave` are taken instead. ``divide`` takes one shard of these, and
+    ``only`` leaves out all others.
     Raises :class:`OptionError` for a limit below 1.
     """
-    if only is not None:
+    if only is not None or divide is not None:
         chosen = choose_samples(labels, limit=limit)
-        return chosen[np.isin(chosen, list(only))]
+        chosen = chosen if divide is None else chosen[divide(chosen, labels[chosen])]
+        return chosen if only is None else chosen[np.isin(chosen, list(only))]
     n = len(labels)
     if limit is None or limit >= n:
         return np.arange(n)

@@ -15,14 +15,17 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from assay.arguments import checked
 from assay.data.dataset import ImageDataset
 from assay.data.decoding import SUFFIXES
+from assay.data.division import Division, WholeNeededError
 from assay.data.reading import SPLIT_WORDS, TABLE_OPTIONS, Reading
-from assay.errors import DataError
+from assay.errors import DataError, UnusedOptionError
 from assay.records.preparation import Preparation
+from assay.runtime.sharding import Shard
 
 NAMES = ("digits", "cifar10", "mnist", "fashion-mnist")
 
@@ -127,6 +130,7 @@ def load_dataset(
     label_column: str | None = None,
     split_column: str | None = None,
     root: str | os.PathLike[str] | None = None,
+    shard: tuple[int, int] | None = None,
 ) -> ImageDataset:
     """Load one split of a set of labelled images.
 
@@ -163,6 +167,8 @@ def load_dataset(
         label_column: the column of the labels, likewise.
         split_column: the column that names the split of each row, likewise.
         root: the folder that paths in a table start from. Default: that of the table.
+        shard: ``(i, n)`` with i from 0 decodes only the i-th of n shards of the samples. Classes and ids are those of
+            the whole set, and every sample is in one of the shards. ``max_bad`` counts for each.
 
     Returns:
         The samples, as bytes in memory (a set too large for that lies in a temporary file). Its ``notes`` tell what was
@@ -185,26 +191,44 @@ def load_dataset(
     options |= {"image_column": image_column, "label_column": label_column, "split_column": split_column}
     options |= {"root": None if root is None else Path(root)}
     reading = Reading.parse(options).model_copy(update={"prepare": prepared})
-    return _read(os.fspath(spec), reading)
+    return _read(os.fspath(spec), reading, None if shard is None else Shard(*shard))
 
 
-def _read(spec: str, reading: Reading) -> ImageDataset:
+def _read(spec: str, reading: Reading, shard: Shard | None) -> ImageDataset:
     """The samples of ``spec``, which can be read again with another preparation."""
+    division = None if shard is None else Division(shard)
+    reading = reading.model_copy(update={"divide": division})
     source = next(source for source in SOURCES if source.applies(spec))
     if source.takes is not None:
         reading.refuse_unused(source.takes, source=spec)
     try:
-        dataset: ImageDataset = import_function(source.loader)(spec, reading=reading)
-        return replace(dataset, preparation=reading.preparation, read_again=partial(_read_again, spec, reading))
+        dataset: ImageDataset
+        try:
+            dataset = import_function(source.loader)(spec, reading=reading)
+        except WholeNeededError:
+            assert division is not None
+            everything: ImageDataset = import_function(source.loader)(spec, reading=_whole(reading))
+            note = f"{spec}: every shard reads all pixels, since their scale follows from all of them"
+            own = everything.arranged(torch.from_numpy(division.own))
+            dataset = replace(own, notes=(*everything.notes, note))
+        again = partial(_read_again, spec, reading)  # reads any samples of the whole set
+        part = None if division is None else division.part
+        if part is None and shard is not None:
+            raise UnusedOptionError("shard", reason=f"{spec} is not read in shards")
+        return replace(dataset, preparation=reading.preparation, read_again=again, part=part)
     except OSError as error:
         place = str(error.filename or spec)
         raise DataError(f"{place:.200}", expected="data that can be read", got=error.strerror or str(error)) from None
 
 
+def _whole(reading: Reading) -> Reading:
+    return reading.model_copy(update={"divide": None})
+
+
 def _read_again(spec: str, reading: Reading, preparation: Preparation, ids: Tensor) -> ImageDataset:
     """The samples with these ids of what ``reading`` led to, in their order, in another preparation."""
-    changed = {"image_size": None, "prepare": preparation, "only": frozenset(ids.tolist())}
-    return _read(spec, reading.model_copy(update=changed)).arranged(ids)
+    changed = {"image_size": None, "prepare": preparation, "divide": None, "only": frozenset(ids.tolist())}
+    return _read(spec, reading.model_copy(update=changed), None).arranged(ids)
 
 
 def import_function(path: str) -> Callable[..., Any]:

@@ -29,5 +29,8 @@ def load_digits(_spec: str = "digits", *, reading: Reading) -> ImageDataset:
     train, test = stratified_split(everything, fraction=0.2, seed=0)
     split, part = choose_split({"train": train, "test": test}, wanted=reading.split, where="digits")
     part = part.subset(torch.arange(min(len(part), reading.limit or len(part))))
+    if reading.divide is not None:
+        own = reading.divide(part.ids.numpy(), part.labels.numpy(), scattered=True)
+        part = part.subset(torch.from_numpy(own))
     part = part if reading.only is None else part.subset(torch.isin(part.ids, torch.tensor(list(reading.only))))
     return replace(part, split=split, images=prepare_all(part.images, reading.preparation))

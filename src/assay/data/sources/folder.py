@@ -56,6 +56,7 @@ def load_folder(root: Path, *, name: str, reading: Reading) -> ImageDataset:
         raise DataError(f"{root} ({split})", expected="pictures in class folders", got="none")
     numbers = np.array([names.index(label) for label, _ in files])
     order = interleave(numbers)[: reading.limit]
+    order = order if reading.divide is None else order[reading.divide(order, numbers[order], scattered=True)]
     order = order if reading.only is None else order[np.isin(order, list(reading.only))]
     pictures = (Encoded(_short(files[place][1], root), files[place][1]) for place in order.tolist())
     decoded = decode_pictures(pictures, count=len(order), reading=reading, where=name)

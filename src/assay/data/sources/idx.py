@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gzip
 import math
+import os
 import re
 import struct
 from pathlib import Path
@@ -25,6 +26,7 @@ from assay.data.sources import format_of
 from assay.errors import DataError
 
 TYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
+MAPPED = 1 << 20  # bytes: smaller files are read whole
 PIECE = 1 << 24  # bytes a read, so that a damaged header cannot allocate all memory at once
 
 MNIST_CLASSES = tuple("0123456789")
@@ -122,8 +124,21 @@ def read_idx(path: Path, *, rows: int | None = None, of: int | None = None) -> N
     with readable(path, "a readable IDX file"), path.open("rb") as raw:
         zipped = raw.read(2) == b"\x1f\x8b"
         raw.seek(0)
+        if not zipped and (mapped := _mapped(raw, path=path, of=of)) is not None:
+            return mapped if rows is None else mapped[:rows]
         file = gzip.GzipFile(fileobj=raw) if zipped else raw
         return _read_array(file, path=path, rows=rows, of=of)  # type: ignore[arg-type]  # GzipFile reads alike
+
+
+def _mapped(file: BinaryIO, *, path: Path, of: int | None) -> NDArray[Any] | None:
+    """The bytes of a large file, mapped so that only what is used is read; None for what has to be looked at closer."""
+    size, head = os.fstat(file.fileno()).st_size, file.read(4)
+    if size >= MAPPED and head[:3] == b"\0\0\x08" and 1 <= head[3] <= 4:
+        shape = struct.unpack(f">{head[3]}I", file.read(4 * head[3]))
+        if file.tell() + math.prod(shape) == size and of in {None, shape[0]}:
+            return np.memmap(path, np.uint8, "r", file.tell(), shape)
+    file.seek(0)
+    return None
 
 
 def _read_array(file: BinaryIO, *, path: Path, rows: int | None, of: int | None) -> NDArray[Any]:

@@ -90,6 +90,8 @@ def load_manifest(
     role = role if part.parts else Roles(role.path, role.label)
     labels, classes, of_labels = _labels(joined, rows, role, others=others, where=where.format(role.label))
     chosen = choose_samples(labels, limit=reading.limit)
+    if reading.divide is not None:
+        chosen = chosen[reading.divide(rows[chosen], labels[chosen], scattered=True)]
     if reading.only is not None:
         chosen = chosen[np.isin(rows[chosen], list(reading.only))]
     paths, pictures = _located(tables, files, rows, chosen, role, reading=reading)

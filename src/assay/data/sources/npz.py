@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -21,6 +22,8 @@ from assay.wording import plural
 
 IMAGE_WORDS = ("images", "image", "imgs", "img", "x", "data", "pixels", "inputs", "input", "pictures")
 LABEL_WORDS = ("labels", "label", "y", "targets", "target", "fine_labels", "fine_label")
+MAPPED = 1 << 20  # bytes: smaller arrays are read whole
+_LOCAL_HEADER = 30  # bytes, before the name of a member of a zip archive
 CLASS_WORDS = ("classes", "class_names", "label_names", "names")
 
 
@@ -122,12 +125,40 @@ def _find_parts(archive: Any, *, where: str) -> dict[str, tuple[str, str]]:
 
 def _read(archive: Any, key: str, *, path: Path) -> AnyArray:
     try:
-        return np.asarray(archive[key])
+        mapped = _mapped(archive, key, path=path)
+        return np.asarray(archive[key]) if mapped is None else mapped
     except ValueError as error:
         if "allow_pickle" in str(error):
             got = "Python objects, which only unpickling can read, and that can run code"
             raise DataError(f"{path}:{key}", expected="an array of numbers or text", got=got) from None
         raise
+
+
+def _mapped(archive: Any, key: str, *, path: Path) -> AnyArray | None:
+    """An array that is stored as it is, mapped so that only what is used is read; None where it is compressed."""
+    names = (f"{key}.npy", key)
+    member = next((each for each in archive.zip.infolist() if each.filename in names), None)
+    if member is None or member.compress_type != zipfile.ZIP_STORED or member.file_size < MAPPED:
+        return None
+    with archive.zip.open(member) as content:  # to its end, where the checksum is compared
+        while content.read(MAPPED):
+            pass
+    with path.open("rb") as file:
+        file.seek(member.header_offset)
+        header = file.read(_LOCAL_HEADER)
+        if header[:4] != b"PK\3\4":
+            return None
+        name, extra = struct.unpack("<HH", header[26:30])
+        file.seek(member.header_offset + _LOCAL_HEADER + name + extra)
+        version = np.lib.format.read_magic(file)
+        if version not in {(1, 0), (2, 0)}:
+            return None
+        read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, in_columns, dtype = read_header(file)
+        if dtype.hasobject:
+            return None
+        start = file.tell()
+    return np.memmap(path, dtype, "r", start, shape, "F" if in_columns else "C")
 
 
 def _describe_content(path: Path) -> str:

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
 
-from assay.data.arrays import to_image_bytes
+from assay.data.arrays import check_independent, to_image_bytes
 from assay.data.dataset import ImageDataset
 from assay.data.labels import Values, assign_classes, read_labels
 from assay.data.metadata import Column, make_column
@@ -61,7 +61,10 @@ def load_parquet(
         more.append(np.delete(stored, part.rows))
         where = f"{where} ({part.split})"
     labels, classes, of_labels = assign_classes(stored[part.rows], names=columns.classes, where=where, others=more)
-    chosen = part.rows[choose_samples(labels.numpy(), limit=reading.limit)]
+    within = choose_samples(labels.numpy(), limit=reading.limit)
+    if reading.divide is not None:
+        within = within[reading.divide(part.rows[within], labels.numpy()[within])]
+    chosen = part.rows[within]
     if reading.only is not None:
         chosen = chosen[np.isin(chosen, list(reading.only))]
     rows = np.sort(chosen)
@@ -277,7 +280,10 @@ def _read_pixels(pieces: Iterator[tuple[Path, Places, pa.Array]], *, reading: Re
     notes: list[str] = []
     images = torch.empty(0, 1, 1, 1).byte()
     if parts:
-        images = to_image_bytes(np.concatenate(parts), where=where, notes=notes)
+        pixels = np.concatenate(parts)
+        if reading.divide is not None:
+            check_independent(pixels, where=where)
+        images = to_image_bytes(pixels, where=where, notes=notes)
     return Decoded(prepare_all(images, reading.preparation), torch.arange(len(images)), (), tuple(notes))
 
 

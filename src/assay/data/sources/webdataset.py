@@ -78,7 +78,7 @@ def load_webdataset(
     more = [list(_scan(shard, LeftOut(), label=reading.label_column)) for shard in others if not names]
     stored_of_others = [_labels_of(found, where=f"{name} (labels of other splits)", names=None) for found in more]
     labels, classes, of_labels = assign_classes(stored, names=names, where=where, others=stored_of_others)
-    chosen = choose_samples(labels.numpy(), limit=reading.limit, only=reading.only)
+    chosen = choose_samples(labels.numpy(), limit=reading.limit, only=reading.only, divide=reading.divide)
     rows = np.sort(chosen)
     pictures = _read([samples[row] for row in rows.tolist()])
     decoded = decode_pictures(pictures, count=len(rows), reading=reading, where=name)

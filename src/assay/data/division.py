@@ -1,0 +1,71 @@
+"""A set read in shards: every process decodes its own samples, which keep the ids and classes of the whole set."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from assay.errors import DataError, OptionError
+from assay.runtime.sharding import Shard
+
+Places = NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """Shard ``index`` of ``count`` of a set; ``ids`` and ``labels`` int64 (N,) are those of all of its samples, in
+    their order.
+    """
+
+    index: int
+    count: int
+    ids: Places = field(repr=False)
+    labels: Places = field(repr=False)
+
+    @property
+    def n(self) -> int:
+        return len(self.ids)
+
+    @property
+    def digest(self) -> str:
+        """Tells whether two shards are of one set."""
+        digest = hashlib.blake2b(np.ascontiguousarray(self.ids).data, digest_size=16)
+        digest.update(np.ascontiguousarray(self.labels).data)
+        return digest.hexdigest()
+
+
+class WholeNeededError(DataError):
+    """What the pixels of a shard mean depends on those of the others, as with greys of 12 bits in 16."""
+
+
+class Division:
+    """Chooses the samples of one shard among those of the whole set, and keeps what it is a part of."""
+
+    def __init__(self, shard: Shard) -> None:
+        self.shard = shard
+        self.part: Part | None = None
+        self.own: Places = np.empty(0, np.int64)  # ids
+
+    def __call__(self, ids: Places, labels: Places, *, scattered: bool = False) -> Places:
+        """Which of the samples, as places in the whole set, int64 (M,), are the shard's.
+
+        ``ids`` are all ids in the order of the set, which rise along its source, and ``labels`` their labels. A shard
+        is a run of neighbours in the source, so that a process opens its own files and row groups only; ``scattered``
+        takes every n-th sample instead, where each is a file of its own.
+
+        Raises :class:`OptionError` for more shards than samples.
+        """
+        n, (index, count) = len(ids), (self.shard.index, self.shard.count)
+        if n < count:
+            raise OptionError("shard", expected=f"at most {n} shards, one a sample", got=count)
+        self.part = Part(index, count, ids.astype(np.int64), labels.astype(np.int64))
+        if scattered:
+            places = np.arange(index, n, count)
+        else:
+            run = np.array_split(np.sort(ids), count)[index]
+            places = np.flatnonzero((ids >= run[0]) & (ids <= run[-1]))
+        self.own = ids[places]
+        return places
