@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from assay.arguments import checked
 from assay.attacks.batch import predictions
 from assay.attacks.measure import RobustnessMeasurement
-from assay.attacks.result import AttackResult
+from assay.attacks.result import AttackOutcome, AttackResult
 from assay.data.dataset import ImageDataset, to_unit_range
 from assay.data.pictures import png_base64, to_bytes
 from assay.errors import DataError
@@ -23,12 +23,89 @@ from assay.records.attack import (
     AdversarialGallery,
     AttackAnatomy,
     PicturedSample,
+    RobustAccuracy,
     SampleGallery,
     Transition,
 )
 
 QUANTILES = (0.1, 0.25, 0.5, 0.75, 0.9)
 _WINDOW = 7
+_PART_VALUES = 2**21  # pixel values looked at together: some twenty times as many bytes in float64, a dozen copies
+
+
+class AttackedImages:
+    """What is kept of the images of an attack, block by block: how visible all changes are, and a few examples.
+
+    ``shown`` samples are kept with their images: of those that were correct before the attack, the most confidently
+    wrong after it.
+    """
+
+    def __init__(self, dataset: ImageDataset, *, shown: int = 0) -> None:
+        self._dataset = dataset
+        self._shown = shown
+        self._ratios: list[Tensor] = []
+        self._similarities: list[Tensor] = []
+        self._examples: list[tuple[float, int, Tensor]] = []  # confidence after the attack, row, adversarial image
+
+    def add(self, rows: Tensor, result: AttackResult) -> None:
+        """Look at the images of ``rows``, int64 (B,), as ``result`` found them."""
+        places = result.broken.nonzero()[:, 0]
+        for part in torch.split(places, max(1, _PART_VALUES // math.prod(self._dataset.shape))) if len(places) else ():
+            images, changed = to_unit_range(self._dataset.images[rows[part]]), result.adversarial[part]
+            self._ratios.append(psnr(images, changed))
+            self._similarities.append(ssim(images, changed))
+        confidences = result.logits.softmax(dim=1).amax(dim=1)
+        fallen = (result.clean_correct & ~result.robust).nonzero()[:, 0]
+        best = fallen[confidences[fallen].argsort(descending=True, stable=True)][: self._shown]
+        self._examples += [(float(confidences[i]), int(rows[i]), result.adversarial[i].clone()) for i in best.tolist()]
+        self._examples = sorted(self._examples, key=lambda example: -example[0])[: self._shown]
+
+    def describe(self, record: RobustAccuracy, outcome: AttackOutcome) -> AttackAnatomy:
+        """Loss quantiles after each step, transitions between classes, and PSNR and SSIM of the broken images."""
+        rows = outcome.broken.nonzero()[:, 0]
+        quantiles: tuple[tuple[float, ...], ...] = ()
+        if outcome.trace is not None:
+            levels = torch.tensor(QUANTILES, dtype=torch.float64)
+            per_step = outcome.trace.losses.cpu().double().quantile(levels, dim=0).T  # (steps + 1, Q)
+            quantiles = tuple(tuple(row) for row in per_step.tolist())
+        ratios, similarities = (torch.cat(parts) if parts else None for parts in (self._ratios, self._similarities))
+        return AttackAnatomy(
+            attack=record.attack,
+            norm=record.norm,
+            epsilon=record.epsilon,
+            broken=len(rows),
+            quantile_levels=QUANTILES,
+            loss_quantiles=quantiles,
+            transitions=_transitions(outcome.labels[rows], predictions(outcome.logits)[rows], self._dataset.classes),
+            median_psnr=None if ratios is None else float(ratios.median()),
+            median_ssim=None if similarities is None else float(similarities.median()),
+            lowest_ssim=None if similarities is None else float(similarities.min()),
+        )
+
+    def gallery(self, record: RobustAccuracy, outcome: AttackOutcome) -> AdversarialGallery:
+        """The examples. The perturbation is drawn about mid-grey, magnified as :func:`magnification` says."""
+        dataset, examples = self._dataset, []
+        for _, row, adversarial in self._examples:
+            before, after = outcome.clean_logits[row].softmax(dim=0), outcome.logits[row].softmax(dim=0)
+            delta = adversarial - to_unit_range(dataset.images[row])
+            magnified = magnification(delta)
+            was, now = int(before.argmax()), int(after.argmax())
+            examples.append(
+                AdversarialExample(
+                    sample_id=dataset.sample_name(row),
+                    label=dataset.classes[int(outcome.labels[row])],
+                    clean_prediction=dataset.classes[was],
+                    clean_confidence=float(before[was]),
+                    adversarial_prediction=dataset.classes[now],
+                    adversarial_confidence=float(after[now]),
+                    distance=float(outcome.distances[row]),
+                    magnified=magnified,
+                    image=png_base64(dataset.images[row]),
+                    perturbation=png_base64(to_bytes((0.5 + magnified * delta).clamp(0, 1))),
+                    adversarial=png_base64(to_bytes(adversarial.clamp(0, 1))),
+                )
+            )
+        return AdversarialGallery(**_which_attack(record), examples=tuple(examples))
 
 
 @checked
@@ -37,27 +114,37 @@ def describe_attack(measurement: RobustnessMeasurement, dataset: ImageDataset) -
 
     ``dataset`` is the one that was attacked.
     """
-    result, record = measurement.result, measurement.record
-    rows = result.broken.nonzero()[:, 0]
-    quantiles: tuple[tuple[float, ...], ...] = ()
-    if result.trace is not None:
-        levels = torch.tensor(QUANTILES, dtype=torch.float64)
-        per_step = result.trace.losses.cpu().double().quantile(levels, dim=0).T  # (steps + 1, Q)
-        quantiles = tuple(tuple(row) for row in per_step.tolist())
-    images = to_unit_range(dataset.images[rows])
-    ratios, similarities = psnr(images, result.adversarial[rows]), ssim(images, result.adversarial[rows])
-    return AttackAnatomy(
-        attack=record.attack,
-        norm=record.norm,
-        epsilon=record.epsilon,
-        broken=len(rows),
-        quantile_levels=QUANTILES,
-        loss_quantiles=quantiles,
-        transitions=_transitions(result.labels[rows], predictions(result.logits)[rows], dataset.classes),
-        median_psnr=float(ratios.median()) if len(rows) else None,
-        median_ssim=float(similarities.median()) if len(rows) else None,
-        lowest_ssim=float(similarities.min()) if len(rows) else None,
-    )
+    images = _images_of(measurement, dataset)
+    return images.describe(measurement.record, measurement.result)
+
+
+@checked
+def pick_gallery(measurement: RobustnessMeasurement, dataset: ImageDataset, *, shown: int = 12) -> AdversarialGallery:
+    """The ``shown`` samples that were correct before the attack and are most confidently wrong after it.
+
+    ``dataset`` is the one that was attacked. The perturbation is drawn about mid-grey, magnified by the largest power
+    of two (at least 1) that keeps it within the pixel range.
+    """
+    images = _images_of(measurement, dataset, shown=shown)
+    return images.gallery(measurement.record, measurement.result)
+
+
+def _images_of(measurement: RobustnessMeasurement, dataset: ImageDataset, *, shown: int = 0) -> AttackedImages:
+    check_samples(measurement.result, dataset)
+    images = AttackedImages(dataset, shown=shown)
+    images.add(torch.arange(len(dataset)), measurement.result)
+    return images
+
+
+def check_samples(outcome: AttackOutcome, dataset: ImageDataset) -> None:
+    """Raise :class:`DataError` for another number of samples than were attacked."""
+    n = len(outcome.labels)
+    if len(dataset) != n:
+        raise DataError("dataset", expected=f"the {n} samples that were attacked", got=len(dataset))
+
+
+def _which_attack(record: RobustAccuracy) -> dict[str, Any]:
+    return record.model_dump(include={"attack", "norm", "epsilon"})
 
 
 def _transitions(labels: Tensor, after: Tensor, classes: tuple[str, ...]) -> tuple[Transition, ...]:
@@ -98,50 +185,6 @@ def ssim(images: Tensor, changed: Tensor) -> Tensor:
     return torch.mean(similarity.flatten(1), dim=1)
 
 
-@checked
-def pick_gallery(measurement: RobustnessMeasurement, dataset: ImageDataset, *, shown: int = 12) -> AdversarialGallery:
-    """The ``shown`` samples that were correct before the attack and are most confidently wrong after it.
-
-    ``dataset`` is the one that was attacked. The perturbation is drawn about mid-grey, magnified by the largest power
-    of two (at least 1) that keeps it within the pixel range.
-    """
-    result, attacked = _of_dataset(measurement, dataset)
-    after = result.logits.softmax(dim=1)
-    before = result.clean_logits.softmax(dim=1)
-    broken = (result.clean_correct & ~result.robust).nonzero()[:, 0]
-    worst = broken[after[broken].amax(dim=1).argsort(descending=True, stable=True)][:shown]
-    examples = []
-    for row in worst.tolist():
-        image = to_unit_range(dataset.images[row])
-        delta = result.adversarial[row] - image
-        magnified = magnification(delta)
-        was, now = int(before[row].argmax()), int(after[row].argmax())
-        examples.append(
-            AdversarialExample(
-                sample_id=dataset.sample_name(row),
-                label=dataset.classes[int(result.labels[row])],
-                clean_prediction=dataset.classes[was],
-                clean_confidence=float(before[row, was]),
-                adversarial_prediction=dataset.classes[now],
-                adversarial_confidence=float(after[row, now]),
-                distance=float(result.distances[row]),
-                magnified=magnified,
-                image=png_base64(dataset.images[row]),
-                perturbation=png_base64(to_bytes((0.5 + magnified * delta).clamp(0, 1))),
-                adversarial=png_base64(to_bytes(result.adversarial[row].clamp(0, 1))),
-            )
-        )
-    return AdversarialGallery(**attacked, examples=tuple(examples))
-
-
-def _of_dataset(measurement: RobustnessMeasurement, dataset: ImageDataset) -> tuple[AttackResult, dict[str, Any]]:
-    """Every sample's result, and which attack it was."""
-    n = len(measurement.result.labels)
-    if len(dataset) != n:
-        raise DataError("dataset", expected=f"the {n} samples that were attacked", got=len(dataset))
-    return measurement.result, measurement.record.model_dump(include={"attack", "norm", "epsilon"})
-
-
 def magnification(delta: Tensor) -> float:
     """The largest power of two, at least 1, by which ``delta`` may be multiplied and stay within ±0.5."""
     largest = float(delta.abs().amax())
@@ -164,7 +207,19 @@ def pick_samples(
     Fewer are shown where their pictures together would take more than ``most_bytes``. ``dataset`` is the one that
     was attacked.
     """
-    result, attacked = _of_dataset(measurement, dataset)
+    return show_samples(measurement.record, measurement.result, dataset, shown=shown, most_bytes=most_bytes)
+
+
+def show_samples(
+    record: RobustAccuracy,
+    result: AttackOutcome,
+    dataset: ImageDataset,
+    *,
+    shown: int = 300,
+    most_bytes: int = MOST_BYTES,
+) -> SampleGallery:
+    """:func:`pick_samples` of an attack whose images were not kept."""
+    check_samples(result, dataset)
     masks = (~result.clean_correct, result.clean_correct & ~result.robust, result.robust)
     groups = [mask.nonzero()[:, 0] for mask in masks]
     while True:
@@ -192,7 +247,7 @@ def pick_samples(
         for i, row in enumerate(rows.tolist())
     )
     return SampleGallery(
-        **attacked,
+        **_which_attack(record),
         n=len(dataset),
         wrong=len(groups[0]),
         broken=len(groups[1]),

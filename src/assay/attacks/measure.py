@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
@@ -19,7 +20,7 @@ from assay.attacks.engine import attack as run_attack
 from assay.attacks.methods import find_attack
 from assay.attacks.methods.minimum_norm import MinimumNorm
 from assay.attacks.options import AttackOptions
-from assay.attacks.result import AttackResult
+from assay.attacks.result import AttackOutcome, AttackResult, join_outcomes, join_results
 from assay.attacks.threat import Threat
 from assay.data.dataset import MOST_LEVELS, ImageDataset, keep_levels, keep_right, to_unit_range
 from assay.errors import OptionError
@@ -28,6 +29,8 @@ from assay.models.calls import calling
 from assay.records.attack import EpsilonCurve, EpsilonPoint, Norm, Precision, RobustAccuracy
 from assay.runtime import pixel_dtype
 
+BLOCK_VALUES = 2**26  # pixel values of a block: 256 MB in float32, and some three times as many during an attack
+OnBlock = Callable[[Tensor, AttackResult], None]
 EPSILONS = tuple(k / 255 for k in (0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0))
 
 
@@ -114,42 +117,102 @@ def measure_robust_accuracy(
     Reference:
         Madry et al. 2018, arXiv:1706.06083, eq. 2.
     """
-    options = find_attack(attack)
-    known = predict(model, dataset, batch_size=batch_size) if clean is None else clean
-    result = run_attack(
+    results: list[AttackResult] = []
+    record, _ = measure_in_blocks(
         model,
-        **attack_inputs(model, dataset),
-        attack=options,
+        dataset,
+        attack=attack,
         norm=norm,
         epsilon=epsilon,
         seed=seed,
         batch_size=batch_size,
-        clean_logits=known.logits,
-        target_classes=None if target_class is None else torch.full_like(dataset.labels, target_class),
         eot_samples=eot_samples,
         precision=precision,
+        target_class=target_class,
+        clean=clean,
         on_step=on_step,
+        on_block=lambda _, result: results.append(result),
     )
-    n, trace, counts = len(dataset), result.trace, result.counts
-    rounded = None if target_class is not None else count_correct_after_rounding(model, dataset, result, batch_size)
+    return RobustnessMeasurement(record, join_results(results))
+
+
+def measure_in_blocks(
+    model: nn.Module,
+    dataset: ImageDataset,
+    *,
+    attack: str | AttackOptions = "pgd",
+    norm: Norm = "linf",
+    epsilon: float = 8 / 255,
+    seed: int = 0,
+    batch_size: int = 256,
+    eot_samples: int = 1,
+    precision: Precision | str = "auto",
+    target_class: int | None = None,
+    clean: Predictions | None = None,
+    on_step: OnStep | None = None,
+    on_block: OnBlock | None = None,
+) -> tuple[RobustAccuracy, AttackOutcome]:
+    """:func:`measure_robust_accuracy` without the images, so that memory does not grow with their number.
+
+    ``on_block`` is given the rows of each block, int64 (B,), and its result with the images in it.
+    """
+    options = find_attack(attack)
+    known = predict(model, dataset, batch_size=batch_size) if clean is None else clean
+    outcomes: list[AttackOutcome] = []
+    rounded = 0
+    for rows in split_into_blocks(dataset):
+        part = dataset.subset(rows) if len(rows) < len(dataset) else dataset
+        result = run_attack(
+            model,
+            **attack_inputs(model, part),
+            attack=options,
+            norm=norm,
+            epsilon=epsilon,
+            seed=seed,
+            batch_size=batch_size,
+            clean_logits=known.logits[rows],
+            target_classes=None if target_class is None else torch.full_like(part.labels, target_class),
+            eot_samples=eot_samples,
+            precision=precision,
+            on_step=None if on_step is None else _of_all(on_step, begun=int(rows[-1]) + 1, n=len(dataset)),
+        )
+        if target_class is None:
+            rounded += count_correct_after_rounding(model, part, result, batch_size)
+        if on_block is not None:
+            on_block(rows, result)
+        outcomes.append(join_outcomes([result]))
+        del result
+    outcome = join_outcomes(outcomes)
+    n, trace, counts = len(dataset), outcome.trace, outcome.counts
     record = RobustAccuracy.of(
-        int(result.robust.sum()),
+        int(outcome.robust.sum()),
         n,
-        **attack_fields(options, result.threat, seed=seed),
+        **attack_fields(options, outcome.threat, seed=seed),
         target=None if target_class is None else dataset.classes[target_class],
-        clean_correct=int(result.clean_correct.sum()),
+        clean_correct=int(outcome.clean_correct.sum()),
         loss_per_step=() if trace is None else tuple(trace.losses.double().mean(dim=0).tolist()),
         accuracy_per_step=() if trace is None else tuple(trace.correct.double().mean(dim=0).tolist()),
         outside_ball=counts.outside_ball,
         unconfirmed=counts.unconfirmed,
-        correct_after_rounding=rounded,
-        mean_distance=float(result.distances[result.broken].mean()) if bool(result.broken.any()) else 0.0,
+        correct_after_rounding=rounded if target_class is None else None,
+        mean_distance=float(outcome.distances[outcome.broken].mean()) if bool(outcome.broken.any()) else 0.0,
         forward_equivalents=(counts.forwards + counts.backwards) / n,
-        precision=result.precision,
-        seconds=result.seconds,
-        per_sample=keep_right(dataset, result.robust),
+        precision=outcome.precision,
+        seconds=outcome.seconds,
+        per_sample=keep_right(dataset, outcome.robust),
     )
-    return RobustnessMeasurement(record, result)
+    return record, outcome
+
+
+def split_into_blocks(dataset: ImageDataset, rows: Tensor | None = None) -> tuple[Tensor, ...]:
+    """``rows`` (all, by default) in blocks whose images are attacked at one time, int64 (B,) each."""
+    chosen = torch.arange(len(dataset)) if rows is None else rows
+    return torch.split(chosen, max(1, BLOCK_VALUES // math.prod(dataset.shape)))
+
+
+def _of_all(on_step: OnStep, *, begun: int, n: int) -> OnStep:
+    """``on_step`` for a block that ends at sample ``begun`` of ``n``: what is left is counted over all samples."""
+    return lambda name, left, _: on_step(name, left + n - begun, n)
 
 
 def attack_inputs(model: nn.Module, dataset: ImageDataset) -> dict[str, Any]:
@@ -244,9 +307,14 @@ def measure_epsilon_curve(
 
     run_with = partial(run_attack, attack=options, norm=norm, seed=seed, batch_size=batch_size, precision=precision)
 
-    def run(rows: Tensor, epsilon: float) -> AttackResult:
-        inputs = attack_inputs(model, dataset.subset(rows))
-        return run_with(model, **inputs, epsilon=epsilon, clean_logits=known.logits[rows])
+    def run(rows: Tensor, epsilon: float) -> AttackOutcome:
+        outcomes = []
+        for block in split_into_blocks(dataset, rows):
+            inputs = attack_inputs(model, dataset.subset(block))
+            result = run_with(model, **inputs, epsilon=epsilon, clean_logits=known.logits[block])
+            outcomes.append(join_outcomes([result]))
+            del result  # its images
+        return join_outcomes(outcomes)
 
     if isinstance(options, MinimumNorm):
         distances = run(torch.arange(len(dataset)), ordered[-1]).distances

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -92,20 +93,18 @@ class StepTrace:
 
 
 @dataclass(frozen=True, eq=False)
-class AttackResult:
-    """What :func:`assay.attack` found, sample by sample; tensors are on the CPU.
+class AttackOutcome:
+    """What an attack found, sample by sample, without the images; tensors are on the CPU.
 
     Attributes:
         threat: norm, ε and pixel bounds of the attack.
         labels: int64 (N,).
-        adversarial: float32 (N, C, H, W), the adversarial image of a broken sample, else the clean one; for attacks
-            that keep their last step, that step's image.
         broken: bool (N,), correct before and wrong after the attack, verified by the original model.
         broken_by: int64 (N,), the position in ``methods`` of the method that broke it; −1 for none.
         steps: int64 (N,), updates that led to the image; −1 for none.
         distances: float64 (N,), in the threat's norm; infinite where no adversarial image was found.
         clean_logits: float32 (N, K).
-        logits: float32 (N, K), of the original model on ``adversarial``.
+        logits: float32 (N, K), of the original model on the images after the attack.
         methods: names of the methods in the order they ran.
         trace: loss and correctness after each step of the first method; None for a search too long to trace.
         target_classes: int64 (N,), of a targeted attack.
@@ -113,19 +112,10 @@ class AttackResult:
         precision: of the search.
         notes: what a reader should know about how the attack ran.
         seconds: wall-clock time.
-
-    Example:
-        >>> import torch, assay
-        >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(16, 3))
-        >>> images, labels = torch.rand(8, 1, 4, 4), torch.zeros(8, dtype=torch.int64)
-        >>> result = assay.attack(model, images, labels, attack="fgsm", epsilon=0.1)
-        >>> result.adversarial.shape, bool((result.robust <= result.clean_correct).all())
-        (torch.Size([8, 1, 4, 4]), True)
     """
 
     threat: Threat
     labels: Tensor
-    adversarial: Tensor
     broken: Tensor
     broken_by: Tensor
     steps: Tensor
@@ -151,3 +141,77 @@ class AttackResult:
         if self.target_classes is None:
             return predictions(self.logits) == self.labels
         return self.clean_correct & ~self.broken
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class AttackResult(AttackOutcome):
+    """What :func:`assay.attack` found, sample by sample; tensors are on the CPU.
+
+    Attributes:
+        adversarial: float32 (N, C, H, W), the adversarial image of a broken sample, else the clean one; for attacks
+            that keep their last step, that step's image.
+        threat: norm, ε and pixel bounds of the attack.
+        labels: int64 (N,).
+        broken: bool (N,), correct before and wrong after the attack, verified by the original model.
+        broken_by: int64 (N,), the position in ``methods`` of the method that broke it; −1 for none.
+        steps: int64 (N,), updates that led to the image; −1 for none.
+        distances: float64 (N,), in the threat's norm; infinite where no adversarial image was found.
+        clean_logits: float32 (N, K).
+        logits: float32 (N, K), of the original model on ``adversarial``.
+        methods: names of the methods in the order they ran.
+        trace: loss and correctness after each step of the first method; None for a search too long to trace.
+        target_classes: int64 (N,), of a targeted attack.
+        counts: forward and backward passes, and faults met on the way.
+        precision: of the search.
+        notes: what a reader should know about how the attack ran.
+        seconds: wall-clock time.
+
+    Example:
+        >>> import torch, assay
+        >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(16, 3))
+        >>> images, labels = torch.rand(8, 1, 4, 4), torch.zeros(8, dtype=torch.int64)
+        >>> result = assay.attack(model, images, labels, attack="fgsm", epsilon=0.1)
+        >>> result.adversarial.shape, bool((result.robust <= result.clean_correct).all())
+        (torch.Size([8, 1, 4, 4]), True)
+    """
+
+    adversarial: Tensor
+
+
+def join_outcomes(parts: Sequence[AttackOutcome]) -> AttackOutcome:
+    """The outcomes of the same attack on several sets of samples, one after the other, as that on all of them."""
+    return AttackOutcome(**_joined(parts))
+
+
+def join_results(parts: Sequence[AttackResult]) -> AttackResult:
+    """:func:`join_outcomes` with the images; the only result itself where there is one."""
+    if len(parts) == 1:
+        return parts[0]
+    return AttackResult(**_joined(parts), adversarial=torch.cat([part.adversarial for part in parts]))
+
+
+def _joined(parts: Sequence[AttackOutcome]) -> dict[str, Any]:
+    first = parts[0]
+    traces = [part.trace for part in parts if part.trace is not None]
+    counts = QueryCounts()
+    for field in fields(QueryCounts):
+        values = [getattr(part.counts, field.name) for part in parts]
+        setattr(counts, field.name, all(values) if isinstance(values[0], bool) else sum(values))
+    joined = {name: torch.cat([getattr(part, name) for part in parts]) for name in _PER_SAMPLE}
+    targets = [part.target_classes for part in parts if part.target_classes is not None]
+    return {
+        **joined,
+        "threat": max((part.threat for part in parts), key=lambda threat: threat.epsilon),
+        "methods": max((part.methods for part in parts), key=len),  # the others begin alike, and stopped before
+        "trace": StepTrace(torch.cat([t.losses for t in traces]), torch.cat([t.correct for t in traces]))
+        if len(traces) == len(parts)
+        else None,
+        "target_classes": None if first.target_classes is None else torch.cat(targets),
+        "counts": counts,
+        "precision": "bfloat16" if any(part.precision == "bfloat16" for part in parts) else "float32",
+        "notes": tuple(dict.fromkeys(note for part in parts for note in part.notes)),
+        "seconds": sum(part.seconds for part in parts),
+    }
+
+
+_PER_SAMPLE = ("labels", "broken", "broken_by", "steps", "distances", "clean_logits", "logits")

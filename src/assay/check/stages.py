@@ -9,10 +9,11 @@ from functools import cached_property, partial
 import torch
 from torch import nn
 
-from assay.attacks.examples import describe_attack, pick_gallery, pick_samples
-from assay.attacks.measure import measure_epsilon_curve, measure_robust_accuracy
+from assay.attacks.examples import AttackedImages, show_samples
+from assay.attacks.measure import measure_epsilon_curve, measure_in_blocks
 from assay.attacks.methods.gradient import FGSM, PGD, Noise, SignedSteps
 from assay.attacks.options import AttackOptions
+from assay.attacks.result import AttackOutcome
 from assay.attacks.sanity import measure_attack_sanity
 from assay.check.attempt import attempt
 from assay.data.dataset import ImageDataset, keep_right
@@ -197,24 +198,28 @@ def _attacks(context: CheckContext) -> Iterator[Record]:
 
 
 def _attack(context: CheckContext, attack: AttackOptions, *, in_detail: bool) -> Iterator[Record]:
-    measurement = measure_robust_accuracy(
+    images = AttackedImages(context.attacked, shown=context.budget.gallery)
+    record, outcome = measure_in_blocks(
         context.model,
         context.attacked,
         attack=attack,
         epsilon=EPSILON,
         seed=context.seed,
         clean=context.clean_predictions,
+        on_block=images.add if in_detail else None,
     )
-    yield measurement.record
+    yield record
     if in_detail:
-        details: tuple[tuple[type[Record], Callable[[], Record]], ...] = (
-            (AttackAnatomy, partial(describe_attack, measurement, context.attacked)),
-            (AdversarialGallery, partial(pick_gallery, measurement, context.attacked, shown=context.budget.gallery)),
-            (SampleGallery, partial(pick_samples, measurement, context.attacked, shown=context.budget.sample_gallery)),
+        samples = partial(show_samples, dataset=context.attacked, shown=context.budget.sample_gallery)
+        details: tuple[tuple[type[Record], Callable[[RobustAccuracy, AttackOutcome], Record]], ...] = (
+            (AttackAnatomy, images.describe),
+            (AdversarialGallery, images.gallery),
+            (SampleGallery, samples),
         )
         for kind, take in details:
             name = f"{attack.name}, {kind.__name__}"
-            yield from attempt(partial(_only, take), stage="attacks", name=name, gives=(kind,))
+            made = partial(_only, partial(take, record, outcome))
+            yield from attempt(made, stage="attacks", name=name, gives=(kind,))
 
 
 def _only(take: Callable[[], Record]) -> Iterator[Record]:
