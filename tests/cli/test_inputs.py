@@ -308,3 +308,13 @@ def test_numbers_as_names_are_told_as_a_guess_but_for_the_data_of_the_run(
     assert "guess" not in assay(*attack).err
     assert "guess" not in assay(*attack, "--data", tmp_path / "one.npz").err
     assert "are numbers: matched as they are, a guess" in assay(*attack, "--data", tmp_path / "two.npz").err
+
+
+@pytest.mark.parametrize("verb", [*WITH_MODEL, *SHAPE_ONLY])
+def test_every_verb_with_a_model_keeps_freed_memory_for_the_next_batch(
+    verb: str, pets: Path, run: Callable[..., tuple[list[str], str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[str] = []
+    monkeypatch.setattr("assay.runtime.keep_freed_memory", lambda: calls.append(verb))
+    run(verb, {**WITH_MODEL, **SHAPE_ONLY}[verb], "--data", pets, "--max-bad", 1)
+    assert calls

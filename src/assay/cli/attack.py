@@ -116,7 +116,6 @@ def attack(
     from assay.cli.inputs import open_inputs
     from assay.files import write_atomically
     from assay.report.terminal.attack import AttackProgress, print_attack, print_attack_anatomy
-    from assay.runtime import keep_freed_memory
 
     shorthands = {"steps": steps, "step_size": step_size, "restarts": restarts, "loss": loss}
     options = _parse_options(name, shorthands, sets or ())
@@ -129,7 +128,6 @@ def attack(
     if out is None and (resume or stop_at is not None or part is not None or block != DEFAULT_BLOCK):
         raise OptionError("--out", expected="a folder to keep the results in", got="nothing")
     leads = part is None or part.index == 0
-    keep_freed_memory()
     errors = Console(stderr=True, quiet=not leads)
     opened = open_inputs(inputs, errors, shard=part)
     network = opened.model

@@ -202,7 +202,9 @@ def open_model(
     from assay.models import sources
     from assay.models.calls import notes_on
     from assay.models.sources import parse_preparation
+    from assay.runtime import keep_freed_memory
 
+    keep_freed_memory()  # before the first large tensor of a verb
     loaded = sources.open_model(
         inputs.model or "",
         weights=inputs.weights,
