@@ -14,7 +14,7 @@ from assay.arguments import checked
 from assay.data.dataset import Batch, ImageDataset, keep_right, to_unit_range
 from assay.data.sequences import TEST, SequenceTask
 from assay.errors import ModelError
-from assay.models.calls import calling, refusing, rows_that_fit
+from assay.models.calls import calling, refusing
 from assay.records.accuracy import CalibrationBin, ClassAccuracy, CleanAccuracy, SequenceAccuracy
 from assay.records.samples import SampleBits
 from assay.runtime import device_of, pixel_dtype, preserved
@@ -63,9 +63,9 @@ def predict(
     or returns anything but one row of K logits a sample.
     """
     device, dtype = device_of(model), pixel_dtype(model)
-    batch_size = rows_that_fit(dataset.shape, most=batch_size)
     example = to_unit_range(dataset.images[:2].to(device), dtype)
     with calling(model, example, classes=dataset.classes) as network, torch.no_grad():
+        batch_size = network.rows_that_fit(dataset.shape, most=batch_size)
         started = time.perf_counter()
         pictures = (batch.images if transform is None else transform(batch) for batch in dataset.batches(batch_size))
         batches = (to_unit_range(images_u8.to(device), dtype) for images_u8 in pictures)

@@ -101,4 +101,4 @@ def test_small_images_are_one_block_and_large_ones_are_not(small_set: ImageDatas
     assert len(split_into_blocks(small_set)) == 1
     pixels = torch.zeros(1, 3, 2048, 2048, dtype=torch.uint8).expand(12, 3, 2048, 2048)
     large = ImageDataset(pixels, torch.arange(12) % 2, ("a", "b"))
-    assert [block.tolist() for block in split_into_blocks(large)] == [[0, 1, 2, 3, 4], [5, 6, 7, 8, 9], [10, 11]]
+    assert [block.tolist() for block in split_into_blocks(large)] == [[0, 1], [2, 3], [4, 5], [6, 7], [8, 9], [10, 11]]

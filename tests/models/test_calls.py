@@ -354,3 +354,47 @@ def test_a_program_in_torchscript_is_called_like_any_other() -> None:
         assert network(IMAGES).shape == (11, 5)
         assert isinstance(network, ModelCall)
     assert model.training
+
+
+class Wide(nn.Module):
+    """Keeps tensors of known sizes for its backward pass."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, channels, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.conv(x).sigmoid().flatten(1)[:, :2]
+
+
+def test_the_need_of_memory_is_what_the_graph_keeps() -> None:
+    model, images = Wide(32), torch.rand(1, 3, 128, 128)
+    with calling(model, images) as network:
+        need = network.need
+    # The image and the result of the sigmoid, in float32; the weights are there anyway.
+    assert need is not None and need.graph == 4 * (3 + 32) * 128**2 and need.largest == 4 * 32 * 128**2
+    with calling(model, images[..., :16, :16]) as network:
+        assert network.need is None  # of small images batches are as before
+
+
+def test_large_batches_are_split_as_the_need_of_memory_says() -> None:
+    model, images = Wide(64), torch.rand(1, 3, 256, 256)
+    rows = 2**29 // (4 * 4 * 64 * 256**2)  # four times the largest tensor in half a gigabyte
+    seen: list[int] = []
+    with calling(model, images) as network:
+        model.conv.register_forward_hook(lambda _, args, __: seen.append(len(args[0])))
+        with torch.no_grad():
+            logits = network(images.expand(rows + 3, 3, 256, 256))
+        assert seen == [rows, 3] and len(logits) == rows + 3
+        with_gradients = network.rows_that_fit((3, 256, 256), most=64, gradients=True)
+        assert with_gradients == 2**30 // (4 * 256**2 * (3 + 64 + 2 * 64))
+        assert network.rows_that_fit((3, 256, 256), most=2, gradients=True) == 2
+
+
+def test_a_model_that_shows_no_graph_has_batches_by_the_size_of_the_images() -> None:
+    class Detached(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x.detach().flatten(1)[:, :2]
+
+    with calling(Detached(), torch.rand(1, 3, 224, 224)) as network:
+        assert network.need is None and network.rows_that_fit((3, 224, 224), most=250) == 55

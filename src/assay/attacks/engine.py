@@ -23,7 +23,6 @@ from assay.attacks.options import AttackOptions, AttackPlan, unique_notes
 from assay.attacks.result import AttackResult, BestSoFar, StepTrace
 from assay.attacks.threat import Threat
 from assay.errors import DataError, OptionError, UnusedOptionError
-from assay.models.calls import rows_that_fit
 from assay.models.programs.onnx_session import check_gradients
 from assay.records.attack import Norm, Precision
 from assay.runtime import device_of, exact_device, pixel_dtype
@@ -104,7 +103,6 @@ def attack(
     options = find_attack(attack).check_effect()
     device = exact_device(device_of(model))
     _check_images(images, labels, bounds, batch_size=batch_size, eot_samples=eot_samples)
-    batch_size = rows_that_fit(images.shape[1:], most=batch_size, gradients=True)
     epsilons = _check_epsilons(epsilon, n=len(images))
     threat = Threat(norm=norm, epsilon=float(epsilons.max()), bounds=bounds, constrained=options.constrained)
     pixels = images[0].numel()
@@ -116,6 +114,7 @@ def attack(
     with open_network(
         model, examples, source=source, compiled=compiled, eot_samples=eot_samples, precision=precision
     ) as network:
+        batch_size = network.original.rows_that_fit(images.shape[1:], most=batch_size, gradients=True)
         if clean_logits is None:
             clean_logits = torch.cat([network.verify(part) for part in torch.split(images, batch_size)])
         samples = Samples(

@@ -29,7 +29,7 @@ from assay.models.calls import calling
 from assay.records.attack import EpsilonCurve, EpsilonPoint, Norm, Precision, RobustAccuracy
 from assay.runtime import pixel_dtype
 
-BLOCK_VALUES = 2**26  # pixel values of a block: 256 MB in float32, and some three times as many during an attack
+BLOCK_VALUES = 2**25  # pixel values of a block: 128 MB in float32, and some three times as many during an attack
 OnBlock = Callable[[Tensor, AttackResult], None]
 EPSILONS = tuple(k / 255 for k in (0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0))
 

@@ -173,8 +173,9 @@ def _dead_gradients(run: _SanityRun, loss: AttackLoss) -> tuple[Tensor, bool]:
     dead: list[Tensor] = []
     connected = True
     labels = run.data.labels.to(run.images.device)
-    parts = (torch.split(tensor, run.batch_size) for tensor in (run.images, labels))
     with open_network(run.model, run.images[:2], fold=False) as network:
+        size = network.original.rows_that_fit(run.data.shape, most=run.batch_size, gradients=True)
+        parts = (torch.split(tensor, size) for tensor in (run.images, labels))
         for images, classes in zip(*parts, strict=True):
             gradient = network.gradient(images, classes, loss)
             connected = connected and gradient is not None

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from assay.compression.replaceable import layers_with_matrices, refuse_replacement, shared_layers, why_not
 from assay.data.dataset import ImageDataset, to_unit_range
 from assay.errors import ModelError
-from assay.models.calls import ModelCall, calling, refusing, rows_that_fit
+from assay.models.calls import ModelCall, calling, refusing
 from assay.runtime import generator, hooked
 
 TEMPERATURE = 4.0  # at 1 the gradients of confident predictions vanish, and few images would count
@@ -98,7 +98,10 @@ def _observe(
     outputs: dict[str, Tensor] = {}
     draw = generator(0x5A)
     n = min(METRIC_IMAGES, len(calibration))
-    size, load = rows_that_fit(calibration.shape, most=batch_size, gradients=True), partial(_pictures, calibration)
+    size, load = (
+        network.rows_that_fit(calibration.shape, most=batch_size, gradients=True),
+        partial(_pictures, calibration),
+    )
     batches, times = network.batches(n, size=size, load=load)
 
     def start(*_: object) -> None:
@@ -170,7 +173,7 @@ def capture(model: nn.Module, names: Sequence[str], calibration: ImageDataset) -
         return hook
 
     with calling(model, _pictures(calibration, torch.arange(min(2, len(calibration))))) as network, torch.no_grad():
-        size, load = rows_that_fit(calibration.shape, most=64), partial(_pictures, calibration)
+        size, load = network.rows_that_fit(calibration.shape, most=64), partial(_pictures, calibration)
         batches, _ = network.batches(len(calibration), size=size, load=load)
         hooks = [model.get_submodule(name).register_forward_hook(keep(name), with_kwargs=True) for name in names]  # type: ignore[arg-type]
         with hooked(*hooks):

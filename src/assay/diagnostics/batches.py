@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from assay.data.dataset import ImageDataset, to_unit_range
 from assay.errors import ModelError
-from assay.models.calls import ModelCall, refusing, rows_that_fit
+from assay.models.calls import ModelCall, refusing
 
 
 def example(dataset: ImageDataset) -> Tensor:
@@ -26,7 +26,8 @@ def inputs(
     ``network`` neither fills up nor splits these batches, so hooks see them as they are; every sample occurs equally
     often, once but for a model that refuses such batches, so that a mean over rows is the mean over samples.
     """
-    n, size = len(dataset), rows_that_fit(dataset.shape, most=batch_size, gradients=torch.is_grad_enabled())
+    n, gradients = len(dataset), torch.is_grad_enabled()
+    size = network.rows_that_fit(dataset.shape, most=batch_size, gradients=gradients)
 
     def load(rows: Tensor) -> tuple[Tensor, Tensor]:
         dtype = torch.promote_types(network.dtype, torch.float32)
@@ -47,7 +48,7 @@ def which_right(
 
     None of a model that fails on what it makes of them, nor one whose logits are not finite.
     """
-    size = rows_that_fit(dataset.shape, most=batch_size, gradients=torch.is_grad_enabled())
+    size = network.rows_that_fit(dataset.shape, most=batch_size, gradients=torch.is_grad_enabled())
     dtype, results = torch.promote_types(network.dtype, torch.float32), []
     try:
         for batch in dataset.batches(size):

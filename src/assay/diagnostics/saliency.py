@@ -12,7 +12,7 @@ from assay.data.pictures import png_base64, to_bytes
 from assay.data.selection import evenly_spaced
 from assay.diagnostics.batches import example
 from assay.errors import ModelError
-from assay.models.calls import calling, refusing, rows_that_fit
+from assay.models.calls import calling, refusing
 from assay.records.gradients import InputGradients, InputGradientSample
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
@@ -92,7 +92,6 @@ def _differentiate(model: nn.Module, data: ImageDataset, *, batch_size: int) -> 
     """∂ℓ_i/∂x_i float32 (N, C, H, W) and logits float32 (N, K), both on the CPU."""
     expected = "a model whose loss can be differentiated with respect to the image"
     gradients, outputs = [], []
-    batch_size = rows_that_fit(data.shape, most=batch_size, gradients=True)
     with (
         torch.compiler.set_stance("force_eager"),
         calling(model, example(data), classes=data.classes) as network,
@@ -100,7 +99,8 @@ def _differentiate(model: nn.Module, data: ImageDataset, *, batch_size: int) -> 
     ):
         for parameter in model.parameters():
             parameter.requires_grad_(False)  # without weight gradients the backward pass costs half
-        for batch in data.batches(batch_size):
+        size = network.rows_that_fit(data.shape, most=batch_size, gradients=True)
+        for batch in data.batches(size):
             images = to_unit_range(batch.images.to(network.device)).requires_grad_(True)
             logits = network(images)
             if not logits.requires_grad:

@@ -11,10 +11,11 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from assay.errors import AssayError, ModelError, one_line
 from assay.models.outputs import Single, kind_of_single_output, read_outputs
@@ -26,12 +27,51 @@ FILLED = 8  # rows of a batch for a model that refuses fewer
 _ONLY_SIZES = (1, 2, 4, 16, 32, 64, 128)  # of a model that takes batches of one size only, such as a traced program
 _VALUES = 2**23  # pixel values of one batch without gradients; a network holds some hundred times as many
 _VALUES_WITH_GRADIENTS = 2**21
+_LARGE = 2**14  # pixel values of an image from which on a model's need of memory is measured
+_BYTES = 2**29  # of one batch without gradients
+_BYTES_WITH_GRADIENTS = 2**30
 
 
 def rows_that_fit(image_shape: Iterable[int], *, most: int, gradients: bool = False) -> int:
     """Images of one batch, at most ``most``, so that memory does not grow with their size: 55 of 224 × 224 × 3."""
     values = _VALUES_WITH_GRADIENTS if gradients else _VALUES
     return min(most, max(FILLED, values // max(1, math.prod(image_shape))))
+
+
+class Need(NamedTuple):
+    """Bytes of memory that one image needs: of the graph of its gradient, and of the largest tensor in it."""
+
+    graph: int
+    largest: int
+
+    def rows(self, *, gradients: bool) -> int:
+        """Images of one batch. A pass without gradients has some four of the largest tensors at one time."""
+        limit = _BYTES_WITH_GRADIENTS if gradients else _BYTES
+        return max(1, limit // max(1, self.graph + 2 * self.largest if gradients else 4 * self.largest))
+
+
+def measure_need(run: Callable[[Tensor], object], images: Tensor, *, fixed: Iterable[Tensor]) -> Need | None:
+    """What ``run`` on ``images`` (N, C, H, W) keeps for its backward pass, but for the ``fixed`` tensors.
+
+    None where it fails, or keeps nothing that can be seen, as a program that runs elsewhere.
+    """
+    known = {tensor.untyped_storage().data_ptr() for tensor in fixed if not is_lazy(tensor)}
+    kept: dict[int, int] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in known:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor  # alive as long as the graph is, so that no other tensor takes its place
+
+    try:
+        with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            outputs = run(images.detach().clone().requires_grad_())
+    except Exception:  # whoever needs the gradient says why there is none
+        return None
+    n = len(images)
+    del outputs
+    return Need(sum(kept.values()) // n, max(kept.values()) // n) if kept else None
 
 
 @contextmanager
@@ -82,6 +122,7 @@ class ModelCall:
     positive: int = 1  # the class that it speaks for
     unclear: bool = False  # ... which has the values of a probability, but no sigmoid made it
     state: ModelState | None = field(default=None, repr=False)  # of a model that changes it in every call
+    need: Need | None = None  # of memory, where images are large
 
     @property
     def note(self) -> str | None:
@@ -122,6 +163,9 @@ class ModelCall:
                 self._choose_layout(example, outputs)
             if self.smallest == 1 and len(images) > 1:
                 self(example[:1])  # fills up where that is refused
+            if example[0].numel() >= _LARGE and not model.training:
+                fixed = (*model.parameters(), *model.buffers())
+                self.need = measure_need(self._once, self._fill(example[:1]), fixed=fixed)
         if torch.is_grad_enabled() and not model.training:
             self._allow_backward(model, example)
 
@@ -176,8 +220,9 @@ class ModelCall:
         n = len(images)
         if n == 0:
             return torch.zeros(0, self.classes or 0, device=images.device)
-        if self.largest is not None and n > self.largest:
-            return torch.cat([self(part) for part in torch.split(images, self.largest)])
+        most = self._most_rows()
+        if most is not None and n > most:
+            return torch.cat([self(part) for part in torch.split(images, most)])
         batch = self._fill(images)
         try:
             return self._once(batch)[:n]
@@ -191,6 +236,18 @@ class ModelCall:
             if self.smallest > 1:
                 raise
             return self._in_other_batches(images, error)
+
+    def _most_rows(self) -> int | None:
+        """Rows of one call; None for any number. With gradients all parts of a batch would be kept together."""
+        if self.need is None or torch.is_grad_enabled():
+            return self.largest
+        fitting = max(self.need.rows(gradients=False), self.smallest)
+        return fitting if self.largest is None else min(fitting, self.largest)
+
+    def rows_that_fit(self, image_shape: Iterable[int], *, most: int, gradients: bool = False) -> int:
+        """Images of one batch, at most ``most``: as measured on the model where they are large."""
+        rows = rows_that_fit(image_shape, most=most, gradients=gradients)
+        return rows if self.need is None else min(most, self.need.rows(gradients=gradients))
 
     def _fill(self, images: Tensor) -> Tensor:
         n = len(images)
