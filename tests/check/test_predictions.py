@@ -23,6 +23,7 @@ from assay.records.checkup import Checkup
 from assay.records.failure import FailedMeasurement
 from assay.records.mistakes import ConfidentMistakes
 from assay.records.pixels import PixelRange
+from assay.records.sample_table import SampleTable
 from assay.report.check_page import render_page
 from assay.report.ci import render_junit, render_sarif
 from assay.report.comparison_page import render_comparison
@@ -269,6 +270,23 @@ def test_a_resumed_check_keeps_predictions_too(data: ImageDataset, network: nn.M
     assert not (tmp_path / "kept.npz").exists()
     checked = run_check(network, data, resume=True, **options)
     assert clean_of(check_predictions(read_predictions(tmp_path / "kept.npz"))).correct == clean_of(checked).correct
+
+
+def test_other_columns_stay_with_their_samples(data: ImageDataset) -> None:
+    logits = np.random.default_rng(0).normal(size=(30, 3))
+    mixed = np.random.default_rng(1).permutation(30)
+    sites = np.array([f"site {i % 4}" for i in range(30)], object)
+    columns = {"logits": logits, "label": np.arange(30) % 3, "id": data.ids.numpy(), "site": sites}
+    columns = {name: cells[mixed] for name, cells in columns.items()} | {"embedding": np.zeros((30, 7))}
+    for dataset in (None, data):
+        checkup = check_predictions(columns, dataset=dataset)
+        kept = checkup.first(SampleTable)
+        assert kept is not None
+        assert [column.name for column in kept.columns] == ["site"]
+        assert kept.columns[0].unpack() == sites.tolist()  # in the order of the ids
+        assert kept.samples == clean_of(checkup).per_sample.samples
+        assert any("1 column kept as metadata: site" in note for note in checkup.subject.notes)
+        assert any("not used: embedding" in note for note in checkup.subject.notes)
 
 
 def test_two_files_are_paired_by_what_they_name_whatever_their_order(logits: np.ndarray, labels: np.ndarray) -> None:

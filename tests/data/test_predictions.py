@@ -122,7 +122,8 @@ def test_logits_or_probabilities_by_name_and_by_value(read: Read, values, name, 
         (0.5 * P, "scores", "call them logits"),
         (P - 0.2, "probs", "expected numbers ≥ 0 that sum to 1, got -0.1"),
         (np.array([["a", "b"]] * 4), "scores", "numbers|columns"),
-        (P[:, :1], "logits", "at least two classes"),
+        (P[:, :0], "logits", "at least two classes"),
+        (P[:, :1] + 1, "probs", "probabilities of the second class"),
     ],
 )
 def test_numbers_that_contradict_themselves_are_refused(read: Read, values, name, message) -> None:
@@ -166,6 +167,8 @@ def test_lists_in_a_column(read: Read, kind: str) -> None:
 def test_one_probability_of_the_second_class(read: Read) -> None:
     table = read("label,prob\nno,0.1\nyes,0.6\n")
     assert np.allclose(softmax(table.logits), [[0.9, 0.1], [0.4, 0.6]])
+    column = read({"predictions": np.array([[0.1], [0.6]]), "y": np.array([0, 1])}, suffix=".npz")  # as Keras has it
+    assert np.allclose(softmax(column.logits), [[0.9, 0.1], [0.4, 0.6]])
     score = read("label,decision,score\n0,x,-2.5\n1,y,3\n")
     assert score.logits.tolist() == [[0, -2.5], [0, 3]]
     with pytest.raises(DataError, match=r"0\.\.1, got 1\.5"):
@@ -206,6 +209,9 @@ def test_whole_numbers_written_as_floats_are_class_numbers(read: Read) -> None:
 def test_other_files(read: Read, tmp_path: Path) -> None:
     lines = '{"label": "x", "logits": [1, 2.5]}\n{"label": "y", "logits": [-1, 2]}\n'
     assert read(lines, suffix=".jsonl").logits.tolist() == [[1, 2.5], [-1, 2]]
+    lines = '{"label": "x", "probs": {"x": 0.25, "y": 0.75}}\n{"label": "y", "probs": {"x": 1.0, "y": 0.0}}\n'
+    assert read(lines, suffix=".jsonl").classes == ("x", "y")
+    assert read("# label,logit_0,logit_1\n0,1,2\n").labels.tolist() == ["0"]
     bare = read("\n".join(",".join(map(str, row)) for row in P))
     assert np.allclose(softmax(bare.logits), P)
     assert bare.labels is None

@@ -19,10 +19,11 @@ from assay.arguments import checked
 from assay.check.matching import find_classes, identify_rows, match_columns, match_rows, number_classes
 from assay.data.dataset import ImageDataset, identify_samples
 from assay.data.labels import Values, note_absent
+from assay.data.metadata import Column, take
 from assay.data.pictures import png_base64, to_bytes
 from assay.data.prediction_files import Table
 from assay.data.predictions import PredictionTable, interpret
-from assay.data.sample_records import keep_metadata, measure_pixel_range
+from assay.data.sample_records import keep_columns, measure_pixel_range
 from assay.data.scores import LEAST
 from assay.errors import DataError, OptionError
 from assay.evaluate import Predictions, summarize, summarize_classes
@@ -46,7 +47,8 @@ LARGEST = 128  # pixels along the longer side of a picture of a mistake
 class Resolved:
     """Predictions with their true classes: N samples in the order of the data set, or of the file.
 
-    ``samples`` identifies those of the file, ``available`` all there are, ``order`` their ascending order.
+    ``samples`` identifies those of the file, ``available`` all there are, ``order`` their ascending order;
+    ``metadata`` are columns (N,) of the file and of the data set.
     """
 
     logits: Tensor | None
@@ -56,6 +58,7 @@ class Resolved:
     samples: SampleSet
     available: SampleSet
     order: Tensor
+    metadata: Mapping[str, Column]
     dataset: ImageDataset | None
     notes: tuple[str, ...]
 
@@ -107,9 +110,9 @@ def check_predictions(
     records: list[Any] = [clean]
     if resolved.dataset is not None and resolved.logits is not None:
         records.append(_pick_mistakes(resolved, resolved.dataset, shown=shown))
-    if dataset is not None and resolved.dataset is not None:
-        metadata = keep_metadata(resolved.dataset)
-        records += [*([] if metadata is None else [metadata]), measure_pixel_range(dataset)]
+    columns = keep_columns(resolved.metadata, samples=resolved.samples, order=resolved.order)
+    records += [] if columns is None else [columns]
+    records += [] if dataset is None else [measure_pixel_range(dataset)]
     stated = table.stated or {}
     subject = Subject(
         model=name or table.name,
@@ -185,7 +188,7 @@ def _resolve(table: PredictionTable) -> Resolved:
     notes += [*of_labels, *note_absent(labels.numpy(), classes, where=table.name)]
     if table.ids is None and table.filenames is None:
         notes.append(f"{table.name}: no column of ids or file names: samples are told apart by their rows")
-    return Resolved(logits, predicted, labels, classes, samples, samples, order, None, tuple(notes))
+    return Resolved(logits, predicted, labels, classes, samples, samples, order, table.metadata, None, tuple(notes))
 
 
 def _resolve_with(table: PredictionTable, dataset: ImageDataset, *, by: MatchBy) -> Resolved:
@@ -198,8 +201,9 @@ def _resolve_with(table: PredictionTable, dataset: ImageDataset, *, by: MatchBy)
     order = part.ids.argsort()
     samples, available = identify_samples(part), identify_samples(dataset)
     all_notes = (matched.note, *notes, *dataset.notes)
+    metadata = {**take(table.metadata, matched.rows), **part.metadata}
     return Resolved(
-        logits, predicted, part.labels, dataset.classes, samples, available, order, part, all_notes
+        logits, predicted, part.labels, dataset.classes, samples, available, order, metadata, part, all_notes
     )  # fmt: skip
 
 

@@ -39,14 +39,15 @@ SCORES: dict[str, Kind | None] = {
                     "probabilities"),
     **dict.fromkeys(("log_probabilities", "log_probs", "log_prob", "log_proba", "logprobs", "logprob", "log_softmax"),
                     "log-probabilities"),
-    **dict.fromkeys(("scores", "score", "y_score", "y_scores", "outputs", "output", "class", "pred", "y_pred"), None),
+    **dict.fromkeys(("scores", "score", "y_score", "y_scores", "outputs", "output", "class"), None),
+    **dict.fromkeys(("pred", "preds", "prediction", "predictions", "y_pred", "y_hat"), None),
 }  # fmt: skip
 CLASS_NAMES = ("classes", "class_names", "label_names", "names")
 
 
 @dataclass(frozen=True, eq=False)
 class Roles:
-    """What was found: columns by role, None where there is none; ``notes`` name the columns not used.
+    """What was found: columns by role, None where there is none; ``others`` are the names of the rest.
 
     ``scores`` is (N, K), or (N,) for one number a sample, stated to be of a ``kind`` by the column ``scores_name``;
     ``classes`` are the names of the classes that it is of, where the columns have names.
@@ -60,6 +61,7 @@ class Roles:
     scores_name: str
     kind: Kind | None
     classes: tuple[str, ...] | None
+    others: tuple[str, ...]
     notes: tuple[str, ...]
 
 
@@ -107,9 +109,6 @@ def find_roles(columns: Mapping[str, Array], *, known: Sequence[str], where: str
         got = f"columns {listing([name or '(no name)' for name in columns], most=8)}"
         raise DataError(where, expected=expected, got=got)
     used = {*taken, *of}
-    unused = tuple(name for name in rest if name not in used)
-    if unused:
-        notes.append(f"{where}: not used: {listing(unused, most=6)}")
 
     def named(name: str | None) -> tuple[str, Array] | None:
         return None if name is None else (name, rest[name])
@@ -123,6 +122,7 @@ def find_roles(columns: Mapping[str, Array], *, known: Sequence[str], where: str
         scores_name=of[0] if of else "",
         kind=kind,
         classes=classes,
+        others=tuple(name for name in rest if name not in used),
         notes=tuple(notes),
     )
 

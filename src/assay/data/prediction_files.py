@@ -87,12 +87,12 @@ def _read_text(path: Path, as_text: Callable[[str], bool]) -> Table:
         ),
         parse_options=pyarrow.csv.ParseOptions(delimiter=delimiter, newlines_in_values=True),
         convert_options=pyarrow.csv.ConvertOptions(
-            column_types={name: pa.string() for name in header if as_text(name)} if named else None
+            column_types={name: pa.string() for name in header if as_text(name.lstrip("# "))} if named else None
         ),
     )
     columns = _columns_of(table, where=str(path))
     if named:
-        return Table(columns)
+        return Table({name.lstrip("# "): cells for name, cells in columns.items()})  # NumPy writes "# " before a header
     numbers = np.column_stack(list(columns.values()))
     note = f"{path.name}: the first line is no header: all {len(columns)} columns are taken for the classes"
     return Table({WITHOUT_HEADER: numbers}, notes=(note,))
@@ -140,10 +140,19 @@ def _is_binary(kind: pa.DataType) -> bool:
 def _columns_of(table: pa.Table, *, where: str) -> dict[str, AnyArray]:
     if table.num_rows == 0:
         raise DataError(where, expected="at least one row", got="none")
-    return {
-        name: _to_array(table.column(place).combine_chunks(), where=f"{where}:{name}")
-        for place, name in enumerate(table.column_names)
-    }
+    columns: dict[str, AnyArray] = {}
+    for place, name in enumerate(table.column_names):
+        cells = table.column(place).combine_chunks()
+        if pa.types.is_struct(cells.type) and all(_is_number(part.type) for part in cells.type):
+            names = [part.name for part in cells.type]  # such as {"cat": 0.9, "dog": 0.1}
+            columns |= {f"{name}_{part}": _to_array(pc.struct_field(cells, part), where=where) for part in names}
+        else:
+            columns[name] = _to_array(cells, where=f"{where}:{name}")
+    return columns
+
+
+def _is_number(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind))
 
 
 def _to_array(cells: Any, *, where: str) -> AnyArray:
@@ -153,7 +162,7 @@ def _to_array(cells: Any, *, where: str) -> AnyArray:
     if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
         return _rows(cells, where=where)
     is_truth = pa.types.is_boolean(kind) and not cells.null_count
-    if is_truth or pa.types.is_integer(kind) or pa.types.is_floating(kind):
+    if is_truth or _is_number(kind):
         return np.asarray(cells.to_numpy(zero_copy_only=False))
     values = np.empty(len(cells), object)
     values[:] = [None if value is None else value if isinstance(value, str) else str(value)
@@ -167,9 +176,8 @@ def _unwrap(cells: Any) -> Any:
         cells = pa.concat_arrays(cells.chunks)
     if isinstance(cells, pa.ExtensionArray):
         cells = cells.storage
-    if pa.types.is_struct(cells.type):
-        names = [part.name for part in cells.type]
-        cells = cells.field("path" if "path" in names else names[0])
+    if pa.types.is_struct(cells.type) and any(part.name == "path" for part in cells.type):
+        cells = cells.field("path")
     if pa.types.is_dictionary(cells.type):
         cells = cells.dictionary_decode()
     return pc.cast(cells, pa.float64()) if pa.types.is_decimal(cells.type) else cells

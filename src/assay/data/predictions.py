@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,10 @@ from numpy.typing import NDArray
 
 from assay.arguments import checked
 from assay.data.labels import Values, in_order, one_column, read_labels
+from assay.data.metadata import Column, make_column
 from assay.data.prediction_columns import CLASS_NAMES, find_roles, holds_text, plain
 from assay.data.prediction_files import Table, read_table
+from assay.data.reading import listing
 from assay.data.scores import Kind, Scores, read_scores, read_single
 from assay.errors import DataError
 from assay.wording import plural
@@ -35,6 +37,7 @@ class PredictionTable:
         classes: the names of the K classes in the order of the logits, None where they have none.
         ids: distinct whole numbers (N,), None where there is no such column.
         filenames: distinct names of the samples, None where there is no such column.
+        metadata: further columns (N,), by their names.
         stated: what the file says of itself: data set, split, model.
         notes: what was guessed or left out, one line each.
 
@@ -55,6 +58,7 @@ class PredictionTable:
     classes: tuple[str, ...] | None
     ids: NDArray[np.int64] | None = None
     filenames: tuple[str, ...] | None = None
+    metadata: Mapping[str, Column] = field(default_factory=dict)
     stated: Mapping[str, Any] | None = None
     notes: tuple[str, ...] = ()
 
@@ -101,20 +105,22 @@ def interpret(table: Table, *, name: str, where: str, classes: Sequence[str] | N
     columns = _positional({key: cells for key, cells in columns.items() if cells.ndim in {1, 2}})
     _check_lengths(columns, where=where)
     roles = find_roles(columns, known=classes or named or (), where=where)
-    notes = [*table.notes, *roles.notes]
+    metadata, of_others = _keep_others({key: columns[key] for key in roles.others}, where=where)
+    notes = [*table.notes, *roles.notes, *of_others]
     scores: Scores | None = None
     if roles.scores is not None:
         place = f"{where}:{roles.scores_name}" if roles.scores_name else where
-        read = read_scores if roles.scores.ndim == 2 else read_single
+        values = roles.scores[:, 0] if roles.scores.ndim == 2 and roles.scores.shape[1] == 1 else roles.scores
+        read = read_scores if values.ndim == 2 else read_single
         stated = table.stated.get("scores", roles.kind)
         try:
-            scores = read(roles.scores, stated=stated, where=place)
+            scores = read(values, stated=stated, where=place)
             notes += [] if "scores" in table.stated else scores.notes
         except DataError:
-            if roles.predicted is None or roles.scores.ndim == 2:
+            if roles.predicted is None or values.ndim == 2:
                 raise
             notes.append(f"{place}: one number a sample, neither a logit nor a probability of the second class: unused")
-        if scores is not None and roles.scores.ndim == 1 and not _agree(scores, roles.predicted):
+        if scores is not None and values.ndim == 1 and not _agree(scores, roles.predicted):
             scores = None
             notes.append(f"{place}: does not fit the predictions as a probability of the second class: not used")
     names_of_classes = tuple(classes) if classes else roles.classes or named
@@ -131,9 +137,19 @@ def interpret(table: Table, *, name: str, where: str, classes: Sequence[str] | N
         classes=names_of_classes,
         ids=ids,
         filenames=names,
+        metadata=metadata,
         stated=table.stated or None,
         notes=tuple(notes),
     )
+
+
+def _keep_others(columns: Mapping[str, Array], *, where: str) -> tuple[dict[str, Column], list[str]]:
+    """The other columns of one value a sample, as metadata; and notes on which they are, and which are not used."""
+    made = {name: make_column(cells.tolist()) if cells.ndim == 1 else None for name, cells in columns.items()}
+    metadata = {name: column for name, column in made.items() if column is not None}
+    unused = [name for name in columns if name not in metadata]
+    notes = [f"{where}: {plural(len(metadata), 'column')} kept as metadata: {listing([*metadata])}"] if metadata else []
+    return metadata, notes + ([f"{where}: not used: {listing(unused)}"] if unused else [])
 
 
 def _agree(scores: Scores, predicted: tuple[str, Array] | None) -> bool:

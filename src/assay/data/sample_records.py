@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import torch
+from torch import Tensor
 
 from assay.data.dataset import ImageDataset, identify_samples
 from assay.data.metadata import Column
 from assay.records.pixels import PixelRange
 from assay.records.sample_table import ColumnType, SampleColumn, SampleTable
+from assay.records.samples import SampleSet
 
 MOST_TEXT = 1 << 20  # characters of the different texts of a column
 MOST_VALUES = 200_000  # different values of a column
@@ -21,16 +25,20 @@ def keep_metadata(dataset: ImageDataset) -> SampleTable | None:
 
     Columns of long texts that nearly all differ, such as captions, are left out of it, and named.
     """
-    if not dataset.metadata:
+    return keep_columns(dataset.metadata, samples=identify_samples(dataset), order=dataset.ids.argsort())
+
+
+def keep_columns(metadata: Mapping[str, Column], *, samples: SampleSet, order: Tensor) -> SampleTable | None:
+    """The same of columns (N,) whose rows in the ``order`` int64 (N,) are the ``samples``."""
+    if not metadata:
         return None
-    order = dataset.ids.argsort().numpy()
     columns, left_out = [], []
-    for name, column in dataset.metadata.items():
+    for name, column in metadata.items():
         if reason := _too_long(column):
             left_out.append(f"{name}: {reason}")
         else:
-            columns.append(SampleColumn.of(name, column[order].tolist(), type=_TYPES[column.dtype.kind]))
-    return SampleTable(samples=identify_samples(dataset), columns=tuple(columns), left_out=tuple(left_out))
+            columns.append(SampleColumn.of(name, column[order.numpy()].tolist(), type=_TYPES[column.dtype.kind]))
+    return SampleTable(samples=samples, columns=tuple(columns), left_out=tuple(left_out))
 
 
 def _too_long(column: Column) -> str | None:
