@@ -116,6 +116,14 @@ def test_functions_take_them_as_they_are() -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Flatten(), nn.Linear(144, 3))
     wanted = assay.measure_clean_accuracy(model, ImageDataset(PIXELS, LABELS, ("0", "1", "2")))
+    shuffled = DataLoader(Pictures(to_tensor), batch_size=7, shuffle=True)
+    with pytest.warns(UserWarning, match="DataLoader: it shuffles: read in the order of its data set") as caught:
+        assert assay.measure_clean_accuracy(model, shuffled).confusion == wanted.confusion  # type: ignore[arg-type]
+    assert caught[0].filename == __file__
+    budget = assay.check.Budget(name="tiny", clean=N, attacked=2, probed=2, steps=1, sanity_samples=2)
+    with pytest.warns(UserWarning, match="it shuffles"):
+        checkup = assay.run_check(model, shuffled, budget=budget)  # type: ignore[arg-type]
+    assert "DataLoader: it shuffles: read in the order of its data set" in checkup.subject.notes
     for obj in (DataLoader(Pictures(to_tensor), batch_size=7), [(pil(i), int(LABELS[i])) for i in range(N)]):
         assert assay.measure_clean_accuracy(model, obj).confusion == wanted.confusion  # type: ignore[arg-type]
     recipe = assay.load_recipe("digits", overrides=["epochs=1", "batch_size=8"])

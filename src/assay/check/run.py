@@ -206,5 +206,5 @@ def _describe_subject(context: CheckContext, *, name: str, weights: str | None, 
         classes=data.classes,
         image_shape=data.shape,
         samples=identify_samples(data),
-        notes=tuple(dict.fromkeys((*notes, *reading))),
+        notes=tuple(dict.fromkeys((*notes, *data.notes, *reading))),
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
@@ -33,6 +34,7 @@ from assay.runtime import generator
 EXPECTED = "a torch Dataset or DataLoader, a Hugging Face Dataset, a list of (image, label), or arrays (images, labels)"
 READ_TWICE = 8  # items whose second reading is compared with the first
 FIRST_SPACE = 1024  # pictures of a stream, whose number is not known
+CALLER = 4  # frames from where a warning is raised to who called a public function
 STREAM = 0x0B1EC7  # separates the choice of samples from every other use of random numbers
 
 
@@ -138,7 +140,8 @@ def as_dataset(
 def take(obj: Any, classes: tuple[str, ...] | None) -> ImageDataset | None:
     """What a public function makes of an object handed over for a data set; None for what is none.
 
-    ``classes`` are those of a data set among the same arguments, for labels that come as numbers without names.
+    ``classes`` are those of a data set among the same arguments, for labels that come as numbers without names. Its
+    notes are warnings, too.
     """
     if isinstance(obj, ImageDataset | str | os.PathLike | type | int | float | torch.nn.Module):
         return None
@@ -148,7 +151,10 @@ def take(obj: Any, classes: tuple[str, ...] | None) -> ImageDataset | None:
     known = origin.labels
     numbered = origin.classes is None and known is not None and known.dtype != object and len(known) > 0
     fits = numbered and classes is not None and known is not None and 0 <= known.min() <= known.max() < len(classes)
-    return _read(origin, _Request(classes if fits else None))
+    dataset = _read(origin, _Request(classes if fits else None))
+    for note in dataset.notes:  # a record has no place for them
+        warnings.warn(note, stacklevel=CALLER)
+    return dataset
 
 
 def _stated(mean: Sequence[float] | float | None, std: Sequence[float] | float | None) -> Normalization | None:
