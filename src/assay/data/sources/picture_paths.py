@@ -13,6 +13,7 @@ from assay.data.pictures import Encoded
 from assay.data.reading import listing
 from assay.errors import DataError
 
+_SPECIAL = ("\\", ":", "//", "/.", "\0")
 _URL = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]+://")
 ELSEWHERE = "--root names the folder that paths start from"
 
@@ -37,6 +38,8 @@ class PictureFolder:
         place = f"{self._where}[{row}]"
         if not isinstance(cell, str) or not cell:
             raise DataError(place, expected="the path of a picture", got="none" if not cell else f"{cell!r:.60}")
+        if cell[0] not in "./" and not any(sign in cell for sign in _SPECIAL):
+            return cell  # what nearly all are
         if _URL.match(cell):
             raise DataError(place, expected="the path of a file (nothing is fetched)", got=f"{cell:.80}")
         if "\0" in cell:
