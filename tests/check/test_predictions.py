@@ -13,7 +13,7 @@ from sklearn.metrics import accuracy_score, confusion_matrix, log_loss, top_k_ac
 from torch import nn
 
 from assay.check import Budget, check_predictions, run_check
-from assay.comparison import compare
+from assay.comparison import compare, trace_history
 from assay.data.dataset import ImageDataset
 from assay.data.predictions import read_predictions
 from assay.errors import DataError, ModelError, OptionError
@@ -308,6 +308,15 @@ def test_two_files_are_paired_by_what_they_name_whatever_their_order(logits: np.
         assert "other ids or labels" in versus.unpaired[0]
     shuffled = check_predictions({"logits": other[mixed], "label": labels[mixed]})  # rows alone, in another order
     assert not compare([check_predictions(logits, labels), shuffled]).versus[0].differences[0].paired
+
+
+def test_predictions_for_other_samples_are_another_history(logits: np.ndarray, labels: np.ndarray) -> None:
+    checkups = {
+        name: check_predictions(scale * logits[:n], labels[:n], name=name)
+        for name, n, scale in (("first", 300, 1.0), ("other", 200, 1.0), ("second", 300, 2.0))
+    }
+    history = trace_history(checkups, folder="checks")
+    assert [[entry.model for entry in track.entries] for track in history.tracks] == [["first", "second"], ["other"]]
 
 
 def test_wrong_arguments_are_named(logits: np.ndarray, labels: np.ndarray, tmp_path: Path) -> None:

@@ -30,10 +30,12 @@ def trace_history(
     dated = _sort_by_time(checkups, left_out)
     if not dated:
         raise InputError(folder, expected="at least one check", got="; ".join(["none", *left_out[:1]]))
-    groups: dict[tuple[str, str, tuple[str, ...]], list[tuple[str, datetime, Checkup]]] = {}
+    groups: dict[tuple[str, str, tuple[str, ...], str], list[tuple[str, datetime, Checkup]]] = {}
     for name, moment, checkup in dated:
         subject = checkup.subject
-        groups.setdefault((subject.data, subject.split, subject.classes), []).append((name, moment, checkup))
+        # The data of predictions with labels of their own have no name that tells one set from another.
+        labels = subject.samples.labels if subject.samples is not None and not subject.samples.pixels else ""
+        groups.setdefault((subject.data, subject.split, subject.classes, labels), []).append((name, moment, checkup))
     pairs = [pair for group in groups.values() for pair in pairwise(group)]
     families = [find_differences(before[2], after[2], seed=seed).differences for before, after in pairs]
     corrected = correct_together(families, level=level)
@@ -46,7 +48,7 @@ def trace_history(
                 split=split,
                 entries=tuple(_entry(name, moment, each, changes.get(name, ())) for name, moment, each in group),
             )
-            for (data, split, _), group in sorted(groups.items(), key=lambda item: -len(item[1]))
+            for (data, split, *_), group in sorted(groups.items(), key=lambda item: -len(item[1]))
         ),
         level=level,
         tests=sum(map(len, families)),
