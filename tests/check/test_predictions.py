@@ -319,6 +319,20 @@ def test_predictions_for_other_samples_are_another_history(logits: np.ndarray, l
     assert [[entry.model for entry in track.entries] for track in history.tracks] == [["first", "second"], ["other"]]
 
 
+def test_predictions_beside_scores_are_compared_with_them(logits: np.ndarray, labels: np.ndarray) -> None:
+    predicted = logits.argmax(1)
+    columns = {"logits": logits, "label": labels, "y_pred": predicted}
+    assert not any("largest score" in note for note in check_predictions(columns).subject.notes)
+    few = np.where(np.arange(300) < 9, (predicted + 1) % 12, predicted)
+    checkup = check_predictions(columns | {"y_pred": few})
+    assert any("9 of 300 predictions are not the class of the largest score" in note for note in checkup.subject.notes)
+    assert clean_of(checkup).accuracy == accuracy_score(labels, predicted)
+    with pytest.raises(DataError, match="predictions: expected the class of the largest score, got another one in 300"):
+        check_predictions(columns | {"y_pred": (predicted + 1) % 12})
+    with pytest.raises(DataError, match=r"expected 0\.\.1, got"):  # two columns of something else
+        check_predictions({"label": labels % 2, "pred": predicted, "score_f1": logits[:, 0], "score_iou": logits[:, 1]})
+
+
 def test_wrong_arguments_are_named(logits: np.ndarray, labels: np.ndarray, tmp_path: Path) -> None:
     np.savez(tmp_path / "p.npz", logits=logits, labels=labels)
     table = read_predictions(tmp_path / "p.npz")

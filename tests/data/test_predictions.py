@@ -242,6 +242,8 @@ def test_other_files(read: Read, tmp_path: Path) -> None:
         ("label,logit_0,logit_1\n0.5,1,2\n1.0,1,2\n", r"label\[0\]: expected a class number or a class name, got 0\.5"),
         ("label,logit_0,logit_1\n1.0,1,2\n,1,2\n", r"label\[1\]: expected a class number or a class name, got nan"),
         ('label,logits\n0,"[1 2 ... 3 4]"\n', "cut off"),
+        ("label,logit_0,logit_1,logit_2\n0,1,2,3\n1,1,x,2\n", r"logit_1\[1\]: expected a number, got 'x'"),
+        ("label,logit_0,logit_1,logit_2\n0,1,,3\n1,1,,2\n", r"logit_1: expected numbers, got none"),
         ('label,logits\n0,"[1, 2]"\n1,"[1, 2, 3]"\n', "expected lists of one length"),
     ],
 )

@@ -104,6 +104,7 @@ def check_predictions(
     started, clock = datetime.now(UTC), time.perf_counter()
     table = _as_table(predictions, labels, classes=classes, name=name)
     resolved = _resolve_with(table, dataset, by=match_classes) if dataset is not None else _resolve(table)
+    notes = (*table.notes, *resolved.notes, *_note_differences(table))
     right = resolved.predicted == resolved.labels
     per_sample = SampleBits.of(resolved.samples, right[resolved.order].tolist())
     clean = _summarize(resolved, per_sample)
@@ -124,7 +125,7 @@ def check_predictions(
         classes=resolved.classes,
         image_shape=None if dataset is None else dataset.shape,
         samples=resolved.available,
-        notes=tuple(dict.fromkeys((ONLY, *table.notes, *resolved.notes, *_describe(table, resolved)))),
+        notes=tuple(dict.fromkeys((ONLY, *notes, *_describe(table, resolved)))),
         source="predictions",
     )
     return Checkup(
@@ -248,7 +249,14 @@ def _predict(
         chosen = torch.from_numpy(np.ascontiguousarray(logits if rows is None else logits[rows]))
         return chosen, Predictions(chosen, torch.empty(0), 0.0).classes
     assert table.predicted is not None
-    values: Values = table.predicted
+    predicted = _number_predicted(table.predicted, table, classes, columns=columns)
+    return None, predicted if rows is None else predicted[torch.from_numpy(rows)]
+
+
+def _number_predicted(
+    values: Values, table: PredictionTable, classes: tuple[str, ...], *, columns: tuple[int, ...] | None
+) -> Tensor:
+    """int64 (N,), −1 where there is no prediction."""
     known = values != ("" if values.dtype == object else -1)
     predicted = torch.full((len(values),), -1)
     numbers = _number(values[known], table, classes, columns=columns, what="predictions")
@@ -256,7 +264,30 @@ def _predict(
         got = f"{int((numbers < 0).sum()):,} of another class"
         raise DataError(f"{table.name}: predictions", expected=f"the {len(classes)} classes of the data", got=got)
     predicted[torch.from_numpy(known)] = numbers
-    return None, predicted if rows is None else predicted[torch.from_numpy(rows)]
+    return predicted
+
+
+def _note_differences(table: PredictionTable) -> list[str]:
+    """Predictions beside scores: of how many rows the predicted class is not that of the largest score.
+
+    Raises :class:`DataError` where it hardly ever is: the scores are something else then, or of other classes.
+    """
+    if table.logits is None or table.predicted is None:
+        return []
+    if table.classes is None and table.predicted.dtype == object:
+        return []  # of which class a column is cannot be told
+    k = table.logits.shape[1]
+    classes = table.classes or tuple(map(str, range(k)))
+    predicted = _number_predicted(table.predicted, table, classes, columns=None)
+    largest = Predictions(torch.from_numpy(table.logits), torch.empty(0), 0.0).classes
+    both = (predicted >= 0) & (largest >= 0)
+    n, differ = int(both.sum()), int((predicted != largest)[both].sum())
+    if differ > n / 2:
+        got = f"another one in {differ:,} of {plural(n, 'row')}"
+        raise DataError(f"{table.name}: predictions", expected="the class of the largest score", got=got)
+    return [f"{differ:,} of {plural(n, 'prediction')} are not the class of the largest score, which counts"] * (
+        differ > 0
+    )
 
 
 def _summarize(resolved: Resolved, per_sample: SampleBits) -> CleanAccuracy:

@@ -93,7 +93,7 @@ def find_roles(columns: Mapping[str, Array], *, known: Sequence[str], where: str
         notes.append(f"{where}: the column without a name, an index, is not used")
     lists = [name for name, cells in rest.items() if cells.ndim == 2]
     flat = {name: cells for name, cells in rest.items() if cells.ndim == 1}
-    groups = _group(flat)
+    groups = _group(flat, where=where)
     in_groups = {column for group in groups.values() for column in group.values()}
     free = [name for name in flat if name not in in_groups]
     ids, files = _pick(free, IDS), _pick(free, FILES)
@@ -146,17 +146,36 @@ def _whole(cells: Array) -> bool:
     return bool((known == np.floor(known)).all())
 
 
-def _group(flat: Mapping[str, Array]) -> dict[str, dict[str, str]]:
-    """Columns such as ``logit_cat``: by prefix, the class of each and its column."""
+def _group(flat: Mapping[str, Array], *, where: str) -> dict[str, dict[str, str]]:
+    """Columns such as ``logit_cat``: by prefix, the class of each and its column.
+
+    Raises :class:`DataError` for one of them that holds text: a class must not be missing for a cell.
+    """
     prefixes = "|".join(sorted((re.escape(name).replace("_", "[_ .-]") for name in SCORES), key=len, reverse=True))
     pattern = re.compile(rf"({prefixes})(?:[\s_\-.:/(\[]+(.+?)[)\]]?|(\d+))", re.IGNORECASE)
     groups: dict[str, dict[str, str]] = {}
     for name, cells in flat.items():
         match = pattern.fullmatch(name.strip())
-        if match is None or cells.dtype.kind not in "iuf" or plain(name) in {*LABELS, *PREDICTED, *IDS, *FILES}:
+        if match is None or plain(name) in {*LABELS, *PREDICTED, *IDS, *FILES}:
+            continue
+        if cells.dtype.kind not in "iuf":
+            if match[3] or match[2].isdecimal() or SCORES[plain(match[1])] is not None:
+                raise _no_number(cells, where=f"{where}:{name}")
             continue
         groups.setdefault(plain(match[1]), {})[match[2] or match[3]] = name
     return {prefix: group for prefix, group in groups.items() if len(group) > 1}
+
+
+def _no_number(cells: Array, *, where: str) -> DataError:
+    """The first cell of a column that ought to hold numbers and does not."""
+    for row, cell in enumerate(cells.tolist()):
+        try:
+            float("nan" if cell is None else cell)
+        except ValueError:
+            return DataError(f"{where}[{row}]", expected="a number", got=f"{cell!r:.60}")
+    return DataError(
+        where, expected="numbers", got="none" if cells.dtype == object else f"values of type {cells.dtype}"
+    )
 
 
 Found = tuple[Array | None, tuple[str, ...], Kind | None, tuple[str, ...] | None]

@@ -221,9 +221,11 @@ def _lists_of(values: AnyArray, *, where: str) -> AnyArray:
 def _read_arrays(path: Path) -> Table:
     if path.suffix.lower() == ".npy":
         return Table({WITHOUT_HEADER: _array(lambda: np.load(path, allow_pickle=False), where=str(path))})
-    if not zipfile.is_zipfile(path):
+    with path.open("rb") as file:
+        head = file.read(2)
+    if head != b"PK" or not zipfile.is_zipfile(path):
         raise DataError(str(path), expected="a NumPy archive (.npz)", got="something else, or a truncated one")
-    with np.load(path, allow_pickle=False) as archive:
+    with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
         arrays = {name: _array(partial(archive.__getitem__, name), where=f"{path}:{name}") for name in archive.files}
     stated = arrays.pop(STATED.decode(), None)
     return Table(arrays, {} if stated is None else json.loads(str(stated)))

@@ -32,7 +32,7 @@ class PredictionTable:
         name: of the file.
         logits: (N, K), float32 or float64; of probabilities their logarithms; None where only classes were predicted.
         kind: what the numbers were; None where there are none.
-        predicted: the predicted class of each sample, a number or a name; None where there are logits.
+        predicted: the predicted class of each sample, a number or a name; None where there is no such column.
         labels: the true class of each sample, a number or a name; None where they have to come from a data set.
         classes: the names of the K classes in the order of the logits, None where they have none.
         ids: distinct whole numbers (N,), None where there is no such column.
@@ -132,7 +132,7 @@ def interpret(table: Table, *, name: str, where: str, classes: Sequence[str] | N
         name=name,
         logits=None if scores is None else scores.logits,
         kind=None if scores is None else scores.kind,
-        predicted=None if scores is not None else _values(roles.predicted, names_of_classes, where=where, missing=True),
+        predicted=_values(roles.predicted, names_of_classes, where=where, missing=True),
         labels=_values(roles.labels, names_of_classes, where=where),
         classes=names_of_classes,
         ids=ids,

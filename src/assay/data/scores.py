@@ -128,7 +128,7 @@ def _exact(values: Array) -> Array:
     """float32 where that changes no number, as of half precision and of logits that were written out; else float64."""
     if values.dtype.kind == "f" and values.dtype.itemsize <= 4:
         return values.astype(np.float32)
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore", invalid="ignore"):
         single = values.astype(np.float32)
     if np.array_equal(single.astype(np.float64), values.astype(np.float64), equal_nan=True):
         return single
