@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import io
+import json
 import pickle
 import tarfile
 from collections.abc import Callable
@@ -51,6 +53,13 @@ def samples(
                 member = tarfile.TarInfo(name)
                 member.size = len(content)
                 tar.addfile(member, io.BytesIO(content))
+    for index in range(6):
+        (tmp_path / f"{index}.png").write_bytes(make_png(index))
+    rows = [(f"{index}.png", "ab"[index % 2], f"site {index}") for index in range(6)]
+    (tmp_path / "list.csv").write_text("path,label,site\n" + "".join(f"{','.join(row)}\n" for row in rows))
+    (tmp_path / "list.csv.gz").write_bytes(gzip.compress((tmp_path / "list.csv").read_bytes(), mtime=0))
+    objects = [json.dumps(dict(zip(("path", "label", "site"), row, strict=True))) for row in rows]
+    (tmp_path / "list.jsonl").write_text("\n".join(objects))
     folder = tmp_path / "python"
     folder.mkdir()
     batch = {b"data": np.zeros((2, 3072), np.uint8), b"labels": [1, 2]}
@@ -70,6 +79,9 @@ def samples(
         "a.parquet",
         "a.tar",
         "test_batch",
+        "list.csv",
+        "list.csv.gz",
+        "list.jsonl",
     ],
 )
 def test_a_damaged_file_gives_a_data_error_or_a_valid_set(samples: dict[str, Path], name: str) -> None:

@@ -241,3 +241,27 @@ def test_the_field_of_the_label_and_the_picture_of_a_shard_are_named(tmp_path: P
         load_dataset(shard, image_column="webp")
     with pytest.raises(DataError, match="expected a label"):
         load_dataset(shard, image_column="png", label_column="nothing")
+
+
+def test_a_part_has_the_columns_of_the_whole_set(tmp_path: Path) -> None:
+    """Where only some samples lack a value, a limit that takes none of them gives the same types."""
+    rows = [{"label": i % 2, "age": i if i < 6 else None, "seen": True if i < 6 else None} for i in range(8)]
+    features = {name: {"_type": "ClassLabel", "names": ["x", "y"]} for name in ("label", "site")}
+    columns = {name: [row[name] for row in rows] for name in ("label", "age", "seen")}
+    sites = [0, 1, 0, 1, 0, 1, 1, 7]  # the last one has no name
+    table = pa.table({"image": [encoded(i) for i in range(8)], **columns, "site": sites})
+    pq.write_table(
+        table.replace_schema_metadata({"huggingface": json.dumps({"info": {"features": features}})}),
+        tmp_path / "x.parquet",
+    )
+    members = [(f"{i}.png", encoded(i)) for i in range(8)]
+    members += [(f"{i}.json", json.dumps({**row, "site": site}).encode())
+                for i, (row, site) in enumerate(zip(rows, sites, strict=True))]  # fmt: skip
+    for source in (tmp_path / "x.parquet", write_shard(tmp_path / "x.tar", members)):
+        every, part = load_dataset(source), load_dataset(source, limit=4)
+        assert {name: column.dtype for name, column in part.metadata.items()} == {
+            "age": np.dtype(float), "seen": np.dtype(object), "site": np.dtype(int),
+        }  # fmt: skip
+        for name, column in every.metadata.items():
+            assert column.dtype == part.metadata[name].dtype
+            assert np.array_equal(column[part.ids.numpy()], part.metadata[name])

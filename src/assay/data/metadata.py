@@ -22,19 +22,21 @@ EXACT = 1 << 53  # whole numbers up to here are the same in float64
 _SCALARS = (str, Real, np.bool_, datetime.date, datetime.time, datetime.timedelta, decimal.Decimal)
 
 
-def make_column(values: Sequence[object]) -> Column | None:
+def make_column(values: Sequence[object], *, gaps: bool = False) -> Column | None:
     """One scalar a sample as an array (N,); None for lists, bytes and other values that are no scalars.
 
     Truth values, whole numbers and numbers keep their kind; missing ones make whole numbers floating, with NaN. All
-    else is text, with None where nothing is there.
+    else is text, with None where nothing is there. ``gaps`` says that other samples of the set lack a
+    value.
     """
+    gaps = gaps or any(value is None for value in values)
     present = [value for value in values if value is not None]
-    if all(isinstance(value, bool | np.bool_) for value in present) and len(present) == len(values):
+    if all(isinstance(value, bool | np.bool_) for value in present) and not gaps:
         return np.array(values, bool)
     numbers = present and all(isinstance(value, Real) and not isinstance(value, bool | np.bool_) for value in present)
     if numbers and all(isinstance(value, Integral) for value in present):
         most = max(abs(int(value)) for value in present)  # type: ignore[call-overload]
-        if len(present) == len(values) and most < 1 << 63:
+        if not gaps and most < 1 << 63:
             return np.array(values, np.int64)
         numbers = most <= EXACT
     if numbers:

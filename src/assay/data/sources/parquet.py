@@ -243,30 +243,45 @@ def _refuse_missing(files: Sequence[Path], column: str, rows: Places, *, reading
 
 
 def _metadata(files: Sequence[Path], columns: Columns, rows: Places) -> tuple[dict[str, Column], list[str]]:
-    """The columns of scalars at ``rows`` (sorted, counted over all files), and those that hold something else."""
-    values: dict[str, list[object]] = {name: [] for name in columns.metadata}
+    """The columns of scalars at ``rows`` (sorted, counted over all files), and those that hold something else.
+
+    What a column is follows from all of its rows, so that every part of a set has the same columns.
+    """
+    values: dict[str, list[Any]] = {name: [] for name in columns.metadata}
+    gaps = dict.fromkeys(values, False)
+    outside = dict.fromkeys(values, False)  # of the numbers that have names
     start = 0
-    for file in files:
+    for file in files if values else ():
         with opened(file) as parquet:
             stop = start + parquet.metadata.num_rows
             of_file = pa.array(rows[(rows >= start) & (rows < stop)] - start)
             present = [name for name in values if name in parquet.schema_arrow.names]
             table = parquet.read(columns=present)
             for name, cells in values.items():
-                cells += table.column(name).take(of_file).to_pylist() if name in present else [None] * len(of_file)
+                column = table.column(name) if name in present else pa.chunked_array([pa.nulls(stop - start)])
+                cells += column.take(of_file).to_pylist()
+                gaps[name] = gaps[name] or column.null_count > 0
+                outside[name] = outside[name] or _has_others(column, columns.metadata[name])
         start = stop
     metadata: dict[str, Column] = {}
     for name, names in columns.metadata.items():
-        column = make_column(_named(values[name], names))
-        if column is not None:
-            metadata[name] = column
+        cells = values[name]
+        if names is not None and not outside[name]:
+            cells = [None if value is None else names[value] for value in cells]
+        made = make_column(cells, gaps=gaps[name])
+        if made is not None:
+            metadata[name] = made
     return metadata, [name for name in values if name not in metadata]
 
 
-def _named(values: list[Any], names: tuple[str, ...] | None) -> list[object]:
-    """Numbers of classes as their names, where all of them have one."""
-    fits = names is not None and all(value is None or 0 <= value < len(names) for value in values)
-    return [None if value is None else names[value] for value in values] if names and fits else values
+def _has_others(column: pa.ChunkedArray, names: tuple[str, ...] | None) -> bool:
+    """Whether a column holds anything but the numbers of ``names``."""
+    if names is None or column.null_count == len(column):
+        return False
+    if not pa.types.is_integer(column.type):
+        return True
+    extremes = pc.min_max(column).as_py()
+    return not 0 <= extremes["min"] <= extremes["max"] < len(names)
 
 
 def _read_pixels(pieces: Iterator[tuple[Path, Places, pa.Array]], *, reading: Reading, where: str) -> Decoded:

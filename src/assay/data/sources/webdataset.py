@@ -19,7 +19,7 @@ import torch
 from assay.data.dataset import ImageDataset
 from assay.data.decoding import SUFFIXES
 from assay.data.labels import Values, assign_classes, read_labels
-from assay.data.metadata import Column, make_column
+from assay.data.metadata import Column, make_column, take
 from assay.data.pictures import Encoded, decode_pictures
 from assay.data.reading import LeftOut, Reading, decode_text, listing, readable
 from assay.data.selection import choose_samples
@@ -89,10 +89,11 @@ def load_webdataset(
         notes += [f"{name}: {len(repeated):,} keys are in several shards, each a sample: {listing(repeated)}"]
     drawn = [samples[row] for row in ids.tolist()]
     keys = tuple(f"{sample.shard.name}:{sample.key}" if repeated else sample.key for sample in drawn)
-    metadata, of_metadata = _metadata(drawn, where=name)
+    metadata, of_metadata = _metadata(samples, where=name)
     all_notes = (*notes, *of_metadata, *of_labels, *decoded.notes)
     dataset = ImageDataset(
-        decoded.images, labels[ids], classes, name, split, ids, keys, decoded.skipped, all_notes, metadata=metadata
+        decoded.images, labels[ids], classes, name, split, ids, keys, decoded.skipped, all_notes,
+        metadata=take(metadata, ids.numpy()),
     )  # fmt: skip
     return dataset if np.array_equal(rows, chosen) else dataset.arranged(torch.from_numpy(chosen))
 
