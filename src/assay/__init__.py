@@ -36,7 +36,7 @@ _PUBLIC: dict[str, tuple[str, ...]] = {
         "measure_epsilon_curve",
         "measure_robust_accuracy",
     ),
-    "assay.check": ("check_predictions", "run_check"),
+    "assay.check": ("check_predictions", "compare_models", "run_check"),
     "assay.claims": ("run_claims",),
     "assay.comparison": ("compare",),
     "assay.compression": ("compress",),
@@ -81,7 +81,8 @@ if TYPE_CHECKING:
     from assay.attacks import list_attacks as list_attacks, measure_attack_sanity as measure_attack_sanity
     from assay.attacks import measure_epsilon_curve as measure_epsilon_curve
     from assay.attacks import measure_robust_accuracy as measure_robust_accuracy
-    from assay.check import check_predictions as check_predictions, run_check as run_check
+    from assay.check import check_predictions as check_predictions, compare_models as compare_models
+    from assay.check import run_check as run_check
     from assay.claims import run_claims as run_claims
     from assay.comparison import compare as compare
     from assay.compression import compress as compress

@@ -147,16 +147,29 @@ def _classes_of(arguments: abc.Iterable[Any]) -> tuple[str, ...] | None:
 
 
 def _take_objects(arguments: dict[str, Any], hints: abc.Mapping[str, Any]) -> None:
-    """Make of each argument what its hint asks for, where it can serve as that; data sets first, for their classes."""
+    """Make of each argument what its hint asks for, where it can serve as that; data sets first, for their classes.
+
+    Of a list of such things, each.
+    """
     for kinds in ({"ImageDataset"}, _TAKEN.keys() - {"ImageDataset"}):
         for name, value in arguments.items():
-            kind = next((kind for kind in _names(hints.get(name)) if kind in kinds and kind in _TAKEN), None)
-            if kind is not None and value is not None:
-                try:
-                    made = _TAKEN[kind](value, _classes_of(arguments.values()))
-                except DataError as error:  # names the sample; here, also the argument
-                    raise DataError(f"{name}: {error.where}", expected=error.expected, got=error.got) from error
-                arguments[name] = value if made is None else made
+            hint = hints.get(name)
+            several = typing.get_origin(hint) is abc.Sequence and isinstance(value, list | tuple)
+            single = typing.get_args(hint)[0] if several else hint
+            kind = next((kind for kind in _names(single) if kind in kinds and kind in _TAKEN), None)
+            if kind is None:
+                continue
+            classes = _classes_of(arguments.values())
+            try:
+                made = [_take(kind, each, classes) for each in (value if several else (value,))]
+            except DataError as error:  # names the sample; here, also the argument
+                raise DataError(f"{name}: {error.where}", expected=error.expected, got=error.got) from error
+            arguments[name] = made if several else made[0]
+
+
+def _take(kind: str, value: Any, classes: tuple[str, ...] | None) -> Any:
+    made = None if value is None else _TAKEN[kind](value, classes)
+    return value if made is None else made
 
 
 def _names(hint: Any) -> list[str]:

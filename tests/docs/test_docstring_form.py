@@ -26,6 +26,7 @@ HAVE_A_SOURCE = {
     "StandardAttack",
     "audit_normalization",
     "compare",
+    "compare_models",
     "compress",
     "factorize",
     "measure_attack_sanity",

@@ -1,7 +1,8 @@
-"""The whole job: put one model to the test on one data set, and judge what was measured."""
+"""The whole job: put one model to the test on one data set and judge the records, or hold several against the first."""
 
+from assay.check.model_pairs import compare_models
 from assay.check.predictions import check_predictions
 from assay.check.run import run_check
 from assay.check.stages import BUDGETS, Budget
 
-__all__ = ["BUDGETS", "Budget", "check_predictions", "run_check"]
+__all__ = ["BUDGETS", "Budget", "check_predictions", "compare_models", "run_check"]

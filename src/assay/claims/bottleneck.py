@@ -9,12 +9,12 @@ import torch
 from assay.claims.claim import Settings, register_claim
 from assay.claims.evidence import drawn, fact, mean_point, one_table
 from assay.claims.networks import TrainedNetwork, compared, means, short_recipe, small_images, train_side_by_side
-from assay.compression.network import measure_latencies
 from assay.data.dataset import ImageDataset, to_unit_range
 from assay.models.anatomy import measure_anatomy
 from assay.models.sources import load_model
 from assay.records.anatomy import Anatomy
 from assay.records.claims import Chart, ClaimEvidence, Reference
+from assay.runtime.latency import measure_latencies
 
 BASIC, SAME_CHANNELS, SAME_FLOPS = "basic", "bottleneck, equal channels", "bottleneck, equal FLOPs"
 MODEL = "resnet20"  # 20 = 6·3 + 2 = 9·2 + 2: nine basic blocks or six bottlenecks

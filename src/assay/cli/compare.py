@@ -9,38 +9,50 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from assay.cli.options import Budget, BudgetName, Inputs, argument, option, takes_inputs
-from assay.errors import InputError
+from assay.cli.options import BudgetName, Inputs, argument, option, takes_inputs
+from assay.errors import InputError, ModelError, OptionError
+from assay.wording import distinct
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Sequence
 
     from rich.console import Console
 
+    from assay.cli.inputs import OpenedInputs
     from assay.records.checkup import Checkup
 
 # What makes the exit code 1
-FailOn = StrEnum("FailOn", "REGRESSION NEVER")
+FailOn = StrEnum("FailOn", "REGRESSION DIFFERENT NEVER")
+CHECKS, MODELS, PAGE = "compare.json", "models.json", "compare.html"
 
 
 @takes_inputs(
     omit=("model", "weights", "limit"),
-    helps={"data": "The images to test models on that have no check.json yet. A run folder brings its own."},
+    helps={"data": "The images that models are given. A run folder brings its own."},
 )
 def compare(
     inputs: Inputs,
-    checks: Annotated[
+    models: Annotated[
         list[str],
         argument(
-            "Each a check.json, a report folder, a run folder, a model, or a file of predictions, as for "
-            "check --predictions; the first is the reference.",
+            "Models; or checks, each a check.json, a report folder, or a file of predictions, as for "
+            "check --predictions. The first is the reference.",
             metavar="A B [C…]",
         ),
     ],
-    limit: Annotated[
-        int | None, option("Data", "Of checks still to be made: attack the first N samples.", metavar="N", min=1)
+    margin: Annotated[
+        float | None,
+        option(
+            "Comparison",
+            "Of models: the change of accuracy that makes no difference, in percentage points. (default: 1)",
+            metavar="POINTS",
+        ),
     ] = None,
-    out: Annotated[Path, option("Output", "Folder for compare.html and compare.json.", metavar="DIR")] = Path(
+    limit: Annotated[
+        int | None,
+        option("Data", "Attack at most N samples. (default: 200; in a check, those of the budget)", metavar="N", min=1),
+    ] = None,
+    out: Annotated[Path, option("Output", "Folder for compare.html and its records.", metavar="DIR")] = Path(
         "assay-compare"
     ),
     fail_on: Annotated[
@@ -48,61 +60,170 @@ def compare(
         option(
             "Output",
             "regression: exit with 1 when something got worse beyond noise, or a verdict got worse or "
-            "vanished; or never.",
+            "vanished; different: when a model is not shown to be the same as the first; or never.",
             metavar="LEVEL",
         ),
     ] = FailOn.NEVER,
-    budget: Budget = BudgetName.STANDARD,
+    budget: Annotated[
+        BudgetName | None,
+        option(
+            "Run",
+            "Check each model as well, and compare the checks: quick, standard or full. (default: only a model beside "
+            "a check, with standard)",
+            metavar="LEVEL",
+        ),
+    ] = None,
 ) -> None:
-    """Compare models with the first one: paired tests on the same images, verdicts side by side.
+    """Compare models with the first one on the same images, or checks of models.
 
-    Accuracies are compared by McNemar's exact test and curves by a bootstrap over samples; Holm's correction covers
-    all tests together. Images that differ are not paired; a note names them.
+    Models: are they the same for all practical purposes (a test of equivalence), which images flipped, how far outputs
+    and layers drifted, latency, and whether adversarial images of one break the other.
 
-    Exit codes: 0 no regression (or --fail-on never), 1 a regression, 2 usage or input error.
+    Checks: accuracies are compared by McNemar's exact test and curves by a bootstrap over samples; Holm's correction
+    covers all tests together. Images that differ are not paired; a note names them.
+
+    Exit codes: 0 nothing of --fail-on, 1 something of it, 2 usage or input error.
     """
     from rich.console import Console
 
-    from assay.cli.predictions import FILES, FileChecks
-    from assay.comparison import compare as compare_checkups
-    from assay.files import make_folder, write_atomically
-    from assay.report.comparison_page import render_comparison
-    from assay.report.terminal.comparison import print_comparison
-
-    if len(checks) < 2:
-        raise InputError("compare", expected="two checks or models, or more", got=f"{len(checks)}: {checks[0]}")
+    if len(models) < 2:
+        raise InputError("compare", expected="two checks or models, or more", got=f"{len(models)}: {models[0]}")
     errors = Console(stderr=True)
-    folder = make_folder(out)
-
-    def measure(spec: str, place: int) -> Checkup:
-        if Path(spec).suffix.lower() in FILES:
-            checkup = files.check(Path(spec))
-        else:
-            checkup = _check(replace(inputs, model=spec), budget, limit, errors)
-        write_atomically(make_folder(folder / f"check-{place}") / "check.json", checkup.model_dump_json(indent=1))
-        return checkup
-
-    files = FileChecks(inputs, errors)
-    checkups = [_open(spec, place, measure) for place, spec in enumerate(checks, start=1)]
-    comparison = compare_checkups(checkups, names=[_name(spec) for spec in checks], seed=inputs.seed)
-    write_atomically(folder / "compare.json", comparison.model_dump_json(indent=1))
-    write_atomically(folder / "compare.html", render_comparison(comparison))
-    print_comparison(comparison, Console())
-    typer.echo(f"Page: {folder / 'compare.html'}")
-    regressions = [sentence for versus in comparison.versus for sentence in versus.regressions]
-    if fail_on is FailOn.REGRESSION and regressions:
-        for sentence in regressions:
-            errors.print(f"regression: {sentence}", style="red", markup=False, highlight=False)
+    check = next((spec for spec in models if _find_check(spec)), None)
+    if check is None:
+        findings = _compare_models(inputs, models, 1.0 if margin is None else margin, limit, out, budget, errors)
+    else:
+        for name, given in (("--margin", margin is not None), ("--fail-on different", fail_on is FailOn.DIFFERENT)):
+            if given:
+                raise OptionError(name, expected="models alone", got=f"a check, {check}")
+        findings = _compare_checks(inputs, models, limit, out, budget or BudgetName.STANDARD, errors)
+    lines = [f"{kind.value}: {text}" for kind, text in findings if kind is fail_on]
+    for line in lines:
+        errors.print(line, style="red", markup=False, highlight=False, soft_wrap=True)
+    if lines:
         raise typer.Exit(1)
 
 
-def _check(inputs: Inputs, budget: BudgetName, limit: int | None, console: Console) -> Checkup:
-    """Load and check a model, with the progress on ``console``."""
-    from assay.check import BUDGETS, run_check
+Findings = list[tuple[FailOn, str]]
+
+
+def _compare_models(
+    inputs: Inputs,
+    specs: Sequence[str],
+    margin: float,
+    limit: int | None,
+    out: Path,
+    budget: BudgetName | None,
+    errors: Console,
+) -> Findings:
+    """The models on the same images, and with a ``budget`` their checks beside it; what each level would fail on."""
+    from rich.console import Console
+
+    from assay.check.model_pairs import ATTACKED, check_options, compare_prepared
+    from assay.check.pair_samples import PreparedModel
+    from assay.cli.progress import StageProgress
+    from assay.comparison import compare as compare_checkups
+    from assay.files import make_folder, write_atomically
+    from assay.report.comparison_page import render_comparison
+    from assay.report.models_page import render_models
+    from assay.report.models_wording import differences, regressions
+    from assay.report.terminal.comparison import print_comparison
+    from assay.report.terminal.models import print_models
+
+    try:
+        check_options(margin=margin / 100)
+    except OptionError:
+        raise OptionError("--margin", expected="percentage points, above 0 and below 100", got=f"{margin:g}") from None
+    folder = make_folder(out)
+    names = distinct([_name(spec) for spec in specs], length=60)
+    opened = [_open(spec, inputs, errors) for spec in specs]
+    prepared = [
+        PreparedModel(each.model, name, each.dataset, each.notes) for name, each in zip(names, opened, strict=True)
+    ]
+    with StageProgress(errors) as progress:
+        compared = compare_prepared(
+            prepared,
+            margin=margin / 100,
+            attacked=ATTACKED if limit is None else limit,
+            seed=inputs.seed,
+            on_stage=progress.show,
+        )
+    findings = [(FailOn.REGRESSION, text) for text in regressions(compared)]
+    findings += [(FailOn.DIFFERENT, text) for text in differences(compared)]
+    console = Console()
+    if budget is None:
+        (folder / CHECKS).unlink(missing_ok=True)  # of another comparison, not of these models
+        page = render_models(compared)
+    else:
+        checkups = []
+        for place, each in enumerate(opened, start=1):
+            checkups.append(_check(each, budget, limit, inputs.seed, errors))
+            _write_check(folder, place, checkups[-1])
+        checks = compare_checkups(checkups, names=[_name(spec) for spec in specs], seed=inputs.seed)
+        write_atomically(folder / CHECKS, checks.model_dump_json(indent=1))
+        page = render_comparison(checks, models=compared)
+        print_comparison(checks, console)
+        console.print()
+        findings += [(FailOn.REGRESSION, text) for versus in checks.versus for text in versus.regressions]
+    write_atomically(folder / MODELS, compared.model_dump_json(indent=1))
+    write_atomically(folder / PAGE, page)
+    print_models(compared, console)
+    typer.echo(f"Page: {folder / PAGE}")
+    return findings
+
+
+def _compare_checks(
+    inputs: Inputs, specs: Sequence[str], limit: int | None, out: Path, budget: BudgetName, errors: Console
+) -> Findings:
+    """The checks, and those of the models and of the files of predictions among ``specs``, which are made first."""
+    from rich.console import Console
+
+    from assay.cli.predictions import FileChecks
+    from assay.comparison import compare as compare_checkups
+    from assay.files import make_folder, write_atomically
+    from assay.records.reading import read_checkup
+    from assay.report.comparison_page import render_comparison
+    from assay.report.terminal.comparison import print_comparison
+
+    folder, files = make_folder(out), FileChecks(inputs, errors)
+    checkups = []
+    for place, spec in enumerate(specs, start=1):
+        path = _find_check(spec)
+        if path is not None and path.suffix == ".json":
+            checkups.append(read_checkup(path))
+            continue
+        if path is not None:
+            checkups.append(files.check(path))
+        else:
+            opened = _open(spec, inputs, errors)
+            checkups.append(_check(opened, budget, limit, inputs.seed, errors))
+        _write_check(folder, place, checkups[-1])
+    comparison = compare_checkups(checkups, names=[_name(spec) for spec in specs], seed=inputs.seed)
+    (folder / MODELS).unlink(missing_ok=True)  # of another comparison, not of these checks
+    write_atomically(folder / CHECKS, comparison.model_dump_json(indent=1))
+    write_atomically(folder / PAGE, render_comparison(comparison))
+    print_comparison(comparison, Console())
+    typer.echo(f"Page: {folder / PAGE}")
+    return [(FailOn.REGRESSION, sentence) for versus in comparison.versus for sentence in versus.regressions]
+
+
+def _open(spec: str, inputs: Inputs, console: Console) -> OpenedInputs:
+    """The model and its data; an error of a model names it, since there are several."""
     from assay.cli.inputs import open_inputs
+
+    try:
+        return open_inputs(replace(inputs, model=spec), console)
+    except ModelError as error:
+        if spec in error.where:
+            raise
+        raise ModelError(f"{spec}: {error.where}", expected=error.expected, got=error.got) from error
+
+
+def _check(opened: OpenedInputs, budget: BudgetName, limit: int | None, seed: int, console: Console) -> Checkup:
+    """Check a model, with the progress on ``console``."""
+    from assay.check import BUDGETS, run_check
     from assay.cli.progress import StageProgress
 
-    opened = open_inputs(inputs, console)
     with StageProgress(console) as progress:
         return run_check(
             opened.model,
@@ -110,23 +231,27 @@ def _check(inputs: Inputs, budget: BudgetName, limit: int | None, console: Conso
             name=opened.name,
             budget=BUDGETS[budget.value],
             limit=limit,
-            seed=inputs.seed,
+            seed=seed,
             history=opened.history,
             notes=opened.notes,
             on_stage=progress.show,
         )
 
 
-def _open(spec: str, place: int, measure: Callable[[str, int], Checkup]) -> Checkup:
-    """The check that ``spec`` names, or that of the model it names."""
-    from assay.records.reading import read_checkup
+def _write_check(folder: Path, place: int, checkup: Checkup) -> None:
+    from assay.files import make_folder, write_atomically
+
+    write_atomically(make_folder(folder / f"check-{place}") / "check.json", checkup.model_dump_json(indent=1))
+
+
+def _find_check(spec: str) -> Path | None:
+    """The check, or file of predictions, that ``spec`` names; None where it names a model."""
+    from assay.cli.predictions import FILES
 
     path = Path(spec)
-    if path.suffix == ".json":
-        return read_checkup(path)
-    if (path / "check.json").is_file():
-        return read_checkup(path / "check.json")
-    return measure(spec, place)
+    if path.suffix == ".json" or path.suffix.lower() in FILES:
+        return path
+    return path / "check.json" if (path / "check.json").is_file() else None
 
 
 def _name(spec: str) -> str:

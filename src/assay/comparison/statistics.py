@@ -1,4 +1,4 @@
-"""Holm's correction for multiple tests, Newcombe's intervals of a difference of proportions, and the bootstrap."""
+"""Holm's correction, Newcombe's intervals of differences of proportions, the bootstrap, the test of equivalence."""
 
 from __future__ import annotations
 
@@ -131,3 +131,115 @@ def p_of_zero(draws: Values) -> float:
     """
     least = min(int((draws <= 0).sum()), int((draws >= 0).sum()))
     return min(1.0, 2 * (1 + least) / (len(draws) + 1))
+
+
+_NUISANCE = 160  # values of the unknown probability over which the largest is sought
+_TRIED, _MOST = 50_000, 10_000_000  # samples of which it is tried out, and stated at all
+_TAIL = 8.0  # standard deviations beyond which outcomes are left out of a sum, and counted as if all were in it
+
+
+def score_statistic(lost: Any, gained: Any, n: int, *, margin: float) -> Values:
+    """Tango's score statistic of "the accuracy falls by ``margin`` or more", elementwise: large where it does not.
+
+    z = (gained − lost + n·Δ) / √(n·(2p + Δ·(1 − Δ))), p the most likely probability to gain of a model that loses with
+    probability p + Δ: the larger root of 2n·p² − [(gained + lost)·(1 − Δ) − 2Δ·(n − lost)]·p − gained·Δ·(1 − Δ) = 0.
+    Reference: Tango 1998, *Equivalence test and confidence interval for the difference in proportions for the
+    paired-sample design*, Statistics in Medicine 17, 891–908.
+    """
+    lost, gained = np.asarray(lost, dtype=np.float64), np.asarray(gained, dtype=np.float64)
+    linear = (gained + lost) * (1 - margin) - 2 * margin * (n - lost)
+    p = (linear + np.sqrt(linear**2 + 8 * n * gained * margin * (1 - margin))) / (4 * n)
+    return np.asarray((gained - lost + n * margin) / np.sqrt(n * (2 * p + margin * (1 - margin))))
+
+
+def p_of_fall(lost: int, gained: int, n: int, *, margin: float) -> float:
+    """Exact one-sided p-value of "the accuracy falls by ``margin`` (0 < Δ < 1) or more", of n paired samples.
+
+    ``lost`` were right before only, ``gained`` after only. It is the largest probability, over all models that lose
+    exactly Δ, of an outcome whose :func:`score_statistic` is at least the observed one: a model that is worse by Δ or
+    more is passed with at most the stated probability, also where hardly a sample changed and the normal approximation
+    of that statistic passes too many. For the other direction exchange ``lost`` and ``gained``.
+    Reference: Hsueh, Liu & Chen 2001, *Unconditional exact tests for equivalence or noninferiority for paired binary
+    endpoints*, Biometrics 57, 478–483.
+    """
+    observed = float(score_statistic(lost, gained, n, margin=margin)) - 1e-9
+    most = (1 - margin) / 2
+    gains = np.linspace(0, 1, _NUISANCE) ** 2 * most  # closer together near 0, where the probability changes fastest
+    coarse = _passing(observed, gains, n, margin=margin)
+    best = int(coarse.argmax())
+    between = np.linspace(gains[max(0, best - 1)], gains[min(_NUISANCE - 1, best + 1)], 21)
+    fine = _passing(observed, between, n, margin=margin)
+    return min(1.0, float(max(coarse.max(), fine.max())))
+
+
+def _passing(observed: float, gains: Values, n: int, *, margin: float) -> Values:
+    """The probability of a statistic of at least ``observed``, of models (M,) that gain with these probabilities."""
+    from scipy.stats import binom
+
+    losses = gains + margin
+    spread = _TAIL * np.sqrt(n * losses * (1 - losses)) + _TAIL
+    first = np.maximum(0, np.floor(n * losses - spread)).astype(np.int64)
+    last = np.minimum(n, np.ceil(n * losses + spread)).astype(np.int64)
+    counts = first[:, None] + np.arange(int((last - first).max()) + 1)
+    inside_range = counts <= last[:, None]
+    counts = np.minimum(counts, last[:, None])
+    least = _least_gained(observed, counts, n, margin=margin)
+    share = np.clip(gains / np.maximum(1 - losses, 1e-300), 0.0, 1.0)  # to gain, of a sample that is not lost
+    inside = binom.pmf(counts, n, losses[:, None]) * binom.sf(least - 1, n - counts, share[:, None])
+    outside = binom.cdf(first - 1, n, losses) + binom.sf(last, n, losses)
+    return np.asarray((inside * inside_range).sum(axis=1) + outside)
+
+
+def _least_gained(observed: float, lost: Counts, n: int, *, margin: float) -> Counts:
+    """The least number of gained samples beside each of ``lost`` with a statistic of at least ``observed``."""
+    values, places = np.unique(lost, return_inverse=True)
+    low, high = np.zeros_like(values), n - values + 1  # the statistic rises with what is gained; n − lost + 1: never
+    while bool((low < high).any()):
+        middle = (low + high) // 2
+        passes = score_statistic(values, middle, n, margin=margin) >= observed
+        high, low = (
+            np.where((low < high) & passes, middle, high),
+            np.where((low < high) & ~passes, middle + 1, low),
+        )
+    return np.asarray(low[places].reshape(lost.shape))
+
+
+def share_bounds(count: int, n: int, *, level: float) -> tuple[float, float]:
+    """One-sided bounds of a proportion, each exact at ``level``. Reference: Clopper & Pearson 1934, Biometrika 26."""
+    from scipy.stats import beta
+
+    low = 0.0 if count == 0 else float(beta.ppf(level, count, n - count + 1))
+    high = 1.0 if count == n else float(beta.ppf(1 - level, count + 1, n - count))
+    return low, high
+
+
+def images_to_settle(lost: int, gained: int, n: int, *, margin: float, level: float) -> int | None:
+    """About how many samples decide it four times in five, if as many are lost and gained as among these ``n``.
+
+    Inside the margin: so many that :func:`p_of_fall` is below ``level``, also with a difference that is larger than the
+    observed one, as one time in ten on either side. Outside: so many that McNemar's test finds a difference, by the
+    normal approximation. None beyond ten million.
+    """
+    from scipy.stats import norm
+
+    most, fewest = max(lost, gained) / n, min(lost, gained) / n
+    difference = most - fewest
+    variance = max(0.0, most + fewest - difference**2)
+    room = margin - difference
+    if room <= 1e-9:
+        enough = float(norm.isf(level / 2) + norm.isf(0.2)) ** 2 * variance / difference**2
+        return _at_most(max(n + 1, math.ceil(enough)))
+    z = float(norm.isf(0.1))
+    least = math.log(level) / math.log1p(-margin)
+    enough = max(n + 1, least, (float(norm.isf(level)) + z) ** 2 * variance / room**2)
+    while enough < _TRIED:  # beyond it the normal approximation is as good
+        size = math.ceil(enough)
+        shift = z * math.sqrt(size * variance) / 2
+        if p_of_fall(math.ceil(most * size + shift), max(0, int(fewest * size - shift)), size, margin=margin) < level:
+            break
+        enough *= 1.1
+    return _at_most(math.ceil(min(enough, 10 * _MOST)))
+
+
+def _at_most(count: int) -> int | None:
+    return count if count <= _MOST else None

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,42 +19,7 @@ from assay.models.calls import copied
 from assay.models.factorized import Kind, LayerFactors, chain_for, find_layer
 from assay.records.compression import LayerCompression
 from assay.runtime import generator
-
-
-@dataclass(frozen=True)
-class Latency:
-    """Fastest, median and quartiles, in seconds, of one forward pass; the fastest is the least disturbed."""
-
-    fastest: float
-    median: float
-    low: float
-    high: float
-
-
-def measure_latencies(
-    modules: Sequence[Callable[[Tensor], Tensor]], inputs: Tensor, *, repeats: int = 15, budget: float = 2.0
-) -> tuple[Latency, ...]:
-    """One forward pass of each module on the same ``inputs``, in turn, ``repeats`` times or until ``budget`` seconds.
-
-    The first round warms up and does not count. Modules are used as they are: put them into evaluation mode first.
-    """
-    device = inputs.device
-    times: list[list[float]] = [[] for _ in modules]
-    end = time.perf_counter() + budget
-    with torch.inference_mode():
-        for turn in range(repeats + 1):
-            for module, durations in zip(modules, times, strict=True):
-                started = time.perf_counter()
-                module(inputs)
-                if device.type == "cuda":
-                    torch.cuda.synchronize(device)
-                if turn:
-                    durations.append(time.perf_counter() - started)
-            if turn >= 3 and time.perf_counter() > end:
-                break
-    n = len(times[0]) if times else 0
-    return tuple(Latency(d[0], d[n // 2], d[n // 4], d[(3 * n) // 4]) for d in map(sorted, times))
-
+from assay.runtime.latency import Latency, measure_latencies
 
 SHARES = (0.125, 0.25, 0.375, 0.5, 0.625, 0.75, 0.875, 1.0)
 CANDIDATE_IMAGES = 48  # images on which candidates are compared; the chosen ones are fitted on all

@@ -21,7 +21,7 @@ from assay.attacks.measure import measure_robust_accuracy
 from assay.attacks.methods import find_attack
 from assay.compression import network
 from assay.compression.calibration import METRIC_IMAGES, TEMPERATURE, Site, find_sites
-from assay.compression.network import KINDS, Candidate, Fitted, Latency, LayerCandidates, factors_of, measure_latencies
+from assay.compression.network import KINDS, Candidate, Fitted, LayerCandidates, factors_of
 from assay.data.dataset import ImageDataset, to_unit_range
 from assay.data.selection import fair_sample, stratified_split
 from assay.errors import DataError, ModelError, OptionError
@@ -39,6 +39,7 @@ from assay.models.sources.run_folder import CONFIG, WEIGHTS, is_run_folder
 from assay.records.compression import CompressionPoint, CompressionReport, NetworkMeasurement
 from assay.records.preparation import Preparation
 from assay.runtime import device_of, generator, preserved
+from assay.runtime.latency import Latency, measure_latencies
 from assay.training.checkpoint import normalization_of, write_weights
 from assay.training.loop import fit
 from assay.training.recipes import Recipe

@@ -206,13 +206,15 @@ def draw_items(
     domain: tuple[float, float] | None = (0, 1),
     kinds: Mapping[str, tuple[str, str]] | None = None,
     reference: tuple[float, str] | None = None,
+    limits: Sequence[tuple[float, str]] = (),
     step: int = 26,
     above: bool = False,
 ) -> Callable[[int], AnyChart]:
     """For :func:`figure`: a mark on its interval for each item, from top to bottom; a ring is the value before.
 
     ``title`` is that of the axis, of shares in per cent or of numbers; without a ``domain`` it fits them. ``kinds``
-    gives each kind of item its colour and sign. ``reference`` is a dashed line. Long names stand ``above`` their rows.
+    gives each kind of item its colour and sign. ``reference`` and ``limits`` are dashed lines. Long names stand
+    ``above`` their rows.
     """
     paired = any(item.before is not None for item in items)
     looks = kinds or {"": (ALARM, "diamond") if paired else (ACCENT, "circle")}
@@ -230,7 +232,7 @@ def draw_items(
         )
         axis = shares() if share else alt.Axis(tickCount=6 if width > 400 else 4)
         x = alt.X("value:Q", title=title, scale=scale, axis=axis)
-        layers: list[alt.Chart] = [rules([reference] if reference else [], "value", along="x")]
+        layers: list[alt.Chart] = [rules([*([reference] if reference else []), *limits], "value", along="x")]
         if paired:
             ring = base.mark_point(color=ACCENT, filled=False, size=80, strokeWidth=2, opacity=1).encode(x="before:Q")
             layers += [base.mark_rule(color=SOFT, strokeWidth=1.8, opacity=0.7).encode(x=x, x2="before:Q"), ring]

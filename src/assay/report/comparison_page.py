@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from assay.records.comparison import Compared, Comparison, CurveDifference, RuleChange, Versus
+from assay.records.model_comparison import ModelComparison
 from assay.records.reading import made_inert
 from assay.report import comparison_wording as words
+from assay.report import models_page, models_wording
 from assay.report.charts import SOFT, Item, draw_items, figure
 from assay.report.curves import Series, draw_curves, epsilon_axes
 from assay.report.page import Page, render
@@ -85,9 +87,10 @@ _CHANGES = {
 }
 
 
-def render_comparison(comparison: Comparison) -> str:
-    """The whole page as text: one offline file."""
+def render_comparison(comparison: Comparison, *, models: ModelComparison | None = None) -> str:
+    """The whole page as text: one offline file; with ``models``, what they did on the same images comes first."""
     comparison = made_inert(comparison)
+    models = None if models is None else made_inert(models)
     names = [comparison.reference.name, *(each.name for each in comparison.candidates)]
     sections = [_measures(comparison), _curves(comparison), _rules(comparison), _quantities(comparison)]
     sections += [_left_out(comparison), _method(comparison)]
@@ -95,14 +98,21 @@ def render_comparison(comparison: Comparison) -> str:
         Page(
             title=" against ".join(clip(name, 60) for name in reversed(names)),
             subject=f"{' · '.join(clip(name, 60) for name in names[1:])}, held against {clip(names[0], 60)}",
-            headline=words.headline(comparison),
-            text=words.tally(comparison),
-            key_figures=_key_figures(comparison),
-            sections=tuple(section for section in sections if section is not None),
+            headline=words.headline(comparison) if models is None else models_wording.headline(models),
+            text=words.tally(comparison) if models is None else _text(comparison, models),
+            key_figures=_key_figures(comparison) if models is None else models_page.key_figures(models),
+            sections=(
+                *(() if models is None else models_page.sections(models)),
+                *(section for section in sections if section is not None),
+            ),
             version=comparison.reference.environment.assay,
             footer="Made by assay from compare.json.",
         )
     )
+
+
+def _text(comparison: Comparison, models: ModelComparison) -> str:
+    return " ".join(filter(None, (models_wording.tally(models), words.headline(comparison), words.tally(comparison))))
 
 
 def _key_figures(comparison: Comparison) -> tuple[KeyFigure, ...]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -50,12 +51,23 @@ def read_input(sizes: Sequence[int | None], dtype: torch.dtype | None, *, where:
     return ImageInput(batch, channels, height, width, last, dtype, 255.0 if not dtype.is_floating_point else 1.0)
 
 
+@dataclass(frozen=True)
+class OwnRuntime:
+    """A program as it is, called in the runtime it was made for; ``batch`` is the only number it takes at once."""
+
+    call: Callable[[Tensor], Tensor]
+    batch: int | None = None
+
+
 class ProgramClassifier(nn.Module):
     """``program`` behind what it takes: its batch, layout, dtype and range; ``output`` is which of its outputs counts.
 
     A program for one size of batch gets batches of it: the last one is filled up by repeating rows, which are cut off.
     Where it takes whole pixel values, images are rounded to them, and gradients pass the rounding as if it were not
     there: what the model says of an image is what the program says.
+
+    ``original`` is the program in its own runtime where ``program`` is a conversion of it; it is called within
+    :func:`in_own_runtime`.
     """
 
     def __init__(self, program: nn.Module, takes: ImageInput, *, output: int = 0) -> None:
@@ -63,8 +75,12 @@ class ProgramClassifier(nn.Module):
         self.program = program
         self.takes = takes
         self.output = output
+        self.original: OwnRuntime | None = None
+        self.runs_original = False
 
     def forward(self, images: Tensor) -> Tensor:
+        if self.runs_original and self.original is not None:
+            return self.original.call(images)
         size, n = self.takes.batch, len(images)
         if size is None or n == size:
             return self._once(images)
@@ -92,6 +108,19 @@ class ProgramClassifier(nn.Module):
         takes = self.takes
         layout = "N, H, W, C" if takes.channels_last else "N, C, H, W"
         return f"({layout}), batch={takes.batch or 'any'}, {takes.dtype}, white={takes.white:g}, output={self.output}"
+
+
+@contextmanager
+def in_own_runtime(model: nn.Module) -> Iterator[tuple[OwnRuntime, ...]]:
+    """Programs that were converted to torch run as they are for the length of a block; these programs."""
+    programs = [each for each in model.modules() if isinstance(each, ProgramClassifier) and each.original is not None]
+    for program in programs:
+        program.runs_original = True
+    try:
+        yield tuple(program.original for program in programs if program.original is not None)
+    finally:
+        for program in programs:
+            program.runs_original = False
 
 
 def pick(outputs: Any, place: int) -> Tensor:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from assay.errors import DependencyError, ModelError, one_line
-from assay.models.programs.classifier import ImageInput, ProgramClassifier, read_input
+from assay.models.programs.classifier import ImageInput, OwnRuntime, ProgramClassifier, read_input
 from assay.models.programs.onnx_session import ForwardOnly, open_session
 from assay.models.programs.plan import (
     TOLERANCE,
@@ -57,6 +57,8 @@ def plan_onnx(spec: str, request: ModelRequest) -> Blueprint:
         model = ProgramClassifier(ForwardOnly(session, where=spec, why=why), original.takes, output=original.output)
         notes += (f"{spec} runs forward only, in onnxruntime: {why}; what needs gradients cannot run",)
     else:
+        # A function, not the module: a copy of the model shares the session, and does not count it as a part.
+        model.original = OwnRuntime(lambda images: original(images), original.takes.batch)  # noqa: PLW0108
         notes += (f"{spec} was converted to torch: {why} of its logits' range from onnxruntime on {called}",)
     return plan_program(spec, request, model, shape=shape, outputs=theirs, texts=session.metadata, notes=notes)
 
