@@ -186,6 +186,7 @@ def test_a_set_is_read_again_by_its_row_numbers(write: Callable[..., Path]) -> N
         ([], "path,label", r"x\.csv:path: expected at least one sample, got no row below the names"),
         ([(PATHS[0], 0), ("no.png", 1), ("a", 1)], "path,label", r"1 of 3 are not there: no\.png"),
         ([("p 0.png", 0), ("p 2.png", 1)], "path,label", r"2 of 2 are not there: .*it is there below .*b$"),
+        ([("a/P 1.PNG", 0), ("b/p 0.png", 1)], "path,label", r"1 of 2 are not there: .*; there is p 1\.png, in other"),
         ([("a/p 1", 0), ("b/p 0", 1)], "path,label", r"there is p 1\.png: paths need the ending of the file"),
     ],
 )  # fmt: skip
@@ -217,6 +218,7 @@ def test_a_path_that_leads_elsewhere_is_refused(write: Callable[..., Path], path
         (b"\xef\xbb\xbf \r\n", "got an empty file"),
         ("path,label\nä,1".encode("latin-1"), "expected text in UTF-8"),
         ("path,label\n".encode("utf-16-le"), "expected text in UTF-8, or a byte-order mark that tells another"),
+        (b"path,label\n" + b"a" * (1 << 20) + b"a,1\n", "y.csv:2: expected a readable row, got field larger than"),
         (b'path,label\n"a,1\nb,2\n', "expected a readable row, got unexpected end of data"),
     ],
 )
@@ -224,6 +226,7 @@ def test_a_file_that_is_no_table_is_named(pictures: Path, content: bytes, messag
     (pictures / "y.csv").write_bytes(content)
     with pytest.raises(DataError, match=message):
         load_dataset(pictures / "y.csv")
+    assert csv.field_size_limit() == 131072  # that of the process is left as it was
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import ntpath
 import os
 import posixpath
 import re
+import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,6 +17,18 @@ from assay.errors import DataError
 _SPECIAL = ("\\", ":", "//", "/.", "\0")
 _URL = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]+://")
 ELSEWHERE = "--root names the folder that paths start from"
+
+
+def _spelled_alike(file: Path) -> str | None:
+    """The name of a file in the same folder that differs in case or in how Unicode composes its letters only."""
+    if not file.parent.is_dir():
+        return None
+    wanted = _folded(file.name)
+    return next((name for name in sorted(os.listdir(file.parent)) if _folded(name) == wanted), None)  # noqa: PTH208
+
+
+def _folded(name: str) -> str:
+    return unicodedata.normalize("NFC", name).casefold()
 
 
 class PictureFolder:
@@ -89,6 +102,8 @@ class PictureFolder:
             if (folder / path).is_file():
                 return f"; it is there below {folder}"
         file = self._root / path
+        if alike := _spelled_alike(file):
+            return f"; there is {alike}, in other letters"
         if not file.suffix and file.parent.is_dir():
             near = next((each.name for each in sorted(file.parent.glob(f"{file.name}.*"))), None)
             return f"; there is {near}: paths need the ending of the file" if near else ""

@@ -63,7 +63,7 @@ def _read_rows(text: str, *, where: str) -> Table:
     if named := _NAMED_DELIMITER.match(text):
         text = text[named.end() :]
     delimiter = named[1] if named else _delimiter_of(text)
-    csv.field_size_limit(LONGEST_CELL)
+    before = csv.field_size_limit(LONGEST_CELL)  # a setting of the whole process
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True, strict=True)
     names: tuple[str, ...] = ()
     rows: list[list[str]] = []
@@ -82,6 +82,8 @@ def _read_rows(text: str, *, where: str) -> Table:
                 rows.append(cells)
     except csv.Error as error:
         raise DataError(f"{where}:{reader.line_num}", expected="a readable row", got=error) from None
+    finally:
+        csv.field_size_limit(before)
     columns = tuple(map(list, zip(*rows, strict=True))) if rows else tuple([] for _ in names)
     return Table(names, columns, text=True)
 
