@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import partial
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
 
 from assay.attacks import campaign
-from assay.attacks.campaign import confidence_sequence, merge_campaign, run_campaign
+from assay.attacks.campaign import await_parts, confidence_sequence, merge_campaign, run_campaign
 from assay.attacks.engine import attack
 from assay.attacks.measure import measure_robust_accuracy
 from assay.attacks.methods.gradient import PGD
@@ -19,7 +20,7 @@ from assay.data import load_dataset
 from assay.errors import DataError, OptionError, OutputError
 from assay.files import exclusive
 from assay.records.accuracy import wilson_interval
-from assay.runtime.sharding import Shard
+from assay.runtime.sharding import BlockShard, Shard
 
 OPTIONS = PGD(steps=4)
 
@@ -309,6 +310,29 @@ def test_shards_that_were_read_apart_merge_into_the_record_of_one_run(conv_net, 
     columns = ["id", "prediction", "robust", "attack", "steps"]
     rows, expected = (done.table.select(columns).sort_by("id") for done in (merged, whole))
     assert rows.equals(expected)
+
+
+@pytest.mark.parametrize("broken", [0, 1])
+def test_shards_that_were_read_by_blocks_are_the_blocks_of_one_run(conv_net, stored_set, tmp_path, broken):
+    data = load_dataset(stored_set, max_bad=1)
+    np.savez(tmp_path / "set.npz", images=data.images.numpy(), labels=data.labels.numpy())
+    source = stored_set if broken else tmp_path / "set.npz"
+    run = partial(run_campaign, conv_net, attack=OPTIONS, epsilon=0.02, block=6, seed=4)
+    whole = run(load_dataset(source, max_bad=broken), folder=tmp_path / "all")
+    for i in (2, 0, 1):
+        shard = BlockShard(i, 3, block=6, seed=4)
+        run(load_dataset(source, max_bad=broken, shard=shard), folder=tmp_path / "shared")
+    merged = merge_campaign([tmp_path / "shared"])
+    await_parts(tmp_path / "shared")
+    if not broken:
+        assert merged.table.equals(whole.table)
+        assert without_time(merged.record) == without_time(whole.record)
+    assert merged.record.correct == whole.record.correct
+    assert sorted(merged.table["id"].to_pylist()) == sorted(whole.table["id"].to_pylist())
+    with pytest.raises(OptionError, match="shard: expected the seed and the block by which the images were read"):
+        run(load_dataset(source, max_bad=broken, shard=BlockShard(0, 3, block=7, seed=4)), folder=tmp_path / "x")
+    with pytest.raises(OptionError, match="shard: expected a shard of 47 samples that has any, got 32/33"):
+        load_dataset(tmp_path / "set.npz", shard=BlockShard(32, 33))
 
 
 def test_what_is_missing_of_shards_that_were_read_apart_is_named(conv_net, stored_set, tmp_path):

@@ -27,7 +27,7 @@ from assay.attacks.measure import attack_fields, attack_inputs, count_correct_af
 from assay.attacks.methods import find_attack
 from assay.attacks.options import AttackOptions
 from assay.attacks.result import AttackResult
-from assay.attacks.shards import blocks_of, check_complete, claim_shard, mark, shards_in
+from assay.attacks.shards import check_complete, claim_shard, mark, shards_in
 from assay.attacks.threat import Threat
 from assay.data.dataset import ImageDataset
 from assay.data.division import Part
@@ -35,7 +35,7 @@ from assay.errors import DataError, OptionError, one_line
 from assay.files import exclusive, make_folder, write_atomically
 from assay.records.attack import Norm, Precision, RobustAccuracy
 from assay.runtime import generator
-from assay.runtime.sharding import Shard
+from assay.runtime.sharding import ORDER, BlockShard, Shard, blocks_in
 from assay.runtime.store import IDENTITY, ResumableStore, check_same_identity, fingerprint, read_identity
 
 _SUMS = ("forwards", "backwards", "outside_ball", "unconfirmed", "right_after_rounding", "seconds")
@@ -238,7 +238,7 @@ def run_campaign(
             raise OptionError(str(folder), expected="an empty folder, or --resume", got="an earlier campaign")
         store.claim(replace=False)
         if own is not None:
-            claim_shard(folder, dataset, own)
+            claim_shard(folder, dataset, own, blocks=sorted(blocks))
         for number, members in blocks.items():
             path = store.path(_key(number))
             if not path.is_file():
@@ -264,11 +264,22 @@ def _blocks(
 
     Raises :class:`OptionError` for a shard without any.
     """
+    if own is not None and own.scattered and isinstance(own.shard, BlockShard):
+        own_blocks = {number: torch.from_numpy(own.ids[places]) for number, places in own.shard.blocks(own.n).items()}
+        if (own.shard.seed, own.shard.block_size(own.n)) != (seed, block):
+            got = f"seed={seed}, block={block}"
+            raise OptionError("shard", expected="the seed and the block by which the images were read", got=got)
+        place_of = {identity: place for place, identity in enumerate(dataset.ids.tolist())}
+        local = {
+            number: torch.tensor([place_of[i] for i in ids.tolist() if i in place_of], dtype=torch.int64)
+            for number, ids in own_blocks.items()
+        }
+        return {number: places for number, places in local.items() if len(places)}  # less what could not be read
     if own is not None:
-        order = torch.randperm(len(dataset), generator=generator(seed, 0xCA, own.index))
-        numbers = blocks_of(own.index, own.count, n=len(dataset), block=block)
-        return dict(zip(numbers, torch.split(order, block), strict=True))
-    blocks = torch.split(torch.randperm(len(dataset), generator=generator(seed, 0xCA)), block)
+        order = torch.randperm(len(dataset), generator=generator(seed, ORDER, own.index))
+        parts = torch.split(order, block)
+        return {own.index + own.count * place: places for place, places in enumerate(parts)}
+    blocks = blocks_in(len(dataset), block=block, seed=seed)
     mine = range(len(blocks))[slice(None) if shard is None else slice(shard.index, None, shard.count)]
     if shard is not None and not mine:
         raise OptionError("shard", expected=f"at most {len(blocks)}, one a block of {block} samples", got=shard.count)
@@ -334,8 +345,7 @@ def await_parts(folder: Path, *, seconds: float = 0.5) -> None:
     if "shards" in job:
         while len(shards := shards_in([folder], job)) < job["shards"]:
             time.sleep(seconds)
-        each = (blocks_of(i, job["shards"], n=shard["n"], block=job["block"]) for i, shard in shards.items())
-        blocks = [number for numbers in each for number in numbers]
+        blocks = [number for shard in shards.values() for number in shard["blocks"]]
     else:
         blocks = list(range(-(-job["n"] // job["block"])))
     while not all((folder / f"{_key(number)}.parquet").is_file() for number in blocks):

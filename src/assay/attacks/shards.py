@@ -13,25 +13,22 @@ from assay.errors import DataError, one_line
 from assay.files import write_atomically
 from assay.runtime.store import check_same_identity, fingerprint
 
-Numbers = range  # of the blocks of one shard, among those of the campaign
-
 
 def mark(ids: Iterable[int]) -> str:
     """Which samples there are, whatever their order."""
     return fingerprint(ids=sorted(ids))
 
 
-def blocks_of(index: int, count: int, *, n: int, block: int) -> Numbers:
-    """The numbers of the blocks of a shard with ``n`` samples: every ``count``-th."""
-    return range(index, index + count * -(-n // block), count)
+def claim_shard(folder: Path, dataset: ImageDataset, part: Part, *, blocks: Sequence[int]) -> None:
+    """Write which samples the shard has, in which blocks.
 
-
-def claim_shard(folder: Path, dataset: ImageDataset, part: Part) -> None:
-    """Write which samples the shard has. Raises :class:`OptionError` where others were written there before."""
+    Raises :class:`OptionError` where others were written there before.
+    """
     path = _path(folder, part.index)
     samples = {
         "n": len(dataset),
         "left_out": len(dataset.skipped),
+        "blocks": list(blocks),
         "ids": mark(dataset.ids.tolist()),
         "samples": fingerprint(dataset=dataset),
     }
@@ -59,13 +56,13 @@ def check_complete(
     shards: Mapping[int, Mapping[str, Any]], job: Mapping[str, Any], ids: Mapping[int, list[int]]
 ) -> None:
     """Raise :class:`DataError` unless every shard is there with all of its samples; ``ids`` are by block."""
-    count, block = job["shards"], job["block"]
+    count = job["shards"]
     missing = [index for index in range(count) if index not in shards]
     if missing:
         listed = ", ".join(f"{index}/{count}" for index in missing[:3])
         raise DataError("shards", expected=f"all {count}", got=f"{len(shards)}: without {listed}")
     for index, shard in sorted(shards.items()):
-        numbers = blocks_of(index, count, n=shard["n"], block=block)
+        numbers = shard["blocks"]
         absent = [number for number in numbers if number not in ids]
         if absent:
             got = f"{len(numbers) - len(absent)}: it is unfinished"
@@ -86,6 +83,6 @@ def _read(path: Path) -> dict[str, Any]:
         shard = dict(json.loads(path.read_text()))
     except (OSError, ValueError, TypeError) as error:
         raise DataError(str(path), expected="the samples of a shard", got=one_line(error)) from None
-    if not {"n", "left_out", "ids", "samples"} <= shard.keys():
+    if not {"n", "left_out", "blocks", "ids", "samples"} <= shard.keys():
         raise DataError(str(path), expected="the samples of a shard", got=f"one with {', '.join(shard)}")
     return shard

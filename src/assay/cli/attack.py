@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from assay.attacks.threat import Threat
     from assay.data.dataset import ImageDataset
     from assay.records.base import Record
-    from assay.runtime.sharding import Shard
+    from assay.runtime.sharding import BlockShard
 
 DEFAULT_EPSILON = "8/255"
 DEFAULT_BLOCK = 500
@@ -124,7 +124,7 @@ def attack(
         return
     threat = Threat(norm=norm, epsilon=parse_fraction(epsilon, where="--epsilon"))  # type: ignore[arg-type]
     _check_uses_epsilon(options, {"--epsilon": epsilon != DEFAULT_EPSILON, "--curve": curve})
-    part, shares_folder = _find_shard(shard)
+    part, shares_folder = _find_shard(shard, block=block, seed=inputs.seed)
     if out is None and (resume or stop_at is not None or part is not None or block != DEFAULT_BLOCK):
         raise OptionError("--out", expected="a folder to keep the results in", got="nothing")
     leads = part is None or part.index == 0
@@ -148,7 +148,7 @@ def attack(
                 network,
                 dataset,
                 folder=out,
-                block=block if dataset.part is None else min(block, -(-dataset.part.n // dataset.part.count)),
+                block=part.block_size(dataset.part.n) if part is not None and dataset.part is not None else block,
                 stop_at=stop_at,
                 resume=resume,
                 shard=part,
@@ -177,14 +177,14 @@ def attack(
         raise typer.Exit(COULD_NOT_RUN)
 
 
-def _find_shard(text: str | None) -> tuple[Shard | None, bool]:
+def _find_shard(text: str | None, *, block: int, seed: int) -> tuple[BlockShard | None, bool]:
     """The shard that ``text`` names, else this process's under torchrun, whose processes share the folder."""
-    from assay.runtime.sharding import Shard
+    from assay.runtime.sharding import BlockShard, Shard
 
-    if text is not None:
-        return Shard.parse(text), False
-    shard = Shard.of_torchrun()
-    return shard, shard is not None
+    shard = Shard.of_torchrun() if text is None else Shard.parse(text)
+    if shard is None:
+        return None, False
+    return BlockShard(shard.index, shard.count, block=block, seed=seed), text is None
 
 
 def _print_failures(records: Sequence[Record], console: Console) -> int:
@@ -254,7 +254,7 @@ def _measure_more(
         yield from attempt(measure_sanity, stage="attack", name="attack sanity", raises=(OptionError,))
 
 
-def _campaign_notes(campaign: Campaign, part: Shard | None) -> tuple[str, ...]:
+def _campaign_notes(campaign: Campaign, part: BlockShard | None) -> tuple[str, ...]:
     """What is to be known of a campaign that is not, or not yet, about every image."""
     if not campaign.stopped:
         return ()

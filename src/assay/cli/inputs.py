@@ -132,7 +132,7 @@ def open_data(
             **table_options(inputs),
             image_size=inputs.image_size,
             prepare=prepare or preparation_for(inputs),
-            shard=None if shard is None else (shard.index, shard.count),
+            shard=shard,
         )
     except DataError as error:
         if not _is_own_data(inputs):

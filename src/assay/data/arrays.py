@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -38,7 +39,8 @@ def build_dataset(
 ) -> ImageDataset:
     """The set of all labels; ``read_images`` maps indices to images, uint8 (M, C, H, W), and may add notes."""
     numbers, classes, of_labels = labelling
-    chosen = choose_samples(numbers.numpy(), limit=reading.limit, only=reading.only, divide=reading.divide)
+    divide = None if reading.divide is None else partial(reading.divide, scattered=True)
+    chosen = choose_samples(numbers.numpy(), limit=reading.limit, only=reading.only, divide=divide)
     ids = torch.from_numpy(chosen)
     of_images: list[str] = []
     images = prepare_all(read_images(chosen, of_images), reading.preparation)

@@ -16,14 +16,23 @@ Places = NDArray[np.int64]
 
 @dataclass(frozen=True, eq=False)
 class Part:
-    """Shard ``index`` of ``count`` of a set; ``ids`` and ``labels`` int64 (N,) are those of all of its samples, in
-    their order.
+    """One ``shard`` of a set; ``ids`` and ``labels`` int64 (N,) are those of all of its samples, in their order.
+
+    ``scattered`` as the shard itself deals the samples out; else it is a run of neighbours in the source.
     """
 
-    index: int
-    count: int
+    shard: Shard
+    scattered: bool
     ids: Places = field(repr=False)
     labels: Places = field(repr=False)
+
+    @property
+    def index(self) -> int:
+        return self.shard.index
+
+    @property
+    def count(self) -> int:
+        return self.shard.count
 
     @property
     def n(self) -> int:
@@ -54,16 +63,18 @@ class Division:
 
         ``ids`` are all ids in the order of the set, which rise along its source, and ``labels`` their labels. A shard
         is a run of neighbours in the source, so that a process opens its own files and row groups only; ``scattered``
-        takes every n-th sample instead, where each is a file of its own.
+        lets the shard deal them out, where each can be read by itself.
 
         Raises :class:`OptionError` for more shards than samples.
         """
-        n, (index, count) = len(ids), (self.shard.index, self.shard.count)
+        n, index, count = len(ids), self.shard.index, self.shard.count
         if n < count:
             raise OptionError("shard", expected=f"at most {n} shards, one a sample", got=count)
-        self.part = Part(index, count, ids.astype(np.int64), labels.astype(np.int64))
+        self.part = Part(self.shard, scattered, ids.astype(np.int64), labels.astype(np.int64))
         if scattered:
-            places = np.arange(index, n, count)
+            places = self.shard.places(n)
+            if not len(places):
+                raise OptionError("shard", expected=f"a shard of {n} samples that has any", got=f"{index}/{count}")
         else:
             run = np.array_split(np.sort(ids), count)[index]
             places = np.flatnonzero((ids >= run[0]) & (ids <= run[-1]))

@@ -5,7 +5,14 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
 from assay.errors import OptionError
+from assay.runtime import generator
+
+ORDER = 0xCA  # separates this order from every other use of the same seed
 
 
 @dataclass(frozen=True)
@@ -34,6 +41,35 @@ class Shard:
         world = int(os.environ.get("WORLD_SIZE", "1"))
         return None if world == 1 or "RANK" not in os.environ else cls(int(os.environ["RANK"]), world)
 
-    def size(self, n: int) -> int:
-        """How many of ``n`` samples are its own; the first shards have one more where they do not divide evenly."""
-        return len(range(self.index, n, self.count))
+    def places(self, n: int) -> NDArray[np.int64]:
+        """Which of ``n`` samples are its own, where any division will do: every ``count``-th."""
+        return np.arange(self.index, n, self.count)
+
+
+@dataclass(frozen=True)
+class BlockShard(Shard):
+    """Every ``count``-th block of an order drawn from ``seed``; with few samples the blocks are smaller than ``block``.
+
+    So the blocks are those of one process, whatever the number of processes.
+    """
+
+    block: int = 500
+    seed: int = 0
+
+    def block_size(self, n: int) -> int:
+        """Of ``n`` samples, so that every shard has a block."""
+        return min(self.block, -(-n // self.count))
+
+    def blocks(self, n: int) -> dict[int, NDArray[np.int64]]:
+        """Its own blocks by their number: places among ``n`` samples."""
+        everything = blocks_in(n, block=self.block_size(n), seed=self.seed)
+        return {number: everything[number].numpy() for number in range(self.index, len(everything), self.count)}
+
+    def places(self, n: int) -> NDArray[np.int64]:
+        blocks = self.blocks(n)
+        return np.concatenate([np.empty(0, np.int64), *blocks.values()])
+
+
+def blocks_in(n: int, *, block: int, seed: int) -> tuple[torch.Tensor, ...]:
+    """All blocks of ``n`` samples, in an order drawn from ``seed``."""
+    return torch.split(torch.randperm(n, generator=generator(seed, ORDER)), block)

@@ -130,7 +130,7 @@ def load_dataset(
     label_column: str | None = None,
     split_column: str | None = None,
     root: str | os.PathLike[str] | None = None,
-    shard: tuple[int, int] | None = None,
+    shard: tuple[int, int] | Shard | None = None,
 ) -> ImageDataset:
     """Load one split of a set of labelled images.
 
@@ -191,7 +191,7 @@ def load_dataset(
     options |= {"image_column": image_column, "label_column": label_column, "split_column": split_column}
     options |= {"root": None if root is None else Path(root)}
     reading = Reading.parse(options).model_copy(update={"prepare": prepared})
-    return _read(os.fspath(spec), reading, None if shard is None else Shard(*shard))
+    return _read(os.fspath(spec), reading, Shard(*shard) if isinstance(shard, tuple) else shard)
 
 
 def _read(spec: str, reading: Reading, shard: Shard | None) -> ImageDataset:
