@@ -127,7 +127,7 @@ RUN = frozenset({FORWARD, LOGITS, CLASSES})
 DIFFERENTIATE = RUN | {BACKWARD}
 UNRUN = frozenset({WEIGHTS})
 _STAGE_NEEDS = {
-    "anatomy": frozenset({FORWARD}), "weight-decay groups": UNRUN, "singular spectra": UNRUN,
+    "anatomy": frozenset({FORWARD}), "pixel range": UNRUN, "weight-decay groups": UNRUN, "singular spectra": UNRUN,
     "gradient flow": DIFFERENTIATE | {LAYERS},
     **dict.fromkeys(("attacks", "accuracy against epsilon", "input gradients", "gradients over time"), DIFFERENTIATE),
 }  # fmt: skip
