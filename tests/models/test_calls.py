@@ -379,7 +379,7 @@ def test_the_need_of_memory_is_what_the_graph_keeps() -> None:
 
 def test_large_batches_are_split_as_the_need_of_memory_says() -> None:
     model, images = Wide(64), torch.rand(1, 3, 256, 256)
-    rows = 2**29 // (4 * 4 * 64 * 256**2)  # four times the largest tensor in half a gigabyte
+    rows = 2**28 // (4 * 4 * 64 * 256**2)  # four times the largest tensor in a quarter of a gigabyte
     seen: list[int] = []
     with calling(model, images) as network:
         model.conv.register_forward_hook(lambda _, args, __: seen.append(len(args[0])))
@@ -387,7 +387,7 @@ def test_large_batches_are_split_as_the_need_of_memory_says() -> None:
             logits = network(images.expand(rows + 3, 3, 256, 256))
         assert seen == [rows, 3] and len(logits) == rows + 3
         with_gradients = network.rows_that_fit((3, 256, 256), most=64, gradients=True)
-        assert with_gradients == 2**30 // (4 * 256**2 * (3 + 64 + 2 * 64))
+        assert with_gradients == 2**29 // (4 * 256**2 * (3 + 64 + 2 * 64))
         assert network.rows_that_fit((3, 256, 256), most=2, gradients=True) == 2
 
 

@@ -28,8 +28,8 @@ _ONLY_SIZES = (1, 2, 4, 16, 32, 64, 128)  # of a model that takes batches of one
 _VALUES = 2**23  # pixel values of one batch without gradients; a network holds some hundred times as many
 _VALUES_WITH_GRADIENTS = 2**21
 _LARGE = 2**14  # pixel values of an image from which on a model's need of memory is measured
-_BYTES = 2**29  # of one batch without gradients
-_BYTES_WITH_GRADIENTS = 2**30
+_BYTES = 2**28  # of one batch without gradients
+_BYTES_WITH_GRADIENTS = 2**29
 
 
 def rows_that_fit(image_shape: Iterable[int], *, most: int, gradients: bool = False) -> int:
