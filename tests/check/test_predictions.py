@@ -235,6 +235,13 @@ def test_columns_are_matched_to_the_classes_of_the_data_by_name(data: ImageDatas
     subset = check_predictions(more, dataset=data)
     assert clean_of(subset).accuracy == 1
     assert any("predictions are among these alone" in note for note in subset.subject.notes)
+    over_all = check_predictions(more, dataset=data, score_over="all")
+    assert (over_all.subject.classes, clean_of(over_all).correct) == (("x", "ant", "bee", "cat"), 0)
+    outside = {"prediction": np.array(["x"] * 30, object)}
+    with pytest.raises(DataError, match="30 of another class"):
+        check_predictions(outside, dataset=data, classes=["x", *data.classes])
+    wrong = check_predictions(outside, dataset=data, classes=["x", *data.classes], score_over="all")
+    assert (clean_of(wrong).correct, clean_of(wrong).non_finite) == (0, 0)
     position = check_predictions(logits, dataset=data, classes=["x", "y", "z"], match_classes="position")
     assert clean_of(position).accuracy == 1
     named = np.array(["x", "y", "z"], object)[data.labels.numpy()]

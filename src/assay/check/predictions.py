@@ -27,7 +27,7 @@ from assay.data.sample_records import keep_columns, measure_pixel_range
 from assay.data.scores import LEAST
 from assay.errors import DataError, OptionError
 from assay.evaluate import Predictions, summarize, summarize_classes
-from assay.models.classes import MatchBy
+from assay.models.classes import MatchBy, ScoreOver, name_all
 from assay.records.accuracy import CleanAccuracy
 from assay.records.checkup import Checkup, Stage, Subject
 from assay.records.mistakes import ConfidentMistakes, PicturedMistake
@@ -71,6 +71,7 @@ def check_predictions(
     dataset: ImageDataset | None = None,
     classes: Sequence[str] | None = None,
     match_classes: MatchBy = "name",
+    score_over: ScoreOver = "subset",
     name: str | None = None,
     shown: int = 24,
 ) -> Checkup:
@@ -85,6 +86,8 @@ def check_predictions(
             their order. With it the most confident mistakes are shown.
         classes: the names of the classes, in the order of the columns.
         match_classes: ``name`` or ``position``: how columns and the classes of ``dataset`` belong together.
+        score_over: of columns that are more than the classes of ``dataset``: ``subset`` takes predictions among these
+            classes alone, ``all`` among all columns, where any other class is wrong.
         name: what the report calls the classifier.
         shown: most pictures of mistakes.
     Returns:
@@ -103,7 +106,10 @@ def check_predictions(
     """
     started, clock = datetime.now(UTC), time.perf_counter()
     table = _as_table(predictions, labels, classes=classes, name=name)
-    resolved = _resolve_with(table, dataset, by=match_classes) if dataset is not None else _resolve(table)
+    if dataset is None:
+        resolved = _resolve(table)
+    else:
+        resolved = _resolve_with(table, dataset, by=match_classes, score_over=score_over)
     notes = (*table.notes, *resolved.notes, *_note_differences(table))
     right = resolved.predicted == resolved.labels
     per_sample = SampleBits.of(resolved.samples, right[resolved.order].tolist())
@@ -192,11 +198,16 @@ def _resolve(table: PredictionTable) -> Resolved:
     return Resolved(logits, predicted, labels, classes, samples, samples, order, table.metadata, None, tuple(notes))
 
 
-def _resolve_with(table: PredictionTable, dataset: ImageDataset, *, by: MatchBy) -> Resolved:
+def _resolve_with(table: PredictionTable, dataset: ImageDataset, *, by: MatchBy, score_over: ScoreOver) -> Resolved:
     """By the labels of a data set; those of the table, where it has some, must be the same."""
+    columns, notes = match_columns(table, dataset, by=by)
+    own = table.classes or ()
+    if score_over == "all" and columns is not None and len(columns) < len(own):
+        dataset = dataset.renumbered(columns, classes=name_all(own, dataset.classes, columns))
+        notes = [f"the data have {len(columns)} of the {len(own)} classes of {table.name}: predictions are among all"]
+        columns = tuple(range(len(own)))
     matched = match_rows(table, dataset)
     part = dataset.subset(torch.from_numpy(matched.places))
-    columns, notes = match_columns(table, dataset, by=by)
     _compare_labels(table, part, matched.rows, columns=columns)
     logits, predicted = _predict(table, dataset.classes, columns=columns, rows=matched.rows)
     order = part.ids.argsort()
@@ -261,7 +272,7 @@ def _number_predicted(
     predicted = torch.full((len(values),), -1)
     numbers = _number(values[known], table, classes, columns=columns, what="predictions")
     if bool((numbers < 0).any()):
-        got = f"{int((numbers < 0).sum()):,} of another class"
+        got = f"{int((numbers < 0).sum()):,} of another class (score over all classes to count them as wrong)"
         raise DataError(f"{table.name}: predictions", expected=f"the {len(classes)} classes of the data", got=got)
     predicted[torch.from_numpy(known)] = numbers
     return predicted

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from assay.cli.options import Inputs, MatchClasses
+from assay.cli.options import Inputs, MatchClasses, ScoreOver
 from assay.errors import OptionError, UnusedOptionError
 
 if TYPE_CHECKING:
@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 FILES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet", ".pq", ".npz", ".npy")
 # What has nothing to act on where there is no model, and what has nothing to act on where there are no pictures.
 OF_A_MODEL = (
-    "weights", "normalization", "trust_code", "score_over", "limit", "apply_fixes", "fix_data", "budget", "resume",
+    "weights", "normalization", "trust_code", "limit", "apply_fixes", "fix_data", "budget", "resume",
     "keep_predictions", "seed", "device",
 )  # fmt: skip
-OF_DATA = ("split", "data_dir", "image_size", "max_bad", "prepare", "match_classes")
+OF_DATA = ("split", "data_dir", "image_size", "max_bad", "prepare", "match_classes", "score_over")
 
 
 class FileChecks:
@@ -57,6 +57,7 @@ class FileChecks:
             read_predictions(path, classes=None if inputs.classes is None else read_names(inputs.classes)[0]),
             dataset=self.dataset,
             match_classes="position" if inputs.match_classes is MatchClasses.POSITION else "name",
+            score_over="all" if inputs.score_over is ScoreOver.ALL else "subset",
         )
         print_notes([note for note in checkup.subject.notes if note not in self._printed], self._console)
         self._printed.update(checkup.subject.notes)

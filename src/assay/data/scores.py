@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -13,6 +14,7 @@ from assay.wording import plural
 Kind = Literal["logits", "probabilities", "log-probabilities"]
 TOLERANCE = 0.01  # of the sum of a row: probabilities are written with few digits, or in half precision
 ROUNDED = 1e-3  # above this deviation of a sum it is told
+ROWS = 1024  # looked at at one time
 LEAST = float(np.finfo(np.float32).tiny)  # a probability of 0 is taken as this one, of which there is a logarithm
 
 Array = NDArray[Any]
@@ -38,27 +40,25 @@ def read_scores(values: Array, *, stated: Kind | None, where: str) -> Scores:
     if values.ndim != 2 or values.shape[1] < 2:
         raise DataError(where, expected="a number for each of at least two classes", got=f"shape {values.shape}")
     finite = np.asarray(np.isfinite(values).all(axis=1))
-    known = values[finite].astype(np.float64, copy=False)
-    sums = known.sum(axis=1)
-    if len(known) and _are_probabilities(known, sums):
+    if _all_rows(values, finite, _are_probabilities):
+        sums = values[finite].astype(np.float64).sum(axis=1)
         notes = [f"{where}: every row is ≥ 0 and sums to 1: taken as probabilities"] * (stated != "probabilities")
         off = float(np.abs(sums - 1).max())
         if off > ROUNDED:
             notes.append(f"{where}: rows sum to 1 only within {off:.1g}: each is divided by its sum")
         return Scores(np.log(np.maximum(values.astype(np.float64), LEAST)), "probabilities", tuple(notes))
-    usable = ~(np.isnan(values) | np.isposinf(values)).any(axis=1)
-    logs = values[usable].astype(np.float64, copy=False)
-    if len(logs) and _are_logarithms(logs):
+    usable = np.asarray(~(np.isnan(values) | np.isposinf(values)).any(axis=1))
+    if _all_rows(values, usable, _are_logarithms):
         notes = [f"{where}: the exponentials of every row sum to 1: logarithms of probabilities"]
         if stated == "logits":
             return Scores(_exact(values), "logits", tuple(notes))
         least = np.maximum(values.astype(np.float64), np.log(LEAST))
         return Scores(np.where(np.isneginf(values), least, _exact(values)), "log-probabilities",
                       tuple(notes * (stated != "log-probabilities")))  # fmt: skip
-    if stated in {"probabilities", "log-probabilities"} and len(known):
+    if stated in {"probabilities", "log-probabilities"} and finite.any():
         raise _contradiction(values, finite, stated=stated, where=where)
-    if stated is None and len(known):
-        _refuse_doubtful(known, sums, where=where)
+    if stated is None and finite.any():
+        _refuse_doubtful(values, finite, where=where)
         return Scores(_exact(values), "logits", (f"{where}: the rows do not sum to 1: taken as logits",))
     return Scores(_exact(values), "logits", ())
 
@@ -86,8 +86,15 @@ def read_single(values: Array, *, stated: Kind | None, where: str) -> Scores:
     return Scores(np.column_stack([zeros, exact]), "logits", (note,))
 
 
-def _are_probabilities(rows: Array, sums: Array) -> bool:
-    return bool(rows.min() >= -1e-6 and np.abs(sums - 1).max() <= TOLERANCE)
+def _all_rows(values: Array, chosen: Array, are: Callable[[Array], bool]) -> bool:
+    """Whether all ``chosen`` rows, at least one, are of a kind; most often the first ones tell that they are not."""
+    rows = np.flatnonzero(chosen)
+    parts = (values[rows[start : start + ROWS]].astype(np.float64) for start in range(0, len(rows), ROWS))
+    return len(rows) > 0 and all(map(are, parts))
+
+
+def _are_probabilities(rows: Array) -> bool:
+    return bool(rows.min() >= -1e-6 and np.abs(rows.sum(axis=1) - 1).max() <= TOLERANCE)
 
 
 def _are_logarithms(rows: Array) -> bool:
@@ -113,12 +120,16 @@ def _contradiction(values: Array, finite: Array, *, stated: str | None, where: s
     return DataError(f"{where}[{row}]", expected="numbers ≥ 0 that sum to 1", got=got + hint)
 
 
-def _refuse_doubtful(rows: Array, sums: Array, *, where: str) -> None:
+def _refuse_doubtful(values: Array, finite: Array, *, where: str) -> None:
     """Numbers without a telling name that can hardly be logits."""
+    if not _all_rows(values, finite, lambda rows: bool(rows.min() >= 0)):
+        return
+    rows = values[finite].astype(np.float64)
+    sums = rows.sum(axis=1)
     expected = "logits, or rows of probabilities that sum to 1"
-    if rows.min() >= 0 and np.abs(sums - 100).max() < 100 * TOLERANCE:
+    if np.abs(sums - 100).max() < 100 * TOLERANCE:
         raise DataError(where, expected=expected, got="rows that sum to 100; divide percentages by 100")
-    if rows.min() >= 0 and rows.max() <= 1:
+    if rows.max() <= 1:
         first = int((np.abs(sums - 1) > TOLERANCE).argmax())
         got = f"numbers in 0..1 that sum to {sums[first]:.4g} in row {first} ({plural(len(rows), 'row')})"
         raise DataError(where, expected=expected, got=f"{got}; call them logits if that is what they are")
