@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from assay.models.programs.classifier import ProgramClassifier, in_own_runtime
 from assay.models.sources import load_model
@@ -157,6 +158,32 @@ def test_what_cannot_be_compared_is_one_line(place: Path, assay: Run, words: tup
     assert next(line for line in ended.err.splitlines() if line.startswith("assay: ")).startswith(told)
     assert not (place / "out" / "models.json").exists()
     assert not (place / "out").exists() or not any((place / "out").iterdir())
+
+
+def test_run_folders_bring_their_data_each_in_its_own_preparation(place: Path, assay: Run) -> None:
+    draws = np.random.default_rng(0)
+    for name in ("cat", "dog"):
+        (place / "pets" / name).mkdir(parents=True)
+        for i in range(6):
+            pixels = draws.integers(0, 256, (9, 9), dtype=np.uint8)
+            Image.fromarray(pixels).save(place / "pets" / name / f"{i}.png")
+    for size in (8, 6):
+        train = ("train", "pets", "--model", "mlp", "--image-size", size, "--set", "epochs=1", "--out", f"run{size}")
+        assert assay(*train, "--set", "augment.name=none").code == 0
+    ended = assay("compare", "run8", "run6", "net.py:good", "--out", "out", "--limit", 4)
+    assert ended.code == 0, ended.err
+    compared = read(place)
+    assert compared.n == 12
+    assert [model.image_shape for model in (compared.reference, *compared.candidates)] == [
+        (1, 8, 8),
+        (1, 6, 6),
+        (1, 8, 8),
+    ]
+    assert "note: net.py:good is given the data that run8 was made from" in ended.err
+    other, same = compared.pairs
+    assert {each.measurement for each in other.failures} == {"layers", "adversarial images"}
+    assert "8x8" in other.failures[0].reason and "6x6" in other.failures[0].reason
+    assert len(same.transfers) == 2
 
 
 @pytest.fixture

@@ -121,6 +121,7 @@ def _compare_models(
 
     from assay.check.model_pairs import ATTACKED, check_options, compare_prepared
     from assay.check.pair_samples import PreparedModel
+    from assay.cli.inputs import fill_in, print_notes, recorded_data
     from assay.cli.progress import StageProgress
     from assay.comparison import compare as compare_checkups
     from assay.files import make_folder, write_atomically
@@ -136,7 +137,15 @@ def _compare_models(
         raise OptionError("--margin", expected="percentage points, above 0 and below 100", got=f"{margin:g}") from None
     folder = make_folder(out)
     names = distinct([_name(spec) for spec in specs], length=60)
-    opened = [_open(spec, inputs, errors) for spec in specs]
+    own = [recorded_data(Path(spec)) for spec in specs]
+    first = next((each for each in own if each is not None), None)
+    opened = []
+    for spec, recorded in zip(specs, own, strict=True):
+        given = inputs
+        if inputs.data is None and recorded is None and first is not None:
+            given = fill_in(inputs, first)
+            print_notes([f"{spec} is given the data that {specs[own.index(first)]} was made from"], errors)
+        opened.append(_open(spec, given, errors))
     prepared = [
         PreparedModel(each.model, name, each.dataset, each.notes) for name, each in zip(names, opened, strict=True)
     ]

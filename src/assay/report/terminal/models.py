@@ -73,4 +73,5 @@ def _latency(latency: LatencyOfBoth) -> str:
 
 
 def _transfer(transfer: Transfer) -> str:
-    return f"{words.transfer_of(transfer)} also break {transfer.target}"
+    shown = words.transfer_of(transfer)
+    return f"{shown} also break {transfer.target}" if transfer.n else shown
