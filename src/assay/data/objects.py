@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import warnings
 from collections.abc import Iterator, Sequence
@@ -34,7 +35,6 @@ from assay.runtime import generator
 EXPECTED = "a torch Dataset or DataLoader, a Hugging Face Dataset, a list of (image, label), or arrays (images, labels)"
 READ_TWICE = 8  # items whose second reading is compared with the first
 FIRST_SPACE = 1024  # pictures of a stream, whose number is not known
-CALLER = 4  # frames from where a warning is raised to who called a public function
 STREAM = 0x0B1EC7  # separates the choice of samples from every other use of random numbers
 
 
@@ -153,8 +153,16 @@ def take(obj: Any, classes: tuple[str, ...] | None) -> ImageDataset | None:
     fits = numbered and classes is not None and known is not None and 0 <= known.min() <= known.max() < len(classes)
     dataset = _read(origin, _Request(classes if fits else None))
     for note in dataset.notes:  # a record has no place for them
-        warnings.warn(note, stacklevel=CALLER)
+        warnings.warn(note, stacklevel=_frames_to_caller())
     return dataset
+
+
+def _frames_to_caller() -> int:
+    """How many frames lie between the function that asks and the first outside of assay, both included."""
+    frame, level = inspect.currentframe(), 0
+    while frame is not None and frame.f_globals.get("__name__", "").partition(".")[0] == "assay":
+        frame, level = frame.f_back, level + 1
+    return level
 
 
 def _stated(mean: Sequence[float] | float | None, std: Sequence[float] | float | None) -> Normalization | None:
