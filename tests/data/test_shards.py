@@ -15,7 +15,7 @@ from PIL import Image
 
 from assay.data import load_dataset, pictures
 from assay.data.selection import fair_sample, sample_of_whole
-from assay.data.sources import idx, npz
+from assay.data.sources import idx, npz, webdataset
 from assay.data.sources import parquet as parquet_source
 from assay.errors import OptionError
 
@@ -103,14 +103,14 @@ def test_only_the_row_groups_of_a_shard_are_read(stored: Path, monkeypatch: pyte
 
 def test_only_the_archives_of_a_shard_are_opened_for_pictures(stored: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     opened: list[str] = []
-    original = tarfile.TarFile.extractfile
+    original = webdataset._content
 
-    def extract(self: tarfile.TarFile, member: tarfile.TarInfo) -> object:
+    def read(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
         if member.name.endswith("png"):
-            opened.append(Path(str(self.name)).name)
-        return original(self, member)
+            opened.append(Path(str(archive.name)).name)
+        return original(archive, member)
 
-    monkeypatch.setattr(tarfile.TarFile, "extractfile", extract)
+    monkeypatch.setattr(webdataset, "_content", read)
     load_dataset(str(stored / "x-{0..3}.tar"), shard=(2, 4))
     assert set(opened) == {"x-2.tar"}
 
