@@ -340,6 +340,28 @@ def test_predictions_beside_scores_are_compared_with_them(logits: np.ndarray, la
         check_predictions({"label": labels % 2, "pred": predicted, "score_f1": logits[:, 0], "score_iou": logits[:, 1]})
 
 
+def test_data_frames_and_series_are_taken(logits: np.ndarray, labels: np.ndarray, tmp_path: Path) -> None:
+    pandas = pytest.importorskip("pandas")
+    expected = accuracy_score(labels, logits.argmax(1))
+    lists = pandas.DataFrame({"image_id": [f"{i}.png" for i in range(300)], "target": labels, "logits": list(logits)})
+    assert clean_of(check_predictions(lists)).accuracy == expected
+    wide = pandas.DataFrame(logits, columns=[f"class {k}" for k in range(12)])
+    assert clean_of(check_predictions(wide.add_prefix("logit_"), pandas.Series(labels))).accuracy == expected
+    assert clean_of(check_predictions(pandas.Series(logits.argmax(1)), pandas.Series(labels))).accuracy == expected
+    mixed = (
+        pandas.DataFrame(logits)
+        .add_prefix("logit_")
+        .assign(y=pandas.Categorical(labels))
+        .sample(frac=1, random_state=0)
+    )
+    mixed.to_parquet(tmp_path / "p.parquet")
+    checkup = check_predictions(read_predictions(tmp_path / "p.parquet"))
+    assert clean_of(checkup).accuracy == expected
+    assert any("the index, which has no name, is not used" in note for note in checkup.subject.notes)
+    with pytest.raises(DataError, match="logits: expected rows of one length"):
+        check_predictions({"logits": [np.zeros(2), np.zeros(3)], "label": [0, 1]})
+
+
 def test_wrong_arguments_are_named(logits: np.ndarray, labels: np.ndarray, tmp_path: Path) -> None:
     np.savez(tmp_path / "p.npz", logits=logits, labels=labels)
     table = read_predictions(tmp_path / "p.npz")

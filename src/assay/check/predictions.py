@@ -160,8 +160,9 @@ def _as_table(
             raise OptionError("classes", expected=expected, got=plural(len(classes), "name"))
         return replace(predictions, classes=tuple(classes))
     called = name or "predictions"
-    if isinstance(predictions, Mapping) or (hasattr(predictions, "keys") and hasattr(predictions, "__getitem__")):
-        columns = {str(key): _array(predictions[key], where=str(key)) for key in predictions.keys()}  # noqa: SIM118
+    if isinstance(predictions, Mapping) or hasattr(predictions, "columns"):  # a data frame has columns by name, too
+        frame: Any = predictions
+        columns = {str(key): _array(frame[key], where=str(key)) for key in frame.keys()}  # noqa: SIM118
     else:
         array = _array(predictions, where="predictions")
         hard = array.ndim == 1 and (array.dtype.kind in "iu" or array.dtype == object)
@@ -175,7 +176,12 @@ def _array(value: Any, *, where: str) -> NDArray[Any]:
     if isinstance(value, Tensor):
         value = value.detach().cpu()
         value = value.float() if value.dtype == torch.bfloat16 else value
-    array = np.asarray(value)
+    try:
+        array = np.asarray(value)
+        if array.dtype == object and array.ndim == 1 and len(array) and isinstance(array[0], list | tuple | np.ndarray):
+            array = np.array(array.tolist())
+    except ValueError:
+        raise DataError(where, expected="rows of one length", got="different ones") from None
     if array.dtype.kind not in "biufUSO" or array.ndim not in {1, 2}:
         raise DataError(
             where, expected="an array (N,) or (N, K) of numbers or names", got=f"{array.dtype} {array.shape}"

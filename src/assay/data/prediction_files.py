@@ -118,7 +118,8 @@ def _read_parquet(path: Path) -> Table:
     stated = json.loads(metadata[STATED]) if STATED in metadata else {}
     index = _index_columns(metadata)
     columns = {name: cells for name, cells in _columns_of(table, where=str(path)).items() if name not in index}
-    return Table(columns, stated if isinstance(stated, dict) else {})
+    notes = (f"{path.name}: the index, which has no name, is not used",) if index else ()
+    return Table(columns, stated if isinstance(stated, dict) else {}, notes)
 
 
 def _index_columns(metadata: Mapping[bytes, bytes]) -> set[str]:
