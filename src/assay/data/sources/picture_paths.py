@@ -103,7 +103,7 @@ class PictureFolder:
                 return f"; it is there below {folder}"
         file = self._root / path
         if alike := _spelled_alike(file):
-            return f"; there is {alike}, in other letters"
+            return f"; there is {alike}, which differs in case or in how its letters are composed"
         if not file.suffix and file.parent.is_dir():
             near = next((each.name for each in sorted(file.parent.glob(f"{file.name}.*"))), None)
             return f"; there is {near}: paths need the ending of the file" if near else ""
