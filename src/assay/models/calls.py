@@ -56,12 +56,12 @@ def measure_need(run: Callable[[Tensor], object], images: Tensor, *, fixed: Iter
     None where it fails, or keeps nothing that can be seen, as a program that runs elsewhere.
     """
     known = {tensor.untyped_storage().data_ptr() for tensor in fixed if not is_lazy(tensor)}
-    kept: dict[int, int] = {}
+    sizes: dict[int, int] = {}
 
     def pack(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
         if storage.data_ptr() not in known:
-            kept[storage.data_ptr()] = storage.nbytes()
+            sizes[storage.data_ptr()] = storage.nbytes()
         return tensor  # alive as long as the graph is, so that no other tensor takes its place
 
     try:
@@ -71,7 +71,7 @@ def measure_need(run: Callable[[Tensor], object], images: Tensor, *, fixed: Iter
         return None
     n = len(images)
     del outputs
-    return Need(sum(kept.values()) // n, max(kept.values()) // n) if kept else None
+    return Need(sum(sizes.values()) // n, max(sizes.values()) // n) if sizes else None
 
 
 @contextmanager
