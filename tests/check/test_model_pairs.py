@@ -176,6 +176,16 @@ def test_layers_are_those_of_two_plain_passes(net: Net, data: ImageDataset) -> N
     assert errors["blocks.0"] == 0 < errors["blocks.1"]
 
 
+def test_an_activation_that_works_in_place_does_not_change_what_came_before_it(data: ImageDataset) -> None:
+    nets = [nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(inplace=True), nn.Flatten(), nn.Linear(144, 4)) for _ in "ab"]
+    errors = {layer.name: layer.relative_error for layer in compare_layers(nets[0], nets[1], data)[0]}
+    with torch.no_grad():
+        a, b = (net[0](data.images / 255).double() for net in nets)
+    assert errors["0"] == pytest.approx(float((a - b).norm() / a.norm()), rel=1e-4)
+    assert errors["1"] == pytest.approx(float((a.relu() - b.relu()).norm() / a.relu().norm()), rel=1e-4)
+    assert errors["0"] != pytest.approx(errors["1"], rel=1e-2)
+
+
 def test_layers_are_found_behind_wrappers_and_in_another_precision(net: Net, data: ImageDataset) -> None:
     other = Changed(copy.deepcopy(net).bfloat16(), lambda logits, _: logits.float())
     names = [layer.name for layer in compare_layers(net, other, data)[0]]

@@ -132,6 +132,8 @@ def test_a_budget_compares_the_checks_as_well(place: Path, assay: Run) -> None:
     assert read(place).pairs[0].equivalence.verdict == "different"
     page = (place / "out" / "compare.html").read_text()
     assert "Is it the same model?" in page and "Verdicts side by side" in page
+    assert compare(assay, "net.py:good", "net.py:biased").code == 0
+    assert not (place / "out" / "compare.json").exists()  # it would be taken for a part of this comparison
     # from then on the checks can be compared without the models, and what was said of these goes
     assert assay("compare", "out/check-1", "out/check-2", "--out", "out").code == 0
     assert not (place / "out" / "models.json").exists()

@@ -168,6 +168,10 @@ def test_several_candidates_share_the_error_rate() -> None:
     assert alone.verdict == "same"
     assert [judged.verdict for _, judged in both] == ["cannot tell", "cannot tell"]
     assert both[0][1].adjusted == pytest.approx(2 * alone.p)
+    many = paired(0, 0, 2000)
+    least = next(k for k in range(1900, 2000) if share_bounds(k, 2000, level=0.05)[0] > 0.95)
+    assert judge_equivalence([many], [least])[0][1].verdict == "same"
+    assert [judged.verdict for _, judged in judge_equivalence([many, many], [least, 2000])] == ["cannot tell", "same"]
 
 
 def test_a_wider_margin_is_sooner_shown() -> None:
