@@ -206,6 +206,16 @@ def seconds(duration: float) -> str:
     return f"{rounded // 3600}{_GAP}h {rounded % 3600 // 60:02d}{_GAP}min"
 
 
+def picture_type(encoded: str) -> str:
+    """``png`` or ``jpeg``: the format of a picture file in base64, by its first bytes."""
+    return "jpeg" if encoded.startswith("/9j/") else "png"
+
+
+def picture_url(encoded: str) -> str:
+    """A picture file in base64 as the URL of an image on a page."""
+    return f"data:image/{picture_type(encoded)};base64,{encoded}"
+
+
 def plural(amount: int, noun: str) -> str:
     """``1 rule``, ``2 rules``."""
     return f"{count(amount)} {noun}" + ("" if amount == 1 else "s")

@@ -136,3 +136,34 @@ def test_nested_records_keep_their_class() -> None:
     again = TypeAdapter(Measurement).validate_json(curve.model_dump_json())
     assert again == curve
     assert not isinstance(again, RobustAccuracy)
+
+
+@pytest.mark.parametrize("k", [3, 100, 101, 1000])
+def test_a_large_confusion_matrix_is_written_by_its_cells(k: int) -> None:
+    matrix = [[0] * k for _ in range(k)]
+    matrix[0][k - 1], matrix[k - 1][1], matrix[2][2] = 5, 1, 7
+    record = CleanAccuracy.of(
+        7, 13, loss=0.3, per_class=(), confusion=tuple(map(tuple, matrix)), expected_calibration_error=0.02,
+        calibration=(), mean_confidence=0.92, images_per_second=1000.0,
+    )  # fmt: skip
+    text = record.model_dump_json()
+    assert CleanAccuracy.model_validate_json(text) == record
+    assert (json.loads(text)["confusion"] == matrix) is (k <= 100)
+    if k > 100:
+        assert json.loads(text)["confusion"] == {"classes": k, "cells": [[0, k - 1, 5], [2, 2, 7], [k - 1, 1, 1]]}
+        assert len(text) < 1000
+
+
+@pytest.mark.parametrize(
+    "confusion",
+    [{}, {"classes": 2}, {"classes": -1, "cells": []}, {"classes": 10**9, "cells": []},
+     {"classes": 2, "cells": [[0, 2, 1]]}, {"classes": 2, "cells": [[0, 1]]}, {"classes": 2, "cells": ["x"]}],
+)  # fmt: skip
+def test_cells_of_no_confusion_matrix_are_refused(confusion: dict[str, object]) -> None:
+    record = CleanAccuracy.of(
+        1, 1, loss=0.3, per_class=(), confusion=(), expected_calibration_error=0.0, calibration=(), mean_confidence=1.0,
+        images_per_second=1.0,
+    )  # fmt: skip
+    document = {**json.loads(record.model_dump_json()), "confusion": confusion}
+    with pytest.raises(ValidationError, match="confusion"):
+        CleanAccuracy.model_validate(document)

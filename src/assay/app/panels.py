@@ -21,7 +21,7 @@ from assay.views.context import ViewContext, command, look_command
 from assay.views.factorization import FactoredPicture
 from assay.views.picture import Prediction
 from assay.views.recurrence import Recurrence
-from assay.wording import distance, inert, norm
+from assay.wording import distance, inert, norm, picture_url
 
 SHOWN = 10  # classes with a bar
 WIDTH = 400  # of the charts: suits a phone and a column alike
@@ -182,5 +182,6 @@ def _environment() -> Environment:
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
     environment.filters["inert"] = lambda text: inert(str(text), keep="")
+    environment.filters["picture_url"] = picture_url
     environment.filters["percent"] = lambda share: Markup(f"{100 * share:.1f}&nbsp;%")  # noqa: S704 - a number
     return environment

@@ -16,7 +16,7 @@ from assay.attacks.batch import predictions
 from assay.attacks.measure import RobustnessMeasurement
 from assay.attacks.result import AttackOutcome, AttackResult
 from assay.data.dataset import ImageDataset, to_unit_range
-from assay.data.pictures import png_base64, to_bytes
+from assay.data.pictures import png_base64, thumbnail_base64, to_bytes
 from assay.errors import DataError
 from assay.records.attack import (
     AdversarialExample,
@@ -100,9 +100,9 @@ class AttackedImages:
                     adversarial_confidence=float(after[now]),
                     distance=float(outcome.distances[row]),
                     magnified=magnified,
-                    image=png_base64(dataset.images[row]),
-                    perturbation=png_base64(to_bytes((0.5 + magnified * delta).clamp(0, 1))),
-                    adversarial=png_base64(to_bytes(adversarial.clamp(0, 1))),
+                    image=thumbnail_base64(dataset.images[row]),
+                    perturbation=thumbnail_base64(to_bytes((0.5 + magnified * delta).clamp(0, 1))),
+                    adversarial=thumbnail_base64(to_bytes(adversarial.clamp(0, 1))),
                 )
             )
         return AdversarialGallery(**_which_attack(record), examples=tuple(examples))

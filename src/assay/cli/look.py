@@ -142,8 +142,11 @@ def _write(prediction: Prediction, attacked: PictureAttack | None, out: Path) ->
 
     from assay.data.pictures import png_base64, to_bytes
     from assay.files import write_atomically
+    from assay.wording import picture_type
 
-    pictures = {"picture.png": png_base64(prediction.picture.image), "gradient.png": prediction.gradient.gradient_map}
+    gradient = prediction.gradient.gradient_map
+    named = f"gradient.{picture_type(gradient).replace('jpeg', 'jpg')}"  # of a large picture a JPEG file
+    pictures = {"picture.png": png_base64(prediction.picture.image), named: gradient}
     if attacked is not None:
         pictures["change.png"] = png_base64(to_bytes(attacked.perturbation))
         pictures["after.png"] = png_base64(to_bytes(attacked.adversarial))

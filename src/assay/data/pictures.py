@@ -30,8 +30,20 @@ from assay.errors import DataError
 from assay.records.preparation import Preparation
 from assay.runtime import memory_bytes
 
-__all__ = ["FORMATS", "Broken", "Decoded", "Encoded", "decode", "decode_pictures", "png_base64", "to_bytes"]
+__all__ = [
+    "FORMATS",
+    "Broken",
+    "Decoded",
+    "Encoded",
+    "decode",
+    "decode_pictures",
+    "png_base64",
+    "thumbnail_base64",
+    "to_bytes",
+]
 
+LARGEST_PNG = 128  # pixels a side of an image that is shown as it is
+LARGEST_THUMBNAIL = 256
 MEMORY_SHARE = 0.25  # of the machine's memory that images may fill before they go to a file
 
 
@@ -231,6 +243,21 @@ def png_base64(image: Tensor) -> str:
     shown = pixels[0] if len(pixels) < 3 else np.ascontiguousarray(pixels.transpose(1, 2, 0))
     buffer = io.BytesIO()
     Image.fromarray(shown).save(buffer, format="PNG", optimize=True)
+    return base64.b64encode(buffer.getvalue()).decode("ascii")
+
+
+def thumbnail_base64(image: Tensor) -> str:
+    """:func:`png_base64` of a small image; one of more than 128 pixels a side as a JPEG file of at most 256, in base64.
+
+    For pages, which a dozen photographs as PNG files would make too large.
+    """
+    if max(image.shape[1:]) <= LARGEST_PNG or len(image) == 4:
+        return png_base64(image)
+    pixels = image.detach().cpu().numpy()
+    shown = Image.fromarray(pixels[0] if len(pixels) < 3 else np.ascontiguousarray(pixels.transpose(1, 2, 0)))
+    shown.thumbnail((LARGEST_THUMBNAIL, LARGEST_THUMBNAIL), Image.Resampling.LANCZOS)
+    buffer = io.BytesIO()
+    shown.save(buffer, format="JPEG", quality=80, subsampling=0)
     return base64.b64encode(buffer.getvalue()).decode("ascii")
 
 

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from assay.arguments import checked
 from assay.data.dataset import ImageDataset, to_unit_range
-from assay.data.pictures import png_base64, to_bytes
+from assay.data.pictures import thumbnail_base64, to_bytes
 from assay.data.selection import evenly_spaced
 from assay.diagnostics.batches import example
 from assay.errors import ModelError
@@ -69,8 +69,8 @@ def measure_input_gradients(
             confidence=float(confidence[i]),
             correct=bool(correct[i]),
             gradient_norm=float(norms[i]),
-            image=png_base64(data.images[i]),
-            gradient_map=png_base64(to_bytes(maps[i] / peak if peak > 0 else maps[i])),
+            image=thumbnail_base64(data.images[i]),
+            gradient_map=thumbnail_base64(to_bytes(maps[i] / peak if peak > 0 else maps[i])),
         )
 
     chosen = _choose(norms, correct & finite, ~correct & finite, shown=shown)

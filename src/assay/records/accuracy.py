@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 from typing import Any, Literal, Self
 
-from pydantic import model_validator
+from pydantic import field_serializer, field_validator, model_validator
 
 from assay.records.base import Frozen, Record
 from assay.records.samples import SampleBits, SampleLevels
 
+MOST_CLASSES = 20_000  # of a confusion matrix: rows of a larger one would not fit into memory
+MOST_ROWS = 100  # of a confusion matrix that is written out in JSON; of a larger one only the cells that are not zero
 Z_95 = 1.959963984540054  # the 97.5 % quantile of the standard normal
 
 
@@ -116,6 +118,31 @@ class CleanAccuracy(Record, Proportion):
     images_per_second: float
     per_sample: SampleBits | None = None
     scored: bool = True
+
+    @field_serializer("confusion", when_used="json")
+    def _write_confusion(self, confusion: tuple[tuple[int, ...], ...]) -> object:
+        if len(confusion) <= MOST_ROWS:
+            return confusion
+        cells = [[i, j, n] for i, row in enumerate(confusion) for j, n in enumerate(row) if n]
+        return {"classes": len(confusion), "cells": cells}
+
+    @field_validator("confusion", mode="before")
+    @classmethod
+    def _read_confusion(cls, value: object) -> object:
+        if not isinstance(value, dict):
+            return value
+        size, cells = value.get("classes"), value.get("cells")
+        if not isinstance(size, int) or not isinstance(cells, list) or not 0 <= size <= MOST_CLASSES:
+            raise ValueError("a confusion matrix needs its number of classes, and its cells")
+        rows = [[0] * size for _ in range(size)]
+        for cell in cells:
+            if not isinstance(cell, list) or len(cell) != 3 or not all(isinstance(each, int) for each in cell):
+                raise ValueError(f"a cell of a confusion matrix is [true, predicted, images], got {cell!r:.60}")
+            true, predicted, images = cell
+            if not (0 <= true < size and 0 <= predicted < size):
+                raise ValueError(f"a cell lies outside of a confusion matrix of {size} classes: {cell}")
+            rows[true][predicted] = images
+        return rows
 
 
 class SequenceAccuracy(Record, Proportion):

@@ -12,12 +12,13 @@ from html import escape
 
 from pydantic import BaseModel
 
-from assay.wording import clip
+from assay.wording import clip, picture_url
 
 ROWS = COLUMNS = 12  # of a table of parts; further rows are counted
 LONGEST = 200  # characters of a text
 DEPTH = 3  # parts within parts that are opened
-_PNG = re.compile(r"iVBORw0KGgo[A-Za-z0-9+/]+={0,2}")  # the first bytes of a PNG file in base64
+# The first bytes of a PNG or JPEG file in base64
+_PICTURE = re.compile(r"(iVBORw0KGgo|/9j/)[A-Za-z0-9+/]+={0,2}")
 _STYLE = (
     "<style>.assay-record{font-size:13px;line-height:1.45;max-width:72em}"
     ".assay-record table{border-collapse:collapse;margin:.2em 0}"
@@ -60,8 +61,8 @@ def _value(value: object, *, depth: int) -> str:
         return escape(clip(", ".join(f"{key}: {_text(item)}" for key, item in value.items()), LONGEST))
     if isinstance(value, Sequence) and not isinstance(value, str):
         return _several(value, depth=depth)
-    if isinstance(value, str) and _PNG.fullmatch(value):
-        return f'<img alt="" src="data:image/png;base64,{value}">'
+    if isinstance(value, str) and _PICTURE.fullmatch(value):
+        return f'<img alt="" src="{picture_url(value)}">'
     return escape(clip(_text(value), LONGEST))
 
 

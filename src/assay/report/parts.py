@@ -13,6 +13,7 @@ from markupsafe import Markup
 from assay.records.accuracy import Proportion
 from assay.records.base import Record
 from assay.records.finding import Verdict
+from assay.wording import picture_url
 
 T = TypeVar("T")
 MOST_ROWS = 300
@@ -92,12 +93,16 @@ class Prose:
 
 @dataclass(frozen=True)
 class Picture:
-    """A PNG file in base64 with its size in pixels; small ones are enlarged without smoothing."""
+    """A PNG or JPEG file in base64 with its size in pixels; small ones are enlarged without smoothing."""
 
     source: str
     width: int
     height: int
     text: str
+
+    @property
+    def url(self) -> str:
+        return picture_url(self.source)
 
     @property
     def pixelated(self) -> bool:
@@ -293,14 +298,28 @@ def tabulate(
 
 
 def read_picture(encoded: str, *, text: str) -> Picture | None:
-    """The picture when ``encoded`` is base64 of a PNG file, else None: a damaged document must not break the page."""
+    """The picture when ``encoded`` is base64 of a PNG or JPEG file, else None.
+
+    A damaged document must not break the page.
+    """
     try:
-        head = base64.b64decode(encoded, validate=True)[:24]
+        content = base64.b64decode(encoded, validate=True)
     except (binascii.Error, ValueError):
         return None
-    if len(head) < 24 or not head.startswith(_PNG):
-        return None
-    return Picture(encoded, int.from_bytes(head[16:20]), int.from_bytes(head[20:24]), text)
+    if len(content) >= 24 and content.startswith(_PNG):
+        return Picture(encoded, int.from_bytes(content[16:20]), int.from_bytes(content[20:24]), text)
+    size = _size_of_jpeg(content)
+    return None if size is None else Picture(encoded, *size, text)
+
+
+def _size_of_jpeg(content: bytes) -> tuple[int, int] | None:
+    """Width and height of a JPEG file, from its frame header; None for anything else (ITU-T T.81, annex B)."""
+    place = 2
+    while content.startswith(b"\xff\xd8") and place + 9 < len(content) and content[place] == 0xFF:
+        if content[place + 1] in {0xC0, 0xC1, 0xC2}:
+            return int.from_bytes(content[place + 7 : place + 9]), int.from_bytes(content[place + 5 : place + 7])
+        place += 2 + int.from_bytes(content[place + 2 : place + 4])
+    return None
 
 
 def within(cards: Iterable[Card], *, size: int) -> tuple[Card, ...]:

@@ -11,6 +11,7 @@ import altair as alt
 from assay.records.gradients import DepthTrace, InputGradients
 from assay.records.recurrence import RemedyComparison, TimeTrace
 from assay.report.charts import GRID, SERIES, SOFT, AnyChart, source
+from assay.wording import picture_url
 
 WIDTH, HEIGHT = 720, 380
 DASHES = [[1, 0], [8, 3], [3, 3], [10, 3, 2, 3], [2, 5], [6, 6]]
@@ -145,10 +146,8 @@ def input_gradient_maps(gradients: InputGradients) -> AnyChart:
     for i, sample in enumerate(gradients.samples):
         truth = "" if sample.correct else f"is {sample.label}"
         label = f"{sample.prediction}\n{100 * sample.confidence:.0f} %\n{truth}"
-        for kind, png in (("image", sample.image), ("gradient", sample.gradient_map)):
-            rows.append(
-                {"i": i, "kind": kind, "url": f"data:image/png;base64,{png}", "label": label, "right": sample.correct}
-            )
+        for kind, encoded in (("image", sample.image), ("gradient", sample.gradient_map)):
+            rows.append({"i": i, "kind": kind, "url": picture_url(encoded), "label": label, "right": sample.correct})
     size, n = 72, max(1, len(gradients.samples))
     base = alt.Chart(source(rows))
     x = alt.X("i:O", axis=None)
