@@ -99,7 +99,7 @@ def _confusion(clean: CleanAccuracy, names: list[str]) -> Part:
     cells = [(n, i, j) for i, row in enumerate(clean.confusion) for j, n in enumerate(row)]
     errors = sorted((cell for cell in cells if cell[0] and cell[1] != cell[2]), key=lambda e: (-e[0], e[1], e[2]))
     numbers = table(
-        "Most frequent errors (confusion matrix)",
+        "Most frequent errors (confusion matrix)" if errors else "No image was misclassified",
         ("class", "predicted as", ">images", ">of its class"),
         tuple((names[i], names[j], count(n), percent(n / sum(clean.confusion[i]))) for n, i, j in errors[:100]),
     )
