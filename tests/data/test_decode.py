@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -264,3 +265,23 @@ def test_the_source_is_never_read_far_ahead(make_png: Callable[..., bytes]) -> N
     with pytest.raises(DataError):
         decode_pictures(source(), count=100_000, reading=Reading(), where="set")
     assert drawn < 100 * decode_module.CHUNK
+
+
+@pytest.mark.parametrize(
+    ("side", "threads"), [(8, {"MainThread"}), (64, {"MainThread"}), (65, {"MainThread", "decode"})]
+)
+def test_only_larger_pictures_are_decoded_by_threads(
+    side: int, threads: set[str], monkeypatch: pytest.MonkeyPatch, png: Callable[..., bytes]
+) -> None:
+    seen: list[str] = []
+    original = decode_module.decode_picture
+
+    def decode(*args: object, **options: object) -> object:
+        seen.append(threading.current_thread().name.split("_")[0])
+        return original(*args, **options)
+
+    monkeypatch.setattr(decode_module, "decode_picture", decode)
+    files = [Encoded(str(i), png(side, side) if i != 3 else b"broken") for i in range(12)]
+    decoded = decode_pictures(files, count=12, reading=Reading(max_bad=1), where="made")
+    assert set(seen) == threads and len(seen) == 12
+    assert decoded.indices.tolist() == [i for i in range(12) if i != 3] and len(decoded.skipped) == 1

@@ -137,7 +137,8 @@ def _reserve(handle: int, size: int) -> None:
 
 
 CHUNK = 64  # images a task: with one each, passing tasks to the threads takes longer than decoding
-CHUNK_BYTES = 1 << 22  # of pixels a task at most: large images are not decoded far ahead
+CHUNK_BYTES = 1 << 20  # of pixels a task at most: large images are not decoded far ahead
+SMALL_BYTES = 3 * 64 * 64  # of pixels: so small a picture is decoded sooner than threads take turns at the interpreter
 
 
 @dataclass(frozen=True)
@@ -211,10 +212,23 @@ def decode_pictures(samples: Iterable[Encoded], *, count: int, reading: Reading,
 def _decode_in_order(
     samples: Iterable[Encoded], *, preparation: Preparation | None
 ) -> Iterator[tuple[str, DecodedPicture | Broken]]:
+    """The pictures with their names: small ones one after the other, from the first larger one on by threads."""
+    source = iter(samples)
+    for sample in source if preparation is None else ():
+        picture = decode_picture(sample.content)
+        yield sample.name, picture
+        if not isinstance(picture, Broken) and picture.pixels.nbytes > SMALL_BYTES:
+            break
+    yield from _decode_by_threads(source, preparation=preparation)
+
+
+def _decode_by_threads(
+    source: Iterator[Encoded], *, preparation: Preparation | None
+) -> Iterator[tuple[str, DecodedPicture | Broken]]:
     def decode_chunk(chunk: list[Encoded]) -> list[DecodedPicture | Broken]:
         return [decode_picture(sample.content, preparation=preparation) for sample in chunk]
 
-    workers, source = min(8, 2 * (os.cpu_count() or 1)), iter(samples)
+    workers = min(8, os.cpu_count() or 1)
     size = 1  # images in the next task; the first ones show how large images are
     pending: deque[tuple[list[Encoded], Future[list[_Outcome]]]] = deque()
     pool = ThreadPoolExecutor(workers, thread_name_prefix="decode")
