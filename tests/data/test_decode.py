@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 import io
+import os
+import signal
 import threading
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -285,3 +288,36 @@ def test_only_larger_pictures_are_decoded_by_threads(
     decoded = decode_pictures(files, count=12, reading=Reading(max_bad=1), where="made")
     assert set(seen) == threads and len(seen) == 12
     assert decoded.indices.tolist() == [i for i in range(12) if i != 3] and len(decoded.skipped) == 1
+
+
+def test_many_small_pictures_are_decoded_by_processes_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    contents = [encode(Image.new("L", (2, 2), value % 256)) for value in range(60)]
+    contents[30] = b"broken"
+    alone = decode_all(list(contents), max_bad=1)
+    started: list[int] = []
+    original = decode_module.forked_pool
+    monkeypatch.setattr(decode_module, "FEW", 5)
+    monkeypatch.setattr(decode_module, "CHUNK_OF_PROCESS", 7)
+    monkeypatch.setattr(decode_module, "forked_pool", lambda workers: started.append(workers) or original(workers))
+    together = decode_all(list(contents), max_bad=1)
+    assert started and torch.equal(together.images, alone.images)
+    assert torch.equal(together.indices, alone.indices) and together.skipped == alone.skipped
+    monkeypatch.setattr(decode_module, "can_fork", lambda: False)
+    started.clear()
+    assert torch.equal(decode_all(list(contents), max_bad=1).images, alone.images) and not started
+
+
+def test_a_killed_process_loses_no_picture(monkeypatch: pytest.MonkeyPatch) -> None:
+    contents = [encode(Image.new("L", (2, 2), value)) for value in range(40)]
+    alone, here = decode_all(list(contents)), os.getpid()
+    original = decode_module.decode_picture
+
+    def decode_or_die(content: object, **options: object) -> object:
+        if os.getpid() != here and content == contents[20]:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return original(content, **options)
+
+    monkeypatch.setattr(decode_module, "FEW", 5)
+    monkeypatch.setattr(decode_module, "CHUNK_OF_PROCESS", 4)
+    monkeypatch.setattr(decode_module, "decode_picture", decode_or_die)
+    assert torch.equal(decode_all(list(contents)).images, alone.images)

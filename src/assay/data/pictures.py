@@ -9,9 +9,11 @@ import os
 import shutil
 import tempfile
 from collections import deque
-from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -29,6 +31,7 @@ from assay.data.scale import DARK, Scale, depends_on_all, judge_scale
 from assay.errors import DataError
 from assay.records.preparation import Preparation
 from assay.runtime import memory_bytes
+from assay.runtime.forking import can_fork, forked_pool
 
 __all__ = [
     "FORMATS",
@@ -138,6 +141,9 @@ def _reserve(handle: int, size: int) -> None:
 
 CHUNK = 64  # images a task: with one each, passing tasks to the threads takes longer than decoding
 CHUNK_BYTES = 1 << 20  # of pixels a task at most: large images are not decoded far ahead
+CHUNK_OF_PROCESS = 256
+FEW = 2_000  # small pictures that are decoded sooner than processes are started
+WORKERS = min(8, os.cpu_count() or 1)
 SMALL_BYTES = 3 * 64 * 64  # of pixels: so small a picture is decoded sooner than threads take turns at the interpreter
 
 
@@ -163,6 +169,7 @@ class Decoded:
 
 
 _Outcome = DecodedPicture | Broken
+_DecodeAll = Callable[[list[Encoded]], list[_Outcome]]
 
 
 def decode_pictures(samples: Iterable[Encoded], *, count: int, reading: Reading, where: str) -> Decoded:
@@ -212,39 +219,64 @@ def decode_pictures(samples: Iterable[Encoded], *, count: int, reading: Reading,
 def _decode_in_order(
     samples: Iterable[Encoded], *, preparation: Preparation | None
 ) -> Iterator[tuple[str, DecodedPicture | Broken]]:
-    """The pictures with their names: small ones one after the other, from the first larger one on by threads."""
+    """The pictures with their names: small ones one after the other, from the first larger one on by threads.
+
+    Many small ones are decoded by processes, where this one can be forked.
+    """
     source = iter(samples)
-    for sample in source if preparation is None else ():
+    for place, sample in enumerate(source if preparation is None else ()):
         picture = decode_picture(sample.content)
         yield sample.name, picture
         if not isinstance(picture, Broken) and picture.pixels.nbytes > SMALL_BYTES:
             break
-    yield from _decode_by_threads(source, preparation=preparation)
+        if place >= FEW and can_fork():
+            with forked_pool(WORKERS) as pool:
+                yield from _decode_by(pool, source, preparation=None, most=CHUNK_OF_PROCESS)
+    with ThreadPoolExecutor(WORKERS, thread_name_prefix="decode") as pool:
+        yield from _decode_by(pool, source, preparation=preparation, most=CHUNK)
 
 
-def _decode_by_threads(
-    source: Iterator[Encoded], *, preparation: Preparation | None
+def _decode_by(
+    pool: Executor, source: Iterator[Encoded], *, preparation: Preparation | None, most: int
 ) -> Iterator[tuple[str, DecodedPicture | Broken]]:
-    def decode_chunk(chunk: list[Encoded]) -> list[DecodedPicture | Broken]:
-        return [decode_picture(sample.content, preparation=preparation) for sample in chunk]
-
-    workers = min(8, os.cpu_count() or 1)
+    """The pictures of ``source`` in order, decoded by the workers of ``pool``, at most ``most`` in one task."""
     size = 1  # images in the next task; the first ones show how large images are
     pending: deque[tuple[list[Encoded], Future[list[_Outcome]]]] = deque()
-    pool = ThreadPoolExecutor(workers, thread_name_prefix="decode")
+    decode_all = partial(_decode_chunk, preparation=preparation)
     try:
         while True:
-            while len(pending) < 2 * workers and (chunk := list(islice(source, size))):
-                pending.append((chunk, pool.submit(decode_chunk, chunk)))
+            while len(pending) < 2 * WORKERS and (chunk := list(islice(source, size))):
+                pending.append((chunk, _submit(pool, decode_all, chunk)))
             if not pending:
                 return
             chunk, future = pending.popleft()
-            for sample, picture in zip(chunk, future.result(), strict=True):
+            for sample, picture in zip(chunk, _result(future, decode_all, chunk), strict=True):
                 if not isinstance(picture, Broken):
-                    size = max(1, min(CHUNK, CHUNK_BYTES // picture.pixels.nbytes))
+                    size = max(1, min(most, CHUNK_BYTES // picture.pixels.nbytes))
                 yield sample.name, picture
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def _decode_chunk(chunk: list[Encoded], *, preparation: Preparation | None) -> list[_Outcome]:
+    return [decode_picture(sample.content, preparation=preparation) for sample in chunk]
+
+
+def _submit(pool: Executor, decode_all: _DecodeAll, chunk: list[Encoded]) -> Future[list[_Outcome]]:
+    try:
+        return pool.submit(decode_all, chunk)
+    except BrokenProcessPool:
+        done: Future[list[_Outcome]] = Future()
+        done.set_result(decode_all(chunk))
+        return done
+
+
+def _result(future: Future[list[_Outcome]], decode_all: _DecodeAll, chunk: list[Encoded]) -> list[_Outcome]:
+    """What a worker decoded; where a process was killed, as for want of memory, its task is done here."""
+    try:
+        return future.result()
+    except BrokenProcessPool:
+        return decode_all(chunk)
 
 
 def _size(pixels: NDArray[Any]) -> str:

@@ -195,4 +195,8 @@ def _pictures(folder: Path, *, root: Path, left_out: LeftOut) -> list[Path]:
 
 
 def _short(file: Path, root: Path) -> str:
-    return file.relative_to(root).as_posix()
+    """The path of ``file`` below ``root``; taken as text, as pathlib takes longer than decoding a small picture."""
+    whole, start = str(file), f"{root}{os.sep}"
+    if not whole.startswith(start):
+        return file.relative_to(root).as_posix()
+    return whole[len(start) :].replace(os.sep, "/")
