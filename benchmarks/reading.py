@@ -3,7 +3,8 @@
 Every way ends with the same bytes: one tensor uint8 (N, 3, H, W) and the labels (asserted). The peers are torchvision's
 ``ImageFolder`` behind a ``DataLoader`` and Hugging Face's ``datasets`` reading the same Parquet file behind one, each
 with 0 and with 2 workers, of which the faster counts. All decode with Pillow. Two kinds of pictures: JPEG of 224 × 224,
-cut from photographs, and PNG of 32 × 32. Ways take turns; ``ratio`` is that of the medians against the faster peer.
+cut from photographs, and PNG of 32 × 32. Ways take turns in random order; ``ratio`` is that of the medians against the
+faster peer.
 
     pip install datasets
     python benchmarks/reading.py [--quick] [--json result.json]
@@ -14,6 +15,7 @@ from __future__ import annotations
 import argparse
 import io
 import json
+import random
 import statistics
 import tarfile
 import tempfile
@@ -179,9 +181,10 @@ def main() -> None:
 def measure(ways: dict[str, Callable[[], tuple[Tensor, Tensor]]], *, rounds: int, n: int) -> dict[str, list[float]]:
     """The seconds of every round of each way, after a round that is not counted; all give the same pictures."""
     seconds: dict[str, list[float]] = {name: [] for name in ways}
-    sums = set()
+    sums, order, shuffle = set(), list(ways.items()), random.Random(0).shuffle
     for turn in range(rounds + 1):
-        for name, way in ways.items():
+        shuffle(order)  # what ran before leaves the memory in another state
+        for name, way in order:
             started = time.perf_counter()
             images, labels = way()
             took = time.perf_counter() - started
@@ -189,7 +192,8 @@ def measure(ways: dict[str, Callable[[], tuple[Tensor, Tensor]]], *, rounds: int
                 seconds[name].append(took)
             else:  # ways differ in the order of the samples
                 assert len(images) == n
-                sums.add((int(images.long().sum()), tuple(torch.bincount(labels).tolist())))
+                sums.add((int(images.sum()), tuple(torch.bincount(labels).tolist())))
+            del images, labels  # before the next one is timed
     assert len(sums) == 1, sums
     return seconds
 
