@@ -373,6 +373,21 @@ def test_an_attack_that_needs_gradients_is_refused_even_where_no_sample_is_right
     assert not attack(program, IMAGES, wrong, attack="pgd", source=network).broken.any()
 
 
+def test_threads_of_the_runtime_wait_asleep(network: Network, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import onnxruntime
+
+    given: list[str] = []
+    original = onnxruntime.InferenceSession
+
+    def open_with(path: Path, options: Any, **more: Any) -> Any:
+        given.append(options.get_session_config_entry("session.intra_op.allow_spinning"))
+        return original(path, options, **more)
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", open_with)
+    open_program(export_onnx(network, tmp_path / "m.onnx"))
+    assert given and set(given) == {"0"}  # else a torch network timed in turn is several times as slow
+
+
 def test_half_precision(network: Network, tmp_path: Path) -> None:
     import copy
 

@@ -46,6 +46,8 @@ def open_session(path: Path) -> Session:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
     options.intra_op_num_threads = torch.get_num_threads()
+    # Its threads wait asleep: spinning between calls they would slow a torch network that is timed in turn with them.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
         session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     except Exception as error:
