@@ -256,6 +256,20 @@ def test_a_program_without_gradients_is_attacked_by_transfer_alone(net: Net, dat
     assert "layers" in failed
 
 
+def test_a_fault_is_told_from_what_cannot_be_measured_of_such_a_model(net: Net, data: ImageDataset) -> None:
+    def fail(outputs: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
+        if images.requires_grad:
+            raise ZeroDivisionError("in the model")
+        return outputs
+
+    program = Changed(forward_only(net), lambda outputs, _: outputs[0])
+    refused = compare_models([net, program], data)
+    assert refused.complete and refused.pairs[0].failures
+    broken = compare_models([net, Changed(net, fail)], data)
+    faults = [each for each in only(broken).failures if not each.refused]
+    assert not broken.complete and "ZeroDivisionError: in the model" in faults[0].reason
+
+
 def test_zero_gradients_are_no_attack(net: Net, data: ImageDataset) -> None:
     rounded = Changed(net, lambda logits, _: (logits * 10).round() / 10)
     pair = only(compare_models([net, rounded], data, names=("net", "rounded")))

@@ -44,6 +44,17 @@ class Fails(Net):
         raise ValueError("no such operator")
 
 
+class Forward(Net):
+    def forward(self, x):
+        if x.requires_grad:
+            raise ValueError("no gradient today")
+        return super().forward(x)
+
+
+def forward():
+    return Forward().eval()
+
+
 def good():
     return Net().eval()
 
@@ -85,6 +96,12 @@ def compare(assay: Run, *words: object) -> Any:
 
 def read(place: Path) -> ModelComparison:
     return ModelComparison.model_validate_json((place / "out" / "models.json").read_text())
+
+
+def test_what_failed_is_seen_by_the_exit_code(place: Path, assay: Run) -> None:
+    ended = compare(assay, "net.py:good", "net.py:forward")
+    assert ended.code == 4, ended.err
+    assert "no gradient today" in " ".join(ended.out.split()) and (place / "out" / "compare.html").is_file()
 
 
 def test_two_models_get_a_verdict_and_a_page(place: Path, assay: Run) -> None:

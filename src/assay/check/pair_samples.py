@@ -13,7 +13,7 @@ from torch import nn
 
 from assay.check.attempt import find_way_out
 from assay.data.dataset import ImageDataset, identify_samples
-from assay.errors import DataError, InterruptedRunError, ModelError, describe_error
+from assay.errors import AssayError, DataError, InterruptedRunError, ModelError, describe_error
 from assay.models.classes import few
 from assay.records.failure import FailedMeasurement
 
@@ -90,4 +90,6 @@ def attempt(measure: Callable[[], T], *, name: str, gives: str) -> T | FailedMea
             missing=(gives,),
             reason=describe_error(error),
             way_out=find_way_out(error),
+            # What a model raised is the cause of the error that the gate makes of it; a refusal of ours has none.
+            refused=isinstance(error, AssayError) and error.__cause__ is None,
         )

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from assay.cli.options import BudgetName, Inputs, argument, option, takes_inputs
-from assay.errors import InputError, ModelError, OptionError
+from assay.errors import COULD_NOT_RUN, InputError, ModelError, OptionError
 from assay.wording import distinct
 
 if TYPE_CHECKING:
@@ -82,7 +82,8 @@ def compare(
     Checks: accuracies are compared by McNemar's exact test and curves by a bootstrap over samples; Holm's correction
     covers all tests together. Images that differ are not paired; a note names them.
 
-    Exit codes: 0 nothing of --fail-on, 1 something of it, 2 usage or input error.
+    Exit codes: 0 nothing of --fail-on, 1 something of it, 2 usage or input error, 4 something failed while models were
+    compared.
     """
     from rich.console import Console
 
@@ -91,17 +92,22 @@ def compare(
     errors = Console(stderr=True)
     check = next((spec for spec in models if _find_check(spec)), None)
     if check is None:
-        findings = _compare_models(inputs, models, 1.0 if margin is None else margin, limit, out, budget, errors)
+        findings, complete = _compare_models(
+            inputs, models, 1.0 if margin is None else margin, limit, out, budget, errors
+        )
     else:
         for name, given in (("--margin", margin is not None), ("--fail-on different", fail_on is FailOn.DIFFERENT)):
             if given:
                 raise OptionError(name, expected="models alone", got=f"a check, {check}")
         findings = _compare_checks(inputs, models, limit, out, budget or BudgetName.STANDARD, errors)
+        complete = True  # what a check could not measure is told by it
     lines = [f"{kind.value}: {text}" for kind, text in findings if kind is fail_on]
     for line in lines:
         errors.print(line, style="red", markup=False, highlight=False, soft_wrap=True)
     if lines:
         raise typer.Exit(1)
+    if not complete:
+        raise typer.Exit(COULD_NOT_RUN)
 
 
 Findings = list[tuple[FailOn, str]]
@@ -115,8 +121,11 @@ def _compare_models(
     out: Path,
     budget: BudgetName | None,
     errors: Console,
-) -> Findings:
-    """The models on the same images, and with a ``budget`` their checks beside it; what each level would fail on."""
+) -> tuple[Findings, bool]:
+    """The models on the same images, and with a ``budget`` their checks beside it; what each level would fail on.
+
+    And whether everything could be measured that can be of such models.
+    """
     from rich.console import Console
 
     from assay.check.model_pairs import ATTACKED, check_options, compare_prepared
@@ -178,7 +187,7 @@ def _compare_models(
     write_atomically(folder / PAGE, page)
     print_models(compared, console)
     typer.echo(f"Page: {folder / PAGE}")
-    return findings
+    return findings, compared.complete
 
 
 def _compare_checks(

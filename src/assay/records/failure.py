@@ -16,6 +16,8 @@ class FailedMeasurement(Record):
         missing: the kinds of the records that it would have given.
         reason: the error, in one line.
         way_out: what to do about it.
+        refused: nothing failed: it cannot be measured of a model of this kind, such as gradients of a program that runs
+            forward only.
 
     Example:
         >>> import assay
@@ -33,6 +35,7 @@ class FailedMeasurement(Record):
     missing: tuple[str, ...]
     reason: str
     way_out: str
+    refused: bool = False
 
     @property
     def place(self) -> str:

@@ -183,3 +183,8 @@ class ModelComparison(Record):
     started: str
     seconds: float
     environment: Environment
+
+    @property
+    def complete(self) -> bool:
+        """Whether everything could be measured that can be of models of these kinds."""
+        return all(failure.refused for pair in self.pairs for failure in pair.failures)

@@ -26,11 +26,12 @@ def forked_pool(workers: int) -> Iterator[ProcessPoolExecutor]:
     """
     context = multiprocessing.get_context("fork")
     pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_leave_signals)
-    with warnings.catch_warnings():
-        # Of other threads only those of torch are there, and no child waits for what one of them holds.
-        warnings.filterwarnings("ignore", message=".*multi-threaded.*fork", category=DeprecationWarning)
-        with pool:
-            yield pool
+    with pool:
+        with warnings.catch_warnings():
+            # Of other threads only those of torch are there, and no child waits for what one of them holds.
+            warnings.filterwarnings("ignore", message=".*multi-threaded.*fork", category=DeprecationWarning)
+            pool.submit(int)  # with the first task all processes are forked
+        yield pool
 
 
 def _leave_signals() -> None:
