@@ -145,7 +145,8 @@ def check(
         if not processes.leads:
             return
         if apply_fixes:
-            _write(checkup, folder, formats=(), fail_on=fail_on)  # the measurements are kept if a fix fails
+            _write_results(checkup, folder, formats=(), fail_on=fail_on)  # they are kept if a fix fails
+            _draw(checkup, folder)
             source = fix_data or inputs.data or "digits"
             checkup = _fix_and_measure_again(inputs, opened, checkup, source, budget, limit, folder, errors)
         _finish(checkup, folder, accepted, formats=formats or (), fail_on=fail_on)
@@ -162,9 +163,10 @@ def _finish(
 
     if accepted is not None:
         checkup = apply_baseline(checkup, accepted, today=datetime.now(UTC).date())
-    _write(checkup, folder, formats=formats, fail_on=fail_on)
+    results = _write_results(checkup, folder, formats=formats, fail_on=fail_on)
     print_summary(checkup, Console())
-    typer.echo(f"Report: {folder / 'report.html'}")
+    typer.echo(f"Results: {results}")  # drawing may be killed for the memory that it needs beside the model
+    typer.echo(f"Report: {_draw(checkup, folder)}")
     raise typer.Exit(find_exit_code(checkup, fail_on=fail_on))
 
 
@@ -175,19 +177,31 @@ def find_exit_code(checkup: Checkup, *, fail_on: FailOn) -> int:
     return 0 if checkup.complete else COULD_NOT_RUN
 
 
-def _write(checkup: Checkup, folder: Path, *, formats: Sequence[Extra], fail_on: FailOn) -> None:
+def _write_results(checkup: Checkup, folder: Path, *, formats: Sequence[Extra], fail_on: FailOn) -> Path:
+    """Everything but the page, which can be drawn from ``check.json`` at any time; returns its path."""
     from assay.files import write_atomically
 
-    # Measurements first: the pages can be drawn from them at any time.
-    write_atomically(folder / "check.json", checkup.model_dump_json(indent=1))
-    from assay.report.check_page import render_page
+    path = folder / "check.json"
+    write_atomically(path, checkup.model_dump_json(indent=1))
     from assay.report.ci import render_junit, render_sarif
 
-    write_atomically(folder / "report.html", render_page(checkup))
     if Extra.JUNIT in formats:
         write_atomically(folder / "check.junit.xml", render_junit(checkup, fail_on=_LEVELS[fail_on]))
     if Extra.SARIF in formats:
         write_atomically(folder / "check.sarif", render_sarif(checkup))
+    return path
+
+
+def _draw(checkup: Checkup, folder: Path) -> Path:
+    from assay.cli.drawing import drawing
+    from assay.files import write_atomically
+
+    page = folder / "report.html"
+    with drawing(folder / "check.json", again=f"assay report {folder / 'check.json'}"):
+        from assay.report.check_page import render_page
+
+        write_atomically(page, render_page(checkup))
+    return page
 
 
 def _fix_and_measure_again(

@@ -75,6 +75,7 @@ def claims(
     from rich.table import Table
 
     from assay.claims import Settings, find_claims, run_claims
+    from assay.cli.drawing import drawing
     from assay.cli.inputs import open_inputs, recorded_data, resolve_data
     from assay.cli.progress import StageProgress
     from assay.files import make_folder, write_atomically
@@ -121,11 +122,11 @@ def claims(
             on_progress=lambda running, done, total: progress.show(", ".join(running), done, total),
             on_result=lambda result: errors.print(_line(result), markup=False),
         )
-    # Measurements first: the page can be drawn from them at any time.
     write_atomically(folder / "claims.json", report.model_dump_json(indent=1))
-    from assay.report.claims_page import render_claims
+    with drawing(folder / "claims.json"):
+        from assay.report.claims_page import render_claims
 
-    write_atomically(folder / "claims.html", render_claims(report))
+        write_atomically(folder / "claims.html", render_claims(report))
     if as_json:
         typer.echo(report.model_dump_json())
     else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,7 +15,7 @@ from assay.errors import COULD_NOT_RUN, InputError, ModelError, OptionError
 from assay.wording import distinct
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from rich.console import Console
 
@@ -171,7 +172,7 @@ def _compare_models(
     console = Console()
     if budget is None:
         (folder / CHECKS).unlink(missing_ok=True)  # of another comparison, not of these models
-        page = render_models(compared)
+        page = partial(render_models, compared)
     else:
         checkups = []
         for place, each in enumerate(opened, start=1):
@@ -179,14 +180,13 @@ def _compare_models(
             _write_check(folder, place, checkups[-1])
         checks = compare_checkups(checkups, names=[_name(spec) for spec in specs], seed=inputs.seed)
         write_atomically(folder / CHECKS, checks.model_dump_json(indent=1))
-        page = render_comparison(checks, models=compared)
+        page = partial(render_comparison, checks, models=compared)
         print_comparison(checks, console)
         console.print()
         findings += [(FailOn.REGRESSION, text) for versus in checks.versus for text in versus.regressions]
     write_atomically(folder / MODELS, compared.model_dump_json(indent=1))
-    write_atomically(folder / PAGE, page)
     print_models(compared, console)
-    typer.echo(f"Page: {folder / PAGE}")
+    _draw(page, folder, results=MODELS)
     return findings, compared.complete
 
 
@@ -219,10 +219,18 @@ def _compare_checks(
     comparison = compare_checkups(checkups, names=[_name(spec) for spec in specs], seed=inputs.seed)
     (folder / MODELS).unlink(missing_ok=True)  # of another comparison, not of these checks
     write_atomically(folder / CHECKS, comparison.model_dump_json(indent=1))
-    write_atomically(folder / PAGE, render_comparison(comparison))
     print_comparison(comparison, Console())
-    typer.echo(f"Page: {folder / PAGE}")
+    _draw(partial(render_comparison, comparison), folder, results=CHECKS)
     return [(FailOn.REGRESSION, sentence) for versus in comparison.versus for sentence in versus.regressions]
+
+
+def _draw(page: Callable[[], str], folder: Path, *, results: str) -> None:
+    from assay.cli.drawing import drawing
+    from assay.files import write_atomically
+
+    with drawing(folder / results):
+        write_atomically(folder / PAGE, page())
+    typer.echo(f"Page: {folder / PAGE}")
 
 
 def _open(spec: str, inputs: Inputs, console: Console) -> OpenedInputs:

@@ -60,6 +60,7 @@ def compress(
     """
     from rich.console import Console
 
+    from assay.cli.drawing import drawing
     from assay.cli.inputs import align_classes, data_notes, open_data, open_model, record_data, resolve_data
     from assay.compression import CompressionPlan, save_compressed
     from assay.compression import compress as run
@@ -91,7 +92,6 @@ def compress(
     loaded = open_model(inputs, console, dataset=test, seed=inputs.seed)
     make_folder(out)
     done = run(loaded.model, train, test, plan, name=name, on_progress=lambda line: console.print(line, markup=False))
-    record, page = done.report.model_dump_json(indent=2) + "\n", render_compression_page(done.report)
     earlier = read_structure(inputs.weights) if inputs.weights is not None else ()
     factorization = (*earlier, *done.factorization)
     save_compressed(
@@ -104,8 +104,9 @@ def compress(
         preparation=train.preparation,
     )
     record_data(out, inputs)
-    write_atomically(out / "compression.json", record)
-    write_atomically(out / "compression.html", page)
+    write_atomically(out / "compression.json", done.report.model_dump_json(indent=2) + "\n")
+    with drawing(out / "compression.json"):
+        write_atomically(out / "compression.html", render_compression_page(done.report))
     if as_json:
         typer.echo(json.dumps(done.report.model_dump(mode="json")))
         return

@@ -19,7 +19,7 @@ _PLACES = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, e
 
 def fail(error: AssayError) -> NoReturn:
     """Print the error as one line on standard error and end with its exit code."""
-    _say(" ".join(str(error).split()))
+    say(" ".join(str(error).split()))
     raise SystemExit(error.exit_code)
 
 
@@ -34,11 +34,12 @@ def fail_unexpectedly(error: Exception) -> NoReturn:
         where = f"traceback in {file.name}"
     except (OSError, UnicodeError):
         where = "its traceback cannot be written"
-    _say(f"unexpected {describe_error(error, limit=200)}; {where}")
+    say(f"unexpected {describe_error(error, limit=200)}; {where}")
     raise SystemExit(FAULT)
 
 
-def _say(line: str) -> None:
+def say(line: str) -> None:
+    """Print a line of ours on standard error."""
     with suppress(OSError, ValueError):  # where nobody listens the exit code is left
         print(f"assay: {line}", file=sys.stderr)
 

@@ -91,6 +91,7 @@ def trace(
     """
     from rich.console import Console
 
+    from assay.cli.drawing import drawing
     from assay.cli.inputs import open_inputs
     from assay.cli.progress import TrainingProgress
     from assay.files import make_folder
@@ -150,7 +151,9 @@ def trace(
     console = Console()
     print_traces(report.records, report.verdicts, console)
     if out is not None:
-        console.print(f"wrote {out}: {', '.join(report.write(out))}", markup=False, highlight=False)
+        with drawing(out / "trace.json", again=f"assay report {out / 'trace.json'}"):
+            written = ", ".join(report.write(out))
+        console.print(f"wrote {out}: {written}", markup=False, highlight=False)
 
 
 def _open_models(
