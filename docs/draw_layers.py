@@ -33,6 +33,7 @@ ROLES = {
     "report": "pages, charts, terminal, JUnit, SARIF",
     "verdict": "rules: records in, verdicts out",
     "comparison": "paired tests between checks",
+    "intervals": "confidence intervals of proportions",
     "records": "what was measured, frozen; readers of it",
     "files": "atomic writes, folders, locks",
     "wording": "numbers, norms and epsilons in words",

@@ -11,7 +11,8 @@ from scipy.stats import beta, multinomial, norm
 
 from assay.comparison.differences import paired_difference
 from assay.comparison.equivalence import judge_equivalence
-from assay.comparison.statistics import images_to_settle, p_of_fall, score_statistic, share_bounds
+from assay.comparison.statistics import images_to_settle, p_of_fall, score_statistic
+from assay.intervals import share_bounds
 from assay.records.comparison import Difference
 
 OUTCOMES = [(lost, gained, n) for n in (1, 4, 12) for lost, gained in product(range(n + 1), repeat=2)

@@ -18,13 +18,12 @@ from statsmodels.stats.proportion import confint_proportions_2indep
 from assay.comparison.differences import independent_difference, paired_difference
 from assay.comparison.statistics import (
     holm,
-    newcombe,
-    newcombe_paired,
     p_of_zero,
     percentile_interval,
     resample_independent,
     resample_paired,
 )
+from assay.intervals import newcombe, newcombe_paired
 from assay.records.accuracy import Proportion
 
 

@@ -10,12 +10,11 @@ from numpy.typing import NDArray
 from assay.comparison.measures import Measure, ScoreMeasure, area_under_curve, list_accuracies, operation_score
 from assay.comparison.statistics import (
     Resampled,
-    newcombe,
-    newcombe_paired,
     p_of_zero,
     resample_independent,
     resample_paired,
 )
+from assay.intervals import newcombe, newcombe_paired
 from assay.records.accuracy import Invariance, Proportion
 from assay.records.attack import EpsilonCurve
 from assay.records.checkup import Checkup, Subject

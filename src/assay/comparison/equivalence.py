@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from assay.comparison.checkups import correct_together
-from assay.comparison.statistics import holm, images_to_settle, p_of_fall, share_bounds
+from assay.comparison.statistics import holm, images_to_settle, p_of_fall
+from assay.intervals import share_bounds
 from assay.records.comparison import Difference
 from assay.records.model_comparison import Equivalence, Sameness
 

@@ -1,4 +1,4 @@
-"""Holm's correction, Newcombe's intervals of differences of proportions, the bootstrap, the test of equivalence."""
+"""Holm's correction, the bootstrap, the test of equivalence."""
 
 from __future__ import annotations
 
@@ -9,8 +9,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-
-from assay.records.accuracy import wilson_interval
 
 RESAMPLES = 10_000
 Counts = NDArray[np.int64]
@@ -28,43 +26,6 @@ def holm(p_values: Sequence[float]) -> list[float]:
         largest = max(largest, min(1.0, (len(p_values) - place) * p_values[index]))
         adjusted[index] = largest
     return adjusted
-
-
-def newcombe(correct_a: int, n_a: int, correct_b: int, n_b: int) -> tuple[float, float]:
-    """95 % interval of p_b − p_a on different samples, from the two Wilson intervals (Newcombe's method 10).
-
-    Reference: Newcombe 1998, *Interval estimation for the difference between independent proportions*, Statistics in
-    Medicine 17, 873–890.
-    """
-    return _combine(correct_a, n_a, correct_b, n_b, correlation=0.0)
-
-
-def newcombe_paired(both: int, lost: int, gained: int, neither: int) -> tuple[float, float]:
-    """95 % interval of p_b − p_a on the same samples: Wilson intervals joined by the φ coefficient (method 10).
-
-    ``both`` correct, correct in a only (``lost``), in b only (``gained``), ``neither``. φ is the correlation of the
-    two outcomes, its numerator corrected for continuity where it is positive. Reference: Newcombe 1998, *Improved
-    confidence intervals for the difference between binomial proportions based on paired data*, Statistics in
-    Medicine 17, 2635–2650.
-    """
-    n = both + lost + gained + neither
-    margins = (both + lost) * (gained + neither) * (both + gained) * (lost + neither)
-    cross = both * neither - lost * gained
-    cross_corrected = max(0.0, cross - n / 2) if cross > 0 else float(cross)
-    correlation = cross_corrected / math.sqrt(margins) if margins else 0.0
-    return _combine(both + lost, n, both + gained, n, correlation=correlation)
-
-
-def _combine(correct_a: int, n_a: int, correct_b: int, n_b: int, *, correlation: float) -> tuple[float, float]:
-    if n_a == 0 or n_b == 0:
-        return (-1.0, 1.0)
-    a, b = correct_a / n_a, correct_b / n_b
-    (low_a, high_a), (low_b, high_b) = wilson_interval(correct_a, n_a), wilson_interval(correct_b, n_b)
-
-    def half_width(x: float, y: float) -> float:
-        return math.sqrt(max(0.0, x * x - 2 * correlation * x * y + y * y))
-
-    return (b - a - half_width(b - low_b, high_a - a), b - a + half_width(high_b - b, a - low_a))
 
 
 @dataclass(frozen=True, eq=False)
@@ -202,15 +163,6 @@ def _least_gained(observed: float, lost: Counts, n: int, *, margin: float) -> Co
             np.where((low < high) & ~passes, middle + 1, low),
         )
     return np.asarray(low[places].reshape(lost.shape))
-
-
-def share_bounds(count: int, n: int, *, level: float) -> tuple[float, float]:
-    """One-sided bounds of a proportion, each exact at ``level``. Reference: Clopper & Pearson 1934, Biometrika 26."""
-    from scipy.stats import beta
-
-    low = 0.0 if count == 0 else float(beta.ppf(level, count, n - count + 1))
-    high = 1.0 if count == n else float(beta.ppf(1 - level, count + 1, n - count))
-    return low, high
 
 
 def images_to_settle(lost: int, gained: int, n: int, *, margin: float, level: float) -> int | None:
