@@ -30,6 +30,15 @@ class Perturbation(Protocol):
     def epsilon(self) -> float: ...
 
 
+# Of each status of a verdict: the word for it, and the verb for one rule and for several.
+STATUSES = {
+    "error": ("fails", "fails", "fail"),
+    "warn": ("warns", "warns", "warn"),
+    "pass": ("holds", "holds", "hold"),
+    "cannot tell": ("cannot tell", "cannot tell", "cannot tell"),
+    "could not run": ("could not run", "could not run", "could not run"),
+    "not run": ("not run", "did not run", "did not run"),
+}
 NORMS = {"linf": "L∞", "l2": "L2", "l1": "L1", "l0": "L0"}
 _GAP = "\u00a0"  # a number stays on one line with its unit
 _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
@@ -142,6 +151,24 @@ def number(value: float | None) -> str:
         return text.rstrip("0").rstrip(".") if "." in text else text
     mantissa, _, exponent = f"{value:.1e}".partition("e")
     return f"{mantissa}{_GAP}×{_GAP}10{str(int(exponent)).translate(_SUPERSCRIPTS)}"
+
+
+def status(name: str) -> str:
+    """The word for the status of a verdict.
+
+    >>> status("pass"), status("error"), status("cannot tell")
+    ('holds', 'fails', 'cannot tell')
+    """
+    return STATUSES[name][0]
+
+
+def count_rules(amount: int, status: str) -> str:
+    """How many rules have a status, as a part of a sentence.
+
+    >>> count_rules(1, "error"), count_rules(3, "pass"), count_rules(2, "not run")
+    ('1 fails', '3 hold', '2 did not run')
+    """
+    return f"{amount} {STATUSES[status][1 if amount == 1 else 2]}"
 
 
 def norm(name: str) -> str:

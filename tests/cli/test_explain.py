@@ -27,14 +27,15 @@ def test_every_rule_is_listed_under_its_category() -> None:
 def test_one_rule_is_shown_with_its_examples_and_limits() -> None:
     assert explain("a103") == (
         "A103 · accuracy Calibrated: confidence matches accuracy "
-        "Passes when expected calibration error at most 5 % (error beyond 15 %) "
+        "Holds when expected calibration error at most 5 % at the upper end of its 95 % interval (a warning where the "
+        "lower end is above, an error above 15 %) "
         "Why Thresholds, rankings and abstention by confidence assume that nine of ten samples at 90 % are correct. "
         "Fix Fit one temperature on held-out data and divide the logits by it; it changes no prediction. "
         "Applied by assay check --apply-fixes (temperature) "
-        "Known limits The binned error is biased upwards on few samples, and averages over classes: a model can be "
-        "calibrated in the mean and overconfident on one class, or under a shift of the data. "
-        "Example warn: 8.0 %; mean confidence 98.0 %, accuracy 90.0 % (the model is overconfident) "
-        "pass: 2.0 %; mean confidence 92.0 %, accuracy 90.0 % "
+        "Known limits The binned error is biased upwards on few samples; the lower end allows for it. It averages over "
+        "classes: a model can be calibrated in the mean and overconfident on one class, or under a shift of the data. "
+        "Example warns: 8.0 %; mean confidence 98.0 %, accuracy 90.0 % (the model is overconfident) "
+        "holds: 2.0 %; mean confidence 92.0 %, accuracy 90.0 % "
         "Reference Guo et al. 2017, On calibration of modern neural networks, arXiv:1706.04599 "
         "Judged from clean_accuracy"
     )

@@ -41,7 +41,9 @@ def make_checkup(
     bits = [SampleBits.of(known, values) if keeps else None for values in (right, robust or right)]
     records: list[object] = [
         CleanAccuracy.of(
-            sum(right), n, loss=0.5, per_class=(ClassAccuracy.of(sum(right), n, name="a"),), confusion=(),
+            sum(right), n, loss=0.5, per_class=tuple(
+                ClassAccuracy.of(sum(right[k::2]), len(right[k::2]), name=name) for k, name in enumerate("ab")
+            ), confusion=(),
             expected_calibration_error=0.01, calibration=(), mean_confidence=0.9, images_per_second=1.0,
             per_sample=bits[0],
         )

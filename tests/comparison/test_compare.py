@@ -158,7 +158,7 @@ def test_a_verdict_that_moved_by_noise_is_no_regression(make_checkup: Make) -> N
     holds = next(place for place, check in enumerate(checks) if status(check) != "pass") - 1
     comparison = compare(checks[holds : holds + 2])  # one image apart, on either side of the threshold
     rule = next(each for each in comparison.versus[0].rules if each.rule == "A202")
-    assert (rule.before, rule.after, rule.change) == ("pass", "warn", "within noise")
+    assert (rule.before, rule.after, rule.change) == ("pass", "cannot tell", "within noise")
     assert not comparison.versus[0].regressions
     assert "moved, but after pgd did not beyond noise" in render_comparison(comparison)
     worse = compare([checks[holds], checks[-1]]).versus[0]

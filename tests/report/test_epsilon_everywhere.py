@@ -137,4 +137,4 @@ def test_a_median_in_another_norm_is_not_held_against_two_grey_levels(checkup: C
     statuses = {
         norm: next(v.status for v in under(norm, checkup).verdicts if v.rule == "A203") for norm in ("linf", "l2", "l1")
     }
-    assert statuses == {"linf": "pass", "l2": "not run", "l1": "not run"}
+    assert statuses == {"linf": "warn", "l2": "not run", "l1": "not run"}

@@ -76,14 +76,14 @@ def test_every_verdict_stands_on_the_page_under_its_rule(page: Page, checkup: Ch
 
 def test_errors_stand_first_and_passes_are_folded(page: Page, checkup: Checkup) -> None:
     shown = [attributes["class"] for tag, attributes in page.elements if tag == "article"]
-    ranks = [["error", "warn", "pass", "skipped"].index(name.removeprefix("verdict ")) for name in shown]
+    ranks = [["error", "warn", "undecided", "pass", "skipped"].index(name.removeprefix("verdict ")) for name in shown]
     assert ranks == sorted(ranks)
     assert len(shown) == len(checkup.verdicts)
     assert ("details", "folded pass") in [(tag, attributes.get("class")) for tag, attributes in page.elements]
 
 
 def test_a_status_is_told_by_word_and_sign_beside_its_colour(page: Page) -> None:
-    for sign, word in (("✕", "Fails"), ("!", "Warning"), ("✓", "Holds")):
+    for sign, word in (("✕", "Fails"), ("!", "Warns"), ("✓", "Holds")):
         assert re.search(rf"{re.escape(sign)}\s*{word}", page.text)
 
 

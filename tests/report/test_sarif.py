@@ -70,10 +70,13 @@ def test_what_could_not_run_is_a_notification_and_no_alert(unmeasured: Checkup, 
     (invocation,) = run["invocations"]
     assert invocation["executionSuccessful"] is False
     notes = invocation["toolExecutionNotifications"]
-    rules = [note["associatedRule"]["id"] for note in notes if "associatedRule" in note]
+    rules = [note["associatedRule"]["id"] for note in notes if "associatedRule" in note and note["level"] == "error"]
     assert rules == [verdict.rule for verdict in unmeasured.verdicts if verdict.status == "could not run"] != []
     assert not {result["ruleId"] for result in run["results"]} & set(rules)
-    assert log["runs"][0]["invocations"] == [{"executionSuccessful": True}]
+    untold = [verdict.rule for verdict in unmeasured.verdicts if verdict.status == "cannot tell"]
+    assert [note["associatedRule"]["id"] for note in notes if note["level"] == "note"] == untold != []
+    assert not {result["ruleId"] for result in run["results"]} & set(untold)
+    assert log["runs"][0]["invocations"][0]["executionSuccessful"]
 
 
 def test_a_finding_keeps_its_fingerprint_when_its_number_moves(checkup: Checkup) -> None:

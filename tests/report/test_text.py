@@ -37,7 +37,7 @@ def test_it_reads_without_colour(checkup: Checkup) -> None:
     plain = printed(checkup, color_system=None)
     assert "\x1b" not in plain
     assert "✕ Fails" in plain
-    assert "! Warning" in plain
+    assert "! Warns" in plain
     coloured = printed(checkup, force_terminal=True, color_system="standard")
     assert "\x1b[" in coloured
     assert re.sub(r"\x1b\[[\d;]*m", "", coloured) == plain
@@ -59,4 +59,4 @@ def test_nothing_measured_is_said(bare: Checkup) -> None:
 def test_each_category_has_its_score(checkup: Checkup) -> None:
     lines = [" ".join(line.split()) for line in printed(checkup).splitlines()]
     assert "✕ Fails 17 robustness 2 fail · 1 warn · 3 hold" in lines
-    assert "– Did not run – invariance 4 not run" in lines
+    assert "– Not run – invariance 4 not run" in lines

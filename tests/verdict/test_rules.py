@@ -34,9 +34,12 @@ from assay.verdict.examples import (
 CASES: list[tuple[str, str, list[Record]]] = [
     ("A101", "pass", [clean()]),
     ("A101", "error", [clean(correct=450)]),
-    ("A101", "warn", [clean(correct=510)]),
+    ("A101", "error", [clean(correct=510)]),  # less than a tenth of the way from 50 % to 100 %
+    ("A101", "cannot tell", [clean(correct=53, n=100)]),
     ("A102", "pass", [clean()]),
+    ("A102", "cannot tell", [clean(36, 40)]),
     ("A103", "pass", [clean()]),
+    ("A103", "cannot tell", [clean(expected_calibration_error=0.05)]),
     ("A103", "warn", [clean(expected_calibration_error=0.08)]),
     ("A103", "error", [clean(expected_calibration_error=0.3)]),
     ("A103", "error", [clean(expected_calibration_error=math.nan)]),
@@ -46,6 +49,7 @@ CASES: list[tuple[str, str, list[Record]]] = [
     ("A105", "warn", [clean(correct=45, n=50)]),
     ("A201", "pass", [attacked("fgsm", 800)]),
     ("A201", "warn", [attacked("fgsm", 550)]),
+    ("A201", "cannot tell", [attacked("fgsm", 680)]),  # 75.6 % of those that were right
     ("A201", "error", [attacked("fgsm", 250)]),
     ("A201", "not run", [attacked("fgsm", 0, clean_correct=0)]),
     ("A202", "pass", [attacked("pgd", 800)]),
@@ -54,6 +58,7 @@ CASES: list[tuple[str, str, list[Record]]] = [
     ("A203", "pass", [curve(3)]),
     ("A203", "pass", [curve(None)]),
     ("A203", "warn", [curve(1.5)]),
+    ("A203", "cannot tell", [curve(2, n=30)]),
     ("A203", "error", [curve(0.5)]),
     ("A204", "pass", [attacked("fgsm", 300), attacked("pgd", 100)]),
     ("A204", "warn", [attacked("fgsm", 300), attacked("pgd", 310)]),
@@ -118,28 +123,32 @@ CASES: list[tuple[str, str, list[Record]]] = [
     ("A511", "pass", [normalization()]),
     ("A511", "warn", [normalization(distance=0.5)]),
     ("A511", "error", [normalization(distance=5.0)]),
-    ("A512", "pass", [normalization(bgr=62)]),
+    ("A512", "pass", [normalization(bgr=30)]),
+    ("A512", "cannot tell", [normalization(bgr=62)]),
     ("A512", "error", [normalization(bgr=95)]),
     ("A511", "pass", [normalization(distance=5.0, reestimated_p=0.3)]),  # measured anew it is no better
     ("A511", "error", [normalization(distance=5.0, reestimated_p=1e-4)]),
-    ("A512", "pass", [normalization(bgr=66, p=0.2)]),
+    ("A512", "cannot tell", [normalization(bgr=66, p=0.2)]),
     ("A512", "warn", [normalization(bgr=63, p=0.01)]),  # the intervals overlap, but the same samples tell
     ("A512", "error", [normalization(bgr=66, p=0.01)]),
-    ("A514", "pass", [preparation(gained=3)]),
-    ("A514", "pass", [preparation(gained=30, p=0.2)]),
+    ("A514", "pass", [preparation(lost=5)]),
+    ("A514", "cannot tell", [preparation(gained=3)]),
+    ("A514", "cannot tell", [preparation(gained=30, p=0.2)]),
     ("A514", "warn", [preparation(gained=5, p=0.01)]),
     ("A514", "pass", [preparation(gained=0, lost=9, p=1.0)]),
     ("A513", "pass", [normalization()]),
     ("A513", "warn", [normalization(oddities=("momentum 0.9",))]),
     ("A301", "pass", [invariance(900, 900)]),
-    ("A301", "pass", [invariance(865, 900)]),  # three points beyond noise
+    ("A301", "cannot tell", [invariance(865, 900)]),  # three points lie within the interval of the fall
     ("A301", "warn", [invariance(850, 900)]),
     ("A301", "error", [invariance(760, 900)]),
-    ("A301", "pass", [invariance(86, 90, n=100, clean=90)]),  # the same share of fewer samples is within noise
+    ("A301", "cannot tell", [invariance(86, 90, n=100, clean=90)]),  # the same share of fewer samples
+    ("A301", "cannot tell", [invariance(16, 16, n=16, clean=16)]),  # nothing lost, of too few
     ("A301", "warn", [invariance(8600, 9000, n=10_000, clean=9000)]),
-    ("A301", "pass", [invariance(850, 900, gained=100)]),  # changes in both directions widen the interval
+    ("A301", "cannot tell", [invariance(850, 900, gained=100)]),  # changes in both directions widen the interval
     ("A302", "pass", [invariance(900, 800)]),
-    ("A302", "warn", [invariance(900, 600)]),
+    ("A302", "warn", [invariance(900, 500)]),
+    ("A302", "cannot tell", [invariance(900, 600)]),
     ("A302", "error", [invariance(900, 300)]),
     ("A303", "pass", [invariance(900, 700)]),
     ("A303", "warn", [invariance(900, 400)]),
@@ -192,7 +201,7 @@ def test_the_worst_operation_is_named() -> None:
     verdict = find_rule("A303").verdict(Evidence([invariance(900, 50)]))
     assert (verdict.where, verdict.measured) == (
         "Rotate",
-        "90.0\xa0% falls to 22.0\xa0% on average over the strengths of Rotate",
+        "90.0\xa0% falls to 22.0\xa0% on average over the strengths of Rotate (n = 1,000)",
     )
 
 
@@ -204,7 +213,7 @@ def test_without_records_every_rule_says_what_is_missing() -> None:
 
 def test_errors_come_first() -> None:
     order = [verdict.status for verdict in judge([clean(non_finite=1, expected_calibration_error=0.08)])]
-    assert order == sorted(order, key=["error", "warn", "pass", "not run"].index)
+    assert order == sorted(order, key=["error", "warn", "cannot tell", "pass", "not run"].index)
     assert order[0] == "error"
 
 

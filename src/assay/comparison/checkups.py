@@ -15,7 +15,7 @@ from assay.records.failure import FailedMeasurement
 from assay.records.finding import Status, Verdict
 
 LEVEL = 0.05  # family-wise error rate
-SEVERITY: dict[Status, int] = {"pass": 0, "warn": 1, "error": 2}
+SEVERITY: dict[Status, int] = {"pass": 0, "cannot tell": 1, "warn": 2, "error": 3}
 # The start of the name of the measure whose test decides whether a rule's number changed beyond noise.
 RESTS_ON = {
     "A101": "clean accuracy",
@@ -51,7 +51,7 @@ def _compare(
         change = "not judged"
     elif was not in SEVERITY:
         change = "newly judged"
-    elif tested is not None and tested.change == "no change beyond noise":
+    elif "cannot tell" in {was, now} if tested is None else tested.change == "no change beyond noise":
         change = "within noise"
     else:
         change = "worse" if SEVERITY[now] > SEVERITY[was] else "better"

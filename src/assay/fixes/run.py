@@ -222,7 +222,7 @@ def _find_spoilt(combined: Sequence[_Done], model: nn.Module, context: FixContex
     _, judged = _run_stages(names, replace(context.check, model=model), checkup)
     for each in combined:
         status = each.change.status or judged[each.verdict.rule].status
-        if status not in {"pass", each.record.after}:
+        if status not in {"pass", "cannot tell", each.record.after}:
             return f"together {each.verdict.rule} would be {status}, alone {each.record.after}"
     return ""
 

@@ -83,7 +83,8 @@ class CurveDifference(Frozen):
 class RuleChange(Frozen):
     """One rule in both checks. ``change`` says what became of its status.
 
-    ``within noise``: the status moved, but the number it rests on (``tested``) did not, beyond noise.
+    ``within noise``: the status moved, but the number it rests on (``tested``) did not, beyond noise; or one of the
+    checks cannot tell, and no test is about that number.
     ``not judged`` any more, or ``newly judged``: the rule ran in one of the checks only.
     """
 

@@ -8,7 +8,7 @@ from typing import Literal
 from assay.records.base import Frozen, Record
 
 Category = Literal["accuracy", "robustness", "invariance", "optimisation", "configuration", "redundancy"]
-Status = Literal["pass", "warn", "error", "could not run", "not run"]
+Status = Literal["pass", "warn", "error", "cannot tell", "could not run", "not run"]
 FailAt = Literal["warn", "error", "never"]
 
 
@@ -41,8 +41,9 @@ class Verdict(Record):
     Attributes:
         rule: its id, such as ``A201``.
         category: one of six; each has a score.
-        status: ``pass``, ``warn``, ``error``, ``could not run`` (what it rests on was asked for and failed) or ``not
-            run`` (nothing here that it applies to).
+        status: ``pass``, ``warn``, ``error``, ``cannot tell`` (the interval of the number contains the threshold),
+            ``could not run`` (what it rests on was asked for and failed) or ``not run`` (nothing here that it applies
+            to).
         claim: a sentence that is true when the status is ``pass``.
         measured: the number in words, with its interval and sample size where it has them.
         threshold: what is required.

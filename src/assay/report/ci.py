@@ -13,11 +13,13 @@ from assay.records.checkup import Checkup
 from assay.records.failure import FailedMeasurement
 from assay.records.finding import FailAt, Status, Verdict
 from assay.report.summary import CategoryState, states, subject_line
-from assay.wording import inert
+from assay.wording import inert, status
+
+_UNDECIDED = {"cannot tell", "not run"}
 
 
 def render_junit(checkup: Checkup, *, fail_on: FailAt = "error") -> str:
-    """One ``<testcase>`` a rule: ``<failure>`` at or above ``fail_on``, ``<skipped>`` where there is nothing to judge.
+    """One ``<testcase>`` a rule: ``<failure>`` at or above ``fail_on``, ``<skipped>`` where nothing is decided.
 
     A rule that could not run is an ``<error>``, whatever ``fail_on`` says, and so is a failed measurement on which no
     rule rests. A warning below ``fail_on`` passes and says its sentence in ``<system-out>``; an accepted finding is
@@ -45,7 +47,7 @@ def _suite(state: CategoryState, checkup: Checkup, *, fail_on: FailAt) -> Elemen
     suite.attrib.update(
         tests=str(len(state.verdicts)),
         failures=str(sum(verdict.fails(fail_on) for verdict in state.verdicts)),
-        skipped=str(sum(verdict.status == "not run" or verdict.accepted is not None for verdict in state.verdicts)),
+        skipped=str(sum(v.status in _UNDECIDED or v.accepted is not None for v in state.verdicts)),
         errors=str(sum(verdict.status == "could not run" for verdict in state.verdicts)),
     )
     return suite
@@ -74,11 +76,11 @@ def _case(verdict: Verdict, *, fail_on: FailAt) -> ElementTree.Element:
     elif verdict.status == "could not run":
         error = ElementTree.SubElement(case, "error", type=verdict.status, message=_text(verdict.measured))
         error.text = _text(_describe(verdict))
-    elif verdict.status == "not run":
-        ElementTree.SubElement(case, "skipped", message=_text(verdict.measured))
+    elif verdict.status in _UNDECIDED:
+        ElementTree.SubElement(case, "skipped", message=_text(f"{status(verdict.status)}: {verdict.measured}"))
     elif verdict.accepted is not None:
         until = "" if verdict.accepted.expires is None else f" until {verdict.accepted.expires}"
-        message = f"accepted{until}: {verdict.accepted.reason}; {verdict.status}: {_short(verdict)}"
+        message = f"accepted{until}: {verdict.accepted.reason}; {status(verdict.status)}: {_short(verdict)}"
         ElementTree.SubElement(case, "skipped", message=_text(message))
     elif verdict.status in {"warn", "error"}:
         ElementTree.SubElement(case, "system-out").text = _text(_describe(verdict))
@@ -109,9 +111,10 @@ Json = dict[str, object]
 def render_sarif(checkup: Checkup) -> str:
     """One run with all rules, and a result for each finding: code-scanning pages make an alert of every result.
 
-    What could not run is a notification of the tool (section 3.58). A model is no file, so results carry a logical
-    location (section 3.33): the model as it was named, and inside it the place a rule points at. Code-scanning pages
-    ask for a place in a file as well: the one that makes the model where its name tells it, else ``check.json``. An
+    What could not run, and what cannot be told, is a notification of the tool (section 3.58). A model is no file, so
+    results carry a logical location (section 3.33): the model as it was named, and inside it the place a rule points
+    at. Code-scanning pages ask for a place in a file as well: the one that makes the model where its name tells it,
+    else ``check.json``. An
     accepted finding is suppressed, with its reason. ``partialFingerprints`` keep a finding the same from run to run,
     under the key by which those pages know an alert again.
     """
@@ -159,6 +162,15 @@ def _invocation(checkup: Checkup, index: Mapping[str, int]) -> Json:
         }
         for verdict in checkup.verdicts
         if verdict.status == "could not run"
+    ]
+    notes += [
+        {
+            "level": "note",
+            "message": {"text": inert(f"{verdict.claim}: cannot tell. {verdict.measured}")},
+            "associatedRule": {"id": inert(verdict.rule, keep=""), "index": index[verdict.rule]},
+        }
+        for verdict in checkup.verdicts
+        if verdict.status == "cannot tell"
     ]
     notes += [
         {"level": "error", "message": {"text": inert(f"{each.place} could not run: {each.reason}. {each.way_out}")}}

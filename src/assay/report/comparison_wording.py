@@ -105,6 +105,8 @@ def status_word(status: Status) -> str:
 def describe_change(change: RuleChange) -> str:
     """What became of a rule, and why a move may mean nothing."""
     if change.change == "within noise":
+        if not change.tested:
+            return "one of the checks cannot tell"
         return f"moved, but {change.tested.partition(',')[0]} did not beyond noise"
     return "judged before, not now" if change.change == "not judged" else change.change
 

@@ -17,6 +17,7 @@ _FILLS = {
     "error": "var(--error)",
     "warn": "var(--warn)",
     "pass": "var(--pass)",
+    "cannot tell": "var(--undecided)",
     "could not run": "var(--unmeasured)",
     "not run": "var(--line)",
 }
@@ -165,7 +166,7 @@ def _rules(track: Track, names: list[str]) -> Figure | None:
 
     moved = [rule for rule in rules if len({each.get(rule, "not run") for each in statuses}) > 1]
     finding = f"{plural(len(moved), 'rule')} changed: {', '.join(moved[:5])}" if moved else "No verdict changed"
-    note = "Rules that ever failed or warned. ✕ fails, ! warns, ✓ holds, ? could not run, – did not run."
+    note = "Rules that ever failed or warned. ✕ fails, ! warns, ✓ holds, ≈ cannot tell, ? could not run, – not run."
     return figure(build, finding=finding, note=note)
 
 

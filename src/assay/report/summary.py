@@ -16,7 +16,21 @@ from assay.records.finding import Category, Status, Verdict
 from assay.records.gradients import DepthTrace
 from assay.records.recurrence import TimeTrace
 from assay.report.parts import KeyFigure
-from assay.wording import ball, clip, compact, count, distance, epsilon, interval, listed, norm, percent, seconds
+from assay.wording import (
+    ball,
+    clip,
+    compact,
+    count,
+    count_rules,
+    distance,
+    epsilon,
+    interval,
+    listed,
+    norm,
+    percent,
+    seconds,
+    status,
+)
 
 
 @dataclass(frozen=True)
@@ -28,14 +42,18 @@ class Look:
     name: str
 
 
-LOOKS: dict[Status, Look] = {
-    "error": Look("Fails", "✕", "error"),
-    "warn": Look("Warning", "!", "warn"),
-    "pass": Look("Holds", "✓", "pass"),
-    "could not run": Look("Could not run", "?", "unmeasured"),
-    "not run": Look("Did not run", "–", "skipped"),
+_SIGNS: dict[Status, tuple[str, str]] = {
+    "error": ("✕", "error"),
+    "warn": ("!", "warn"),
+    "pass": ("✓", "pass"),
+    "cannot tell": ("≈", "undecided"),
+    "could not run": ("?", "unmeasured"),
+    "not run": ("–", "skipped"),
 }
-SEVERITY: tuple[Status, ...] = ("error", "warn", "could not run", "not run", "pass")
+LOOKS: dict[Status, Look] = {
+    name: Look(status(name).capitalize(), sign, style) for name, (sign, style) in _SIGNS.items()
+}
+SEVERITY: tuple[Status, ...] = ("error", "warn", "could not run", "cannot tell", "not run", "pass")
 CREDIT: dict[Status, float] = {"pass": 1.0, "warn": 0.5, "error": 0.0}
 TITLES: dict[Category, str] = {
     "accuracy": "Accuracy",
@@ -96,9 +114,9 @@ class CategoryState:
     @property
     def summary(self) -> str:
         """``1 fails · 2 hold``."""
+        counts = [(name, sum(verdict.status == name for verdict in self.verdicts)) for name in SEVERITY]
         words = {"error": "fail", "warn": "warn", "pass": "hold"}
-        counts = [(status, sum(verdict.status == status for verdict in self.verdicts)) for status in SEVERITY]
-        return " · ".join(f"{n} {words.get(status, status)}" for status, n in counts if n) or "nothing measured"
+        return " · ".join(f"{n} {words.get(name, status(name))}" for name, n in counts if n) or "nothing measured"
 
 
 def in_order(verdicts: Sequence[Verdict]) -> list[Verdict]:
@@ -119,7 +137,7 @@ def states(verdicts: Sequence[Verdict]) -> tuple[CategoryState, ...]:
 
 def tally(verdicts: Sequence[Verdict]) -> dict[Status, int]:
     """How many verdicts have each status, every status present."""
-    return {status: sum(verdict.status == status for verdict in verdicts) for status in SEVERITY}
+    return {name: sum(verdict.status == name for verdict in verdicts) for name in SEVERITY}
 
 
 def tally_sentence(verdicts: Sequence[Verdict]) -> str:
@@ -127,11 +145,9 @@ def tally_sentence(verdicts: Sequence[Verdict]) -> str:
     if not verdicts:
         return "No rule was judged."
     counts = tally(verdicts)
-    forms = {"error": ("fails", "fail"), "warn": ("warns", "warn"), "pass": ("holds", "hold")}
-    parts = [f"{n} {forms[status][n != 1]}" for status, n in counts.items() if n and status in forms]
-    # these come last in the sentence, although they stand above the passes on the page
-    parts += [f"{counts['could not run']} could not run"] if counts["could not run"] else []
-    parts += [f"{counts['not run']} did not run"] if counts["not run"] else []
+    # those that hold stand before those that were not judged, although they come last on the page
+    order: tuple[Status, ...] = ("error", "warn", "pass", "cannot tell", "could not run", "not run")
+    parts = [count_rules(counts[name], name) for name in order if counts[name]]
     rules = "rule" if len(verdicts) == 1 else "rules"
     joined = ", ".join(parts[:-1]) + (" and " if len(parts) > 1 else "") + parts[-1]
     return f"Of {len(verdicts)} {rules}, {joined}."

@@ -19,6 +19,8 @@ COLOURS: dict[str, tuple[str, str]] = {
     "pass-tint": ("#e5f3ea", "#142a1e"),
     "unmeasured": ("#7c3aad", "#cfa1f5"),
     "unmeasured-tint": ("#f3eafa", "#2a1d38"),
+    "undecided": ("#0b6374", "#6cc7da"),
+    "undecided-tint": ("#e0f1f4", "#12292f"),
     "skipped": ("#5b5f69", "#a4a9b4"),
     "skipped-tint": ("#eceae5", "#23272f"),
     "series-1": ("#1f57c3", "#85aef9"),
@@ -30,7 +32,7 @@ COLOURS: dict[str, tuple[str, str]] = {
     "grid": ("#e9e6e0", "#272c35"),
 }
 
-STATUSES = ("error", "warn", "pass", "unmeasured", "skipped")
+STATUSES = ("error", "warn", "pass", "undecided", "unmeasured", "skipped")
 
 # (text, ground) pairs the page uses; text needs 4.5:1
 TEXT_PAIRS: tuple[tuple[str, str], ...] = (

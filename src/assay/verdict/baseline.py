@@ -15,7 +15,7 @@ def apply_baseline(checkup: Checkup, baseline: Baseline, *, today: date) -> Chec
     """The checkup with its accepted findings marked and the entries that cover nothing listed.
 
     A finding is covered by the entry of its rule unless it is worse than what was accepted (an error where a warning
-    was) or the entry has expired. A rule that did not run leaves its entry alone.
+    was) or the entry has expired. A rule that did not run, or cannot tell, leaves its entry alone.
     """
     judged = {verdict.rule: verdict for verdict in checkup.verdicts}
     outdated = tuple(
@@ -38,7 +38,7 @@ def _outdated(entry: Acceptance, verdict: Verdict | None, *, today: date) -> str
     """Why the entry accepts nothing here; empty where it does, or where the rule was not judged."""
     if all(rule.id != entry.rule for rule in RULES):
         return "no rule has this id"
-    if verdict is None or verdict.status in {"could not run", "not run"}:
+    if verdict is None or verdict.status in {"cannot tell", "could not run", "not run"}:
         return ""
     reasons = {
         "the rule passes now: remove the entry": verdict.status == "pass",

@@ -25,7 +25,7 @@ from assay.verdict.rule import Evidence, Rule
 TWINS = {"A211": "A501", "A212": "A502", "A213": "A504", "A217": "A204", "A223": "A503", "A225": "A206"}
 _MODULES = (accuracy, robustness, attack_sanity, invariance, optimisation, configuration, pixels, redundancy)
 RULES: tuple[Rule, ...] = tuple(sorted((rule for module in _MODULES for rule in module.RULES), key=lambda r: r.id))
-SEVERITY = {"error": 0, "warn": 1, "could not run": 2, "pass": 3, "not run": 4}
+SEVERITY = {"error": 0, "warn": 1, "could not run": 2, "cannot tell": 3, "pass": 4, "not run": 5}
 
 
 @checked
@@ -39,8 +39,8 @@ def judge(records: Iterable[Record], *, rules: Iterable[Rule] = RULES) -> tuple[
         records: what the measuring functions return, of any kinds and in any order.
         rules: those to judge by; all of them by default.
     Returns:
-        One verdict for each rule: errors first, then warnings, what could not run, passes, and rules for which there
-        is nothing to judge ("not run").
+        One verdict for each rule: errors first, then warnings, what could not run, what cannot be told from so few
+        images, passes, and rules for which there is nothing to judge ("not run").
     Example:
         >>> import assay
         >>> data = assay.load_dataset("digits", limit=64)

@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
-from assay.records.configuration import SIGNIFICANT, ModeAudit, NormalizationAudit, PreparationAudit
+from assay.records.accuracy import Proportion
+from assay.records.configuration import (
+    SIGNIFICANT,
+    InputConvention,
+    ModeAudit,
+    NormalizationAudit,
+    PreparationAudit,
+    PreparationVariant,
+)
 from assay.records.training import DecayGroups
 from assay.verdict import examples as ex
-from assay.verdict.rule import Rule, RuleExamples, RuleResult, grade, largest, name_some, reads
+from assay.verdict.rule import Rule, RuleExamples, RuleResult, gain_bounds, grade, largest, name_some, reads
 from assay.wording import percent
 
 REPEAT_GAP = 1e-6  # of the range of the logits: two identical passes
@@ -15,6 +24,7 @@ BATCH_GAP = (1e-3, 1e-2)  # of the range of the logits: kernels round differentl
 STALE = (0.1, 1.0)  # nats
 HARMLESS = 10.0  # nats: one sample of pictures differs by less from the training data
 ACCURACY_GAIN = (0.01, 0.05)
+AS_IS = "as is"
 
 
 def _evaluation_mode(audit: ModeAudit) -> RuleResult | None:
@@ -79,7 +89,25 @@ def _input_scale(audit: NormalizationAudit) -> RuleResult | None:
         difference = min(difference, ACCURACY_GAIN[0])
     measured = f"{percent(audit.before.accuracy)} as is, {percent(best.accuracy)} {best.convention}"
     status = grade(difference, warn=ACCURACY_GAIN[0], error=ACCURACY_GAIN[1])
+    others = [each for each in audit.conventions if each.convention != AS_IS]
+    if status == "pass" and (doubt := _possible_gain(audit.before, others)):
+        return RuleResult("cannot tell", measured + doubt, difference)
     return RuleResult(status, measured, difference, where="" if status == "pass" else audit.stem)
+
+
+def _possible_gain(before: Proportion, others: Iterable[InputConvention | PreparationVariant]) -> str:
+    """What to add where one of the others may gain more than 5 points, at the upper end of its interval."""
+    possible = largest([_most_gain(before, each) for each in others] or [0.0], by=float)
+    if possible <= ACCURACY_GAIN[1]:
+        return ""
+    return f"; of {before.n:,} images another may still gain {100 * possible:.1f} points, at the end of its interval"
+
+
+def _most_gain(before: Proportion, other: InputConvention | PreparationVariant) -> float:
+    """The upper end of the interval of the gain; that of both accuracies where no counts are known."""
+    if other.gained is None or other.lost is None:
+        return other.high - before.low
+    return gain_bounds(before, lost=other.lost, gained=other.gained)[1]
 
 
 def _usual_settings(audit: NormalizationAudit) -> RuleResult | None:
@@ -97,6 +125,8 @@ def _prepared_best(audit: PreparationAudit) -> RuleResult | None:
     if not all(math.isfinite(value) for each in audit.variants for value in (now, each.accuracy, each.p_value)):
         return None
     limited = f"; {audit.not_tried}" if audit.not_tried else ""
+    if best is None and (doubt := _possible_gain(audit.as_prepared, audit.variants)):
+        return RuleResult("cannot tell", f"{percent(now)}{doubt}{limited}", 0.0)
     if best is None:
         return RuleResult("pass", f"{percent(now)}; none of {len(audit.variants)} others is better{limited}", 0.0)
     points = 100 * (best.accuracy - now)
@@ -192,13 +222,14 @@ RULES = (
     Rule(
         id="A512",
         claim="Input preprocessing matches training: pixel scale and channel order",
-        threshold="no other scale or channel order gains 1 % accuracy beyond noise (error beyond 5 %)",
+        threshold="no other scale or channel order gains 1 % accuracy beyond noise (error beyond 5 %), and none 5 % at "
+        "the upper end of its 95 % interval",
         **reads(NormalizationAudit, _input_scale),
         why="Pixels normalised twice, not at all, or in BGR cost accuracy without any error message.",
         fix="Put the normalisation into the model as its first layer and hand over pixels in [0, 1].",
         limits="Only usual conventions are tried; size, crop and interpolation are A514's. A model near chance gains "
         "nothing from any of them and passes.",
-        examples=RuleExamples(passing=lambda: (ex.normalization(bgr=62),), failing=lambda: (ex.normalization(bgr=95),)),
+        examples=RuleExamples(passing=lambda: (ex.normalization(bgr=30),), failing=lambda: (ex.normalization(bgr=95),)),
         reference=IOFFE,
         on_request=True,
     ),
@@ -220,7 +251,8 @@ RULES = (
     Rule(
         id="A514",
         claim="Prepared as the author meant it: size, crop, interpolation, normalisation, channel order",
-        threshold="no neighbouring preparation is better beyond noise (p < 0.05 on the same pictures, Holm)",
+        threshold="no neighbouring preparation is better beyond noise (p < 0.05 on the same pictures, Holm), and none "
+        "by 5 points at the upper end of its 95 % interval",
         **reads(PreparationAudit, _prepared_best),
         why="A model that is fed pictures in another size, interpolation or scale than in training is measured too "
         "low, and nothing fails.",
@@ -228,9 +260,7 @@ RULES = (
         limits="One aspect is changed at a time. Sizes are tried only where the pictures can be read again from where "
         "they are stored, and the numbers only where the model normalises with a layer of assay or not at all. A "
         "slightly larger crop may really be better than what the author used.",
-        examples=RuleExamples(
-            passing=lambda: (ex.preparation(gained=3),), failing=lambda: (ex.preparation(gained=30),)
-        ),
+        examples=RuleExamples(passing=lambda: (ex.preparation(lost=5),), failing=lambda: (ex.preparation(gained=30),)),
         reference="Touvron et al. 2019, Fixing the train-test resolution discrepancy, arXiv:1906.06423; "
         "McNemar 1947, Psychometrika 12",
         on_request=True,

@@ -60,9 +60,13 @@ def signed_steps(*losses: float) -> RobustAccuracy:
     return attacked("signed-steps", 0, loss_per_step=losses, constrained=False)
 
 
-def curve(levels: float | None) -> EpsilonCurve:
-    """Accuracy against epsilon under PGD, half of the images broken at ``levels`` of 255."""
-    points = (EpsilonPoint.of(90, 100, epsilon=0.0), EpsilonPoint.of(10, 100, epsilon=8 / 255))
+def curve(levels: float | None, n: int = 1000) -> EpsilonCurve:
+    """Accuracy against epsilon under PGD, 90 % without it, half of the images broken at ``levels`` of 255."""
+    sizes = (0.0, 8.0) if levels is None else (0.0, levels, 2 * levels, max(8.0, 3 * levels))
+    shares = (0.9, 0.6) if levels is None else (0.9, 0.5, 0.1, 0.1)
+    points = tuple(
+        EpsilonPoint.of(round(share * n), n, epsilon=size / 255) for size, share in zip(sizes, shares, strict=True)
+    )
     median = None if levels is None else levels / 255
     return EpsilonCurve(attack="pgd", norm="linf", steps=10, points=points, median_epsilon=median, seconds=1.0)
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from assay.records.attack import EpsilonCurve, RobustAccuracy
 from assay.records.finding import Status
 from assay.verdict import examples as ex
-from assay.verdict.rule import Evidence, Rule, RuleExamples, RuleResult, grade
+from assay.verdict.rule import Evidence, Rule, RuleExamples, RuleResult, grade, grade_share, tell_needed
 from assay.wording import ball, distance, epsilon, norm, percent
 
 ROBUST_SHARE = (0.75, 0.50)  # robust over clean accuracy: warn below the first, error below the second
 IMPERCEPTIBLE = 2 / 255
+HALF = 0.5
 NOISE = 0.02
 
 
@@ -23,27 +26,49 @@ def _robust_to(evidence: Evidence, name: str) -> RuleResult | None:
         return evidence.failure(RobustAccuracy, name=name)
     if robust.clean_correct == 0:
         return None
-    clean = robust.clean_correct / robust.n
-    # By the upper end of the interval: few samples pass where they cannot tell.
-    status = grade(-robust.high / clean, warn=-ROBUST_SHARE[0], error=-ROBUST_SHARE[1])
+    before = robust.clean_correct / robust.n
+    held = min(robust.accuracy * robust.n, robust.clean_correct)  # of those that were right before
+    status = grade_share(held, robust.clean_correct, warn=ROBUST_SHARE[0], error=ROBUST_SHARE[1])
     interval = f"{percent(robust.low)} to {percent(robust.high)}, n = {robust.n:,}"
-    measured = f"{percent(clean)} falls to {percent(robust.accuracy)} ({interval})"
-    return RuleResult(status, measured, robust.accuracy, where=f"{robust.attack}, {ball(robust)}")
+    measured = f"{percent(before)} falls to {percent(robust.accuracy)} ({interval})"
+    needed = _needed(status, held, robust.clean_correct, ROBUST_SHARE[0], n=robust.n)
+    return RuleResult(status, measured + needed, robust.accuracy, where=f"{robust.attack}, {ball(robust)}")
+
+
+def _needed(status: Status, held: float, before: int, least: float, *, n: int) -> str:
+    """How many images would settle a share of those ``before`` that should be ``least``, of ``n`` images in all."""
+    share = held / before
+    variance = max(share * (1 - share), least * (1 - least)) * n / before
+    return tell_needed(status, distance=abs(share - least), variance=variance, n=n)
 
 
 def _median_epsilon(evidence: Evidence) -> RuleResult | None:
     curve = next((curve for curve in evidence.each(EpsilonCurve) if curve.norm == "linf"), None)
     if curve is None or not curve.points or curve.points[0].correct == 0:  # 2/255 means nothing in another norm
         return None
-    if curve.median_epsilon is None:
-        largest = max(point.epsilon for point in curve.points)
-        if not largest >= IMPERCEPTIBLE:
-            return None  # a curve that ends before it says nothing
-        measured = f"more than half still correct at {norm('linf')} {epsilon(largest, 'linf')}"
-        return RuleResult("pass", measured, largest)
-    measured = f"half of the images misclassified at {norm('linf')} {distance(curve.median_epsilon, 'linf')}"
-    status = grade(-curve.median_epsilon, warn=-IMPERCEPTIBLE, error=-IMPERCEPTIBLE / 2)
-    return RuleResult(status, measured, curve.median_epsilon)
+    at_limit, at_half = (_correct_at(curve, size) for size in (IMPERCEPTIBLE, IMPERCEPTIBLE / 2))
+    if at_limit is None or at_half is None:
+        return None  # a curve that ends before it says nothing
+    before, n = curve.points[0].correct, curve.points[0].n
+    status = grade_share(min(at_limit, before), before, warn=HALF, error=-1)
+    if status == "warn":
+        status = "error" if grade_share(min(at_half, before), before, warn=HALF, error=-1) == "warn" else "warn"
+    largest = max(point.epsilon for point in curve.points)
+    measured = f"more than half still correct at {norm('linf')} {epsilon(largest, 'linf')}"
+    if curve.median_epsilon is not None:
+        measured = f"half of the images misclassified at {norm('linf')} {distance(curve.median_epsilon, 'linf')}"
+    measured += f"; {percent(at_limit / before)} of the correct ones (n = {before:,}) still correct at 2/255"
+    value = largest if curve.median_epsilon is None else curve.median_epsilon
+    return RuleResult(status, measured + _needed(status, at_limit, before, HALF, n=n), value)
+
+
+def _correct_at(curve: EpsilonCurve, size: float) -> float | None:
+    """How many samples are correct at this ε, straight between the points; None beyond the last."""
+    for left, right in pairwise(curve.points):
+        if left.epsilon <= size <= right.epsilon:
+            share = (size - left.epsilon) / (right.epsilon - left.epsilon)
+            return (left.accuracy + share * (right.accuracy - left.accuracy)) * left.n
+    return None
 
 
 def _iterating_helps(evidence: Evidence) -> RuleResult | None:
@@ -93,7 +118,8 @@ RULES = (
     Rule(
         id="A201",
         claim="Robust to a single-step attack (FGSM)",
-        threshold="robust accuracy at least 75 % of the clean accuracy (error below 50 %)",
+        threshold="at least 75 % of the correct images still correct at the lower end of the 95 % interval (a warning "
+        "where the upper end is below, an error below 50 %)",
         needs=(RobustAccuracy,),
         judge=lambda evidence: _robust_to(evidence, "fgsm"),
         why="A single gradient step within an imperceptible ε is the cheapest attack there is.",
@@ -106,7 +132,8 @@ RULES = (
     Rule(
         id="A202",
         claim="Robust to a multi-step attack (PGD)",
-        threshold="robust accuracy at least 75 % of the clean accuracy (error below 50 %)",
+        threshold="at least 75 % of the correct images still correct at the lower end of the 95 % interval (a warning "
+        "where the upper end is below, an error below 50 %)",
         needs=(RobustAccuracy,),
         judge=lambda evidence: _robust_to(evidence, "pgd"),
         why="An attacker is not limited to one step; only accuracy under an iterated attack counts as robustness.",
@@ -119,7 +146,8 @@ RULES = (
     Rule(
         id="A203",
         claim="Robust to imperceptible perturbations (median adversarial ε)",
-        threshold="half of the images still correct at 2/255, L∞ (error: not even at 1/255)",
+        threshold="half of the correct images still correct at 2/255, L∞, at the lower end of the 95 % interval (a "
+        "warning where the upper end is below; an error where it is at 1/255)",
         needs=(EpsilonCurve,),
         judge=_median_epsilon,
         why="A change of two grey levels of 255 is less than JPEG compression or another camera makes.",
@@ -137,8 +165,8 @@ RULES = (
         judge=_iterating_helps,
         why="When a stronger attack does worse, gradients are masked and every robust accuracy is too high.",
         fix="Look for quantised, random or saturated layers; trust only gradient-free attacks until then.",
-        limits="Masking that misleads both attacks alike is not seen; A214 to A222 look for it. On few images one "
-        "sample can make the difference.",
+        limits="Masking that misleads both attacks alike is not seen; A214 to A222 look for it. It compares two runs "
+        "on the same images, without an interval: on few images one sample can make the difference.",
         examples=RuleExamples(
             passing=lambda: (ex.attacked("fgsm", 300), ex.attacked("pgd", 100)),
             failing=lambda: (ex.attacked("fgsm", 300), ex.attacked("pgd", 500)),
@@ -154,8 +182,9 @@ RULES = (
         judge=_loss_rises,
         why="Where steps along the gradient do not raise the loss, attacks and adversarial training cannot work.",
         fix="If the first step fails, look for zero or wrong gradients; if only later ones do, the steps overshoot.",
-        limits="The steps are large and not projected: on a network already wrong everywhere the loss may fall at a "
-        "later step, which is no fault. Samples whose loss falls are hidden by the mean.",
+        limits="A mean over the images at hand, without an interval. The steps are large and not projected: on a "
+        "network already wrong everywhere the loss may fall at a later step, which is no fault. Samples whose loss "
+        "falls are hidden by the mean.",
         examples=RuleExamples(
             passing=lambda: (ex.signed_steps(0.3, 2.0, 5.0),), failing=lambda: (ex.signed_steps(0.3, 0.3),)
         ),

@@ -5,16 +5,25 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from statistics import NormalDist
 from typing import Any, TypeVar, get_args
 
 from assay.errors import describe_error
+from assay.intervals import newcombe_paired, share_bounds
+from assay.records.accuracy import CleanAccuracy, Proportion
 from assay.records.base import Record
 from assay.records.failure import FailedMeasurement
 from assay.records.finding import Category, Status, Verdict
+from assay.wording import count, percent
 
 R = TypeVar("R", bound=Record)
 T = TypeVar("T")
 CATEGORIES: dict[str, Category] = dict(zip("123456", get_args(Category), strict=True))
+LEARNED: frozenset[Category] = frozenset({"robustness", "invariance"})  # judged of a model that has learned something
+SIDE = 0.025  # at a true value on its threshold a rule holds, and fails, at most so often
+NEARLY_EXACT = 0.02  # the same of Newcombe's interval, which is approximate and errs a little more often than stated
+POWER = 0.8  # how often the number of images that a verdict names is to be enough
+MOST_IMAGES = 10_000_000
 
 
 class Evidence:
@@ -113,7 +122,7 @@ class Rule:
             result = next(filter(None, map(evidence.failure, missing)), None)
         else:
             try:
-                result = self.judge(evidence)
+                result = self._leave_out_near_chance(self.judge(evidence), evidence)
             except Exception as error:  # one rule that fails must not take the measurements with it
                 result = RuleResult("could not run", f"could not be judged: {describe_error(error)}", math.nan)
         if result is None:
@@ -136,6 +145,17 @@ class Rule:
             scored=self.scored,
         )
 
+    def _leave_out_near_chance(self, result: RuleResult | None, evidence: Evidence) -> RuleResult | None:
+        """No verdict on what a model keeps under a change that is not clearly better than the commonest class.
+
+        A finding about the measurement itself stays: it may be the reason why the model is no better.
+        """
+        clean = evidence.first(CleanAccuracy)
+        if result is None or clean is None or self.category not in LEARNED:
+            return result
+        finding = result.status in {"warn", "error", "could not run"}
+        return result if finding and not self.scored else near_chance(clean) or result
+
 
 def reads(kind: type[R], judge: Callable[[R], RuleResult | None]) -> dict[str, Any]:
     """The fields ``needs`` and ``judge`` of a rule that reads nothing but the first record of one class."""
@@ -150,11 +170,78 @@ def kind_of(record: type[Record]) -> str:
 def grade(value: float, *, warn: float, error: float) -> Status:
     """``pass`` up to ``warn``, ``warn`` up to ``error``, ``error`` beyond and for NaN; for values that should be small.
 
-    Negate the arguments for values that should be large.
+    Negate the arguments for values that should be large. For numbers without sampling noise; see :func:`grade_bounds`.
     """
-    if value <= warn:
+    return grade_bounds(value, value, warn=warn, error=error)
+
+
+def grade_bounds(low: float, high: float, *, warn: float, error: float = math.inf) -> Status:
+    """The status of a value that should be small and lies between ``low`` and ``high``; ``error`` for NaN.
+
+    ``pass`` where all of the interval lies up to ``warn``, ``warn`` or ``error`` where all of it lies beyond; where the
+    interval contains ``warn`` the rule cannot tell. Negate and exchange the bounds for values that should be large.
+    """
+    if math.isnan(low) or math.isnan(high):
+        return "error"
+    if high <= warn:
         return "pass"
-    return "warn" if value <= error else "error"
+    if low <= warn:
+        return "cannot tell"
+    return "warn" if low <= error else "error"
+
+
+def grade_share(correct: float, n: float, *, warn: float, error: float, chosen_of: int = 1) -> Status:
+    """The status of a share ``correct`` of ``n`` that should be at least ``warn``, by its exact bounds.
+
+    ``chosen_of`` is the number of shares of which it is the lowest: a fault is found in one of them by chance as often
+    as in a single one (Bonferroni).
+    """
+    low = share_bounds(correct, n, level=SIDE)[0]
+    high = share_bounds(correct, n, level=SIDE / chosen_of)[1]
+    return grade_bounds(-high, -low, warn=-warn, error=-error)
+
+
+def gain_bounds(before: Proportion, *, lost: int, gained: int, chosen_of: int = 1) -> tuple[float, float]:
+    """The interval of the gain in accuracy where ``lost`` of the same samples became wrong and ``gained`` right."""
+    lost, gained = min(max(lost, 0), before.correct), min(max(gained, 0), before.n - before.correct)
+    kept, wrong = before.correct - lost, before.n - before.correct - gained
+    return newcombe_paired(kept, lost, gained, wrong, z=NormalDist().inv_cdf(1 - NEARLY_EXACT / chosen_of))
+
+
+def tell_needed(
+    status: Status, *, distance: float, variance: float, n: int, of: str = "images", chosen_of: int = 1
+) -> str:
+    """``; about 1,200 images would settle it`` where ``status`` is "cannot tell", else nothing.
+
+    So many that a mean with this ``variance`` and this ``distance`` from its threshold, as among the ``n`` at hand,
+    leaves the threshold outside of its interval four times in five.
+    """
+    if status != "cannot tell":
+        return ""
+    z = NormalDist().inv_cdf(1 - SIDE / chosen_of) + NormalDist().inv_cdf(POWER)
+    enough = max(variance * (z / distance) ** 2, n + 1) if distance else math.inf
+    if not enough <= MOST_IMAGES:
+        return "; too close to the threshold to be settled by more images"
+    step = 10 ** max(0, math.floor(math.log10(enough)) - 1)
+    return f"; about {count(math.ceil(enough / step) * step)} {of} would settle it"
+
+
+def near_chance(clean: CleanAccuracy) -> RuleResult | None:
+    """ "not run", and why, where the accuracy is not clearly better than that of the commonest class; else None."""
+    commonest = commonest_share(clean)
+    if commonest is None or share_bounds(clean.accuracy * clean.n, clean.n, level=SIDE)[0] > commonest:
+        return None
+    measured = (
+        f"not judged: an accuracy of {percent(clean.accuracy)} (n = {count(clean.n)}) is not clearly better than "
+        f"always answering the commonest class, {percent(commonest)}"
+    )
+    return RuleResult("not run", measured, math.nan, fix="See A101: the model has first to learn its classes.")
+
+
+def commonest_share(clean: CleanAccuracy) -> float | None:
+    """The accuracy of always answering the commonest class of the test set; None where its classes are not known."""
+    most = max((group.n for group in clean.per_class), default=0)
+    return most / clean.n if most and clean.n else None
 
 
 def largest(items: Iterable[T], *, by: Callable[[T], float]) -> T:

@@ -25,7 +25,7 @@ from assay.report.summary import (
     tally_sentence,
 )
 from assay.report.terminal.layout import STYLES, WIDEST, print_facts, print_line, print_table
-from assay.wording import inert, number, percent
+from assay.wording import inert, number, percent, status
 
 
 def print_summary(checkup: Checkup, console: Console) -> None:
@@ -136,13 +136,13 @@ def print_rule(passing: Verdict, failing: Verdict, console: Console, *, limits: 
     print_line(console, f"{passing.rule} · {passing.category}", "bold")
     print_line(console, passing.claim, "bold")
     facts = (
-        ("Passes when", passing.threshold),
+        ("Holds when", passing.threshold),
         ("Why", passing.why),
         ("Fix", passing.fix),
         ("Applied by", f"assay check --apply-fixes ({remedy})" if remedy else ""),
         ("Known limits", limits),
-        ("Example", f"{failing.status}: {_measured(failing)}"),
-        ("", f"pass: {_measured(passing)}"),
+        ("Example", f"{status(failing.status)}: {_measured(failing)}"),
+        ("", f"{status(passing.status)}: {_measured(passing)}"),
         ("Reference", passing.reference),
         ("Judged from", ", ".join(passing.evidence)),
     )

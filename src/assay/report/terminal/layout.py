@@ -17,7 +17,14 @@ from assay.wording import inert
 T = TypeVar("T")
 WIDEST = 100  # longer lines are hard to follow; rich takes the width of the terminal where that is less
 WIDEST_TABLE = 110
-STYLES = {"error": "bold red", "warn": "yellow", "pass": "green", "could not run": "magenta", "not run": "dim"}
+STYLES = {
+    "error": "bold red",
+    "warn": "yellow",
+    "pass": "green",
+    "cannot tell": "cyan",
+    "could not run": "magenta",
+    "not run": "dim",
+}
 BAR = 30  # characters of the longest bar
 
 

@@ -15,6 +15,7 @@ from assay.records.finding import Verdict
 from assay.records.gradients import Curvature, DepthTrace, GradientFlow
 from assay.records.recurrence import RemedyComparison, RemedyRun, TimeTrace
 from assay.report.terminal.layout import STYLES, print_items, print_line, print_table
+from assay.wording import status
 
 _LAWS = {"exponential": "exp", "polynomial": "poly", "flat": "flat", "undefined": "–"}
 
@@ -30,7 +31,7 @@ def print_traces(records: Sequence[Record], verdicts: Sequence[Verdict], console
     for verdict in verdicts:
         if verdict.status != "not run":
             where = f"  [{verdict.where}]" if verdict.where else ""
-            line = f"{verdict.status:5} {verdict.rule}  {verdict.claim} · {verdict.measured}{where}"
+            line = f"{status(verdict.status):5} {verdict.rule}  {verdict.claim} · {verdict.measured}{where}"
             print_line(console, line, STYLES[verdict.status], wrap=False)
 
 
