@@ -40,6 +40,7 @@ STATUSES = {
     "not run": ("not run", "did not run", "did not run"),
 }
 NORMS = {"linf": "L∞", "l2": "L2", "l1": "L1", "l0": "L0"}
+INVISIBLE = 8 / 255 + 1e-9  # the largest L∞ change of a photograph that is usually called so
 _GAP = "\u00a0"  # a number stays on one line with its unit
 _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 _JOINERS = "\u200c\u200d"  # needed to write Persian, Hindi and many emoji; they reorder nothing
@@ -171,6 +172,15 @@ def count_rules(amount: int, status: str) -> str:
     return f"{amount} {STATUSES[status][1 if amount == 1 else 2]}"
 
 
+def attack(name: str) -> str:
+    """The name of an attack as it is written: abbreviations in capitals, other names as they are.
+
+    >>> attack("pgd"), attack("apgd-ce"), attack("square")
+    ('PGD', 'APGD-CE', 'square')
+    """
+    return name.upper() if name.partition("-")[0] in {"fgsm", "pgd", "apgd", "fab"} else name
+
+
 def norm(name: str) -> str:
     """A norm as it is written: ``L∞`` for ``linf``.
 
@@ -217,6 +227,15 @@ def epsilon_option(value: float, norm: str) -> str:
 def ball(perturbation: Perturbation) -> str:
     """Norm and ε of an attack's record: ``L∞ 8/255``."""
     return f"{norm(perturbation.norm)} {epsilon(perturbation.epsilon, perturbation.norm)}"
+
+
+def visibility(perturbation: Perturbation) -> str:
+    """What an L∞ ε means: its share of a pixel's range, and whether such a change is seen; empty for other norms."""
+    if perturbation.norm != "linf":
+        return ""
+    size = perturbation.epsilon
+    seen = "invisible" if size <= INVISIBLE else "hardly visible" if size <= 2 * INVISIBLE else "visible"
+    return f"{epsilon(size, 'linf')}: {100 * size:.2g}{_GAP}% of a pixel's range, {seen}"
 
 
 def seconds(duration: float) -> str:

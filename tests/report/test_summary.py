@@ -15,7 +15,15 @@ from assay.records.reading import read_checkup
 from assay.report.check_page import render_page
 from assay.report.comparison_wording import history_tally
 from assay.report.history_page import render_history
-from assay.report.summary import SEVERITY, headline, in_order, states, tally_sentence
+from assay.report.summary import (
+    SEVERITY,
+    headline,
+    in_order,
+    key_figures,
+    size_of_change,
+    states,
+    tally_sentence,
+)
 from assay.report.terminal.check import print_summary
 from assay.verdict import examples as ex
 
@@ -74,15 +82,20 @@ def test_tally(statuses: tuple[str, ...], sentence: str, make: Callable[..., Ver
     [
         (("pass", "pass"), 100),
         (("pass", "warn"), 75),
-        (("pass", "error", "not run"), 50),
+        (("pass", "error", "not run"), 25),
+        (("pass", "pass", "pass", "error"), 37),
         (("error", "error"), 0),
         (("pass",) * 250 + ("warn",), 99),  # nothing that is not whole is called whole
+        (("pass",) * 250 + ("error",), 49),
+        (("pass",) * 250 + ("error",) * 2, 24),
         (("error",) * 250 + ("warn",), 1),
+        (("pass", "cannot tell"), 99),
+        (("cannot tell",), None),
         (("not run",), None),
         ((), None),
     ],
 )
-def test_a_score_is_the_mean_credit_of_what_ran(
+def test_a_score_is_the_mean_credit_of_what_was_decided_and_failing_audits_weigh(
     statuses: tuple[str, ...], score: int | None, make: Callable[..., Verdict]
 ) -> None:
     (state,) = (s for s in states([make(f"A{i}", x) for i, x in enumerate(statuses)]) if s.category == "accuracy")
@@ -146,8 +159,22 @@ def test_a_comparison_and_a_history_tell_what_could_not_run(checkup: Checkup, un
     assert "? could not run" in render_history(history)
 
 
+def test_the_strongest_attack_is_named_where_it_ties_with_the_single_step(checkup: Checkup) -> None:
+    single = ex.attacked("fgsm", 430, steps=1, loss_per_step=(1.0, 2.0))
+    many = ex.attacked("pgd", 430, steps=10, loss_per_step=(1.0,) * 11)
+    for records in ((single, many), (many, single)):
+        both = checkup.model_copy(update={"records": records})
+        assert headline(both).endswith("43.0\xa0% after PGD, 10 steps within 8/255 (n\u00a0=\u00a01,000).")
+        assert [figure.name for figure in key_figures(both)][1] == "robust accuracy, PGD, L∞ 8/255"
+        assert size_of_change(both) == "8/255: 3.1\xa0% of a pixel's range, invisible"
+
+
 def test_draws_of_noise_are_not_called_steps(checkup: Checkup) -> None:
     noise = ex.attacked("noise", 800, steps=5, loss_per_step=(1.0, 1.1, 1.0, 1.2, 1.1))
-    assert headline(checkup.model_copy(update={"records": (noise,)})).endswith(" right after noise within 8/255.")
+    assert headline(checkup.model_copy(update={"records": (noise,)})).endswith(
+        " right after noise within 8/255 (n\u00a0=\u00a01,000)."
+    )
     stepped = ex.attacked("pgd", 800, steps=5, loss_per_step=(1.0, 1.1, 1.2, 1.3, 1.4, 1.5))
-    assert headline(checkup.model_copy(update={"records": (stepped,)})).endswith(" right after 5 steps within 8/255.")
+    assert headline(checkup.model_copy(update={"records": (stepped,)})).endswith(
+        " right after PGD, 5 steps within 8/255 (n\u00a0=\u00a01,000)."
+    )

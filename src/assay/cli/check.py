@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from assay.data.dataset import ImageDataset
     from assay.records.checkup import Checkup
     from assay.records.finding import Baseline, FailAt
+    from assay.records.scores import Use
 
 FIXED = "fixed"  # folder of the fixed weights, inside that of the report
 
@@ -29,6 +30,9 @@ FIXED = "fixed"  # folder of the fixed weights, inside that of the report
 FailOn = StrEnum("FailOn", "WARN ERROR NEVER")
 
 _LEVELS: dict[FailOn, FailAt] = {FailOn.WARN: "warn", FailOn.ERROR: "error", FailOn.NEVER: "never"}
+
+# What the model is to be fit for
+UseName = StrEnum("UseName", "BENIGN SHIFTED ADVERSARIAL")
 
 # Machine-readable files to write beside the report; ``json`` is check.json, which is always written
 Extra = StrEnum("Extra", "JSON JUNIT SARIF")
@@ -75,6 +79,17 @@ def check(
         FailOn,
         option("Output", "Exit with 1 when a verdict is at least this bad: warn, error or never.", metavar="LEVEL"),
     ] = FailOn.ERROR,
+    uses: Annotated[
+        list[UseName] | None,
+        option(
+            "Output",
+            "What the model is to be fit for: benign, shifted or adversarial images; may be repeated. Findings about "
+            "another use are shown and do not change the exit code. (default: benign and shifted, and every finding "
+            "counts)",
+            "--for",
+            metavar="USE",
+        ),
+    ] = None,
     formats: Annotated[
         list[Extra] | None,
         option(
@@ -117,7 +132,7 @@ def check(
         if predictions is not None:
             if processes.leads:
                 checkup = check_file(predictions, inputs, context, errors)
-                _finish(checkup, make_folder(out), accepted, formats=formats or (), fail_on=fail_on)
+                _finish(checkup, make_folder(out), accepted, uses=uses, formats=formats or (), fail_on=fail_on)
             return
         inputs = resolve_data(inputs)
         opened = open_inputs(inputs, errors)
@@ -149,11 +164,17 @@ def check(
             _draw(checkup, folder)
             source = fix_data or inputs.data or "digits"
             checkup = _fix_and_measure_again(inputs, opened, checkup, source, budget, limit, folder, errors)
-        _finish(checkup, folder, accepted, formats=formats or (), fail_on=fail_on)
+        _finish(checkup, folder, accepted, uses=uses, formats=formats or (), fail_on=fail_on)
 
 
 def _finish(
-    checkup: Checkup, folder: Path, accepted: Baseline | None, *, formats: Sequence[Extra], fail_on: FailOn
+    checkup: Checkup,
+    folder: Path,
+    accepted: Baseline | None,
+    *,
+    uses: Sequence[UseName] | None,
+    formats: Sequence[Extra],
+    fail_on: FailOn,
 ) -> NoReturn:
     """Write the report, print what was found, and end with the exit code that it has."""
     from rich.console import Console
@@ -161,18 +182,24 @@ def _finish(
     from assay.report.terminal.check import print_summary
     from assay.verdict.baseline import apply_baseline
 
+    if uses:
+        checkup = checkup.model_copy(update={"uses": tuple(dict.fromkeys(use.value for use in uses))})
     if accepted is not None:
         checkup = apply_baseline(checkup, accepted, today=datetime.now(UTC).date())
     results = _write_results(checkup, folder, formats=formats, fail_on=fail_on)
     print_summary(checkup, Console())
     typer.echo(f"Results: {results}")  # drawing may be killed for the memory that it needs beside the model
     typer.echo(f"Report: {_draw(checkup, folder)}")
-    raise typer.Exit(find_exit_code(checkup, fail_on=fail_on))
+    raise typer.Exit(find_exit_code(checkup, fail_on=fail_on, uses=checkup.uses if uses else None))
 
 
-def find_exit_code(checkup: Checkup, *, fail_on: FailOn) -> int:
-    """1 for findings, 4 where something could not be measured, else 0."""
-    if any(verdict.fails(_LEVELS[fail_on]) for verdict in checkup.verdicts):
+def find_exit_code(checkup: Checkup, *, fail_on: FailOn, uses: Sequence[Use] | None = None) -> int:
+    """1 for findings, 4 where something could not be measured, else 0; with ``uses`` those about others are none."""
+    from assay.records.scores import ASKS_FOR, USES
+
+    uses = uses or USES
+    about_others = {ASKS_FOR[use] for use in USES if use not in uses} - {"accuracy"}
+    if any(verdict.fails(_LEVELS[fail_on]) for verdict in checkup.verdicts if verdict.category not in about_others):
         return FINDINGS
     return 0 if checkup.complete else COULD_NOT_RUN
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import Field
+from pydantic import Field, computed_field, model_validator
 
 from assay.records.accuracy import CleanAccuracy, Invariance, SequenceAccuracy
 from assay.records.anatomy import Anatomy
@@ -29,6 +29,7 @@ from assay.records.pixels import PixelRange
 from assay.records.recurrence import RemedyComparison, TimeTrace
 from assay.records.sample_table import SampleTable
 from assay.records.samples import SampleSet
+from assay.records.scores import JUDGED_BY_DEFAULT, FitForUse, Score, Use, judge_uses, score_categories
 from assay.records.training import DecayGroups, OptimizerAudit, TrainingRun
 
 Measurement = Annotated[
@@ -88,6 +89,9 @@ class Checkup(Record):
         records: the measurements, told apart by ``kind``.
         verdicts: one for each rule.
         outdated: entries of the baseline that accepted nothing.
+        uses: what the model is to be fit for: ``benign``, ``shifted`` or ``adversarial`` images.
+        scores: of each category, by each version of the formula; they follow from the verdicts.
+        fitness: for each use whether the model is fit for it; this follows from the verdicts, too.
 
     Example:
         >>> import assay
@@ -117,6 +121,26 @@ class Checkup(Record):
     records: tuple[Measurement, ...]
     verdicts: tuple[Verdict, ...]
     outdated: tuple[Outdated, ...] = ()
+    uses: tuple[Use, ...] = JUDGED_BY_DEFAULT
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def scores(self) -> tuple[Score, ...]:
+        """Both versions of the score of each category."""
+        return score_categories(self.verdicts)
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def fitness(self) -> tuple[FitForUse, ...]:
+        """Whether the model is fit for each use."""
+        return judge_uses(self.verdicts, self.uses)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _leave_out_what_follows(cls, value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        return {name: part for name, part in value.items() if name not in {"scores", "fitness"}}
 
     def each(self, kind: type[R]) -> Iterator[R]:
         """The records of one class, in the order they were measured."""

@@ -15,9 +15,11 @@ from assay.report.summary import (
     SEVERITY,
     CategoryState,
     circumstances,
+    describe_uses,
     headline,
     in_order,
     key_figures,
+    size_of_change,
     states,
     subject_line,
     tally_sentence,
@@ -32,6 +34,14 @@ class Categories:
     template: ClassVar[str] = "categories.html"
     states: tuple[CategoryState, ...]
     formula: str = FORMULA
+
+
+@dataclass(frozen=True)
+class Uses:
+    """For each use, whether the model is fit for it: a status and a sentence."""
+
+    template: ClassVar[str] = "uses.html"
+    sentences: tuple[tuple[Status, str], ...]
 
 
 @dataclass(frozen=True)
@@ -83,6 +93,8 @@ def render_page(checkup: Checkup) -> str:
         replace(section, judged=tuple(v for v in ordered if not set(section.kinds).isdisjoint(v.evidence)))
         for section in build_sections(checkup)
     )
+    size = size_of_change(checkup)
+    how = f"{size + '. ' if size else ''}{circumstances(checkup)} on {checkup.environment.device}."
     subject, version = checkup.subject, checkup.environment.assay
     verdicts = Verdicts(
         {status: [verdict for verdict in ordered if verdict.status == status] for status in SEVERITY},
@@ -94,9 +106,9 @@ def render_page(checkup: Checkup) -> str:
             subject=subject_line(checkup),
             headline=headline(checkup),
             text=tally_sentence(checkup.verdicts),
-            before_figures=(Categories(states(checkup.verdicts)),),
+            before_figures=(Uses(describe_uses(checkup.fitness)), Categories(states(checkup.verdicts))),
             key_figures=key_figures(checkup),
-            after_figures=(Circumstances(f"{circumstances(checkup)} on {checkup.environment.device}."),),
+            after_figures=(Circumstances(how),),
             sections=(verdicts, *sections),
             skip=("verdicts", "verdicts"),
             version=version,

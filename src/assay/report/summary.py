@@ -15,8 +15,11 @@ from assay.records.failure import FailedMeasurement
 from assay.records.finding import Category, Status, Verdict
 from assay.records.gradients import DepthTrace
 from assay.records.recurrence import TimeTrace
+from assay.records.scores import CREDIT, FitForUse, Fitness, score_by_failures
 from assay.report.parts import KeyFigure
 from assay.wording import (
+    Proportion,
+    attack,
     ball,
     clip,
     compact,
@@ -30,6 +33,7 @@ from assay.wording import (
     percent,
     seconds,
     status,
+    visibility,
 )
 
 
@@ -54,7 +58,6 @@ LOOKS: dict[Status, Look] = {
     name: Look(status(name).capitalize(), sign, style) for name, (sign, style) in _SIGNS.items()
 }
 SEVERITY: tuple[Status, ...] = ("error", "warn", "could not run", "cannot tell", "not run", "pass")
-CREDIT: dict[Status, float] = {"pass": 1.0, "warn": 0.5, "error": 0.0}
 TITLES: dict[Category, str] = {
     "accuracy": "Accuracy",
     "robustness": "Robustness",
@@ -64,10 +67,17 @@ TITLES: dict[Category, str] = {
     "redundancy": "Redundancy",
 }
 FORMULA = (
-    "Score = 100 × (holds + ½ × warnings) ÷ audits that ran and judge the model. Audits marked ◇ judge the measurement "
-    "itself: they never raise a score, and put it in doubt when they do not hold. Where an audit could not run "
-    "there is no score."
+    "Score = 100 × (holds + ½ × warnings) ÷ audits that were decided and judge the model; halved where one of them "
+    "fails, quartered where several do. Audits marked ◇ judge the measurement itself: they never raise a score, and "
+    "put it in doubt when they do not hold. Where an audit could not run there is no score."
 )
+FITNESS: dict[Fitness, Status] = {
+    "fit": "pass",
+    "fit with limits": "warn",
+    "not fit": "error",
+    "cannot tell": "cannot tell",
+}
+MOST_RULES = 3  # named beside a use
 
 
 @dataclass(frozen=True)
@@ -85,16 +95,14 @@ class CategoryState:
 
     @property
     def score(self) -> int | None:
-        """100 × (passes + ½ × warnings) / rules that ran and judge the model, rounded.
+        """The score of its verdicts, in its latest version; None where there is none."""
+        return score_by_failures(self.verdicts)
 
-        None when none ran, or one of them could not: what is missing may be what fails.
-        Only exactly 100 and 0 are rounded to themselves: 100 means that everything passed, 0 that nothing did.
-        """
-        credits = [CREDIT[verdict.status] for verdict in self.verdicts if verdict.scored and verdict.status in CREDIT]
-        if not credits or any(verdict.status == "could not run" and verdict.scored for verdict in self.verdicts):
-            return None
-        exact = 100 * sum(credits) / len(credits)
-        return int(exact) if exact in {0, 100} else min(99, max(1, round(exact)))
+    @property
+    def rests_on(self) -> Verdict | None:
+        """The worst verdict of those that the score is made of; None where there is no score."""
+        decided = [verdict for verdict in self.verdicts if verdict.scored and verdict.status in CREDIT]
+        return None if self.score is None else decided[0]
 
     @property
     def findings(self) -> tuple[Verdict, ...]:
@@ -163,7 +171,7 @@ def headline(checkup: Checkup) -> str:
 
 def _measured(checkup: Checkup) -> str:
     clean, attacks = checkup.first(CleanAccuracy), _attacks(checkup)
-    parts = [f"{percent(clean.accuracy)} right on clean images"] if clean is not None else []
+    parts = [f"{percent(clean.accuracy)} right on clean images ({_n(clean)})"] if clean is not None else []
     parts += [_accuracy_after(attack) for attack in _representative(attacks)]
     if not parts and (checkup.first(TimeTrace) or checkup.first(DepthTrace)):
         worst = next((v for v in in_order(checkup.verdicts) if v.status in {"error", "warn"}), None)
@@ -205,12 +213,16 @@ def _attacks(checkup: Checkup) -> list[RobustAccuracy]:
 
 
 def _representative(attacks: Sequence[RobustAccuracy]) -> list[RobustAccuracy]:
-    """The single step, and the strongest attack where that is another."""
+    """The single step, and the strongest attack where that is another: of equal results the one of most steps."""
     chosen = [attack for attack in attacks if _is_one_step(attack)][:1]
-    strongest = min(attacks, key=lambda attack: attack.accuracy, default=None)
-    if strongest is not None and not any(strongest.accuracy == attack.accuracy for attack in chosen):
-        chosen.append(strongest)
-    return chosen
+    strongest = min(attacks, key=lambda each: (each.accuracy, -each.steps * each.restarts), default=None)
+    return chosen if strongest is None or strongest in chosen else [*chosen, strongest]
+
+
+def size_of_change(checkup: Checkup) -> str:
+    """What the ε of the headline means, once for each; empty where nothing was attacked within L∞."""
+    sizes = dict.fromkeys(visibility(attack) for attack in _representative(_attacks(checkup)))
+    return "; ".join(filter(None, sizes))
 
 
 def _is_one_step(attack: RobustAccuracy) -> bool:
@@ -218,14 +230,31 @@ def _is_one_step(attack: RobustAccuracy) -> bool:
     return attack.steps == 1 and len(attack.loss_per_step) == 2
 
 
-def _accuracy_after(attack: RobustAccuracy) -> str:
-    size = epsilon(attack.epsilon, "linf") if attack.norm == "linf" else ball(attack)
-    if _is_one_step(attack):
-        return f"{percent(attack.accuracy)} after one step of {size}"
+def _accuracy_after(robust: RobustAccuracy) -> str:
+    size = epsilon(robust.epsilon, "linf") if robust.norm == "linf" else ball(robust)
+    name = attack(robust.attack)
+    if _is_one_step(robust):
+        return f"{percent(robust.accuracy)} after {name}, one step of {size} ({_n(robust)})"
     # random draws leave a loss each, but none before the first: they are no steps
-    stepped = attack.steps > 1 and len(attack.loss_per_step) > attack.steps
-    steps = f"{count(attack.steps)} steps" if stepped else attack.attack
-    return f"{percent(attack.accuracy)} after {steps} within {size}"
+    stepped = robust.steps > 1 and len(robust.loss_per_step) > robust.steps
+    steps = f", {count(robust.steps)} steps" if stepped else ""
+    return f"{percent(robust.accuracy)} after {name}{steps} within {size} ({_n(robust)})"
+
+
+def _n(proportion: Proportion) -> str:
+    return f"n\u00a0=\u00a0{count(proportion.n)}"
+
+
+def describe_uses(fitness: Sequence[FitForUse]) -> tuple[tuple[Status, str], ...]:
+    """For each use its status and a sentence: ``Benign images: fit.``; one that was not asked for says so."""
+    return tuple((FITNESS[each.fitness] if each.judged else "not run", _describe_use(each)) for each in fitness)
+
+
+def _describe_use(each: FitForUse) -> str:
+    more = [f"{len(each.because) - MOST_RULES} more"] if len(each.because) > MOST_RULES else []
+    because = listed([*each.because[:MOST_RULES], *more])
+    asked = "" if each.judged else ", not asked for"
+    return f"{each.use.capitalize()} images{asked}: {each.fitness}" + (f" ({because})." if because else ".")
 
 
 def key_figures(checkup: Checkup) -> tuple[KeyFigure, ...]:
@@ -236,14 +265,14 @@ def key_figures(checkup: Checkup) -> tuple[KeyFigure, ...]:
         figures.append(
             KeyFigure("clean accuracy", percent(clean.accuracy), interval(clean), "clean_accuracy", proportion=clean)
         )
-    for attack in _representative(_attacks(checkup)):
-        name = f"robust accuracy, {attack.attack}, {ball(attack)}"
+    for robust in _representative(_attacks(checkup)):
+        name = f"robust accuracy, {attack(robust.attack)}, {ball(robust)}"
         figures.append(
-            KeyFigure(name, percent(attack.accuracy), interval(attack), "robust_accuracy", proportion=attack)
+            KeyFigure(name, percent(robust.accuracy), interval(robust), "robust_accuracy", proportion=robust)
         )
     if curve is not None and curve.median_epsilon is not None:
         median = distance(curve.median_epsilon, curve.norm)
-        detail = f"median, {curve.attack}, {norm(curve.norm)}"
+        detail = f"median, {attack(curve.attack)}, {norm(curve.norm)}"
         figures.append(KeyFigure("ε that breaks half", median, detail, "epsilon_curve"))
     if clean is not None and clean.scored:
         error, detail = clean.expected_calibration_error, f"ECE; mean confidence {percent(clean.mean_confidence)}"

@@ -16,16 +16,19 @@ from assay.records.finding import Verdict
 from assay.report.comparison_wording import ARROW
 from assay.report.summary import (
     LOOKS,
+    CategoryState,
     circumstances,
     describe_preparation,
+    describe_uses,
     headline,
     in_order,
+    size_of_change,
     states,
     subject_line,
     tally_sentence,
 )
 from assay.report.terminal.layout import STYLES, WIDEST, print_facts, print_line, print_table
-from assay.wording import inert, number, percent, status
+from assay.wording import clip, inert, number, percent, status
 
 
 def print_summary(checkup: Checkup, console: Console) -> None:
@@ -34,8 +37,12 @@ def print_summary(checkup: Checkup, console: Console) -> None:
     if (audit := checkup.first(PreparationAudit)) is not None:
         print_line(console, describe_preparation(audit), "dim")
     print_line(console, headline(checkup), "bold")
+    if size := size_of_change(checkup):
+        print_line(console, f"{size}.", "dim")
+    for fitness, sentence in describe_uses(checkup.fitness):
+        print_line(console, f"{LOOKS[fitness].sign} {sentence}", STYLES[fitness])
     console.print()
-    console.print(_categories(checkup), highlight=False)
+    console.print(_categories(checkup), width=WIDEST, highlight=False)
     console.print()
     failures = list(checkup.each(FailedMeasurement))
     places = {failure.place for failure in failures}
@@ -90,8 +97,17 @@ def _categories(checkup: Checkup) -> Table:
             Text("–" if state.score is None else str(state.score), justify="right"),
             Text(state.title.lower()),
             Text(state.summary, style="dim"),
+            Text(_number_behind(state)),
         )
     return table
+
+
+def _number_behind(state: CategoryState) -> str:
+    """The number of the worst verdict of a score, where that does not hold."""
+    verdict = state.rests_on
+    if verdict is None or verdict.status == "pass":
+        return ""
+    return clip(f"{verdict.rule} {inert(verdict.measured, keep='')}", 48)
 
 
 def _print_verdict(verdict: Verdict, console: Console) -> None:
