@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from assay.data import pictures as store_module
+from assay.data import storage as store_module
 from assay.data.pictures import PictureStore
 from assay.errors import DataError
 

@@ -22,14 +22,14 @@ import torch
 from torch import nn
 
 from assay.attacks.campaign import run_campaign
-from assay.data import pictures as decoded
+from assay.data import storage
 from assay.data.sources import load_dataset
 from assay.evaluate import measure_clean_accuracy
 from assay.training.classifier import measure_normalization
 
 torch.set_num_threads(1)
 folder, out, room, memory = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
-decoded.memory_bytes = lambda: memory
+storage.memory_bytes = lambda: memory
 model = nn.Sequential(nn.AvgPool2d(64), nn.Flatten(), nn.Linear(3 * 100, 2)).eval()
 few = load_dataset(str(folder), limit=8)  # what is loaded once is loaded now
 measure_clean_accuracy(model, few)

@@ -13,6 +13,7 @@ from torch import Tensor
 from assay.arguments import checked_fields
 from assay.data.division import Part
 from assay.data.metadata import check_columns, take
+from assay.data.storage import take_rows
 from assay.errors import DataError
 from assay.records.preparation import Preparation
 from assay.records.samples import SampleBits, SampleLevels, SampleSet, write_runs
@@ -135,7 +136,7 @@ class ImageDataset:
         filenames = None if self.filenames is None else tuple(self.filenames[i] for i in chosen.tolist())
         return replace(
             self,
-            images=self.images[chosen],
+            images=take_rows(self.images, chosen, where=self.name),
             labels=self.labels[chosen],
             ids=self.ids[chosen],
             filenames=filenames,

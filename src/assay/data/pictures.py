@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
-import math
 import os
-import shutil
-import tempfile
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
@@ -28,9 +25,9 @@ from assay.data.decoding import FORMATS, Broken, DecodedPicture, Pixels, decode,
 from assay.data.division import WholeNeededError
 from assay.data.reading import Reading
 from assay.data.scale import DARK, Scale, depends_on_all, judge_scale
+from assay.data.storage import allocate
 from assay.errors import DataError
 from assay.records.preparation import Preparation
-from assay.runtime import memory_bytes
 from assay.runtime.forking import can_fork, forked_pool
 
 __all__ = [
@@ -47,7 +44,6 @@ __all__ = [
 
 LARGEST_PNG = 128  # pixels a side of an image that is shown as it is
 LARGEST_THUMBNAIL = 256
-MEMORY_SHARE = 0.25  # of the machine's memory that images may fill before they go to a file
 
 
 class PictureStore:
@@ -56,14 +52,13 @@ class PictureStore:
     More than ``count`` are taken too, by copying what is there into twice the space.
 
     Greys of 16 bits are stored as they are, and scaled to bytes by the brightest of them when all are there. A large
-    set lies in a temporary file (in ``TMPDIR``) without a name, which ends with the process; its pages are read on
-    demand, and the system may drop them again.
+    set, and any that is to lie ``in_file``, lies where :func:`assay.data.storage.allocate` says.
 
-    Raises :class:`DataError` when they fit neither in memory nor in that folder.
+    Raises :class:`DataError` when they fit neither in memory nor on the disk.
     """
 
-    def __init__(self, *, count: int, where: str) -> None:
-        self._count, self._where = count, where
+    def __init__(self, *, count: int, where: str, in_file: bool = False) -> None:
+        self._count, self._where, self._in_file = count, where, in_file
         self._pixels: Pixels = np.empty((0, 1, 0, 0), np.uint8)
         self._filled = 0
         self._deep: list[int] = []  # the places of those with 16 bits
@@ -111,32 +106,7 @@ class PictureStore:
         return judge_scale(dtype, low=0, high=self._brightest[dtype], whole=True, where=self._where)
 
     def _allocate(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Pixels:
-        full_shape = (self._count, *shape)
-        size, present = math.prod(full_shape) * dtype.itemsize, memory_bytes()
-        if not present or size <= MEMORY_SHARE * present:
-            return np.empty(full_shape, dtype)
-        with tempfile.TemporaryFile() as file:
-            try:
-                _reserve(file.fileno(), size)
-                mapped: np.memmap[Any, np.dtype[Any]] = np.memmap(file, dtype, "r+", shape=full_shape)
-            except OSError:
-                free = shutil.disk_usage(tempfile.gettempdir()).free
-                memory, disk = (f"{count / 2**30:.1f} GiB" for count in (MEMORY_SHARE * present, free))
-                expected = f"images that fit in {memory} of memory or the {disk} that TMPDIR has free"
-                got = f"{self._count:,} of {shape[2]}x{shape[1]} pixels, {size / 2**30:.1f} GiB"
-                hint = " (use --limit or --image-size)"
-                raise DataError(self._where, expected=expected + hint, got=got) from None
-        return mapped
-
-
-def _reserve(handle: int, size: int) -> None:
-    """Make the file ``size`` bytes long; a full disk is an ``OSError`` now and not a dead process later."""
-    if hasattr(os, "posix_fallocate"):
-        os.posix_fallocate(handle, 0, size)
-    elif shutil.disk_usage(tempfile.gettempdir()).free < size:
-        raise OSError("the disk is full")
-    else:
-        os.truncate(handle, size)
+        return allocate((self._count, *shape), dtype, where=self._where, in_file=self._in_file)
 
 
 CHUNK = 64  # images a task: with one each, passing tasks to the threads takes longer than decoding
