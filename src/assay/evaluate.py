@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +20,7 @@ from assay.records.samples import SampleBits
 from assay.runtime import device_of, pixel_dtype, preserved
 from assay.runtime.processes import Processes
 
+BATCH_SIZE = 250
 Transform = Callable[[Batch], Tensor]  # a batch of bytes to a batch of bytes of the same shape
 
 
@@ -54,7 +55,7 @@ class Predictions:
 
 @checked
 def predict(
-    model: nn.Module, dataset: ImageDataset, *, batch_size: int = 250, transform: Transform | None = None
+    model: nn.Module, dataset: ImageDataset, *, batch_size: int = BATCH_SIZE, transform: Transform | None = None
 ) -> Predictions:
     """Run ``model`` in evaluation mode over the whole of ``dataset``, on the model's device and in its dtype.
 
@@ -62,47 +63,48 @@ def predict(
     smaller than ``batch_size``. The model is left as found. Raises :class:`ModelError` when it cannot take the images
     or returns anything but one row of K logits a sample.
     """
-    device, dtype = device_of(model), pixel_dtype(model)
-    example = to_unit_range(dataset.images[:2].to(device), dtype)
-    with calling(model, example, classes=dataset.classes) as network, torch.no_grad():
-        batch_size = network.rows_that_fit(dataset.shape, most=batch_size)
-        started = time.perf_counter()
-        pictures = (batch.images if transform is None else transform(batch) for batch in dataset.batches(batch_size))
-        batches = (to_unit_range(images_u8.to(device), dtype) for images_u8 in pictures)
-        logits = _run_over(network, batches, n=len(dataset))
-        seconds = time.perf_counter() - started
+    logits, _, seconds = _predict_batches(model, dataset, batch_size=batch_size, transform=transform)
     return Predictions(logits, dataset.labels, seconds)
 
 
 def predict_shared(model: nn.Module, dataset: ImageDataset, processes: Processes) -> Predictions:
-    """:func:`predict` with the samples dealt out to the processes; each gets all the logits.
+    """:func:`predict` with its batches dealt out to the processes, which all hold ``dataset``; each gets all logits.
 
-    Where each process has read its own shard of ``dataset``, it runs on that, and gets all labels as well.
+    The batches are those of one process, so that the logits are, too.
     """
     if processes.world == 1:
         return predict(model, dataset)
-    if dataset.part is not None and dataset.part.count == processes.world:
-        return _predict_shards(model, dataset, processes)
-    mine = torch.arange(processes.rank, len(dataset), processes.world)
-    own = predict(model, dataset.subset(mine)) if len(mine) else None
-    parts = processes.gather(None if own is None else (mine, own.logits, own.seconds))
     logits = torch.full((len(dataset), len(dataset.classes)), float("nan"))
-    for part in filter(None, parts):
-        logits[part[0]] = part[1]
-    seconds = max(part[2] for part in parts if part is not None)
-    return Predictions(logits, dataset.labels, seconds)
+    own = _predict_batches(model, dataset, batch_size=BATCH_SIZE, index=processes.rank, count=processes.world)
+    parts = processes.gather(own)
+    for outputs, rows, _ in parts:
+        if len(rows):  # there may be fewer batches than processes
+            logits[rows] = outputs
+    return Predictions(logits, dataset.labels, max(seconds for _, _, seconds in parts))
 
 
-def _predict_shards(model: nn.Module, dataset: ImageDataset, processes: Processes) -> Predictions:
-    """The predictions for all shards, in the order of their ids."""
-    channels = max(processes.gather(dataset.shape[0]))
-    if channels > dataset.shape[0] == 1:  # grey pictures of a set in colour
-        dataset = replace(dataset, images=dataset.images.expand(-1, channels, -1, -1))
-    own = predict(model, dataset)
-    parts = processes.gather((dataset.ids, own.logits, dataset.labels, own.seconds))
-    ids, logits, labels, seconds = zip(*parts, strict=True)
-    order = torch.cat(ids).argsort()
-    return Predictions(torch.cat(logits)[order], torch.cat(labels)[order], max(seconds))
+def _predict_batches(
+    model: nn.Module,
+    dataset: ImageDataset,
+    *,
+    batch_size: int,
+    transform: Transform | None = None,
+    index: int = 0,
+    count: int = 1,
+) -> tuple[Tensor, Tensor, float]:
+    """The logits (M, K) of every ``count``-th batch, the places of their samples int64 (M,), and the seconds taken."""
+    device, dtype = device_of(model), pixel_dtype(model)
+    example = to_unit_range(dataset.images[:2].to(device), dtype)
+    with calling(model, example, classes=dataset.classes) as network, torch.no_grad():
+        batch_size = network.rows_that_fit(dataset.shape, most=batch_size)
+        rows = torch.cat([torch.empty(0).long(), *torch.split(torch.arange(len(dataset)), batch_size)[index::count]])
+        started = time.perf_counter()
+        drawn = dataset.batches(batch_size, index=index, count=count)
+        pictures = (batch.images if transform is None else transform(batch) for batch in drawn)
+        batches = (to_unit_range(images_u8.to(device), dtype) for images_u8 in pictures)
+        logits = _run_over(network, batches, n=len(rows))
+        seconds = time.perf_counter() - started
+    return logits, rows, seconds
 
 
 def _run_over(forward: Callable[[Tensor], Tensor], batches: Iterable[Tensor], *, n: int) -> Tensor:
@@ -152,7 +154,7 @@ def measure_sequence_accuracy(
 
 
 @checked
-def measure_clean_accuracy(model: nn.Module, dataset: ImageDataset, *, batch_size: int = 250) -> CleanAccuracy:
+def measure_clean_accuracy(model: nn.Module, dataset: ImageDataset, *, batch_size: int = BATCH_SIZE) -> CleanAccuracy:
     """Accuracy, loss, confusion matrix, recall of each class and calibration on unmodified images.
 
     A sample counts as correct when the class of its largest logit is its label; one with a logit that is not finite

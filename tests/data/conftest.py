@@ -3,6 +3,7 @@
 make_png       (seed, size, mode) -> the bytes of a PNG of noise
 write_idx      (path, array) -> the array as an IDX file, gzipped when the name ends in .gz
 write_parquet  (path, images, labels, names) -> pictures and labels in the hub's layout
+stored         a folder with one set of forty pictures in every format
 no_network     every attempt to open a URL fails the test
 """
 
@@ -12,6 +13,7 @@ import gzip
 import io
 import json
 import struct
+import tarfile
 import urllib.request
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -71,6 +73,34 @@ def write_parquet() -> Callable[..., Path]:
         return path
 
     return write
+
+
+@pytest.fixture(scope="session")
+def stored(tmp_path_factory: pytest.TempPathFactory, make_png: Callable[..., bytes], write_parquet, write_idx) -> Path:
+    """One set in every format, sorted by class where that is how the format is laid out."""
+    names, labels = ("ant", "bee", "cat"), np.arange(40) % 3
+    root = tmp_path_factory.mktemp("stored")
+    encoded = [make_png(place) for place in range(40)]
+    pixels = np.stack([np.asarray(Image.open(io.BytesIO(each))) for each in encoded])
+    for place, content in enumerate(encoded):
+        folder = root / "folder" / names[place % 3]
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{place:02}.png").write_bytes(content)
+    write_parquet(root / "a.parquet", encoded, labels.tolist(), names, row_group_size=4)
+    rows = [f"folder/{names[place % 3]}/{place:02}.png,{names[place % 3]},{place}" for place in range(40)]
+    (root / "a.csv").write_text("\n".join(["path,label,site", *rows]) + "\n")
+    for shard in range(4):
+        with tarfile.open(root / f"x-{shard}.tar", "w") as archive:
+            for place in range(10 * shard, 10 * shard + 10):
+                for ending, content in (("png", encoded[place]), ("cls", names[place % 3].encode())):
+                    member = tarfile.TarInfo(f"{place:02}.{ending}")
+                    member.size = len(content)
+                    archive.addfile(member, io.BytesIO(content))
+    np.savez(root / "a.npz", images=pixels, labels=labels)
+    (root / "idx").mkdir()
+    write_idx(root / "idx" / "t-images-idx3-ubyte", pixels[..., 0])
+    write_idx(root / "idx" / "t-labels-idx1-ubyte", labels.astype(np.uint8))
+    return root
 
 
 @pytest.fixture

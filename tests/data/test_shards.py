@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import io
 import tarfile
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -20,37 +18,6 @@ from assay.data.sources import parquet as parquet_source
 from assay.errors import OptionError
 
 N = 40
-NAMES = ("ant", "bee", "cat")
-LABELS = torch.arange(N) % 3
-
-
-@pytest.fixture(scope="module")
-def stored(tmp_path_factory: pytest.TempPathFactory, make_png: Callable[..., bytes], write_parquet, write_idx) -> Path:
-    """One set in every format, sorted by class where that is how the format is laid out."""
-    root = tmp_path_factory.mktemp("stored")
-    encoded = [make_png(place) for place in range(N)]
-    pixels = np.stack([np.asarray(Image.open(io.BytesIO(each))) for each in encoded])
-    for place, content in enumerate(encoded):
-        folder = root / "folder" / NAMES[place % 3]
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / f"{place:02}.png").write_bytes(content)
-    write_parquet(root / "a.parquet", encoded, LABELS.tolist(), NAMES, row_group_size=4)
-    rows = [f"folder/{NAMES[place % 3]}/{place:02}.png,{NAMES[place % 3]},{place}" for place in range(N)]
-    (root / "a.csv").write_text("\n".join(["path,label,site", *rows]) + "\n")
-    for shard in range(4):
-        with tarfile.open(root / f"x-{shard}.tar", "w") as archive:
-            for place in range(10 * shard, 10 * shard + 10):
-                for ending, content in (("png", encoded[place]), ("cls", NAMES[place % 3].encode())):
-                    member = tarfile.TarInfo(f"{place:02}.{ending}")
-                    member.size = len(content)
-                    archive.addfile(member, io.BytesIO(content))
-    np.savez(root / "a.npz", images=pixels, labels=LABELS.numpy())
-    (root / "idx").mkdir()
-    write_idx(root / "idx" / "t-images-idx3-ubyte", pixels[..., 0])
-    write_idx(root / "idx" / "t-labels-idx1-ubyte", LABELS.numpy().astype(np.uint8))
-    return root
-
-
 SPECS = ("folder", "a.parquet", "a.csv", "x-{0..3}.tar", "a.npz", "idx")
 
 

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
+from typing import TypeVar
 
 from pydantic import ValidationError
 from torch import nn
@@ -28,6 +29,7 @@ from assay.runtime.processes import ALONE, Processes
 from assay.runtime.store import ResumableStore, fingerprint
 from assay.verdict import judge
 
+T = TypeVar("T")
 PARTIAL = "check.partial"  # the folder of finished stages, beside the report that takes its place
 OnStage = Callable[[str, int, int], None]  # (name, its number from 0, how many there are)
 
@@ -73,7 +75,8 @@ def run_check(
         folder: keeps finished stages until the check is done; None keeps nothing.
         resume: take over the finished stages of an interrupted check of the same model, data, budget and seed.
         on_stage: called before each stage with its name, its number from 0, and the number of stages.
-        processes: share the stages out among them; all get the whole document.
+        processes: share the stages and the clean accuracy out among them; all hold ``dataset``, and all get the whole
+            document.
         notes: what else is to be known of the model and the data, such as what was guessed when they were opened.
         keep_predictions: a file .csv, .parquet or .npz for the logits of the samples of the clean accuracy, with ids
             and labels; :func:`assay.check_predictions` gives the same clean accuracy from it.
@@ -102,14 +105,14 @@ def run_check(
     budget = _find_budget(budget)
     if keep_predictions is not None:
         check_format(keep_predictions)
-    context = CheckContext.of(model, dataset, budget=budget, limit=limit, seed=seed, name=name)
+    context = CheckContext.of(model, dataset, budget=budget, limit=limit, seed=seed, name=name, processes=processes)
     store = None
     if folder is not None:
         identity = {
             "name": name,
             "model": fingerprint(model=model),
             "classes": list(dataset.classes),
-            "data": fingerprint(dataset=dataset),
+            "data": _of_leader(partial(fingerprint, dataset=dataset), processes),
             "budget": budget.model_dump(),
             "limit": limit,
             "seed": seed,
@@ -136,12 +139,13 @@ def run_check(
                 store.write(key, finished.model_dump_json())  # what failed is tried again
         done[stage.name] = finished
     shared = {name: finished for part in reversed(processes.gather(done)) for name, finished in part.items()}
-    if keep_predictions is not None and processes.leads:
-        write_predictions(keep_predictions, context.outputs.logits, context.clean, model=name)
+    outputs = None if keep_predictions is None else context.outputs  # by all processes, where the stage was resumed
+    if keep_predictions is not None and outputs is not None and processes.leads:
+        write_predictions(keep_predictions, outputs.logits, context.clean, model=name)
     stages = [shared[stage.name] for stage in STAGES]
     records = (*history, *(record for finished in stages for record in finished.records))
     checkup = Checkup(
-        subject=_describe_subject(context, name=name, weights=weights, notes=notes),
+        subject=_of_leader(partial(_describe_subject, context, name=name, weights=weights, notes=notes), processes),
         budget=budget.name,
         seed=seed,
         started=started.isoformat(timespec="seconds"),
@@ -154,6 +158,12 @@ def run_check(
     if store is not None and processes.leads:
         store.close()
     return checkup
+
+
+def _of_leader(measure: Callable[[], T], processes: Processes) -> T:
+    """What the first process measures of the whole set, for all."""
+    value: T = processes.gather(measure() if processes.leads else None)[0]  # type: ignore[assignment]
+    return value
 
 
 def _find_budget(budget: Budget | str) -> Budget:

@@ -26,7 +26,7 @@ from assay.diagnostics.modes import audit_modes
 from assay.diagnostics.preparation import audit_preparation
 from assay.diagnostics.saliency import measure_input_gradients
 from assay.diagnostics.time import is_recurrent, measure_gradients_over_time
-from assay.evaluate import Predictions, predict, summarize
+from assay.evaluate import Predictions, predict, predict_shared, summarize
 from assay.lowrank.spectrum import measure_spectra
 from assay.models.anatomy import measure_anatomy
 from assay.options import Options
@@ -47,6 +47,7 @@ from assay.records.gradients import GradientFlow, InputGradients
 from assay.records.pixels import PixelRange
 from assay.records.recurrence import TimeTrace
 from assay.records.training import DecayGroups
+from assay.runtime.processes import ALONE, Processes
 from assay.training.param_groups import measure_decay_groups
 
 
@@ -112,10 +113,19 @@ class CheckContext:
     budget: Budget
     seed: int
     name: str
+    processes: Processes = ALONE
 
     @classmethod
     def of(
-        cls, model: nn.Module, dataset: ImageDataset, *, budget: Budget, limit: int | None, seed: int, name: str
+        cls,
+        model: nn.Module,
+        dataset: ImageDataset,
+        *,
+        budget: Budget,
+        limit: int | None,
+        seed: int,
+        name: str,
+        processes: Processes = ALONE,
     ) -> CheckContext:
         """Take the samples; ``limit`` bounds those that are attacked and probed."""
         most = len(dataset) if limit is None else min(limit, len(dataset))
@@ -128,18 +138,20 @@ class CheckContext:
             budget=budget,
             seed=seed,
             name=name,
+            processes=processes,
         )
 
     @property
     def measured(self) -> ImageDataset:
         """All samples that any stage takes, in the order of the data set."""
         ids = torch.cat([self.clean.ids, self.attacked.ids, self.probed.ids])
-        return self.dataset.subset(torch.isin(self.dataset.ids, ids))
+        taken = torch.isin(self.dataset.ids, ids)
+        return self.dataset if bool(taken.all()) else self.dataset.subset(taken)
 
     @cached_property
     def outputs(self) -> Predictions:
-        """The predictions on the untouched images of the clean accuracy."""
-        return predict(self.model, self.clean)
+        """The predictions on the untouched images of the clean accuracy, shared out: all processes need them."""
+        return predict_shared(self.model, self.clean, self.processes)
 
     @cached_property
     def clean_predictions(self) -> Predictions:

@@ -135,7 +135,7 @@ def check(
                 _finish(checkup, make_folder(out), accepted, uses=uses, formats=formats or (), fail_on=fail_on)
             return
         inputs = resolve_data(inputs)
-        opened = open_inputs(inputs, errors)
+        opened = open_inputs(inputs, errors, processes=processes)
         folder = make_folder(out)
         if processes.leads:
             held.enter_context(exclusive(folder))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -20,9 +21,11 @@ if TYPE_CHECKING:
 
     from assay.cli.options import Inputs
     from assay.data.dataset import ImageDataset
+    from assay.data.together import Arrange
     from assay.models.sources import LoadedModel
     from assay.records.preparation import Preparation
     from assay.records.training import TrainingRun
+    from assay.runtime.processes import Processes
     from assay.runtime.sharding import Shard
     from assay.views.context import ViewContext
 
@@ -42,10 +45,12 @@ class OpenedInputs:
     history: tuple[TrainingRun, ...] = ()
 
 
-def open_inputs(inputs: Inputs, console: Console, *, shard: Shard | None = None) -> OpenedInputs:
+def open_inputs(
+    inputs: Inputs, console: Console, *, shard: Shard | None = None, processes: Processes | None = None
+) -> OpenedInputs:
     """Load data and model and print the notes on them; without a model, train a small one on the digits.
 
-    Of the data only the samples of the ``shard`` are decoded.
+    Of the data only the samples of the ``shard`` are decoded. Several ``processes`` read them together.
 
     Raises :class:`OptionError` for a device or data that is not there, and what loading either raises.
     """
@@ -53,7 +58,7 @@ def open_inputs(inputs: Inputs, console: Console, *, shard: Shard | None = None)
 
     inputs = resolve_data(inputs)
     device = choose_device(inputs.device)  # refused before any work
-    dataset = open_data(inputs, console, shard=shard)
+    dataset = open_data(inputs, console, shard=shard, processes=processes)
     if inputs.model is None:
         from assay.cli.progress import TrainingProgress
         from assay.data.sources import load_dataset
@@ -115,25 +120,34 @@ def open_data(
     printed: Sequence[str] = (),
     prepare: Preparation | None = None,
     shard: Shard | None = None,
+    processes: Processes | None = None,
+    arrange: Arrange | None = None,
 ) -> ImageDataset:
     """The images of ``inputs`` alone, with notes on the pictures that could not be read, except those ``printed``.
 
-    ``prepare`` is how they are prepared, in place of what ``inputs`` and the source of the model say.
+    ``prepare`` is how they are prepared, in place of what ``inputs`` and the source of the model say. Of several
+    ``processes`` each decodes its share; ``arrange`` gives the order in which they hold the samples.
     """
     from assay.data.sources import load_dataset
+    from assay.data.together import read_together
+    from assay.runtime.processes import ALONE
 
+    read = partial(
+        load_dataset,
+        inputs.data or "digits",
+        split=inputs.split,
+        data_dir=inputs.data_dir,
+        limit=inputs.limit,
+        max_bad=inputs.max_bad,
+        **table_options(inputs),
+        image_size=inputs.image_size,
+        prepare=prepare or preparation_for(inputs),
+    )
     try:
-        dataset = load_dataset(
-            inputs.data or "digits",
-            split=inputs.split,
-            data_dir=inputs.data_dir,
-            limit=inputs.limit,
-            max_bad=inputs.max_bad,
-            **table_options(inputs),
-            image_size=inputs.image_size,
-            prepare=prepare or preparation_for(inputs),
-            shard=shard,
-        )
+        if shard is None:
+            dataset = read_together(lambda share: read(shard=share), processes or ALONE, arrange=arrange)
+        else:
+            dataset = read(shard=shard)
     except DataError as error:
         if not _is_own_data(inputs):
             raise

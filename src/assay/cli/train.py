@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from assay.data.dataset import ImageDataset
     from assay.models.sources.blueprint import NormalizationChoice
     from assay.records.preparation import Preparation
+    from assay.runtime.processes import Processes
     from assay.training.classifier import TrainingJob
     from assay.training.metrics import OnStep, StepMetrics
     from assay.training.recipes import Recipe
@@ -143,7 +144,7 @@ def train(
             root=inputs.root,
         )
 
-        def prepare(console: Console) -> TrainingJob:
+        def prepare(console: Console, processes: Processes) -> TrainingJob:
             from assay.training.sequence_model import sequence_job
 
             return sequence_job(chosen, name, seed=number)
@@ -153,13 +154,21 @@ def train(
         _require_trained(chosen, inputs)
         recorded_preparation = _recorded_preparation(before, inputs, out)
 
-        def prepare(console: Console) -> TrainingJob:
+        def prepare(console: Console, processes: Processes) -> TrainingJob:
             from assay.training.classifier import classifier_job
 
             numbered: list[tuple[str, ...]] = []  # the classes in the order of the split that is read first, for all
 
             def load(split: str) -> ImageDataset:
-                dataset = _load(inputs, split, model=chosen.model, prepare=recorded_preparation, console=console)
+                dataset = _load(
+                    inputs,
+                    split,
+                    model=chosen.model,
+                    prepare=recorded_preparation,
+                    held_out=validation_fraction,
+                    console=console,
+                    processes=processes,
+                )
                 numbered.append(dataset.classes)
                 return align_classes(dataset, numbered[0])
 
@@ -185,7 +194,7 @@ def train(
 
 
 def _run(
-    prepare: Callable[[Console], TrainingJob],
+    prepare: Callable[[Console, Processes], TrainingJob],
     *,
     out: Path,
     inputs: Inputs,
@@ -207,7 +216,7 @@ def _run(
     keep_freed_memory()
     with joined_processes() as processes, ExitStack() as held:
         console = Console(stderr=True, quiet=not processes.leads)
-        job = prepare(console)
+        job = prepare(console, processes)
         if processes.leads:
             held.enter_context(exclusive(make_folder(out)))
             if inputs.data is not None:
@@ -354,22 +363,27 @@ def _refuse_image_options(name: str, **given: object) -> None:
             raise OptionError(flag_name, expected=f"nothing: {name} is drawn anew at every step", got=value)
 
 
-def _load(inputs: Inputs, split: str, *, model: str, prepare: Preparation | None, console: Console) -> ImageDataset:
-    """One split of the data, prepared for the model; ``limit`` is for the training split alone."""
+def _load(
+    inputs: Inputs,
+    split: str,
+    *,
+    model: str,
+    prepare: Preparation | None,
+    held_out: float,
+    console: Console,
+    processes: Processes,
+) -> ImageDataset:
+    """One split of the data, prepared for the model; ``limit`` is for the training split alone.
+
+    Several processes read it together, the part of it that is ``held_out`` last.
+    """
     from assay.cli.inputs import open_data
-    from assay.runtime.sharding import Shard
-    from assay.training.classifier import is_ours
+    from assay.training.classifier import hold_out_last, is_ours
 
     limit, source = inputs.limit if split == "train" else None, None if is_ours(model) else model
     chosen = replace(inputs, model=source, split=split, limit=limit)
-    # Every step of the training may draw any sample; the test is divided.
-    shard = None if split == "train" else Shard.of_torchrun()
-    try:
-        return open_data(chosen, console, prepare=prepare, shard=shard)
-    except OptionError as error:
-        if shard is None or error.where != "shard":
-            raise
-    return open_data(chosen, console, prepare=prepare)  # fewer samples than processes
+    arrange = partial(hold_out_last, fraction=held_out) if held_out and split == "train" else None
+    return open_data(chosen, console, prepare=prepare, processes=processes, arrange=arrange)
 
 
 def _notify(listeners: list[OnStep], metrics: StepMetrics) -> None:

@@ -133,10 +133,17 @@ class ImageDataset:
     def subset(self, indices: Tensor) -> ImageDataset:
         """The samples at ``indices`` (int64 (M,), or a mask (N,) of bool), in that order, with ids and metadata."""
         chosen = indices.nonzero()[:, 0] if indices.dtype == torch.bool else indices
+        return self._taken(chosen, take_rows(self.images, chosen, where=self.name))
+
+    def run(self, start: int, stop: int) -> ImageDataset:
+        """The samples from place ``start`` to before ``stop``, whose images stay where they are."""
+        return self._taken(torch.arange(start, stop), self.images[start:stop])
+
+    def _taken(self, chosen: Tensor, images: Tensor) -> ImageDataset:
         filenames = None if self.filenames is None else tuple(self.filenames[i] for i in chosen.tolist())
         return replace(
             self,
-            images=take_rows(self.images, chosen, where=self.name),
+            images=images,
             labels=self.labels[chosen],
             ids=self.ids[chosen],
             filenames=filenames,
@@ -165,8 +172,9 @@ class ImageDataset:
         places = {identity: place for place, identity in enumerate(self.ids.tolist())}
         return self.subset(torch.tensor([places[i] for i in ids.tolist() if i in places], dtype=torch.int64))
 
-    def batches(self, batch_size: int) -> Iterator[Batch]:
-        for start in range(0, len(self), batch_size):
+    def batches(self, batch_size: int, *, index: int = 0, count: int = 1) -> Iterator[Batch]:
+        """The samples in order, ``batch_size`` at a time; of these batches every ``count``-th from ``index`` on."""
+        for start in range(index * batch_size, len(self), count * batch_size):
             part = slice(start, start + batch_size)
             yield Batch(self.images[part], self.labels[part], self.ids[part])
 

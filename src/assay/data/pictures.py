@@ -6,7 +6,7 @@ import base64
 import io
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ from PIL import Image
 from torch import Tensor
 
 from assay.data.decoding import FORMATS, Broken, DecodedPicture, Pixels, decode, decode_picture, trait_notes
-from assay.data.division import WholeNeededError
+from assay.data.division import PictureFacts, PictureTrait, WholeNeededError
 from assay.data.reading import Reading
 from assay.data.scale import DARK, Scale, depends_on_all, judge_scale
 from assay.data.storage import allocate
@@ -85,7 +85,7 @@ class PictureStore:
     def images(self) -> Tensor:
         if not self._deep:
             return torch.from_numpy(self._pixels[: self._filled])
-        factor = self._scale(np.dtype(np.uint16)).factor
+        factor = _scale(np.dtype(np.uint16), self._brightest, where=self._where).factor
         result, deep = self._allocate(self._pixels.shape[1:], np.dtype(np.uint8)), set(self._deep)
         for place, planes in enumerate(self._pixels[: self._filled]):
             result[place] = np.rint(planes * factor) if place in deep else planes
@@ -98,15 +98,26 @@ class PictureStore:
             expected = "pictures of 8 or full 16 bits, where a set is read in shards"
             raise WholeNeededError(self._where, expected=expected, got=f"16 bits of which none is above {brightest}")
 
+    @property
+    def brightest(self) -> dict[np.dtype[Any], int]:
+        """The brightest pixel of each type; of bytes one that is not dark."""
+        return self._brightest
+
     def notes(self) -> list[str]:
         """What was guessed of the scale."""
-        return [note for dtype in self._brightest if (note := self._scale(dtype).note)]
-
-    def _scale(self, dtype: np.dtype[Any]) -> Scale:
-        return judge_scale(dtype, low=0, high=self._brightest[dtype], whole=True, where=self._where)
+        return scale_notes(self._brightest, where=self._where)
 
     def _allocate(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Pixels:
         return allocate((self._count, *shape), dtype, where=self._where, in_file=self._in_file)
+
+
+def scale_notes(brightest: Mapping[np.dtype[Any], float], *, where: str) -> list[str]:
+    """What was guessed of the scale of pictures, by the brightest pixel of each type."""
+    return [note for dtype in brightest if (note := _scale(dtype, brightest, where=where).note)]
+
+
+def _scale(dtype: np.dtype[Any], brightest: Mapping[np.dtype[Any], float], *, where: str) -> Scale:
+    return judge_scale(dtype, low=0, high=brightest[dtype], whole=True, where=where)
 
 
 CHUNK = 64  # images a task: with one each, passing tasks to the threads takes longer than decoding
@@ -154,21 +165,16 @@ def decode_pictures(samples: Iterable[Encoded], *, count: int, reading: Reading,
     Raises :class:`DataError` naming the first broken image when there are more than ``reading.max_bad``, naming two
     images when sizes differ, and when they fit neither in memory nor on the disk.
     """
-    store = PictureStore(count=count, where=where)
+    divide = reading.divide
+    store = PictureStore(count=count, where=where, in_file=divide is not None and divide.in_file)
     indices: list[int] = []
-    skipped: list[str] = []
-    traits: list[tuple[str, str]] = []
+    broken: list[PictureTrait] = []
+    traits: list[PictureTrait] = []
     first: tuple[str, Pixels] | None = None
-    first_broken: tuple[str, str] | None = None
     for place, (name, picture) in enumerate(_decode_in_order(samples, preparation=reading.preparation)):
         if isinstance(picture, Broken):
-            first_broken = first_broken or (name, picture.reason)
-            skipped.append(f"{name}: {picture.reason}")
-            if len(skipped) > reading.max_bad:
-                name, reason = first_broken
-                more = f"; {reading.max_bad} more broken after it, {reading.max_bad} may be skipped"
-                expected = "a readable image (--max-bad N skips up to N broken ones)"
-                raise DataError(name, expected=expected, got=reason + (more if reading.max_bad else ""))
+            broken.append(PictureTrait(place, picture.reason, name))
+            refuse_broken(broken, most=reading.max_bad)
             continue
         pixels = picture.pixels
         first = first or (name, pixels)
@@ -176,14 +182,34 @@ def decode_pictures(samples: Iterable[Encoded], *, count: int, reading: Reading,
             expected = f"{_size(first[1])} pixels as in {first[0]}, or an image size to resize all to (--image-size)"
             raise DataError(name, expected=expected, got=f"{_size(pixels)} pixels")
         store.append(pixels)
-        traits += [(trait, name) for trait in picture.traits]
+        traits += [PictureTrait(place, trait, name) for trait in picture.traits]
         indices.append(place)
     if first is None:
-        raise DataError(where, expected="at least one readable image", got=f"none ({len(skipped)} broken)")
-    if reading.divide is not None:
+        raise DataError(where, expected="at least one readable image", got=f"none ({len(broken)} broken)")
+    facts = PictureFacts(where, store.brightest, tuple(traits), tuple(broken), reading.max_bad)
+    if divide is not None:
         store.check_independent()
-    images, notes = store.images(), (*store.notes(), *trait_notes(traits))
-    return Decoded(images, torch.tensor(indices), tuple(skipped), tuple(f"{where}: {note}" for note in notes))
+        divide.keep(facts)
+    return Decoded(store.images(), torch.tensor(indices), tuple(map(told, broken)), picture_notes(facts))
+
+
+def picture_notes(facts: PictureFacts) -> tuple[str, ...]:
+    """What was guessed or left out of pictures."""
+    traits = trait_notes((each.trait, each.name) for each in facts.traits)
+    return tuple(f"{facts.where}: {note}" for note in (*scale_notes(facts.brightest, where=facts.where), *traits))
+
+
+def refuse_broken(broken: Sequence[PictureTrait], *, most: int) -> None:
+    """Raise :class:`DataError` naming the first of the broken pictures, where there are more than ``most``."""
+    if len(broken) > most:
+        more = f"; {most} more broken after it, {most} may be skipped"
+        expected = "a readable image (--max-bad N skips up to N broken ones)"
+        raise DataError(broken[0].name, expected=expected, got=broken[0].trait + (more if most else ""))
+
+
+def told(broken: PictureTrait) -> str:
+    """One line on a broken picture."""
+    return f"{broken.name}: {broken.trait}"
 
 
 def _decode_in_order(

@@ -11,13 +11,14 @@ import tarfile
 import tokenize
 import zipfile
 import zlib
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Literal, TypeVar
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
+from assay.data.division import Division
 from assay.errors import DataError, UnusedOptionError, one_line
 from assay.options import Options
 from assay.records.preparation import Preparation
@@ -66,8 +67,10 @@ class Reading(Options):
     label_column: str | None = None
     split_column: str | None = None
     root: Path | None = None
-    divide: Callable[..., Any] | None = None
+    divide: Division | None = None
     only: frozenset[int] | None = None
+
+    model_config = ConfigDict(arbitrary_types_allowed=True)
 
     @property
     def preparation(self) -> Preparation | None:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from assay.arguments import checked
 from assay.data.dataset import ImageDataset
@@ -148,20 +149,30 @@ def stratified_split(dataset: ImageDataset, *, fraction: float, seed: int) -> tu
     """
     if not 0 < fraction < 1:
         raise OptionError("fraction", expected="a number between 0 and 1", got=fraction)
-    n, k = len(dataset), len(dataset.classes)
-    total = round(fraction * n)
+    held_out = draw_held_out(dataset.ids, dataset.labels, len(dataset.classes), fraction=fraction, seed=seed)
+    n, total = len(dataset), int(held_out.sum())
     if not 0 < total < n:
         raise DataError(dataset.name, expected=f"enough samples to hold out {fraction:g} of them", got=f"{n} samples")
-    sizes = torch.bincount(dataset.labels, minlength=k)
+    if bool(held_out[n - total :].all()):
+        rest, part = dataset.run(0, n - total), dataset.run(n - total, n)
+    else:
+        rest, part = dataset.subset(~held_out), dataset.subset(held_out)
+    return rest, replace(part, split="validation") if dataset.split == "train" else part
+
+
+def draw_held_out(ids: Tensor, labels: Tensor, classes: int, *, fraction: float, seed: int) -> Tensor:
+    """bool (N,): which of the samples :func:`stratified_split` holds out, by their ids and labels, int64 (N,)."""
+    n = len(ids)
+    total = round(fraction * n)
+    sizes = torch.bincount(labels, minlength=classes)
     exact = sizes.double() * (total / n)
     counts = exact.floor().long()
     by_remainder = (counts - exact).argsort(stable=True)
     counts[by_remainder[: total - int(counts.sum())]] += 1
-    by_id = dataset.ids.argsort()
+    by_id = ids.argsort()
     shuffled = by_id[torch.randperm(n, generator=generator(seed, STREAM))]
     held_out = torch.zeros(n, dtype=torch.bool)
-    for label in range(k):
-        members = shuffled[dataset.labels[shuffled] == label]
+    for label in range(classes):
+        members = shuffled[labels[shuffled] == label]
         held_out[members[: counts[label]]] = True
-    rest, part = dataset.subset(~held_out), dataset.subset(held_out)
-    return rest, replace(part, split="validation") if dataset.split == "train" else part
+    return held_out

@@ -22,6 +22,11 @@ class Shard:
     index: int = 0
     count: int = 1
 
+    @property
+    def in_file(self) -> bool:
+        """Whether what is read of it goes to a file at once, however small it is."""
+        return False
+
     def __post_init__(self) -> None:
         if not 0 <= self.index < self.count:
             raise OptionError("shard", expected="i/n with 0 <= i < n", got=f"{self.index}/{self.count}")
@@ -44,6 +49,15 @@ class Shard:
     def places(self, n: int) -> NDArray[np.int64]:
         """Which of ``n`` samples are its own, where any division will do: every ``count``-th."""
         return np.arange(self.index, n, self.count)
+
+
+@dataclass(frozen=True)
+class MachineShard(Shard):
+    """The share of one process of a machine, whose processes put all of them into one file."""
+
+    @property
+    def in_file(self) -> bool:
+        return True
 
 
 @dataclass(frozen=True)

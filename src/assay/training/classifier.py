@@ -8,11 +8,11 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from assay.arguments import checked
 from assay.data.dataset import ImageDataset, to_unit_range
-from assay.data.selection import stratified_split
+from assay.data.selection import draw_held_out, stratified_split
 from assay.errors import OptionError
 from assay.evaluate import predict_shared, summarize
 from assay.models.architectures import ARCHITECTURES, build
@@ -32,6 +32,7 @@ from assay.training.metrics import OnStep
 from assay.training.recipes import Recipe
 from assay.training.step import Perturb
 
+SPLIT_SEED = 0
 SAMPLE_STREAM = 0x5A3
 SAMPLE = 500  # images that the first layer is computed from: half a million patches at 32×32
 
@@ -203,7 +204,7 @@ def classifier_job(
     images = load("train")
     training_set, validation = images, None
     if validation_fraction:
-        training_set, validation = stratified_split(images, fraction=validation_fraction, seed=0)
+        training_set, validation = stratified_split(images, fraction=validation_fraction, seed=SPLIT_SEED)
     train = partial(
         train_classifier,
         training_set,
@@ -216,6 +217,15 @@ def classifier_job(
     )
     test = partial(_test_images, recipe=recipe, load=load) if images.split == "train" else None
     return TrainingJob(train, test)
+
+
+def hold_out_last(ids: Tensor, labels: Tensor, classes: int, *, fraction: float) -> Tensor:
+    """An order int64 (N,) in which the samples that :func:`classifier_job` validates on follow those it trains on.
+
+    In it, neither part has to be copied.
+    """
+    held_out = draw_held_out(ids, labels, classes, fraction=fraction, seed=SPLIT_SEED)
+    return held_out.int().argsort(stable=True)
 
 
 def _test_images(

@@ -203,6 +203,7 @@ def _read(spec: str, reading: Reading, shard: Shard | None) -> ImageDataset:
         reading.refuse_unused(source.takes, source=spec)
     try:
         dataset: ImageDataset
+        reads_all = False
         try:
             dataset = import_function(source.loader)(spec, reading=reading)
         except WholeNeededError:
@@ -210,11 +211,13 @@ def _read(spec: str, reading: Reading, shard: Shard | None) -> ImageDataset:
             everything: ImageDataset = import_function(source.loader)(spec, reading=_whole(reading))
             note = f"{spec}: every shard reads all pixels, since their scale follows from all of them"
             own = everything.arranged(torch.from_numpy(division.own))
-            dataset = replace(own, notes=(*everything.notes, note))
+            dataset, reads_all = replace(own, notes=(*everything.notes, note)), True
         again = partial(_read_again, spec, reading)  # reads any samples of the whole set
         part = None if division is None else division.part
-        if part is None and shard is not None:
-            raise UnusedOptionError("shard", reason=f"{spec} is not read in shards")
+        if division is not None:
+            if part is None:
+                raise UnusedOptionError("shard", reason=f"{spec} is not read in shards")
+            part = replace(part, pictures=division.pictures, reads_all=reads_all)
         return replace(dataset, preparation=reading.preparation, read_again=again, part=part)
     except OSError as error:
         place = str(error.filename or spec)

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from assay.data.arrays import check_independent, to_image_bytes
 from assay.data.dataset import ImageDataset
+from assay.data.division import PictureFacts
 from assay.data.labels import Values, assign_classes, read_labels
 from assay.data.metadata import Column, make_column
 from assay.data.pictures import Decoded, Encoded, decode_pictures
@@ -298,6 +299,8 @@ def _read_pixels(pieces: Iterator[tuple[Path, Places, pa.Array]], *, reading: Re
         pixels = np.concatenate(parts)
         if reading.divide is not None:
             check_independent(pixels, where=where)
+            brightest = {pixels.dtype: float(pixels.max())}
+            reading.divide.keep(PictureFacts(where, brightest, (), (), reading.max_bad))
         images = to_image_bytes(pixels, where=where, notes=notes)
     return Decoded(prepare_all(images, reading.preparation), torch.arange(len(images)), (), tuple(notes))
 
