@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -200,3 +204,55 @@ def test_the_scale_of_pixels_in_a_table_is_that_of_all(
     expected = load_dataset(tmp_path / "a.parquet")
     for got in run_in_threads(2, lambda processes: read(tmp_path / "a.parquet", processes)):
         assert_same(got, expected)
+
+
+PROGRAM = """
+import sys
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from assay.check import Budget, run_check
+from assay.data import load_dataset
+from assay.data.together import read_together
+from assay.runtime.processes import joined_processes
+
+torch.set_num_threads(1)
+root, out, specs = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3:]
+budget = Budget(name="tiny", clean=None, attacked=None, probed=8, steps=2, sanity_samples=4, sanity_queries=4)
+with joined_processes() as processes:
+    for spec in specs:
+        data = read_together(lambda shard: load_dataset(root / spec, shard=shard), processes)
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Flatten(), nn.Linear(data.images[0].numel(), len(data.classes))).eval()
+        checkup = run_check(model, data, budget=budget, processes=processes, folder=out / spec)
+        if processes.leads:
+            (out / f"{spec}.json").write_text(checkup.model_dump_json())
+"""
+TIMINGS = {"seconds", "images_per_second", "started", "environment", "stages"}
+
+
+def timeless(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: timeless(item) for key, item in value.items() if key not in TIMINGS}
+    return [timeless(item) for item in value] if isinstance(value, list) else value
+
+
+@pytest.mark.full
+def test_a_check_by_two_processes_has_the_records_of_one_in_every_format(stored: Path, tmp_path: Path) -> None:
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    (tmp_path / "program.py").write_text(PROGRAM)
+    for out, start in (("alone", []), ("together", launcher)):
+        (tmp_path / out).mkdir()
+        command = [sys.executable, *start, str(tmp_path / "program.py"), str(stored), str(tmp_path / out), *SPECS]
+        done = subprocess.run(
+            command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=False
+        )
+        assert done.returncode == 0, done.stderr[-2000:]
+    for spec in SPECS:
+        alone, together = (
+            timeless(json.loads((tmp_path / out / f"{spec}.json").read_text())) for out in ("alone", "together")
+        )
+        assert not any(record["kind"] == "failed_measurement" for record in alone["records"])
+        assert together == alone, spec

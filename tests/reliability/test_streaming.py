@@ -74,3 +74,54 @@ def test_a_set_larger_than_the_room(pictures: Path, tmp_path: Path, memory: int)
         assert ran.stdout.split() == [str(PICTURES)] * 3
     else:
         assert ran.returncode != 0, "the limit holds: without a file the same set does not fit"
+
+
+TOGETHER = """
+import resource, sys
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from assay.data import storage
+from assay.data.dataset import identify_samples
+from assay.data.selection import stratified_split
+from assay.data.sources import load_dataset
+from assay.data.together import read_together
+from assay.evaluate import predict_shared
+from assay.runtime.processes import joined_processes
+from assay.training.classifier import hold_out_last, measure_normalization
+
+torch.set_num_threads(1)
+folder, room, shares = sys.argv[1], int(sys.argv[2]), sys.argv[3] == "shares"
+model = nn.Sequential(nn.AvgPool2d(64), nn.Flatten(), nn.Linear(3 * 100, 2)).eval()
+arrange = lambda *samples: hold_out_last(*samples, fraction=0.3)
+
+with joined_processes() as processes:
+    few = read_together(lambda shard: load_dataset(folder, limit=8, shard=shard), processes)
+    predict_shared(model, few, processes)
+    status = Path("/proc/self/status").read_text()
+    held = int(status.partition("VmData:")[2].split()[0]) << 10
+    resource.setrlimit(resource.RLIMIT_DATA, (held + room, held + room))
+    read = lambda shard: load_dataset(folder, shard=shard)
+    data = read_together(read, processes, arrange=arrange) if shares else read(None)
+    assert data.images.numel() > 2 * room
+    for part in stratified_split(data, fraction=0.3, seed=0):
+        assert len(predict_shared(model, part, processes).logits) == len(part)
+        measure_normalization(part)
+        identify_samples(part)
+    processes.gather(None)
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the limit of a process's memory is Linux's")
+@pytest.mark.parametrize("how", ["shares", "alone"])
+def test_processes_share_a_set_larger_than_the_room_of_each(pictures: Path, tmp_path: Path, how: str) -> None:
+    (tmp_path / "program.py").write_text(TOGETHER)
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command = [sys.executable, *launcher, str(tmp_path / "program.py"), str(pictures), str(160 << 20), how]
+    ran = subprocess.run(command, check=False, capture_output=True, text=True, timeout=300, env=ENVIRONMENT)
+    if how == "shares":
+        assert ran.returncode == 0, ran.stderr
+    else:
+        assert ran.returncode != 0, "the limit holds: each process alone has no room for all"
