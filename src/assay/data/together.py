@@ -70,23 +70,23 @@ def read_together(read: Read, processes: Processes, *, arrange: Arrange | None =
     part = own.part
     assert part is not None
     shares = [share for machine, share in everywhere if machine == _machine() and share is not None]
-    whole = _Whole(part, shares, name=own.name)
-    order = torch.from_numpy(whole.order)
+    joined = _JoinedShares(part, shares, name=own.name)
+    order = torch.from_numpy(joined.order)
     if arrange is not None:
-        order = order[arrange(whole.ids[order], whole.labels[order], len(own.classes))]
+        order = order[arrange(joined.ids[order], joined.labels[order], len(own.classes))]
     rows = torch.empty_like(order)
     rows[order] = torch.arange(len(order))
     start = sum(len(share.ids) for share in shares[: part.index])
     written = rows[start : start + len(own)]
-    skipped, notes = whole.notes()
-    images = _share_pixels(own.images, written, whole.shape, len(order), processes, name=own.name)
+    skipped, notes = joined.notes()
+    images = _share_pixels(own.images, written, joined.shape, len(order), processes, name=own.name)
     return replace(
         own,
         images=images,
-        labels=whole.labels[order],
-        ids=whole.ids[order],
-        filenames=whole.filenames(order),
-        metadata=whole.metadata(order),
+        labels=joined.labels[order],
+        ids=joined.ids[order],
+        filenames=joined.filenames(order),
+        metadata=joined.metadata(order),
         skipped=skipped,
         notes=notes,
         part=None,
@@ -117,7 +117,7 @@ def _describe(own: ImageDataset) -> _Share:
     return _Share(part.digest, own.ids, own.labels, own.shape, *told_of)
 
 
-class _Whole:
+class _JoinedShares:
     """The samples of all shares, one share after the other; ``order`` int64 (N,) is that of the set."""
 
     def __init__(self, part: Part, shares: Sequence[_Share], *, name: str) -> None:
