@@ -58,5 +58,5 @@ def test_nothing_measured_is_said(bare: Checkup) -> None:
 
 def test_each_category_has_its_score(checkup: Checkup) -> None:
     lines = [" ".join(line.split()) for line in printed(checkup).splitlines()]
-    assert any(line.startswith("✕ Fails 4 robustness 2 fail · 1 warn · 3 hold A202 ") for line in lines)
+    assert "✕ Fails 4 robustness 2 fail · 1 warn · 3 hold" in lines
     assert "– Not run – invariance 4 not run" in lines

@@ -93,9 +93,9 @@ def judge_uses(verdicts: Sequence[Verdict], judged: Sequence[Use]) -> tuple[FitF
 
 
 def _judge_use(verdicts: Sequence[Verdict], use: Use, *, judged: bool) -> FitForUse:
-    asked = ASKS_FOR[use]
-    about = [verdict for verdict in verdicts if verdict.category in {"accuracy", asked}]
-    own = [verdict for verdict in about if verdict.category == asked and verdict.scored]
+    category = ASKS_FOR[use]
+    about = [verdict for verdict in verdicts if verdict.category in {"accuracy", category}]
+    own = [verdict for verdict in about if verdict.category == category and verdict.scored]
     failing = [v for v in verdicts if v.scored and v.fails("error") and (v in about or v.category == "configuration")]
     learned = any(verdict.rule == LEARNED and verdict.status == "pass" for verdict in verdicts)
     untold = [] if learned else [verdict for verdict in verdicts if verdict.rule == LEARNED]

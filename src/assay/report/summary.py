@@ -253,8 +253,8 @@ def describe_uses(fitness: Sequence[FitForUse]) -> tuple[tuple[Status, str], ...
 def _describe_use(each: FitForUse) -> str:
     more = [f"{len(each.because) - MOST_RULES} more"] if len(each.because) > MOST_RULES else []
     because = listed([*each.because[:MOST_RULES], *more])
-    asked = "" if each.judged else ", not asked for"
-    return f"{each.use.capitalize()} images{asked}: {each.fitness}" + (f" ({because})." if because else ".")
+    note = "" if each.judged else ", not asked for"
+    return f"{each.use.capitalize()} images{note}: {each.fitness}" + (f" ({because})." if because else ".")
 
 
 def key_figures(checkup: Checkup) -> tuple[KeyFigure, ...]:

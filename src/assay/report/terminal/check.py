@@ -16,7 +16,6 @@ from assay.records.finding import Verdict
 from assay.report.comparison_wording import ARROW
 from assay.report.summary import (
     LOOKS,
-    CategoryState,
     circumstances,
     describe_preparation,
     describe_uses,
@@ -28,7 +27,7 @@ from assay.report.summary import (
     tally_sentence,
 )
 from assay.report.terminal.layout import STYLES, WIDEST, print_facts, print_line, print_table
-from assay.wording import clip, inert, number, percent, status
+from assay.wording import inert, number, percent, status
 
 
 def print_summary(checkup: Checkup, console: Console) -> None:
@@ -97,17 +96,8 @@ def _categories(checkup: Checkup) -> Table:
             Text("–" if state.score is None else str(state.score), justify="right"),
             Text(state.title.lower()),
             Text(state.summary, style="dim"),
-            Text(_number_behind(state)),
         )
     return table
-
-
-def _number_behind(state: CategoryState) -> str:
-    """The number of the worst verdict of a score, where that does not hold."""
-    verdict = state.rests_on
-    if verdict is None or verdict.status == "pass":
-        return ""
-    return clip(f"{verdict.rule} {inert(verdict.measured, keep='')}", 48)
 
 
 def _print_verdict(verdict: Verdict, console: Console) -> None:
