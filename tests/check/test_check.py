@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -272,3 +274,16 @@ def test_a_stage_that_cannot_run_is_skipped_with_its_reason(model: nn.Module, da
     assert statuses["A401"] == "could not run"
     assert not checkup.complete
     assert statuses["A101"] == "pass"
+
+
+def test_a_check_imports_no_compiler() -> None:
+    """Where nothing was compiled: importing torch's compiler takes as long as several stages."""
+    script = """
+import sys, assay
+data = assay.load_dataset("digits", limit=32)
+model = assay.load_model("resnet8", classes=10, image_shape=data.shape)
+budget = assay.check.Budget(name="tiny", clean=32, attacked=4, probed=4, steps=1, sanity_samples=2)
+assert assay.run_check(model, data, budget=budget).complete
+assert "torch._dynamo" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True, timeout=300)

@@ -26,7 +26,7 @@ from assay.data.selection import fair_sample
 from assay.models.calls import ModelCall, calling
 from assay.models.probes import gap_alone, output_kind, probe_modes, relative_gap
 from assay.records.attack import AttackSanity, Norm, SanityCheck, SanityName
-from assay.runtime import device_of, exact_device, pixel_dtype, to_double
+from assay.runtime import device_of, exact_device, pixel_dtype, to_double, uncompiled
 from assay.wording import percent
 
 POINTS = 0.02  # accuracies closer than this, or by one sample, count as equal
@@ -120,7 +120,7 @@ def _check_outputs(run: _SanityRun) -> Iterator[SanityCheck]:
     model = run.model
     modes = {name: module.training for name, module in model.named_modules()}
     with (
-        torch.compiler.set_stance("force_eager"),
+        uncompiled(),
         calling(model, run.images) as network,
         torch.no_grad(),
     ):

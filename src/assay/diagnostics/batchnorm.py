@@ -22,7 +22,7 @@ from assay.models.running_statistics import Moments, measure_running_statistics,
 from assay.models.wrappers import Normalization
 from assay.records.accuracy import Proportion
 from assay.records.configuration import InputConvention, NormalizationAudit, NormLayer
-from assay.runtime import hooked
+from assay.runtime import hooked, uncompiled
 from assay.runtime.model_state import ModelState
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -68,7 +68,7 @@ def audit_normalization(
     norms = {m: name for name, m in model.named_modules() if isinstance(m, _NormBase) and m.running_mean is not None}
     with (
         torch.no_grad(),
-        torch.compiler.set_stance("force_eager"),
+        uncompiled(),
         calling(model, example(data), classes=data.classes) as network,
     ):
         batches, times = inputs(network, data, batch_size=batch_size)

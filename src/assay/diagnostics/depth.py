@@ -20,7 +20,7 @@ from assay.errors import ModelError
 from assay.models.calls import calling
 from assay.models.probes import first_tensor
 from assay.records.gradients import GradientFlow, LayerGradient
-from assay.runtime import hooked
+from assay.runtime import hooked, uncompiled
 
 _LAST_DIM = (nn.Linear, nn.LayerNorm, nn.Embedding, nn.RNNBase, nn.MultiheadAttention)
 _RECTIFIERS = {"relu", "threshold", "clamp_min", "clamp", "hardtanh"}
@@ -113,6 +113,10 @@ class _Recording:
 class _RectifierMode(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leaves it untyped
     """Intercepts every rectifier of the forward pass, module or function, and assigns it to the layer before it."""
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # guarding this class against torch.compile would import its whole compiler
+
     def __init__(self, recording: _Recording) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.recording = recording
@@ -161,7 +165,7 @@ def _record_modules(model: nn.Module) -> Iterator[_Recording]:
         if out.requires_grad:
             out.register_hook(lambda gradient: _add_gradient(sums, gradient))  # type: ignore[no-untyped-call]
 
-    with hooked(*(module.register_forward_hook(after) for module in names)), torch.compiler.set_stance("force_eager"):
+    with hooked(*(module.register_forward_hook(after) for module in names)), uncompiled():
         yield recording
 
 

@@ -16,6 +16,7 @@ from assay.errors import ModelError
 from assay.models.calls import ModelCall, calling, refusing
 from assay.models.probes import gap_alone, in_mode, output_kind, probe_modes, relative_gap
 from assay.records.configuration import ModeAudit
+from assay.runtime import uncompiled
 
 
 @checked
@@ -51,7 +52,7 @@ def audit_modes(model: nn.Module, dataset: ImageDataset, *, n: int = 16) -> Mode
     images = to_unit_range(data.images)
     with (
         torch.no_grad(),
-        torch.compiler.set_stance("force_eager"),
+        uncompiled(),
         calling(model, images, classes=data.classes) as network,
     ):
         with in_mode(model, training=False), probe_modes(model) as probe:

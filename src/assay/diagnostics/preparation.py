@@ -20,6 +20,7 @@ from assay.models.wrappers import PRESETS
 from assay.records.accuracy import Proportion
 from assay.records.configuration import PreparationAudit, PreparationVariant
 from assay.records.preparation import Pair, Preparation
+from assay.runtime import uncompiled
 
 SHARES = (0.875, 0.9, 0.95, 1.0)  # of the resized picture's side that the crop takes
 
@@ -61,7 +62,7 @@ def audit_preparation(
     numbers = own_normalization(model)
     with (
         torch.no_grad(),
-        torch.compiler.set_stance("force_eager"),
+        uncompiled(),
         calling(model, example(data), classes=len(data.classes)) as network,
     ):
         before = which_right(network, data, batch_size=batch_size)

@@ -14,6 +14,7 @@ from assay.diagnostics.batches import example
 from assay.errors import ModelError
 from assay.models.calls import calling, refusing
 from assay.records.gradients import InputGradients, InputGradientSample
+from assay.runtime import uncompiled
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
@@ -93,7 +94,7 @@ def _differentiate(model: nn.Module, data: ImageDataset, *, batch_size: int) -> 
     expected = "a model whose loss can be differentiated with respect to the image"
     gradients, outputs = [], []
     with (
-        torch.compiler.set_stance("force_eager"),
+        uncompiled(),
         calling(model, example(data), classes=data.classes) as network,
         torch.enable_grad(),
     ):

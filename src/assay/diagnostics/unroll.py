@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
 from assay.errors import ModelError, OptionError
-from assay.runtime import hooked
+from assay.runtime import hooked, uncompiled
 
 Sequences = Tensor | PackedSequence
 State = Tensor | tuple[Tensor, Tensor]
@@ -179,7 +179,7 @@ def record_cells(model: nn.Module, names: Sequence[str]) -> Iterator[list[Track]
         for gate, value in _gates(module, args).items():
             track.gates.setdefault(gate, []).append(value)
 
-    with hooked(*(module.register_forward_hook(after) for module in chosen)), torch.compiler.set_stance("force_eager"):
+    with hooked(*(module.register_forward_hook(after) for module in chosen)), uncompiled():
         yield recorded
 
 

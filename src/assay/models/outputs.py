@@ -15,6 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from assay.errors import ModelError
+from assay.runtime import uncompiled
 
 Single = Literal["logit", "probability", "log-probability"]  # what the one output of a model of two classes is
 
@@ -136,7 +137,7 @@ def kind_of_single_output(model: nn.Module, images: Tensor) -> Single:
     a program that runs outside torch, is a logit.
     """
     mode = _LastOperations()
-    with torch.no_grad(), torch.compiler.set_stance("force_eager"), mode:
+    with torch.no_grad(), uncompiled(), mode:
         outputs = model(images)
     logits = find_logits(outputs)[1]
     return "logit" if logits is None else mode.kinds.get(logits, "logit")

@@ -32,11 +32,12 @@ class Moments:
 
     def add(self, x: Tensor) -> None:
         """Take in ``x`` (N, C, …)."""
-        channels = x.detach().transpose(0, 1).flatten(1)  # (C, N·…)
-        channels = channels if channels.dtype == torch.float64 else channels.float()
-        variance, mean = torch.var_mean(channels, dim=1, correction=0)
-        count = channels.shape[1]
-        self.join(Moments(count, mean.cpu().double(), variance.cpu().double() * count))
+        values = x.detach() if x.dtype == torch.float64 else x.detach().float()
+        others = tuple(dim for dim in range(x.ndim) if dim != 1)
+        mean = values.mean(others, keepdim=True)
+        variance = (values - mean).square_().mean(others)  # several times as fast as torch.var_mean, in any layout
+        count = x.numel() // x.shape[1]
+        self.join(Moments(count, mean.flatten().cpu().double(), variance.cpu().double() * count))
 
     def join(self, other: Moments) -> None:
         """Take in all that ``other`` has taken in."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
+import sys
+from contextlib import AbstractContextManager, nullcontext
 from importlib.metadata import version
 from pathlib import Path
 
@@ -65,6 +67,14 @@ def keep_freed_memory() -> bool:
         return False
     trim_threshold, mmap_threshold, never = -1, -3, 2**31 - 1  # M_TRIM_THRESHOLD and M_MMAP_THRESHOLD of malloc.h
     return all(mallopt(option, never) for option in (trim_threshold, mmap_threshold))
+
+
+def uncompiled() -> AbstractContextManager[None]:
+    """For the length of a block, compiled modules run as they were written, so that hooks see what they compute.
+
+    Nothing was compiled where the compiler was never imported; importing it takes seconds.
+    """
+    return torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
 
 
 def device_of(model: nn.Module) -> torch.device:
