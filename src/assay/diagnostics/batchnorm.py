@@ -187,7 +187,7 @@ def _reestimate(
         norms,
         data.images,
         convert=lambda images: to_unit_range(images.to(network.device), network.dtype),
-        batch_size=min(batch_size, network.largest or batch_size),
+        batch_size=network.rows_that_fit(data.shape, most=min(batch_size, network.largest or batch_size)),
     )
     for norm, moments in statistics.items():
         write_statistics(norm, moments)

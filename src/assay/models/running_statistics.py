@@ -16,7 +16,7 @@ from assay.errors import ModelError, one_line
 from assay.runtime import hooked, preserved
 
 TOLERANCE = 1e-3  # standard deviations of a channel; the sample itself is further from the whole set
-MOST_PASSES = 8
+MOST_LAYERS = 8  # that follow one another, up to which the statistics are those of one batch exactly
 
 
 @dataclass(eq=False)
@@ -96,16 +96,18 @@ def measure_running_statistics(
     *,
     convert: Callable[[Tensor], Tensor],
     batch_size: int,
-    passes: int = MOST_PASSES,
+    passes: int | None = None,
 ) -> dict[_NormBase, Moments]:
     """What the inputs of ``norms`` have as mean and variance over all ``images``; layers that do not run are left out.
 
-    In the first pass every batch is normalised by its own statistics, in the next ones by those of the pass before,
-    until they stop moving: after as many passes as layers follow one another that is exactly one forward pass of all
-    images as one batch, and mostly sooner. A layer called several times has statistics for each call on the way, and
-    in the end those of all its calls together. The model is left as it was found.
+    In the first pass every batch is normalised by its own statistics, in the next by those of the pass before. After as
+    many passes as layers follow one another that is exactly one forward pass of all images as one batch: networks of
+    up to eight layers get so many, or fewer where nothing moves any more. Deeper ones get two: the second is nearer to
+    one batch than the first, but from then on every layer adds to the error of those before it, up to thousands of
+    standard deviations. A layer called several times has statistics for each call on the way, and in the end those of
+    all its calls together. The model is left as it was found.
 
-    At most ``passes`` are made. ``convert`` turns a batch of ``images`` (N, C, H, W) into what the model takes; the
+    ``passes`` asks for another number of them. ``convert`` turns a batch of ``images`` (N, C, H, W) into what the model takes; the
     sizes of batches differ by one at most. Raises :class:`ModelError` when the model fails, or a layer sees less than
     two finite values a channel.
     """
@@ -115,9 +117,12 @@ def measure_running_statistics(
     batches = torch.tensor_split(images, math.ceil(len(images) / batch_size))
     known: dict[Slot, Moments] = {}
     with preserved(model, training=False), torch.no_grad():
-        for _ in range(1 if len(batches) == 1 else passes):
+        known = _pass(model, norms, (convert(batch) for batch in batches), known)
+        if passes is None:
+            passes = 1 if len(batches) == 1 else len(known) if len(known) <= MOST_LAYERS else 2
+        for _ in range(1, passes):
             former, known = known, _pass(model, norms, (convert(batch) for batch in batches), known)
-            if former and all(_moved(former, slot, moments) <= TOLERANCE for slot, moments in known.items()):
+            if all(_moved(former, slot, moments) <= TOLERANCE for slot, moments in known.items()):
                 break
     pooled: dict[_NormBase, Moments] = {}
     for (norm, _), moments in known.items():

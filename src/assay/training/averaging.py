@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from assay.data.dataset import ImageDataset, to_unit_range
 from assay.data.selection import random_sample
 from assay.errors import OptionError
-from assay.models.running_statistics import MOST_PASSES, measure_running_statistics, updated_norms, write_statistics
+from assay.models.running_statistics import measure_running_statistics, updated_norms, write_statistics
 from assay.runtime import device_of, dtype_of
 from assay.training.sections import AverageOptions
 
@@ -93,7 +93,7 @@ def refresh_batchnorm(model: nn.Module, dataset: ImageDataset, *, samples: int =
         chosen.images,
         convert=lambda images: to_unit_range(images.to(device), dtype),
         batch_size=batch_size,
-        passes=MOST_PASSES if len(chosen) <= FEW else 1,
+        passes=None if len(chosen) <= FEW else 1,
     )
     for norm, moments in statistics.items():
         write_statistics(norm, moments)
