@@ -14,7 +14,7 @@ from torch import nn
 from assay.comparison.statistics import holm
 from assay.data.dataset import ImageDataset, to_unit_range
 from assay.data.sources import load_dataset
-from assay.diagnostics.batches import chance_of_gain
+from assay.diagnostics.alternatives import chance_of_gain
 from assay.diagnostics.batchnorm import audit_normalization
 from assay.diagnostics.preparation import audit_preparation, neighbours
 from assay.models.wrappers import ChannelsReversed, Normalize, Normalized, choose_normalization

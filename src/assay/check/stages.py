@@ -181,7 +181,7 @@ def _normalization(context: CheckContext) -> Iterator[Record]:
 
 
 def _preparation(context: CheckContext) -> Iterator[Record]:
-    yield audit_preparation(context.model, context.attacked)
+    yield audit_preparation(context.model, context.attacked, clean=context.clean_predictions)
 
 
 def _anatomy(context: CheckContext) -> Iterator[Record]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator
 
 import torch
@@ -58,12 +57,6 @@ def which_right(
     except ModelError:
         return torch.zeros(len(dataset), dtype=torch.bool)
     return torch.cat(results)
-
-
-def chance_of_gain(gained: int, lost: int) -> float:
-    """The one-sided p-value of McNemar's exact test: of at least ``gained`` of the changed samples by chance."""
-    changed = gained + lost
-    return float(sum(math.comb(changed, count) for count in range(gained, changed + 1)) / 2**changed)
 
 
 def square_sum(values: Tensor) -> float:

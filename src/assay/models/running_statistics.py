@@ -107,9 +107,9 @@ def measure_running_statistics(
     standard deviations. A layer called several times has statistics for each call on the way, and in the end those of
     all its calls together. The model is left as it was found.
 
-    ``passes`` asks for another number of them. ``convert`` turns a batch of ``images`` (N, C, H, W) into what the model takes; the
-    sizes of batches differ by one at most. Raises :class:`ModelError` when the model fails, or a layer sees less than
-    two finite values a channel.
+    ``passes`` asks for another number of them. ``convert`` turns a batch of ``images`` (N, C, H, W) into what the model
+    takes; the sizes of batches differ by one at most. Raises :class:`ModelError` when the model fails, or a layer sees
+    less than two finite values a channel.
     """
     if not norms:
         return {}

@@ -133,7 +133,8 @@ def preparation_section(audit: PreparationAudit) -> Section:
     summary = (
         f"{describe_preparation(audit)} As prepared, {accuracy(audit.as_prepared)} accuracy. Each other way changes "
         "one aspect; the chance is that of McNemar's exact test, one-sided, with Holm's correction for how many were "
-        "tried." + (f" {audit.not_tried[:1].upper()}{audit.not_tried[1:]}." if audit.not_tried else "")
+        "tried; a way that can no longer win gets no more pictures."
+        + (f" {audit.not_tried[:1].upper()}{audit.not_tried[1:]}." if audit.not_tried else "")
     )
     return build_section(
         "preparation", "Preparation of the pictures", summary, rows if audit.variants else None, records=[audit]
@@ -151,9 +152,14 @@ def _conventions(audit: NormalizationAudit) -> Figure:
         {"pixels passed as": lambda convention: convention.convention, ">accuracy (95 % interval, n)": accuracy},
     )
     build = draw_items(items, "accuracy, with its 95 % interval (%)")
-    best = max(audit.conventions, key=lambda convention: convention.accuracy)
+    best = max(
+        (way for way in audit.conventions if way.n == audit.before.n), key=lambda convention: convention.accuracy
+    )
     finding = f"Accuracy is highest on pixels passed as {best.convention}: {percent(best.accuracy)}"
-    note = "The same images in other scales and channel orders; x in [0, 1] should be best."
+    note = (
+        "The same images in other scales and channel orders; x in [0, 1] should be best. A way that can no longer win "
+        "gets no more of them."
+    )
     return figure(build, finding=finding, note=note, table=numbers, full=True)
 
 
