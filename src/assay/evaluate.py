@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from assay.arguments import checked
+from assay.comparison.statistics import simultaneous_bounds
 from assay.data.dataset import Batch, ImageDataset, keep_right, to_unit_range
 from assay.data.sequences import TEST, SequenceTask
 from assay.errors import ModelError
@@ -204,9 +205,7 @@ def summarize(
         int(correct.sum()),
         n,
         loss=float(predictions.losses[finite].double().mean()) if bool(finite.any()) else float("nan"),
-        per_class=tuple(
-            ClassAccuracy.of(int(confusion[i, i]), int(per_class[i]), name=name) for i, name in enumerate(classes)
-        ),
+        per_class=_summarize_classes(classes, confusion.diagonal().tolist(), per_class.tolist()),
         confusion=tuple(tuple(row) for row in confusion.tolist()),
         expected_calibration_error=sum(b.n / total * abs(b.accuracy - b.confidence) for b in bins),
         calibration=bins,
@@ -216,6 +215,15 @@ def summarize(
         images_per_second=n / max(predictions.seconds, 1e-9),
         per_sample=per_sample,
     )
+
+
+def _summarize_classes(classes: tuple[str, ...], correct: Sequence[int], n: Sequence[int]) -> tuple[ClassAccuracy, ...]:
+    seen = [i for i, images in enumerate(n) if images]
+    bounds = simultaneous_bounds([correct[i] for i in seen], [n[i] for i in seen])
+    together = {
+        i: {"simultaneous_low": low, "simultaneous_high": high} for i, (low, high) in zip(seen, bounds, strict=True)
+    }
+    return tuple(ClassAccuracy.of(correct[i], n[i], name=name, **together.get(i, {})) for i, name in enumerate(classes))
 
 
 def summarize_classes(

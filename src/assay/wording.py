@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import re
 import unicodedata
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 
@@ -43,6 +45,7 @@ NORMS = {"linf": "L∞", "l2": "L2", "l1": "L1", "l0": "L0"}
 INVISIBLE = 8 / 255 + 1e-9  # the largest L∞ change of a photograph that is usually called so
 _GAP = "\u00a0"  # a number stays on one line with its unit
 _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+_SYNSET = re.compile(r"^n\d{8}[\s_:,-]+(?=\w)")
 _JOINERS = "\u200c\u200d"  # needed to write Persian, Hindi and many emoji; they reorder nothing
 
 
@@ -79,10 +82,43 @@ def distinct(names: Sequence[str], *, length: int = 28) -> list[str]:
     ['cat', 'cat (1)', '(2)']
     """
     shown: list[str] = []
+    taken: set[str] = set()
     for index, name in enumerate(names):
         label = clip(inert(name, keep="").strip(), length)
-        shown.append(label if label and label not in shown else f"{label} ({index})".strip())
+        shown.append(label if label and label not in taken else f"{label} ({index})".strip())
+        taken.add(shown[-1])
     return shown
+
+
+def class_names(names: Sequence[str], *, length: int = 28) -> list[str]:
+    """Names of classes as :func:`distinct` gives them, of several terms the first, and without the id of a synset.
+
+    What is left of two names must differ, else they stay as they are.
+
+    >>> class_names(["n01440764 tench, Tinca tinca", "crane, bird", "crane, machine"])
+    ['tench', 'crane, bird', 'crane, machine']
+    """
+    shown = list(names)
+    for shorten in (_without_synset, _first_term):
+        shorter = [shorten(name) for name in shown]
+        times = Counter(shorter)
+        shown = [short if times[short] == 1 else name for short, name in zip(shorter, shown, strict=True)]
+    return distinct(shown, length=length)
+
+
+def name_classes(names: Iterable[str], *, length: int = 28) -> dict[str, str]:
+    """How :func:`class_names` shows each of some names, which may occur several times."""
+    once = list(dict.fromkeys(names))
+    return dict(zip(once, class_names(once, length=length), strict=True))
+
+
+def _without_synset(name: str) -> str:
+    """``tench`` of ``n01440764-tench``, as folders of ImageNet are called."""
+    return _SYNSET.sub("", name)
+
+
+def _first_term(name: str) -> str:
+    return name.split(", ", maxsplit=1)[0].strip() or name
 
 
 def percent(share: float, *, digits: int = 1) -> str:

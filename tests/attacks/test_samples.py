@@ -95,8 +95,19 @@ def test_large_pictures_are_made_smaller() -> None:
     large = torch.full((3, 1, 128, 256), 200, dtype=torch.uint8)
     data = ImageDataset(large, torch.tensor([0, 1, 1]), ("a", "b"))
     record = pick_samples(measure_robust_accuracy(MeanAgainst(), data, attack="noise", epsilon=1 / 255), data)
-    assert record.tile == (32, 64)
-    assert all((tile == 200).all() for tile in tiles_of(record))
+    assert record.tile == (64, 128)  # twice as many as a page shows
+    assert record.sheet.startswith("/9j/")  # a JPEG
+    assert all(np.abs(tile.astype(int) - 200).max() <= 2 for tile in tiles_of(record))
+
+
+def test_no_tile_shows_the_edge_of_its_neighbour() -> None:
+    pixels = torch.tensor([0, 255, 0, 255, 0, 255], dtype=torch.uint8)
+    images = pixels[:, None, None, None].expand(6, 1, 100, 150).contiguous()
+    data = ImageDataset(images, torch.tensor([0, 1, 0, 1, 0, 1]), ("a", "b"))
+    record = pick_samples(measure_robust_accuracy(MeanAgainst(), data, attack="noise", epsilon=1 / 255), data)
+    assert record.tile == (88, 128)
+    for place, tile in enumerate(tiles_of(record)):
+        assert np.abs(tile.astype(int) - int(pixels[place])).max() <= 2
 
 
 def test_arrange_puts_tiles_row_by_row() -> None:

@@ -61,11 +61,12 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture(scope="session")
 def reports(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """The ordinary and the hostile report, rendered once."""
+    """The ordinary report, the hostile one and one of many classes, rendered once."""
     makers = runpy.run_path(str(Path(__file__).parents[1] / "report" / "conftest.py"))
     folder = tmp_path_factory.mktemp("reports")
     files = {}
-    for name, make in (("ordinary", makers["build_checkup"]), ("hostile", makers["build_hostile"])):
+    for name, maker in (("ordinary", "checkup"), ("hostile", "hostile"), ("many classes", "many_classes")):
+        make = makers[f"build_{maker}"]
         files[name] = folder / f"{name}.html"
         files[name].write_text(render_page(make()))
     return files

@@ -305,3 +305,29 @@ def test_print_holds_every_sample(open_report: Callable[..., Any]) -> None:
     page.evaluate("dispatchEvent(new Event('beforeprint'))")
     assert samples_of(page).count() == 90
     assert not page.locator(".filters").is_visible()
+
+
+def test_a_class_is_found_by_a_part_of_its_name(open_report: Callable[..., Any]) -> None:
+    page = open_report("many classes").page
+    figure = page.locator("#accuracy figure").first
+    figure.locator("summary").click()
+    field = figure.get_by_label("Find a class")
+    field.fill("Thing 7")
+    rows = figure.locator("tbody tr:visible")
+    names = [row.locator("td").first.inner_text() for row in rows.all()]
+    assert names and all("thing 7" in name for name in names)
+    assert figure.get_by_role("status").inner_text() == f"{len(names)} of 90"
+    field.fill("")
+    assert rows.count() == 90
+
+
+def test_samples_of_many_classes_are_found_by_a_part_of_the_name(open_report: Callable[..., Any]) -> None:
+    page = open_report("many classes").page
+    page.get_by_label("class", exact=True).fill("thing 8")
+    assert {tile.locator("bdi").first.inner_text() for tile in samples_of(page).all()} == {
+        f"thing {place}" for place in (8, *range(80, 90))
+    }
+    page.get_by_role("button", name="Show all").click()
+    assert samples_of(page).count() == 60
+    page.get_by_role("combobox", name="taken for").fill("thing")
+    assert "held" not in {tile.get_attribute("data-fate") for tile in samples_of(page).all()}

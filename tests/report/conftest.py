@@ -136,6 +136,11 @@ def build_checkup(
     )
 
 
+def build_many_classes() -> Checkup:
+    """The same on ninety classes."""
+    return build_checkup(classes=tuple(f"thing {place}" for place in range(90)))
+
+
 @pytest.fixture(scope="session")
 def checkup() -> Checkup:
     return build_checkup()

@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import base64
+import io
 import re
 
 import pytest
+from PIL import Image
 
 from assay.records.attack import SampleGallery
 from assay.records.checkup import Checkup
@@ -42,6 +45,21 @@ def test_a_tile_lies_where_its_picture_is_on_the_sheet(checkup: Checkup, record:
     assert [(grid.tiles[i].x, grid.tiles[i].y) for i in (0, 1, 19, 20, 41)] == [
         (0, 0), (64, 0), (19 * 64, 0), (0, 64), (64, 128),
     ]  # fmt: skip
+
+
+def test_a_large_tile_is_shown_at_half_its_size(checkup: Checkup, record: SampleGallery) -> None:
+    encoded = base64.b64encode(_jpeg(20 * 128, 5 * 96)).decode()
+    grid = grid_of(checkup, record.model_copy(update={"tile": (96, 128), "sheet": encoded}))
+    assert (grid.width, grid.height, grid.sheet_width, grid.sharp) == (64, 48, 20 * 64, False)
+    assert [(grid.tiles[i].x, grid.tiles[i].y) for i in (1, 20)] == [(64, 0), (0, 48)]
+    page = render_page(checkup.model_copy(update={"records": (record.model_copy(update={"sheet": encoded}),)}))
+    assert "background-image: url(data:image/jpeg;base64," in page
+
+
+def _jpeg(width: int, height: int) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", (width, height)).save(buffer, format="JPEG")
+    return buffer.getvalue()
 
 
 def test_choices_count_their_tiles(checkup: Checkup, record: SampleGallery) -> None:

@@ -16,7 +16,7 @@ from assay.attacks.batch import predictions
 from assay.attacks.measure import RobustnessMeasurement
 from assay.attacks.result import AttackOutcome, AttackResult
 from assay.data.dataset import ImageDataset, to_unit_range
-from assay.data.pictures import png_base64, thumbnail_base64, to_bytes
+from assay.data.pictures import jpeg_base64, png_base64, thumbnail_base64, to_bytes
 from assay.errors import DataError
 from assay.records.attack import (
     AdversarialExample,
@@ -193,7 +193,9 @@ def magnification(delta: Tensor) -> float:
     return float(max(1.0, 2.0 ** math.floor(math.log2(0.5 / largest))))
 
 
-LARGEST_TILE = 64  # pixels along the longer side
+LARGEST_LOSSLESS = 64  # pixels a side of a picture that is shown as it is
+LARGEST_TILE = 128  # of the others: twice as many as on the page, for screens of two pixels a point
+BLOCK = 8  # pixels a side of what JPEG codes together: no tile shows the edge of its neighbour
 MOST_BYTES = 900_000  # of the sheet, in base64
 COLUMNS = 20
 
@@ -227,7 +229,8 @@ def show_samples(
         evenly = [torch.arange(n) * len(group) // max(1, n) for group, n in zip(groups, places, strict=True)]
         rows = torch.cat([group[chosen] for group, chosen in zip(groups, evenly, strict=True)]).sort().values
         tiles = _tiles(dataset.images[rows])
-        sheet = png_base64(arrange(tiles, columns=COLUMNS)) if len(rows) else ""
+        encode = png_base64 if max(dataset.shape[1:]) <= LARGEST_LOSSLESS else jpeg_base64
+        sheet = encode(arrange(tiles, columns=COLUMNS)) if len(rows) else ""
         if len(sheet) <= most_bytes or shown <= 1:
             break
         shown = max(1, int(min(shown, len(rows)) * most_bytes / len(sheet) * 0.95))
@@ -286,8 +289,9 @@ def arrange(tiles: Tensor, *, columns: int) -> Tensor:
 
 def _tiles(images: Tensor) -> Tensor:
     longest = max(images.shape[2:])
-    if longest <= LARGEST_TILE or len(images) == 0:
+    if longest <= LARGEST_LOSSLESS or len(images) == 0:
         return images
-    height, width = (max(1, round(side * LARGEST_TILE / longest)) for side in images.shape[2:])
+    scale = min(LARGEST_TILE, longest) / longest
+    height, width = (max(1, round(side * scale / BLOCK)) * BLOCK for side in images.shape[2:])
     shrink = partial(F.interpolate, size=(height, width), mode="bilinear", antialias=True)
     return to_bytes(torch.cat([shrink(image[None].float() / 255) for image in images]))

@@ -195,3 +195,22 @@ def images_to_settle(lost: int, gained: int, n: int, *, margin: float, level: fl
 
 def _at_most(count: int) -> int | None:
     return count if count <= _MOST else None
+
+
+def simultaneous_bounds(correct: Sequence[int], n: Sequence[int], *, level: float = 0.95) -> list[tuple[float, float]]:
+    """Intervals of K proportions on different samples which all hold at once, with a probability of at least ``level``.
+
+    Whichever of the K is picked by what was observed, the lowest say, its interval holds too. Each is exact (Clopper &
+    Pearson 1934) at Šidák's level level^(1/K). Reference: Šidák 1967, *Rectangular confidence regions for the means of
+    multivariate normal distributions*, JASA 62.
+    """
+    from scipy.special import betaincinv
+
+    if not len(n):
+        return []
+    right, all_ = np.asarray(correct, dtype=np.float64), np.asarray(n, dtype=np.float64)
+    tail = -math.expm1(math.log(level) / len(all_)) / 2
+    none, every = right == 0, right == all_
+    low = np.where(none, 0.0, betaincinv(np.where(none, 1.0, right), all_ - right + 1, tail))
+    high = np.where(every, 1.0, betaincinv(right + 1, np.where(every, 1.0, all_ - right), 1 - tail))
+    return list(zip(low.tolist(), high.tolist(), strict=True))

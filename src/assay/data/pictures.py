@@ -37,6 +37,7 @@ __all__ = [
     "Encoded",
     "decode",
     "decode_pictures",
+    "jpeg_base64",
     "png_base64",
     "thumbnail_base64",
     "to_bytes",
@@ -295,9 +296,18 @@ def thumbnail_base64(image: Tensor) -> str:
     """
     if max(image.shape[1:]) <= LARGEST_PNG or len(image) == 4:
         return png_base64(image)
+    return jpeg_base64(image, largest=LARGEST_THUMBNAIL)
+
+
+def jpeg_base64(image: Tensor, *, largest: int | None = None) -> str:
+    """A uint8 (C, H, W) image, C in {1, 3} (of two channels the first is shown), as a JPEG file in base64.
+
+    It is made smaller where a side is longer than the ``largest`` in pixels.
+    """
     pixels = image.detach().cpu().numpy()
     shown = Image.fromarray(pixels[0] if len(pixels) < 3 else np.ascontiguousarray(pixels.transpose(1, 2, 0)))
-    shown.thumbnail((LARGEST_THUMBNAIL, LARGEST_THUMBNAIL), Image.Resampling.LANCZOS)
+    if largest is not None:
+        shown.thumbnail((largest, largest), Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
     shown.save(buffer, format="JPEG", quality=80, subsampling=0)
     return base64.b64encode(buffer.getvalue()).decode("ascii")

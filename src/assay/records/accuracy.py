@@ -59,9 +59,17 @@ class Proportion(Frozen):
 
 
 class ClassAccuracy(Proportion):
-    """Recall of one class."""
+    """Recall of one class.
+
+    ``low`` and ``high`` are the ends of an interval for this class alone; ``simultaneous_low`` and
+    ``simultaneous_high`` those of exact intervals that hold for all classes with samples at once, with a probability of
+    95 %: the ones for a class that was picked by its accuracy, such as the worst. None in documents of earlier versions
+    and for a class without samples.
+    """
 
     name: str
+    simultaneous_low: float | None = None
+    simultaneous_high: float | None = None
 
 
 class CalibrationBin(Frozen):
@@ -81,7 +89,7 @@ class CleanAccuracy(Record, Proportion):
         correct: samples whose largest logit is that of their label, of all ``n``.
         accuracy: ``correct / n``, in [0, 1]; ``low`` and ``high`` are the ends of its 95 % Wilson interval.
         loss: mean cross-entropy, in nats.
-        per_class: recall of each class, each with its interval.
+        per_class: recall of each class, each with its interval, alone and together with all others.
         confusion: ``confusion[i][j]`` counts samples of class i predicted as class j; (K, K).
         expected_calibration_error: Σ_b (n_b/n)·|accuracy_b − confidence_b| over the bins of ``calibration``.
         calibration: equal-width bins of the largest softmax probability.

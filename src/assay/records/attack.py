@@ -211,8 +211,8 @@ class PicturedSample(Frozen):
 class SampleGallery(Record):
     """Some of the ``n`` samples of one attack: ``wrong`` before it, ``broken`` by it, or ``held``.
 
-    ``sheet`` is one PNG file in base64: the untouched pictures in rows of ``columns``, each ``tile`` (height, width)
-    pixels, in the order of ``samples``. Pictures larger than a tile were made smaller; others are lossless.
+    ``sheet`` is one PNG or JPEG file in base64: the untouched pictures in rows of ``columns``, each ``tile`` (height,
+    width) pixels, in the order of ``samples``. Pictures of at most 64 pixels a side are lossless.
     """
 
     kind: Literal["sample_gallery"] = "sample_gallery"

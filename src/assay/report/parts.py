@@ -17,6 +17,7 @@ from assay.wording import picture_url
 
 T = TypeVar("T")
 MOST_ROWS = 300
+FEW_ROWS = 25  # are read, not searched
 _PNG = b"\x89PNG\r\n\x1a\n"
 
 
@@ -33,22 +34,33 @@ _STYLES = {">": "number", "`": "name", "¶": "text", " ": ""}
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of text under titled columns; rows beyond :data:`MOST_ROWS` are counted, not shown."""
+    """Rows of text under titled columns; rows beyond the ``most`` are counted, not shown.
+
+    A long table with a ``search`` has a field of that title above it, which leaves the rows that have its text in a
+    column of names.
+    """
 
     template: ClassVar[str] = "table.html"
     caption: str
     columns: tuple[Column, ...]
     rows: tuple[tuple[str, ...], ...]
     folded: bool = False
+    search: str = ""
+    most: int = MOST_ROWS
 
     @property
     def shown(self) -> tuple[tuple[str, ...], ...]:
-        return self.rows[:MOST_ROWS]
+        return self.rows[: self.most]
 
     @property
     def left_out(self) -> int:
         """How many rows only ``check.json`` holds."""
-        return max(0, len(self.rows) - MOST_ROWS)
+        return max(0, len(self.rows) - self.most)
+
+    @property
+    def searched(self) -> bool:
+        """Whether it has so many rows that a reader looks for one."""
+        return bool(self.search) and len(self.shown) > FEW_ROWS
 
 
 @dataclass(frozen=True)
@@ -138,8 +150,8 @@ class SampleTile:
     None where it held. ``label`` and ``taken`` are places in the names of the grid.
     """
 
-    x: int
-    y: int
+    x: float
+    y: float
     fate: str
     label: int
     taken: int | None
@@ -151,7 +163,8 @@ class SampleTile:
 class SampleGrid:
     """Samples with filters: the sheet of their pictures, and how large a tile and the sheet are on the screen.
 
-    ``labels`` and ``takens`` are the choices of the class filters: place, name, and how many of the tiles.
+    ``labels`` and ``takens`` are the choices of the class filters: place, name, and how many of the tiles. More than a
+    ``few`` are searched by name.
     """
 
     template: ClassVar[str] = "samples.html"
@@ -159,13 +172,14 @@ class SampleGrid:
     finding: str
     note: str
     sheet: Picture | None
-    sheet_width: int
-    width: int
-    height: int
+    sheet_width: float
+    width: float
+    height: float
     sharp: bool
     tiles: tuple[SampleTile, ...]
     labels: tuple[tuple[int, str, int], ...]
     takens: tuple[tuple[int, str, int], ...]
+    few: ClassVar[int] = FEW_ROWS
 
     def count(self, *fates: str) -> int:
         """How many tiles have one of these fates."""
@@ -280,21 +294,35 @@ def build_section(id: str, title: str, summary: str, *parts: Part | None, record
     return Section(id, title, summary, tuple(part for part in parts if part is not None), tuple(records))
 
 
-def table(caption: str, titles: Iterable[str], rows: Iterable[Sequence[str]], *, folded: bool = False) -> Table:
+def table(
+    caption: str,
+    titles: Iterable[str],
+    rows: Iterable[Sequence[str]],
+    *,
+    folded: bool = False,
+    search: str = "",
+    most: int = MOST_ROWS,
+) -> Table:
     """A table by the titles of its columns; a first character tells how a column is set.
 
     ``>`` numbers, to the right; `` ` `` names, in the fixed-width face; ``¶`` sentences; a space nothing, for titles
     that come from a document.
     """
     columns = tuple(Column(title[1:], _STYLES[title[0]]) if title[:1] in _STYLES else Column(title) for title in titles)
-    return Table(caption, columns, tuple(tuple(row) for row in rows), folded)
+    return Table(caption, columns, tuple(tuple(row) for row in rows), folded, search, most)
 
 
 def tabulate(
-    caption: str, items: Iterable[T], columns: Mapping[str, Callable[[T], str]], *, folded: bool = False
+    caption: str,
+    items: Iterable[T],
+    columns: Mapping[str, Callable[[T], str]],
+    *,
+    folded: bool = False,
+    search: str = "",
 ) -> Table:
     """A row for each item; ``columns`` gives each title, as for :func:`table`, the function that makes its cell."""
-    return table(caption, columns, ([cell(item) for cell in columns.values()] for item in items), folded=folded)
+    rows = ([cell(item) for cell in columns.values()] for item in items)
+    return table(caption, columns, rows, folded=folded, search=search)
 
 
 def read_picture(encoded: str, *, text: str) -> Picture | None:

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import altair as alt
 
-from assay.records.accuracy import CleanAccuracy, Invariance, OperationAccuracy, OperationPoint
+from assay.records.accuracy import ClassAccuracy, CleanAccuracy, Invariance, OperationAccuracy, OperationPoint
 from assay.report.charts import ACCENT, ALARM, SOFT, AnyChart, Item, Row, draw_items, figure, shares, side, source, tip
 from assay.report.parts import Figure, Part, Section, Table, build_section, table, tabulate
-from assay.wording import accuracy, count, distinct, interval, number, percent, plural, seconds
+from assay.report.sections.class_pairs import ClassPair, draw_pairs
+from assay.wording import accuracy, class_names, count, number, percent, plural, seconds
 
 MOST_CLASSES = 30
+MOST_PAIRS = 25
+MOST_ROWS = 1_000  # of a table that is searched
 
 
 def accuracy_section(clean: CleanAccuracy) -> Section:
-    names = distinct([group.name for group in clean.per_class])
+    names = class_names([group.name for group in clean.per_class])
     square = {len(names)} == {len(clean.confusion), *map(len, clean.confusion)}
     scores = (
         f" Mean cross-entropy {number(clean.loss)} nats, mean "
@@ -33,15 +38,30 @@ def accuracy_section(clean: CleanAccuracy) -> Section:
 
 
 def _per_class(clean: CleanAccuracy, names: list[str]) -> Figure:
-    groups = sorted(zip(names, clean.per_class, strict=True), key=lambda pair: pair[1].accuracy)
-    seen = [(name, group) for name, group in groups if group.n]
+    pairs = zip(names, clean.per_class, strict=True)
+    # where accuracies are equal, those of which more is known stand at the ends
+    seen = sorted(
+        ((name, group) for name, group in pairs if group.n),
+        key=lambda pair: (pair[1].accuracy, sum(_ends(pair[1]))),
+    )
+    together = all(group.simultaneous_low is not None for _, group in seen)
     numbers = table(
         "Accuracy of each class, worst first",
-        ("class", ">right", ">95 % interval, n"),
-        tuple((name, percent(group.accuracy), interval(group)) for name, group in seen),
-    )
+        ("class", ">right", ">95 % interval", *([">of all classes at once"] if together else []), ">n"),
+        (
+            (name, percent(group.accuracy), _range(group.low, group.high),
+             *([_range(*_ends(group))] if together else []), count(group.n))
+            for name, group in seen
+        ),
+        search="Find a class",
+        most=MOST_ROWS,
+    )  # fmt: skip
     drawn = seen if len(seen) <= MOST_CLASSES else [*seen[: MOST_CLASSES - 5], *seen[-5:]]
-    items = [Item(name, group.accuracy, f"{name}: {accuracy(group)}", group.low, group.high) for name, group in drawn]
+    items = [
+        Item(name, group.accuracy, f"{name}: {percent(group.accuracy)} ({_range(*_ends(group))}, n = {count(group.n)})",
+             *_ends(group))
+        for name, group in drawn
+    ]  # fmt: skip
     mean = (clean.accuracy, f"all classes: {accuracy(clean)}")
     build = draw_items(items, "accuracy, with its 95 % interval (%)", domain=None, reference=mean, step=24)
     finding = "No class has a sample"
@@ -49,9 +69,27 @@ def _per_class(clean: CleanAccuracy, names: list[str]) -> Figure:
         name, worst = seen[0]
         finding = f"{name} is hardest: {percent(worst.accuracy)} correct, {percent(clean.accuracy)} over all classes"
     note = "Dot: accuracy (recall) of the class. Bar: 95 % Wilson interval. Dashed: all classes together."
+    if together:
+        below = sum(_ends(group)[1] < clean.accuracy for _, group in seen)
+        note = (
+            "Dot: accuracy (recall) of the class. Bar: 95 % interval that allows for having picked the class among "
+            f"{len(seen)}. Dashed: all classes together; {count(below) if below else 'none'} of {count(len(seen))} "
+            f"{'lies' if below == 1 else 'lie'} below it beyond chance."
+        )
     if len(drawn) < len(seen):
-        note += f" Shown: the {MOST_CLASSES - 5} worst and the 5 best of {len(seen)} classes."
+        note += f" Shown: the {MOST_CLASSES - 5} worst and the 5 best of {count(len(seen))} classes."
     return figure(build, finding=finding, note=note, table=numbers)
+
+
+def _ends(group: ClassAccuracy) -> tuple[float, float]:
+    """Of the interval that holds for all classes at once, where the document has it."""
+    if group.simultaneous_low is None or group.simultaneous_high is None:
+        return group.low, group.high
+    return group.simultaneous_low, group.simultaneous_high
+
+
+def _range(low: float, high: float) -> str:
+    return f"{100 * low:.1f}–{100 * high:.1f}"
 
 
 def _calibration(clean: CleanAccuracy) -> Figure:
@@ -96,15 +134,21 @@ def _calibration(clean: CleanAccuracy) -> Figure:
 
 
 def _confusion(clean: CleanAccuracy, names: list[str]) -> Part:
-    cells = [(n, i, j) for i, row in enumerate(clean.confusion) for j, n in enumerate(row)]
-    errors = sorted((cell for cell in cells if cell[0] and cell[1] != cell[2]), key=lambda e: (-e[0], e[1], e[2]))
+    cells = ((n, i, j) for i, row in enumerate(clean.confusion) for j, n in enumerate(row) if n and i != j)
+    errors = sorted(cells, key=lambda e: (-e[0], e[1], e[2]))
+    many = len(names) > MOST_CLASSES
     numbers = table(
         "Most frequent errors (confusion matrix)" if errors else "No image was misclassified",
         ("class", "predicted as", ">images", ">of its class"),
-        tuple((names[i], names[j], count(n), percent(n / sum(clean.confusion[i]))) for n, i, j in errors[:100]),
+        (
+            (names[i], names[j], count(n), percent(n / sum(clean.confusion[i])))
+            for n, i, j in errors[: MOST_ROWS if many else 100]
+        ),
+        search="Find a class" if many else "",
+        most=MOST_ROWS,
     )
-    if len(names) > MOST_CLASSES:
-        return numbers
+    if many:
+        return _pairs(errors, clean, names, numbers) if errors else numbers
     finding, most_wrong = "No image was misclassified", 1
     if errors:
         most_wrong, i, j = errors[0]
@@ -142,6 +186,20 @@ def _confusion(clean: CleanAccuracy, names: list[str]) -> Part:
 
     note = "Confusion matrix. Rows: the true class. Blue: correct, red: misclassified; stronger means more images."
     return figure(build, finding=finding, note=note, table=numbers, full=True)
+
+
+def _pairs(errors: Sequence[tuple[int, int, int]], clean: CleanAccuracy, names: list[str], numbers: Table) -> Figure:
+    """The pairs of classes that are confused most often, of more classes than a matrix can show."""
+    pairs = [
+        ClassPair(
+            names[i], names[j], n, f"{names[i]} predicted as {names[j]}: {count(n)} of {count(sum(clean.confusion[i]))}"
+        )
+        for n, i, j in errors[:MOST_PAIRS]
+    ]
+    first = pairs[0]
+    finding = f"Most confused: {first.before} predicted as {first.after} ({plural(first.images, 'image')})"
+    note = f"The {len(pairs)} most frequent of {plural(len(errors), 'pair')}: true class → predicted class."
+    return draw_pairs(pairs, finding=finding, note=note, table=numbers)
 
 
 def invariance_section(record: Invariance) -> Section | None:

@@ -4,22 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import altair as alt
-
 from assay.records.attack import AttackAnatomy, AttackSanity, EpsilonCurve, RobustAccuracy
 from assay.records.checkup import Checkup
-from assay.report.charts import ALARM, AnyChart, Item, Row, draw_items, figure, source, tip
+from assay.report.charts import Item, draw_items, figure
 from assay.report.curves import Axes, Series, draw_curves, epsilon_axes
-from assay.report.parts import Facts, Figure, Section, Table, build_section, table, tabulate
+from assay.report.parts import FEW_ROWS, Facts, Figure, Section, Table, build_section, table, tabulate
+from assay.report.sections.class_pairs import ClassPair, draw_pairs
 from assay.wording import (
     accuracy,
     ball,
-    clip,
     count,
     distance,
     distinct,
     epsilon,
     listed,
+    name_classes,
     norm,
     number,
     percent,
@@ -217,36 +216,27 @@ def _losses(record: AttackAnatomy) -> Figure | None:
 def _transitions(record: AttackAnatomy) -> Figure | None:
     if not record.transitions:
         return None
-    pairs = [f"{clip(pair.before, 18)} → {clip(pair.after, 18)}" for pair in record.transitions]
-    shown = distinct(pairs[:_MOST_PAIRS], length=40)
-    rows: list[Row] = [
-        {"pair": name, "count": float(pair.count), "tip": f"{name}: {plural(pair.count, 'image')}"}
-        for name, pair in zip(shown, record.transitions, strict=False)
-    ]
-
-    def build(width: int) -> AnyChart:
-        room = min(width // 2, 7 * max(map(len, shown)) + 16)  # two names and an arrow take more than most
-        axis = alt.Axis(grid=False, ticks=False, domain=False, labelLimit=room)
-        y = alt.Y("pair:N", sort=None, title=None, axis=axis)
-        x = alt.X("count:Q", title="images", axis=alt.Axis(format="d", tickMinStep=1, tickCount=4))
-        chart: alt.Chart = alt.Chart(source(rows)).mark_bar(color=ALARM, height=11)
-        chart = chart.encode(x=x, y=y, description=tip())
-        return chart.properties(width=max(60, width - room - 25), height=alt.Step(20))
-
+    names = name_classes(name for pair in record.transitions for name in (pair.before, pair.after))
     numbers = tabulate(
         "Every pair of classes",
         record.transitions,
         {
-            "before": lambda pair: pair.before,
-            "after": lambda pair: pair.after,
+            "before": lambda pair: names[pair.before],
+            "after": lambda pair: names[pair.after],
             ">images": lambda pair: count(pair.count),
         },
         folded=True,
+        search="Find a class" if len(names) > FEW_ROWS else "",
     )
-    most = record.transitions[0]
-    finding = f"{most.before} turns into {most.after} most often: {count(most.count)} of {count(record.broken)} broken"
-    note = f"The {len(shown)} most frequent of {plural(len(pairs), 'pair')}." if len(pairs) > len(shown) else ""
-    return figure(build, finding=finding, note=note, table=numbers)
+    pairs = [
+        ClassPair(before, after, pair.count, f"{before} → {after}: {plural(pair.count, 'image')}")
+        for pair in record.transitions[:_MOST_PAIRS]
+        for before, after in [(names[pair.before], names[pair.after])]
+    ]
+    most, total = pairs[0], len(record.transitions)
+    finding = f"{most.before} turns into {most.after} most often: {count(most.images)} of {count(record.broken)} broken"
+    note = f"The {len(pairs)} most frequent of {plural(total, 'pair')}." if total > len(pairs) else ""
+    return draw_pairs(pairs, finding=finding, note=note, table=numbers, name_length=18)
 
 
 def _visibility(record: AttackAnatomy) -> Facts | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import altair as alt
 
@@ -26,7 +26,7 @@ from assay.report.parts import (
     table,
     within,
 )
-from assay.wording import ball, clip, count, distance, distinct, norm, number, percent, plural
+from assay.wording import ball, class_names, clip, count, distance, name_classes, norm, number, percent, plural
 
 SHEET_BYTES = 950_000  # of the three megabytes a report may have
 LARGEST = 64  # pixels of the screen along a tile
@@ -54,13 +54,14 @@ def _sentence(gallery: SampleGallery) -> str:
 
 
 def _grid(gallery: SampleGallery, *, id: str, size: int) -> SampleGrid:
-    names = distinct(gallery.classes, length=_NAME)
+    names = class_names(gallery.classes, length=_NAME)
     sheet = read_picture(gallery.sheet, text="") if len(gallery.sheet) <= size else None
     height, width = gallery.tile
     columns = max(1, gallery.columns)
     if sheet is not None and (sheet.width < columns * width or height < 1 or width < 1):
         sheet = None  # a damaged document must not break the page
-    scale = max(1, LARGEST // max(1, height, width))
+    longest = max(1, height, width)
+    scale = LARGEST // longest if longest <= LARGEST else LARGEST / longest  # small pictures in whole steps
     tiles = tuple(
         _tile(sample, names, x=i % columns * width * scale, y=i // columns * height * scale)
         for i, sample in enumerate(gallery.samples)
@@ -80,7 +81,7 @@ def _grid(gallery: SampleGallery, *, id: str, size: int) -> SampleGrid:
     )
 
 
-def _tile(sample: PicturedSample, names: list[str], *, x: int, y: int) -> SampleTile:
+def _tile(sample: PicturedSample, names: list[str], *, x: float, y: float) -> SampleTile:
     label, before, after = (_name(names, place) for place in (sample.label, sample.before, sample.after))
     sure_before, sure_after = percent(sample.confidence_before), percent(sample.confidence_after)
     identity = clip(sample.sample_id, 60)
@@ -118,19 +119,25 @@ def gallery_section(galleries: Sequence[AdversarialGallery]) -> Section:
 
 
 def _gallery(gallery: AdversarialGallery, *, size: int) -> Gallery:
-    cards = within((_example(example, gallery) for example in gallery.examples), size=size)
+    names = name_classes(
+        (name for e in gallery.examples for name in (e.label, e.clean_prediction, e.adversarial_prediction)),
+        length=_CLASS_NAME,
+    )
+    cards = within((_example(example, gallery, names) for example in gallery.examples), size=size)
     finding = f"{gallery.attack}, within {ball(gallery)}"
     note = "" if gallery.examples else "No image was broken."
     return Gallery(finding, note, cards, left_out=len(gallery.examples) - len(cards))
 
 
-def _example(example: AdversarialExample, gallery: AdversarialGallery) -> Card:
-    before, after = clip(example.clean_prediction, _CLASS_NAME), clip(example.adversarial_prediction, _CLASS_NAME)
+def _example(example: AdversarialExample, gallery: AdversarialGallery, names: Mapping[str, str]) -> Card:
+    label, before, after = (
+        names[name] for name in (example.label, example.clean_prediction, example.adversarial_prediction)
+    )
     size = f"{norm(gallery.norm)} distance {distance(example.distance, gallery.norm)}"
     change = read_picture(example.perturbation, text=f"the change, magnified {example.magnified:.3g} times")
     return Card(
         pictures=(
-            ("image", read_picture(example.image, text=f"image of {clip(example.label, _NAME)}, taken for {before}")),
+            ("image", read_picture(example.image, text=f"image of {label}, taken for {before}")),
             (f"change ×{number(example.magnified)}", change),
             ("attacked", read_picture(example.adversarial, text=f"the attacked image, taken for {after}")),
         ),
@@ -142,7 +149,8 @@ def _example(example: AdversarialExample, gallery: AdversarialGallery) -> Card:
 
 
 def mistakes_section(record: ConfidentMistakes) -> Section:
-    cards = within((_mistake(example) for example in record.examples), size=GALLERY_BYTES)
+    names = name_classes((name for e in record.examples for name in (e.label, e.predicted)), length=_CLASS_NAME)
+    cards = within((_mistake(example, names) for example in record.examples), size=GALLERY_BYTES)
     note = "Its class → the predicted one, and the confidence." if record.examples else "No image was misclassified."
     gallery = Gallery("Most confident mistakes", note, cards, left_out=len(record.examples) - len(cards))
     summary = (
@@ -152,8 +160,8 @@ def mistakes_section(record: ConfidentMistakes) -> Section:
     return Section("mistakes", "Confident mistakes", summary, (gallery,), records=(record,))
 
 
-def _mistake(example: PicturedMistake) -> Card:
-    label, predicted = clip(example.label, _CLASS_NAME), clip(example.predicted, _CLASS_NAME)
+def _mistake(example: PicturedMistake, names: Mapping[str, str]) -> Card:
+    label, predicted = names[example.label], names[example.predicted]
     return Card(
         pictures=(("image", read_picture(example.image, text=f"image of {label}, taken for {predicted}")),),
         lines=(f"{label} → {predicted}", f"{percent(example.confidence)}, {clip(example.sample_id, _NAME)}"),
@@ -169,7 +177,8 @@ def input_gradients_section(record: InputGradients) -> Section:
         ("exactly zero gradients", count(record.zero)),
         ("gradients that are not finite", count(record.non_finite)),
     )
-    cards = within((_sample(sample) for sample in record.samples), size=GRADIENT_BYTES)
+    names = name_classes((name for s in record.samples for name in (s.label, s.prediction)), length=_CLASS_NAME)
+    cards = within((_sample(sample, names) for sample in record.samples), size=GRADIENT_BYTES)
     note = "Beside each image: |∂ℓ/∂x| summed over its channels, scaled to its own maximum; light is strong."
     gallery = Gallery("Saliency maps |∂ℓ/∂x|", note, cards, left_out=len(record.samples) - len(cards))
     summary = (
@@ -180,8 +189,8 @@ def input_gradients_section(record: InputGradients) -> Section:
     return build_section("input-gradients", "Input gradients", summary, *parts, records=[record])
 
 
-def _sample(sample: InputGradientSample) -> Card:
-    label, prediction = clip(sample.label, _CLASS_NAME), clip(sample.prediction, _CLASS_NAME)
+def _sample(sample: InputGradientSample, names: Mapping[str, str]) -> Card:
+    label, prediction = names[sample.label], names[sample.prediction]
     predicted = f"{prediction} ({percent(sample.confidence)})"
     return Card(
         pictures=(
