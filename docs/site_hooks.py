@@ -27,7 +27,7 @@ def catalogue() -> str:
     ]
     for category in get_args(Category):
         rules = [rule for rule in RULES if rule.category == category]
-        lines += [f"## {category.capitalize()}", "", "| rule | passes when this is true |", "|---|---|"]
+        lines += [f"## {category.capitalize()}", "", "| rule | holds when this is true |", "|---|---|"]
         lines += [f"| [{rule.id}](#{rule.id}) | {_text(rule.claim)} |" for rule in rules]
         lines += ["", *(line for rule in rules for line in _entry(rule))]
     return "\n".join(lines) + "\n"
@@ -36,12 +36,15 @@ def catalogue() -> str:
 def _entry(rule: Rule) -> list[str]:
     about = "the model" if rule.scored else "the measurement; it raises no score"
     facts = [
-        ("Passes when", _text(rule.threshold)),
+        ("Holds when", _text(rule.threshold)),
+        ("Else", _text(rule.fault)),
         ("Why it matters", _text(rule.why)),
         ("What to do", _text(rule.fix)),
+        ("Shown by", f"`{rule.command}`"),
+        ("Mended by", " ".join(f"`{line.strip()}`" for line in rule.mend.splitlines())),
         ("Known limits", _text(rule.limits)),
         ("Example that fails", _example(rule, rule.examples.failing)),
-        ("Example that passes", _example(rule, rule.examples.passing)),
+        ("Example that holds", _example(rule, rule.examples.passing)),
         ("Judges", about),
         ("Read from", ", ".join(f"`{need.model_fields['kind'].default}`" for need in rule.needs)),
         ("Reference", _linked(rule.reference)),

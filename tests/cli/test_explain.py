@@ -27,10 +27,13 @@ def test_every_rule_is_listed_under_its_category() -> None:
 def test_one_rule_is_shown_with_its_examples_and_limits() -> None:
     assert explain("a103") == (
         "A103 · accuracy Calibrated: confidence matches accuracy "
+        "Or: Miscalibrated: confidence does not match accuracy: 98.0 % sure, 90.0 % right "
         "Holds when expected calibration error at most 5 % at the upper end of its 95 % interval (a warning where the "
         "lower end is above, an error above 15 %) "
         "Why Thresholds, rankings and abstention by confidence assume that nine of ten samples at 90 % are correct. "
         "Fix Fit one temperature on held-out data and divide the logits by it; it changes no prediction. "
+        "Shown by assay check MODEL --data DATA "
+        "Mended by assay check MODEL --data DATA --apply-fixes "
         "Applied by assay check --apply-fixes (temperature) "
         "Known limits The binned error is biased upwards on few samples; the lower end allows for it. It averages over "
         "classes: a model can be calibrated in the mean and overconfident on one class, or under a shift of the data. "

@@ -186,6 +186,7 @@ def _brightness(context):
                 """    Rule(
         id="A199",
         claim="Test images that are neither black nor white",
+        fault="Black or white test images",
         threshold="a mean pixel between 10 and 245",
         needs=(Brightness,),
         judge=lambda evidence: RuleResult(
@@ -193,6 +194,8 @@ def _brightness(context):
         ),
         why="Nothing can be seen.",
         fix="Look at the pictures.",
+        command="assay check MODEL --data DATA",
+        mend="pixels = pixels / pixels.max()",
         limits="A mean hides much.",
         examples=RuleExamples(passing=lambda: (Brightness(mean=100),), failing=lambda: (Brightness(mean=1),)),
         reference="",

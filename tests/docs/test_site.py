@@ -33,7 +33,7 @@ def test_the_catalogue_tells_every_rule_whole(hooks: dict[str, Any]) -> None:
         assert f"### {rule.id} {rule.claim} {{ #{rule.id} }}" in page.replace("\\", "")
         failing, passing = (rule.verdict(Evidence(f())) for f in (rule.examples.failing, rule.examples.passing))
         assert f"**Example that fails.** {failing.measured}" in plain
-        assert f"**Example that passes.** {passing.measured}" in plain
+        assert f"**Example that holds.** {passing.measured}" in plain
         assert f"`{rule.needs[0].model_fields['kind'].default}`" in entry
 
 

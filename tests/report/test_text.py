@@ -27,7 +27,7 @@ def test_no_line_is_wider_than_the_terminal(checkup: Checkup, hostile: Checkup, 
 def test_findings_are_told_whole_and_passes_counted(checkup: Checkup) -> None:
     text = " ".join(printed(checkup).split())
     for verdict in checkup.verdicts:
-        told = f"{verdict.rule} {verdict.claim}" in text
+        told = " ".join(f"{verdict.rule} {verdict.statement}".split()) in text
         assert told == (verdict.status in {"error", "warn"})
     assert tally_sentence(checkup.verdicts) in text
     assert "invariance (needs the budget standard)" in text

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
+import shlex
 
 import pytest
+from typer.main import get_command
 
+from assay.cli.main import app
 from assay.errors import InputError
 from assay.records.attack import AttackSanity, SanityCheck
 from assay.records.base import Record
@@ -188,6 +191,59 @@ def test_every_text_of_a_rule_is_there(rule: Rule) -> None:
     assert all(text.strip() == text and len(text) > 5 for text in texts)
     assert not rule.claim.endswith(".")
     assert all(text.endswith((".", "?")) for text in (rule.why, rule.fix, rule.limits))
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.id)
+def test_a_rule_has_a_wording_for_holding_and_one_for_failing_with_its_number(rule: Rule) -> None:
+    passing, failing = (rule.verdict(Evidence(records())) for records in (rule.examples.passing, rule.examples.failing))
+    assert passing.statement == rule.claim
+    assert failing.statement == failing.fault != rule.claim
+    assert failing.statement.startswith(rule.fault)
+    assert not rule.fault.endswith(".")
+    assert 1 <= len(failing.mend.splitlines()) <= 3
+
+
+def accepted_by_cli(command: str) -> None:
+    """The command line parser takes every option of a command; nothing is run."""
+    words = shlex.split(command)
+    assert words[0] == "assay"
+    names = {option for parameter in get_command(app).commands[words[1]].params for option in parameter.opts}
+    unknown = [word for word in words[2:] if word.startswith("-") and word not in names]
+    assert not unknown, command
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.id)
+def test_the_commands_of_a_rule_are_those_of_the_command_line(rule: Rule) -> None:
+    failing = rule.verdict(Evidence(rule.examples.failing()))
+    for command in {rule.command, failing.command, rule.mend, failing.mend}:
+        if command.startswith("assay "):
+            accepted_by_cli(command)
+        else:
+            compile(command, rule.id, "exec")
+
+
+def test_what_mends_fits_what_was_found() -> None:
+    record = invariance(900, 50)
+    worst, other = record.operations
+    solarize = worst.model_copy(update={"operation": "Solarize", "unit": "threshold"})
+    found = record.model_copy(update={"operations": (solarize, other), "worst_operation": "Solarize"})
+    verdict = find_rule("A303").verdict(Evidence([found]))
+    assert verdict.statement == "Broken by one image transformation: 90.0\xa0% → 22.0\xa0% under Solarize"
+    assert "rotat" not in (verdict.fix + verdict.mend).lower()
+    assert "--set 'augment.policy=solarize(-4, 4)'" in verdict.mend
+    assert verdict.command == "assay look MODEL --data DATA --sample 0 --apply solarize=4"
+    broken = find_rule("A202").verdict(Evidence([attacked("pgd", 0)]))
+    assert broken.statement == "Broken by PGD: 90.0\xa0% → 0\xa0%"
+    assert broken.command == (
+        "assay attack MODEL --data DATA --attack pgd --norm linf --epsilon 8/255 --steps 10 --limit 1000"
+    )
+
+
+def test_commands_name_the_model_and_the_data_of_the_check() -> None:
+    verdict = find_rule("A202").verdict(Evidence([attacked("pgd", 0)]))
+    named = verdict.name_inputs(model="runs/x", data="cifar10", both="runs/x --data cifar10 --split train")
+    assert named.command.startswith("assay attack runs/x --data cifar10 --split train --attack pgd")
+    assert named.mend == "assay train cifar10 --recipe robust"
 
 
 def test_the_worst_class_is_named() -> None:

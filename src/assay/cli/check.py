@@ -119,7 +119,7 @@ def check(
     from rich.console import Console
 
     from assay.check import BUDGETS, run_check
-    from assay.cli.inputs import open_inputs, resolve_data
+    from assay.cli.inputs import name_inputs, open_inputs, resolve_data
     from assay.cli.predictions import check_file
     from assay.cli.progress import StageProgress
     from assay.files import exclusive, make_folder
@@ -159,6 +159,9 @@ def check(
             )
         if not processes.leads:
             return
+        names = name_inputs(inputs)
+        named = tuple(verdict.name_inputs(**names) for verdict in checkup.verdicts)
+        checkup = checkup.model_copy(update={"verdicts": named})
         if apply_fixes:
             _write_results(checkup, folder, formats=(), fail_on=fail_on)  # they are kept if a fix fails
             _draw(checkup, folder)

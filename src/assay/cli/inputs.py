@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -98,6 +99,14 @@ def resolve_data(inputs: Inputs) -> Inputs:
         find_blueprint(inputs.model, ModelRequest(trust_code=inputs.trust_code))  # what names no model is told first
         raise OptionError("--data", expected="the images to test on, such as cifar10 or a folder", got="nothing")
     return fill_in(inputs, recorded)
+
+
+def name_inputs(inputs: Inputs) -> dict[str, str]:
+    """The model, the data and both, as on a command line; MODEL where a network was trained first."""
+    model = "MODEL" if inputs.model is None else shlex.quote(inputs.model)
+    words = inputs.words if inputs.model is not None else (model, *inputs.words)
+    weights = f" --weights {shlex.quote(str(inputs.weights))}" if inputs.weights else ""
+    return {"model": model + weights, "data": shlex.quote(inputs.data or "digits"), "both": shlex.join(words)}
 
 
 def fill_in(inputs: Inputs, recorded: RecordedData) -> Inputs:

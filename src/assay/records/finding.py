@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from datetime import date
-from typing import Literal
+from typing import Literal, Self
 
 from assay.records.base import Frozen, Record
 
@@ -51,6 +52,9 @@ class Verdict(Record):
         where: the layer, class or attack it was measured at.
         why: why it matters.
         fix: what to do about it.
+        fault: what is true when the status is ``warn`` or ``error``, in the field's term, with the number.
+        command: the command that shows it.
+        mend: the command, or a few lines of code, that mend it.
         reference: the paper or standard behind the rule.
         evidence: the kinds of the records it rests on.
         scored: False for a rule about the measurement, not the model; no score rises for it.
@@ -77,11 +81,28 @@ class Verdict(Record):
     where: str = ""
     why: str
     fix: str
+    fault: str = ""
+    command: str = ""
+    mend: str = ""
     reference: str
     evidence: tuple[str, ...]
     scored: bool = True
     remedy: Remedy | None = None
     accepted: Acceptance | None = None
+
+    @property
+    def statement(self) -> str:
+        """What was found: ``fault`` for a finding, else ``claim``, which is what was asked."""
+        return self.fault if self.fault and self.status in {"warn", "error"} else self.claim
+
+    def name_inputs(self, *, model: str, data: str, both: str) -> Self:
+        """With the model and the data of a check, as on a command line, in ``command`` and ``mend``."""
+        names = {"MODEL --data DATA": both, "MODEL": model, "DATA": data}
+
+        def fill(text: str) -> str:
+            return re.sub(r"\bMODEL --data DATA\b|\bMODEL\b|\bDATA\b", lambda match: names[match[0]], text)
+
+        return self.model_copy(update={"command": fill(self.command), "mend": fill(self.mend)})
 
     def fails(self, at: FailAt) -> bool:
         """Whether it is a finding at least as bad as ``at`` that nobody accepted; at "never" nothing is."""

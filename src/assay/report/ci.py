@@ -92,9 +92,11 @@ def _short(verdict: Verdict) -> str:
 
 
 def _describe(verdict: Verdict) -> str:
-    lines = [f"measured: {verdict.measured}", f"required: {verdict.threshold}"]
+    lines = [verdict.statement, f"measured: {verdict.measured}", f"required: {verdict.threshold}"]
     lines += [f"where: {verdict.where}"] if verdict.where else []
-    return "\n".join((*lines, f"why: {verdict.why}", f"fix: {verdict.fix}", f"reference: {verdict.reference}"))
+    lines += [f"why: {verdict.why}", f"fix: {verdict.fix}"]
+    lines += [f"{name}: {text}" for name, text in (("show", verdict.command), ("mend", verdict.mend)) if text]
+    return "\n".join((*lines, f"reference: {verdict.reference}"))
 
 
 def _text(text: str) -> str:
@@ -184,7 +186,7 @@ def _result(verdict: Verdict, checkup: Checkup, *, index: int) -> Json:
     model, where = inert(checkup.subject.model, keep=""), inert(verdict.where, keep="")
     fingerprint = "\n".join((verdict.rule, checkup.subject.model, checkup.subject.data))
     digest = hashlib.sha256(fingerprint.encode(errors="replace")).hexdigest()
-    message = f"{verdict.claim}. Measured: {verdict.measured}. Required: {verdict.threshold}."
+    message = f"{verdict.statement}. Measured: {verdict.measured}. Required: {verdict.threshold}."
     result: Json = {
         "ruleId": inert(verdict.rule, keep=""),
         "ruleIndex": index,

@@ -49,7 +49,8 @@ def _better_than_majority(clean: CleanAccuracy) -> RuleResult | None:
         variance=max(clean.accuracy * (1 - clean.accuracy), commonest * (1 - commonest)),
         n=clean.n,
     )
-    return RuleResult(status, measured + needed, clean.accuracy)
+    short = f"{percent(clean.accuracy)} against {percent(commonest)}"
+    return RuleResult(status, measured + needed, clean.accuracy, short=short)
 
 
 def _worst_class(clean: CleanAccuracy) -> RuleResult | None:
@@ -83,7 +84,9 @@ def _worst_class(clean: CleanAccuracy) -> RuleResult | None:
         chosen_of=len(groups),
     )
     far = [g.name for least, most, g in gaps if (most if status == "cannot tell" else least) > limit]
-    return RuleResult(status, measured, clean.accuracy - lowest.accuracy, where=name_some(far or [lowest.name]))
+    short = f"{lowest.name} {percent(lowest.accuracy)} against {percent(clean.accuracy)}"
+    where = name_some(far or [lowest.name])
+    return RuleResult(status, measured, clean.accuracy - lowest.accuracy, where=where, short=short)
 
 
 def _least_gap(clean: CleanAccuracy, group: ClassAccuracy, *, chosen_of: int) -> float:
@@ -106,7 +109,8 @@ def _calibrated(clean: CleanAccuracy) -> RuleResult | None:
     measured = f"{percent(error)}; mean confidence {percent(clean.mean_confidence)}, accuracy {percent(clean.accuracy)}"
     direction = "overconfident" if clean.mean_confidence > clean.accuracy else "underconfident"
     where = f"the model is {direction}" if status in {"warn", "error"} else ""
-    return RuleResult(status, measured + needed, error, where=where)
+    short = f"{percent(clean.mean_confidence)} sure, {percent(clean.accuracy)} right"
+    return RuleResult(status, measured + needed, error, where=where, short=short)
 
 
 def _calibration_noise(clean: CleanAccuracy, n: int) -> tuple[float, float]:
@@ -141,11 +145,14 @@ RULES = (
     Rule(
         id="A101",
         claim="Better than the majority-class baseline",
+        fault="No better than always answering the commonest class",
         threshold="the lower end of the 95 % interval above the share of the most frequent class (error: the upper end "
         "less than a tenth of the way from that share to 100 %)",
         **reads(CleanAccuracy, _better_than_majority),
         why="A classifier that a constant prediction matches has learned nothing usable.",
         fix="Check that class order, input range, channel order and normalisation are those of the training.",
+        command="assay check MODEL --data DATA",
+        mend="assay train DATA --model MODEL",
         limits="The baseline is that of the test set: where its classes are balanced, 11 % on ten classes can pass.",
         examples=RuleExamples(passing=lambda: (ex.clean(900),), failing=lambda: (ex.clean(450),)),
         reference="Clopper & Pearson 1934, Biometrika 26 (the interval)",
@@ -153,11 +160,18 @@ RULES = (
     Rule(
         id="A102",
         claim="No class with far lower accuracy than the mean (worst-class recall)",
+        fault="A class far below the others",
         threshold="every class within 15 points of the mean at the lower end of its 95 % interval (a warning where the "
         "upper end is farther below, an error beyond 40; Bonferroni over the classes)",
         **reads(CleanAccuracy, _worst_class),
         why="A good mean hides a class that fails; users of that class meet only its accuracy.",
         fix="Look at the confusion matrix; collect or re-weight samples of that class, and check its labels.",
+        command="assay check MODEL --data DATA",
+        mend=(
+            "weights = (1 / class_counts)[labels]\n"
+            "sampler = torch.utils.data.WeightedRandomSampler(weights, len(labels))\n"
+            "loader = torch.utils.data.DataLoader(train, batch_size=128, sampler=sampler)"
+        ),
         limits="Of classes with few samples it cannot tell. Groups other than classes are not looked at. Not judged "
         "where the mean leaves no room for a class 15 points below it.",
         examples=RuleExamples(passing=lambda: (ex.clean(900),), failing=lambda: (ex.clean(740, dogs=250),)),
@@ -166,11 +180,14 @@ RULES = (
     Rule(
         id="A103",
         claim="Calibrated: confidence matches accuracy",
+        fault="Miscalibrated: confidence does not match accuracy",
         threshold="expected calibration error at most 5 % at the upper end of its 95 % interval (a warning where the "
         "lower end is above, an error above 15 %)",
         **reads(CleanAccuracy, _calibrated),
         why="Thresholds, rankings and abstention by confidence assume that nine of ten samples at 90 % are correct.",
         fix="Fit one temperature on held-out data and divide the logits by it; it changes no prediction.",
+        command="assay check MODEL --data DATA",
+        mend="assay check MODEL --data DATA --apply-fixes",
         limits="The binned error is biased upwards on few samples; the lower end allows for it. It averages over "
         "classes: a model can be calibrated in the mean and overconfident on one class, or under a shift of the data.",
         examples=RuleExamples(
@@ -183,10 +200,17 @@ RULES = (
     Rule(
         id="A104",
         claim="Finite logits: no NaN or infinity in the outputs",
+        fault="NaN or infinity in the logits",
         threshold="0 samples with a NaN or an infinity in the logits",
         **reads(CleanAccuracy, _finite),
         why="A NaN compares false with everything and spreads into every mean; such samples count as wrong here.",
         fix="Find the first layer with non-finite outputs (see the gradient flow); look for division, log or overflow.",
+        command="assay trace MODEL --data DATA",
+        mend=(
+            "for name, module in model.named_modules():\n"
+            "    module.register_forward_hook(\n"
+            "        lambda m, x, y, name=name: y.isfinite().all() or print(name))"
+        ),
         limits="A count on the samples at hand, without an interval, in the precision of this run: float16 elsewhere "
         "can still overflow.",
         examples=RuleExamples(passing=lambda: (ex.clean(),), failing=lambda: (ex.clean(non_finite=1),)),
@@ -195,10 +219,13 @@ RULES = (
     Rule(
         id="A105",
         claim="Enough test samples: the accuracy's confidence interval is narrow",
+        fault="Too few test images to tell models apart",
         threshold="95 % interval of the accuracy at most 6 points wide",
         **reads(CleanAccuracy, _enough_samples),
         why="On few images two models that differ by several points cannot be told apart.",
         fix="Use more test samples: the width falls with the square root of n.",
+        command="assay check MODEL --data DATA",
+        mend="assay check MODEL --data DATA --budget full",
         limits="The interval is for the clean accuracy and independent samples; attacks usually run on fewer images, "
         "and near-duplicates or frames of one video count as one sample.",
         examples=RuleExamples(passing=lambda: (ex.clean(900, 1000),), failing=lambda: (ex.clean(45, 50),)),

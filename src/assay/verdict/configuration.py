@@ -141,10 +141,13 @@ RULES = (
     Rule(
         id="A501",
         claim="Handed over in evaluation mode (model.eval())",
+        fault="Handed over in training mode",
         threshold="0 modules with dropout or running statistics in training mode",
         **reads(ModeAudit, _evaluation_mode),
         why="In training mode dropout is random and BatchNorm uses the batch: accuracy falls and numbers are noise.",
         fix="Call model.eval() before using it; all numbers here were measured in evaluation mode.",
+        command="assay check MODEL --data DATA",
+        mend="model.eval()",
         limits="It sees modules whose output depends on the mode. Monte-Carlo dropout, kept in training mode on "
         "purpose, is reported as well.",
         examples=RuleExamples(
@@ -157,10 +160,13 @@ RULES = (
     Rule(
         id="A502",
         claim="Deterministic: two forward passes give equal logits",
+        fault="Randomised: two forward passes differ",
         threshold="two passes differ by at most 10⁻⁶ of the range of the logits (error beyond 10⁻³)",
         **reads(ModeAudit, _deterministic),
         why="A randomised model has noisy gradients: attacks look weak, and no number can be repeated.",
         fix="Find the random layer; if it is meant, attack the expectation (EOT: average the gradient over passes).",
+        command="assay check MODEL --data DATA",
+        mend="assay attack MODEL --data DATA --eot-samples 20",
         limits="One batch is compared twice: randomness that acts rarely is missed. Kernels that are not deterministic "
         "on a GPU can warn without any random layer.",
         examples=RuleExamples(passing=lambda: (ex.modes(),), failing=lambda: (ex.modes(repeat_gap=0.1),)),
@@ -169,10 +175,13 @@ RULES = (
     Rule(
         id="A503",
         claim="Batch-independent: logits of a sample alone equal those in a batch",
+        fault="Logits depend on the other images of the batch",
         threshold="alone and in a batch differ by at most 10⁻³ of the range of the logits (error beyond 10⁻²)",
         **reads(ModeAudit, _batch_independent),
         why="Accuracy measured in one batch size does not hold in another; an attacker may choose the batch.",
         fix="Normalise with running statistics in evaluation mode; look for track_running_stats=False.",
+        command="assay check MODEL --data DATA",
+        mend=("model.eval()\nlayer = torch.nn.BatchNorm2d(channels, track_running_stats=True)"),
         limits="Half precision rounds by more than float32 and can warn. Not judged where A502 fails.",
         examples=RuleExamples(passing=lambda: (ex.modes(),), failing=lambda: (ex.modes(batch_gap=0.1),)),
         reference="Ioffe & Szegedy 2015, arXiv:1502.03167, algorithm 2",
@@ -180,10 +189,13 @@ RULES = (
     Rule(
         id="A504",
         claim="Returns logits, not probabilities",
+        fault="Returns probabilities, not logits",
         threshold="outputs that are neither probabilities nor log-probabilities",
         **reads(ModeAudit, _returns_logits),
         why="A softmax inside the model is applied twice by the cross-entropy: gradients shrink and attacks look weak.",
         fix="Return the values before the softmax, or take its logarithm.",
+        command="assay check MODEL --data DATA",
+        mend="logits = model(images).log()  # or leave out the last softmax",
         limits="It looks at the values of one batch. Log-probabilities warn although their cross-entropy is right; a "
         "sigmoid or a scaled softmax passes for logits.",
         examples=RuleExamples(
@@ -194,10 +206,16 @@ RULES = (
     Rule(
         id="A505",
         claim='Weight-decay groups by name would be right: a search for "bn" finds every normalisation layer',
+        fault="Weight decay by name would miss normalisation layers",
         threshold="0 normalisation tensors missed",
         **reads(DecayGroups, _norms_named_bn),
         why="Training scripts often exempt parameters from weight decay by name; what the name misses decays unseen.",
         fix="Group by module type: assay.training.split_parameters(model).",
+        command="assay groups MODEL",
+        mend=(
+            "groups = assay.training.split_parameters(model)\n"
+            "optimizer = torch.optim.AdamW(groups.optimizer_groups(weight_decay=0.05), lr=1e-3)"
+        ),
         limits="It judges names, not a training run: scripts that group by module type lose nothing. How much accuracy "
         "a decayed norm costs depends on the network, and is often little.",
         examples=RuleExamples(passing=lambda: (ex.decay_groups(),), failing=lambda: (ex.decay_groups("norm.weight"),)),
@@ -207,11 +225,14 @@ RULES = (
     Rule(
         id="A511",
         claim="Running statistics of normalisation layers match the data",
+        fault="Stale running statistics",
         threshold="at most 0.1 nats between a layer's statistics and the data's (error beyond 1), unless below 10 "
         "and statistics measured anew are no better beyond noise",
         **reads(NormalizationAudit, _statistics_match),
         why="Stale statistics shift and scale every feature; accuracy falls though no weight is wrong.",
         fix="Run the training data through once in training mode with momentum=None, then switch to evaluation.",
+        command="assay check MODEL --data DATA",
+        mend="assay check MODEL --data DATA --apply-fixes",
         limits="Each channel is compared as a normal distribution, on the data at hand: test data from elsewhere than "
         "the training data warn rightly, augmented training images can warn without harm. Where the accuracy does not "
         "rise when the statistics are measured anew, distances are those of one sample of pictures, and pass.",
@@ -223,11 +244,14 @@ RULES = (
     Rule(
         id="A512",
         claim="Input preprocessing matches training: pixel scale and channel order",
+        fault="Fed with another pixel scale or channel order than in training",
         threshold="no other scale or channel order gains 1 % accuracy beyond noise (error beyond 5 %), and none 5 % at "
         "the upper end of its 95 % interval",
         **reads(NormalizationAudit, _input_scale),
         why="Pixels normalised twice, not at all, or in BGR cost accuracy without any error message.",
         fix="Put the normalisation into the model as its first layer and hand over pixels in [0, 1].",
+        command="assay check MODEL --data DATA",
+        mend="assay check MODEL --data DATA --prepare bgr,scale=255",
         limits="Only usual conventions are tried; size, crop and interpolation are A514's. A model near chance gains "
         "nothing from any of them and passes.",
         examples=RuleExamples(passing=lambda: (ex.normalization(bgr=30),), failing=lambda: (ex.normalization(bgr=95),)),
@@ -237,11 +261,14 @@ RULES = (
     Rule(
         id="A513",
         claim="Normalisation layers have usual settings (momentum, eps)",
+        fault="Unusual settings of normalisation layers",
         threshold="0 layers with an unusual momentum or eps, unused statistics, or no variance in most channels",
         **reads(NormalizationAudit, _usual_settings),
         why="torch's momentum is the weight of the new batch (0.1), elsewhere that of the old (0.9): if copied over, "
         "the statistics are those of the last few batches.",
         fix="momentum=0.1 and eps=1e-5 unless there is a reason; check layers whose variance is near eps.",
+        command="assay check MODEL --data DATA",
+        mend="torch.nn.BatchNorm2d(channels, eps=1e-5, momentum=0.1)",
         limits="Unusual is not wrong: EfficientNet's eps of 1e-3, or a momentum for small batches, is reported too.",
         examples=RuleExamples(
             passing=lambda: (ex.normalization(),), failing=lambda: (ex.normalization(oddities=("momentum 0.9",)),)
@@ -252,12 +279,15 @@ RULES = (
     Rule(
         id="A514",
         claim="Prepared as the author meant it: size, crop, interpolation, normalisation, channel order",
+        fault="Prepared otherwise than the author meant it",
         threshold="no neighbouring preparation is better beyond noise (p < 0.05 on the same pictures, Holm), and none "
         "by 5 points at the upper end of its 95 % interval",
         **reads(PreparationAudit, _prepared_best),
         why="A model that is fed pictures in another size, interpolation or scale than in training is measured too "
         "low, and nothing fails.",
         fix="Name the preparation: --prepare resize=256:bicubic,crop=224,mean=…,std=…, as the author's code has it.",
+        command="assay check MODEL --data DATA",
+        mend="assay check MODEL --data DATA --prepare resize=256:bicubic,crop=224",
         limits="One aspect is changed at a time. Sizes are tried only where the pictures can be read again from where "
         "they are stored, and the numbers only where the model normalises with a layer of assay or not at all. A "
         "slightly larger crop may really be better than what the author used.",

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from assay.records.accuracy import Invariance, OperationPoint
+from dataclasses import replace
+
+from assay.records.accuracy import Invariance, OperationAccuracy, OperationPoint
 from assay.verdict import examples as ex
 from assay.verdict.rule import (
     Rule,
@@ -52,7 +54,11 @@ def _mildest(invariance: Invariance) -> RuleResult | None:
         variance=max((point.lost + point.gained) / point.n - fall**2, MILDEST_DROP[0]),
         n=point.n,
     )
-    return RuleResult(status, f"{measured} (n = {point.n:,}){needed}", point.accuracy, where=worst.operation)
+    short = f"{percent(invariance.clean.accuracy)} → {percent(point.accuracy)} under {setting}"
+    result = RuleResult(
+        status, f"{measured} (n = {point.n:,}){needed}", point.accuracy, where=worst.operation, short=short
+    )
+    return _fit_to(worst, result)
 
 
 def _on_average(invariance: Invariance) -> RuleResult | None:
@@ -63,7 +69,9 @@ def _on_average(invariance: Invariance) -> RuleResult | None:
 def _at_worst(invariance: Invariance) -> RuleResult | None:
     worst, tried = invariance.worst_operation, len(invariance.operations)
     over = f"the strengths of {worst}"
-    return _relative(invariance, invariance.worst_accuracy, AT_WORST, over=over, where=worst, chosen_of=tried)
+    result = _relative(invariance, invariance.worst_accuracy, AT_WORST, over=over, where=worst, chosen_of=tried)
+    operation = next((each for each in invariance.operations if each.operation == worst), None)
+    return result if result is None or operation is None else _fit_to(operation, result)
 
 
 def _relative(
@@ -91,23 +99,44 @@ def _relative(
         n=clean.n,
         chosen_of=max(chosen_of, 1),
     )
-    return RuleResult(status, measured, accuracy, where=where)
+    short = f"{percent(clean.accuracy)} → {percent(accuracy)}" + (f" under {where}" if where else "")
+    return RuleResult(status, measured, accuracy, where=where, short=short)
+
+
+def _fit_to(operation: OperationAccuracy, result: RuleResult) -> RuleResult:
+    """The result, for a finding with what shows and what mends a fall under this operation, at its strengths."""
+    if result.status not in {"warn", "error"}:
+        return result
+    name, points = operation.operation.lower(), operation.points
+    ends = [end for point in points for end in (point.magnitude_low, point.magnitude_high)]
+    strongest = points[-1].magnitude_high if points else 0.0
+    between = f"{min(ends):g}, {max(ends):g}" if ends and operation.unit else ""
+    policy = f"--set augment.name=policy --set 'augment.policy={name}({between})'"
+    return replace(
+        result,
+        fix=f"Train with {operation.operation} among the augmentations; `assay augment` shows what it does.",
+        command=f"assay look MODEL --data DATA --sample 0 --apply {name}={strongest:g}",
+        mend=f"assay train DATA --model MODEL {policy}",
+    )
 
 
 _AUGMENT = (
-    "Train with this operation among the augmentations, for instance `randaugment`, or `rotate(-15, 15)` in a policy "
-    "of your own; `assay augment` shows what it does to the images."
+    "Train with image operations among the augmentations, for instance `randaugment`; `assay augment` shows what they "
+    "do to the images."
 )
 
 RULES = (
     Rule(
         id="A301",
         claim="Invariant to barely perceptible image transformations",
+        fault="Broken by a barely perceptible change",
         threshold="no operation at its lowest strength costs more than 3 points at the upper end of the 95 % interval "
         "of the fall (a warning where the lower end of one does, an error at 10 points; Bonferroni over operations)",
         **reads(Invariance, _mildest),
         why="A model whose prediction changes with one pixel or two degrees will change it on every new camera.",
         fix=_AUGMENT,
+        command="assay check MODEL --data DATA",
+        mend="assay train DATA --model MODEL --set augment.name=policy --set augment.policy=randaugment",
         limits="Lowest strengths were chosen for photographs; on tiny images one pixel of translation is no small "
         "change. On the few hundred images of a usual check it often cannot tell.",
         examples=RuleExamples(passing=lambda: (ex.invariance(900, 900),), failing=lambda: (ex.invariance(760, 900),)),
@@ -117,11 +146,14 @@ RULES = (
     Rule(
         id="A302",
         claim="Robust to common image transformations on average",
+        fault="Broken by common image transformations",
         threshold="at least 75 % of its clean accuracy left on average over operations, at the lower end of the 95 % "
         "interval (a warning where the upper end is below, an error below 50 %)",
         **reads(Invariance, _on_average),
         why="Light, framing and sharpness differ between the data at hand and the images to come.",
         fix=_AUGMENT,
+        command="assay check MODEL --data DATA",
+        mend="assay train DATA --model MODEL --set augment.name=policy --set augment.policy=randaugment",
         limits="The highest strengths change some labels (a rotated 6 is a 9), and the mean depends on which "
         "operations and strengths were run.",
         examples=RuleExamples(passing=lambda: (ex.invariance(900, 800),), failing=lambda: (ex.invariance(900, 300),)),
@@ -131,11 +163,14 @@ RULES = (
     Rule(
         id="A303",
         claim="Robust to the worst image transformation",
+        fault="Broken by one image transformation",
         threshold="at least 60 % of its clean accuracy left under the worst operation, at the lower end of the 95 % "
         "interval (a warning where the upper end is below, an error below 30 %; Bonferroni over the operations)",
         **reads(Invariance, _at_worst),
         why="An average hides the one transformation that the model has never seen in training.",
         fix=_AUGMENT,
+        command="assay check MODEL --data DATA",
+        mend="assay train DATA --model MODEL --set augment.name=policy --set augment.policy=randaugment",
         limits="The worst of those that were run; and it may be one that no deployment meets, such as Solarize.",
         examples=RuleExamples(passing=lambda: (ex.invariance(900, 700),), failing=lambda: (ex.invariance(900, 50),)),
         reference="Engstrom et al. 2019, Exploring the landscape of spatial robustness, arXiv:1712.02779",

@@ -160,10 +160,17 @@ RULES = (
     Rule(
         id="A401",
         claim="No vanishing or exploding gradients over depth",
+        fault="Gradients vanish or explode over depth",
         threshold="largest over smallest gradient of a layer's output at most 10³ (error beyond 10⁶)",
         **reads(GradientFlow, _depth),
         why="Layers whose gradient is a millionth of their neighbours' do not learn at any common learning rate.",
         fix="Skip connections, normalisation, or an initialisation that keeps the variance (He et al. 2015).",
+        command="assay trace MODEL --data DATA",
+        mend=(
+            "for layer in model.modules():\n"
+            "    if isinstance(layer, torch.nn.Linear | torch.nn.Conv2d):\n"
+            "        torch.nn.init.kaiming_normal_(layer.weight)"
+        ),
         limits="One batch, in evaluation mode: a trained network has small gradients where it is right. Optimizers "
         "such as Adam rescale each parameter and train across a wider span.",
         examples=RuleExamples(
@@ -175,10 +182,16 @@ RULES = (
     Rule(
         id="A402",
         claim="Few dead ReLU units",
+        fault="Dead ReLU units",
         threshold="at most 50 % of a layer's units zero for every sample (error beyond 90 %)",
         **reads(GradientFlow, _dead_units),
         why="A unit that is zero for every input has no gradient, never recovers, and costs time for nothing.",
         fix="Lower the learning rate, normalise before the activation, or use a leaky one; or prune the units away.",
+        command="assay trace MODEL --data DATA",
+        mend=(
+            'optimizer.param_groups[0]["lr"] /= 10  # and train again\n'
+            "activation = torch.nn.LeakyReLU(0.01)  # in place of torch.nn.ReLU()"
+        ),
         limits="Dead on one batch: a unit that reacts to a rare class counts as dead. Only layers followed by a ReLU "
         "are looked at.",
         examples=RuleExamples(
@@ -189,10 +202,13 @@ RULES = (
     Rule(
         id="A403",
         claim="Finite outputs and gradients in every layer",
+        fault="NaN or infinity in the gradients",
         threshold="0 layers with NaN or infinite gradients or outputs",
         **reads(GradientFlow, _finite),
         why="One non-finite gradient turns every weight into NaN at the next step.",
         fix="Start at the layer named; look for sqrt, log or division at zero, and for overflow in half precision.",
+        command="assay trace MODEL --data DATA",
+        mend=("with torch.autograd.detect_anomaly():\n    loss.backward()"),
         limits="One batch in float32: overflow in half precision, or on another batch, is not seen.",
         examples=RuleExamples(
             passing=lambda: (ex.flow(ex.layer("fc")),), failing=lambda: (ex.flow(ex.layer("fc", non_finite=3)),)
@@ -202,10 +218,13 @@ RULES = (
     Rule(
         id="A404",
         claim="Non-zero input gradients (no gradient masking)",
+        fault="Zero input gradients: gradients are masked",
         threshold="at most 1 % of the images with a zero or non-finite input gradient (error beyond 10 %)",
         **reads(InputGradients, _input_gradients),
         why="Where the gradient is zero, gradient attacks fail and saliency maps are blank: it only looks robust.",
         fix="Attack the margin of the logits instead of the cross-entropy; look for rounding, clamping or saturation.",
+        command="assay attack MODEL --data DATA --sanity",
+        mend="assay attack MODEL --data DATA --loss margin",
         limits="Exactly zero only: gradients that are tiny, noisy or misleading mask as well, and pass here (A204, "
         "A211 to A225 look for them). A very confident model underflows without masking anything.",
         examples=RuleExamples(passing=lambda: (ex.input_gradients(),), failing=lambda: (ex.input_gradients(zero=50),)),
@@ -214,12 +233,15 @@ RULES = (
     Rule(
         id="A411",
         claim="No vanishing gradients over time (the horizon covers the sequence)",
+        fault="Gradients vanish over time",
         threshold="a horizon of at least the sequence's length (error below a quarter of it)",
         needs=(TimeTrace,),
         judge=_vanishing_over_time,
         why="The horizon is the number of steps over which the gradient falls by e: what lies further back is not "
         "learned.",
         fix="An LSTM or GRU with forget bias 1 or more, an orthogonal recurrent matrix, or attention.",
+        command="assay trace MODEL --data DATA",
+        mend="assay check MODEL --data DATA --apply-fixes",
         limits="An exponential fitted to one batch of the last layer. A task that needs only the last steps has a "
         "short horizon and loses nothing.",
         examples=RuleExamples(passing=lambda: (ex.time_trace(0.99),), failing=lambda: (ex.time_trace(0.5),)),
@@ -230,11 +252,14 @@ RULES = (
     Rule(
         id="A412",
         claim="No exploding gradients over time",
+        fault="Gradients explode over time",
         threshold="no step's gradient above 100 times the last step's (error beyond 10⁶)",
         needs=(TimeTrace,),
         judge=_exploding_over_time,
         why="One long sequence then throws the weights far away, and the loss jumps or becomes NaN.",
         fix="Clip the gradient by its norm; start from an orthogonal recurrent matrix; decay its weights.",
+        command="assay trace MODEL --data DATA",
+        mend="torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)",
         limits="At the length that was traced: growth that is harmless over 50 steps is not over 500. Training that "
         "clips the gradient can live with it.",
         examples=RuleExamples(passing=lambda: (ex.time_trace(0.99),), failing=lambda: (ex.time_trace(1.5),)),
@@ -245,11 +270,14 @@ RULES = (
     Rule(
         id="A413",
         claim="Bidirectional layers are read where both directions have seen the sequence",
+        fault="A backward layer is read after one step",
         threshold="0 backward layers with a gradient at one step only",
         needs=(TimeTrace,),
         judge=_bidirectional,
         why="output[:, -1] of a bidirectional layer holds the backward state after one token of the sequence.",
         fix="Read the final state h_n of both directions, or output[:, 0] for the backward half.",
+        command="assay trace MODEL --data DATA",
+        mend=("_, (h, _) = lstm(x)  # of a GRU or an RNN: _, h = …\noutput = torch.cat([h[-2], h[-1]], dim=1)"),
         limits="It sees gradients, not code: a backward layer that is read at one step on purpose is reported too.",
         examples=RuleExamples(passing=lambda: (ex.time_trace(),), failing=lambda: (ex.time_trace(reverse_zero=49),)),
         reference="torch.nn.LSTM, documentation of h_n and output",
@@ -258,10 +286,13 @@ RULES = (
     Rule(
         id="A414",
         claim="Finite activations and gradients during training",
+        fault="NaN or infinity in training",
         threshold="0 NaN or infinite norms at the sampled steps",
         **reads(DepthTrace, _finite_training),
         why="One NaN reaches every weight within a step.",
         fix="Look at the named layer first: lower learning rate, clipping, a larger eps, or float32 in place of half.",
+        command="assay trace MODEL --data DATA",
+        mend=('torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)\noptimizer.param_groups[0]["lr"] /= 10'),
         limits="Only the sampled steps are seen. A gradient scaler skips overflowing steps by design; they count here.",
         examples=RuleExamples(passing=lambda: (ex.depth_trace(),), failing=lambda: (ex.depth_trace(non_finite=2),)),
         reference=PASCANU,
@@ -270,10 +301,13 @@ RULES = (
     Rule(
         id="A415",
         claim="Small relative updates: ‖ΔW‖/‖W‖ of every layer",
+        fault="Updates as large as the weights",
         threshold="‖ΔW‖/‖W‖ of the last sampled step at most 0.1 (error beyond 1)",
         **reads(DepthTrace, _relative_update),
         why="Steps of the size of the weights themselves are a random walk; about 10⁻³ is usual.",
         fix="Lower the learning rate, or warm it up.",
+        command="assay trace MODEL --data DATA",
+        mend='optimizer.param_groups[0]["lr"] /= 10',
         limits="Parameters that start at zero (biases, the last scale of a residual block) have a large ratio at "
         "first, without harm. Only the last sampled step is judged.",
         examples=RuleExamples(passing=lambda: (ex.depth_trace(),), failing=lambda: (ex.depth_trace(update=2.0),)),
@@ -283,10 +317,13 @@ RULES = (
     Rule(
         id="A416",
         claim="Learning rate below the stability limit 2/λmax (sharpness)",
+        fault="Learning rate beyond the stability limit (sharpness)",
         threshold="a critical learning rate 2/λmax above the one in use (10⁻⁴ where it is not known)",
         **reads(Curvature, _sharpness),
         why="Plain gradient descent diverges along an eigenvector whose eigenvalue exceeds 2/learning rate.",
         fix="Stay below the critical rate, warm up, or normalise the layers.",
+        command="assay trace MODEL --data DATA --curvature",
+        mend='optimizer.param_groups[0]["lr"] = 1 / largest_eigenvalue',
         limits="The limit is that of plain gradient descent on a local quadratic. Momentum and Adam have others, and "
         "networks often train at the edge of it.",
         examples=RuleExamples(
@@ -299,11 +336,14 @@ RULES = (
     Rule(
         id="A417",
         claim="Uses its memory (loss below that of the best model without memory)",
+        fault="Memory unused",
         threshold="at most half of the loss that needs no memory (error above 95 % of it)",
         needs=(SequenceAccuracy,),
         judge=_uses_memory,
         why="The best prediction without memory has that loss: a model no better has learned nothing from the past.",
         fix="Where the horizon is short, another cell or initialisation; where it is long, more training steps.",
+        command="assay trace MODEL --data DATA",
+        mend="assay train --recipe adding-lstm",
         limits="Only for the synthetic tasks whose baseline is known. After few training steps a failure tells of the "
         "budget as much as of the model.",
         examples=RuleExamples(

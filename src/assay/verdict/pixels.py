@@ -31,12 +31,15 @@ RULES = (
     Rule(
         id="A515",
         claim="Pixels use the scale from black to white",
+        fault="Pixels on another scale, or nearly black or white",
         threshold="half of the images have a pixel of at least 32 of 255, and one of at most 223; the set spans 32",
         **reads(PixelRange, _plausible_range),
         why="Masks of 0 and 1, pixels of 0 to 15, and greys of 10 or 12 bits with one bright speck are read without "
         "an error and are nearly black: the model never saw such images.",
         fix="Store pixels as 0 to 255, or as floating numbers in [0, 1]; the notes of the run say which scale was "
         "taken.",
+        command="assay check MODEL --data DATA",
+        mend='pixels = (pixels.astype(float) / pixels.max() * 255).round().astype("uint8")',
         limits="Photographs of the night and X-rays can be dark rightly. Pixels that are off by less than a factor of "
         "eight pass; A512 compares other scales by accuracy.",
         examples=RuleExamples(

@@ -38,10 +38,13 @@ RULES = (
     Rule(
         id="A601",
         claim="Weights not redundant: low-rank factorisation would save few parameters",
+        fault="Redundant weights: layers of low rank",
         threshold="less than 30 % saved when every layer keeps 99 % of its energy (squared singular values)",
         **reads(LayerSpectra, _full_rank),
         why="Layers of low rank can be factorised: nearly the same outputs with less time and memory.",
         fix="Factorise the layers named, and measure accuracy and latency again.",
+        command="assay check MODEL --data DATA",
+        mend="assay compress MODEL --data DATA --max-drop 1",
         limits="Energy of the weights is not accuracy: small singular values can matter for the data, and large ones "
         "may not. Fewer parameters need not be faster.",
         examples=RuleExamples(passing=lambda: (ex.spectra(),), failing=lambda: (ex.spectra(redundancy=0.7),)),
@@ -51,10 +54,13 @@ RULES = (
     Rule(
         id="A602",
         claim="Every layer is well conditioned (condition number κ)",
+        fault="A badly conditioned layer (condition number κ)",
         threshold="κ, the largest over the smallest singular value, at most 10⁴",
         **reads(LayerSpectra, _well_conditioned),
         why="A layer with a huge κ loses directions of its input to rounding and slows gradient descent.",
         fix="Orthogonal initialisation or normalisation when training; otherwise factorise the layer to its rank.",
+        command="assay check MODEL --data DATA",
+        mend="torch.nn.init.orthogonal_(layer.weight)",
         limits="One layer at a time: the condition of the whole network, activations and normalisation included, is "
         "not measured. Layers pruned or factorised on purpose have no full rank.",
         examples=RuleExamples(passing=lambda: (ex.spectra(),), failing=lambda: (ex.spectra(condition=math.inf),)),

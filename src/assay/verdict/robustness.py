@@ -8,7 +8,7 @@ from assay.records.attack import EpsilonCurve, RobustAccuracy
 from assay.records.finding import Status
 from assay.verdict import examples as ex
 from assay.verdict.rule import Evidence, Rule, RuleExamples, RuleResult, grade, grade_share, tell_needed
-from assay.wording import ball, distance, epsilon, norm, percent
+from assay.wording import ball, distance, epsilon, epsilon_option, norm, percent
 
 ROBUST_SHARE = (0.75, 0.50)  # robust over clean accuracy: warn below the first, error below the second
 IMPERCEPTIBLE = 2 / 255
@@ -32,7 +32,22 @@ def _robust_to(evidence: Evidence, name: str) -> RuleResult | None:
     interval = f"{percent(robust.low)} to {percent(robust.high)}, n = {robust.n:,}"
     measured = f"{percent(before)} falls to {percent(robust.accuracy)} ({interval})"
     needed = _needed(status, held, robust.clean_correct, ROBUST_SHARE[0], n=robust.n)
-    return RuleResult(status, measured + needed, robust.accuracy, where=f"{robust.attack}, {ball(robust)}")
+    return RuleResult(
+        status,
+        measured + needed,
+        robust.accuracy,
+        where=f"{robust.attack}, {ball(robust)}",
+        short=f"{percent(before)} → {percent(robust.accuracy)}",
+        command=_command(robust),
+    )
+
+
+def _command(robust: RobustAccuracy) -> str:
+    """The command that runs this attack again on as many images."""
+    steps = "" if robust.steps == 1 else f" --steps {robust.steps}"
+    restarts = "" if robust.restarts == 1 else f" --restarts {robust.restarts}"
+    radius = f"--norm {robust.norm} --epsilon {epsilon_option(robust.epsilon, robust.norm)}"
+    return f"assay attack MODEL --data DATA --attack {robust.attack} {radius}{steps}{restarts} --limit {robust.n}"
 
 
 def _needed(status: Status, held: float, before: int, least: float, *, n: int) -> str:
@@ -59,7 +74,8 @@ def _median_epsilon(evidence: Evidence) -> RuleResult | None:
         measured = f"half of the images misclassified at {norm('linf')} {distance(curve.median_epsilon, 'linf')}"
     measured += f"; {percent(at_limit / before)} of the correct ones (n = {before:,}) still correct at 2/255"
     value = largest if curve.median_epsilon is None else curve.median_epsilon
-    return RuleResult(status, measured + _needed(status, at_limit, before, HALF, n=n), value)
+    short = "" if curve.median_epsilon is None else f"half of the images at {distance(curve.median_epsilon, 'linf')}"
+    return RuleResult(status, measured + _needed(status, at_limit, before, HALF, n=n), value, short=short)
 
 
 def _correct_at(curve: EpsilonCurve, size: float) -> float | None:
@@ -80,7 +96,8 @@ def _iterating_helps(evidence: Evidence) -> RuleResult | None:
         return None
     excess = many.accuracy - one.accuracy
     measured = f"one step leaves {percent(one.accuracy)}, {many.steps} steps leave {percent(many.accuracy)}"
-    return RuleResult(grade(excess, warn=0.0, error=NOISE), measured, excess)
+    short = f"{percent(one.accuracy)} after one step, {percent(many.accuracy)} after {many.steps}"
+    return RuleResult(grade(excess, warn=0.0, error=NOISE), measured, excess, short=short)
 
 
 def _loss_rises(evidence: Evidence) -> RuleResult | None:
@@ -118,12 +135,15 @@ RULES = (
     Rule(
         id="A201",
         claim="Robust to a single-step attack (FGSM)",
+        fault="Broken by FGSM",
         threshold="at least 75 % of the correct images still correct at the lower end of the 95 % interval (a warning "
         "where the upper end is below, an error below 50 %)",
         needs=(RobustAccuracy,),
         judge=lambda evidence: _robust_to(evidence, "fgsm"),
         why="A single gradient step within an imperceptible ε is the cheapest attack there is.",
         fix=_ADVERSARIAL_TRAINING,
+        command="assay attack MODEL --data DATA --attack fgsm",
+        mend="assay train DATA --recipe robust",
         limits="Passing means little on its own: a model with masked gradients, or trained against FGSM only, passes "
         "and falls to PGD (A202).",
         examples=RuleExamples(passing=lambda: (ex.attacked("fgsm", 800),), failing=lambda: (ex.attacked("fgsm", 250),)),
@@ -132,12 +152,15 @@ RULES = (
     Rule(
         id="A202",
         claim="Robust to a multi-step attack (PGD)",
+        fault="Broken by PGD",
         threshold="at least 75 % of the correct images still correct at the lower end of the 95 % interval (a warning "
         "where the upper end is below, an error below 50 %)",
         needs=(RobustAccuracy,),
         judge=lambda evidence: _robust_to(evidence, "pgd"),
         why="An attacker is not limited to one step; only accuracy under an iterated attack counts as robustness.",
         fix=_ADVERSARIAL_TRAINING,
+        command="assay attack MODEL --data DATA --attack pgd",
+        mend="assay train DATA --recipe robust",
         limits="An upper bound on robustness: what withstands these PGD steps may fall to the ensemble (`--attack "
         "standard`), to another norm, or to a larger ε; masked gradients make it look better (A204).",
         examples=RuleExamples(passing=lambda: (ex.attacked("pgd", 800),), failing=lambda: (ex.attacked("pgd", 0),)),
@@ -146,12 +169,15 @@ RULES = (
     Rule(
         id="A203",
         claim="Robust to imperceptible perturbations (median adversarial ε)",
+        fault="Broken by changes that nobody sees",
         threshold="half of the correct images still correct at 2/255, L∞, at the lower end of the 95 % interval (a "
         "warning where the upper end is below; an error where it is at 1/255)",
         needs=(EpsilonCurve,),
         judge=_median_epsilon,
         why="A change of two grey levels of 255 is less than JPEG compression or another camera makes.",
         fix=_ADVERSARIAL_TRAINING,
+        command="assay attack MODEL --data DATA --curve",
+        mend="assay train DATA --recipe robust",
         limits="Read between the points of a curve of few images, under an attack that bounds it from above. A data "
         "set whose pixels are not natural images has another limit of perception.",
         examples=RuleExamples(passing=lambda: (ex.curve(3),), failing=lambda: (ex.curve(0.5),)),
@@ -160,11 +186,14 @@ RULES = (
     Rule(
         id="A204",
         claim="PGD is at least as strong as FGSM (no gradient masking)",
+        fault="PGD is weaker than FGSM: gradients are masked",
         threshold="robust accuracy under PGD at most that under FGSM (error: 2 points more)",
         needs=(RobustAccuracy,),
         judge=_iterating_helps,
         why="When a stronger attack does worse, gradients are masked and every robust accuracy is too high.",
         fix="Look for quantised, random or saturated layers; trust only gradient-free attacks until then.",
+        command="assay attack MODEL --data DATA --sanity",
+        mend="assay attack MODEL --data DATA --attack square",
         limits="Masking that misleads both attacks alike is not seen; A214 to A222 look for it. It compares two runs "
         "on the same images, without an interval: on few images one sample can make the difference.",
         examples=RuleExamples(
@@ -177,11 +206,14 @@ RULES = (
     Rule(
         id="A205",
         claim="Each signed gradient step raises the loss (informative gradients)",
+        fault="Steps along the gradient do not raise the loss",
         threshold="mean loss rises at every one of the steps (error: not even at the first)",
         needs=(RobustAccuracy,),
         judge=_loss_rises,
         why="Where steps along the gradient do not raise the loss, attacks and adversarial training cannot work.",
         fix="If the first step fails, look for zero or wrong gradients; if only later ones do, the steps overshoot.",
+        command="assay attack MODEL --data DATA --attack signed-steps",
+        mend="assay attack MODEL --data DATA --attack signed-steps --epsilon 2/255",
         limits="A mean over the images at hand, without an interval. The steps are large and not projected: on a "
         "network already wrong everywhere the loss may fall at a later step, which is no fault. Samples whose loss "
         "falls are hidden by the mean.",
@@ -194,11 +226,14 @@ RULES = (
     Rule(
         id="A206",
         claim="Adversarial examples verified: inside the ball, misclassified by the original model",
+        fault="Adversarial examples that do not count",
         threshold="0 outside the ball, 0 that the original model classifies correctly",
         needs=(RobustAccuracy,),
         judge=_verified,
         why="An attack that leaves its ball, or a model whose predictions vary, makes robust accuracy meaningless.",
         fix="Rejected examples were not counted; look for randomness or dependence on the batch.",
+        command="assay attack MODEL --data DATA --attack pgd",
+        mend=("model.eval()\ntorch.use_deterministic_algorithms(True)"),
         limits="It checks what attacks found, not what they missed. A model that is random only now and then can pass.",
         examples=RuleExamples(
             passing=lambda: (ex.attacked("pgd", 100),), failing=lambda: (ex.attacked("pgd", 100, unconfirmed=1),)

@@ -58,13 +58,20 @@ class Evidence:
 
 @dataclass(frozen=True)
 class RuleResult:
-    """A rule's status, the number it rests on in words and as a float, where, and what to do instead of its fix."""
+    """A rule's status, the number it rests on in words and as a float, and where.
+
+    What fits what was measured better than the texts of the rule takes their place: ``fix``, ``command``, ``mend``.
+    ``short`` is the number in a few words, such as ``99.7 % → 0 %``; it follows the wording for failing.
+    """
 
     status: Status
     measured: str
     value: float
     where: str = ""
     fix: str = ""
+    short: str = ""
+    command: str = ""
+    mend: str = ""
 
 
 @dataclass(frozen=True)
@@ -82,12 +89,15 @@ class Rule:
     Attributes:
         id: stable for ever: ``A`` and three digits, the first of which is the category.
         claim: a statement that is true when the rule passes.
+        fault: one that is true when it warns or fails, in the field's term, such as "Broken by PGD".
         threshold: the boundary in words, in the units of ``RuleResult.measured``.
         needs: the record classes that ``judge`` reads; where one is missing the verdict is "not run", or "could not
             run" where its measurement failed.
         judge: evidence in, result out; None when the records hold nothing that this rule applies to.
         why: what goes wrong for the user when the claim is false.
         fix: what to do then.
+        command: the command that shows it; MODEL and DATA stand for those of the check.
+        mend: the command, or up to three lines of code, that mend it.
         limits: known limits: when the rule is wrong, and what it cannot see.
         examples: evidence that passes and evidence that fails: the rule's test, shown by ``assay explain``.
         reference: where the reader can learn more.
@@ -98,11 +108,14 @@ class Rule:
 
     id: str
     claim: str
+    fault: str
     threshold: str
     needs: tuple[type[Record], ...]
     judge: Callable[[Evidence], RuleResult | None]
     why: str
     fix: str
+    command: str
+    mend: str
     limits: str
     examples: RuleExamples
     reference: str
@@ -140,6 +153,9 @@ class Rule:
             where=result.where,
             why=self.why,
             fix=result.fix or self.fix,
+            fault=f"{self.fault}: {result.short}" if result.short else self.fault,
+            command=result.command or self.command,
+            mend=result.mend or self.mend,
             reference=self.reference,
             evidence=tuple(kind_of(need) for need in self.needs),
             scored=self.scored,

@@ -88,7 +88,7 @@ def print_sanity(sanity: AttackSanity, verdicts: Sequence[Verdict], console: Con
         return
     print_line(console, f"{len(failing)} of {ran} checks of the attack itself fail (n = {sanity.n}):", wrap=False)
     for verdict in failing:
-        title = Text.assemble((verdict.rule, STYLES[verdict.status]), f" not so: {verdict.claim}")
+        title = Text.assemble((verdict.rule, STYLES[verdict.status]), f" {verdict.statement}")
         print_line(console, title, wrap=False)
         print_line(console, f"      {verdict.measured}\n      {verdict.fix}", "dim", wrap=False)
 

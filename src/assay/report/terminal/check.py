@@ -103,9 +103,9 @@ def _categories(checkup: Checkup) -> Table:
 def _print_verdict(verdict: Verdict, console: Console) -> None:
     look = LOOKS[verdict.status]
     title = ((f"{look.sign} {look.word} ", STYLES[verdict.status]), (f"{inert(verdict.rule, keep='')} ", "bold"))
-    print_line(console, Text.assemble(*title, inert(verdict.claim, keep="")))
+    print_line(console, Text.assemble(*title, inert(verdict.statement, keep="")))
     rows = [("measured", verdict.measured), ("required", verdict.threshold), ("where", verdict.where)]
-    rows += [("why", verdict.why), ("fix", verdict.fix)]
+    rows += [("why", verdict.why), ("fix", verdict.fix), ("show", verdict.command), ("mend", verdict.mend)]
     if verdict.accepted is not None:
         until = "" if verdict.accepted.expires is None else f", until {verdict.accepted.expires}"
         rows = [rows[0], ("accepted", f"{verdict.accepted.reason} ({verdict.accepted.accepted}{until})")]
@@ -114,7 +114,7 @@ def _print_verdict(verdict: Verdict, console: Console) -> None:
     details = Table.grid(padding=(0, 1))
     for name, value in rows:
         if value:
-            details.add_row("", Text(name, style="dim"), Text(inert(value, keep=""), overflow="fold"))
+            details.add_row("", Text(name, style="dim"), Text(inert(value, keep="\n"), overflow="fold"))
     console.print(details, width=WIDEST, highlight=False)
     console.print()
 
@@ -141,10 +141,13 @@ def print_rule(passing: Verdict, failing: Verdict, console: Console, *, limits: 
     """One rule, from its verdicts on an example that passes and on one that does not."""
     print_line(console, f"{passing.rule} · {passing.category}", "bold")
     print_line(console, passing.claim, "bold")
+    print_line(console, f"Or: {failing.statement}")
     facts = (
         ("Holds when", passing.threshold),
         ("Why", passing.why),
         ("Fix", passing.fix),
+        ("Shown by", passing.command),
+        ("Mended by", passing.mend),
         ("Applied by", f"assay check --apply-fixes ({remedy})" if remedy else ""),
         ("Known limits", limits),
         ("Example", f"{status(failing.status)}: {_measured(failing)}"),

@@ -31,7 +31,7 @@ def print_traces(records: Sequence[Record], verdicts: Sequence[Verdict], console
     for verdict in verdicts:
         if verdict.status != "not run":
             where = f"  [{verdict.where}]" if verdict.where else ""
-            line = f"{status(verdict.status):5} {verdict.rule}  {verdict.claim} · {verdict.measured}{where}"
+            line = f"{status(verdict.status):5} {verdict.rule}  {verdict.statement} · {verdict.measured}{where}"
             print_line(console, line, STYLES[verdict.status], wrap=False)
 
 
