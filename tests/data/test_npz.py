@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from assay.data.sources import load_dataset
-from assay.errors import DataError
+from assay.errors import DataError, InputError
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (6, 3, 8, 7), dtype=np.uint8)
 LABELS = np.array([0, 2, 1, 0, 2, 1])
@@ -66,6 +66,33 @@ def test_the_names_tell_the_split(tmp_path: Path, images: str, labels: str) -> N
 def test_arrays_without_a_split_are_used_whole(tmp_path: Path, images: str, labels: str) -> None:
     dataset = load_dataset(save(tmp_path, **{images: IMAGES, labels: LABELS}), split="train")
     assert (dataset.split, dataset.labels.tolist()) == ("all", LABELS.tolist())
+
+
+@pytest.mark.parametrize(
+    ("options", "labels"),
+    [
+        ({"image_column": "Bilder", "label_column": "etiketten"}, "etiketten"),
+        ({"image_column": "bilder"}, "y"),
+        ({"label_column": "test_sorten"}, "test_sorten"),
+    ],
+)
+def test_arrays_of_other_names_are_named(tmp_path: Path, options: dict[str, str], labels: str) -> None:
+    images = "images" if "image_column" not in options else "bilder"
+    others = {"x_train": IMAGES[:2], "y_train": LABELS[:2], "extra": LABELS}
+    data = load_dataset(save(tmp_path, **{images: IMAGES, labels: LABELS[::-1]}, **others), **options)
+    assert (data.split, len(data), data.labels.tolist()) == ("all", 6, LABELS[::-1].tolist())
+
+
+def test_arrays_that_are_not_there_or_not_enough_are_told(tmp_path: Path) -> None:
+    path = save(tmp_path, bilder=IMAGES, etiketten=LABELS, extra=LABELS)
+    for options, message in (
+        ({}, r"got bilder .*|\(--image-column and --label-column name others\)"),
+        ({"image_column": "bilder"}, "arrays: expected --label-column as well, got bilder, etiketten, extra"),
+        ({"image_column": "pictures"}, "the array 'pictures' of --image-column, got arrays bilder, etiketten, extra"),
+        ({"split_column": "x"}, "--split-column: no effect"),
+    ):
+        with pytest.raises(InputError, match=message):
+            load_dataset(path, **options)
 
 
 def test_only_the_training_half_is_no_test_set(tmp_path: Path) -> None:

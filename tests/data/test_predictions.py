@@ -206,6 +206,37 @@ def test_whole_numbers_written_as_floats_are_class_numbers(read: Read) -> None:
     assert read("label,1.5,2.5\n1.5,0.9,0.1\n2.5,0.2,0.8\n").labels.tolist() == ["1.5", "2.5"]
 
 
+@pytest.mark.parametrize(
+    ("text", "classes"),
+    [
+        ("label,pred\n-1,-1\n1,1\n1,-1\n-1,-1\n", ("-1", "1")),
+        ("label,score\n-1.0,-0.3\n1.0,2.1\n1.0,-1\n-1.0,-1\n", ("-1", "1")),
+        ("label,prob_no,prob_yes\n-1,.7,.3\n1,.2,.8\n1,.6,.4\n-1,.9,.1\n", ("no", "yes")),
+    ],
+)
+def test_labels_of_minus_one_and_one_are_two_classes(read: Read, text: str, classes: tuple[str, str]) -> None:
+    table = read(text)
+    assert table.labels.tolist() == [0, 1, 1, 0]
+    assert table.classes == classes
+    predicted = table.predicted if table.logits is None else table.logits.argmax(axis=1)
+    assert predicted.tolist() == [0, 1, 0, 0]
+    assert any(f"the labels are -1 and 1: taken for the classes {' and '.join(classes)}" in n for n in table.notes)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "label,pred\n-1,1\n1,\n1,-1\n",
+        "label,pred\n-1,0\n1,1\n",
+        "label,logit_0,logit_1,logit_2\n-1,1,2,3\n1,1,2,5\n",
+        "label,pred\n-1,1\n-1,1\n",
+    ],
+    ids=["a missing prediction", "another number", "three columns", "no sample has a label"],
+)
+def test_minus_one_is_no_class_where_it_may_be_a_missing_label(read: Read, text: str) -> None:
+    assert -1 in read(text).labels.tolist()
+
+
 def test_other_files(read: Read, tmp_path: Path) -> None:
     lines = '{"label": "x", "logits": [1, 2.5]}\n{"label": "y", "logits": [-1, 2]}\n'
     assert read(lines, suffix=".jsonl").logits.tolist() == [[1, 2.5], [-1, 2]]

@@ -119,9 +119,12 @@ class Inputs:
         int, option("Data", "Leave out up to this many unreadable pictures; each is named.", metavar="N", min=0)
     ] = 0
     image_column: Annotated[
-        str | None, option("Data", "The column of pictures, or of paths to them, of a table.", metavar="NAME")
+        str | None,
+        option("Data", "The column of pictures, or of paths to them, of a table; an array of .npz.", metavar="NAME"),
     ] = None
-    label_column: Annotated[str | None, option("Data", "The column of labels of a table.", metavar="NAME")] = None
+    label_column: Annotated[
+        str | None, option("Data", "The column of labels of a table; an array of .npz.", metavar="NAME")
+    ] = None
     split_column: Annotated[
         str | None, option("Data", "The column of a table that names the split of each row.", metavar="NAME")
     ] = None

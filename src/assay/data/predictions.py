@@ -127,13 +127,21 @@ def interpret(table: Table, *, name: str, where: str, classes: Sequence[str] | N
     if scores is not None and names_of_classes is not None and len(names_of_classes) != scores.logits.shape[1]:
         got = f"{plural(len(names_of_classes), 'name')} for {scores.logits.shape[1]} columns"
         raise DataError(f"{where}: classes", expected="a name for each column", got=got)
+    predicted = _values(roles.predicted, names_of_classes, where=where, missing=True)
+    labels = _values(roles.labels, names_of_classes, where=where)
+    if labels is not None and _are_signs(labels, predicted, scores) and not _has_gaps(roles.predicted):
+        names_of_classes = names_of_classes or ("-1", "1")
+        notes.append(f"{where}: the labels are -1 and 1: taken for the classes {' and '.join(names_of_classes)}")
+        labels, predicted = (
+            (values > 0).astype(np.int64) if values is not None else None for values in (labels, predicted)
+        )
     ids, names = _identities(roles.ids, roles.files, where=where)
     return PredictionTable(
         name=name,
         logits=None if scores is None else scores.logits,
         kind=None if scores is None else scores.kind,
-        predicted=_values(roles.predicted, names_of_classes, where=where, missing=True),
-        labels=_values(roles.labels, names_of_classes, where=where),
+        predicted=predicted,
+        labels=labels,
         classes=names_of_classes,
         ids=ids,
         filenames=names,
@@ -220,6 +228,18 @@ def _values(
     values: Values = np.full(len(cells), "" if known.dtype == object else -1, known.dtype)
     values[~gaps] = known
     return values
+
+
+def _are_signs(labels: Values, predicted: Values | None, scores: Scores | None) -> bool:
+    """Whether the numbers of two classes are -1 and 1, and not the -1 of samples without a label."""
+    numbers = [labels] if predicted is None else [labels, predicted]
+    binary = scores is None or scores.logits.shape[1] == 2
+    signs = all(values.dtype != object and set(values.tolist()) <= {-1, 1} for values in numbers)
+    return binary and signs and len(set(labels.tolist())) == 2
+
+
+def _has_gaps(column: tuple[str, Array] | None) -> bool:
+    return column is not None and bool(_gaps(column[1]).any())
 
 
 def _numbers_in(cells: Array, names: tuple[str, ...] | None) -> Array:

@@ -103,7 +103,7 @@ FILE_FORMATS = (
         "webdataset:load_webdataset",
         takes=("image_column", "label_column"),
     ),
-    FileFormat("npz", "*.npz", r"\.npz$", "npz:load_npz"),
+    FileFormat("npz", "*.npz", r"\.npz$", "npz:load_npz", takes=("image_column", "label_column")),
     MANIFEST,
     CLASS_FOLDERS,
 )
@@ -163,7 +163,8 @@ def load_dataset(
         prepare: where no ``image_size`` is given, how pictures are resized and cropped: a :class:`Preparation`, such as
             that of :func:`open_model`, or a text such as ``"resize=256:bicubic,crop=224"``. Its mean and standard
             deviation are for the model.
-        image_column: the column of the pictures, or of the paths to them, in a table where the usual names do not tell.
+        image_column: the column of the pictures, or of the paths to them, in a table where the usual names do not tell;
+            the array of an ``.npz``.
         label_column: the column of the labels, likewise.
         split_column: the column that names the split of each row, likewise.
         root: the folder that paths in a table start from. Default: that of the table.

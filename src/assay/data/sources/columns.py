@@ -33,13 +33,13 @@ def pick(candidates: Sequence[str], usual: Sequence[str], *, only_by_name: bool 
     return next((by_name[name] for name in usual if name in by_name), only)
 
 
-def find_named(columns: Sequence[str], name: str, *, option: str, where: str) -> str:
+def find_named(columns: Sequence[str], name: str, *, option: str, where: str, what: str = "column") -> str:
     """The column that an option names, whatever its case. Raises :class:`DataError` where there is none."""
     if name in columns:
         return name
     alike = [column for column in columns if plain(column) == plain(name)]
     if len(alike) != 1:
-        raise DataError(where, expected=f"the column {name!r} of {option}", got=f"columns {listing(columns, most=12)}")
+        raise DataError(where, expected=f"the {what} {name!r} of {option}", got=f"{what}s {listing(columns, most=12)}")
     return alike[0]
 
 

@@ -6,6 +6,7 @@ import struct
 import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from assay.data.arrays import AnyArray, build_dataset, to_image_bytes
 from assay.data.dataset import ImageDataset
 from assay.data.labels import Values, assign_classes, one_column, read_labels
 from assay.data.reading import SPLIT_WORDS, Reading, choose_split, listing, readable
+from assay.data.sources.columns import find_named, pick
 from assay.errors import DataError
 from assay.wording import plural
 
@@ -35,20 +37,23 @@ def load_npz(
 
     Labels are (N,) numbers or text, (N, 1), or one-hot (N, K). Class names come from an array ``classes``,
     ``class_names`` or ``label_names`` where there is one. ``split``, from the file's name, holds where
-    the names of the arrays contain none.
+    the names of the arrays contain none. ``reading.image_column`` and ``reading.label_column`` name the two arrays of
+    an archive that calls them otherwise, which is then read without splits.
     """
     if len(files) > 1:
         raise DataError(name, expected="one .npz file", got=", ".join(file.name for file in files))
     path = files[0]
     with _opened(path) as archive:
-        parts = _find_parts(archive, where=str(path))
+        is_named = reading.image_column is not None or reading.label_column is not None
+        find = partial(_named_part, reading=reading) if is_named else _find_parts
+        parts = find(archive, where=str(path))
         part_name, (image_key, label_key) = choose_split(parts, wanted=reading.split, where=str(path))
         images, labels = (_read(archive, key, path=path) for key in (image_key, label_key))
         names = next((_read(archive, key, path=path) for key in archive.files if key.lower() in CLASS_WORDS), None)
         more = [_read(archive, key, path=path) for part, (_, key) in parts.items() if part != part_name]
         used = {*CLASS_WORDS, *(key for keys in parts.values() for key in keys)}
         unused = [key for key in archive.files if key not in used and key.lower() not in used]
-    for other in others if names is None else ():
+    for other in others if names is None and not is_named else ():
         more += _read_other_labels(other)
     where = f"{path}:{label_key}"
     stored, width = _as_labels(labels, where=where)
@@ -119,8 +124,25 @@ def _find_parts(archive: Any, *, where: str) -> dict[str, tuple[str, str]]:
     if len(images_like) == len(labels_like) == 1:
         return {"all": (images_like[0], labels_like[0])}
     listed = ", ".join(f"{key} {shape}" for key, shape in shapes.items()) or "none"
-    expected = "images and labels, or x_test and y_test, x_train and y_train"
+    expected = (
+        "images and labels, or x_test and y_test, x_train and y_train (--image-column and --label-column name others)"
+    )
     raise DataError(f"{where}: arrays", expected=expected, got=listed[:200])
+
+
+def _named_part(archive: Any, *, reading: Reading, where: str) -> dict[str, tuple[str, str]]:
+    """The arrays that the options name; where they name one, the other by its usual name or as the only one."""
+    keys = [key for key in archive.files if key.lower() not in CLASS_WORDS]
+    image, label = (
+        None if name is None else find_named(keys, name, option=option, where=f"{where}: arrays", what="array")
+        for name, option in ((reading.image_column, "--image-column"), (reading.label_column, "--label-column"))
+    )
+    rest = [key for key in keys if key not in {image, label}]
+    found = (image or pick(rest, IMAGE_WORDS), label or pick(rest, LABEL_WORDS))
+    for key, option in zip(found, ("--image-column", "--label-column"), strict=True):
+        if key is None:
+            raise DataError(f"{where}: arrays", expected=f"{option} as well", got=listing(keys, most=12))
+    return {"all": found}  # type: ignore[dict-item]
 
 
 def _read(archive: Any, key: str, *, path: Path) -> AnyArray:
