@@ -151,7 +151,7 @@ def test_rows_of_no_known_split_are_counted_and_a_column_of_other_words_parts_no
 
 def test_a_column_of_folds_parts_the_rows_only_where_it_is_named(write: Callable[..., Path]) -> None:
     rows = [(PATHS[i], "ab"[i % 2], "test" if i % 4 else "train") for i in range(8)]
-    path = write(rows, "path,label,fold")
+    path = write(rows, names="path,label,fold")
     assert (len(load_dataset(path)), load_dataset(path).split) == (8, "all")
     assert list(load_dataset(path).metadata["fold"]) == [fold for _, _, fold in rows]
     named = load_dataset(path, split_column="fold")
