@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import tarfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -150,3 +152,31 @@ def test_a_shard_alone_is_everything(stored: Path) -> None:
     assert half.part.n == len(data)
     assert half.subset(torch.arange(3)).part is None
     assert half.ids.tolist() == data.ids[1::2].tolist()
+
+
+@pytest.fixture(params=["folder", "a.parquet", "a.csv", "x-0.tar"])
+def of_one_colour(
+    request: pytest.FixtureRequest, tmp_path: Path, make_png: Callable[..., bytes], write_parquet: Callable[..., Path]
+) -> Path:
+    """Eleven grey pictures and one in colour, the first."""
+    encoded = [make_png(place, mode="L" if place else "RGB") for place in range(12)]
+    for place, content in enumerate(encoded):
+        (tmp_path / "folder" / "ab"[place % 2]).mkdir(parents=True, exist_ok=True)
+        (tmp_path / "folder" / "ab"[place % 2] / f"{place:02}.png").write_bytes(content)
+    write_parquet(tmp_path / "a.parquet", encoded, [place % 2 for place in range(12)])
+    rows = [f"folder/{'ab'[place % 2]}/{place:02}.png,{'ab'[place % 2]}" for place in range(12)]
+    (tmp_path / "a.csv").write_text("\n".join(["path,label", *rows]) + "\n")
+    with tarfile.open(tmp_path / "x-0.tar", "w") as archive:
+        for place, content in enumerate(encoded):
+            for ending, text in (("png", content), ("cls", b"01"[place % 2 : place % 2 + 1])):
+                member = tarfile.TarInfo(f"{place:02}.{ending}")
+                member.size = len(text)
+                archive.addfile(member, io.BytesIO(text))
+    return tmp_path / str(request.param)
+
+
+def test_a_shard_of_grey_pictures_is_in_colour_where_the_set_is(of_one_colour: Path) -> None:
+    whole = load_dataset(of_one_colour)
+    for index in range(3):
+        shard = load_dataset(of_one_colour, shard=(index, 3))
+        assert torch.equal(shard.images, whole.arranged(shard.ids).images)

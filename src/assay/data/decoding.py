@@ -41,6 +41,7 @@ TRAITS = {  # what is told of a picture
     "profile": "a colour profile other than sRGB was ignored",
 }
 
+_GREY = {"1", "L", "LA", "La"}  # modes of PIL, besides those of 16 bits
 Pixels = NDArray[Any]  # (H, W) grey or (H, W, 3); uint8, or uint16 where greys have 16 bits and no scale yet
 
 
@@ -120,6 +121,18 @@ def read_picture(image: Image.Image, *, preparation: Preparation | None = None) 
     return DecodedPicture(pixels, tuple(trait for trait in TRAITS if has.get(trait)))
 
 
+def is_in_colour(content: bytes | Path | None) -> bool:
+    """Whether a picture will have three channels, as its header tells; no for one that is broken there."""
+    if content is None:
+        return False
+    file = content if isinstance(content, Path) else io.BytesIO(content)
+    try:
+        with Image.open(file, formats=_known_formats()) as image:
+            return not (image.mode in _GREY or image.mode.startswith("I"))
+    except BROKEN:
+        return False
+
+
 def is_picture(file: Path) -> bool:
     """Whether a file is a picture: by the ending of its name, or by its content where the ending tells nothing."""
     suffix = file.suffix.lower()
@@ -185,8 +198,7 @@ def _unify(image: Image.Image) -> tuple[Image.Image, str | None]:
     trait = "hidden" if alpha.max() == 0 else "transparent" if alpha.min() < 255 else None
     if trait == "transparent":
         layer = Image.alpha_composite(Image.new("RGBA", layer.size, BACKGROUND), layer)
-    grey = image.mode in {"1", "L", "LA", "La"}
-    return layer.getchannel("R") if grey else layer.convert("RGB"), trait
+    return layer.getchannel("R") if image.mode in _GREY else layer.convert("RGB"), trait
 
 
 def _has_frames(image: Image.Image) -> bool:

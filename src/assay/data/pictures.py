@@ -21,7 +21,16 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from assay.data.decoding import FORMATS, Broken, DecodedPicture, Pixels, decode, decode_picture, trait_notes
+from assay.data.decoding import (
+    FORMATS,
+    Broken,
+    DecodedPicture,
+    Pixels,
+    decode,
+    decode_picture,
+    is_in_colour,
+    trait_notes,
+)
 from assay.data.division import PictureFacts, PictureTrait, WholeNeededError
 from assay.data.reading import Reading
 from assay.data.scale import DARK, Scale, depends_on_all, judge_scale
@@ -154,12 +163,20 @@ _Outcome = DecodedPicture | Broken
 _DecodeAll = Callable[[list[Encoded]], list[_Outcome]]
 
 
-def decode_pictures(samples: Iterable[Encoded], *, count: int, reading: Reading, where: str) -> Decoded:
+def decode_pictures(
+    samples: Iterable[Encoded],
+    *,
+    count: int,
+    reading: Reading,
+    where: str,
+    everything: Callable[[], Iterable[Encoded]] | None = None,
+) -> Decoded:
     """Decode ``count`` images, in order; ``samples`` may be a generator and is never far ahead of the decoding.
 
     One channel when every image is grey, else three; each as :func:`assay.data.decoding.decode_picture` reads it. Greys
     of 16 bits are scaled by what all of them hold (:func:`assay.data.scale.judge_scale`). Each is resized and cropped
-    as ``reading.preparation`` says.
+    as ``reading.preparation`` says. Of a shard with grey pictures alone, the headers of ``everything`` in the set tell
+    whether any picture is in colour.
 
     Images that would fill much of the memory lie in a mapped file: see :class:`PictureStore`.
 
@@ -191,7 +208,11 @@ def decode_pictures(samples: Iterable[Encoded], *, count: int, reading: Reading,
     if divide is not None:
         store.check_independent()
         divide.keep(facts)
-    return Decoded(store.images(), torch.tensor(indices), tuple(map(told, broken)), picture_notes(facts))
+    images = store.images()
+    if divide is not None and not divide.in_file and everything is not None and images.shape[1] == 1:
+        in_colour = any(is_in_colour(each.content) for each in everything())
+        images = images.expand(-1, 3, -1, -1).contiguous() if in_colour else images
+    return Decoded(images, torch.tensor(indices), tuple(map(told, broken)), picture_notes(facts))
 
 
 def picture_notes(facts: PictureFacts) -> tuple[str, ...]:

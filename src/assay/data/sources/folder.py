@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from assay.data.dataset import ImageDataset
 from assay.data.decoding import is_picture
@@ -56,10 +59,16 @@ def load_folder(root: Path, *, name: str, reading: Reading) -> ImageDataset:
         raise DataError(f"{root} ({split})", expected="pictures in class folders", got="none")
     numbers = np.array([names.index(label) for label, _ in files])
     order = interleave(numbers)[: reading.limit]
+    limited = order
     order = order if reading.divide is None else order[reading.divide(order, numbers[order], scattered=True)]
     order = order if reading.only is None else order[np.isin(order, list(reading.only))]
-    pictures = (Encoded(_short(files[place][1], root), files[place][1]) for place in order.tolist())
-    decoded = decode_pictures(pictures, count=len(order), reading=reading, where=name)
+
+    def pictures(places: NDArray[np.int64]) -> Iterator[Encoded]:
+        return (Encoded(_short(files[place][1], root), files[place][1]) for place in places.tolist())
+
+    decoded = decode_pictures(
+        pictures(order), count=len(order), reading=reading, where=name, everything=partial(pictures, limited)
+    )
     ids = order[decoded.indices.numpy()]
     filenames = tuple(_short(files[place][1], root) for place in ids.tolist())
     labels, places = torch.from_numpy(numbers[ids]), torch.from_numpy(ids)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -89,13 +90,16 @@ def load_manifest(
     rows = part.rows
     role = role if part.parts else Roles(role.path, role.label)
     labels, classes, of_labels = _labels(joined, rows, role, others=others, where=where.format(role.label))
-    chosen = choose_samples(labels, limit=reading.limit)
+    chosen = limited = choose_samples(labels, limit=reading.limit)
     if reading.divide is not None:
         chosen = chosen[reading.divide(rows[chosen], labels[chosen], scattered=True)]
     if reading.only is not None:
         chosen = chosen[np.isin(rows[chosen], list(reading.only))]
-    paths, pictures = _located(tables, files, rows, chosen, role, reading=reading)
-    decoded = decode_pictures(pictures, count=len(chosen), reading=reading, where=name)
+    locate = partial(_located, tables, files, rows, role=role, reading=reading)
+    paths, pictures = locate(chosen)
+    decoded = decode_pictures(
+        pictures, count=len(chosen), reading=reading, where=name, everything=lambda: locate(limited)[1]
+    )
     places = chosen[decoded.indices.numpy()]
     metadata, of_metadata = _metadata(joined, role, where=name)
     return ImageDataset(

@@ -138,11 +138,11 @@ def _named_part(archive: Any, *, reading: Reading, where: str) -> dict[str, tupl
         for name, option in ((reading.image_column, "--image-column"), (reading.label_column, "--label-column"))
     )
     rest = [key for key in keys if key not in {image, label}]
-    found = (image or pick(rest, IMAGE_WORDS), label or pick(rest, LABEL_WORDS))
-    for key, option in zip(found, ("--image-column", "--label-column"), strict=True):
-        if key is None:
-            raise DataError(f"{where}: arrays", expected=f"{option} as well", got=listing(keys, most=12))
-    return {"all": found}  # type: ignore[dict-item]
+    image, label = image or pick(rest, IMAGE_WORDS), label or pick(rest, LABEL_WORDS)
+    if image is None or label is None:
+        option = "--image-column" if image is None else "--label-column"
+        raise DataError(f"{where}: arrays", expected=f"{option} as well", got=listing(keys, most=12))
+    return {"all": (image, label)}
 
 
 def _read(archive: Any, key: str, *, path: Path) -> AnyArray:

@@ -62,7 +62,7 @@ def load_parquet(
         more.append(np.delete(stored, part.rows))
         where = f"{where} ({part.split})"
     labels, classes, of_labels = assign_classes(stored[part.rows], names=columns.classes, where=where, others=more)
-    within = choose_samples(labels.numpy(), limit=reading.limit)
+    within = limited = choose_samples(labels.numpy(), limit=reading.limit)
     if reading.divide is not None:
         within = within[reading.divide(part.rows[within], labels.numpy()[within])]
     chosen = part.rows[within]
@@ -76,7 +76,12 @@ def load_parquet(
         pictures = _encoded(_cells(files, columns.image, rows), filenames, column=columns.image, root=reading.root)
         if not holds_pictures(columns.image_type):
             _refuse_missing(files, columns.image, rows, reading=reading)
-        decoded = decode_pictures(pictures, count=len(rows), reading=reading, where=name)
+
+        def everything() -> Iterator[Encoded]:
+            cells = _cells(files, columns.image, np.sort(part.rows[limited]))
+            return _encoded(cells, [], column=columns.image, root=reading.root)
+
+        decoded = decode_pictures(pictures, count=len(rows), reading=reading, where=name, everything=everything)
     places = rows[decoded.indices.numpy()]
     named = [filenames[place] for place in decoded.indices.tolist()] if filenames else [None]
     names = None if None in named else tuple(str(filename) for filename in named)

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -81,7 +82,9 @@ def load_webdataset(
     chosen = choose_samples(labels.numpy(), limit=reading.limit, only=reading.only, divide=reading.divide)
     rows = np.sort(chosen)
     pictures = _read([samples[row] for row in rows.tolist()])
-    decoded = decode_pictures(pictures, count=len(rows), reading=reading, where=name)
+    limited = choose_samples(labels.numpy(), limit=reading.limit)
+    everything = partial(_read, [samples[row] for row in np.sort(limited).tolist()])
+    decoded = decode_pictures(pictures, count=len(rows), reading=reading, where=name, everything=everything)
     ids = torch.from_numpy(rows)[decoded.indices]
     repeated = [key for key, times in Counter(sample.key for sample in samples).items() if times > 1]
     notes = left_out.notes(name)
