@@ -83,7 +83,7 @@ def _input_scale(audit: NormalizationAudit) -> RuleResult | None:
     if audit.before.n == 0 or not audit.conventions:
         return None
     tried = [each for each in audit.conventions if each.n == audit.before.n]  # fewer where it was given up
-    best = largest(tried, by=lambda convention: convention.accuracy)
+    best = largest(tried or audit.conventions, by=lambda convention: convention.accuracy)
     difference = best.accuracy - audit.before.accuracy
     by_chance = best.low <= audit.before.high if best.p_value is None else best.p_value >= SIGNIFICANT
     if by_chance:
