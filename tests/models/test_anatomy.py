@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+import torchvision
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils import parametrizations
@@ -79,6 +80,31 @@ def test_totals_are_the_sums_of_the_rows_and_products_are_torchs(name: str, shap
         model.eval()(torch.rand(1, *shape))
     assert sum(x.flops for x in found.layers if x.type in {"Conv2d", "Linear"}) == counter.get_total_flops()
     assert Anatomy.model_validate_json(found.model_dump_json()) == found
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters", "published"),
+    [  # both as torchvision's documentation states them
+        ("resnet50", 25_557_032, 4.089),
+        ("mobilenet_v2", 3_504_872, 0.301),
+        ("vit_b_32", 88_224_232, 4.409),
+    ],
+)
+def test_multiply_adds_are_those_that_torchvision_states(name: str, parameters: int, published: float) -> None:
+    found = measure_anatomy(getattr(torchvision.models, name)(), image_shape=(3, 224, 224))
+    assert (found.parameters, found.classes) == (parameters, 1000)
+    assert found.multiply_adds is not None
+    assert found.multiply_adds / 1e9 == pytest.approx(published, abs=0.002)
+    assert found.flops >= 2 * found.multiply_adds
+
+
+def test_efficientnet_lite0_has_the_published_counts() -> None:
+    package = pytest.importorskip("efficientnet_lite_pytorch", reason="efficientnet-lite-pytorch is not installed")
+    network = package.EfficientNet.from_name("efficientnet-lite0")
+    found = measure_anatomy(network, image_shape=(3, 224, 224))
+    assert found.parameters == 4_652_008
+    assert found.multiply_adds == 385_187_552
+    assert found.flops - found.multiply_adds == pytest.approx(407e6, rel=0.01)  # norms and activations counted in
 
 
 def test_resnet20_in_numbers() -> None:

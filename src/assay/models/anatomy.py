@@ -38,8 +38,8 @@ def measure_anatomy(model: nn.Module, *, image_shape: tuple[int, int, int], name
 
     Returns:
         The record: ``layers`` in the order in which they run, ``parameters``, ``flops`` of one image (a multiply and an
-        add count one each; the convention is in :mod:`assay.models.operations`), ``depth`` in weight layers, and
-        ``blocks``.
+        add count one each; the convention is in :mod:`assay.models.operations`), ``multiply_adds`` of its layers and
+        products alone, as papers count them, ``depth`` in weight layers, and ``blocks``.
 
     Raises:
         ModelError: the model cannot take such images, or torch does not run it.
@@ -65,6 +65,7 @@ def measure_anatomy(model: nn.Module, *, image_shape: tuple[int, int, int], name
         trainable_parameters=sum(each.numel() for each in model.parameters() if each.requires_grad),
         buffers=sum(buffer.numel() for buffer in model.buffers()),
         flops=sum(layer.flops for layer in layers),
+        multiply_adds=sum(operation.multiply_adds for operation in run.operations) // run.images,
         depth=_depth(run),
         layers=layers,
         blocks=find_blocks(run, model, image_shape=(run.images, *image_shape)),

@@ -20,7 +20,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from assay.errors import ModelError
 from assay.models.calls import ModelCall, check_device, refusing
-from assay.models.operations import CONVOLUTIONS, RECURRENT, Kind, base_name, classify, count_flops
+from assay.models.operations import CONVOLUTIONS, RECURRENT, Kind, base_name, classify, count_flops, count_multiply_adds
 from assay.models.outputs import find_logits
 from assay.runtime import device_of, dtype_of, generator, preserved
 
@@ -36,6 +36,7 @@ class Operation:
     ``layers``    how many weight layers it applies in a chain: 1 for kind ``weight``, a recurrence one a step, else 0
     ``kernel``    spatial size of a convolution's kernel, () for a linear layer; ``channels`` its output channels
     ``positions`` places of one image where a weight layer is applied; ``shape`` of the result, batch included
+    ``flops``     of the batch; ``multiply_adds`` those of its products alone
     """
 
     index: int
@@ -50,6 +51,7 @@ class Operation:
     groups: int = 1
     channels: int = 0
     positions: int = 0
+    multiply_adds: int = 0
 
 
 @dataclass
@@ -195,7 +197,19 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch le
         index, shape = len(self.run.operations), tuple(out.shape) if kind != "split" else ()
         flops, positions = count_flops(func, args, out), out.numel() // max(1, channels * self.run.images)
         operation = Operation(
-            index, name, kind, self.stack[-1], inputs, shape, flops, layers, kernel, groups, channels, positions
+            index,
+            name,
+            kind,
+            self.stack[-1],
+            inputs,
+            shape,
+            flops,
+            layers,
+            kernel,
+            groups,
+            channels,
+            positions,
+            count_multiply_adds(func, args, out),
         )
         self.run.operations.append(operation)
         return operation

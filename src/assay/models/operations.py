@@ -112,25 +112,37 @@ def count_flops(operation: OpOverload, arguments: Sequence[Any], out: Tensor) ->
     if not tensors or name in FREE:
         return 0
     if name in LAYERS or name in ATTENTION:
-        return _count_products(name, arguments, tensors, out)
+        softmax = 5 * _scores(*tensors[:2]) if name in ATTENTION else 0
+        return 2 * count_multiply_adds(operation, arguments, out) + softmax
     return _count_elementwise(operation, arguments, tensors, out)
 
 
-def _count_products(name: str, arguments: Sequence[Any], tensors: Sequence[Tensor], out: Tensor) -> int:
+def count_multiply_adds(operation: OpOverload, arguments: Sequence[Any], out: Tensor) -> int:
+    """Multiply–adds of one call of a convolution, linear layer, matrix product, attention or recurrence; else 0.
+
+    This is what papers state as multiply-adds, MACs or, loosely, FLOPs of a network.
+    """
+    name = base_name(operation)
+    tensors = [argument for argument in arguments if isinstance(argument, Tensor)]
+    if not tensors or name not in LAYERS | ATTENTION:
+        return 0
     if name in CONVOLUTIONS:
         transposed = len(arguments) > 6 and arguments[6] is True
-        return 2 * (tensors[0] if transposed else out).numel() * tensors[1][0].numel()
+        return (tensors[0] if transposed else out).numel() * tensors[1][0].numel()
     if name in MATRIX_PRODUCTS:
-        return 2 * out.numel() * tensors[-2].shape[-1]
+        return out.numel() * tensors[-2].shape[-1]
     if name in RECURRENT:
         weights = [leaf for item in arguments[1:5] for leaf in (item if isinstance(item, list | tuple) else [item])]
         used = sum(leaf.numel() for leaf in weights if isinstance(leaf, Tensor) and leaf.ndim == 2)
-        return 2 * math.prod(tensors[0].shape[:-1]) * used
+        return math.prod(tensors[0].shape[:-1]) * used
     if name == "_trilinear":  # x W y: first W y, then x times that
-        return 2 * out.numel() * (tensors[1][0].numel() + tensors[1].shape[1])
+        return out.numel() * (tensors[1][0].numel() + tensors[1].shape[1])
     query, key, value = tensors[:3]
-    scores = math.prod(query.shape[:-1]) * key.shape[-2]
-    return 2 * scores * (query.shape[-1] + value.shape[-1]) + 5 * scores
+    return _scores(query, key) * (query.shape[-1] + value.shape[-1])
+
+
+def _scores(query: Tensor, key: Tensor) -> int:
+    return math.prod(query.shape[:-1]) * key.shape[-2]
 
 
 def _count_elementwise(operation: OpOverload, arguments: Sequence[Any], tensors: Sequence[Tensor], out: Tensor) -> int:

@@ -44,9 +44,11 @@ class BlockAnatomy(Frozen):
 class Anatomy(Record):
     """The layers, in forward order, with totals for one image of ``input_shape`` (C, H, W).
 
-    The rows' parameters and flops add up to the totals. ``parameters`` and ``buffers`` count numbers, shared ones once.
-    ``depth`` is the number of weight layers on the longest way from the image to the logits (a recurrence counts once a
-    step); ``classes`` the width of the output. ``normalizes_input``: the first weights see something other than pixels.
+    The rows' parameters and flops add up to the totals. ``multiply_adds`` are those of convolutions, linear layers,
+    matrix products and attention, as most papers state them; None in documents of earlier versions. ``parameters`` and
+    ``buffers`` count numbers, shared ones once. ``depth`` is the number of weight layers on the longest way from the
+    image to the logits (a recurrence counts once a step); ``classes`` the width of the output. ``normalizes_input``:
+    the first weights see something other than pixels.
     """
 
     kind: Literal["anatomy"] = "anatomy"
@@ -57,6 +59,7 @@ class Anatomy(Record):
     trainable_parameters: int
     buffers: int
     flops: int
+    multiply_adds: int | None = None
     depth: int
     layers: tuple[LayerAnatomy, ...]
     blocks: tuple[BlockAnatomy, ...] = ()

@@ -19,6 +19,7 @@ def anatomy_section(anatomy: Anatomy) -> Section:
         ("parameters", f"{count(anatomy.parameters)} ({count(anatomy.trainable_parameters)} trainable)"),
         ("numbers in buffers", count(anatomy.buffers)),
         ("FLOPs, one image", compact(anatomy.flops)),
+        *([("multiply-adds in layers and products", compact(anatomy.multiply_adds))] if anatomy.multiply_adds else []),
         ("depth", plural(anatomy.depth, "weight layer")),
         ("input", " × ".join(map(str, anatomy.input_shape))),
         ("normalises its input itself", "yes" if anatomy.normalizes_input else "no"),

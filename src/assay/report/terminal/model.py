@@ -96,10 +96,18 @@ def _totals(record: Anatomy) -> list[str]:
     frozen = record.parameters - record.trainable_parameters
     raw = "pixels reach the first weights as they are"
     normalizes = "the model normalises its own input" if record.normalizes_input else raw
+    products = ""
+    if record.multiply_adds:
+        others = compact(record.flops - record.multiply_adds)
+        products = (
+            f"{compact(record.multiply_adds)} multiply-adds in layers and products, as most papers count them; "
+            f"{others} with norms, activations and sums"
+        )
     return [
         f"{record.parameters:,} parameters{f', {frozen:,} of them frozen' if frozen else ''}; "
         f"{record.buffers:,} numbers in buffers",
         f"{compact(record.flops)} FLOPs an image (a multiply and an add count one each)",
+        *([products] if products else []),
         f"depth: {record.depth} weight layers on the longest path from input to output; {normalizes}",
     ]
 
