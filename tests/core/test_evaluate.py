@@ -10,9 +10,11 @@ from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, confusion_matrix, log_loss, recall_score
 from torch import Tensor, nn
 
+from assay import evaluate
 from assay.data.dataset import Batch, ImageDataset
 from assay.errors import ModelError
-from assay.evaluate import Predictions, measure_clean_accuracy, predict, summarize
+from assay.evaluate import Predictions, measure_clean_accuracy, predict, predict_shared, summarize
+from threads_as_processes import run_in_threads
 
 
 class Lookup(nn.Module):
@@ -143,3 +145,26 @@ def test_a_model_that_loses_the_batch_dimension_of_one_image_is_given_more_rows(
     for n, batch_size in ((5, 2), (1, 250), (5, 4)):
         logits = predict(Squeezes(), data.subset(torch.arange(n)), batch_size=batch_size).logits
         assert torch.equal(logits, images[:n].flatten(1)[:, :2] / 255)
+
+
+@pytest.mark.parametrize("count", [2, 5])
+def test_processes_share_the_batches_of_one(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(evaluate, "BATCH_SIZE", 7)
+    seen: list[list[int]] = []
+
+    class Network(nn.Module):
+        def forward(self, images: Tensor) -> Tensor:
+            seen.append((images[:, 0, 0, 0] * 255).round().int().tolist())
+            return images.flatten(1)[:, :3] + len(images)  # a network that tells how large its batch was
+
+    images = torch.arange(25, dtype=torch.uint8)[:, None, None, None].expand(-1, 3, 2, 2).contiguous()
+    data = ImageDataset(images, torch.arange(25) % 3, ("a", "b", "c"))
+    expected = predict(Network(), data, batch_size=7)
+    alone = {tuple(batch) for batch in seen if len(batch) > 2}
+    seen.clear()
+    for outputs in run_in_threads(count, lambda processes: predict_shared(Network(), data, processes)):
+        assert torch.equal(outputs.logits, expected.logits)
+        assert torch.equal(outputs.labels, data.labels)
+    batches = [tuple(batch) for batch in seen if len(batch) > 2]
+    assert set(batches) == alone
+    assert len(batches) == 4, "each batch once"

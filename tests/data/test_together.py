@@ -6,11 +6,9 @@ import json
 import os
 import subprocess
 import sys
-import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -26,31 +24,9 @@ from assay.data.selection import draw_held_out, stratified_split
 from assay.data.together import read_together
 from assay.errors import DataError
 from assay.runtime.processes import ALONE, Processes
+from threads_as_processes import run_in_threads
 
-T = TypeVar("T")
 SPECS = ("folder", "a.parquet", "a.csv", "x-{0..3}.tar", "a.npz", "idx")
-
-
-class Threads(Processes):
-    """Threads in place of processes: they exchange values by a list and wait for each other at a barrier."""
-
-    def __init__(self, rank: int, board: list[Any], barrier: threading.Barrier) -> None:
-        super().__init__(rank, len(board))
-        object.__setattr__(self, "board", board)
-        object.__setattr__(self, "barrier", barrier)
-
-    def gather(self, value: Any) -> list[Any]:
-        self.board[self.rank] = value  # type: ignore[attr-defined]
-        self.barrier.wait(60)  # type: ignore[attr-defined]
-        values = list(self.board)  # type: ignore[attr-defined]
-        self.barrier.wait(60)  # type: ignore[attr-defined]
-        return values
-
-
-def run_in_threads(count: int, work: Callable[[Processes], T]) -> list[T]:
-    board, barrier = [None] * count, threading.Barrier(count)
-    with ThreadPoolExecutor(count) as pool:
-        return list(pool.map(work, [Threads(rank, board, barrier) for rank in range(count)]))
 
 
 def read(spec: Path, processes: Processes, **options: Any) -> ImageDataset:

@@ -139,9 +139,8 @@ def run_check(
                 store.write(key, finished.model_dump_json())  # what failed is tried again
         done[stage.name] = finished
     shared = {name: finished for part in reversed(processes.gather(done)) for name, finished in part.items()}
-    outputs = None if keep_predictions is None else context.outputs  # by all processes, where the stage was resumed
-    if keep_predictions is not None and outputs is not None and processes.leads:
-        write_predictions(keep_predictions, outputs.logits, context.clean, model=name)
+    if keep_predictions is not None and processes.leads:
+        write_predictions(keep_predictions, context.outputs.logits, context.clean, model=name)
     stages = [shared[stage.name] for stage in STAGES]
     records = (*history, *(record for finished in stages for record in finished.records))
     checkup = Checkup(

@@ -150,13 +150,18 @@ class CheckContext:
 
     @cached_property
     def outputs(self) -> Predictions:
-        """The predictions on the untouched images of the clean accuracy, shared out: all processes need them."""
-        return predict_shared(self.model, self.clean, self.processes)
+        """The predictions on the untouched images of the clean accuracy, by this process alone."""
+        return predict(self.model, self.clean)
+
+    def share_outputs(self) -> Predictions:
+        """The same by all processes together, of which every one has to call this; ``outputs`` are known then."""
+        vars(self)["outputs"] = shared = predict_shared(self.model, self.clean, self.processes)
+        return shared
 
     @cached_property
     def clean_predictions(self) -> Predictions:
         """The predictions on the untouched images that are attacked."""
-        return predict(self.model, self.attacked)
+        return self.outputs if self.attacked is self.clean else predict(self.model, self.attacked)
 
 
 @dataclass(frozen=True)
@@ -189,7 +194,7 @@ def _anatomy(context: CheckContext) -> Iterator[Record]:
 
 
 def _accuracy(context: CheckContext) -> Iterator[Record]:
-    outputs = context.outputs
+    outputs = context.share_outputs()
     yield summarize(outputs, classes=context.clean.classes, per_sample=keep_right(context.clean, outputs.correct))
     table = keep_metadata(context.measured)
     if table is not None:
