@@ -17,11 +17,10 @@ from statsmodels.stats.proportion import confint_proportions_2indep
 
 from assay.comparison.differences import independent_difference, paired_difference
 from assay.comparison.statistics import (
+    exchange_pairs,
     holm,
     p_of_zero,
-    percentile_interval,
     resample_independent,
-    resample_paired,
 )
 from assay.intervals import newcombe, newcombe_paired
 from assay.records.accuracy import Proportion
@@ -101,23 +100,39 @@ def levels_of_two_models(n: int = 400) -> tuple[np.ndarray, np.ndarray]:
     return one, np.clip(one + random.integers(-1, 2, n) + (random.random(n) < 0.1), 0, 4)
 
 
-def test_resampling_the_joint_table_is_resampling_the_samples() -> None:
-    one, other = levels_of_two_models()
+def test_exchanging_pairs_is_the_permutation_test_of_scipy() -> None:
+    one, other = levels_of_two_models(n=60)
     scores = np.array([0.0, 0.1, 0.4, 0.7, 1.0])
-    drawn = resample_paired(one, other, levels=5, seed=0)
-    estimate, draws = drawn.estimate(scores), drawn.difference(scores)
-    assert estimate["difference"] == pytest.approx(scores[other].mean() - scores[one].mean())
-    expected = stats.bootstrap(
+    drawn = exchange_pairs(one, other, levels=5, seed=0)
+    assert drawn.estimate(scores)["difference"] == pytest.approx(scores[other].mean() - scores[one].mean())
+    expected = stats.permutation_test(
         (scores[one], scores[other]),
         lambda a, b, axis: b.mean(axis) - a.mean(axis),
-        paired=True,
+        permutation_type="samples",
         vectorized=True,
-        n_resamples=4_000,
-        method="percentile",
-        random_state=np.random.default_rng(2),
+        n_resamples=20_000,
+        rng=np.random.default_rng(2),
     )
-    assert percentile_interval(draws) == pytest.approx(tuple(expected.confidence_interval), abs=0.002)
-    assert draws.std() == pytest.approx(expected.standard_error, rel=0.05)
+    assert drawn.p(scores) == pytest.approx(expected.pvalue, abs=0.015)
+
+
+def test_of_two_levels_it_is_mcnemars_test() -> None:
+    one = np.array([1] * 14 + [0] * 5 + [1] * 20)
+    other = np.array([0] * 14 + [1] * 5 + [1] * 20)
+    drawn = exchange_pairs(one, other, levels=2, seed=0)
+    assert drawn.p(np.array([0.0, 1.0])) == pytest.approx(stats.binomtest(5, 19).pvalue, abs=0.012)
+    nothing = exchange_pairs(one, one, levels=2, seed=0)
+    assert nothing.p(np.array([0.0, 1.0])) == 1.0
+    assert nothing.band(2) == [(0.0, 0.0), (0.0, 0.0)]
+
+
+def test_the_band_leaves_out_zero_somewhere_in_five_percent() -> None:
+    random = np.random.default_rng(4)
+    outside = 0
+    for seed in range(200):
+        one, other = random.integers(0, 5, 80), random.integers(0, 5, 80)
+        outside += any(not low <= 0 <= high for low, high in exchange_pairs(one, other, levels=5, seed=seed).band(4))
+    assert outside / 200 <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / 200)
 
 
 def test_the_variances_of_independent_samples_add() -> None:
@@ -126,8 +141,8 @@ def test_the_variances_of_independent_samples_add() -> None:
     drawn = resample_independent(np.bincount(one, minlength=5), np.bincount(other, minlength=5), seed=0)
     draws = drawn.difference(scores)
     assert draws.std() == pytest.approx(np.sqrt((one.var() + other.var()) / len(one)), rel=0.05)
-    paired = resample_paired(one, other, levels=5, seed=0).difference(scores)
-    assert paired.std() < 0.7 * draws.std()
+    paired = exchange_pairs(one, other, levels=5, seed=0).estimate(scores)
+    assert paired["high"] - paired["low"] < 0.7 * 2 * 1.96 * draws.std()
 
 
 def test_the_p_of_the_bootstrap_is_never_zero_and_one_where_nothing_moves() -> None:

@@ -148,7 +148,7 @@ def test_a_comparison_and_a_history_tell_what_could_not_run(checkup: Checkup, un
     (versus,) = compare([checkup, unmeasured]).versus
     moved = {each.rule: each for each in versus.rules}
     assert (moved["A202"].change, moved["A202"].after) == ("not judged", "could not run")
-    assert any(text.startswith("A202") and text.endswith("could not run now") for text in versus.regressions)
+    assert any(text.startswith("A202") and text.endswith("could not run now") for text in versus.worse_verdicts)
     assert "attacks (pgd) could not run on resnet20 (2): no gradient" in versus.left_out
     (back,) = compare([unmeasured, checkup]).versus
     assert {each.rule: each.change for each in back.rules}["A202"] == "newly judged"

@@ -21,9 +21,10 @@ if TYPE_CHECKING:
 
     from assay.cli.inputs import OpenedInputs
     from assay.records.checkup import Checkup
+    from assay.records.comparison import Comparison
 
 # What makes the exit code 1
-FailOn = StrEnum("FailOn", "REGRESSION DIFFERENT NEVER")
+FailOn = StrEnum("FailOn", "REGRESSION VERDICT DIFFERENT NEVER")
 CHECKS, MODELS, PAGE = "compare.json", "models.json", "compare.html"
 
 
@@ -60,8 +61,9 @@ def compare(
         FailOn,
         option(
             "Output",
-            "regression: exit with 1 when something got worse beyond noise, or a verdict got worse or "
-            "vanished; different: when a model is not shown to be the same as the first; or never.",
+            "regression: exit with 1 when a measure got worse beyond noise, or is no longer measured; verdict: "
+            "also when a verdict got worse or vanished; different: when a model is not shown to be the same as the "
+            "first; or never.",
             metavar="LEVEL",
         ),
     ] = FailOn.NEVER,
@@ -80,7 +82,7 @@ def compare(
     Models: are they the same for all practical purposes (a test of equivalence), which images flipped, how far outputs
     and layers drifted, latency, and whether adversarial images of one break the other.
 
-    Checks: accuracies are compared by McNemar's exact test and curves by a bootstrap over samples; Holm's correction
+    Checks: accuracies are compared by McNemar's exact test and curves by exchanging samples; Holm's correction
     covers all tests together. Images that differ are not paired; a note names them.
 
     Exit codes: 0 nothing of --fail-on, 1 something of it, 2 usage or input error, 4 something failed while models were
@@ -102,7 +104,8 @@ def compare(
                 raise OptionError(name, expected="models alone", got=f"a check, {check}")
         findings = _compare_checks(inputs, models, limit, out, budget or BudgetName.STANDARD, errors)
         complete = True  # what a check could not measure is told by it
-    lines = [f"{kind.value}: {text}" for kind, text in findings if kind is fail_on]
+    failing = {fail_on, FailOn.REGRESSION} if fail_on is FailOn.VERDICT else {fail_on}
+    lines = [f"{kind.value}: {text}" for kind, text in findings if kind in failing]
     for line in lines:
         errors.print(line, style="red", markup=False, highlight=False, soft_wrap=True)
     if lines:
@@ -183,7 +186,7 @@ def _compare_models(
         page = partial(render_comparison, checks, models=compared)
         print_comparison(checks, console)
         console.print()
-        findings += [(FailOn.REGRESSION, text) for versus in checks.versus for text in versus.regressions]
+        findings += _findings(checks)
     write_atomically(folder / MODELS, compared.model_dump_json(indent=1))
     print_models(compared, console)
     _draw(page, folder, results=MODELS)
@@ -216,12 +219,20 @@ def _compare_checks(
             opened = _open(spec, inputs, errors)
             checkups.append(_check(opened, budget, limit, inputs.seed, errors))
         _write_check(folder, place, checkups[-1])
-    comparison = compare_checkups(checkups, names=[_name(spec) for spec in specs], seed=inputs.seed)
+    models = [checkup.subject.model for checkup in checkups]
+    names = models if len({*models}) == len(models) else [_name(spec) for spec in specs]
+    comparison = compare_checkups(checkups, names=names, seed=inputs.seed)
     (folder / MODELS).unlink(missing_ok=True)  # of another comparison, not of these checks
     write_atomically(folder / CHECKS, comparison.model_dump_json(indent=1))
     print_comparison(comparison, Console())
     _draw(partial(render_comparison, comparison), folder, results=CHECKS)
-    return [(FailOn.REGRESSION, sentence) for versus in comparison.versus for sentence in versus.regressions]
+    return _findings(comparison)
+
+
+def _findings(comparison: Comparison) -> Findings:
+    """What got worse in the checks: measures, and verdicts."""
+    worse = [(FailOn.REGRESSION, text) for versus in comparison.versus for text in versus.regressions]
+    return worse + [(FailOn.VERDICT, text) for versus in comparison.versus for text in versus.worse_verdicts]
 
 
 def _draw(page: Callable[[], str], folder: Path, *, results: str) -> None:

@@ -13,6 +13,7 @@ from assay.records.checkup import Checkup
 from assay.records.comparison import Change, Compared, Comparison, Difference, RuleChange, Versus
 from assay.records.failure import FailedMeasurement
 from assay.records.finding import Status, Verdict
+from assay.wording import status
 
 LEVEL = 0.05  # family-wise error rate
 SEVERITY: dict[Status, int] = {"pass": 0, "cannot tell": 1, "warn": 2, "error": 3}
@@ -78,7 +79,8 @@ def compare(
 
     Accuracies on the same samples are tested by McNemar's exact test with Newcombe's paired interval, on different
     samples by Fisher's exact test with Newcombe's interval of independent proportions; the mean accuracy over epsilon
-    and under image operations by a bootstrap over samples. The tests are about these networks on images such as
+    and under image operations by exchanging the samples at random, or a bootstrap where they are not paired. So the
+    randomness of attacks is part of the noise. The tests are about these networks on images such as
     these; whether one recipe is better than another takes several seeds of each.
 
     Args:
@@ -86,7 +88,7 @@ def compare(
         names: one for each checkup; without them the models' names, numbered where they repeat.
         level: family-wise error rate in (0, 1): a measure is better or worse where its p-value after Holm's
             correction over all tests of the comparison is below it.
-        seed: of the bootstrap's 10,000 resamples.
+        seed: of the 10,000 random exchanges or resamples.
     Returns:
         The :class:`Comparison`: for each candidate its ``differences``, verdicts side by side, and ``regressions``.
     Raises:
@@ -155,23 +157,21 @@ def _put_together(
     label: str, reference: Checkup, candidate: Checkup, pair: PairedChecks, differences: Sequence[Difference]
 ) -> Versus:
     rules = compare_rules(reference, candidate, {each.measure: each for each in differences})
-    left_out = [*pair.left_out]
+    left_out, vanished = [*pair.left_out], pair.vanished
     if "predictions" in {reference.subject.source, candidate.subject.source}:
         judged = tuple(each for each in rules if "not run" not in {each.before, each.after})
         left_out += [f"{len(rules) - len(judged)} rules: predictions alone cannot be judged by them"]
-        rules = judged
+        rules, vanished = judged, []
     worse = [
         f"{each.measure}: {100 * each.reference:.1f} % to {100 * each.candidate:.1f} %, p = {each.adjusted:.2g}"
         for each in differences
         if each.change == "worse"
     ]
-    worse += [
-        f"{each.rule} {each.claim}: {each.before} before, {each.after} now" for each in rules if each.change == "worse"
-    ]
-    worse += [
-        f"{each.rule} {each.claim}: judged before, {'did ' * (each.after == 'not run')}{each.after} now"
+    worse += [f"{name}: measured before, not now" for name in vanished]
+    verdicts = [
+        f"{each.rule} {each.claim}: {status(each.before)} before, {status(each.after)} now"
         for each in rules
-        if each.change == "not judged"
+        if each.change in {"worse", "not judged"}
     ]
     return Versus(
         candidate=label,
@@ -182,6 +182,7 @@ def _put_together(
         left_out=(*left_out, *_failures("the reference", reference), *_failures(label, candidate)),
         unpaired=tuple(pair.unpaired),
         regressions=tuple(worse),
+        worse_verdicts=tuple(verdicts),
     )
 
 

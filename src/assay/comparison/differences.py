@@ -8,12 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from assay.comparison.measures import Measure, ScoreMeasure, area_under_curve, list_accuracies, operation_score
-from assay.comparison.statistics import (
-    Resampled,
-    p_of_zero,
-    resample_independent,
-    resample_paired,
-)
+from assay.comparison.statistics import Exchanged, Resampled, exchange_pairs, p_of_zero, resample_independent
 from assay.intervals import newcombe, newcombe_paired
 from assay.records.accuracy import Invariance, Proportion
 from assay.records.attack import EpsilonCurve
@@ -89,12 +84,13 @@ def _same(a: SampleSet, b: SampleSet) -> bool:
 
 @dataclass
 class PairedChecks:
-    """The measures that two checks share, not yet corrected for the number of tests."""
+    """The measures that two checks share, not yet corrected for their number; ``vanished`` are not in the candidate."""
 
     differences: list[Difference] = field(default_factory=list)
     curves: list[CurveDifference] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
     unpaired: list[str] = field(default_factory=list)
+    vanished: list[str] = field(default_factory=list)
 
 
 def find_differences(reference: Checkup, candidate: Checkup, *, seed: int) -> PairedChecks:
@@ -121,7 +117,7 @@ def find_differences(reference: Checkup, candidate: Checkup, *, seed: int) -> Pa
     _add_curves(reference, candidate, result, seed=seed)
     operations = [operation_score(i) if i else None for i in (reference.first(Invariance), candidate.first(Invariance))]
     if operations[0] and _comparable(operations[0], operations[1], result) and operations[1]:
-        _resample(operations[0], operations[1], reference, candidate, result, seed=seed)
+        _test_scores(operations[0], operations[1], reference, candidate, result, seed=seed)
     return result
 
 
@@ -176,6 +172,7 @@ def independent_difference(measure: str, before: Proportion, after: Proportion) 
 def _comparable(one: Measure, other: Measure | None, result: PairedChecks) -> bool:
     if other is None:
         result.left_out.append(f"{one.name}: not measured in the candidate")
+        result.vanished.append(one.name)
     elif one.setting != other.setting:
         result.left_out.append(f"{one.topic}: measured differently ({one.setting} against {other.setting})")
     return other is not None and one.setting == other.setting
@@ -188,13 +185,16 @@ def _add_curves(reference: Checkup, candidate: Checkup, result: PairedChecks, *,
         area = area_under_curve(curve)
         if not _comparable(area, None if other is None else area_under_curve(other), result) or other is None:
             continue
-        drawn = _resample(area, area_under_curve(other), reference, candidate, result, seed=seed)
+        drawn = _test_scores(area, area_under_curve(other), reference, candidate, result, seed=seed)
         if drawn is None:
             continue
         points = []
+        band = drawn.band(len(curve.points)) if isinstance(drawn, Exchanged) else None
         for index, point in enumerate(curve.points):
-            correct_here = (np.arange(len(area.scores)) > index).astype(float)
-            points.append(CurvePoint(epsilon=point.epsilon, **drawn.estimate(correct_here)))
+            estimate = drawn.estimate((np.arange(len(area.scores)) > index).astype(float))
+            if band is not None:
+                estimate["low"], estimate["high"] = band[index]
+            points.append(CurvePoint(epsilon=point.epsilon, **estimate))
         result.curves.append(
             CurveDifference(
                 attack=curve.attack,
@@ -208,31 +208,33 @@ def _add_curves(reference: Checkup, candidate: Checkup, result: PairedChecks, *,
         )
 
 
-def _resample(
+def _test_scores(
     one: ScoreMeasure, other: ScoreMeasure, reference: Checkup, candidate: Checkup, result: PairedChecks, *, seed: int
-) -> Resampled | None:
-    """Bootstrap the two scores and add their difference; None, and a line in ``left_out``, where that is impossible."""
+) -> Exchanged | Resampled | None:
+    """Test the two scores and add their difference; None, and a line in ``left_out``, where that is impossible."""
     match = match_samples(one.levels, other.levels, subjects=(reference.subject, candidate.subject))
-    paired, note, n = False, "", (one.n, other.n)
+    scores, note, n = np.array(one.scores), "", (one.n, other.n)
+    drawn: Exchanged | Resampled
     if not isinstance(match, str) and one.levels is not None and other.levels is not None:
         before, after = (np.minimum(each.unpack(), len(one.scores) - 1) for each in (one.levels, other.levels))
-        drawn = resample_paired(before[match.reference], after[match.candidate], levels=len(one.scores), seed=seed)
-        paired, note, n = True, match.note, (len(match.reference), len(match.candidate))
+        drawn = exchange_pairs(before[match.reference], after[match.candidate], levels=len(one.scores), seed=seed)
+        note, n, p = match.note, (len(match.reference), len(match.candidate)), drawn.p(scores)
     elif one.counts is not None and other.counts is not None:
         result.unpaired.append(f"{one.topic}: {match}")
         drawn = resample_independent(np.array(one.counts), np.array(other.counts), seed=seed)
+        p = p_of_zero(drawn.difference(scores))
     else:
         result.left_out.append(f"{one.topic}: {match}")
         return None
-    scores = np.array(one.scores)
+    paired = isinstance(drawn, Exchanged)
     result.differences.append(
         Difference(
             measure=one.topic,
-            test="bootstrap",
+            test="sign-flip test" if paired else "bootstrap",
             paired=paired,
             n=n[0],
             n_candidate=n[1],
-            p=p_of_zero(drawn.difference(scores)),
+            p=p,
             note=note,
             **drawn.estimate(scores),
         )

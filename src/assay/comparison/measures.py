@@ -14,6 +14,7 @@ from assay.records.comparison import Quantity
 from assay.records.samples import SampleBits, SampleLevels
 from assay.wording import ball, epsilon, norm, plural
 
+STRONGEST = "after pgd"  # of the attacks of a check; it comes first
 Unit = Literal["", "share", "epsilon"]
 
 
@@ -54,6 +55,7 @@ def list_accuracies(checkup: Checkup) -> list[AccuracyMeasure]:
     """The clean accuracy, and the accuracy after each attack."""
     clean = [AccuracyMeasure("clean accuracy", "", c, c.per_sample) for c in checkup.each(CleanAccuracy)]
     robust = [AccuracyMeasure(f"after {r.attack}", _setting(r), r, r.per_sample) for r in checkup.each(RobustAccuracy)]
+    robust.sort(key=lambda measure: measure.topic != STRONGEST)
     return [measure for measure in clean + robust if measure.proportion.n]
 
 

@@ -9,7 +9,7 @@ from assay.records.base import Environment, Frozen, Record
 from assay.records.finding import Category, Status
 
 Change = Literal["better", "worse", "no change beyond noise"]
-TestName = Literal["McNemar's exact test", "Fisher's exact test", "bootstrap"]
+TestName = Literal["McNemar's exact test", "Fisher's exact test", "sign-flip test", "bootstrap"]
 
 
 class Compared(Frozen):
@@ -55,7 +55,11 @@ class Difference(Frozen):
 
 
 class CurvePoint(Frozen):
-    """Both accuracies at one epsilon, and their difference with a pointwise 95 % bootstrap interval."""
+    """Both accuracies at one epsilon, and their difference.
+
+    ``low`` and ``high`` are a 95 % band of all points together where the samples are paired, else a 95 % interval of
+    this point.
+    """
 
     epsilon: float
     reference: float
@@ -112,7 +116,8 @@ class Versus(Frozen):
     """One candidate against the reference.
 
     ``left_out`` says of each measure why it could not be compared; ``unpaired`` why samples could not be paired.
-    ``regressions`` are the sentences that make ``--fail-on regression`` fail.
+    ``regressions`` are the sentences that make ``--fail-on regression`` fail: measures that are worse beyond noise, or
+    that the candidate's check has no more. ``worse_verdicts`` are those of ``--fail-on verdict``.
     """
 
     candidate: str
@@ -123,6 +128,7 @@ class Versus(Frozen):
     left_out: tuple[str, ...] = ()
     unpaired: tuple[str, ...] = ()
     regressions: tuple[str, ...] = ()
+    worse_verdicts: tuple[str, ...] = ()
 
 
 class Comparison(Record):

@@ -24,7 +24,7 @@ def _curves(comparison: Comparison) -> Section | None:
     if not parts:
         return None
     summary = (
-        f"Bands are pointwise 95 % intervals of the difference from {count(comparison.resamples)} bootstrap draws over "
+        f"Bands hold for all sizes together at 95 %, from {count(comparison.resamples)} random exchanges of "
         "samples. The curve as a whole is judged by one number, the mean accuracy over ε, not point by point."
     )
     return Section("curves", "Accuracy against ε", summary, tuple(parts))
@@ -76,7 +76,7 @@ def _gap(curve: CurveDifference, versus: Versus) -> Figure | None:
             for size, p, span in zip(sizes, curve.points, spans, strict=True)
         ),
     )
-    note = "Band: 95 % bootstrap interval. Dashed: no difference."
+    note = "Band: 95 %, of all sizes together where the samples are paired. Dashed: no difference."
     return draw_curves([series], axes, finding=finding, note=note, table=numbers, levels=[(0.0, "no difference")])
 
 
@@ -236,7 +236,10 @@ def _method(comparison: Comparison) -> Section:
             "software and machine": _machine,
         },
     )
-    draws = f"bootstrap over samples, {count(comparison.resamples)} draws, seed {comparison.seed}"
+    draws = (
+        f"samples exchanged at random (sign-flip test), a bootstrap where they are not paired; "
+        f"{count(comparison.resamples)} draws, seed {comparison.seed}"
+    )
     facts = Facts(
         (
             ("accuracies, same images", "McNemar's exact test; Newcombe's interval for paired proportions"),

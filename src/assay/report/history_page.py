@@ -206,7 +206,7 @@ def _method(history: History) -> Section:
     facts = Facts(
         (
             ("order", "the time recorded in each check, never that of its file"),
-            ("tests", "McNemar's exact test and a bootstrap over samples; Fisher's where samples differ"),
+            ("tests", "McNemar's exact test and exchanged samples; Fisher's and a bootstrap where samples differ"),
             ("many tests", f"Holm's correction over {plural(history.tests, 'test')}, level {history.level:g}"),
         )
     )
