@@ -288,6 +288,17 @@ def seconds(duration: float) -> str:
     return f"{rounded // 3600}{_GAP}h {rounded % 3600 // 60:02d}{_GAP}min"
 
 
+def duration(length: float) -> str:
+    """A length of time in seconds as the options take it.
+
+    >>> duration(45), duration(300), duration(5400)
+    ('45s', '5m', '1h30m')
+    """
+    minutes, rest = divmod(length, 60)
+    parts = ((int(minutes // 60), "h"), (int(minutes % 60), "m"), (rest, "s"))
+    return "".join(f"{amount:g}{unit}" for amount, unit in parts if amount) or "0s"
+
+
 def picture_type(encoded: str) -> str:
     """``png`` or ``jpeg``: the format of a picture file in base64, by its first bytes."""
     return "jpeg" if encoded.startswith("/9j/") else "png"

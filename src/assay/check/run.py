@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from importlib.metadata import version
@@ -15,12 +18,14 @@ from torch import nn
 
 from assay.arguments import checked
 from assay.check.attempt import attempt
-from assay.check.stages import BUDGETS, STAGES, Budget, CheckContext, CheckStage
+from assay.check.plan import Schedule, estimate, fit, keep_plan, unbounded
+from assay.check.stages import BUDGETS, STAGES, CheckContext, CheckStage
 from assay.data.dataset import ImageDataset, identify_samples, to_unit_range
 from assay.data.keeping import check_format, write_predictions
 from assay.errors import AssayError, InputError, ModelError, OptionError, describe_error
 from assay.models.calls import notes_on
 from assay.records.base import Frozen, Record
+from assay.records.budget import Budget, CheckPlan
 from assay.records.checkup import Checkup, Measurement, Stage, Subject
 from assay.records.configuration import ModeAudit
 from assay.records.failure import FailedMeasurement
@@ -31,7 +36,10 @@ from assay.verdict import judge
 
 T = TypeVar("T")
 PARTIAL = "check.partial"  # the folder of finished stages, beside the report that takes its place
+PLAN = "plan"  # its file among them
+CLEAN = "clean accuracy"
 OnStage = Callable[[str, int, int], None]  # (name, its number from 0, how many there are)
+OnPlan = Callable[[CheckPlan], None]
 
 
 class FinishedStage(Frozen):
@@ -54,7 +62,10 @@ def run_check(
     history: Iterable[Record] = (),
     folder: Path | None = None,
     resume: bool = False,
+    within: float | None = None,
+    reserved: float = 0.0,
     on_stage: OnStage | None = None,
+    on_plan: OnPlan | None = None,
     processes: Processes = ALONE,
     notes: Iterable[str] = (),
     keep_predictions: Path | None = None,
@@ -74,7 +85,12 @@ def run_check(
         history: records that came with the model (its training run), judged with those measured here.
         folder: keeps finished stages until the check is done; None keeps nothing.
         resume: take over the finished stages of an interrupted check of the same model, data, budget and seed.
+        within: seconds that the check is to take, in place of a budget: the model is timed, and every stage gets as
+            many images as its evidence is worth; after each stage the others are planned anew.
+        reserved: seconds of these for what comes before and after, such as drawing the page.
         on_stage: called before each stage with its name, its number from 0, and the number of stages.
+        on_plan: called with the time that is expected of every stage, before the first and after each; that costs
+            some hundredths of the time of the check.
         processes: share the stages and the clean accuracy out among them; all hold ``dataset``, and all get the whole
             document.
         notes: what else is to be known of the model and the data, such as what was guessed when they were opened.
@@ -96,13 +112,13 @@ def run_check(
         >>> model = assay.load_model("mlp", classes=10, image_shape=data.shape)
         >>> budget = assay.check.Budget(name="tiny", clean=32, attacked=4, probed=4, steps=1, sanity_samples=2)
         >>> checkup = assay.run_check(model, data, budget=budget)
-        >>> {verdict.status for verdict in checkup.verdicts} <= {"pass", "warn", "error", "not run"}
+        >>> {verdict.status for verdict in checkup.verdicts} <= {"pass", "warn", "error", "cannot tell", "not run"}
         True
         >>> checkup.complete
         True
     """
     started, clock = datetime.now(UTC), time.perf_counter()
-    budget = _find_budget(budget)
+    budget = _choose_budget(budget, within=within, processes=processes)
     if keep_predictions is not None:
         check_format(keep_predictions)
     context = CheckContext.of(model, dataset, budget=budget, limit=limit, seed=seed, name=name, processes=processes)
@@ -113,44 +129,48 @@ def run_check(
             "model": fingerprint(model=model),
             "classes": list(dataset.classes),
             "data": _of_leader(partial(fingerprint, dataset=dataset), processes),
-            "budget": budget.model_dump(),
+            "budget": budget.model_dump() if within is None else {"within": within},
             "limit": limit,
             "seed": seed,
             "assay": version("assay"),
         }
         store = ResumableStore(folder / PARTIAL, identity)
         store.claim(replace=not resume)
-    done: dict[str, FinishedStage] = {}
-    for number, stage in enumerate(STAGES):
-        if not stage.required and number % processes.world != processes.rank:
-            continue  # every process runs the required ones: where one fails, nobody need begin
+    schedule, stages = None, STAGES
+    if within is not None:
+        schedule = _fit(context, store, within=within, reserved=reserved, started=clock, resume=resume)
+        stages = tuple(schedule.stages)
+    # Every process runs the required ones: where one fails, nobody need begin.
+    own = [(n, each) for n, each in enumerate(stages) if each.required or n % processes.world == processes.rank]
+    done = {} if store is None or not resume else _read_stages(store, (stage for _, stage in own))
+    if within is None and on_plan is not None and processes.world == 1:
+        with suppress(AssayError):  # what fails on such a model is told by the stage that fails
+            schedule = estimate(context, [stage for stage in stages if stage.name not in done], started=clock)
+    for number, stage in own:
+        if schedule is not None and on_plan is not None:
+            on_plan(schedule.plan)
         if on_stage is not None:
-            on_stage(stage.name, number, len(STAGES))
-        key = stage.name.replace(" ", "-")
-        finished = _read_stage(store, key) if store is not None and resume else None
-        if finished is None:
-            try:
-                finished = _run_stage(stage, context)
-            except InputError:  # the same command would fail again: there is nothing to resume
-                if store is not None:
-                    store.close()
-                raise
-            if store is not None and not any(isinstance(each, FailedMeasurement) for each in finished.records):
-                store.write(key, finished.model_dump_json())  # what failed is tried again
-        done[stage.name] = finished
+            on_stage(stage.name, number, len(stages))
+        if stage.name not in done:
+            done[stage.name] = _measure(stage, context, schedule, store)
     shared = {name: finished for part in reversed(processes.gather(done)) for name, finished in part.items()}
+    plan = CheckPlan(budget=budget) if schedule is None or within is None else schedule.plan
+    if plan.budget is not context.budget:
+        context = replace(context, budget=plan.budget)
+    context = context.for_stage(next(stage for stage in STAGES if stage.name == CLEAN))
     if keep_predictions is not None and processes.leads:
         write_predictions(keep_predictions, context.outputs.logits, context.clean, model=name)
-    stages = [shared[stage.name] for stage in STAGES]
-    records = (*history, *(record for finished in stages for record in finished.records))
+    measured = [shared[stage.name] for stage in STAGES]
+    records = (*history, *(record for finished in measured for record in finished.records))
     checkup = Checkup(
         subject=_of_leader(partial(_describe_subject, context, name=name, weights=weights, notes=notes), processes),
         budget=budget.name,
+        plan=plan,
         seed=seed,
         started=started.isoformat(timespec="seconds"),
         seconds=time.perf_counter() - clock,
         environment=describe_environment(device_of(model)),
-        stages=tuple(finished.stage for finished in stages),
+        stages=tuple(finished.stage for finished in measured),
         records=records,
         verdicts=judge(records),
     )
@@ -165,33 +185,93 @@ def _of_leader(measure: Callable[[], T], processes: Processes) -> T:
     return value
 
 
-def _find_budget(budget: Budget | str) -> Budget:
+def _choose_budget(budget: Budget | str, *, within: float | None, processes: Processes) -> Budget:
+    if within is not None:
+        if not 0 < within < math.inf:
+            raise OptionError("within", expected="a number of seconds above 0", got=within)
+        if processes.world > 1:
+            raise OptionError("within", expected="one process", got=f"{processes.world} that share the stages")
+        return unbounded(within)
     if isinstance(budget, Budget):
+        unknown = budget.samples.keys() - {stage.name for stage in STAGES if stage.effort is not None}
+        if unknown:
+            names = ", ".join(stage.name for stage in STAGES if stage.effort is not None)
+            raise OptionError("budget.samples", expected=f"some of: {names}", got=repr(min(unknown)))
         return budget
     if budget not in BUDGETS:
         raise OptionError("budget", expected=f"one of: {', '.join(BUDGETS)}", got=repr(budget))
     return BUDGETS[budget]
 
 
-def _read_stage(store: ResumableStore, key: str) -> FinishedStage | None:
+def _key(stage: CheckStage) -> str:
+    return stage.name.replace(" ", "-")
+
+
+def _read_stages(store: ResumableStore, stages: Iterable[CheckStage]) -> dict[str, FinishedStage]:
+    """The finished ones; to measure anew what is missing, damaged, or of another version loses nothing but time."""
+    finished = {}
+    for stage in stages:
+        with suppress(OSError, ValidationError):
+            finished[stage.name] = FinishedStage.model_validate_json(store.path(_key(stage)).read_bytes())
+    return finished
+
+
+def _fit(
+    context: CheckContext,
+    store: ResumableStore | None,
+    *,
+    within: float,
+    reserved: float,
+    started: float,
+    resume: bool,
+) -> Schedule:
+    """The schedule of the plan in ``store`` where that is resumed, else a new one."""
+    if store is not None and resume:
+        with suppress(OSError, ValidationError):
+            plan = CheckPlan.model_validate_json(store.path(PLAN).read_bytes())
+            return keep_plan(plan, STAGES, started=started)
+    schedule = fit(context, STAGES, within=within, reserved=reserved, started=started)
+    if store is not None:
+        store.write(PLAN, schedule.plan.model_dump_json())
+    return schedule
+
+
+def _measure(
+    stage: CheckStage, context: CheckContext, schedule: Schedule | None, store: ResumableStore | None
+) -> FinishedStage:
+    """Run one stage on the images that it is given, and keep it and the plan for the others."""
+    if schedule is not None and schedule.budget is not context.budget:
+        context = replace(context, budget=schedule.budget)
     try:
-        return FinishedStage.model_validate_json(store.path(key).read_bytes())
-    except (OSError, ValidationError):
-        return None  # missing, damaged, or of another version: measuring again loses nothing but time
+        finished = _run_stage(stage, context)
+    except InputError:  # the same command would fail again: there is nothing to resume
+        if store is not None:
+            store.close()
+        raise
+    if schedule is not None:
+        schedule.finish(stage, finished.stage.seconds)
+    if store is not None:
+        if schedule is not None and schedule.adapts:
+            store.write(PLAN, schedule.plan.model_dump_json())
+        if not any(isinstance(each, FailedMeasurement) for each in finished.records):
+            store.write(_key(stage), finished.model_dump_json())  # what failed is tried again
+    return finished
 
 
 def _run_stage(stage: CheckStage, context: CheckContext) -> FinishedStage:
     clock = time.perf_counter()
     records: tuple[Record, ...]
-    if stage.required:
+    if stage.is_left_out(context.budget):
+        records = (_left_out(stage, context.budget),)
+    elif stage.required:
         try:
-            records = tuple(stage.measure(context))
+            records = tuple(stage.measure(context.for_stage(stage)))
         except AssayError:
             raise
         except Exception as error:
             raise ModelError(stage.name, expected="a model that can be run", got=describe_error(error)) from error
     else:
-        measure = partial(stage.measure, context)
+        measure = partial(stage.measure, context.for_stage(stage))
         records = tuple(attempt(measure, stage=stage.name, name=stage.name, gives=stage.gives))
     for record in records:
         if isinstance(record, ModeAudit) and record.non_finite_parameters:
@@ -200,6 +280,16 @@ def _run_stage(stage: CheckStage, context: CheckContext) -> FinishedStage:
     skipped = failed[0].reason if failed and len(failed) == len(records) else None
     result = Stage(name=stage.name, seconds=time.perf_counter() - clock, skipped=skipped)
     return FinishedStage.model_validate({"stage": result, "records": records})
+
+
+def _left_out(stage: CheckStage, budget: Budget) -> FailedMeasurement:
+    return FailedMeasurement(
+        stage=stage.name,
+        measurement=stage.name,
+        missing=tuple(str(kind.model_fields["kind"].default) for kind in stage.gives),
+        reason=f"no time {budget.name} for as many images as tell something",
+        way_out="Give more time (--within), or measure it alone.",
+    )
 
 
 def _describe_subject(context: CheckContext, *, name: str, weights: str | None, notes: Iterable[str]) -> Subject:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 
 import torch
@@ -16,6 +16,16 @@ from assay.attacks.options import AttackOptions
 from assay.attacks.result import AttackOutcome
 from assay.attacks.sanity import measure_attack_sanity
 from assay.check.attempt import attempt
+from assay.check.effort import (
+    Effort,
+    attack_passes,
+    audit_passes,
+    clean_passes,
+    curve_passes,
+    gradient_passes,
+    invariance_passes,
+    sanity_passes,
+)
 from assay.data.dataset import ImageDataset, keep_right
 from assay.data.sample_records import keep_metadata, measure_pixel_range
 from assay.data.selection import fair_sample
@@ -29,7 +39,6 @@ from assay.diagnostics.time import is_recurrent, measure_gradients_over_time
 from assay.evaluate import Predictions, predict, predict_shared, summarize
 from assay.lowrank.spectrum import measure_spectra
 from assay.models.anatomy import measure_anatomy
-from assay.options import Options
 from assay.records.accuracy import CleanAccuracy, Invariance
 from assay.records.anatomy import Anatomy
 from assay.records.attack import (
@@ -41,6 +50,7 @@ from assay.records.attack import (
     SampleGallery,
 )
 from assay.records.base import Record
+from assay.records.budget import Budget
 from assay.records.compression import LayerSpectra
 from assay.records.configuration import ModeAudit, NormalizationAudit, PreparationAudit
 from assay.records.gradients import GradientFlow, InputGradients
@@ -49,35 +59,6 @@ from assay.records.recurrence import TimeTrace
 from assay.records.training import DecayGroups
 from assay.runtime.processes import ALONE, Processes
 from assay.training.param_groups import measure_decay_groups
-
-
-class Budget(Options):
-    """Sample counts and iterations of the costly stages; None means all samples.
-
-    Attributes:
-        name: what the report calls it.
-        clean: samples for the accuracy on untouched images.
-        attacked: samples for each attack and for the accuracy against ε.
-        probed: samples for gradients and for the audits of modes and normalisation.
-        steps: iterations of PGD.
-        restarts: random starts of PGD.
-        gallery: examples in each gallery of pictures.
-        sample_gallery: samples shown one by one.
-        sanity_samples: samples on which the attacks themselves are checked.
-        sanity_queries: queries a sample of the gradient-free search in that check.
-    """
-
-    name: str
-    clean: int | None
-    attacked: int | None
-    probed: int
-    steps: int
-    restarts: int = 1
-    gallery: int = 12
-    sample_gallery: int = 300
-    sanity_samples: int = 64
-    sanity_queries: int = 100
-
 
 BUDGETS: dict[str, Budget] = {
     "quick": Budget(
@@ -141,6 +122,27 @@ class CheckContext:
             processes=processes,
         )
 
+    def with_samples(self, field: str, n: int) -> CheckContext:
+        """The same with ``n`` in this field of the budget, such as ``attacked``."""
+        changed = replace(self, budget=self.budget.model_copy(update={field: n}))
+        if field == "clean":
+            return replace(changed, clean=fair_sample(self.dataset, n))
+        if field == "probed":
+            return replace(changed, probed=fair_sample(self.dataset, n))
+        return replace(changed, attacked=fair_sample(self.dataset, n)) if field == "attacked" else changed
+
+    def most(self, field: str) -> int:
+        """The samples that this field of the budget gives."""
+        images = {"clean": self.clean, "probed": self.probed}.get(field, self.attacked)
+        return min(len(images), self.budget.sanity_samples) if field == "sanity_samples" else len(images)
+
+    def for_stage(self, stage: CheckStage) -> CheckContext:
+        """The same with as many samples as the budget gives this stage."""
+        n = self.budget.samples.get(stage.name)
+        if n is None or stage.effort is None:
+            return self
+        return self.with_samples(stage.effort.samples, min(n, self.most(stage.effort.samples)))
+
     @property
     def measured(self) -> ImageDataset:
         """All samples that any stage takes, in the order of the data set."""
@@ -168,13 +170,19 @@ class CheckContext:
 class CheckStage:
     """A named part of a check, and the classes of the records it ``gives`` when nothing of it fails.
 
-    When a ``required`` one fails the whole check does: the model cannot be run at all.
+    When a ``required`` one fails the whole check does: the model cannot be run at all. ``effort`` is that of a stage
+    which takes fewer or more images as time allows.
     """
 
     name: str
     measure: Callable[[CheckContext], Iterable[Record]]
     gives: tuple[type[Record], ...] = ()
     required: bool = False
+    effort: Effort | None = None
+
+    def is_left_out(self, budget: Budget) -> bool:
+        """Whether the budget gives it no images."""
+        return budget.samples.get(self.name) == 0 and not self.required
 
 
 def _audit(context: CheckContext) -> Iterator[Record]:
@@ -289,19 +297,28 @@ def _spectra(context: CheckContext) -> Iterator[Record]:
     yield measure_spectra(context.model)
 
 
+_CLEAN = Effort("clean", clean_passes, least=100)
+_AUDIT = Effort("probed", audit_passes, weight=0.1, interval=False)
+_ATTACKS = Effort("attacked", attack_passes, searches=True)
+_SANITY = Effort("sanity_samples", sanity_passes, searches=True, weight=0.1, least=16)
+_CURVE = Effort("attacked", curve_passes, searches=True, weight=0.5)
+_INVARIANCE = Effort("probed", invariance_passes, weight=0.25)
+_PREPARATION = Effort("attacked", audit_passes, weight=0.25)
+_GRADIENTS = Effort("probed", gradient_passes, weight=0.1, interval=False)
+
 STAGES: tuple[CheckStage, ...] = (
     CheckStage("mode audit", _audit, (ModeAudit,), required=True),
-    CheckStage("normalisation audit", _normalization, (NormalizationAudit,)),
+    CheckStage("normalisation audit", _normalization, (NormalizationAudit,), effort=_AUDIT),
     CheckStage("anatomy", _anatomy, (Anatomy,)),
-    CheckStage("clean accuracy", _accuracy, (CleanAccuracy,), required=True),
+    CheckStage("clean accuracy", _accuracy, (CleanAccuracy,), required=True, effort=_CLEAN),
     CheckStage("pixel range", _pixels, (PixelRange,)),
-    CheckStage("attacks", _attacks, (RobustAccuracy, *_DETAILS)),
-    CheckStage("attack sanity", _attack_sanity, (AttackSanity,)),
-    CheckStage("accuracy against epsilon", _epsilon_curve, (EpsilonCurve,)),
-    CheckStage("invariance", _invariance, (Invariance,)),
-    CheckStage("preparation audit", _preparation, (PreparationAudit,)),
-    CheckStage("input gradients", _input_gradients, (InputGradients,)),
-    CheckStage("gradient flow", _gradient_flow, (GradientFlow,)),
+    CheckStage("attacks", _attacks, (RobustAccuracy, *_DETAILS), effort=_ATTACKS),
+    CheckStage("attack sanity", _attack_sanity, (AttackSanity,), effort=_SANITY),
+    CheckStage("accuracy against epsilon", _epsilon_curve, (EpsilonCurve,), effort=_CURVE),
+    CheckStage("invariance", _invariance, (Invariance,), effort=_INVARIANCE),
+    CheckStage("preparation audit", _preparation, (PreparationAudit,), effort=_PREPARATION),
+    CheckStage("input gradients", _input_gradients, (InputGradients,), effort=_GRADIENTS),
+    CheckStage("gradient flow", _gradient_flow, (GradientFlow,), effort=_GRADIENTS),
     CheckStage("gradients over time", _over_time, (TimeTrace,)),
     CheckStage("weight-decay groups", _decay_groups, (DecayGroups,)),
     CheckStage("singular spectra", _spectra, (LayerSpectra,)),

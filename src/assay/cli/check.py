@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
@@ -11,7 +12,8 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 from assay.cli.options import BaselineFile, Budget, BudgetName, Inputs, Resume, flag, option, takes_inputs
-from assay.errors import COULD_NOT_RUN, FINDINGS, DataError
+from assay.cli.within import Within, parse_duration, seconds_around_stages
+from assay.errors import COULD_NOT_RUN, FINDINGS, DataError, InputError, OptionError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 
     from assay.cli.inputs import OpenedInputs
     from assay.data.dataset import ImageDataset
+    from assay.records.budget import Budget as SampleBudget
     from assay.records.checkup import Checkup
     from assay.records.finding import Baseline, FailAt
     from assay.records.scores import Use
@@ -109,6 +112,11 @@ def check(
     ] = None,
     baseline: BaselineFile = None,
     budget: Budget = BudgetName.STANDARD,
+    budget_of: Annotated[
+        Path | None,
+        option("Run", "Take the images and steps of this check: its check.json, or its folder.", metavar="CHECK"),
+    ] = None,
+    within: Within = None,
     resume: Resume = False,
 ) -> None:
     """Put a model to the test: accuracy, attacks, gradients, modes, spectra. Writes one page with all findings.
@@ -118,7 +126,7 @@ def check(
     """
     from rich.console import Console
 
-    from assay.check import BUDGETS, run_check
+    from assay.check import run_check
     from assay.cli.inputs import name_inputs, open_inputs, resolve_data
     from assay.cli.predictions import check_file
     from assay.cli.progress import StageProgress
@@ -127,6 +135,7 @@ def check(
     from assay.runtime.processes import joined_processes
 
     accepted = None if baseline is None else read_baseline(baseline)  # refused before any work
+    chosen = _choose_effort(context, budget, budget_of, within)
     with joined_processes() as processes, ExitStack() as held:
         errors = Console(stderr=True, quiet=not processes.leads)
         if predictions is not None:
@@ -146,7 +155,9 @@ def check(
                 opened.dataset,
                 name=opened.name,
                 weights=None if inputs.weights is None else inputs.weights.name,
-                budget=BUDGETS[budget.value],
+                budget=chosen.budget,
+                within=chosen.within,
+                reserved=0.0 if chosen.within is None else seconds_around_stages(),
                 limit=limit,
                 seed=inputs.seed,
                 history=opened.history,
@@ -154,6 +165,7 @@ def check(
                 folder=folder,
                 resume=resume,
                 on_stage=progress.show,
+                on_plan=progress.plan,
                 processes=processes,
                 keep_predictions=keep_predictions,
             )
@@ -166,8 +178,40 @@ def check(
             _write_results(checkup, folder, formats=(), fail_on=fail_on)  # they are kept if a fix fails
             _draw(checkup, folder)
             source = fix_data or inputs.data or "digits"
-            checkup = _fix_and_measure_again(inputs, opened, checkup, source, budget, limit, folder, errors)
+            taken = chosen.budget if checkup.plan is None else checkup.plan.budget
+            checkup = _fix_and_measure_again(inputs, opened, checkup, source, taken, limit, folder, errors)
         _finish(checkup, folder, accepted, uses=uses, formats=formats or (), fail_on=fail_on)
+
+
+@dataclass(frozen=True)
+class _Effort:
+    """How much a check may spend: a budget, or the seconds that it is to be planned into."""
+
+    budget: SampleBudget
+    within: float | None = None
+
+
+def _choose_effort(context: typer.Context, budget: BudgetName, budget_of: Path | None, within: str | None) -> _Effort:
+    """Raises :class:`OptionError` for two of them, and what reading another check raises."""
+    from assay.check import BUDGETS
+    from assay.records.reading import read_checkup
+
+    given = [f"--{name.replace('_', '-')}" for name in ("within", "budget_of", "budget") if _is_given(context, name)]
+    if len(given) > 1:
+        raise OptionError(given[0], expected=f"either it or {given[1]}", got="both")
+    if budget_of is None:
+        return _Effort(BUDGETS[budget.value], None if within is None else parse_duration(within))
+    path = budget_of / "check.json" if budget_of.is_dir() else budget_of
+    plan = read_checkup(path).plan
+    if plan is None:
+        raise InputError(f"{path}: plan", expected="the images and steps of a check", got="nothing")
+    return _Effort(plan.budget)
+
+
+def _is_given(context: typer.Context, name: str) -> bool:
+    """Whether the option was written on the command line."""
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
 
 
 def _finish(
@@ -239,13 +283,12 @@ def _fix_and_measure_again(
     opened: OpenedInputs,
     checkup: Checkup,
     source: str,
-    budget: BudgetName,
+    budget: SampleBudget,
     limit: int | None,
     folder: Path,
     console: Console,
 ) -> Checkup:
     """The checkup with its fixes in it; the copy with all fixes of weights is written to ``folder/fixed``."""
-    from assay.check import BUDGETS
     from assay.cli.inputs import data_notes, print_notes, record_data
     from assay.cli.progress import StageProgress
     from assay.compression.run import save_compressed
@@ -264,7 +307,7 @@ def _fix_and_measure_again(
             checkup,
             train=train,
             train_note=note,
-            budget=BUDGETS[budget.value],
+            budget=budget,
             limit=limit,
             on_fix=lambda name, place, total: progress.show(f"fix: {name}", place, total),
         )

@@ -272,6 +272,7 @@ def _check(opened: OpenedInputs, budget: BudgetName, limit: int | None, seed: in
             history=opened.history,
             notes=opened.notes,
             on_stage=progress.show,
+            on_plan=progress.plan,
         )
 
 

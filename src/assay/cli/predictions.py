@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 FILES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet", ".pq", ".npz", ".npy")
 # What has nothing to act on where there is no model, and what has nothing to act on where there are no pictures.
 OF_A_MODEL = (
-    "weights", "normalization", "trust_code", "limit", "apply_fixes", "fix_data", "budget", "resume",
-    "keep_predictions", "seed", "device",
+    "weights", "normalization", "trust_code", "limit", "apply_fixes", "fix_data", "budget", "budget_of", "within",
+    "resume", "keep_predictions", "seed", "device",
 )  # fmt: skip
 OF_DATA = ("split", "data_dir", "image_size", "max_bad", "prepare", "match_classes", "score_over")
 

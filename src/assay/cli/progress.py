@@ -12,12 +12,20 @@ from rich.progress import (
     Progress,
     ProgressColumn,
     SpinnerColumn,
+    Task,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.text import Text
+
+from assay.report.plan_wording import about
+from assay.report.terminal.layout import print_line
+from assay.report.terminal.plan import print_plan
+from assay.wording import seconds
 
 if TYPE_CHECKING:
+    from assay.records.budget import CheckPlan
     from assay.training.metrics import StepMetrics
 
 
@@ -46,12 +54,61 @@ class _Bar:
         self._bar.stop()
 
 
+class _TimeLeft(ProgressColumn):
+    """What is left of the stage that runs, as far as it is expected to, and of those after it."""
+
+    def render(self, task: Task) -> Text:
+        if "ends" not in task.fields:
+            return Text("")
+        left = max(0.0, task.fields["ends"] - time.monotonic()) + task.fields["after"]
+        return Text(f"about {about(left)} left", style="dim")
+
+
 class StageProgress(_Bar):
-    """One line that names the stage that runs; a context manager."""
+    """The stage that runs, and the time left once a plan is known; a context manager.
+
+    On a terminal it is one moving line; elsewhere (a log file) a plain line for every stage that has ended.
+    """
+
+    def __init__(self, console: Console) -> None:
+        super().__init__(console, _TimeLeft(), disable=not console.is_terminal)
+        self._console = console
+        self._expected: dict[str, float] | None = None
+        self._begun: list[str] = []
+        self._since = time.monotonic()
+
+    def __exit__(self, *details: object) -> None:
+        super().__exit__(*details)
+        if details[0] is None:
+            self._end_stage("")
+
+    def plan(self, plan: CheckPlan) -> None:
+        """What is expected of every stage; the first plan is printed."""
+        if self._expected is None:
+            print_plan(plan, self._console)
+        self._expected = {stage.name: stage.seconds for stage in plan.stages}
 
     def show(self, name: str, number: int, total: int) -> None:
         """Stage ``number`` (from 0) of ``total`` begins."""
+        self._end_stage(f"{number}/{total} ")
+        self._begun.append(name)
+        self._since = time.monotonic()
         self._bar.update(self._task, description=name, completed=number, total=total)
+        if self._expected is not None:
+            own = self._expected.get(name, 0.0)
+            self._bar.update(self._task, ends=self._since + own, after=self._left - own)
+
+    @property
+    def _left(self) -> float:
+        """Expected of the stage that runs and of all after it."""
+        return sum(seconds for name, seconds in (self._expected or {}).items() if name not in self._begun[:-1])
+
+    def _end_stage(self, place: str) -> None:
+        if self._begun and not self._console.is_terminal:
+            took = seconds(time.monotonic() - self._since)
+            after = self._left - (self._expected or {}).get(self._begun[-1], 0.0)
+            left = f", about {about(after)} left" if place and after >= 1 else ""
+            print_line(self._console, f"{place}{self._begun[-1]}: {took}{left}", "dim", wrap=False)
 
 
 class TrainingProgress(_Bar):

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
 from assay.arguments import checked
-from assay.check.stages import STAGES, Budget, CheckContext
+from assay.check.stages import STAGES, CheckContext
 from assay.comparison import compare
 from assay.data.dataset import ImageDataset
 from assay.errors import InterruptedRunError, describe_error, one_line
@@ -20,6 +20,7 @@ from assay.fixes.model_fixes import COMPRESSION, EVALUATION_MODE, PARAMETER_GROU
 from assay.fixes.recurrent import CLIPPING, FORGET_BIAS
 from assay.models.factorized import LayerFactors
 from assay.records.base import Record
+from assay.records.budget import Budget
 from assay.records.checkup import Checkup
 from assay.records.comparison import AppliedFix, Difference
 from assay.records.failure import FailedMeasurement
@@ -152,7 +153,7 @@ def _measure_again(
         return (), verdict
     check = replace(context.check, model=change.model)
     names = {*fix.stages, *(SIDE_EFFECTS if fix.changes == "weights" else ())}
-    records = [record for stage in STAGES if stage.name in names for record in stage.measure(check)]
+    records = list(_run(names, check))
     for record in records:
         if isinstance(record, FailedMeasurement):
             raise RefusedError(f"{record.place} could not run on the copy: {record.reason}")
@@ -171,10 +172,17 @@ def _run_stages(
     names: Collection[str], check: CheckContext, checkup: Checkup
 ) -> tuple[list[Record], dict[str, Verdict]]:
     """The records of these stages measured anew, and the verdicts of all rules with them in place of the former."""
-    records = [record for stage in STAGES if stage.name in names for record in stage.measure(check)]
+    records = list(_run(names, check))
     kinds = {type(record) for record in records}
     rest = tuple(record for record in checkup.records if type(record) not in kinds)
     return records, {each.rule: each for each in judge((*rest, *records))}
+
+
+def _run(names: Collection[str], check: CheckContext) -> Iterator[Record]:
+    """What the stages of these names measure, each on as many samples as in the check."""
+    for stage in STAGES:
+        if stage.name in names and not stage.is_left_out(check.budget):
+            yield from stage.measure(check.for_stage(stage))
 
 
 def _only(checkup: Checkup, records: Sequence[Record]) -> Checkup:

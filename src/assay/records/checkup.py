@@ -18,6 +18,7 @@ from assay.records.attack import (
     SampleGallery,
 )
 from assay.records.base import Environment, Frozen, Record
+from assay.records.budget import CheckPlan
 from assay.records.comparison import AppliedFix
 from assay.records.compression import LayerSpectra
 from assay.records.configuration import ModeAudit, NormalizationAudit, PreparationAudit
@@ -80,7 +81,8 @@ class Checkup(Record):
     Attributes:
         schema_version: rises when a reader of the older form would misread the newer.
         subject: the model and the data that were checked.
-        budget: ``quick``, ``standard`` or ``full``.
+        budget: ``quick``, ``standard`` or ``full``, or the wall time that the check was fitted into.
+        plan: the images and steps that the stages took, and the times that were planned.
         seed: of all random numbers.
         started: time in ISO 8601, UTC.
         seconds: wall-clock time.
@@ -113,6 +115,7 @@ class Checkup(Record):
     schema_version: Literal[1] = SCHEMA_VERSION
     subject: Subject
     budget: str
+    plan: CheckPlan | None = None
     seed: int
     started: str
     seconds: float

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import get_args
 
 from assay.records.attack import AttackSanity, Norm, RobustAccuracy
@@ -12,7 +12,8 @@ from assay.records.failure import FailedMeasurement
 from assay.records.gradients import DepthTrace
 from assay.records.recurrence import TimeTrace
 from assay.records.training import OptimizerAudit
-from assay.report.parts import Bars, Facts, Listing, Section, Source, table
+from assay.report.parts import Bars, Facts, Listing, Section, Source, Table, table
+from assay.report.plan_wording import points
 from assay.wording import clip, count, kind_title, listed, norm, plural, seconds
 
 MOST_CHARACTERS = 60_000
@@ -48,7 +49,25 @@ def measured_section(checkup: Checkup) -> Section:
     ) + " Intervals are 95 % Wilson intervals. The same seed on the same machine gives the same numbers."
     if subject.source == "predictions":
         summary = "No model was run: everything here follows from its predictions. Intervals are 95 % Wilson intervals."
-    return Section("measured", "How this was measured", summary, (Facts(facts), bars, _not_measured(checkup)))
+    return Section(
+        "measured", "How this was measured", summary, (Facts(facts), bars, *_planned(checkup), _not_measured(checkup))
+    )
+
+
+def _planned(checkup: Checkup) -> Iterator[Table]:
+    """What the stages were given of a wall time, what they took of it, and how wide their intervals became."""
+    plan = checkup.plan
+    if plan is None or plan.within is None:
+        return
+    took = {stage.name: stage.seconds for stage in checkup.stages}
+    rows = [
+        (stage.name, count(stage.samples), count(stage.usual or 0), seconds(stage.seconds), seconds(took[stage.name]),
+         points(stage.half_width), points(stage.usual_half_width))
+        for stage in plan.stages
+        if stage.samples is not None
+    ]  # fmt: skip
+    columns = ("stage", ">images", ">of standard", ">planned", ">took", ">95 % interval", ">of standard")
+    yield table(f"What each stage was given {plan.budget.name}, beside the budget standard", columns, rows)
 
 
 def failures_section(failures: Sequence[FailedMeasurement]) -> Section:

@@ -14,6 +14,7 @@ from assay.records.configuration import PreparationAudit
 from assay.records.failure import FailedMeasurement
 from assay.records.finding import Verdict
 from assay.report.comparison_wording import ARROW
+from assay.report.plan_wording import describe_costs
 from assay.report.summary import (
     LOOKS,
     circumstances,
@@ -62,6 +63,8 @@ def print_summary(checkup: Checkup, console: Console) -> None:
     ]
     if skipped:
         print_line(console, f"Did not run: {', '.join(skipped)}.")
+    if checkup.plan is not None and checkup.plan.within is not None and (costs := list(describe_costs(checkup.plan))):
+        print_line(console, f"Fewer images than with the budget standard: {'; '.join(costs)}.")
     print_line(console, f"{circumstances(checkup)}.", "dim")
 
 

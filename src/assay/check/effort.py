@@ -1,0 +1,64 @@
+"""What an image costs in a stage of a check, and what it is worth."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from assay.records.budget import Budget
+
+Passes = tuple[float, float]  # (forward, forward and backward) through the model
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How a stage grows with its number of images.
+
+    Attributes:
+        samples: the field of the budget that holds this number.
+        passes: an image needs at most.
+        searches: whether it needs many fewer where attacks succeed early.
+        weight: of its evidence beside that of other stages.
+        least: images below which the evidence is worth nothing.
+        interval: whether an accuracy is counted over the images, which then has a confidence interval.
+    """
+
+    samples: str
+    passes: Callable[[Budget], Passes]
+    searches: bool = False
+    weight: float = 1.0
+    least: int = 32
+    interval: bool = True
+
+
+def clean_passes(budget: Budget) -> Passes:
+    return 1, 0
+
+
+def attack_passes(budget: Budget) -> Passes:
+    """FGSM, PGD, five signed steps and five draws of noise; each result is verified and rounded."""
+    return 14, budget.steps * budget.restarts + 6
+
+
+def sanity_passes(budget: Budget) -> Passes:
+    """PGD of 20 steps at three sizes and of 80 in all, APGD-T of 150, and the search without gradients."""
+    return budget.sanity_queries + 30, 293
+
+
+def curve_passes(budget: Budget) -> Passes:
+    """PGD of ten steps at six sizes."""
+    return 13, 60
+
+
+def invariance_passes(budget: Budget) -> Passes:
+    """Twelve operations at five strengths."""
+    return 61, 0
+
+
+def audit_passes(budget: Budget) -> Passes:
+    """The other preparations; statistics of every layer."""
+    return 10, 0
+
+
+def gradient_passes(budget: Budget) -> Passes:
+    return 2, 2
