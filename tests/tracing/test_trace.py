@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from io import StringIO
 from pathlib import Path
 
 import pytest
 import torch
+from rich.console import Console
 from torch import Tensor, nn
 
 import assay
@@ -15,10 +17,12 @@ from assay.diagnostics.depth import measure_gradient_flow
 from assay.errors import ModelError, OptionError
 from assay.models.sequence import build_sequence_model
 from assay.records.accuracy import SequenceAccuracy
-from assay.records.gradients import DepthTrace, GradientFlow
+from assay.records.gradients import DepthTrace, GradientFlow, LayerGradient
 from assay.records.reading import read_checkup
 from assay.records.recurrence import TimeTrace
+from assay.report.terminal.trace import print_traces
 from assay.tracing import trace_sequences
+from assay.tracing.depth import rows_of_step
 
 
 class Net(nn.Module):
@@ -129,3 +133,31 @@ def test_what_cannot_be_traced_is_named(data: ImageDataset) -> None:
         assay.trace(nn.Flatten(), data)
     with pytest.raises(OptionError, match="every: expected at least 1, got 0"):
         assay.trace(Net(), data, every=0)
+
+
+def test_a_step_of_large_images_takes_fewer_of_them() -> None:
+    def images(side: int) -> ImageDataset:
+        return ImageDataset(torch.zeros(80, 3, side, side, dtype=torch.uint8), torch.arange(80) % 2, ("a", "b"))
+
+    layers = [layer for _ in range(6) for layer in (nn.LazyConv2d(64, 3, padding=1), nn.BatchNorm2d(64), nn.ReLU())]
+    model = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, 2)).eval()
+    model(torch.zeros(1, 3, 8, 8))
+    assert rows_of_step(model, images(32)) == 64
+    kept = 12 * 64 * 224 * 224 * 4  # bytes an image at least: what each convolution and each norm reads
+    assert 1 <= rows_of_step(model, images(224)) <= 1.5 * 2**30 / kept
+
+
+def test_every_layer_takes_one_line_of_the_terminal_however_long_its_name() -> None:
+    names = [f"network._blocks.{place}._depthwise_conv" for place in range(30)]
+    layer = LayerGradient(
+        name="", type="Conv2dStaticSamePadding", depth=0, parameters=9, weight_norm=1.0, weight_gradient=1.0,
+        relative_gradient=3.69e-2, activation=2.69, activation_gradient=1.0, gradient_per_sample=0.0604, dead=0.125,
+    )  # fmt: skip
+    flow = GradientFlow(
+        layers=tuple(layer.model_copy(update={"name": name}) for name in names), n=40, loss=1.0, decay_per_layer=1.0
+    )
+    sink = StringIO()
+    print_traces([flow], [], Console(file=sink, width=80))
+    lines = sink.getvalue().splitlines()
+    assert len(lines) == 1 + len(names) + 1
+    assert all(f".{place}._depthwise_conv" in line for place, line in enumerate(lines[1:-1]))

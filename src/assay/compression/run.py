@@ -44,6 +44,7 @@ from assay.training.checkpoint import normalization_of, write_weights
 from assay.training.loop import fit
 from assay.training.recipes import Recipe
 from assay.training.step import Distillation
+from assay.wording import plural
 
 
 @contextmanager
@@ -195,7 +196,7 @@ def compress(
                 got=f"none ({reasons or 'it has none'})",
             )
         total = measure_anatomy(model, image_shape=train.shape).flops
-        on_progress(f"evaluating candidates for {len(sites)} layers")
+        on_progress(f"evaluating candidates for {plural(len(sites), 'layer')}")
         candidates = network.evaluate_network(model, sites, calibration, kinds=plan.kinds, batch=plan.batch)
         search = _Search(model, sites, calibration, validation, plan, on_progress)
         chosen, fitted = search.choose(candidates, total=total)

@@ -9,6 +9,7 @@ from torch import nn
 
 from assay.arguments import checked
 from assay.data.dataset import ImageDataset, to_unit_range
+from assay.diagnostics.batches import example
 from assay.diagnostics.batchnorm import audit_normalization
 from assay.diagnostics.curvature import measure_curvature
 from assay.diagnostics.depth import measure_gradient_flow
@@ -16,7 +17,7 @@ from assay.diagnostics.modes import audit_modes
 from assay.diagnostics.recorder import record_gradients
 from assay.diagnostics.saliency import measure_input_gradients
 from assay.diagnostics.time import is_recurrent, measure_gradients_over_time
-from assay.models.calls import copied, notes_on
+from assay.models.calls import calling, copied, notes_on
 from assay.records.checkup import Measurement, Subject
 from assay.records.gradients import DepthTrace
 from assay.runtime import device_of, preserved
@@ -99,10 +100,17 @@ def trace(
     return TraceReport(tuple(records), subject, seed=seed, device=device, started=started, seconds=seconds)
 
 
+def rows_of_step(model: nn.Module, dataset: ImageDataset) -> int:
+    """Images of a training step: fewer where they are large, so that it takes one and a half gigabytes at most."""
+    most = min(64, len(dataset))
+    with calling(model, example(dataset), classes=dataset.classes) as network:
+        return min(most, 3 * network.rows_that_fit(dataset.shape, most=most, gradients=True))
+
+
 def _train_copy(
     model: nn.Module, dataset: ImageDataset, name: str, steps: int, every: int, learning_rate: float, seed: int
 ) -> DepthTrace:
-    batch_size = min(64, len(dataset))
+    batch_size = rows_of_step(model, dataset)
     recipe = Recipe(
         name="trace",
         epochs=steps * batch_size / len(dataset),

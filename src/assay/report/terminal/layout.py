@@ -65,6 +65,11 @@ def print_table(
     console.print(table, highlight=False)
 
 
+def tail(text: str, room: int) -> str:
+    """The end of a name tells modules apart, so a name that is too long loses its beginning."""
+    return text if len(text) <= room else f"…{text[1 - room :]}"
+
+
 def print_items(console: Console, items: Iterable[T], columns: Mapping[str, Callable[[T], str | Text]]) -> None:
     """A row for each item; ``columns`` gives each title the function that makes its cell."""
     print_table(console, tuple(columns), ([cell(item) for cell in columns.values()] for item in items))

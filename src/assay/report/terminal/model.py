@@ -10,7 +10,7 @@ from rich.text import Text
 
 from assay.records.anatomy import Anatomy, BlockAnatomy, LayerAnatomy
 from assay.records.training import DecayGroups, TrainingRun
-from assay.report.terminal.layout import print_items, print_line, print_table
+from assay.report.terminal.layout import print_items, print_line, print_table, tail
 from assay.wording import clip, compact, inert
 
 WIDE = 110  # columns from which there is room for the share of the FLOPs
@@ -53,7 +53,7 @@ def _layer_table(record: Anatomy, *, width: int) -> Table:
     for i, (heading, total) in enumerate(zip(columns, totals, strict=False)):
         table.add_column(heading, total, justify="right" if i else "left", no_wrap=True, footer_style="bold")
     for layer, kind, cells in zip(record.layers, types, numbers, strict=True):
-        name = _tail(inert(layer.name, keep="") or "(the model)", room - type_room)
+        name = tail(inert(layer.name, keep="") or "(the model)", room - type_room)
         style = None if layer.parameters else "dim"
         table.add_row(Text(name), Text(clip(kind, type_room)), *(Text(cell) for cell in cells), style=style)
     return table
@@ -71,11 +71,6 @@ def _numbers(layer: LayerAnatomy, flops: int) -> list[str]:
         compact(layer.flops) if layer.flops else "",
         f"{layer.flops / max(flops, 1):.1%}" if layer.flops else "",
     ]
-
-
-def _tail(text: str, room: int) -> str:
-    """The end of a name tells modules apart, so a name that is too long loses its beginning."""
-    return text if len(text) <= room else f"…{text[1 - room :]}"
 
 
 def _block_lines(blocks: tuple[BlockAnatomy, ...]) -> list[tuple[str, str]]:

@@ -14,8 +14,10 @@ from assay.records.configuration import NormalizationAudit
 from assay.records.finding import Verdict
 from assay.records.gradients import Curvature, DepthTrace, GradientFlow
 from assay.records.recurrence import RemedyComparison, RemedyRun, TimeTrace
-from assay.report.terminal.layout import STYLES, print_items, print_line, print_table
-from assay.wording import status
+from assay.report.terminal.layout import STYLES, print_items, print_line, print_table, tail
+from assay.wording import clip, status
+
+NUMBERS = 60  # columns of the terminal that the numbers of a layer take
 
 _LAWS = {"exponential": "exp", "polynomial": "poly", "flat": "flat", "undefined": "–"}
 
@@ -43,12 +45,13 @@ def print_remedy_run(run: RemedyRun, console: Console) -> None:
 
 
 def _print_flow(flow: GradientFlow, console: Console) -> None:
+    room = _room_for_names(console)
     print_items(
         console,
         flow.layers,
         {
-            "layer": lambda layer: layer.name,
-            "type": lambda layer: layer.type,
+            "layer": lambda layer: tail(layer.name, room),
+            "type": lambda layer: clip(layer.type, 14),
             ">output": lambda layer: f"{layer.activation:.3g}",
             ">∂ℓ/∂output": lambda layer: f"{layer.gradient_per_sample:.3g}",
             ">‖∂L/∂W‖/‖W‖": lambda layer: f"{layer.relative_gradient:.2e}",
@@ -74,9 +77,15 @@ def _print_normalization(audit: NormalizationAudit, console: Console) -> None:
     print_line(console, line, wrap=False)
 
 
+def _room_for_names(console: Console) -> int:
+    """What the columns of numbers leave, so that a row is a line."""
+    return max(18, console.width - NUMBERS)
+
+
 def _print_depth(trace: DepthTrace, console: Console) -> None:
+    room = _room_for_names(console)
     rows = (
-        (layer.name, *(f"{values[0]:.2g}→{values[-1]:.2g}" if values else "" for values in norms))
+        (tail(layer.name, room), *(f"{values[0]:.2g}→{values[-1]:.2g}" if values else "" for values in norms))
         for layer in trace.layers
         for norms in [(layer.activation, layer.gradient, layer.weight_gradient, layer.update)]
     )
