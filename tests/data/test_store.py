@@ -5,12 +5,14 @@ from __future__ import annotations
 import errno
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from assay.data import storage as store_module
+from assay.data.dataset import ImageDataset
 from assay.data.pictures import PictureStore
 from assay.errors import DataError
 
@@ -63,3 +65,31 @@ def test_too_many_for_memory_and_disk_are_refused_before_they_are_read(monkeypat
     monkeypatch.setattr(os, "posix_fallocate", full)
     with pytest.raises(DataError, match=r"set: expected images that fit in .*TMPDIR.*--limit.*got 9 of 3x2 pixels"):
         fill(COLOUR, count=9)
+
+
+def test_processes_of_one_machine_divide_its_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store_module, "memory_bytes", lambda: 4 * 2 * COLOUR.size)
+    assert not isinstance(fill(COLOUR, COLOUR)._pixels, np.memmap)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    assert isinstance(fill(COLOUR, COLOUR)._pixels, np.memmap)
+
+
+def test_a_part_of_a_large_set_goes_to_a_file_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    images = torch.randint(0, 256, (2_500, 3, 2, 2), dtype=torch.uint8)
+    data = ImageDataset(images, torch.arange(2_500) % 2, ("a", "b"))
+    rows = torch.randperm(2_500)[:2_200]
+    mapped: list[tuple[int, ...]] = []
+    original = store_module.map_file
+
+    def count(*args: Any, **options: Any) -> Any:
+        mapped.append(args[1])
+        return original(*args, **options)
+
+    monkeypatch.setattr(store_module, "map_file", count)
+    assert torch.equal(data.subset(rows).images, images[rows])
+    assert not mapped
+    monkeypatch.setattr(store_module, "memory_bytes", lambda: 8)
+    assert torch.equal(data.subset(rows).images, images[rows])
+    assert mapped == [(2_200, 3, 2, 2)]
+    assert torch.equal(data.run(3, 9).images, images[3:9])
+    assert len(mapped) == 1, "neighbours stay where they are"

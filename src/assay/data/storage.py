@@ -15,7 +15,7 @@ from torch import Tensor, from_numpy
 from assay.errors import DataError
 from assay.runtime import memory_bytes
 
-MEMORY_SHARE = 0.25  # of the machine's memory that images may fill before they go to a file
+MEMORY_SHARE = 0.25  # of the machine's memory that images of its processes may fill before they go to a file
 ROWS = 1024  # images a step
 
 Pixels = NDArray[Any]
@@ -42,9 +42,8 @@ def map_file(file: IO[bytes], shape: tuple[int, ...], dtype: np.dtype[Any], *, w
         _reserve(file.fileno(), size)
         mapped: np.memmap[Any, np.dtype[Any]] = np.memmap(file, dtype, "r+", shape=shape)
     except OSError:
-        memory = MEMORY_SHARE * memory_bytes()
         free = shutil.disk_usage(tempfile.gettempdir()).free
-        room, disk = (f"{count / 2**30:.1f} GiB" for count in (memory, free))
+        room, disk = (f"{count / 2**30:.1f} GiB" for count in (_memory_room(), free))
         expected = f"images that fit in {room} of memory or the {disk} that TMPDIR has free"
         got = f"{shape[0]:,} of {shape[3]}x{shape[2]} pixels, {size / 2**30:.1f} GiB"
         raise DataError(where, expected=f"{expected} (use --limit or --image-size)", got=got) from None
@@ -62,8 +61,13 @@ def take_rows(images: Tensor, rows: Tensor, *, where: str) -> Tensor:
 
 
 def _fills_memory(size: int) -> bool:
-    present = memory_bytes()
-    return bool(present) and size > MEMORY_SHARE * present
+    room = _memory_room()
+    return bool(room) and size > room
+
+
+def _memory_room() -> float:
+    """Bytes that the images of this process may fill: its part of those of all that torchrun started here."""
+    return MEMORY_SHARE * memory_bytes() / int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
 
 
 def _reserve(handle: int, size: int) -> None:
