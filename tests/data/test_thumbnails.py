@@ -25,11 +25,18 @@ def test_a_large_image_is_a_small_jpeg_of_its_shape(channels: int) -> None:
     image = gradient(channels, 224, 300)
     encoded = thumbnail_base64(image)
     with Image.open(io.BytesIO(base64.b64decode(encoded))) as shown:
-        assert shown.format == "JPEG" and shown.size == (256, 191)
+        assert shown.format == "JPEG" and shown.size == (192, 143)
         assert np.abs(np.asarray(shown.convert("L"), float).mean() - 127.5) < 2
     picture = read_picture(encoded, text="")
-    assert picture is not None and (picture.width, picture.height) == (256, 191)
+    assert picture is not None and (picture.width, picture.height) == (192, 143)
     assert picture.url == picture_url(encoded) and picture.url.startswith("data:image/jpeg;base64,/9j/")
+
+
+def test_a_thumbnail_has_two_pixels_a_point_of_a_gallery_or_as_many_as_are_asked_for() -> None:
+    image = gradient(3, 300, 400)
+    for options, size in (({}, (192, 144)), ({"largest": 512}, (400, 300))):
+        with Image.open(io.BytesIO(base64.b64decode(thumbnail_base64(image, **options)))) as shown:
+            assert shown.size == size
 
 
 def test_a_small_or_transparent_image_is_kept_exactly() -> None:

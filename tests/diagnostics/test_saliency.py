@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import base64
 import io
+import math
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ import torch
 from PIL import Image
 from torch import nn
 
+from assay.diagnostics import saliency
 from assay.diagnostics.saliency import measure_input_gradients
 from assay.errors import ModelError
 
@@ -111,3 +113,16 @@ def test_a_cut_path_is_refused_or_counted(images, cut) -> None:
     else:
         with pytest.raises(ModelError, match="got an output cut off from its input"):
             measure_input_gradients(Cut(), images)
+
+
+def test_parts_of_the_gradients_give_what_all_at_once_give(monkeypatch: pytest.MonkeyPatch) -> None:
+    gradients = torch.randn(37, 3, 12, 10, generator=torch.Generator().manual_seed(0))
+    gradients[5] = 0
+    whole = saliency._concentration(gradients)
+    energy = gradients.double().square().sum(dim=1).flatten(1)
+    shares = [float(row.topk(12).values.sum() / row.sum()) for row in energy if row.sum() > 0]
+    monkeypatch.setattr(saliency, "_PART_VALUES", 4 * 360)
+    assert len(saliency._parts(gradients)) == 10
+    assert saliency._concentration(gradients) == pytest.approx(whole) == pytest.approx(sum(shares) / len(shares))
+    assert math.isnan(saliency._concentration(torch.zeros(2, 1, 4, 4)))
+    assert math.isnan(saliency._concentration(torch.zeros(0, 1, 4, 4)))

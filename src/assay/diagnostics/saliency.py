@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from assay.arguments import checked
 from assay.data.dataset import ImageDataset, to_unit_range
-from assay.data.pictures import thumbnail_base64, to_bytes
+from assay.data.pictures import LARGEST_THUMBNAIL, thumbnail_base64, to_bytes
 from assay.data.selection import evenly_spaced
 from assay.diagnostics.batches import example
 from assay.errors import ModelError
@@ -17,11 +19,18 @@ from assay.records.gradients import InputGradients, InputGradientSample
 from assay.runtime import uncompiled
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
+_PART_VALUES = 2**22  # gradients looked at together, in double precision
 
 
 @checked
 def measure_input_gradients(
-    model: nn.Module, dataset: ImageDataset, *, n: int = 256, shown: int = 12, batch_size: int = 64
+    model: nn.Module,
+    dataset: ImageDataset,
+    *,
+    n: int = 256,
+    shown: int = 12,
+    batch_size: int = 64,
+    largest: int = LARGEST_THUMBNAIL,
 ) -> InputGradients:
     """Norms of the input gradients ‖∂ℓ_i/∂x_i‖₂, ℓ_i the cross-entropy of sample i, and some of them as saliency maps.
 
@@ -32,6 +41,7 @@ def measure_input_gradients(
         shown: pictures in the record: half of correct and half of wrong samples where there are enough, at equal
             distances in the ranking by norm.
         batch_size: images in one backward pass.
+        largest: pixels a side of those pictures, where images have more than 128.
 
     Returns:
         The record: medians and quantiles of the norms (per unit of pixel value, in nats) of correct and of wrong
@@ -54,15 +64,15 @@ def measure_input_gradients(
     """
     data = evenly_spaced(dataset, n)
     gradients, logits = _differentiate(model, data, batch_size=batch_size)
-    norms = gradients.double().flatten(1).norm(dim=1)
+    norms = torch.cat([part.double().flatten(1).norm(dim=1) for part in _parts(gradients)])
     finite = norms.isfinite()
     predicted = logits.nan_to_num(nan=-torch.inf).argmax(dim=1)
     correct = (predicted == data.labels) & logits.isfinite().all(dim=1)
     confidence = logits.softmax(dim=1).amax(dim=1)
-    maps = gradients.abs().sum(dim=1, keepdim=True)  # (N, C, H, W) -> (N, 1, H, W)
 
     def show(i: int) -> InputGradientSample:
-        peak = float(maps[i].max())
+        summed = gradients[i].abs().sum(dim=0, keepdim=True)  # (C, H, W) -> (1, H, W)
+        peak = float(summed.max())
         return InputGradientSample(
             sample_id=data.sample_name(i),
             label=data.classes[int(data.labels[i])],
@@ -70,8 +80,8 @@ def measure_input_gradients(
             confidence=float(confidence[i]),
             correct=bool(correct[i]),
             gradient_norm=float(norms[i]),
-            image=thumbnail_base64(data.images[i]),
-            gradient_map=thumbnail_base64(to_bytes(maps[i] / peak if peak > 0 else maps[i])),
+            image=thumbnail_base64(data.images[i], largest=largest),
+            gradient_map=thumbnail_base64(to_bytes(summed / peak if peak > 0 else summed), largest=largest),
         )
 
     chosen = _choose(norms, correct & finite, ~correct & finite, shown=shown)
@@ -136,11 +146,17 @@ def _quantiles(norms: Tensor) -> tuple[float, ...]:
     return tuple(norms.quantile(torch.tensor(QUANTILES, dtype=norms.dtype)).tolist()) if len(norms) else ()
 
 
+def _parts(gradients: Tensor) -> tuple[Tensor, ...]:
+    """Some at a time, so that copies in double precision take little memory."""
+    return torch.split(gradients, max(1, _PART_VALUES // max(1, math.prod(gradients.shape[1:]))))
+
+
 def _concentration(gradients: Tensor) -> float:
     """Mean over samples of the share of Σ g² in the top tenth of pixels, channels summed; NaN when all are zero."""
-    energy = gradients.double().square().sum(dim=1).flatten(1)  # (N, C, H, W) -> (N, H·W)
-    energy = energy[energy.sum(dim=1) > 0]
-    if len(energy) == 0:
-        return float("nan")
-    top = energy.topk(max(1, energy.shape[1] // 10), dim=1).values.sum(dim=1)
-    return float((top / energy.sum(dim=1)).mean())
+    shares = []
+    for part in _parts(gradients):
+        energy = part.double().square().sum(dim=1).flatten(1)  # (N, C, H, W) -> (N, H·W)
+        energy = energy[energy.sum(dim=1) > 0]
+        top = energy.topk(max(1, energy.shape[1] // 10), dim=1).values.sum(dim=1)
+        shares.append(top / energy.sum(dim=1))
+    return float(torch.cat(shares).mean())  # not a number where there is nothing

@@ -22,6 +22,8 @@ from assay.records.gradients import InputGradientSample
 from assay.records.preparation import Preparation
 from assay.views.context import LIMITS, Limits, ViewContext
 
+LARGEST_MAP = 512  # pixels a side of an input gradient that is shown alone
+
 
 @dataclass(frozen=True, eq=False)
 class Picture:
@@ -158,7 +160,7 @@ def predict_picture(context: ViewContext, picture: Picture) -> Prediction:
     with context.exclusive_model() as model:
         dataset = as_labelled(context, picture)
         predictions = predict(model, dataset)
-        samples = measure_input_gradients(model, dataset, n=1, shown=1).samples
+        samples = measure_input_gradients(model, dataset, n=1, shown=1, largest=LARGEST_MAP).samples
     if not samples or not bool(predictions.logits.isfinite().all()):
         raise ModelError(picture.name, expected="finite logits and a finite gradient", got="NaN or infinity")
     return Prediction(
