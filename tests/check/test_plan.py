@@ -12,8 +12,8 @@ import torch
 from torch import nn
 
 from assay.check import BUDGETS, run_check
-from assay.check.cost import Cost, PassTimes
-from assay.check.plan import Schedule, Share, allocate, fit, unbounded
+from assay.check.cost import PassTimes
+from assay.check.plan import Schedule, fit, unbounded
 from assay.check.stages import STAGES, CheckContext, CheckStage
 from assay.data.dataset import ImageDataset
 from assay.errors import OptionError
@@ -111,45 +111,6 @@ def test_a_check_keeps_to_its_time_where_stages_take_three_times_as_long_or_a_th
     if clock.now + 20 < 255:  # everything that was still to come took all there is
         later = list(schedule.stages)[-5:]
         assert all(schedule.samples(each) == schedule.most[each.name] for each in later)
-
-
-def share(name: str, each: float, *, weight: float = 1.0, least: int = 1, most: int = 10**9) -> Share:
-    return Share(name, Cost(each=each), weight, least, most)
-
-
-def test_images_are_in_proportion_to_the_root_of_weight_over_cost() -> None:
-    given = allocate([share("a", 1.0), share("b", 0.01), share("c", 0.04, weight=4.0)], 1300.0)
-    # √(w/c) = 1, 10, 10; costs of one unit: 1 + 0.1 + 0.4
-    assert given["b"] == pytest.approx(10 * given["a"], rel=0.02)
-    assert given["c"] == pytest.approx(given["b"], rel=0.002)
-    assert given["a"] + 0.01 * given["b"] + 0.04 * given["c"] == pytest.approx(1300, rel=0.002)
-
-
-def test_no_other_division_of_the_time_has_a_smaller_weighted_variance() -> None:
-    shares = [share("a", 0.7), share("b", 0.05, weight=0.3), share("c", 0.2, weight=2.0)]
-    given = allocate(shares, 200.0)
-    variance = sum(each.weight / given[each.name] for each in shares)
-    for a in range(10, 280, 10):
-        for b in range(10, 3000, 50):
-            c = int((200 - 0.7 * a - 0.05 * b) / 0.2)
-            if c > 0:
-                assert variance <= 1 / a + 0.3 / b + 2 / c + 1e-4
-
-
-def test_what_does_not_fit_is_left_out_the_longest_first_and_what_is_required_stays() -> None:
-    shares = [
-        share("long", 1.0, least=16),
-        share("short", 0.1, least=32),
-        replace(share("clean", 1.0, least=50), required=True),
-    ]
-    assert allocate(shares, 60.0) == {"long": 0, "short": 100, "clean": 50}
-    assert allocate(shares, 5.0) == {"long": 0, "short": 0, "clean": 50}
-    assert allocate(shares, 60.0, slack=5.0)["long"] == 0
-    assert allocate(shares, 60.0, slack=10.0)["long"] == 16
-
-
-def test_no_stage_takes_more_images_than_there_are() -> None:
-    assert allocate([share("a", 0.001, most=40), share("b", 0.001, least=5, most=7)], 1e6) == {"a": 40, "b": 7}
 
 
 @pytest.mark.parametrize(("n", "steps"), [(10_000, 20), (300, 50)])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,9 @@ import pytest
 from rich.console import Console
 
 from assay.check import BUDGETS
+from assay.cli.attack_plan import ATTACK, SANITY, plan_attack
 from assay.cli.progress import StageProgress
-from assay.cli.within import parse_duration
+from assay.cli.within import STARTED, parse_duration
 from assay.errors import OptionError
 from assay.records.budget import CheckPlan, PlannedStage
 from assay.report.plan_wording import describe_costs, describe_plan
@@ -163,3 +165,60 @@ def test_a_terminal_has_one_moving_line_with_the_time_left() -> None:
     text = printed(follow, force_terminal=True)
     assert "about 1m35s left" in text or "about 1m30s left" in text
     assert "attacks:" not in text
+
+
+class Simulated:
+    """A clock for all that asks for the time, and measurements that only take some."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = STARTED
+        self.ran: list[tuple[str, int]] = []
+        monkeypatch.setattr(time, "monotonic", lambda: self.now)
+        monkeypatch.setattr(time, "perf_counter", lambda: self.now)
+
+    def costing(self, name: str, *, fixed: float, each: float, later: float = 1.0) -> Callable[[int], None]:
+        """``later`` times as long an image beyond the first 32."""
+
+        def run(n: int) -> None:
+            self.now += fixed + each * min(n, 32) + later * each * max(0, n - 32)
+            self.ran.append((name, n))
+
+        return run
+
+
+@pytest.mark.parametrize("later", [1 / 3, 1.0, 3.0])
+def test_an_attack_keeps_to_its_time_where_its_cost_is_misjudged(monkeypatch: pytest.MonkeyPatch, later: float) -> None:
+    clock = Simulated(monkeypatch)
+    attack = clock.costing(ATTACK, fixed=0.5, each=0.05, later=later)
+    sanity = clock.costing(SANITY, fixed=1.0, each=0.3)
+    clock.now += 7  # opening
+    plan = plan_attack({ATTACK: attack, SANITY: sanity}, {ATTACK: 10_000, SANITY: 100}, within=120)
+    sanity(plan.give()[SANITY])
+    attack(plan.give_attack(attack))
+    assert 102 <= clock.now - STARTED <= 138
+    assert clock.ran[-1][1] > 200
+
+
+def test_all_images_are_attacked_where_there_is_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Simulated(monkeypatch)
+    plan = plan_attack({ATTACK: clock.costing(ATTACK, fixed=0.1, each=0.001)}, {ATTACK: 500}, within=60)
+    assert plan.give() == {ATTACK: 500}
+    assert plan.give_attack(clock.costing(ATTACK, fixed=0.1, each=0.001)) == 500
+
+
+def test_an_attack_is_planned_and_what_has_no_time_is_told(assay: Run, tmp_path: Path) -> None:
+    (tmp_path / "net.py").write_text(NET)
+    net = ("attack", f"{tmp_path / 'net.py'}:net", "--data", "digits", "--limit", 40)
+    ended = assay(*net, "--within", "10h", "--no-sanity", "--json", tmp_path / "long.json")
+    assert ended.code == 0
+    assert "attack: 40 images, about " in ended.err
+    assert json.loads((tmp_path / "long.json").read_text())[0]["n"] == 40
+    ended = assay(*net, "--within", "0.001s", "--json", tmp_path / "short.json")
+    assert ended.code == 4
+    assert "could not run: attack sanity: no time for as many images as tell something" in ended.err
+    records = json.loads((tmp_path / "short.json").read_text())
+    assert records[0]["n"] == 1
+    assert records[-1]["kind"] == "failed_measurement"
+    ended = assay(*net, "--within", "5m", "--out", tmp_path / "out")
+    assert ended.code == 2
+    assert ended.err == "assay: --within: expected a run without --out, which --stop-at ends early, got both\n"

@@ -17,26 +17,12 @@ from assay.errors import InterruptedRunError
 from assay.models.calls import ModelCall, calling
 from assay.records.budget import Budget
 from assay.runtime import device_of, pixel_dtype
+from assay.runtime.allocation import TRIALS, Cost
 
-TRIALS = (2, 8, 32)  # images that a stage is timed on, one after the other; the first also warms up
 _SECONDS = 0.3  # of one timed call of the model
 _MOST_ROWS = 64
 _DROPPED = 0.5  # of what a first trial shows of an attack: images drop out when they break, which two hardly show
 _BACKWARD = 3.0  # forward passes in time, of a pass forward and backward that cannot be timed
-
-
-@dataclass(frozen=True)
-class Cost:
-    """Seconds of a stage: ``fixed``, and ``each`` for an image."""
-
-    fixed: float = 0.0
-    each: float = 0.0
-
-    def seconds(self, n: int) -> float:
-        return self.fixed + self.each * n
-
-    def times(self, factor: float) -> Cost:
-        return Cost(self.fixed * factor, self.each * factor)
 
 
 @dataclass(frozen=True)

@@ -7,18 +7,17 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from assay.check.cost import Cost, longest_costs, measure_costs, time_passes
+from assay.check.cost import longest_costs, measure_costs, time_passes
 from assay.check.stages import BUDGETS, CheckContext, CheckStage
 from assay.records.budget import Budget, CheckPlan, PlannedStage
+from assay.runtime.allocation import SLACK, TRIAL_SHARE, Cost, Share, allocate
 from assay.wording import duration
 
-TRIAL_SHARE = 0.1  # of a wall time, to time the stages with
-_ESTIMATE_SHARE, _ESTIMATE_SECONDS = 0.03, (0.5, 10.0)  # the same, and its bounds, where a budget decides
+_ESTIMATE_SHARE, _ESTIMATE_SECONDS = 0.03, (0.5, 10.0)  # to time the stages with, where a budget decides
 _UNTIMED_SHARE = 0.04  # of all the time, for the stages that have no number of images, until they ran
 _NOTICEABLE = 0.02  # of all the time: a stage of this length counts half as evidence of how good expectations are
 _PRIOR = 1.0  # stages that went as expected, which are thought to have been there before
 _MOST_WRONG = 4.0  # times that a stage may take of what was expected, for what it tells of the others
-_SLACK = 0.05  # of a wall time: by how much it may be exceeded before a stage is left out
 _ATTACKED = {"full": 1_000, "standard": 200, "quick": 0}  # images that the steps of this budget ask for at least
 _STEPS = ("steps", "restarts", "gallery", "sample_gallery", "sanity_queries")
 
@@ -28,53 +27,6 @@ def unbounded(seconds: float) -> Budget:
     full, standard = BUDGETS["full"], BUDGETS["standard"]
     most = {field: getattr(full, field) for field in ("clean", "attacked", "probed", "sanity_samples")}
     return standard.model_copy(update={"name": f"within {duration(seconds)}", **most})
-
-
-@dataclass(frozen=True)
-class Share:
-    """A stage that is to be given images: its cost, its weight, and the fewest and most it takes."""
-
-    name: str
-    cost: Cost
-    weight: float
-    least: int
-    most: int
-    required: bool = False
-
-
-def allocate(shares: Sequence[Share], seconds: float, *, slack: float = 0.0) -> dict[str, int]:
-    """Images for each stage, such that the weighted sum of the variances is least; 0 for those that do not fit.
-
-    The variance of a share among n images falls with 1/n, so n is in proportion to √(weight / cost of an image) between
-    the fewest and the most: Neyman's allocation with costs (Cochran 1977, *Sampling Techniques*, section 5.5). Where
-    not even the fewest fit, with ``slack`` seconds more, the stage is left out of which these take longest.
-    """
-    taken = list(shares)
-    while sum(share.cost.seconds(share.least) for share in taken) > seconds + slack:
-        optional = [share for share in taken if not share.required]
-        if not optional:
-            break
-        taken.remove(max(optional, key=lambda share: share.cost.seconds(share.least)))
-
-    def images(scale: float) -> dict[str, int]:
-        return {
-            share.name: min(
-                share.most, max(share.least, int(scale * (share.weight / max(share.cost.each, 1e-9)) ** 0.5))
-            )
-            for share in taken
-        }
-
-    def total(scale: float) -> float:
-        chosen = images(scale)
-        return sum(share.cost.seconds(chosen[share.name]) for share in taken)
-
-    low, high = 0.0, 1e12
-    if total(high) <= seconds:
-        low = high
-    for _ in range(100 if low < high else 0):
-        middle = (low * high) ** 0.5 if low > 0 else high * 1e-24
-        low, high = (middle, high) if total(middle) <= seconds else (low, middle)
-    return {share.name: 0 for share in shares} | images(low)
 
 
 @dataclass(eq=False)
@@ -141,7 +93,7 @@ class Schedule:
             for stage in coming
             if stage.effort is not None and self.samples(stage) != 0  # what is left out stays so
         ]
-        given = allocate(shares, left, slack=_SLACK * self.within)
+        given = allocate(shares, left, slack=SLACK * self.within)
         self.budget = self.budget.model_copy(update={"samples": {**self.budget.samples, **given}})
         return all(given.values())
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from assay.cli.options import Epsilon, Inputs, Norm, Resume, argument, flag, option, takes_inputs
+from assay.cli.within import Within, parse_duration
 from assay.errors import COULD_NOT_RUN, OptionError, UnusedOptionError
 
 if TYPE_CHECKING:
@@ -16,6 +19,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from assay.attacks.campaign import Campaign
+    from assay.attacks.engine import OnStep
     from assay.attacks.options import AttackOptions
     from assay.attacks.threat import Threat
     from assay.data.dataset import ImageDataset
@@ -87,6 +91,7 @@ def attack(
         float | None,
         option("Run", "With --out: end when the 95 % interval is ± this narrow, such as 0.01.", metavar="FRACTION"),
     ] = None,
+    within: Within = None,
     resume: Resume = False,
     shard: Annotated[
         str | None,
@@ -110,12 +115,12 @@ def attack(
     """
     from rich.console import Console
 
-    from assay.attacks import describe_attack, measure_robust_accuracy, show_attack_options
-    from assay.attacks.campaign import await_parts, merge_campaign, run_campaign
+    from assay.attacks import show_attack_options
     from assay.attacks.threat import Threat
+    from assay.cli.attack_plan import ATTACK, CURVE, SANITY
     from assay.cli.inputs import open_inputs
     from assay.files import write_atomically
-    from assay.report.terminal.attack import AttackProgress, print_attack, print_attack_anatomy
+    from assay.report.terminal.attack import AttackProgress
 
     shorthands = {"steps": steps, "step_size": step_size, "restarts": restarts, "loss": loss}
     options = _parse_options(name, shorthands, sets or ())
@@ -125,8 +130,9 @@ def attack(
     threat = Threat(norm=norm, epsilon=parse_fraction(epsilon, where="--epsilon"))  # type: ignore[arg-type]
     _check_uses_epsilon(options, {"--epsilon": epsilon != DEFAULT_EPSILON, "--curve": curve})
     part, shares_folder = _find_shard(shard, block=block, seed=inputs.seed)
-    if out is None and (resume or stop_at is not None or part is not None or block != DEFAULT_BLOCK):
-        raise OptionError("--out", expected="a folder to keep the results in", got="nothing")
+    time_given = None if within is None else parse_duration(within)
+    kept = resume or stop_at is not None or part is not None or block != DEFAULT_BLOCK
+    _check_folder(out, needed=kept, planned=within is not None)
     leads = part is None or part.index == 0
     errors = Console(stderr=True, quiet=not leads)
     opened = open_inputs(inputs, errors, shard=part)
@@ -137,44 +143,40 @@ def attack(
     }  # fmt: skip
     eot: dict[str, Any] = {"epsilon": threat.epsilon, "eot_samples": average or eot_samples}
     console = Console()
-    with AttackProgress(errors) as progress:
-        if out is None:
-            measured = measure_robust_accuracy(
-                network, dataset, target_class=target, on_step=progress.show, **common, **eot
-            )
-            notes, record = measured.result.notes, measured.record
-        else:
-            campaign = run_campaign(
-                network,
-                dataset,
-                folder=out,
-                block=part.block_size(dataset.part.n) if part is not None and dataset.part is not None else block,
-                stop_at=stop_at,
-                resume=resume,
-                shard=part,
-                on_step=progress.show,
-                **common,
-                **eot,
-            )
-            if shares_folder:
-                if not leads:
-                    return
-                await_parts(out)
-                campaign = merge_campaign([out])
-            notes, record = _campaign_notes(campaign, part), campaign.record
-    print_attack(
-        record, console, notes=[note for note in notes if not any(known.startswith(note) for known in opened.notes)]
-    )
-    records: list[Record] = [record]
-    if out is None and bool(measured.result.broken.any()):
-        records.append(anatomy := describe_attack(measured, dataset))  # the classes predicted, how visible it is
-        print_attack_anatomy(anatomy, console)
-    if leads:
-        records += _measure_more(opened.model, dataset, threat, common, console, curve=curve, sanity=sanity)
+    beside = _Beside(network, dataset, threat, common)
+    wanted = {CURVE: (curve, beside.measure_curve), SANITY: (sanity, beside.measure_sanity)}
+    measures = {name: measure for name, (is_wanted, measure) in wanted.items() if is_wanted}
+    given = {ATTACK: len(dataset), CURVE: len(dataset), SANITY: SANITY_SAMPLES}
+    if out is None:
+        once = _Attack(network, dataset, {"target_class": target, **common, **eot})
+        more: list[Record] = []
+        if time_given is not None:
+            n, more = _plan(once, measures, given, errors, within=time_given)
+            given, measures = {ATTACK: n}, {}
+        with AttackProgress(errors) as progress:
+            records, notes = once.run(given[ATTACK], progress.show)
+    else:
+        settings = {"folder": out, "stop_at": stop_at, "resume": resume, **common, **eot}
+        campaign = _attack_in_parts(network, dataset, part, errors, shared=shares_folder, block=block, **settings)
+        if campaign is None:
+            return
+        records, notes, more = [campaign.record], _campaign_notes(campaign, part), []
+    _print_records(records, console, notes=[n for n in notes if not any(known.startswith(n) for known in opened.notes)])
+    for record in (*more, *(_measure_beside(measures, given) if leads else ())):
+        _print_records([record], console)
+        records.append(record)
     if json_file is not None:
         write_atomically(json_file, "[" + ",\n".join(record.model_dump_json(indent=1) for record in records) + "]\n")
     if _print_failures(records, errors):
         raise typer.Exit(COULD_NOT_RUN)
+
+
+def _check_folder(out: Path | None, *, needed: bool, planned: bool) -> None:
+    """Raise :class:`OptionError` for a folder of results that is missing, or that a plan has no use for."""
+    if out is not None and planned:
+        raise OptionError("--within", expected="a run without --out, which --stop-at ends early", got="both")
+    if out is None and needed:
+        raise OptionError("--out", expected="a folder to keep the results in", got="nothing")
 
 
 def _find_shard(text: str | None, *, block: int, seed: int) -> tuple[BlockShard | None, bool]:
@@ -219,39 +221,132 @@ def _check_uses_epsilon(options: AttackOptions, given: Mapping[str, bool]) -> No
         raise UnusedOptionError(flag_name, reason=f"{options.name} does not depend on epsilon")
 
 
-def _measure_more(
-    network: nn.Module,
-    dataset: ImageDataset,
-    threat: Threat,
-    common: Mapping[str, Any],
+def _plan(
+    attack: _Attack,
+    measures: Mapping[str, Callable[[int], Record]],
+    most: Mapping[str, int],
     console: Console,
     *,
-    curve: bool,
-    sanity: bool,
-) -> Iterator[Record]:
-    """Accuracy against epsilon, and whether attacks on this model can be trusted; each printed, or why it failed."""
-    from assay.attacks import measure_attack_sanity, measure_epsilon_curve
-    from assay.check.attempt import attempt
-    from assay.data.selection import sample_of_whole
-    from assay.report.terminal.attack import print_curve, print_sanity
+    within: float,
+) -> tuple[int, list[Record]]:
+    """Images for the attack, and what is measured beside it: that comes first, so that the attack takes the rest."""
+    from assay.cli.attack_plan import ATTACK, plan_attack, print_attack_plan
+
+    largest = {name: min(n, len(attack.dataset)) for name, n in most.items()}
+    plan = plan_attack({ATTACK: attack.run, **measures}, largest, within=within)
+    print_attack_plan(plan, given := plan.give(), console)
+    records = list(_measure_beside(measures, given))
+    return plan.give_attack(attack.run), records
+
+
+def _print_records(records: Sequence[Record], console: Console, *, notes: Sequence[str] = ()) -> None:
+    """Each as it is read best, the ``notes`` with the accuracy under attack."""
+    from assay.records.attack import AttackAnatomy, AttackSanity, EpsilonCurve, RobustAccuracy
+    from assay.report.terminal.attack import print_attack, print_attack_anatomy, print_curve, print_sanity
     from assay.verdict.attack_sanity import judge_attacks
 
-    def measure_curve() -> Iterator[Record]:
-        measured = measure_epsilon_curve(network, sample_of_whole(dataset), **common)
-        print_curve(measured, console)
-        yield measured
+    for record in records:
+        if isinstance(record, RobustAccuracy):
+            print_attack(record, console, notes=notes)
+        if isinstance(record, AttackAnatomy):
+            print_attack_anatomy(record, console)
+        if isinstance(record, EpsilonCurve):
+            print_curve(record, console)
+        if isinstance(record, AttackSanity):
+            print_sanity(record, judge_attacks(record), console)
 
-    def measure_sanity() -> Iterator[Record]:
-        sample = sample_of_whole(dataset, SANITY_SAMPLES)
-        ball: dict[str, Any] = {"norm": threat.norm, "epsilon": threat.epsilon, "seed": common["seed"]}
-        checked = measure_attack_sanity(network, sample, n=SANITY_SAMPLES, **ball)
-        print_sanity(checked, judge_attacks(checked), console)
-        yield checked
 
-    if curve:
-        yield from attempt(measure_curve, stage="attack", name="accuracy against epsilon", raises=(OptionError,))
-    if sanity:
-        yield from attempt(measure_sanity, stage="attack", name="attack sanity", raises=(OptionError,))
+def _attack_in_parts(
+    network: nn.Module,
+    dataset: ImageDataset,
+    part: BlockShard | None,
+    console: Console,
+    *,
+    shared: bool,
+    block: int,
+    **options: Any,
+) -> Campaign | None:
+    """The campaign in its folder; of one that processes share the leader has all parts, and the others None."""
+    from assay.attacks.campaign import await_parts, merge_campaign, run_campaign
+    from assay.report.terminal.attack import AttackProgress
+
+    if part is not None and dataset.part is not None:
+        block = part.block_size(dataset.part.n)
+    with AttackProgress(console) as progress:
+        campaign = run_campaign(network, dataset, block=block, shard=part, on_step=progress.show, **options)
+        if not shared:
+            return campaign
+        if part is not None and part.index > 0:
+            return None
+        await_parts(options["folder"])
+        return merge_campaign([options["folder"]])
+
+
+@dataclass(frozen=True, eq=False)
+class _Attack:
+    """The attack on a part of ``dataset``, which stays in memory."""
+
+    network: nn.Module
+    dataset: ImageDataset
+    options: Mapping[str, Any]
+
+    def run(self, n: int, on_step: OnStep | None = None) -> tuple[list[Record], tuple[str, ...]]:
+        """On ``n`` images: the accuracy, and where some broke what they turned into; and the notes on it."""
+        from assay.attacks import describe_attack, measure_robust_accuracy
+        from assay.data.selection import fair_sample
+
+        part = fair_sample(self.dataset, n)
+        measured = measure_robust_accuracy(self.network, part, on_step=on_step, **self.options)
+        records: list[Record] = [measured.record]
+        if bool(measured.result.broken.any()):
+            records.append(describe_attack(measured, part))
+        return records, measured.result.notes
+
+
+@dataclass(frozen=True, eq=False)
+class _Beside:
+    """What is measured beside an attack: accuracy against epsilon, and whether attacks on this model can be trusted."""
+
+    network: nn.Module
+    dataset: ImageDataset
+    threat: Threat
+    common: Mapping[str, Any]
+
+    def measure_curve(self, n: int) -> Record:
+        from assay.attacks import measure_epsilon_curve
+
+        return measure_epsilon_curve(self.network, self._sample(n), **self.common)
+
+    def measure_sanity(self, n: int) -> Record:
+        from assay.attacks import measure_attack_sanity
+
+        ball: dict[str, Any] = {"norm": self.threat.norm, "epsilon": self.threat.epsilon, "seed": self.common["seed"]}
+        return measure_attack_sanity(self.network, self._sample(n), n=n, **ball)
+
+    def _sample(self, n: int) -> ImageDataset:
+        """``n`` samples of the whole set, of which the data may be a shard; all where that is what the data have."""
+        from assay.data.selection import sample_of_whole
+
+        return sample_of_whole(self.dataset, None if n == len(self.dataset) else n)
+
+
+def _measure_beside(measures: Mapping[str, Callable[[int], Record]], given: Mapping[str, int]) -> Iterator[Record]:
+    """Each of ``measures`` on the images that it is given, or why there is none."""
+    from assay.check.attempt import attempt
+    from assay.records.failure import FailedMeasurement
+
+    for name, measure in measures.items():
+        if given[name] == 0:
+            reason = "no time for as many images as tell something"
+            yield FailedMeasurement(
+                stage="attack", measurement=name, missing=(), reason=reason, way_out="Give more time (--within)."
+            )
+            continue
+        yield from attempt(partial(_one, measure, given[name]), stage="attack", name=name, raises=(OptionError,))
+
+
+def _one(measure: Callable[[int], Record], n: int) -> Iterator[Record]:
+    yield measure(n)
 
 
 def _campaign_notes(campaign: Campaign, part: BlockShard | None) -> tuple[str, ...]:

@@ -37,10 +37,15 @@ def parse_duration(text: str, *, where: str = "--within") -> float:
     return seconds
 
 
+def seconds_since_start() -> float:
+    """Of the wall time, what has passed: importing and opening, then the work."""
+    return time.monotonic() - STARTED
+
+
 def seconds_around_stages() -> float:
     """Of the wall time, what importing and opening have taken, and drawing the page will take.
 
     Where other work makes the processor wait, drawing takes as much longer as everything did so far.
     """
-    passed = time.monotonic() - STARTED
+    passed = seconds_since_start()
     return passed + _PAGE_SECONDS * max(1.0, passed / max(time.process_time(), 1e-3))
