@@ -305,3 +305,17 @@ def test_one_output_stands_for_two_classes(way: str, tmp_path: Path) -> None:
     assert loaded.classes == 1
     with calling(loaded.model, torch.rand(2, 3, 32, 32), classes=("a", "b")) as network, torch.no_grad():
         assert network(torch.rand(3, 3, 32, 32)).shape == (3, 2)
+
+
+def test_ids_of_synsets_have_the_words_of_a_model_that_has_the_ids_too() -> None:
+    own = (("tench", "crane", "crane"), ("n01440764", "n02012849", "n03126707"))
+    match = match_classes(own, ("n03126707", "n01440764", "n02012849"), where="net")
+    assert match.columns == (2, 0, 1)
+    assert match.titles == ("crane (n03126707)", "tench", "crane (n02012849)")
+
+
+def test_words_are_never_guessed() -> None:
+    words, ids = ("tench", "crane"), ("n01440764", "n02012849")
+    assert match_classes((words,), ids, where="net").titles is None  # by position
+    assert match_classes((ids,), ids, where="net").titles is None
+    assert match_classes((words, ids), words, where="net").titles is None  # the data have words of their own

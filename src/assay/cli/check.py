@@ -152,7 +152,7 @@ def check(
         with StageProgress(errors) as progress:
             checkup = run_check(
                 opened.model,
-                opened.dataset,
+                opened.dataset if apply_fixes else opened.titled,  # copies with fixes keep the names of the data
                 name=opened.name,
                 weights=None if inputs.weights is None else inputs.weights.name,
                 budget=chosen.budget,

@@ -37,13 +37,24 @@ TRAINED_ON_DIGITS = "speednet trained on digits"
 
 @dataclass(frozen=True, eq=False)
 class OpenedInputs:
-    """The model on its device, its images, its name, the notes printed, and how a run folder was trained."""
+    """The model on its device, its images, its name, the notes printed, and how a run folder was trained.
+
+    ``titles`` are words for the classes of the images, where those are ids of synsets that the model names.
+    """
 
     model: nn.Module
     dataset: ImageDataset
     name: str
     notes: tuple[str, ...]
     history: tuple[TrainingRun, ...] = ()
+    titles: tuple[str, ...] | None = None
+
+    @property
+    def titled(self) -> ImageDataset:
+        """The images under names that a reader understands, where there are such."""
+        if self.titles is None or len(self.titles) != len(self.dataset.classes):
+            return self.dataset
+        return self.dataset.renumbered(range(len(self.titles)), classes=self.titles)
 
 
 def open_inputs(
@@ -74,7 +85,8 @@ def open_inputs(
     if loaded.columns is not None and loaded.class_names is not None:
         dataset = dataset.renumbered(loaded.columns, classes=loaded.class_names)
     notes = (*data_notes(dataset), *model_notes(loaded, dataset, inputs))
-    return OpenedInputs(loaded.model.to(device), dataset, inputs.model, notes, _training_history(inputs.model))
+    history = _training_history(inputs.model)
+    return OpenedInputs(loaded.model.to(device), dataset, inputs.model, notes, history, loaded.titles)
 
 
 def resolve_data(inputs: Inputs) -> Inputs:
@@ -264,7 +276,7 @@ def open_view(inputs: Inputs, console: Console) -> ViewContext:
 
     inputs = replace(resolve_data(inputs), seed=0)
     opened = open_inputs(inputs, console)
-    return ViewContext(opened.model, opened.dataset, name=opened.name, words=inputs.words)
+    return ViewContext(opened.model, opened.titled, name=opened.name, words=inputs.words)
 
 
 def data_notes(dataset: ImageDataset) -> tuple[str, ...]:

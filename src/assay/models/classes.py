@@ -22,10 +22,15 @@ ScoreOver = Literal["subset", "all"]
 
 
 class ClassMatch(NamedTuple):
-    """``columns``: for each class of the data, the output of the model for it; ``note``: what to know about that."""
+    """``columns``: for each class of the data, the output of the model for it; ``note``: what to know about that.
+
+    ``titles`` are words for the classes of data that have nothing but ids of synsets, where the model has the same ids
+    beside its names.
+    """
 
     columns: tuple[int, ...]
     note: str | None = None
+    titles: Names | None = None
 
 
 class MatchedClasses(nn.Module):
@@ -87,7 +92,8 @@ def match_classes(own: Sequence[Names], data: Names, *, where: str, by: MatchBy 
             for spelled, called in ((known, data), (_plain_all(known), _plain_all(data)), (known, _synsets(data))):
                 columns = _find(spelled, called)
                 if columns is not None:
-                    return ClassMatch(columns, _describe(columns, known, data, where=where))
+                    note = _describe(columns, known, data, where=where)
+                    return ClassMatch(columns, note, _find_titles(own, data, columns))
         for known in own:
             if (columns := _find_aliases(known, data)) is not None:
                 return ClassMatch(columns, _describe(columns, known, data, where=where))
@@ -207,6 +213,16 @@ def _synsets(names: Names) -> Names:
     """The ids that folders such as ``n01440764-tench`` are called by, where all are; else the names."""
     ids = [re.match(r"n\d{8}(?=[\W_]|$)", name) for name in names]
     return tuple(each[0] for each in ids if each) if all(ids) else names
+
+
+def _find_titles(own: Sequence[Names], data: Names, columns: Sequence[int]) -> Names | None:
+    """The model's words for the classes of the data; what is called alike keeps its id beside it."""
+    words = next((known for known in own if not are_numbers(known)), None)
+    if words is None or not all(re.fullmatch(r"n\d{8}", name) for name in data):
+        return None
+    titles = [words[column] for column in columns]
+    times = Counter(titles)
+    return tuple(title if times[title] == 1 else f"{title} ({name})" for title, name in zip(titles, data, strict=True))
 
 
 def _plain(name: str) -> str:

@@ -105,6 +105,7 @@ class LoadedModel:
         preparation: how its author prepares pictures, where that is known; its numbers are part of the model.
         columns: for each class of the data its logit among all of them, where predictions are scored over all
             (``score_over="all"``): ``dataset.renumbered(columns, classes=class_names)`` has the labels of these logits.
+        titles: words for the classes of the data, where those are ids of synsets that the model names.
     """
 
     model: nn.Module
@@ -115,6 +116,7 @@ class LoadedModel:
     notes: tuple[str, ...] = ()
     preparation: Preparation | None = None
     columns: tuple[int, ...] | None = None
+    titles: tuple[str, ...] | None = None
 
 
 @checked
@@ -252,10 +254,11 @@ def open_model(
                 notes += (f"{spec} has random weights: nothing was trained and nothing loaded",)
         notes += tuple(dict.fromkeys(blueprint.remarks))
     check_finite(model, where=spec)
-    columns = None
+    columns = titles = None
     if own is not None and names is not None and matched is not None:
+        titles = matched.titles
         if score_over == "all" and len(names) < count:
-            columns, own = matched.columns, name_all(own, names, matched.columns)
+            columns, own = matched.columns, name_all(own, titles or names, matched.columns)
             few = f"the data have {len(names)} of the {count} classes of {spec}, matched by name"
             matched = ClassMatch(columns, f"{few}: predictions are among all of them, and others than these are wrong")
         elif matched.columns != tuple(range(count)):
@@ -266,7 +269,7 @@ def open_model(
         if channels != 3:
             raise ModelError(spec, expected="three channels to put in the order BGR", got=f"a model for {channels}")
         model = ChannelsReversed(model)
-    return LoadedModel(model, spec, count, blueprint.image_shape, own, notes, preparation=preparation, columns=columns)
+    return LoadedModel(model, spec, count, blueprint.image_shape, own, notes, preparation, columns, titles)
 
 
 def parse_preparation(
