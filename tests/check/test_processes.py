@@ -8,10 +8,21 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
+
+from assay import check
+from assay.cli import inputs
+from assay.cli.main import app
+from assay.files import remove_empty_folders
+from assay.runtime import processes as runtime_processes
+from assay.runtime.processes import Processes
 
 NET = """
 import torch
@@ -68,6 +79,28 @@ def test_a_check_by_several_processes_has_the_records_of_one(tmp_path: Path, pro
         assert (tmp_path / out / "report.html").is_file(), done.stderr[-2000:]
     assert measured(tmp_path, "together") == measured(tmp_path, "alone")
     assert sorted(path.name for path in (tmp_path / "together").iterdir()) == ["check.json", "report.html"]
+
+
+def test_a_process_that_ends_first_leaves_the_folder_to_the_one_that_writes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Second(Processes):
+        def gather(self, value: Any) -> list[Any]:
+            (tmp_path / "out").mkdir(exist_ok=True)  # as the first one has done by then
+            return [value, value]
+
+    @contextmanager
+    def joined() -> Iterator[Processes]:
+        yield Second(1, 2)
+
+    monkeypatch.setattr(runtime_processes, "joined_processes", joined)
+    monkeypatch.setattr(
+        inputs, "open_inputs", lambda *_, **__: SimpleNamespace(model=None, dataset=None, name="", history=(), notes=())
+    )
+    monkeypatch.setattr(check, "run_check", lambda *_, **__: None)
+    assert CliRunner().invoke(app, ["check", "--out", str(tmp_path / "out")]).exit_code == 0
+    remove_empty_folders()
+    assert (tmp_path / "out").is_dir()
 
 
 @pytest.mark.full

@@ -145,9 +145,8 @@ def check(
             return
         inputs = resolve_data(inputs)
         opened = open_inputs(inputs, errors, processes=processes)
-        folder = make_folder(out)
         if processes.leads:
-            held.enter_context(exclusive(folder))
+            held.enter_context(exclusive(make_folder(out)))
         processes.gather(None)  # the other processes write only once the leader holds the lock
         with StageProgress(errors) as progress:
             checkup = run_check(
@@ -162,7 +161,7 @@ def check(
                 seed=inputs.seed,
                 history=opened.history,
                 notes=opened.notes,
-                folder=folder,
+                folder=out,
                 resume=resume,
                 on_stage=progress.show,
                 on_plan=progress.plan,
@@ -175,12 +174,12 @@ def check(
         named = tuple(verdict.name_inputs(**names) for verdict in checkup.verdicts)
         checkup = checkup.model_copy(update={"verdicts": named})
         if apply_fixes:
-            _write_results(checkup, folder, formats=(), fail_on=fail_on)  # they are kept if a fix fails
-            _draw(checkup, folder)
+            _write_results(checkup, out, formats=(), fail_on=fail_on)  # they are kept if a fix fails
+            _draw(checkup, out)
             source = fix_data or inputs.data or "digits"
             taken = chosen.budget if checkup.plan is None else checkup.plan.budget
-            checkup = _fix_and_measure_again(inputs, opened, checkup, source, taken, limit, folder, errors)
-        _finish(checkup, folder, accepted, uses=uses, formats=formats or (), fail_on=fail_on)
+            checkup = _fix_and_measure_again(inputs, opened, checkup, source, taken, limit, out, errors)
+        _finish(checkup, out, accepted, uses=uses, formats=formats or (), fail_on=fail_on)
 
 
 @dataclass(frozen=True)
