@@ -179,3 +179,20 @@ def test_a_claim_without_a_place_is_listed_last() -> None:
     """
     result = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, check=True)
     assert result.stdout.split() == ["aardvark", str(len(ORDER) + 1)]
+
+
+def test_what_is_not_measured_in_time_is_left_out_and_can_be_measured_later(tmp_path: Path) -> None:
+    claims = find_claims([QUICKEST, "residual-depth"])
+    full = replace(TINY, budget="full")  # minutes of work for the second
+    started = time.monotonic()
+    report = run_claims(claims, folder=tmp_path, settings=full, processes=2, within=25.0)
+    assert time.monotonic() - started < 40
+    assert [result.id for result in report.results] == [QUICKEST]
+    assert [failed.id for failed in report.failed] == ["residual-depth"]
+    assert report.failed[0].error.startswith("not measured within 25.0")
+    store = ResumableStore(tmp_path / "results", identify(replace(full, folder=tmp_path)))
+    assert read_result(store, QUICKEST) is not None
+    again = run_claims(find_claims([QUICKEST]), folder=tmp_path, settings=full, resume=True)
+    assert again.results == report.results
+    with pytest.raises(OptionError, match="within: expected a number of seconds above 0"):
+        run_claims(claims, folder=tmp_path, settings=full, within=0.0)

@@ -222,3 +222,11 @@ def test_an_attack_is_planned_and_what_has_no_time_is_told(assay: Run, tmp_path:
     ended = assay(*net, "--within", "5m", "--out", tmp_path / "out")
     assert ended.code == 2
     assert ended.err == "assay: --within: expected a run without --out, which --stop-at ends early, got both\n"
+
+
+def test_claims_end_in_time_and_tell_what_was_not_measured(assay: Run, tmp_path: Path) -> None:
+    ended = assay("claims", "residual-depth", "--budget", "full", "--within", "9s", "--out", tmp_path)
+    assert ended.code == 4
+    assert any(line.startswith("within 9s: what is not measured in ") for line in ended.err.splitlines())
+    report = json.loads((tmp_path / "claims.json").read_text())
+    assert [failed["id"] for failed in report["failed"]] == ["residual-depth"]

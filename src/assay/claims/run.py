@@ -31,6 +31,7 @@ from assay.records.claims import ClaimResult, ClaimsReport, FailedClaim
 from assay.runtime import describe_environment
 from assay.runtime.processes import deferred_interrupts
 from assay.runtime.store import ResumableStore
+from assay.wording import seconds
 
 POLL_SECONDS = 0.2  # between two checks for an interrupt
 WorkerResult = ClaimResult | FailedClaim
@@ -168,6 +169,7 @@ def run_claims(
     settings: Settings,
     processes: int | None = None,
     resume: bool = False,
+    within: float | None = None,
     on_progress: OnProgress = lambda running, done, total: None,
     on_result: OnResult = lambda result: None,
 ) -> ClaimsReport:
@@ -182,6 +184,7 @@ def run_claims(
         settings: budget, data, seed and model; one for all claims.
         processes: claims measured at a time; by default one a core.
         resume: take over the finished results in ``folder``, which must be of the same settings.
+        within: seconds after which claims that are not finished are left out, and reported among those that failed.
         on_progress: called with the ids that are running, the number of claims done, and that of all.
         on_result: called with each result as it is finished.
     Returns:
@@ -202,6 +205,8 @@ def run_claims(
     """
     if not claims:
         raise OptionError("claims", expected="at least one", got="none")
+    if within is not None and not within > 0:
+        raise OptionError("within", expected="a number of seconds above 0", got=within)
     started, clock = datetime.now(UTC), time.perf_counter()
     environment = describe_environment(torch.device("cpu"))
     settings = replace(settings, folder=make_folder(folder))
@@ -224,10 +229,12 @@ def run_claims(
                         store.write(news.id, news.model_dump_json())
                     on_result(news)
                 on_progress(workers.running, len(results), len(claims))
+                if within is not None and time.perf_counter() - clock > within:
+                    break
                 if interrupts.pending is not None:
                     done = f"{len(results)} of {len(claims)} claims are done"
                     raise InterruptedRunError(f"interrupted; {done}; go on with --resume")
-    ordered = [results[claim.id] for claim in claims]
+    ordered = [results.get(claim.id) or _left_out(claim, within or 0.0) for claim in claims]
     return ClaimsReport(
         started=started.strftime("%Y-%m-%dT%H:%M:%SZ"),
         **_named(settings, "budget", "data", "model", "seed"),
@@ -236,6 +243,11 @@ def run_claims(
         failed=tuple(result for result in ordered if isinstance(result, FailedClaim)),
         seconds=time.perf_counter() - clock,
     )
+
+
+def _left_out(claim: Claim, within: float) -> FailedClaim:
+    reason = f"not measured within {seconds(within)}; --resume without a time measures it"
+    return FailedClaim(id=claim.id, sentence=claim.sentence, error=reason)
 
 
 def identify(settings: Settings) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from assay.cli.options import TABLE_OPTIONS, AsJson, Inputs, Resume, argument, flag, option, takes_inputs
+from assay.cli.within import Within, parse_duration, seconds_around_stages
 from assay.errors import COULD_NOT_RUN, OptionError
 
 if TYPE_CHECKING:
@@ -61,6 +62,7 @@ def claims(
     budget: Annotated[
         ClaimBudget, option("Run", "quick: minutes; full: more seeds and images.", metavar="LEVEL")
     ] = ClaimBudget.QUICK,
+    within: Within = None,
     resume: Resume = False,
     processes: Annotated[
         int | None,
@@ -79,7 +81,9 @@ def claims(
     from assay.cli.inputs import open_inputs, recorded_data, resolve_data
     from assay.cli.progress import StageProgress
     from assay.files import make_folder, write_atomically
+    from assay.report.plan_wording import about
     from assay.report.terminal.comparison import print_claims
+    from assay.report.terminal.layout import print_line
 
     chosen = find_claims(ids or ())
     if listed:
@@ -90,6 +94,7 @@ def claims(
             table.add_row(claim.id, claim.sentence)
         Console(highlight=False).print(table)
         return
+    time_given = None if within is None else parse_duration(within)
     if inputs.weights is not None and model is None:
         raise OptionError("--weights", expected="a --model to load them into", got="none")
     errors = Console(stderr=True, highlight=False)
@@ -112,6 +117,12 @@ def claims(
     if model is None:
         settings.test()  # data that is not there is refused before any work
     folder = make_folder(out)
+    left = None
+    if time_given is not None:
+        left = max(1.0, time_given - seconds_around_stages())
+        print_line(
+            errors, f"within {within}: what is not measured in {about(left)} is left out, with exit code 4", "dim"
+        )
     with StageProgress(errors) as progress:
         report = run_claims(
             chosen,
@@ -119,6 +130,7 @@ def claims(
             settings=settings,
             processes=processes,
             resume=resume,
+            within=left,
             on_progress=lambda running, done, total: progress.show(", ".join(running), done, total),
             on_result=lambda result: errors.print(_line(result), markup=False),
         )
