@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from assay.check.cost import longest_costs, measure_costs, time_passes
+from assay.check.cost import PassTimes, longest_costs, measure_costs, time_passes
 from assay.check.stages import BUDGETS, CheckContext, CheckStage
 from assay.records.budget import Budget, CheckPlan, PlannedStage
 from assay.runtime.allocation import SLACK, TRIAL_SHARE, Cost, Share, allocate
@@ -40,6 +40,7 @@ class Schedule:
     stages: Sequence[CheckStage]
     most: Mapping[str, int]
     costs: Mapping[str, Cost]
+    fixed: Mapping[str, float]
     budget: Budget
     started: float
     within: float | None = None
@@ -126,7 +127,8 @@ class Schedule:
         if stage.name in self._expected:
             return self._expected[stage.name]
         if stage.name not in self.costs:
-            return _UNTIMED_SHARE * self._total / sum(each.name not in self.costs for each in self.stages)
+            share = _UNTIMED_SHARE * self._total / sum(each.name not in self.costs for each in self.stages)
+            return self.fixed.get(stage.name, 0.0) + share
         n = self.samples(stage)
         return self._cost(stage).seconds(n) if n else 0.0
 
@@ -148,7 +150,9 @@ def estimate(context: CheckContext, stages: Sequence[CheckStage], *, started: fl
     longest = sum(cost.seconds(most[name]) for name, cost in longest_costs(stages, context.budget, passes).items())
     seconds = min(max(_ESTIMATE_SHARE * longest, _ESTIMATE_SECONDS[0]), _ESTIMATE_SECONDS[1])
     costs = measure_costs(context, stages, passes, seconds=seconds)
-    return Schedule(stages, most, costs, context.budget, started, before=time.perf_counter() - started)
+    return Schedule(
+        stages, most, costs, _fixed(stages, passes), context.budget, started, before=time.perf_counter() - started
+    )
 
 
 def fit(
@@ -165,7 +169,9 @@ def fit(
         budget = context.budget.model_copy(update=steps)
         longest = longest_costs(stages, budget, passes)
         scaled = {name: cost.times(longest[name].each / usual[name].each) for name, cost in costs.items()}
-        schedule = Schedule(stages, most, scaled, budget, started, within, reserved, before, adapts=True)
+        schedule = Schedule(
+            stages, most, scaled, _fixed(stages, passes), budget, started, within, reserved, before, adapts=True
+        )
         fits = schedule.allocate()
         if fits and schedule.budget.samples.get("attacks", 0) >= min(attacked, most.get("attacks", 0)):
             break
@@ -180,7 +186,12 @@ def keep_plan(plan: CheckPlan, stages: Sequence[CheckStage], *, started: float) 
     stages = sorted(stages, key=lambda stage: order.index(stage.name))
     most = {name: stage.samples or 0 for name, stage in planned.items()}
     costs = {name: Cost(fixed=stage.seconds) for name, stage in planned.items()}
-    return Schedule(stages, most, costs, plan.budget, started, plan.within, plan.reserved, plan.before)
+    return Schedule(stages, most, costs, {}, plan.budget, started, plan.within, plan.reserved, plan.before)
+
+
+def _fixed(stages: Sequence[CheckStage], passes: PassTimes) -> dict[str, float]:
+    """Seconds of the passes of stages that have no number of images."""
+    return {stage.name: passes.of(stage.passes) for stage in stages}
 
 
 def _most(context: CheckContext, stages: Sequence[CheckStage]) -> dict[str, int]:

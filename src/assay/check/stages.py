@@ -18,6 +18,7 @@ from assay.attacks.sanity import measure_attack_sanity
 from assay.check.attempt import attempt
 from assay.check.effort import (
     Effort,
+    Passes,
     attack_passes,
     audit_passes,
     clean_passes,
@@ -172,7 +173,7 @@ class CheckStage:
     """A named part of a check, and the classes of the records it ``gives`` when nothing of it fails.
 
     When a ``required`` one fails the whole check does: the model cannot be run at all. ``effort`` is that of a stage
-    which takes fewer or more images as time allows.
+    which takes fewer or more images as time allows, ``passes`` are about those, in all, of one that does not.
     """
 
     name: str
@@ -180,6 +181,7 @@ class CheckStage:
     gives: tuple[type[Record], ...] = ()
     required: bool = False
     effort: Effort | None = None
+    passes: Passes = (0, 0)
 
     def is_left_out(self, budget: Budget) -> bool:
         """Whether the budget gives it no images."""
@@ -313,7 +315,7 @@ _PREPARATION = Effort("attacked", audit_passes, weight=0.25)
 _GRADIENTS = Effort("probed", gradient_passes, weight=0.1, interval=False)
 
 STAGES: tuple[CheckStage, ...] = (
-    CheckStage("mode audit", _audit, (ModeAudit,), required=True),
+    CheckStage("mode audit", _audit, (ModeAudit,), required=True, passes=(250, 0)),
     CheckStage("normalisation audit", _normalization, (NormalizationAudit,), effort=_AUDIT),
     CheckStage("anatomy", _anatomy, (Anatomy,)),
     CheckStage("clean accuracy", _accuracy, (CleanAccuracy,), required=True, effort=_CLEAN),

@@ -42,14 +42,9 @@ def allocate(shares: Sequence[Share], seconds: float, *, slack: float = 0.0) -> 
 
     The variance of a share among n images falls with 1/n, so n is in proportion to √(weight / cost of an image) between
     the fewest and the most: Neyman's allocation with costs (Cochran 1977, *Sampling Techniques*, section 5.5). Where
-    not even the fewest fit, with ``slack`` seconds more, the stage is left out of which these take longest.
+    not even the fewest fit, with ``slack`` seconds more, those are left out whose fewest take longest for their weight.
     """
-    taken = list(shares)
-    while sum(share.cost.seconds(share.least) for share in taken) > seconds + slack:
-        optional = [share for share in taken if not share.required]
-        if not optional:
-            break
-        taken.remove(max(optional, key=lambda share: share.cost.seconds(share.least)))
+    taken = _choose(shares, seconds + slack)
 
     def images(scale: float) -> dict[str, int]:
         return {
@@ -70,6 +65,19 @@ def allocate(shares: Sequence[Share], seconds: float, *, slack: float = 0.0) -> 
         middle = (low * high) ** 0.5 if low > 0 else high * 1e-24
         low, high = (middle, high) if total(middle) <= seconds else (low, middle)
     return {share.name: 0 for share in shares} | images(low)
+
+
+def _choose(shares: Sequence[Share], seconds: float) -> list[Share]:
+    """Those that are required, and of the others those that fit, the least time for their weight first."""
+    ranked = sorted(shares, key=lambda share: (not share.required, share.cost.seconds(share.least) / share.weight))
+    taken: list[Share] = []
+    for share in ranked:
+        seconds -= share.cost.seconds(share.least)
+        if seconds >= 0 or share.required:
+            taken.append(share)
+        else:
+            seconds += share.cost.seconds(share.least)
+    return taken
 
 
 def measure_cost(run: Callable[[int], object], *, most: int, seconds: float) -> Cost:
