@@ -11,8 +11,8 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
 from typer.testing import CliRunner
@@ -94,9 +94,7 @@ def test_a_process_that_ends_first_leaves_the_folder_to_the_one_that_writes(
         yield Second(1, 2)
 
     monkeypatch.setattr(runtime_processes, "joined_processes", joined)
-    monkeypatch.setattr(
-        inputs, "open_inputs", lambda *_, **__: SimpleNamespace(model=None, dataset=None, name="", history=(), notes=())
-    )
+    monkeypatch.setattr(inputs, "open_inputs", MagicMock())
     monkeypatch.setattr(check, "run_check", lambda *_, **__: None)
     assert CliRunner().invoke(app, ["check", "--out", str(tmp_path / "out")]).exit_code == 0
     remove_empty_folders()
