@@ -231,7 +231,7 @@ def test_what_mends_fits_what_was_found() -> None:
     assert verdict.statement == "Broken by one image transformation: 90.0\xa0% → 22.0\xa0% under Solarize"
     assert "rotat" not in (verdict.fix + verdict.mend).lower()
     assert "--set 'augment.policy=solarize(-4, 4)'" in verdict.mend
-    assert verdict.command == "assay look MODEL --data DATA --sample 0 --apply solarize=4"
+    assert verdict.command == "assay augment --data DATA --magnitude Solarize=4"
     broken = find_rule("A202").verdict(Evidence([attacked("pgd", 0)]))
     assert broken.statement == "Broken by PGD: 90.0\xa0% → 0\xa0%"
     assert broken.command == (

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from assay.records.base import Record
     from assay.runtime.sharding import BlockShard
 
+LEVELS = 255  # an L∞ size up to it, and above 1, was meant in grey levels
 DEFAULT_EPSILON = "8/255"
 DEFAULT_BLOCK = 500
 SANITY_SAMPLES = 100
@@ -127,7 +128,7 @@ def attack(
     if show:
         typer.echo(show_attack_options(options))
         return
-    threat = Threat(norm=norm, epsilon=parse_fraction(epsilon, where="--epsilon"))  # type: ignore[arg-type]
+    threat = Threat(norm=norm, epsilon=parse_epsilon(epsilon, norm=norm))  # type: ignore[arg-type]
     _check_uses_epsilon(options, {"--epsilon": epsilon != DEFAULT_EPSILON, "--curve": curve})
     part, shares_folder = _find_shard(shard, block=block, seed=inputs.seed)
     time_given = None if within is None else parse_duration(within)
@@ -385,6 +386,15 @@ def parse_fraction(text: str, *, where: str) -> float:
         return float(top) / (float(bottom) if slash else 1.0)
     except (ValueError, ZeroDivisionError):
         raise OptionError(where, expected="a number or a fraction such as 8/255", got=repr(text)) from None
+
+
+def parse_epsilon(text: str, *, norm: str) -> float:
+    """``--epsilon`` in pixels of [0, 1]; under L∞ :class:`OptionError` beyond the range of a pixel, 1."""
+    value = parse_fraction(text, where="--epsilon")
+    if norm == "linf" and value > 1:
+        hint = f": did you mean {value:g}/255?" if value <= LEVELS else ""
+        raise OptionError("--epsilon", expected=f"at most 1 under L∞, the range of a pixel{hint}", got=text)
+    return value
 
 
 def merge(

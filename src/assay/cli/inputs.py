@@ -24,7 +24,9 @@ if TYPE_CHECKING:
     from assay.data.dataset import ImageDataset
     from assay.data.together import Arrange
     from assay.models.sources import LoadedModel
+    from assay.records.base import Record
     from assay.records.preparation import Preparation
+    from assay.records.provenance import Provenance
     from assay.records.training import TrainingRun
     from assay.runtime.processes import Processes
     from assay.runtime.sharding import Shard
@@ -46,7 +48,7 @@ class OpenedInputs:
     dataset: ImageDataset
     name: str
     notes: tuple[str, ...]
-    history: tuple[TrainingRun, ...] = ()
+    history: tuple[Record, ...] = ()
     titles: tuple[str, ...] | None = None
 
     @property
@@ -74,18 +76,21 @@ def open_inputs(
     if inputs.model is None:
         from assay.cli.progress import TrainingProgress
         from assay.data.sources import load_dataset
+        from assay.records.provenance import Provenance
         from assay.training.classifier import train_classifier
         from assay.training.recipes import load_recipe
 
         with TrainingProgress(console) as progress:
             train = load_dataset("digits", split="train")
             trained = train_classifier(train, recipe=load_recipe("digits"), seed=inputs.seed, on_step=progress.step)
-        return OpenedInputs(trained.model.to(device), dataset, TRAINED_ON_DIGITS, data_notes(dataset), (trained.run,))
+        known = Provenance(random="none", trained_on="digits", tested_on_training=inputs.split == "train")
+        model, notes = trained.model.to(device), data_notes(dataset)
+        return OpenedInputs(model, dataset, TRAINED_ON_DIGITS, notes, (trained.run, known))
     loaded = open_model(inputs, console, dataset=dataset)
     if loaded.columns is not None and loaded.class_names is not None:
         dataset = dataset.renumbered(loaded.columns, classes=loaded.class_names)
     notes = (*data_notes(dataset), *model_notes(loaded, dataset, inputs))
-    history = _training_history(inputs.model)
+    history = (*_training_history(inputs.model), _provenance(inputs, loaded, dataset))
     return OpenedInputs(loaded.model.to(device), dataset, inputs.model, notes, history, loaded.titles)
 
 
@@ -363,6 +368,22 @@ def recorded_data(folder: Path) -> RecordedData | None:
         return RecordedData(data=str(json.loads((folder / "config.json").read_text(encoding="utf-8"))["data"]["name"]))
     except (OSError, ValueError, KeyError, TypeError):
         return None
+
+
+def _provenance(inputs: Inputs, loaded: LoadedModel, dataset: ImageDataset) -> Provenance:
+    """What is known of the weights, and of a run folder whether the tested images are those of its training."""
+    from assay.records.provenance import Provenance
+
+    recorded = None if inputs.model is None else recorded_data(Path(inputs.model))
+    if recorded is None or inputs.data is None:
+        return Provenance(random=loaded.random)
+    place = Path(inputs.data).expanduser()
+    same = recorded.data in {inputs.data, str(place.resolve())}
+    return Provenance(
+        random=loaded.random,
+        trained_on=Path(recorded.data).name,
+        tested_on_training=same and dataset.split in {"train", "all"},
+    )
 
 
 def _is_own_data(inputs: Inputs) -> bool:

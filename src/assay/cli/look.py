@@ -57,7 +57,7 @@ def look(
     """
     from rich.console import Console
 
-    from assay.cli.attack import parse_fraction
+    from assay.cli.attack import parse_epsilon
     from assay.cli.inputs import open_view, print_notes
     from assay.files import make_folder
     from assay.report.terminal.layout import print_line
@@ -67,6 +67,7 @@ def look(
 
     if (sample is None) == (image is None):
         raise OptionError("--sample", expected="either a sample or --image", got="both" if sample else "neither")
+    radius = parse_epsilon(epsilon, norm=norm)
     if attack is not None and smallest:
         raise OptionError("--smallest", expected="either an attack or the smallest change", got=f"both, {attack}")
     if out is not None:
@@ -76,7 +77,7 @@ def look(
     picture = _choose(context, sample=sample, image=image, label=label, operations=operations or [])
     print_notes(picture.notes, Console(stderr=True))
     prediction = predict_picture(context, picture)
-    values = {"attack": attack or "pgd", "norm": norm, "epsilon": parse_fraction(epsilon, where="--epsilon")}
+    values = {"attack": attack or "pgd", "norm": norm, "epsilon": radius}
     choice = AttackChoice.parse({**values, "steps": steps or 10, "seed": inputs.seed})
     attacked = None
     if smallest:

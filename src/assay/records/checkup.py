@@ -27,6 +27,7 @@ from assay.records.finding import Outdated, Verdict
 from assay.records.gradients import Curvature, DepthTrace, GradientFlow, InputGradients
 from assay.records.mistakes import ConfidentMistakes
 from assay.records.pixels import PixelRange
+from assay.records.provenance import Provenance
 from assay.records.recurrence import RemedyComparison, TimeTrace
 from assay.records.sample_table import SampleTable
 from assay.records.samples import SampleSet
@@ -37,7 +38,7 @@ Measurement = Annotated[
     CleanAccuracy | RobustAccuracy | EpsilonCurve | AdversarialGallery | SampleGallery | AttackSanity | AttackAnatomy
     | Invariance | GradientFlow | InputGradients | LayerSpectra | ModeAudit | NormalizationAudit | PreparationAudit
     | DepthTrace | TimeTrace | SequenceAccuracy | RemedyComparison | Curvature | Anatomy | DecayGroups | OptimizerAudit
-    | PixelRange | SampleTable | ConfidentMistakes
+    | PixelRange | SampleTable | ConfidentMistakes | Provenance
     | TrainingRun | AppliedFix | FailedMeasurement,
     Field(discriminator="kind"),
 ]  # fmt: skip

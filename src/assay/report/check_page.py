@@ -23,6 +23,7 @@ from assay.report.summary import (
     states,
     subject_line,
     tally_sentence,
+    warning,
 )
 from assay.wording import clip
 
@@ -105,6 +106,7 @@ def render_page(checkup: Checkup) -> str:
             title=f"{clip(subject.model, 80)} · {clip(subject.data, 80)}",
             subject=subject_line(checkup),
             headline=headline(checkup),
+            badge=warning(checkup.verdicts),
             text=tally_sentence(checkup.verdicts),
             before_figures=(Uses(describe_uses(checkup.fitness)), Categories(states(checkup.verdicts))),
             key_figures=key_figures(checkup),

@@ -77,6 +77,7 @@ FITNESS: dict[Fitness, Status] = {
     "not fit": "error",
     "cannot tell": "cannot tell",
 }
+INVALIDATES = {"A106", "A107", "A108"}  # where one of these fails, no other number means what it says
 MOST_RULES = 3  # named beside a use
 
 
@@ -166,7 +167,20 @@ def headline(checkup: Checkup) -> str:
     failed = [failure.place for failure in checkup.each(FailedMeasurement)]
     more = [f"{len(failed) - 3} more"] if len(failed) > 3 else []
     could_not = f" Could not run: {listed([*failed[:3], *more])}." if failed else ""
-    return _measured(checkup) + could_not
+    doubts = "".join(f"{doubt}: " for doubt in nothing_to_test(checkup.verdicts))
+    return doubts + _measured(checkup) + could_not
+
+
+def nothing_to_test(verdicts: Sequence[Verdict]) -> tuple[str, ...]:
+    """Why no number of the check says what it seems to say: random weights, training images, labels permuted."""
+    wrong = [verdict for verdict in in_order(verdicts) if verdict.rule in INVALIDATES and verdict.status == "error"]
+    return tuple(verdict.fault.partition(":")[0] for verdict in wrong)
+
+
+def warning(verdicts: Sequence[Verdict]) -> tuple[Status, str] | None:
+    """What a banner over the whole page says; None where nothing takes the meaning of its numbers away."""
+    doubts = nothing_to_test(verdicts)
+    return ("error", f"{listed(doubts)}: no number here tells how good the model is") if doubts else None
 
 
 def _measured(checkup: Checkup) -> str:

@@ -16,6 +16,7 @@ from assay.verdict import (
     invariance,
     optimisation,
     pixels,
+    provenance,
     redundancy,
     robustness,
 )
@@ -23,7 +24,17 @@ from assay.verdict.rule import Evidence, Rule
 
 # The first of each pair tests on a few samples what the second tests on more; it is left out where the second ran.
 TWINS = {"A211": "A501", "A212": "A502", "A213": "A504", "A217": "A204", "A223": "A503", "A225": "A206"}
-_MODULES = (accuracy, robustness, attack_sanity, invariance, optimisation, configuration, pixels, redundancy)
+_MODULES = (
+    accuracy,
+    provenance,
+    robustness,
+    attack_sanity,
+    invariance,
+    optimisation,
+    configuration,
+    pixels,
+    redundancy,
+)
 RULES: tuple[Rule, ...] = tuple(sorted((rule for module in _MODULES for rule in module.RULES), key=lambda r: r.id))
 SEVERITY = {"error": 0, "warn": 1, "could not run": 2, "cannot tell": 3, "pass": 4, "not run": 5}
 

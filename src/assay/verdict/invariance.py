@@ -115,7 +115,7 @@ def _fit_to(operation: OperationAccuracy, result: RuleResult) -> RuleResult:
     return replace(
         result,
         fix=f"Train with {operation.operation} among the augmentations; `assay augment` shows what it does.",
-        command=f"assay look MODEL --data DATA --sample 0 --apply {name}={strongest:g}",
+        command=f"assay augment --data DATA --magnitude {operation.operation}={strongest:g}",
         mend=f"assay train DATA --model MODEL {policy}",
     )
 

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -106,6 +107,7 @@ class LoadedModel:
         columns: for each class of the data its logit among all of them, where predictions are scored over all
             (``score_over="all"``): ``dataset.renumbered(columns, classes=class_names)`` has the labels of these logits.
         titles: words for the classes of the data, where those are ids of synsets that the model names.
+        random: which weights were drawn at random, and neither trained nor loaded; unknown of a user's own code.
     """
 
     model: nn.Module
@@ -117,6 +119,7 @@ class LoadedModel:
     preparation: Preparation | None = None
     columns: tuple[int, ...] | None = None
     titles: tuple[str, ...] | None = None
+    random: Literal["all weights", "the last layer", "none", "unknown"] = "unknown"
 
 
 @checked
@@ -269,7 +272,29 @@ def open_model(
         if channels != 3:
             raise ModelError(spec, expected="three channels to put in the order BGR", got=f"a model for {channels}")
         model = ChannelsReversed(model)
-    return LoadedModel(model, spec, count, blueprint.image_shape, own, notes, preparation, columns, titles)
+    return LoadedModel(
+        model,
+        spec,
+        count,
+        blueprint.image_shape,
+        own,
+        notes,
+        preparation=preparation,
+        columns=columns,
+        titles=titles,
+        random=_drawn_at_random(blueprint, loaded=file is not None, notes=notes),
+    )
+
+
+def _drawn_at_random(
+    blueprint: Blueprint, *, loaded: bool, notes: Sequence[str]
+) -> Literal["all weights", "the last layer", "none", "unknown"]:
+    """Which weights are random; that a last layer is, its source notes when it makes the network."""
+    if any("random last layer" in note for note in notes):
+        return "the last layer"
+    if loaded or blueprint.has_weights:
+        return "none"
+    return "unknown" if blueprint.has_weights is None else "all weights"
 
 
 def parse_preparation(

@@ -17,6 +17,7 @@ from assay.records.failure import FailedMeasurement
 from assay.records.gradients import Curvature, DepthTrace, GradientFlow, InputGradients
 from assay.records.mistakes import ConfidentMistakes
 from assay.records.pixels import PixelRange
+from assay.records.provenance import Provenance
 from assay.records.recurrence import RemedyComparison, TimeTrace
 from assay.records.sample_table import SampleTable
 from assay.records.training import DecayGroups, OptimizerAudit, TrainingRun
@@ -31,7 +32,7 @@ from assay.report.sections.configuration import (
     optimizer_section,
     preparation_section,
 )
-from assay.report.sections.data import metadata_section, pixels_section
+from assay.report.sections.data import metadata_section, pixels_section, provenance_section
 from assay.report.sections.fixes import accepted_section, fixes_section
 from assay.report.sections.gradients import curvature_section, depth_trace_section, gradient_flow_section
 from assay.report.sections.measured import failures_section, leftovers_section, measured_section
@@ -82,6 +83,7 @@ EVIDENCE: tuple[Maker, ...] = (
     _all(TrainingRun, training_section),
     _first(Anatomy, anatomy_section),
     _all(SampleTable, metadata_section),
+    _first(Provenance, provenance_section),
 )
 
 

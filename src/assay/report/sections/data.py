@@ -5,11 +5,24 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from assay.records.pixels import PixelRange
+from assay.records.provenance import Provenance
 from assay.records.sample_table import SampleColumn, SampleTable
 from assay.report.parts import Facts, Prose, Section, build_section, tabulate
 from assay.wording import clip, count, listed, number, plural
 
 SHOWN = 5  # of the values of a column
+
+
+def provenance_section(record: Provenance) -> Section:
+    """Where the weights come from, and whether the images were seen in training."""
+    seen = {None: "not known", False: "no", True: "yes"}[record.tested_on_training]
+    facts = (
+        ("random weights", record.random),
+        ("trained on", clip(record.trained_on, 80) or "not known"),
+        ("tested on its training images", seen),
+    )
+    summary = "What was known of the model before anything was measured."
+    return Section("provenance", "Where the weights come from", summary, (Facts(facts),), records=(record,))
 
 
 def pixels_section(record: PixelRange) -> Section:
