@@ -84,7 +84,7 @@ def test_nothing_that_needs_a_model_is_said_to_have_failed(logits: np.ndarray, l
     assert checkup.complete
     assert checkup.first(FailedMeasurement) is None
     judged = {verdict.rule for verdict in checkup.verdicts if verdict.status != "not run"}
-    assert judged == {"A101", "A102", "A103", "A104", "A105"}
+    assert judged == {"A101", "A102", "A103", "A104", "A105", "A106"}
     assert any(note.startswith("predictions only: no attacks") for note in checkup.subject.notes)
     again = Checkup.model_validate_json(checkup.model_dump_json())
     assert again.model_dump_json() == checkup.model_dump_json()

@@ -38,7 +38,7 @@ def test_other_forms(folder: Path) -> None:
     assert json.loads(run(folder, "--format", "sarif", "--out", "-"))["version"] == "2.1.0"
     assert "A201" in run(folder, "--format", "text")
     run(folder, "--format", "text", "--out", folder / "t.txt")
-    assert "A201 Robust to a single-step attack (FGSM)" in (folder / "t.txt").read_text()
+    assert "A201 Broken by FGSM: " in (folder / "t.txt").read_text()
 
 
 def test_errors_leave_nothing_behind(folder: Path) -> None:

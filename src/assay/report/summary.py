@@ -167,8 +167,8 @@ def headline(checkup: Checkup) -> str:
     failed = [failure.place for failure in checkup.each(FailedMeasurement)]
     more = [f"{len(failed) - 3} more"] if len(failed) > 3 else []
     could_not = f" Could not run: {listed([*failed[:3], *more])}." if failed else ""
-    doubts = "".join(f"{doubt}: " for doubt in nothing_to_test(checkup.verdicts))
-    return doubts + _measured(checkup) + could_not
+    reasons = "".join(f"{reason}: " for reason in nothing_to_test(checkup.verdicts))
+    return reasons + _measured(checkup) + could_not
 
 
 def nothing_to_test(verdicts: Sequence[Verdict]) -> tuple[str, ...]:
@@ -179,8 +179,8 @@ def nothing_to_test(verdicts: Sequence[Verdict]) -> tuple[str, ...]:
 
 def warning(verdicts: Sequence[Verdict]) -> tuple[Status, str] | None:
     """What a banner over the whole page says; None where nothing takes the meaning of its numbers away."""
-    doubts = nothing_to_test(verdicts)
-    return ("error", f"{listed(doubts)}: no number here tells how good the model is") if doubts else None
+    reasons = nothing_to_test(verdicts)
+    return ("error", f"{listed(reasons)}: no number here tells how good the model is") if reasons else None
 
 
 def _measured(checkup: Checkup) -> str:
