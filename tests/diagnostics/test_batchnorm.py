@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
 from assay.data.dataset import ImageDataset
+from assay.diagnostics import batchnorm
 from assay.diagnostics.batchnorm import audit_normalization
 from assay.records.configuration import NormalizationAudit
 from assay.report.sections.configuration import normalization_section
@@ -143,3 +145,19 @@ def test_statistics_that_cannot_be_measured_anew_are_told_beside_what_was_measur
     assert audit.reestimated is None
     assert reason in audit.not_reestimated
     assert reason in normalization_section(audit).summary
+
+
+def test_statistics_of_large_images_are_measured_on_enough_of_them_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+    measure = batchnorm.measure_running_statistics
+
+    def watched(*arguments: Any, batch_size: int, **more: Any) -> Any:
+        asked.append(batch_size)
+        return measure(*arguments, batch_size=batch_size, **more)
+
+    monkeypatch.setattr(batchnorm, "measure_running_statistics", watched)
+    layers = (nn.Conv2d(3, 96, 3, stride=2, padding=1), nn.BatchNorm2d(96), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    model = nn.Sequential(*layers, nn.Linear(96, 2)).eval()  # 4.8 MB an image after the first layer
+    images = torch.zeros(60, 3, 224, 224, dtype=torch.uint8)
+    audit_normalization(model, ImageDataset(images, torch.arange(60) % 2, ("a", "b")))
+    assert 40 <= asked[0] < 60

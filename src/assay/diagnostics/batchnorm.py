@@ -27,6 +27,7 @@ from assay.runtime.model_state import ModelState
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 SAMPLE_STREAM = 0xB47
 MANY = 0.5  # of the channels of a layer
+TOGETHER = 4  # times the images of an ordinary batch, a gigabyte of them: layers add to the error of few images
 
 
 @checked
@@ -189,12 +190,13 @@ def _reestimate(
         raise ModelError("running statistics", expected="two samples or more", got=f"{len(data)}")
     if network.smallest == network.largest:  # repeated rows would count twice
         raise ModelError("running statistics", expected="batches of any size", got=network.note or "one size")
+    most = min(batch_size, network.largest or batch_size)
     statistics = measure_running_statistics(
         model,
         norms,
         data.images,
         convert=lambda images: to_unit_range(images.to(network.device), network.dtype),
-        batch_size=network.rows_that_fit(data.shape, most=min(batch_size, network.largest or batch_size)),
+        batch_size=min(most, TOGETHER * network.rows_that_fit(data.shape, most=most)),
     )
     for norm, moments in statistics.items():
         write_statistics(norm, moments)
