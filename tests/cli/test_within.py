@@ -230,3 +230,18 @@ def test_claims_end_in_time_and_tell_what_was_not_measured(assay: Run, tmp_path:
     assert any(line.startswith("within 9s: what is not measured in ") for line in ended.err.splitlines())
     report = json.loads((tmp_path / "claims.json").read_text())
     assert [failed["id"] for failed in report["failed"]] == ["residual-depth"]
+
+
+def test_networks_are_compared_on_as_many_images_as_the_time_leaves(assay: Run, tmp_path: Path) -> None:
+    options = ("--data", "digits", "--calibration", "32", "--max-drop", "99", "--batch", "8", "--curve", "none")
+    ended = assay("compress", "mlp", *options, "--within", "10h", "--out", tmp_path / "long")
+    assert ended.code == 0
+    report = json.loads((tmp_path / "long" / "compression.json").read_text())
+    assert report["after"]["clean"]["n"] == report["after"]["robust"]["n"] == 359
+    ended = assay("compress", "mlp", *options, "--within", "0.001s", "--out", tmp_path / "short")
+    assert ended.code == 4
+    report = json.loads((tmp_path / "short" / "compression.json").read_text())
+    assert report["after"]["clean"]["n"] == report["before"]["clean"]["n"] == 100
+    assert report["after"]["robust"] is None
+    assert any("tested on 100 of 359 images (±9.6 points); no time to attack" in note for note in report["notes"])
+    assert "tested on 100 of 359 images" in ended.err

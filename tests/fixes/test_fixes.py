@@ -13,7 +13,7 @@ from torch import nn
 
 from assay.check import Budget, run_check
 from assay.check.stages import CheckContext
-from assay.compression.run import Compressed, CompressionPlan, save_compressed
+from assay.compression import Compressed, CompressionPlan, save_compressed
 from assay.data.dataset import ImageDataset
 from assay.evaluate import measure_clean_accuracy, predict
 from assay.fixes import Fixed, apply_fixes

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from assay.compression import save_compressed
 from assay.compression.calibration import Site, chain_flops, find_sites
 from assay.compression.network import (
     Candidate,
@@ -17,7 +18,7 @@ from assay.compression.network import (
     measure_latencies,
     uniform,
 )
-from assay.compression.run import CompressionPlan, compress, save_compressed, with_running_statistics
+from assay.compression.run import CompressionPlan, compress, with_running_statistics
 from assay.data.dataset import ImageDataset
 from assay.errors import ModelError, OptionError
 from assay.lowrank.layers import (

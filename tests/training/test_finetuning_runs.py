@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 
 from assay.cli.inputs import open_inputs
 from assay.cli.options import Inputs
-from assay.compression.run import save_compressed
+from assay.compression import save_compressed
 from assay.data.sources import load_dataset
 from assay.errors import InterruptedRunError
 from assay.models.sources import find_preparation, open_model

@@ -290,7 +290,7 @@ def _fix_and_measure_again(
     """The checkup with its fixes in it; the copy with all fixes of weights is written to ``folder/fixed``."""
     from assay.cli.inputs import data_notes, print_notes, record_data
     from assay.cli.progress import StageProgress
-    from assay.compression.run import save_compressed
+    from assay.compression import save_compressed
     from assay.files import make_folder
     from assay.fixes import apply_fixes
     from assay.records.comparison import AppliedFix

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from assay.cli.options import AsJson, Inputs, flag, option, takes_inputs
-from assay.errors import OptionError
+from assay.cli.within import Within, parse_duration, seconds_around_stages
+from assay.errors import COULD_NOT_RUN, OptionError
 
 if TYPE_CHECKING:
     from assay.models.factorized import Kind
@@ -52,11 +54,13 @@ def compress(
     ] = 64,
     out: Annotated[Path, option("Output", "The run folder to write.", metavar="DIR")] = Path("compressed"),
     overwrite: Annotated[bool, flag("Output", "Replace what is in --out.", "--overwrite")] = False,
+    within: Within = None,
     as_json: AsJson = False,
 ) -> None:
     """Factorise the layers of a network on data, replacing only those that get faster.
 
-    The result is a folder that loads wherever a model loads. Exit codes: 0 done, 2 usage or input error.
+    The result is a folder that loads wherever a model loads. Exit codes: 0 done, 2 usage or input error, 4 no time to
+    attack --within the wall time.
     """
     from rich.console import Console
 
@@ -71,6 +75,7 @@ def compress(
 
     if (out / "model.safetensors").exists() and not overwrite:
         raise OptionError("--out", expected="a new folder, or --overwrite", got=f"{out}, which holds a model")
+    time_given = None if within is None else parse_duration(within)
     plan = CompressionPlan(
         share=_share(target, max_drop),
         max_drop=max_drop,
@@ -91,7 +96,9 @@ def compress(
     test = align_classes(open_data(inputs, console, printed=data_notes(train)), train.classes)
     loaded = open_model(inputs, console, dataset=test, seed=inputs.seed)
     make_folder(out)
-    done = run(loaded.model, train, test, plan, name=name, on_progress=lambda line: console.print(line, markup=False))
+    left = None if time_given is None else max(1.0, time_given - seconds_around_stages())
+    tell = partial(console.print, markup=False)
+    done = run(loaded.model, train, test, plan, name=name, within=left, on_progress=tell)
     earlier = read_structure(inputs.weights) if inputs.weights is not None else ()
     factorization = (*earlier, *done.factorization)
     save_compressed(
@@ -109,8 +116,10 @@ def compress(
         write_atomically(out / "compression.html", render_compression_page(done.report))
     if as_json:
         typer.echo(json.dumps(done.report.model_dump(mode="json")))
-        return
-    print_compression(done.report, Console(), out=out)
+    else:
+        print_compression(done.report, Console(), out=out)
+    if plan.attack is not None and done.report.after.robust is None:
+        raise typer.Exit(COULD_NOT_RUN)
 
 
 def _share(target: str | None, max_drop: float | None) -> float | None:

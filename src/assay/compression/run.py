@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import math
-import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from assay.arguments import checked, checked_fields
@@ -22,25 +18,23 @@ from assay.attacks.methods import find_attack
 from assay.compression import network
 from assay.compression.calibration import METRIC_IMAGES, TEMPERATURE, Site, find_sites
 from assay.compression.network import KINDS, Candidate, Fitted, LayerCandidates, factors_of
+from assay.compression.within import (
+    TUNING_PASSES,
+    describe_measurement,
+    shorten_measurement,
+    shorten_search,
+    time_pass,
+)
 from assay.data.dataset import ImageDataset, to_unit_range
 from assay.data.selection import fair_sample, stratified_split
 from assay.errors import DataError, ModelError, OptionError
 from assay.evaluate import measure_clean_accuracy, predict
-from assay.files import make_folder, write_atomically
 from assay.models.anatomy import measure_anatomy
-from assay.models.calls import calling, copied, notes_on, refusing
-from assay.models.classes import MatchedClasses
-from assay.models.factorized import Kind, LayerFactors, read_structure, write_structure
-from assay.models.probes import relative_gap
-from assay.models.sources import find_blueprint, load_model
-from assay.models.sources.blueprint import ModelRequest, Structure
-from assay.models.sources.named import parse_architecture
-from assay.models.sources.run_folder import CONFIG, WEIGHTS, is_run_folder
+from assay.models.calls import calling, copied, notes_on
+from assay.models.factorized import Kind, LayerFactors
 from assay.records.compression import CompressionPoint, CompressionReport, NetworkMeasurement
-from assay.records.preparation import Preparation
 from assay.runtime import device_of, generator, preserved
 from assay.runtime.latency import Latency, measure_latencies
-from assay.training.checkpoint import normalization_of, write_weights
 from assay.training.loop import fit
 from assay.training.recipes import Recipe
 from assay.training.step import Distillation
@@ -143,6 +137,7 @@ def compress(
     plan: CompressionPlan,
     *,
     name: str = "model",
+    within: float | None = None,
     on_progress: OnProgress = lambda _: None,
 ) -> Compressed:
     """Replace layers of ``model`` by chains of thinner ones fitted to data, within a budget of FLOPs or accuracy.
@@ -156,6 +151,8 @@ def compress(
         test: What the report's accuracies are measured on.
         plan: The budget and the effort; see :class:`CompressionPlan`.
         name: What the report calls the model.
+        within: Seconds that it is to take: networks are compared on as many images as that leaves. The layers are
+            searched and fitted whatever the time.
         on_progress: Called with a line of text as the work goes on.
 
     Returns:
@@ -181,7 +178,14 @@ def compress(
     """
     started = time.perf_counter()
     _check_alike(train, test)
+    if within is not None and not within > 0:
+        raise OptionError("within", expected="a number of seconds above 0", got=within)
+    available = test
     with preserved(model):
+        pass_seconds = time_pass(model, test) if within is not None else 0.0
+        if within is not None:
+            evaluations = 1 + 2 * len(plan.curve) + (0 if plan.max_drop is None else 1 + len(FLOP_SHARES).bit_length())
+            plan = shorten_search(plan, evaluations * pass_seconds, seconds=within)
         held_out = min(0.5, plan.validation / len(train))
         remaining, validation = stratified_split(train, fraction=held_out, seed=plan.seed)
         order = torch.randperm(len(remaining), generator=generator(plan.seed, 0x90))
@@ -201,6 +205,11 @@ def compress(
         search = _Search(model, sites, calibration, validation, plan, on_progress)
         chosen, fitted = search.choose(candidates, total=total)
         curve = search.sweep()
+        asked = plan
+        if within is not None:
+            left = within - (time.perf_counter() - started) - plan.epochs * len(train) * TUNING_PASSES * pass_seconds
+            plan, test = shorten_measurement(plan, model, test, pass_seconds, seconds=left)
+            on_progress(describe_measurement(plan, asked, test, available))
         untuned = measure_clean_accuracy(fitted.model, test)
         smaller, seconds = fitted.model, 0.0
         if plan.epochs:
@@ -235,6 +244,7 @@ def compress(
             notes=(
                 *notes_on(model, to_unit_range(test.images[:2]), classes=test.classes),
                 *_notes(plan, before, after, replaced=len(fitted.factorization)),
+                *([] if within is None else [describe_measurement(plan, asked, test, available)]),
             ),
         )
     return Compressed(smaller, fitted.factorization, report)
@@ -353,93 +363,3 @@ def _notes(
 
 def _accuracy(model: nn.Module, dataset: ImageDataset) -> float:
     return float(predict(model, dataset).correct.double().mean())
-
-
-@checked
-def save_compressed(
-    out: Path,
-    model: nn.Module,
-    factorization: Sequence[LayerFactors],
-    *,
-    spec: str,
-    classes: tuple[str, ...],
-    image_shape: tuple[int, int, int],
-    options: Mapping[str, object] | None = None,
-    preparation: Preparation | None = None,
-) -> None:
-    """Write ``model.safetensors``, its structure in the header, and ``config.json`` where the model has a name.
-
-    A model that a user's own code makes gets no config, for a folder names no code to run:
-    ``file.py:factory --weights OUT/model.safetensors`` loads it. ``options`` are those of the architecture that
-    ``spec`` does not spell, ``preparation`` is that of the data. Where the model is matched to classes of the data, all
-    its own outputs are written.
-    What is written is read again before it enters ``out``; :class:`ModelError` where that is not the model.
-    """
-    if isinstance(model, MatchedClasses):
-        classes, model = model.class_names, model.model
-        factorization = [
-            factors.model_copy(update={"layer": factors.layer.removeprefix("model.")}) for factors in factorization
-        ]
-    source = Path(spec)
-    if is_run_folder(source):  # chains of an earlier compression come first: the new ones may lie inside them
-        factorization = [*read_structure(source), *factorization]
-        described = json.loads((source / CONFIG).read_text(encoding="utf-8"))["model"]
-    elif (structure := _structure(spec, image_shape)) is not None:
-        described = {
-            "name": structure.name,
-            "classes": list(classes),
-            "image_shape": list(image_shape),
-            **normalization_of(model),
-            "options": {**structure.options, **(options or {})},
-        }
-        if preparation is not None:
-            described["preparation"] = preparation.model_dump(mode="json", exclude_defaults=True)
-    else:
-        described = None
-    with tempfile.TemporaryDirectory(prefix=".", dir=make_folder(out)) as written:
-        folder = Path(written)
-        write_weights(folder / WEIGHTS, model.state_dict(), metadata=write_structure(factorization) or None)
-        if described is not None:
-            text = json.dumps({"schema_version": 1, "model": described}, indent=2, ensure_ascii=False)
-            write_atomically(folder / CONFIG, text + "\n")
-        _check_saved(folder, model, factorization, image_shape=image_shape)
-        (out / CONFIG).unlink(missing_ok=True)  # that of another model
-        for path in sorted(folder.iterdir(), reverse=True):  # the configuration last
-            path.replace(out / path.name)
-
-
-def _structure(spec: str, image_shape: tuple[int, int, int]) -> Structure | None:
-    """What the model of a name is built from again; None for code of the user's, which is not run for that."""
-    if parse_architecture(spec) is None:
-        return None
-    with suppress(ModelError):  # one that needs code of its own
-        return find_blueprint(spec, ModelRequest(image_shape)).structure
-    return None
-
-
-def _check_saved(
-    folder: Path, model: nn.Module, factorization: Sequence[LayerFactors], *, image_shape: tuple[int, int, int]
-) -> None:
-    """Raise :class:`ModelError` unless what is in ``folder`` is ``model``, and where it loads puts out the same."""
-    saved, tensors = load_file(folder / WEIGHTS), model.state_dict()
-    unequal = [
-        n for n in tensors.keys() | saved.keys() if n not in saved or n not in tensors or _differ(saved[n], tensors[n])
-    ]
-    if unequal or read_structure(folder) != tuple(factorization):
-        raise ModelError(
-            "saved model", expected="the tensors and the structure of the model", got=f"other ones: {unequal}"
-        )
-    if not is_run_folder(folder):
-        return
-    images = torch.rand(2, *image_shape, generator=generator(0x5C))
-    with refusing(model, expected="a folder that loads", where="saved model"):
-        loaded = load_model(folder)
-    with calling(model, images) as network, calling(loaded, images) as again, torch.no_grad():
-        expected, outputs = network(images).cpu(), again(images).cpu()
-        rounding = 4 * torch.finfo(network.dtype).eps ** 0.5 if network.dtype.itemsize < 4 else 1e-4
-    if outputs.shape != expected.shape or relative_gap(outputs, expected, expected) > rounding:
-        raise ModelError("saved model", expected="the outputs of the model once it is loaded", got="other outputs")
-
-
-def _differ(first: Tensor, second: Tensor) -> bool:
-    return not torch.equal(first.nan_to_num(), second.cpu().nan_to_num())
