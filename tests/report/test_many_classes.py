@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import random
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -99,6 +102,18 @@ def test_the_page_and_the_document_of_a_thousand_classes_are_small(checkup: Chec
     assert len(page.encode()) < 3_000_000
     assert len(large.model_dump_json(indent=1)) < 4_000_000
     assert page.count('type="search"') >= 2
+
+
+def test_drawing_a_thousand_classes_takes_little_memory(checkup: Checkup, clean: CleanAccuracy, tmp_path: Path) -> None:
+    others = tuple(record for record in checkup.records if not isinstance(record, CleanAccuracy))
+    document = tmp_path / "check.json"
+    document.write_text(checkup.model_copy(update={"records": (clean, *others)}).model_dump_json(indent=1))
+    code = "import resource, sys; from assay.cli.main import app; app(['report', sys.argv[1]], standalone_mode=False)"
+    code += "; print('peak', resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+    ended = subprocess.run([sys.executable, "-c", code, str(document)], capture_output=True, text=True, check=True)
+    peak = int(ended.stdout.split("peak")[1]) * (1 if sys.platform == "darwin" else 1024)
+    assert peak < 1e9
+    assert document.with_name("report.html").is_file()
 
 
 def test_a_page_of_ten_classes_has_no_search(checkup: Checkup) -> None:

@@ -63,12 +63,12 @@ def try_alternatives(
             for name in open_ones
             if can_win(*_changes(before[order], torch.cat(after[name])), seen=stop, n=n, tried=len(names))
         ]
-    rights = {name: torch.cat(parts) for name, parts in after.items()}
-    changes = {name: _changes(before[order], right) for name, right in rights.items()}
+    outcomes = {name: torch.cat(parts) for name, parts in after.items()}
+    changes = {name: _changes(before[order], right) for name, right in outcomes.items()}
     adjusted = holm([chance_of_gain(*change) for change in changes.values()])
     return {
         name: Alternative(int(right.sum()), len(right), *changes[name], p_value=p)
-        for (name, right), p in zip(rights.items(), adjusted, strict=True)
+        for (name, right), p in zip(outcomes.items(), adjusted, strict=True)
     }
 
 
