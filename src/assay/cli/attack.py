@@ -132,8 +132,8 @@ def attack(
     _check_uses_epsilon(options, {"--epsilon": epsilon != DEFAULT_EPSILON, "--curve": curve})
     part, shares_folder = _find_shard(shard, block=block, seed=inputs.seed)
     time_given = None if within is None else parse_duration(within)
-    kept = resume or stop_at is not None or part is not None or block != DEFAULT_BLOCK
-    _check_folder(out, needed=kept, planned=within is not None)
+    in_folder = resume or stop_at is not None or part is not None or block != DEFAULT_BLOCK
+    _check_folder(out, needed=in_folder, planned=within is not None)
     leads = part is None or part.index == 0
     errors = Console(stderr=True, quiet=not leads)
     opened = open_inputs(inputs, errors, shard=part)
