@@ -14,6 +14,7 @@ from rich.console import Console
 
 from assay.check import BUDGETS
 from assay.cli.attack_plan import ATTACK, SANITY, plan_attack
+from assay.cli.faults import Tolerant
 from assay.cli.progress import StageProgress
 from assay.cli.within import STARTED, parse_duration
 from assay.errors import OptionError
@@ -245,3 +246,13 @@ def test_networks_are_compared_on_as_many_images_as_the_time_leaves(assay: Run, 
     assert report["after"]["robust"] is None
     assert any("tested on 100 of 359 images (±9.6 points); no time to attack" in note for note in report["notes"])
     assert "tested on 100 of 359 images" in ended.err
+
+
+def test_something_appears_on_a_terminal_before_anything_is_loaded(
+    assay: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    line = "opening the model and the data"
+    assert line not in assay("check", "no-such-net", "--data", "digits", "--out", tmp_path).err
+    monkeypatch.setattr(Tolerant, "isatty", lambda self: True, raising=False)
+    assert assay("check", "no-such-net", "--data", "digits", "--out", tmp_path).err.splitlines()[0].count(line) == 1
+    assert line not in assay("claims", "--list").err

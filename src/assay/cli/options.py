@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+import os
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, fields
@@ -199,6 +201,8 @@ def takes_inputs(
         @wraps(verb)
         def run(**options: Any) -> None:
             inputs = Inputs(**{each.name: options.pop(each.name) for each in group})
+            if not (options.get("show") or options.get("listed")):
+                _announce()
             verb(inputs=inputs, **options)
 
         run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
@@ -206,6 +210,12 @@ def takes_inputs(
         return run
 
     return add
+
+
+def _announce() -> None:
+    """A line on a terminal at once: importing torch and opening data take seconds."""
+    if sys.stderr.isatty() and os.environ.get("RANK", "0") == "0":
+        typer.secho("opening the model and the data", err=True, dim=True)
 
 
 Norm = Annotated[str, option("Attack", "Norm of the perturbation: linf, l2 or l1.", metavar="NORM")]
