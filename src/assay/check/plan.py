@@ -65,9 +65,12 @@ class Schedule:
     def sort(self) -> None:
         """Bring the longest to the front, so that what they take more or less than expected is met by the others.
 
-        Those without a number of images come first of all: what they take is known then.
+        Those without a number of images come first of all: what they take is known then; and what is required, so that
+        it is not what the others leave.
         """
-        self.stages = sorted(self.stages, key=lambda stage: (stage.effort is not None, -self._seconds(stage)))
+        self.stages = sorted(
+            self.stages, key=lambda stage: (stage.effort is not None, not stage.required, -self._seconds(stage))
+        )
 
     def finish(self, stage: CheckStage, seconds: float) -> None:
         """The stage took so many seconds: correct what is expected of the others, and plan them anew."""

@@ -310,7 +310,7 @@ _AUDIT = Effort("probed", audit_passes, weight=0.1, interval=False)
 _ATTACKS = Effort("attacked", attack_passes, searches=True)
 _SANITY = Effort("sanity_samples", sanity_passes, searches=True, weight=0.1, least=16)
 _CURVE = Effort("attacked", curve_passes, searches=True, weight=0.5)
-_INVARIANCE = Effort("probed", invariance_passes, weight=0.25)
+_INVARIANCE = Effort("probed", invariance_passes, weight=0.2)
 _PREPARATION = Effort("attacked", audit_passes, weight=0.25)
 _GRADIENTS = Effort("probed", gradient_passes, weight=0.1, interval=False)
 
