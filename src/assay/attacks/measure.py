@@ -28,6 +28,7 @@ from assay.evaluate import Predictions, predict
 from assay.models.calls import calling
 from assay.records.attack import EpsilonCurve, EpsilonPoint, Norm, Precision, RobustAccuracy
 from assay.runtime import pixel_dtype
+from assay.runtime.memory import batch_share, run_in_memory
 
 BLOCK_VALUES = 2**25  # pixel values of a block: 128 MB in float32, and some three times as many during an attack
 OnBlock = Callable[[Tensor, AttackResult], None]
@@ -162,7 +163,8 @@ def measure_in_blocks(
     rounded = 0
     for rows in split_into_blocks(dataset):
         part = dataset.subset(rows) if len(rows) < len(dataset) else dataset
-        result = run_attack(
+        run = partial(
+            run_attack,
             model,
             **attack_inputs(model, part),
             attack=options,
@@ -176,6 +178,7 @@ def measure_in_blocks(
             precision=precision,
             on_step=None if on_step is None else _of_all(on_step, begun=int(rows[-1]) + 1, n=len(dataset)),
         )
+        result = run_in_memory(run)
         if target_class is None:
             rounded += count_correct_after_rounding(model, part, result, batch_size)
         if on_block is not None:
@@ -207,7 +210,7 @@ def measure_in_blocks(
 def split_into_blocks(dataset: ImageDataset, rows: Tensor | None = None) -> tuple[Tensor, ...]:
     """``rows`` (all, by default) in blocks whose images are attacked at one time, int64 (B,) each."""
     chosen = torch.arange(len(dataset)) if rows is None else rows
-    return torch.split(chosen, max(1, BLOCK_VALUES // math.prod(dataset.shape)))
+    return torch.split(chosen, max(1, int(batch_share() * BLOCK_VALUES) // math.prod(dataset.shape)))
 
 
 def _of_all(on_step: OnStep, *, begun: int, n: int) -> OnStep:
@@ -311,7 +314,9 @@ def measure_epsilon_curve(
         outcomes = []
         for block in split_into_blocks(dataset, rows):
             inputs = attack_inputs(model, dataset.subset(block))
-            result = run_with(model, **inputs, epsilon=epsilon, clean_logits=known.logits[block])
+            result = run_in_memory(
+                partial(run_with, model, **inputs, epsilon=epsilon, clean_logits=known.logits[block])
+            )
             outcomes.append(join_outcomes([result]))
             del result  # its images
         return join_outcomes(outcomes)

@@ -27,6 +27,7 @@ from assay.models.calls import ModelCall, calling
 from assay.models.probes import gap_alone, output_kind, probe_modes, relative_gap
 from assay.records.attack import AttackSanity, Norm, SanityCheck, SanityName
 from assay.runtime import device_of, exact_device, pixel_dtype, to_double, uncompiled
+from assay.runtime.memory import run_in_memory
 from assay.wording import percent
 
 POINTS = 0.02  # accuracies closer than this, or by one sample, count as equal
@@ -106,7 +107,9 @@ class _SanityRun:
     def attack(self, options: AttackOptions, *, epsilon: float | None = None) -> AttackResult:
         radius = self.epsilon if epsilon is None else epsilon
         run = partial(attack, norm=self.norm, epsilon=radius, seed=self.seed, batch_size=self.batch_size)
-        result = run(self.model, self.images, self.data.labels, attack=options, ids=self.data.ids)
+        result = run_in_memory(
+            partial(run, self.model, self.images, self.data.labels, attack=options, ids=self.data.ids)
+        )
         self.outside.append(result.counts.outside_ball)
         return result
 

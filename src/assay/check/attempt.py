@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable, Iterator
 from assay.errors import DependencyError, InterruptedRunError, describe_error
 from assay.records.base import Record
 from assay.records.failure import FailedMeasurement
+from assay.runtime.memory import ran_out_of_memory
 
-_MEMORY = ("out of memory", "not enough memory", "can't allocate memory")
 LESS_MEMORY = "Take fewer or smaller images (--limit, --image-size), or a machine with more memory."
 NO_GRADIENTS = "Take the network itself in place of the program, or attack without gradients (attack --attack square)."
 ELSEWHERE = "Take the network itself in place of the program: what a program runs by itself cannot be seen."
@@ -51,4 +51,4 @@ def find_way_out(error: Exception) -> str:
         return NO_GRADIENTS
     if "that torch runs" in text:
         return ELSEWHERE
-    return LESS_MEMORY if isinstance(error, MemoryError) or any(words in text for words in _MEMORY) else MEND
+    return LESS_MEMORY if ran_out_of_memory(error) else MEND

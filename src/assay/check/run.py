@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -30,6 +30,7 @@ from assay.records.checkup import Checkup, Measurement, Stage, Subject
 from assay.records.configuration import ModeAudit
 from assay.records.failure import FailedMeasurement
 from assay.runtime import describe_environment, device_of
+from assay.runtime.memory import BatchMemory, batch_memory, run_in_memory, tell_halvings
 from assay.runtime.processes import ALONE, Processes
 from assay.runtime.store import ResumableStore, fingerprint
 from assay.verdict import judge
@@ -69,6 +70,7 @@ def run_check(
     processes: Processes = ALONE,
     notes: Iterable[str] = (),
     keep_predictions: Path | None = None,
+    memory: int | None = None,
 ) -> Checkup:
     """Run every stage of the check on ``model``, judge the records, and return both as one document.
 
@@ -96,6 +98,8 @@ def run_check(
         notes: what else is to be known of the model and the data, such as what was guessed when they were opened.
         keep_predictions: a file .csv, .parquet or .npz for the logits of the samples of the clean accuracy, with ids
             and labels; :func:`assay.check_predictions` gives the same clean accuracy from it.
+        memory: most bytes of the whole process: batches are smaller from the start, and Linux refuses what goes beyond.
+            With and without it a stage whose memory runs out is measured again in batches of half the size.
 
     Returns:
         The document: subject, environment, stages, ``records`` and ``verdicts``; ``checkup.first(CleanAccuracy)``
@@ -136,23 +140,24 @@ def run_check(
         }
         store = ResumableStore(folder / PARTIAL, identity)
         store.claim(replace=not resume)
-    schedule, stages = None, STAGES
-    if within is not None:
-        schedule = _fit(context, store, within=within, reserved=reserved, started=clock, resume=resume)
-        stages = tuple(schedule.stages)
-    # Every process runs the required ones: where one fails, nobody need begin.
-    own = [(n, each) for n, each in enumerate(stages) if each.required or n % processes.world == processes.rank]
-    done = {} if store is None or not resume else _read_stages(store, (stage for _, stage in own))
-    if within is None and on_plan is not None and processes.world == 1:
-        with suppress(AssayError):  # what fails on such a model is told by the stage that fails
-            schedule = estimate(context, [stage for stage in stages if stage.name not in done], started=clock)
-    for number, stage in own:
-        if schedule is not None and on_plan is not None:
-            on_plan(schedule.plan)
-        if on_stage is not None:
-            on_stage(stage.name, number, len(stages))
-        if stage.name not in done:
-            done[stage.name] = _measure(stage, context, schedule, store)
+    with batch_memory(memory) as room:
+        schedule, stages = None, STAGES
+        if within is not None:
+            schedule = _fit(context, store, within=within, reserved=reserved, started=clock, resume=resume)
+            stages = tuple(schedule.stages)
+        # Every process runs the required ones: where one fails, nobody need begin.
+        own = [(n, each) for n, each in enumerate(stages) if each.required or n % processes.world == processes.rank]
+        done = {} if store is None or not resume else _read_stages(store, (stage for _, stage in own))
+        if within is None and on_plan is not None and processes.world == 1:
+            with suppress(AssayError):  # what fails on such a model is notes by the stage that fails
+                schedule = estimate(context, [stage for stage in stages if stage.name not in done], started=clock)
+        for number, stage in own:
+            if schedule is not None and on_plan is not None:
+                on_plan(schedule.plan)
+            if on_stage is not None:
+                on_stage(stage.name, number, len(stages))
+            if stage.name not in done:
+                done[stage.name] = _measure(stage, context, schedule, store, room)
     shared = {name: finished for part in reversed(processes.gather(done)) for name, finished in part.items()}
     plan = CheckPlan(budget=budget) if schedule is None or within is None else schedule.plan
     if plan.budget is not context.budget:
@@ -162,6 +167,7 @@ def run_check(
         write_predictions(keep_predictions, context.outputs.logits, context.clean, model=name)
     measured = [shared[stage.name] for stage in STAGES]
     records = (*history, *(record for finished in measured for record in finished.records))
+    notes = (*notes, *(finished.stage.note for finished in measured if finished.stage.note))
     checkup = Checkup(
         subject=_of_leader(partial(_describe_subject, context, name=name, weights=weights, notes=notes), processes),
         budget=budget.name,
@@ -237,13 +243,17 @@ def _fit(
 
 
 def _measure(
-    stage: CheckStage, context: CheckContext, schedule: Schedule | None, store: ResumableStore | None
+    stage: CheckStage,
+    context: CheckContext,
+    schedule: Schedule | None,
+    store: ResumableStore | None,
+    room: BatchMemory,
 ) -> FinishedStage:
     """Run one stage on the images that it is given, and keep it and the plan for the others."""
     if schedule is not None and schedule.budget is not context.budget:
         context = replace(context, budget=schedule.budget)
     try:
-        finished = _run_stage(stage, context)
+        finished = _run_stage(stage, context, room)
     except InputError:  # the same command would fail again: there is nothing to resume
         if store is not None:
             store.close()
@@ -258,28 +268,46 @@ def _measure(
     return finished
 
 
-def _run_stage(stage: CheckStage, context: CheckContext) -> FinishedStage:
-    clock = time.perf_counter()
+def _run_stage(stage: CheckStage, context: CheckContext, room: BatchMemory) -> FinishedStage:
+    clock, before = time.perf_counter(), room.halvings
     records: tuple[Record, ...]
     if stage.is_left_out(context.budget):
         records = (_left_out(stage, context.budget),)
     elif stage.required:
         try:
-            records = tuple(stage.measure(context.for_stage(stage)))
+            records = run_in_memory(lambda: tuple(stage.measure(context.for_stage(stage))))
         except AssayError:
             raise
         except Exception as error:
             raise ModelError(stage.name, expected="a model that can be run", got=describe_error(error)) from error
     else:
-        measure = partial(stage.measure, context.for_stage(stage))
+        measure = partial(_in_memory, stage, context.for_stage(stage))
         records = tuple(attempt(measure, stage=stage.name, name=stage.name, gives=stage.gives))
     for record in records:
         if isinstance(record, ModeAudit) and record.non_finite_parameters:
             raise ModelError(record.non_finite_parameters[0], expected="finite weights", got="NaN or infinity")
     failed = [record for record in records if isinstance(record, FailedMeasurement)]
     skipped = failed[0].reason if failed and len(failed) == len(records) else None
-    result = Stage(name=stage.name, seconds=time.perf_counter() - clock, skipped=skipped)
+    halvings = room.halvings - before
+    note = f"{stage.name}: {tell_halvings(halvings)}" if halvings else None
+    result = Stage(name=stage.name, seconds=time.perf_counter() - clock, skipped=skipped, note=note)
     return FinishedStage.model_validate({"stage": result, "records": records})
+
+
+def _in_memory(stage: CheckStage, context: CheckContext) -> Iterator[Record]:
+    """The records of a stage, measured again in smaller batches where memory runs out; those before another failure."""
+    made: list[Record] = []
+
+    def measure() -> None:
+        made.clear()
+        made.extend(stage.measure(context))
+
+    try:
+        run_in_memory(measure)
+    except Exception:
+        yield from made
+        raise
+    yield from made
 
 
 def _left_out(stage: CheckStage, budget: Budget) -> FailedMeasurement:

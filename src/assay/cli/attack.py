@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from assay.cli.memory import Memory, parse_size
 from assay.cli.options import Epsilon, Inputs, Norm, Resume, argument, flag, option, takes_inputs
 from assay.cli.within import Within, parse_duration
 from assay.errors import COULD_NOT_RUN, OptionError, UnusedOptionError
@@ -34,6 +35,7 @@ SANITY_SAMPLES = 100
 
 @takes_inputs()
 def attack(
+    context: typer.Context,
     inputs: Inputs,
     name: Annotated[
         str, option("Attack", "The attack; an unknown name lists all.", "--attack", metavar="NAME")
@@ -93,6 +95,7 @@ def attack(
         option("Run", "With --out: end when the 95 % interval is ± this narrow, such as 0.01.", metavar="FRACTION"),
     ] = None,
     within: Within = None,
+    memory: Memory = None,
     resume: Resume = False,
     shard: Annotated[
         str | None,
@@ -122,34 +125,35 @@ def attack(
     from assay.cli.inputs import open_inputs
     from assay.files import write_atomically
     from assay.report.terminal.attack import AttackProgress
+    from assay.runtime.memory import batch_memory, tell_halvings
 
-    shorthands = {"steps": steps, "step_size": step_size, "restarts": restarts, "loss": loss}
-    options = _parse_options(name, shorthands, sets or ())
+    options = _parse_options(
+        name, {"steps": steps, "step_size": step_size, "restarts": restarts, "loss": loss}, sets or ()
+    )
     if show:
         typer.echo(show_attack_options(options))
         return
     threat = Threat(norm=norm, epsilon=parse_epsilon(epsilon, norm=norm))  # type: ignore[arg-type]
     _check_uses_epsilon(options, {"--epsilon": epsilon != DEFAULT_EPSILON, "--curve": curve})
     part, shares_folder = _find_shard(shard, block=block, seed=inputs.seed)
-    time_given = None if within is None else parse_duration(within)
-    in_folder = resume or stop_at is not None or part is not None or block != DEFAULT_BLOCK
-    _check_folder(out, needed=in_folder, planned=within is not None)
+    time_given, most_memory = None if within is None else parse_duration(within), parse_size(memory)
+    in_parts = (resume, stop_at is not None, part is not None, block != DEFAULT_BLOCK)
+    _check_folder(out, needed=any(in_parts), planned=within is not None)
     leads = part is None or part.index == 0
-    errors = Console(stderr=True, quiet=not leads)
+    console, errors = Console(), Console(stderr=True, quiet=not leads)
     opened = open_inputs(inputs, errors, shard=part)
-    network = opened.model
+    room = context.with_resource(batch_memory(most_memory))
     dataset, target = _choose_target(opened.dataset, target_class, single=out is None and not curve)
     common: dict[str, Any] = {
         "attack": options, "norm": threat.norm, "seed": inputs.seed, "batch_size": batch_size, "precision": precision,
     }  # fmt: skip
     eot: dict[str, Any] = {"epsilon": threat.epsilon, "eot_samples": average or eot_samples}
-    console = Console()
-    beside = _Beside(network, dataset, threat, common)
+    beside = _Beside(opened.model, dataset, threat, common)
     wanted = {CURVE: (curve, beside.measure_curve), SANITY: (sanity, beside.measure_sanity)}
     measures = {name: measure for name, (is_wanted, measure) in wanted.items() if is_wanted}
     given = {ATTACK: len(dataset), CURVE: len(dataset), SANITY: SANITY_SAMPLES}
     if out is None:
-        once = _Attack(network, dataset, {"target_class": target, **common, **eot})
+        once = _Attack(opened.model, dataset, {"target_class": target, **common, **eot})
         more: list[Record] = []
         if time_given is not None:
             n, more = _plan(once, measures, given, errors, within=time_given)
@@ -157,12 +161,15 @@ def attack(
         with AttackProgress(errors) as progress:
             records, notes = once.run(given[ATTACK], progress.show)
     else:
-        settings = {"folder": out, "stop_at": stop_at, "resume": resume, **common, **eot}
-        campaign = _attack_in_parts(network, dataset, part, errors, shared=shares_folder, block=block, **settings)
+        settings: dict[str, Any] = {"folder": out, "stop_at": stop_at, "resume": resume, "block": block}
+        campaign = _attack_in_parts(
+            opened.model, dataset, part, errors, shared=shares_folder, **settings, **common, **eot
+        )
         if campaign is None:
             return
         records, notes, more = [campaign.record], _campaign_notes(campaign, part), []
-    _print_records(records, console, notes=[n for n in notes if not any(known.startswith(n) for known in opened.notes)])
+    notes = tuple(n for n in notes if not any(known.startswith(n) for known in opened.notes))
+    _print_records(records, console, notes=(*notes, *filter(None, [tell_halvings(room.halvings)])))
     for record in (*more, *(_measure_beside(measures, given) if leads else ())):
         _print_records([record], console)
         records.append(record)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
+from assay.cli.memory import Memory, parse_size
 from assay.cli.options import BaselineFile, Budget, BudgetName, Inputs, Resume, flag, option, takes_inputs
 from assay.cli.within import Within, parse_duration, seconds_around_stages
 from assay.errors import COULD_NOT_RUN, FINDINGS, DataError, InputError, OptionError
@@ -117,6 +118,7 @@ def check(
         option("Run", "Take the images and steps of this check: its check.json, or its folder.", metavar="CHECK"),
     ] = None,
     within: Within = None,
+    memory: Memory = None,
     resume: Resume = False,
 ) -> None:
     """Put a model to the test: accuracy, attacks, gradients, modes, spectra. Writes one page with all findings.
@@ -135,7 +137,7 @@ def check(
     from assay.runtime.processes import joined_processes
 
     accepted = None if baseline is None else read_baseline(baseline)  # refused before any work
-    chosen = _choose_effort(context, budget, budget_of, within)
+    chosen, most_memory = _choose_effort(context, budget, budget_of, within), parse_size(memory)
     with joined_processes() as processes, ExitStack() as held:
         errors = Console(stderr=True, quiet=not processes.leads)
         if predictions is not None:
@@ -167,6 +169,7 @@ def check(
                 on_plan=progress.plan,
                 processes=processes,
                 keep_predictions=keep_predictions,
+                memory=most_memory,
             )
         if not processes.leads:
             return
@@ -234,6 +237,8 @@ def _finish(
         checkup = apply_baseline(checkup, accepted, today=datetime.now(UTC).date())
     results = _write_results(checkup, folder, formats=formats, fail_on=fail_on)
     print_summary(checkup, Console())
+    for note in filter(None, (stage.note for stage in checkup.stages)):
+        typer.echo(f"note: {note}")
     typer.echo(f"Results: {results}")  # drawing may be killed for the memory that it needs beside the model
     typer.echo(f"Report: {_draw(checkup, folder)}")
     raise typer.Exit(find_exit_code(checkup, fail_on=fail_on, uses=checkup.uses if uses else None))

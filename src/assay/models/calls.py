@@ -20,6 +20,7 @@ from torch.nn.parameter import is_lazy
 from assay.errors import AssayError, ModelError, one_line
 from assay.models.outputs import Single, kind_of_single_output, read_outputs
 from assay.runtime import device_of, dtype_of, preserved
+from assay.runtime.memory import batch_bytes, batch_share, ran_out_of_memory
 from assay.runtime.model_state import ModelState
 
 T = TypeVar("T")
@@ -28,14 +29,13 @@ _ONLY_SIZES = (1, 2, 4, 16, 32, 64, 128)  # of a model that takes batches of one
 _VALUES = 2**23  # pixel values of one batch without gradients; a network holds some hundred times as many
 _VALUES_WITH_GRADIENTS = 2**21
 _LARGE = 2**14  # pixel values of an image from which on a model's need of memory is measured
-_BYTES = 2**28  # of one batch without gradients
-_BYTES_WITH_GRADIENTS = 2**29
 
 
 def rows_that_fit(image_shape: Iterable[int], *, most: int, gradients: bool = False) -> int:
     """Images of one batch, at most ``most``, so that memory does not grow with their size: 55 of 224 × 224 × 3."""
-    values = _VALUES_WITH_GRADIENTS if gradients else _VALUES
-    return min(most, max(FILLED, values // max(1, math.prod(image_shape))))
+    share, values = batch_share(), _VALUES_WITH_GRADIENTS if gradients else _VALUES
+    least = FILLED if share == 1.0 else 1
+    return min(most, max(least, int(share * values) // max(1, math.prod(image_shape))))
 
 
 class Need(NamedTuple):
@@ -46,7 +46,7 @@ class Need(NamedTuple):
 
     def rows(self, *, gradients: bool) -> int:
         """Images of one batch. A pass without gradients has some four of the largest tensors at one time."""
-        limit = _BYTES_WITH_GRADIENTS if gradients else _BYTES
+        limit = batch_bytes(gradients=gradients)
         return max(1, limit // max(1, self.graph + 2 * self.largest if gradients else 4 * self.largest))
 
 
@@ -227,7 +227,7 @@ class ModelCall:
         try:
             return self._once(batch)[:n]
         except ModelError as error:
-            if _out_of_memory(error.__cause__) and len(batch) > self.smallest:
+            if ran_out_of_memory(error) and len(batch) > self.smallest:
                 self.largest = (len(batch) + 1) // 2
                 return self(images)
             if 1 < self.smallest < len(batch) and self.largest is None:
@@ -379,11 +379,6 @@ def _class_of(model: object) -> str:
     while _is_ours(model) and isinstance(getattr(model, "model", None), nn.Module):
         model = model.model  # type: ignore[attr-defined]
     return type(model).__name__
-
-
-def _out_of_memory(error: BaseException | None) -> bool:
-    text = one_line(error, limit=1000)
-    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in text
 
 
 def copied(model: nn.Module) -> nn.Module:

@@ -69,11 +69,12 @@ class Subject(Frozen):
 
 
 class Stage(Frozen):
-    """One stage of a check: how long it ran; ``skipped`` says why nothing of it was measured."""
+    """One stage of a check: how long it ran; ``skipped`` says why nothing of it was measured, ``note`` what changed."""
 
     name: str
     seconds: float
     skipped: str | None = None
+    note: str | None = None
 
 
 class Checkup(Record):
