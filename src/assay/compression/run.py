@@ -205,11 +205,11 @@ def compress(
         search = _Search(model, sites, calibration, validation, plan, on_progress)
         chosen, fitted = search.choose(candidates, total=total)
         curve = search.sweep()
-        asked = plan
+        wanted = plan
         if within is not None:
             left = within - (time.perf_counter() - started) - plan.epochs * len(train) * TUNING_PASSES * pass_seconds
             plan, test = shorten_measurement(plan, model, test, pass_seconds, seconds=left)
-            on_progress(describe_measurement(plan, asked, test, available))
+            on_progress(describe_measurement(plan, wanted, test, available))
         untuned = measure_clean_accuracy(fitted.model, test)
         smaller, seconds = fitted.model, 0.0
         if plan.epochs:
@@ -244,7 +244,7 @@ def compress(
             notes=(
                 *notes_on(model, to_unit_range(test.images[:2]), classes=test.classes),
                 *_notes(plan, before, after, replaced=len(fitted.factorization)),
-                *([] if within is None else [describe_measurement(plan, asked, test, available)]),
+                *([] if within is None else [describe_measurement(plan, wanted, test, available)]),
             ),
         )
     return Compressed(smaller, fitted.factorization, report)
