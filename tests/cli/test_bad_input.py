@@ -228,7 +228,7 @@ def test_a_random_network_is_allowed(tmp_path: Path, assay: Callable[..., Any]) 
         "--budget",
         "quick",
         "--limit",
-        "20",
+        "200",
         "--out",
         tmp_path / "r",
     )

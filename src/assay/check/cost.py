@@ -19,7 +19,7 @@ from assay.records.budget import Budget
 from assay.runtime import device_of, pixel_dtype
 from assay.runtime.allocation import TRIALS, Cost
 
-_SECONDS = 0.3  # of one timed call of the model
+_SECONDS = 0.1  # of one timed call of the model
 _MOST_ROWS = 64
 _DROPPED = 0.5  # of what a first trial shows of an attack: images drop out when they break, which two hardly show
 _BACKWARD = 3.0  # forward passes in time, of a pass forward and backward that cannot be timed
@@ -38,7 +38,7 @@ class PassTimes:
 
 
 def time_passes(model: nn.Module, dataset: ImageDataset, *, n: int | None = None) -> PassTimes:
-    """Time both passes on a batch of ``n`` images, by default of as many as fit into some tenths of a second.
+    """Time both passes on a batch of ``n`` images, by default of as many as fit into some hundredths of a second.
 
     Raises :class:`ModelError` for a model that cannot be run on these images.
     """

@@ -13,7 +13,8 @@ from assay.records.budget import Budget, CheckPlan, PlannedStage
 from assay.runtime.allocation import SLACK, TRIAL_SHARE, Cost, Share, allocate
 from assay.wording import duration
 
-_ESTIMATE_SHARE, _ESTIMATE_SECONDS = 0.03, (0.5, 10.0)  # to time the stages with, where a budget decides
+_ESTIMATE_SHARE, _ESTIMATE_SECONDS = 0.03, 10.0  # at most, to time the stages with, where a budget decides
+_SHORT = 20.0  # seconds of all passes, up to which no stage is timed: that would take as long as it tells
 _UNTIMED_SHARE = 0.04  # of all the time, for the stages that have no number of images, until they ran
 _NOTICEABLE = 0.02  # of all the time: a stage of this length counts half as evidence of how good expectations are
 _PRIOR = 1.0  # stages that went as expected, which are thought to have been there before
@@ -151,8 +152,10 @@ def estimate(context: CheckContext, stages: Sequence[CheckStage], *, started: fl
     passes = time_passes(context.model, context.dataset)
     most = _most(context, stages)
     longest = sum(cost.seconds(most[name]) for name, cost in longest_costs(stages, context.budget, passes).items())
-    seconds = min(max(_ESTIMATE_SHARE * longest, _ESTIMATE_SECONDS[0]), _ESTIMATE_SECONDS[1])
-    costs = measure_costs(context, stages, passes, seconds=seconds)
+    if longest <= _SHORT:
+        costs = longest_costs(stages, context.budget, passes)
+    else:
+        costs = measure_costs(context, stages, passes, seconds=min(_ESTIMATE_SHARE * longest, _ESTIMATE_SECONDS))
     return Schedule(
         stages, most, costs, _fixed(stages, passes), context.budget, started, before=time.perf_counter() - started
     )

@@ -40,7 +40,6 @@ PARTIAL = "check.partial"  # the folder of finished stages, beside the report th
 PLAN = "plan"  # its file among them
 CLEAN = "clean accuracy"
 OnStage = Callable[[str, int, int], None]  # (name, its number from 0, how many there are)
-OnPlan = Callable[[CheckPlan], None]
 
 
 class FinishedStage(Frozen):
@@ -66,7 +65,7 @@ def run_check(
     within: float | None = None,
     reserved: float = 0.0,
     on_stage: OnStage | None = None,
-    on_plan: OnPlan | None = None,
+    on_plan: Callable[[CheckPlan], None] | None = None,
     processes: Processes = ALONE,
     notes: Iterable[str] = (),
     keep_predictions: Path | None = None,

@@ -12,7 +12,7 @@ from typing import TypeVar
 
 import torch
 
-from assay.errors import OptionError
+from assay.errors import OptionError, one_line
 
 T = TypeVar("T")
 BATCH_BYTES = 2**28  # of one batch without gradients
@@ -99,7 +99,7 @@ def run_in_memory(run: Callable[[], T]) -> T:
 def ran_out_of_memory(error: BaseException | None) -> bool:
     """Whether ``error``, or one that it was made from, says that memory could not be had."""
     while error is not None:
-        text = str(error).lower()
+        text = one_line(error, limit=1000).lower()
         if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or any(words in text for words in _WORDS):
             return True
         error = error.__cause__
