@@ -19,9 +19,9 @@ from assay.records.budget import Budget
 from assay.runtime import device_of, pixel_dtype
 from assay.runtime.allocation import TRIALS, Cost
 
-_SECONDS = 0.1  # of one timed call of the model
+_SECONDS = 0.1  # of a timed call of the model, from which on a batch is large enough
 _MOST_ROWS = 64
-_DROPPED = 0.5  # of what a first trial shows of an attack: images drop out when they break, which two hardly show
+DROPPED = 0.5  # of what a first trial shows of an attack: images drop out when they break, which two hardly show
 _BACKWARD = 3.0  # forward passes in time, of a pass forward and backward that cannot be timed
 
 
@@ -38,7 +38,7 @@ class PassTimes:
 
 
 def time_passes(model: nn.Module, dataset: ImageDataset, *, n: int | None = None) -> PassTimes:
-    """Time both passes on a batch of ``n`` images, by default of as many as fit into some hundredths of a second.
+    """Time both passes on a batch of ``n`` images, by default of as many as take a tenth of a second.
 
     Raises :class:`ModelError` for a model that cannot be run on these images.
     """
@@ -61,14 +61,14 @@ def _differentiate(network: ModelCall, images: Tensor) -> None:
 
 
 def _time_call(call: Callable[[Tensor], object], images: Tensor, *, most: int) -> float:
-    """Seconds an image: of one image first, then of as many as fit into :data:`_SECONDS`, again and again."""
+    """Seconds an image, in a batch of ``most`` or of as many as take :data:`_SECONDS`: few cost more each."""
     call(images[:1])
-    n = max(1, min(most, int(_SECONDS / max(_time_once(call, images[:1]), 1e-6))))
-    calls, started = 0, time.perf_counter()
-    while calls == 0 or time.perf_counter() - started < _SECONDS:
-        _time_once(call, images[:n])
-        calls += 1
-    return (time.perf_counter() - started) / (calls * n)
+    n, seconds = 1, _time_once(call, images[:1])
+    while n < most and seconds < _SECONDS:
+        n = min(most, 4 * n)
+        call(images[:n])  # the first batch of a size may take longer
+        seconds = _time_once(call, images[:n])
+    return seconds / n
 
 
 def _time_once(call: Callable[[Tensor], object], images: Tensor) -> float:
@@ -154,4 +154,4 @@ class _StageTimer:
         alone = n * self._passes[n].of(effort.passes(self._context.budget))
         if len(trials) > 1:
             return longest.times(seconds / alone)
-        return longest.times(min(seconds / alone, 1.0) * (_DROPPED if effort.searches else 1.0))
+        return longest.times(min(seconds / alone, 1.0) * (DROPPED if effort.searches else 1.0))

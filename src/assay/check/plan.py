@@ -7,13 +7,13 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from assay.check.cost import PassTimes, longest_costs, measure_costs, time_passes
+from assay.check.cost import DROPPED, PassTimes, longest_costs, measure_costs, time_passes
 from assay.check.stages import BUDGETS, CheckContext, CheckStage
 from assay.records.budget import Budget, CheckPlan, PlannedStage
 from assay.runtime.allocation import SLACK, TRIAL_SHARE, Cost, Share, allocate
 from assay.wording import duration
 
-_ESTIMATE_SHARE, _ESTIMATE_SECONDS = 0.03, 10.0  # at most, to time the stages with, where a budget decides
+_ESTIMATE_SHARE, _ESTIMATE_SECONDS = 0.02, 3.0  # at most, to time the stages with, where a budget decides
 _SHORT = 20.0  # seconds of all passes, up to which no stage is timed: that would take as long as it tells
 _UNTIMED_SHARE = 0.04  # of all the time, for the stages that have no number of images, until they ran
 _NOTICEABLE = 0.02  # of all the time: a stage of this length counts half as evidence of how good expectations are
@@ -151,11 +151,15 @@ def estimate(context: CheckContext, stages: Sequence[CheckStage], *, started: fl
     """What the budget of ``context`` will take; some hundredths of it are spent to find that out."""
     passes = time_passes(context.model, context.dataset)
     most = _most(context, stages)
-    longest = sum(cost.seconds(most[name]) for name, cost in longest_costs(stages, context.budget, passes).items())
-    if longest <= _SHORT:
-        costs = longest_costs(stages, context.budget, passes)
-    else:
-        costs = measure_costs(context, stages, passes, seconds=min(_ESTIMATE_SHARE * longest, _ESTIMATE_SECONDS))
+    costs = longest = longest_costs(stages, context.budget, passes)
+    in_all = sum(cost.seconds(most[name]) for name, cost in longest.items())
+    if in_all > _SHORT:
+        costs = measure_costs(context, stages, passes, seconds=min(_ESTIMATE_SHARE * in_all, _ESTIMATE_SECONDS))
+    searching = {stage.name for stage in stages if stage.effort is not None and stage.effort.searches}
+    costs = {  # what was not timed: images drop out when they break
+        name: cost.times(DROPPED) if name in searching and cost == longest[name] else cost
+        for name, cost in costs.items()
+    }
     return Schedule(
         stages, most, costs, _fixed(stages, passes), context.budget, started, before=time.perf_counter() - started
     )
