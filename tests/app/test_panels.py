@@ -3,6 +3,7 @@ from __future__ import annotations
 import re
 import shlex
 from dataclasses import replace
+from html import unescape
 from html.parser import HTMLParser
 
 import pytest
@@ -65,6 +66,26 @@ def test_a_breakage_shows_three_pictures_and_the_loss(network_context):
     html = show_attack(network_context, find_smallest_perturbation(network_context, picture, norm="l2"))
     assert "The smallest perturbation found is L2" in html
     assert command_of(html)[-3:] == ["--smallest", "--norm", "l2"]
+
+
+def test_the_best_attempt_of_an_attack_that_failed_is_shown(network_context):
+    picture = sample_at(network_context.dataset, 2)
+    held = attack_picture(network_context, picture, AttackChoice(steps=3, epsilon=0.2 / 255))
+    html = show_attack(network_context, held)
+    assert "Held: the best attempt of pgd within L∞ 0.2/255 lowered" in unescape(html)
+    assert "<b>best attempt</b>" in html
+    assert f"<b>perturbation, ×{held.magnified:g}</b>" in html
+    assert held.magnified == 512
+    assert "<dt>distance of the best attempt, L∞</dt><dd>0.2/255</dd>" in html
+
+
+def test_a_picture_that_was_wrong_before_is_shown_once(network_context):
+    picture = sample_at(network_context.dataset, 2)
+    wrong = picture.with_label((picture.label + 1) % 4, name="x")
+    html = show_attack(network_context, attack_picture(network_context, wrong, AttackChoice()))
+    assert "Misclassified before any attack" in html
+    assert "<img" not in html
+    assert "distance" not in html
 
 
 @pytest.mark.parametrize("quiet", [True, False])

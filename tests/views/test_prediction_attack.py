@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import math
+import re
 import threading
 from dataclasses import replace
 
@@ -8,6 +10,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from assay.attacks.engine import attack
 from assay.attacks.methods import list_attacks
 from assay.errors import ModelError, OptionError
 from assay.views.attack import ATTACKS, AttackChoice, attack_picture, find_smallest_perturbation
@@ -68,8 +71,73 @@ def test_an_attack_breaks_just_beyond_that_distance_and_holds_just_before(linear
     held = attack_picture(linear_context, picture, AttackChoice(epsilon=0.9 * distance))
     assert not held.success
     assert held.distance is None
-    assert torch.equal(held.adversarial, picture.image / 255)
-    assert not held.perturbation.sub(0.5).any()
+    assert held.moved == pytest.approx(0.9 * distance, rel=1e-5)  # of a linear model the best lies on the border
+    direction = linear_context.model.w.detach().sign() * (1 - 2 * picture.label)
+    torch.testing.assert_close(held.adversarial, picture.image / 255 + 0.9 * distance * direction, rtol=0, atol=1e-6)
+
+
+HELD = re.compile(r"Held: the best attempt of (\S+) within L∞ 2/255 lowered (\S+) from (\S+)\s% to (\S+)\s%\.")
+
+
+@pytest.mark.parametrize("name", ["fgsm", "pgd", "apgd-ce", "apgd-t", "square", "noise"])
+def test_of_an_attack_that_failed_the_least_likely_of_all_it_tried_is_shown(network_context, name):
+    with torch.no_grad():
+        network_context.model[4].weight.mul_(0.1)  # so that nothing breaks
+    picture = sample_at(network_context.dataset, 1)
+    label = int(network_context.model.eval()(picture.image[None] / 255).argmax())
+    picture = picture.with_label(label, name=network_context.classes[label])
+    tried: list[float] = []
+    choice = AttackChoice(attack=name, epsilon=2 / 255, steps=4)
+
+    def note(_, images, __):
+        assert float((images - picture.image / 255).abs().max()) <= 2 / 255 + 1e-6
+        tried.append(float(network_context.model(images)[0].softmax(dim=0)[label]))
+
+    with network_context.exclusive_model() as model:
+        data = picture.as_dataset(network_context.classes, label=label)
+        options = {"attack": choice.prepare(), "epsilon": choice.epsilon, "ids": data.ids}
+        attack(model, data.images / 255, data.labels, on_iterate=note, **options)
+    held = attack_picture(network_context, picture, choice, limits=PATIENT)
+    assert not held.success
+    assert len(tried) > 1
+    assert held.after[label] == pytest.approx(min(tried), rel=1e-5)
+    said = network_context.model(held.adversarial[None])[0].softmax(dim=0)
+    torch.testing.assert_close(torch.tensor(held.after), said.detach(), rtol=1e-4, atol=1e-6)
+    told = HELD.fullmatch(held.headline)
+    assert told, held.headline
+    assert told[1] == name
+    assert float(told[4]) < float(told[3])
+
+
+def test_what_no_attempt_lowered_is_said(linear_context):
+    held = attack_picture(linear_context, sample_at(linear_context.dataset, 0), AttackChoice(epsilon=0.0))
+    assert "the best attempt of pgd within L∞ 0 did not lower" in held.headline
+    assert held.moved == 0
+
+
+def test_a_saturated_answer_is_told_by_its_loss(linear_context):
+    picture = sample_at(linear_context.dataset, 0)
+    with torch.no_grad():
+        score = float(linear_context.model(picture.image[None] / 255)[0, 1])
+        for parameter in linear_context.model.parameters():
+            parameter.mul_(25 / abs(score))
+    held = attack_picture(linear_context, picture, AttackChoice(epsilon=0.5 / 255))
+    assert "raised the loss of" in held.headline
+    first, last = map(float, re.findall(r"([\d.]+e-\d+)", held.headline))
+    assert first == pytest.approx(float(torch.tensor(-25.0, dtype=torch.float64).exp()), rel=0.05)
+    assert first < last
+
+
+def test_an_attack_without_a_ball_shows_what_it_ended_with(network_context):
+    with torch.no_grad():
+        network_context.model[4].weight.mul_(0.1)
+    picture = sample_at(network_context.dataset, 1)
+    label = int(network_context.model.eval()(picture.image[None] / 255).argmax())
+    picture = picture.with_label(label, name=network_context.classes[label])
+    held = attack_picture(network_context, picture, AttackChoice(attack="signed-steps", epsilon=1 / 255, steps=3))
+    assert "the last image of signed-steps with steps of 1/255 lowered" in held.headline
+    assert held.moved == pytest.approx(3 / 255, rel=1e-4)
+    assert held.losses[-1] == pytest.approx(-math.log(held.after[label]), rel=1e-4)
 
 
 @pytest.mark.parametrize("name", ATTACKS)

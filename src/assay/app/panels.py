@@ -48,19 +48,23 @@ def show_prediction(context: ViewContext, prediction: Prediction) -> str:
 
 
 def show_attack(context: ViewContext, attack: PictureAttack) -> str:
-    """Before, perturbation, after; probabilities; loss per step."""
+    """Before, perturbation, after (of an attack that failed its best attempt); probabilities; loss per step."""
+    last = "after" if attack.success else attack.attempt.partition(" of ")[0].removeprefix("the ")
     return _render(
         "attack.html",
         attack=attack,
         pictures=(
             ("before", png_base64(attack.picture.image)),
             (f"perturbation, ×{attack.magnified:g}", png_base64(to_bytes(attack.perturbation))),
-            ("after", png_base64(to_bytes(attack.adversarial))),
-        ),
+            (last, png_base64(to_bytes(attack.adversarial))),
+        )
+        if not attack.misclassified
+        else (),
         small=attack.picture.image.shape[-1] <= SMALL,
         rows=_bars(attack.classes, attack.before, attack.after),
         norm=norm(attack.norm),
-        distance=None if attack.distance is None else distance(attack.distance, attack.norm),
+        moved=distance(attack.moved, attack.norm),
+        last=last,
         chart=_draw_losses(attack.losses) if len(attack.losses) > 1 and not attack.misclassified else None,
         command=look_command(context, *attack.picture.words, *attack.words),
     )

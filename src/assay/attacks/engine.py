@@ -36,6 +36,7 @@ PROBE_SUCCESS_RATE_BF16 = 1 / 2  # the same where that pass is in float32 and wh
 LONGEST_STEP = 1e30  # of an attack that is not projected: its square must be a number
 EXAMPLE_IMAGES = 32  # on which the folded copy of the model must agree with the original
 OnStep = Callable[[str, int, int], None]  # method, rows still under attack or waiting, rows in all
+OnIterate = Callable[[Tensor, Tensor, Tensor], None]  # samples (B,), images (B, C, H, W), logits (B, K) of the search
 
 
 @checked_except("labels")
@@ -58,6 +59,7 @@ def attack(
     precision: Precision | str = "auto",
     compiled: bool = False,
     on_step: OnStep | None = None,
+    on_iterate: OnIterate | None = None,
 ) -> AttackResult:
     """Search an adversarial image within ε of each image; every success is verified by the original model.
 
@@ -80,6 +82,8 @@ def attack(
             are verified in float32.
         compiled: run the search through ``torch.compile``.
         on_step: called after each step with the method's name, the rows left, and all rows.
+        on_iterate: called with the samples (B,), images (B, C, H, W) and logits (B, K) of every evaluation of the
+            search: whatever the attack tried, in the ball or not, verified or not.
 
     Returns:
         Adversarial images, distances, logits and what broke each sample.
@@ -135,7 +139,7 @@ def attack(
         if network.surrogate is not None and all(method.keeps != "first" for method in plan.methods):
             network.surrogate = None  # the nearest and the last image are searched in float32
             precision_note = f"{options.name} is searched in float32" if precision == "bfloat16" else None
-        engine = Engine(network, threat, BestSoFar.start(images, samples.logits), batch_size, on_step)
+        engine = Engine(network, threat, BestSoFar.start(images, samples.logits), batch_size, on_step, on_iterate)
         trace = engine.run(plan, samples)
         best = engine.best_so_far
         if threat.constrained:  # a search for the nearest image finds some that are too far to count
@@ -247,6 +251,7 @@ class Engine:
     best_so_far: BestSoFar
     batch_size: int
     on_step: OnStep | None = None
+    on_iterate: OnIterate | None = None
     success_rate: float = 1.0  # the share of the batch that the last step broke; 1 before a method's first
     early_stopping: EarlyStoppingByProgress | None = None  # of the method that runs, if it may stop early
 
@@ -318,6 +323,8 @@ class Engine:
         output = self.network.evaluate(batch, method.loss, self.threat, exact=method.keeps != "first")
         if trace is not None:
             trace.record(batch, output.logits)
+        if self.on_iterate is not None:
+            self.on_iterate(batch.index, batch.iterate, output.logits)
         misclassified = succeeds(output.logits, batch)
         margins = success_margin(output.logits, batch)
         if method.stays_inside:

@@ -131,7 +131,7 @@ def _print(prediction: Prediction, attacked: PictureAttack | None, console: Cons
             console,
             success=attacked.success,
             norm=attacked.norm,
-            distance=attacked.distance,
+            moved=attacked.moved,
             survives_rounding=attacked.survives_rounding,
             losses=() if attacked.misclassified else attacked.losses,
             notes=attacked.notes,

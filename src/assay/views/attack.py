@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
+import torch
 from pydantic import Field
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 from assay.arguments import checked
+from assay.attacks.engine import attack as run_attack
 from assay.attacks.examples import magnification
-from assay.attacks.measure import measure_robust_accuracy
+from assay.attacks.measure import attack_inputs, count_correct_after_rounding
 from assay.attacks.methods import find_attack
 from assay.attacks.options import AttackOptions
-from assay.data.dataset import to_unit_range
+from assay.attacks.result import AttackResult
+from assay.attacks.threat import Threat
+from assay.data.dataset import ImageDataset, to_unit_range
 from assay.errors import OptionError
+from assay.models.calls import calling
 from assay.options import Options
 from assay.records.attack import Norm
+from assay.runtime import pixel_dtype
 from assay.views.context import LIMITS, Limits, OutOfTimeError, ViewContext, check_limit, deadline
 from assay.views.picture import Picture, as_labelled
 from assay.wording import distance, epsilon_option, norm, percent
@@ -62,11 +70,14 @@ class AttackChoice(Options):
 class PictureAttack:
     """The result of an attack on one picture.
 
-    ``adversarial`` and ``perturbation`` are float32 (C, H, W), the latter magnified ``magnified`` times about mid-grey;
-    ``before`` and ``after`` the probabilities of the classes; ``losses`` the cross-entropy of ``label`` after each
-    step, the first before the attack. ``distance`` is that of a successful adversarial image in ``norm``, else None;
-    ``survives_rounding`` tells whether it is still misclassified as an 8-bit file. A picture that was ``misclassified``
-    before is not attacked.
+    ``adversarial`` is the misclassified image or, where there was no ``success``, the best attempt: of the images
+    inside the ball that were tried, the one on which the label is least likely (of an attack without a ball, the image
+    it ended with). It and ``perturbation`` are float32 (C, H, W), the latter magnified ``magnified`` times about
+    mid-grey; ``before`` and ``after`` the probabilities of the classes; ``losses`` the cross-entropy of ``label`` after
+    each step, the first before the attack. ``attempt`` names what is shown of an attack that failed. ``moved`` is the
+    distance of ``adversarial`` in ``norm``, ``distance`` the same where it is a success, else None;
+    ``survives_rounding`` tells whether that is still misclassified as an 8-bit file. A picture that was
+    ``misclassified`` before is not attacked.
     """
 
     picture: Picture
@@ -75,6 +86,7 @@ class PictureAttack:
     attack: str
     norm: Norm
     epsilon: float | None
+    attempt: str
     words: tuple[str, ...]
     before: tuple[float, ...]
     after: tuple[float, ...]
@@ -84,6 +96,7 @@ class PictureAttack:
     success: bool
     misclassified: bool
     distance: float | None
+    moved: float
     losses: tuple[float, ...]
     passes: float
     seconds: float
@@ -101,12 +114,23 @@ class PictureAttack:
             predicted, label = self.classes[top[0]], self.classes[self.label]
             return f"Misclassified before any attack: predicted {predicted}, label {label}."
         if not self.success:
-            ball = "" if self.epsilon is None else f" within {norm(self.norm)} {word_epsilon(self.epsilon, self.norm)}"
-            return f"The attack failed: still {last} after {self.attack}{ball}."
+            return f"Held: {self._outcome()}."
         if self.epsilon is None:
             size = distance(self.distance or 0.0, self.norm)
             return f"The smallest perturbation found is {norm(self.norm)} {size}: {first} became {last}."
         return f"The attack succeeded: {first} became {last}."
+
+    def _outcome(self) -> str:
+        """What came of the attempt that is shown, in numbers that tell before and after apart."""
+        label, was, now = self.classes[self.label], self.before[self.label], self.after[self.label]
+        if not now < was:
+            return f"{self.attempt} did not lower {label}, {percent(was)} before and {percent(now)} after"
+        for digits in (1, 2, 3):
+            first, last = percent(was, digits=digits), percent(now, digits=digits)
+            if first != last:
+                return f"{self.attempt} lowered {label} from {first} to {last}"
+        losses = " to ".join(f"{-math.log(p):.2g}" for p in (was, now))
+        return f"{self.attempt} raised the loss of {label} from {losses} nats; it stays at {percent(now)}"
 
 
 @checked
@@ -139,6 +163,22 @@ def find_smallest_perturbation(
     return _run(context, picture, attack, ball, words=words, limits=limits)
 
 
+class _BestAttempt:
+    """Of the images inside the ball that an attack tries, the one on which the label is least likely."""
+
+    def __init__(self, clean: Tensor, label: Tensor, threat: Threat) -> None:
+        self._clean, self._label, self._threat = clean, label, threat
+        self._loss = -math.inf
+        self.image: Tensor | None = None  # (1, C, H, W)
+
+    def __call__(self, rows: Tensor, images: Tensor, logits: Tensor) -> None:
+        """Keep the image where it is the best so far."""
+        tried, ball = images.detach().float().cpu(), torch.tensor([self._threat.epsilon])
+        loss = float(F.cross_entropy(logits.detach().double().cpu(), self._label))
+        if loss > self._loss and bool(self._threat.contains(tried, self._clean, ball)[0]):
+            self._loss, self.image = loss, tried.clone()
+
+
 def _run(
     context: ViewContext,
     picture: Picture,
@@ -147,20 +187,25 @@ def _run(
     words: tuple[str, ...],
     limits: Limits,
 ) -> PictureAttack:
+    threat = Threat(norm=choice.norm, epsilon=choice.epsilon, constrained=attack.constrained)
     with context.exclusive_model() as model:
         dataset = as_labelled(context, picture)
+        clean = to_unit_range(dataset.images)
+        best = _BestAttempt(clean, dataset.labels, threat)
+        options = choice.model_dump(include={"norm", "epsilon", "seed"})
+        until = deadline(limits.seconds)
         try:
-            options = choice.model_dump(include={"norm", "epsilon", "seed"})
-            until = deadline(limits.seconds)
-            measured = measure_robust_accuracy(model, dataset, attack=attack, on_step=until, **options)
+            result = run_attack(
+                model, **attack_inputs(model, dataset), attack=attack, on_step=until, on_iterate=best, **options
+            )
         except OutOfTimeError as error:
             raise OutOfTimeError(f"{attack.name} was {error}, without success so far; try fewer steps") from None
-    result, record = measured.result, measured.record
-    clean = to_unit_range(dataset.images[0])
-    success = bool(result.broken[0])
-    adversarial = result.adversarial[0] if success or not attack.constrained else clean
-    perturbation = adversarial - clean
+        success, misclassified = bool(result.broken[0]), not bool(result.clean_correct[0])
+        shown, logits = _choose_image(model, dataset, result, best.image)
+        survives = count_correct_after_rounding(model, dataset, result) == 0 if success else None
+    perturbation = shown - clean[0]
     factor = magnification(perturbation)
+    moved = float(threat.distance(shown[None], clean))
     return PictureAttack(
         picture=picture,
         classes=context.classes,
@@ -168,18 +213,44 @@ def _run(
         attack=attack.name,
         norm=choice.norm,
         epsilon=None if attack.name == "min-norm" else choice.epsilon,
+        attempt=_name_attempt(attack, choice),
         words=words,
-        before=tuple(result.clean_logits[0].softmax(dim=0).tolist()),
-        after=tuple(result.logits[0].softmax(dim=0).tolist()),
-        adversarial=adversarial,
+        before=tuple(result.clean_logits[0].double().softmax(dim=0).tolist()),
+        after=tuple(logits.double().softmax(dim=0).tolist()),
+        adversarial=shown,
         perturbation=(0.5 + factor * perturbation).clamp(0, 1),
         magnified=factor,
         success=success,
-        misclassified=not bool(result.clean_correct[0]),
+        misclassified=misclassified,
         distance=float(result.distances[0]) if success else None,
-        losses=record.loss_per_step,
-        passes=record.forward_equivalents,
-        seconds=record.seconds,
-        survives_rounding=record.correct_after_rounding == 0 if success else None,
+        moved=moved,
+        losses=() if result.trace is None else tuple(result.trace.losses[0].double().tolist()),
+        passes=float(result.counts.forwards + result.counts.backwards),
+        seconds=result.seconds,
+        survives_rounding=survives,
         notes=result.notes,
     )
+
+
+def _choose_image(
+    model: nn.Module, dataset: ImageDataset, result: AttackResult, attempt: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """The image to show, (C, H, W), and the logits of the unchanged model on it, (K,)."""
+    ended = bool(result.broken[0]) or (not result.threat.constrained and bool(result.distances.isfinite()[0]))
+    if ended or attempt is None or not bool(result.clean_correct[0]):
+        return result.adversarial[0], result.logits[0]
+    with calling(model, attempt, classes=result.logits.shape[1]) as network, torch.no_grad():
+        logits = network(attempt.to(pixel_dtype(model)))[0].float().cpu()
+    if int(logits.argmax()) != int(dataset.labels[0]):  # which the search rounded to the other side of the boundary
+        return result.adversarial[0], result.logits[0]
+    return attempt[0], logits
+
+
+def _name_attempt(attack: AttackOptions, choice: AttackChoice) -> str:
+    """What is shown of an attack that failed, and within what it searched."""
+    if attack.name == "min-norm" or not attack.uses_epsilon:
+        return f"the best attempt of {attack.name}"
+    size = word_epsilon(choice.epsilon, choice.norm)
+    if attack.constrained:
+        return f"the best attempt of {attack.name} within {norm(choice.norm)} {size}"
+    return f"the last image of {attack.name} with steps of {size}"

@@ -139,18 +139,20 @@ def print_picture_attack(
     *,
     success: bool,
     norm: str,
-    distance: float | None,
+    moved: float,
     survives_rounding: bool | None,
     losses: Sequence[float],
     notes: Sequence[str] = (),
 ) -> None:
-    """The finding, the distance of the adversarial image, and the loss after each step of the attack."""
+    """The finding, the distance of the adversarial image or the best attempt, and the loss after each step."""
     print_line(console, finding, f"bold {'red' if success else 'green'}", wrap=False)
     print_notes(console, notes)
-    if distance is not None:
+    size = f"{wording.norm(norm)} distance {wording.distance(moved, norm)}"
+    if success:
         rounded = "still misclassified" if survives_rounding else "classified correctly again"
-        size = f"{wording.norm(norm)} distance {wording.distance(distance, norm)}"
         print_line(console, f"{size}; as an 8-bit file {rounded}", wrap=False)
+    elif moved:
+        print_line(console, f"{size} of that attempt", wrap=False)
     if len(losses) > 1:
         last = len(losses) - 1
         steps = sorted({round(i * last / min(last, 10)) for i in range(min(last, 10) + 1)})
