@@ -134,6 +134,33 @@ def test_a_link_to_a_folded_verdict_opens_it(open_report: Callable[..., Any]) ->
     assert page.locator("#A401").is_visible()
 
 
+@pytest.mark.parametrize("width", [360, 390, 768])
+def test_a_telephone_has_the_contents_behind_a_button(width: int, open_report: Callable[..., Any]) -> None:
+    page = open_report(width=width).page
+    contents = page.get_by_role("navigation", name="Contents")
+    assert not contents.is_visible()
+    page.get_by_role("button", name="Contents").click()
+    assert contents.bounding_box()["x"] >= 0
+    page.keyboard.press("Escape")
+    assert not contents.is_visible()
+    page.get_by_role("button", name="Contents").click()
+    contents.get_by_role("link", name="Attacks", exact=True).click()
+    assert page.evaluate("location.hash") == "#robustness"
+    assert not contents.is_visible()
+
+
+def test_a_wide_page_has_the_contents_beside_it(open_report: Callable[..., Any]) -> None:
+    page = open_report(width=1440).page
+    contents = page.get_by_role("navigation", name="Contents")
+    assert contents.is_visible()
+    assert not page.get_by_role("button", name="Contents").is_visible()
+    page.locator("#robustness").scroll_into_view_if_needed()
+    top = contents.bounding_box()["y"]
+    page.mouse.wheel(0, 3000)
+    page.wait_for_timeout(300)
+    assert contents.bounding_box()["y"] <= top + 1
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_the_page_has_the_colours_of_the_system(scheme: str, open_report: Callable[..., Any]) -> None:
     page = open_report(scheme=scheme).page

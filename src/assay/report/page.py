@@ -26,8 +26,8 @@ SIGNS = (
     "M-2,-6h4v4h4v4h-4v4h-4v-4h-4v-4h4z",
     "M0,5.5L5.5,-4.5h-11z",
 )
-SCRIPTS = ("page.js", "tip.js", "search.js", "samples.js", "copy.js")
-STYLES = ("page.css", "claims.css", "shots.css")
+SCRIPTS = ("header.js", "page.js", "tip.js", "search.js", "samples.js", "copy.js")
+STYLES = ("page.css", "header.css", "claims.css", "shots.css")
 _LINK = re.compile(r"https?://[^\s<>\"'`⟨]+[^\s<>\"'`⟨.,;:)\]]|arXiv:\d{4}\.\d{4,5}")
 
 
@@ -81,6 +81,14 @@ class Page:
     version: str = ""
     footer: str = ""
 
+    @property
+    def contents(self) -> tuple[tuple[str, str], ...]:
+        """Anchor and title of each chapter; none where there are too few to look for one."""
+        if len(self.sections) <= 2:
+            return ()
+        lead = (("lead", self.lead_title),) if self.lead_title else ()
+        return (*lead, *((section.id, section.title) for section in self.sections))
+
 
 def render(page: Page) -> str:
     """The page as text: style, script, charts and pictures inside.
@@ -95,6 +103,7 @@ def render(page: Page) -> str:
         style = style.replace(f"/* {theme} */", custom_properties(dark=dark))
     return environment.get_template("page.html").render(
         page=page,
+        header=draw_header(page.title, contents=bool(page.contents)),
         looks=LOOKS,
         claim_looks=CLAIM_LOOKS,
         signs=SIGNS,
@@ -102,6 +111,14 @@ def render(page: Page) -> str:
         script=Markup(script),  # noqa: S704 - our own files
         script_digest=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii"),
     )
+
+
+def draw_header(title: str, *, contents: bool = False) -> Markup:
+    """The head of every page: name, title, the button of the contents where there are any, the switch of the colours.
+
+    Its style is ``header.css``, its script ``header.js``.
+    """
+    return Markup(_environment().get_template("header.html").render(title=title, contents=contents))  # noqa: S704 - ours
 
 
 def _environment() -> Environment:
