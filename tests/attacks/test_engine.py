@@ -11,6 +11,7 @@ from assay.attacks.engine import attack
 from assay.attacks.methods.gradient import FGSM, PGD, SignedSteps
 from assay.attacks.threat import GEOMETRIES
 from assay.errors import DataError, ModelError, OptionError
+from assay.runtime import hooked
 
 
 def boundary_distances(linear, images, norm):
@@ -156,9 +157,33 @@ def test_a_success_that_the_untouched_model_does_not_confirm_is_counted_and_drop
         return clean[labels == 1][:1].expand(len(images), -1)  # it always predicts class 1
 
     monkeypatch.setattr(Network, "verify", constant)
-    result = attack(linear, images, labels, attack="fgsm", epsilon=1.0, clean_logits=clean)
+    twice = PGD(steps=2, random_start=False)  # of the second image the untouched model alone decides
+    result = attack(linear, images, labels, attack=twice, epsilon=1.0, clean_logits=clean)
     assert not result.broken[labels == 1].any()
     assert result.counts.unconfirmed == int((labels == 1).sum())
+
+
+@pytest.mark.parametrize(("epsilon", "broken"), [(1.0, True), (1e-6, False)])
+def test_one_step_costs_one_gradient_and_one_judgement_of_each_image(linear, near_grey, epsilon, broken):
+    images, labels = near_grey
+    clean, passed = linear(images).detach(), {True: 0, False: 0}
+
+    def count(module, args):
+        passed[args[0].requires_grad] += len(args[0])
+
+    with hooked(linear.register_forward_pre_hook(count)):
+        result = attack(linear, images, labels, attack="fgsm", epsilon=epsilon, clean_logits=clean)
+    assert bool(result.broken.all()) is broken
+    assert (result.counts.forwards, result.counts.backwards) == (2 * len(images), len(images))
+    assert passed[True] == len(images)
+    assert passed[False] <= len(images) + 8  # how the model wants to be called is tried out on a few
+
+
+def test_the_steps_of_a_search_that_fails_cost_a_gradient_each(linear, near_grey):
+    images, labels = near_grey
+    result = attack(linear, images, labels, attack=PGD(steps=8), epsilon=1e-6, clean_logits=linear(images).detach())
+    assert result.counts.backwards == 8 * len(images)
+    assert result.counts.forwards <= (8 + 1 + 1) * len(images)  # one more after the first step, and the last judgement
 
 
 def test_a_perturbation_outside_the_ball_never_counts(linear, near_grey, monkeypatch):

@@ -17,6 +17,7 @@ from assay.attacks.methods.gradient import PGD
 from assay.errors import DataError, OptionError
 from assay.evaluate import predict
 from assay.records.attack import EpsilonPoint, RobustAccuracy
+from assay.runtime import hooked
 
 
 @pytest.mark.parametrize("name", ["fgsm", "pgd", "signed-steps", "noise"])
@@ -68,6 +69,19 @@ def test_rounding_to_bytes_by_hand(conv_net, small_set):
         right = (conv_net(stored).argmax(dim=1) == small_set.labels) & result.clean_correct
     assert count_correct_after_rounding(conv_net, small_set, result) == int(right.sum())
     assert int(right.sum()) == 44  # 0.4 of a grey level rounds away
+
+
+def test_pictures_on_levels_of_8_bits_are_not_evaluated_again(conv_net, small_set):
+    for epsilon, again in ((8 / 255, False), (7.3 / 255, True)):
+        result = measure_robust_accuracy(conv_net, small_set, attack="fgsm", epsilon=epsilon).result
+        with torch.no_grad():
+            stored = (result.adversarial * 255).round() / 255
+            right = (conv_net(stored).argmax(dim=1) == small_set.labels) & result.clean_correct
+        calls = []
+        with hooked(conv_net.register_forward_pre_hook(lambda module, args: calls.append(len(args[0])))):  # noqa: B023
+            assert count_correct_after_rounding(conv_net, small_set, result) == int(right.sum())
+        assert result.broken.any()
+        assert bool(calls) is again
 
 
 def test_the_curve_falls_and_agrees_with_single_attacks(conv_net, small_set):

@@ -118,7 +118,7 @@ def attack(
     with open_network(
         model, examples, source=source, compiled=compiled, eot_samples=eot_samples, precision=precision
     ) as network:
-        batch_size = network.original.rows_that_fit(images.shape[1:], most=batch_size, gradients=True)
+        batch_size = network.search.rows_that_fit(images.shape[1:], most=batch_size, gradients=True)
         if clean_logits is None:
             clean_logits = torch.cat([network.verify(part) for part in torch.split(images, batch_size)])
         samples = Samples(
@@ -311,6 +311,12 @@ class Engine:
 
     def _step(self, method: Method[Any], batch: ActiveBatch, trace: StepTrace | None) -> ActiveBatch:
         """Evaluate the iterates, record successes, drop finished rows, and advance the rest."""
+        final = batch.step >= method.steps
+        if method.keeps == "first" and bool(final.any()):
+            self._finish(method, batch.take(final), trace)
+            batch = batch.take(~final)
+            if len(batch) == 0:
+                return batch
         batch.wants_gradient = batch.wants_gradient & (batch.step < method.steps)
         n, started = len(batch), bool((batch.step > 0).all())
         probe_rate = PROBE_SUCCESS_RATE if self.network.surrogate is None else PROBE_SUCCESS_RATE_BF16
@@ -345,11 +351,27 @@ class Engine:
         advanced: ActiveBatch = method.advance(batch, output, self.threat)
         return advanced.take(~advanced.done) if bool(advanced.done.any()) else advanced
 
+    def _finish(self, method: Method[Any], batch: ActiveBatch, trace: StepTrace | None) -> None:
+        """The last images of a search, of which no gradient is wanted: the original model alone evaluates them."""
+        kept, logits, outside = self._evaluate_original(batch, trace)
+        if len(kept) == 0:
+            return
+        if trace is not None:
+            trace.record(kept, logits)
+        if method.stays_inside:
+            best_margin = self.best_so_far.best_margin
+            best_margin[kept.index] = torch.maximum(best_margin[kept.index], success_margin(logits, kept))
+            self.network.counts.outside_ball += outside if self.threat.constrained else 0
+
     def _probe(self, batch: ActiveBatch, trace: StepTrace | None) -> ActiveBatch:
-        """Evaluate the original model first, without gradients, and drop what it gets wrong; return the rest.
+        """Drop what the original model gets wrong, before any gradient is taken; return the rest.
 
         Where many rows break in a step, this saves them a gradient that they no longer need, and the verification.
         """
+        return self._evaluate_original(batch, trace)[0]
+
+    def _evaluate_original(self, batch: ActiveBatch, trace: StepTrace | None) -> tuple[ActiveBatch, Tensor, int]:
+        """Evaluate the original model and record its errors; the rest, its logits, and the errors outside the ball."""
         batch.iterate = self.threat.clip(batch.iterate) if self.threat.constrained else batch.iterate
         logits = self.network.verify(batch.iterate)
         changed = (batch.iterate != batch.images).flatten(1).any(dim=1)
@@ -363,8 +385,8 @@ class Engine:
             self.best_so_far.update(leaving, logits=logits[broken], distances=distances)
             if trace is not None:
                 trace.record(leaving, logits[broken])
-            batch = batch.take(~broken)
-        return batch
+            batch, logits = batch.take(~broken), logits[~broken]
+        return batch, logits, len(wrong) - int(inside.sum())
 
     def _record_successes(self, method: Method[Any], batch: ActiveBatch, output: ModelOutput) -> Tensor:
         """Verify and record successes; bool (B,): the rows that are finished."""

@@ -23,12 +23,14 @@ from assay.attacks.options import AttackOptions
 from assay.attacks.result import AttackOutcome, AttackResult, join_outcomes, join_results
 from assay.attacks.threat import Threat
 from assay.data.dataset import MOST_LEVELS, ImageDataset, keep_levels, keep_right, to_unit_range
+from assay.data.pictures import to_bytes
 from assay.errors import OptionError
 from assay.evaluate import Predictions, predict
 from assay.models.calls import calling
 from assay.records.attack import EpsilonCurve, EpsilonPoint, Norm, Precision, RobustAccuracy
 from assay.runtime import pixel_dtype
 from assay.runtime.memory import batch_share, run_in_memory
+from assay.runtime.sharing import unchanged_models
 
 BLOCK_VALUES = 2**25  # pixel values of a block: 128 MB in float32, and some three times as many during an attack
 OnBlock = Callable[[Tensor, AttackResult], None]
@@ -137,6 +139,7 @@ def measure_robust_accuracy(
     return RobustnessMeasurement(record, join_results(results))
 
 
+@unchanged_models()
 def measure_in_blocks(
     model: nn.Module,
     dataset: ImageDataset,
@@ -235,21 +238,32 @@ def count_correct_after_rounding(
 ) -> int:
     """How many samples are correct once each adversarial image is rounded to 8 bits, as a file would store it.
 
-    Only samples that were correct before can be; rounding to the nearest of 256 levels is not projected again.
+    Only samples that were correct before can be; rounding to the nearest of 256 levels is not projected again. An image
+    whose pixels lie on these levels is no other after it, and is not evaluated again.
     """
-    rows = (result.clean_correct & ~result.robust).nonzero()[:, 0]
+    fallen = (result.clean_correct & ~result.robust).nonzero()[:, 0]
+    rows = fallen[[not _on_levels(result.adversarial[row]) for row in fallen.tolist()]]
+    if len(rows) == 0:
+        return int(result.robust.sum())
     recovered = 0
     dtype = pixel_dtype(model)
     example = to_unit_range(dataset.images[:2], dtype)
     with calling(model, example, classes=result.clean_logits.shape[1]) as network, torch.no_grad():
-        for part in torch.split(rows, batch_size) if len(rows) else ():
-            images_u8 = result.adversarial[part].clamp(0, 1).mul(255).round().to(torch.uint8)
+        for part in torch.split(rows, batch_size):
+            images_u8 = to_bytes(result.adversarial[part])
             logits = network(to_unit_range(images_u8, dtype))
             recovered += int((predictions(logits).cpu() == result.labels[part]).sum())
     return int(result.robust.sum()) + recovered
 
 
+def _on_levels(image: Tensor) -> bool:
+    """Whether every pixel is a multiple of 1/255, up to the rounding of a sum or two in float32."""
+    levels = image.double() * 255
+    return bool((levels - levels.round()).abs().max() <= 255 * 2.0**-22)
+
+
 @checked
+@unchanged_models()
 def measure_epsilon_curve(
     model: nn.Module,
     dataset: ImageDataset,

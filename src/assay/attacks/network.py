@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
@@ -20,6 +21,7 @@ from assay.errors import ModelError
 from assay.models.calls import ModelCall, calling, differentiate, refusing
 from assay.records.attack import Precision
 from assay.runtime import preserved
+from assay.runtime.sharing import once
 
 
 @dataclass(eq=False)
@@ -171,7 +173,7 @@ def open_network(
     """
     with ExitStack() as stack:
         searched = model if source is None else source
-        for module in (model, searched):
+        for module in dict.fromkeys((model, searched)):
             stack.enter_context(preserved(module, training=False))
             for parameter in module.parameters():
                 if not is_lazy(parameter):
@@ -185,10 +187,11 @@ def open_network(
             got = f"(N, {search.classes})"
             raise ModelError("source", expected=f"logits (N, {classes}) as the model has", got=got)
         example = example.to(search.device, search.dtype).contiguous(memory_format=search.layout)
-        folded, layers = fold_batch_norm(searched, example) if fold else (searched, 0)
-        if layers:
-            folded = folded.to(memory_format=search.layout)
-            search = replace(search, model=folded, state=None)
+        folded = searched
+        if fold:
+            key = ("folded", searched, example.shape[1:], example.dtype)
+            folded, called = once(key, partial(_fold, searched, search, example))
+            search = search if folded is searched else copy.copy(called)
         surrogate = make_bf16_surrogate(folded, example, precision=precision, classes=classes, single=search.single)
         in_bfloat16 = None
         if surrogate is not None:
@@ -198,6 +201,17 @@ def open_network(
             search = replace(search, model=_compile(folded))
         resolution = 0.0 if surrogate is None else surrogate.resolution
         yield Network(original, search, classes, in_bfloat16, resolution, eot_samples=eot_samples)
+
+
+def _fold(model: nn.Module, search: ModelCall, example: Tensor) -> tuple[nn.Module, ModelCall]:
+    """A copy of ``model`` with BatchNorm folded away, and how it is called; both as they are where that cannot be."""
+    folded, layers = fold_batch_norm(model, example, observed=max(2, search.smallest))
+    if layers == 0:
+        return model, search
+    called = replace(search, model=folded.to(memory_format=search.layout), state=None)
+    if called.need is not None:  # less than before
+        called.measure_need(folded, example)
+    return folded, called
 
 
 def _compile(model: nn.Module) -> nn.Module:

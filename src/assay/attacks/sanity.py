@@ -28,6 +28,7 @@ from assay.models.probes import gap_alone, output_kind, probe_modes, relative_ga
 from assay.records.attack import AttackSanity, Norm, SanityCheck, SanityName
 from assay.runtime import device_of, exact_device, pixel_dtype, to_double, uncompiled
 from assay.runtime.memory import run_in_memory
+from assay.runtime.sharing import unchanged_models
 from assay.wording import percent
 
 POINTS = 0.02  # accuracies closer than this, or by one sample, count as equal
@@ -39,6 +40,7 @@ _STEPS = 20
 
 
 @checked
+@unchanged_models()
 def measure_attack_sanity(
     model: nn.Module,
     dataset: ImageDataset,

@@ -32,6 +32,7 @@ from assay.records.failure import FailedMeasurement
 from assay.runtime import describe_environment, device_of
 from assay.runtime.memory import BatchMemory, batch_memory, run_in_memory, tell_halvings
 from assay.runtime.processes import ALONE, Processes
+from assay.runtime.sharing import unchanged_models
 from assay.runtime.store import ResumableStore, fingerprint
 from assay.verdict import judge
 
@@ -139,7 +140,7 @@ def run_check(
         }
         store = ResumableStore(folder / PARTIAL, identity)
         store.claim(replace=not resume)
-    with batch_memory(memory) as room:
+    with batch_memory(memory) as room, unchanged_models():
         schedule, stages = None, STAGES
         if within is not None:
             schedule = _fit(context, store, within=within, reserved=reserved, started=clock, resume=resume)

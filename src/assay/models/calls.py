@@ -22,6 +22,7 @@ from assay.models.outputs import Single, kind_of_single_output, read_outputs
 from assay.runtime import device_of, dtype_of, preserved
 from assay.runtime.memory import batch_bytes, batch_share, ran_out_of_memory
 from assay.runtime.model_state import ModelState
+from assay.runtime.sharing import once
 
 T = TypeVar("T")
 FILLED = 8  # rows of a batch for a model that refuses fewer
@@ -81,7 +82,8 @@ def calling(
     """``model`` as every measurement calls it, for the length of a block; it is left as it was found.
 
     How it wants to be called is tried out on the first two of ``images`` (N, C, H, W): whether it takes a batch of one,
-    ``channels_last``, and an input that it may not write over; whether a call changes what the next one gives.
+    ``channels_last``, and an input that it may not write over; whether a call changes what the next one gives. That is
+    done once for all blocks in a scope of ``runtime.sharing``.
     ``classes`` are those of the data, or how many it has, None for any number of logits. ``training`` sets the mode
     (None: as found). Raises :class:`ModelError` for a model that cannot be run on such images.
     """
@@ -89,9 +91,17 @@ def calling(
     with preserved(model, training=training):
         names = () if classes is None or isinstance(classes, int) else tuple(classes)
         count = classes if classes is None or isinstance(classes, int) else len(names)
-        network = ModelCall(model, device_of(model), dtype_of(model), classes=count, names=names)
-        network.try_out(model, images[:2])
-        yield network
+
+        def try_out() -> ModelCall:
+            network = ModelCall(model, device_of(model), dtype_of(model), classes=count, names=names)
+            network.try_out(model, images[:2])
+            return network
+
+        if training is not False or _recurrent(model):  # what is tried out depends on, or sets, the mode of layers
+            yield try_out()
+        else:
+            key = ("call", model, images.shape[1:], min(len(images), 2), count, names, torch.is_grad_enabled())
+            yield copy.copy(once(key, try_out))
 
 
 def notes_on(model: nn.Module, images: Tensor, *, classes: Sequence[str]) -> tuple[str, ...]:
@@ -161,13 +171,20 @@ class ModelCall:
                 outputs = self._read_single(model, example)
             if any(isinstance(module, nn.Conv2d) for module in model.modules()):
                 self._choose_layout(example, outputs)
-            if self.smallest == 1 and len(images) > 1:
+            large = example[0].numel() >= _LARGE and not model.training
+            if large:
+                self.measure_need(model, example)
+            if self.need is None and self.smallest == 1 and len(images) > 1:  # else it has taken one image already
                 self(example[:1])  # fills up where that is refused
-            if example[0].numel() >= _LARGE and not model.training:
-                fixed = (*model.parameters(), *model.buffers())
-                self.need = measure_need(self._once, self._fill(example[:1]), fixed=fixed)
+                if large and self.smallest > 1:
+                    self.measure_need(model, example)
         if torch.is_grad_enabled() and not model.training:
             self._allow_backward(model, example)
+
+    def measure_need(self, model: nn.Module, images: Tensor) -> None:
+        """Measure how much memory an image (1, C, H, W) needs in ``model``, which is what this calls, where it shows."""
+        fixed = (*model.parameters(), *model.buffers())
+        self.need = measure_need(self._once, self._fill(images[:1]), fixed=fixed)
 
     def _read_single(self, model: nn.Module, example: Tensor) -> Tensor:
         """Find out what the one output of the model is; its logits once that is known."""
