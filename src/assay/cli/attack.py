@@ -123,8 +123,8 @@ def attack(
     from assay.attacks.threat import Threat
     from assay.cli.attack_plan import ATTACK, CURVE, SANITY
     from assay.cli.inputs import open_inputs
+    from assay.cli.progress import AttackProgress
     from assay.files import write_atomically
-    from assay.report.terminal.attack import AttackProgress
     from assay.runtime.memory import batch_memory, tell_halvings
 
     options = _parse_options(
@@ -276,7 +276,7 @@ def _attack_in_parts(
 ) -> Campaign | None:
     """The campaign in its folder; of one that processes share the leader has all parts, and the others None."""
     from assay.attacks.campaign import await_parts, merge_campaign, run_campaign
-    from assay.report.terminal.attack import AttackProgress
+    from assay.cli.progress import AttackProgress
 
     if part is not None and dataset.part is not None:
         block = part.block_size(dataset.part.n)

@@ -13,7 +13,7 @@ import typer
 
 from assay.cli.memory import Memory, parse_size
 from assay.cli.options import BaselineFile, Budget, BudgetName, Inputs, Resume, flag, option, takes_inputs
-from assay.cli.within import Within, parse_duration, seconds_around_stages
+from assay.cli.within import Within, parse_duration, seconds_around_stages, seconds_since_start
 from assay.errors import COULD_NOT_RUN, FINDINGS, DataError, InputError, OptionError
 
 if TYPE_CHECKING:
@@ -229,7 +229,9 @@ def _finish(
     from rich.console import Console
 
     from assay.report.terminal.check import print_summary
+    from assay.report.terminal.layout import print_line
     from assay.verdict.baseline import apply_baseline
+    from assay.wording import seconds
 
     if uses:
         checkup = checkup.model_copy(update={"uses": tuple(dict.fromkeys(use.value for use in uses))})
@@ -241,6 +243,7 @@ def _finish(
         typer.echo(f"note: {note}")
     typer.echo(f"Results: {results}")  # drawing may be killed for the memory that it needs beside the model
     typer.echo(f"Report: {_draw(checkup, folder)}")
+    print_line(Console(), f"Took {seconds(seconds_since_start())} with opening and drawing.", "dim")
     raise typer.Exit(find_exit_code(checkup, fail_on=fail_on, uses=checkup.uses if uses else None))
 
 

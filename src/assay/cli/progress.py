@@ -1,4 +1,4 @@
-"""Progress on standard error: which stage of a check runs, and how far a training is."""
+"""Progress on standard error: which stage of a check runs, how far an attack is, and a training."""
 
 from __future__ import annotations
 
@@ -32,7 +32,9 @@ if TYPE_CHECKING:
 class _Bar:
     """One moving line with the given columns at its end; a context manager."""
 
-    def __init__(self, console: Console, *columns: ProgressColumn, disable: bool = False) -> None:
+    def __init__(
+        self, console: Console, *columns: ProgressColumn, disable: bool = False, begins: str = "starting"
+    ) -> None:
         self._bar = Progress(
             SpinnerColumn(),
             MofNCompleteColumn(),
@@ -55,19 +57,21 @@ class _Bar:
 
 
 class _TimeLeft(ProgressColumn):
-    """What is left of the stage that runs, as far as it is expected to, and of those after it."""
+    """What is left of the stage that runs, as far as it is expected to, and of all."""
 
     def render(self, task: Task) -> Text:
         if "ends" not in task.fields:
             return Text("")
-        left = max(0.0, task.fields["ends"] - time.monotonic()) + task.fields["after"]
-        return Text(f"about {about(left)} left", style="dim")
+        own = max(0.0, task.fields["ends"] - time.monotonic())
+        after = task.fields["after"]
+        stage = f"{about(own)} of this, " if own >= 1 and after >= 1 else ""
+        return Text(f"{stage}about {about(own + after)} left", style="dim")
 
 
 class StageProgress(_Bar):
-    """The stage that runs, and the time left once a plan is known; a context manager.
+    """The stages that ended, the one that runs, and the time left once a plan is known; a context manager.
 
-    On a terminal it is one moving line; elsewhere (a log file) a plain line for every stage that has ended.
+    A plain line for every stage that has ended; on a terminal one moving line below them for that which runs.
     """
 
     def __init__(self, console: Console) -> None:
@@ -78,9 +82,9 @@ class StageProgress(_Bar):
         self._since = time.monotonic()
 
     def __exit__(self, *details: object) -> None:
-        super().__exit__(*details)
         if details[0] is None:
             self._end_stage("")
+        super().__exit__(*details)
 
     def plan(self, plan: CheckPlan) -> None:
         """What is expected of every stage; the first plan is printed."""
@@ -104,11 +108,29 @@ class StageProgress(_Bar):
         return sum(seconds for name, seconds in (self._expected or {}).items() if name not in self._begun[:-1])
 
     def _end_stage(self, place: str) -> None:
-        if self._begun and not self._console.is_terminal:
+        if self._begun:
             took = seconds(time.monotonic() - self._since)
             after = self._left - (self._expected or {}).get(self._begun[-1], 0.0)
-            left = f", about {about(after)} left" if place and after >= 1 else ""
+            left = f", about {about(after)} left" if place and after >= 1 and not self._console.is_terminal else ""
             print_line(self._console, f"{place}{self._begun[-1]}: {took}{left}", "dim", wrap=False)
+
+
+class AttackProgress(_Bar):
+    """The method that runs, how many samples it has settled and the time left; a context manager.
+
+    On a terminal it is one moving line; elsewhere (a log file) a plain line every ``log_seconds``.
+    """
+
+    def __init__(self, console: Console, *, log_seconds: float = 15.0) -> None:
+        super().__init__(console, TimeRemainingColumn(), disable=not console.is_terminal)
+        self._console, self._log_seconds, self._logged_at = console, log_seconds, time.monotonic()
+
+    def show(self, method: str, left: int, total: int) -> None:
+        """``left`` of ``total`` samples still stand against ``method``, or wait for it."""
+        self._bar.update(self._task, description=method, completed=total - left, total=total)
+        if not self._console.is_terminal and time.monotonic() - self._logged_at >= self._log_seconds:
+            self._logged_at = time.monotonic()
+            self._console.print(f"{method}: {total - left:,} of {total:,} samples settled", highlight=False)
 
 
 class TrainingProgress(_Bar):

@@ -11,6 +11,7 @@ import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -70,7 +71,8 @@ def source(rows: Sequence[Row]) -> alt.InlineData:
 
     A number that is not finite becomes a gap: charts have no place for it, tables do.
     """
-    return alt.InlineData(values=[{name: _plain(name, value) for name, value in row.items()} for row in rows])
+    # Altair copies lists and dictionaries for every layer of a chart, a tuple it takes as it is.
+    return alt.InlineData(values=tuple({name: _plain(name, value) for name, value in row.items()} for row in rows))
 
 
 def _plain(name: str, value: Value) -> Value:
@@ -96,10 +98,7 @@ def figure(
 
 def to_svg(chart: AnyChart, *, label: str) -> Markup:
     """The chart as an SVG element whose accessible name is ``label``."""
-    import vl_convert
-
-    svg = vl_convert.vegalite_to_svg(chart.to_json(indent=None, validate=False), config=_CONFIG)
-    drawing = ElementTree.fromstring(svg)  # noqa: S314 - our own renderer wrote it
+    drawing = ElementTree.fromstring(_render(chart.to_json(indent=None, validate=False)))  # noqa: S314 - our own renderer wrote it
     _strip(drawing)
     _, _, width, height = drawing.attrib["viewBox"].split()
     drawing.set("role", "img")
@@ -108,6 +107,13 @@ def to_svg(chart: AnyChart, *, label: str) -> Markup:
     ElementTree.register_namespace("", _NAMESPACE)
     text = ElementTree.tostring(drawing, encoding="unicode")
     return Markup(text.replace(f' xmlns="{_NAMESPACE}"', ""))  # noqa: S704 - serialised, hence escaped
+
+
+@lru_cache(maxsize=128)  # the page of a check is drawn again with its fixes, and most of its charts are the same
+def _render(specification: str) -> str:
+    import vl_convert
+
+    return vl_convert.vegalite_to_svg(specification, config=_CONFIG)
 
 
 def save_chart(chart: AnyChart, path: Path, *, scale: float = 2.0) -> None:

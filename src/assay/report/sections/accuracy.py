@@ -7,7 +7,21 @@ from collections.abc import Sequence
 import altair as alt
 
 from assay.records.accuracy import ClassAccuracy, CleanAccuracy, Invariance, OperationAccuracy, OperationPoint
-from assay.report.charts import ACCENT, ALARM, SOFT, AnyChart, Item, Row, draw_items, figure, shares, side, source, tip
+from assay.report.charts import (
+    ACCENT,
+    ALARM,
+    INK,
+    SOFT,
+    AnyChart,
+    Item,
+    Row,
+    draw_items,
+    figure,
+    shares,
+    side,
+    source,
+    tip,
+)
 from assay.report.parts import Figure, Part, Section, Table, build_section, table, tabulate
 from assay.report.sections.class_pairs import ClassPair, draw_pairs
 from assay.wording import accuracy, class_names, count, number, percent, plural, seconds
@@ -207,11 +221,25 @@ def invariance_section(record: Invariance) -> Section | None:
         return None
     finding = f"Worst under {record.worst_operation}: {percent(record.worst_accuracy)} on average over its strengths"
 
+    rows = [row for each in record.operations for row in _rows(each, record)]
+    names = [each.operation for each in record.operations]
+
     def build(width: int) -> AnyChart:
         columns = max(2, width // 145)
-        cells = [_cell(each, record, width=(width - 20) // columns - 45) for each in record.operations]
-        starts = range(0, len(cells), columns)
-        return alt.vconcat(*(alt.hconcat(*cells[i : i + columns], spacing=18) for i in starts), spacing=16)
+        y = alt.Y("accuracy:Q", title=None, axis=shares(ticks=3), scale=alt.Scale(domain=[0, 1]))
+        x = alt.X("level:Q", title=None, axis=None, scale=alt.Scale(domain=[0.7, 5.3], nice=False))
+        base = alt.Chart().encode(x=x, y=y)
+        clean = alt.Chart().mark_rule(color=SOFT, strokeDash=[4, 3]).encode(y="min(clean):Q")
+        bar = base.mark_rule(color=ACCENT, strokeWidth=5, opacity=0.25).encode(
+            y=alt.Y("low:Q", title=None), y2="high:Q"
+        )
+        line = base.mark_line(color=ACCENT, strokeWidth=2)
+        dots = base.mark_point(color=ACCENT, filled=True, size=36, opacity=1).encode(description=tip())
+        cell = alt.layer(clean, bar, line, dots, data=source(rows))
+        cell = cell.properties(width=max(60, (width - 20) // columns - 45), height=74)
+        title = alt.Header(title=None, labelAnchor="start", labelFontSize=12, labelColor=INK)
+        facets = cell.facet(alt.Facet("operation:N", sort=names, header=title), columns=columns, spacing=16)
+        return facets.resolve_axis(y="independent")
 
     note = "From left to right rising strengths, the first hardly visible; the dashed line is the untouched accuracy."
     parts = (figure(build, finding=finding, note=note, table=_table(record), full=True),)
@@ -223,26 +251,14 @@ def invariance_section(record: Invariance) -> Section | None:
     return Section("invariance", "Invariance to image operations", summary, parts, records=(record,))
 
 
-def _cell(each: OperationAccuracy, record: Invariance, *, width: int) -> AnyChart:
-    rows: list[Row] = [
-        {"level": p.level, "accuracy": p.accuracy, "low": p.low, "high": p.high,
+def _rows(each: OperationAccuracy, record: Invariance) -> list[Row]:
+    return [
+        {"operation": each.operation, "clean": record.clean.accuracy,
+         "level": p.level, "accuracy": p.accuracy, "low": p.low, "high": p.high,
          "tip": f"{each.operation} {_magnitude(each, p)}: {percent(p.accuracy)} "
          f"({percent(p.low)} to {percent(p.high)})"}
         for p in each.points
     ]  # fmt: skip
-    y = alt.Y("accuracy:Q", title=None, axis=shares(ticks=3), scale=alt.Scale(domain=[0, 1]))
-    x = alt.X("level:Q", title=None, axis=None, scale=alt.Scale(domain=[0.7, 5.3], nice=False))
-    base = alt.Chart(source(rows)).encode(x=x)
-    clean = alt.Chart(source([{"accuracy": record.clean.accuracy}]))
-    bar = base.mark_rule(color=ACCENT, strokeWidth=5, opacity=0.25)
-    layers = (
-        clean.mark_rule(color=SOFT, strokeDash=[4, 3]).encode(y=y),
-        bar.encode(y=alt.Y("low:Q", title=None), y2="high:Q"),
-        base.mark_line(color=ACCENT, strokeWidth=2).encode(y=y),
-        base.mark_point(color=ACCENT, filled=True, size=36, opacity=1).encode(y=y, description=tip()),
-    )
-    title = alt.TitleParams(each.operation, anchor="start", fontSize=12, fontWeight="normal")
-    return alt.layer(*layers).properties(width=max(60, width), height=74, title=title)
 
 
 def _table(record: Invariance) -> Table:

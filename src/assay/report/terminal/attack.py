@@ -24,7 +24,7 @@ def print_attack(record: RobustAccuracy, console: Console, *, notes: Sequence[st
     print_line(console, title, wrap=False)
     clean = record.clean_correct / record.n
     robust = Text(f"{100 * record.accuracy:.2f} %", style="bold")
-    interval = f"95 % interval {100 * record.low:.2f} to {100 * record.high:.2f} %"
+    interval = f"95\u00a0% interval {100 * record.low:.2f} to {100 * record.high:.2f}\u00a0%"
     rows: list[tuple[str, str | Text, str]] = [
         ("clean accuracy", f"{100 * clean:.2f} %", f"{record.clean_correct:,} of {record.n:,}"),
         ("robust accuracy", robust, f"{record.correct:,} of {record.n:,}, {interval}"),
@@ -33,7 +33,7 @@ def print_attack(record: RobustAccuracy, console: Console, *, notes: Sequence[st
         rounded = record.correct_after_rounding / record.n
         rows.append(("rounded to 8 bits", f"{100 * rounded:.2f} %", "the same images as a file would store them"))
     distance = wording.distance(record.mean_distance, record.norm)
-    cost = f"passes an image in {record.precision}, {record.seconds:.1f} s"
+    cost = f"passes an image in {record.precision}, {record.seconds:.1f}\u00a0s"
     rows += [
         ("mean distance", distance, f"{norm}, of the images that broke"),
         ("cost", f"{record.forward_equivalents:.1f}", cost),
@@ -49,10 +49,9 @@ def print_attack(record: RobustAccuracy, console: Console, *, notes: Sequence[st
 def _print_steps(record: RobustAccuracy, console: Console, *, most: int = 12) -> None:
     count = len(record.loss_per_step)
     shown = sorted({round(k * (count - 1) / (min(most, count) - 1)) for k in range(min(most, count))})
-    largest = max(record.loss_per_step) or 1.0
     steps = ((k, record.loss_per_step[k], record.accuracy_per_step[k]) for k in shown)
-    rows = ((str(k), f"{loss:.3f}", f"{100 * share:.1f} %", bar(loss / largest, "red")) for k, loss, share in steps)
-    print_table(console, (">step", ">mean loss", ">accuracy", ""), rows)
+    rows = ((str(k), f"{loss:.3f}", f"{100 * share:.1f} %", bar(share, "green")) for k, loss, share in steps)
+    print_table(console, (">step", ">mean loss", ">accuracy", "(a full bar is 100 %)"), rows)
 
 
 def print_attack_anatomy(anatomy: AttackAnatomy, console: Console, *, pairs: int = 5) -> None:
@@ -91,34 +90,6 @@ def print_sanity(sanity: AttackSanity, verdicts: Sequence[Verdict], console: Con
         title = Text.assemble((verdict.rule, STYLES[verdict.status]), f" {verdict.statement}")
         print_line(console, title, wrap=False)
         print_line(console, f"      {verdict.measured}\n      {verdict.fix}", "dim", wrap=False)
-
-
-class AttackProgress:
-    """One line on standard error: the method that runs and how many samples it has settled; a context manager."""
-
-    def __init__(self, console: Console) -> None:
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-        self._bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            console=console,
-            transient=True,
-        )
-        self._task = self._bar.add_task("starting", total=None)
-
-    def __enter__(self) -> AttackProgress:
-        self._bar.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.stop()
-
-    def show(self, method: str, left: int, total: int) -> None:
-        """``left`` of ``total`` samples still stand against ``method``."""
-        self._bar.update(self._task, description=method, completed=total - left, total=total)
 
 
 SHOWN = 5

@@ -82,5 +82,5 @@ def print_facts(console: Console, pairs: Iterable[tuple[str, str]]) -> None:
 
 
 def bar(share: float, colour: str) -> Text:
-    """A bar of that share of :data:`BAR` characters."""
-    return Text("█" * max(0, round(BAR * share)), style=colour)
+    """A bar of that share of :data:`BAR` characters, cut where the terminal has less room."""
+    return Text("█" * max(0, round(BAR * share)), style=colour, no_wrap=True, overflow="crop")
