@@ -182,7 +182,7 @@ class ModelCall:
             self._allow_backward(model, example)
 
     def measure_need(self, model: nn.Module, images: Tensor) -> None:
-        """Measure how much memory an image (1, C, H, W) needs in ``model``, which is what this calls, where it shows."""
+        """Measure, where it shows, how much memory one of ``images`` needs in ``model``, which is what this calls."""
         fixed = (*model.parameters(), *model.buffers())
         self.need = measure_need(self._once, self._fill(images[:1]), fixed=fixed)
 
