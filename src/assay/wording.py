@@ -300,8 +300,9 @@ def duration(length: float) -> str:
 
 
 def picture_type(encoded: str) -> str:
-    """``png`` or ``jpeg``: the format of a picture file in base64, by its first bytes."""
-    return "jpeg" if encoded.startswith("/9j/") else "png"
+    """``png``, ``jpeg`` or ``webp``: the format of a picture file in base64, by its first bytes."""
+    starts = {"/9j/": "jpeg", "UklGR": "webp"}
+    return next((kind for start, kind in starts.items() if encoded.startswith(start)), "png")
 
 
 def picture_url(encoded: str) -> str:

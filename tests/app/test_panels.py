@@ -1,20 +1,39 @@
 from __future__ import annotations
 
+import base64
+import io
 import re
 import shlex
 from dataclasses import replace
 from html import unescape
 from html.parser import HTMLParser
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
+from torch import nn
 
-from assay.app.panels import show_attack, show_error, show_factorization, show_prediction, show_recurrence, style
+from assay.app.panels import (
+    head,
+    show_attack,
+    show_error,
+    show_factorization,
+    show_header,
+    show_picture,
+    show_prediction,
+    show_recurrence,
+    show_samples,
+    style,
+)
+from assay.data.dataset import ImageDataset
 from assay.report.theme import COLOURS
 from assay.views.attack import AttackChoice, attack_picture, find_smallest_perturbation
+from assay.views.context import ViewContext
 from assay.views.factorization import factor_picture
 from assay.views.picture import apply_operations, predict_picture, sample_at
 from assay.views.recurrence import RecurrenceChoice, measure_recurrence
+from assay.views.samples import SampleSearch
 
 HOSTILE = '"><img src=x onerror=alert(1)>\u202e'
 
@@ -41,20 +60,58 @@ def command_of(html: str) -> list[str]:
 
 def test_a_look_shows_picture_gradient_probabilities_and_its_command(network_context):
     picture = apply_operations(sample_at(network_context.dataset, 2), {"Rotate": 15.0})
-    html = show_prediction(network_context, predict_picture(network_context, picture))
-    assert html.count("data:image/png;base64,") == 2
+    prediction = predict_picture(network_context, picture)
+    assert show_picture(prediction).count("data:image/png;base64,") == 2
+    html = show_prediction(network_context, prediction)
     assert len(re.findall(r"<i style=\"width:[\d.]+%\"></i>", html)) == 4
-    assert command_of(html) == [
-        "assay",
-        "look",
-        "net.py:build",
-        "--data",
-        "x",
-        "--sample",
-        "11",
-        "--apply",
-        "rotate=15",
-    ]
+    words = ["assay", "look", "net.py:build", "--data", "x", "--sample", "11", "--apply", "rotate=15"]
+    assert command_of(html) == words
+    command, numbers = copied(html, "command"), copied(html, "numbers")
+    assert shlex.split(command) == words
+    rows = [line.split("\t") for line in numbers.split("\n")]
+    assert rows[0] == ["class", "probability"]
+    assert [row[0] for row in rows[1:]] == list(network_context.classes)
+    assert [float(row[1]) for row in rows[1:]] == pytest.approx(prediction.probabilities, rel=1e-5)
+
+
+def copied(html: str, what: str) -> str:
+    """What the button that copies this puts into the clipboard."""
+    found = re.search(rf'data-copy="([^"]*)" aria-label="Copy the {what}"', html)
+    assert found is not None
+    return unescape(found[1])
+
+
+@pytest.mark.parametrize(("side", "kind"), [(32, "png"), (128, "png"), (129, "webp"), (224, "webp"), (900, "webp")])
+def test_large_pictures_are_sent_as_webp_of_the_size_they_are_shown_in(side, kind):
+    model = nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(12, 3))
+    ramp = torch.linspace(0, 255, side).byte()
+    images = torch.stack([ramp.expand(side, side), ramp[:, None].expand(side, side), ramp.expand(side, side)])[None]
+    data = ImageDataset(images=images, labels=torch.tensor([0]), classes=("a", "b", "c"))
+    context = ViewContext(model, data, words=("m",))
+    picture = sample_at(data, 0)
+    seen = show_picture(predict_picture(context, picture))
+    html = seen + show_attack(context, attack_picture(context, picture.with_label(0, name="a"), AttackChoice(steps=2)))
+    kinds = re.findall(r"data:image/(\w+);base64,([\w+/=]+)", seen)
+    assert kinds[0][0] == kind
+    with Image.open(io.BytesIO(base64.b64decode(kinds[0][1]))) as shown:
+        assert shown.size == (min(side, 704), min(side, 704))
+        if kind == "png":
+            assert torch.equal(torch.from_numpy(np.asarray(shown).copy()).permute(2, 0, 1), images[0])
+    assert (' class="picture pixels"' in html) == (kind == "png")
+
+
+def test_thumbnails_are_small_and_named_as_the_command_line_does(network_context):
+    search = SampleSearch(network_context)
+    html = show_samples(network_context, search.find(start=3, most=5), what="samples")
+    assert re.findall(r'data-sample="(\d+)"', html) == ["14", "17", "20", "23", "26"]
+    assert html.count("data:image/webp;base64,") == 5
+    assert "data:image/png" not in html
+    assert "5 samples in places 3 to 7 of 40." in html
+    assert 'data-start="&lt;3">Back' in html
+    assert 'data-start="8">Further' in html
+    last = show_samples(network_context, search.find("wrong", start=0), what="wrong samples")
+    assert "No wrong samples in places 0 to 39 of 40." in last
+    assert last.count(" disabled") == 2
 
 
 def test_a_breakage_shows_three_pictures_and_the_loss(network_context):
@@ -93,7 +150,10 @@ def test_names_from_outside_are_text(network_context, quiet):
     classes = tuple(HOSTILE + str(i) for i in range(4))
     hostile = replace(network_context, dataset=replace(network_context.dataset, classes=classes))
     picture = replace(sample_at(hostile.dataset, 0), name=HOSTILE, words=("--image", HOSTILE))
-    html = show_prediction(hostile, predict_picture(hostile, picture))
+    prediction = predict_picture(hostile, picture)
+    html = show_picture(prediction) + show_prediction(hostile, prediction)
+    html += show_samples(hostile, SampleSearch(hostile).find(), what="samples")
+    html += show_header(replace(hostile, name=HOSTILE))
     html += show_attack(hostile, attack_picture(hostile, picture, AttackChoice(epsilon=0.0 if quiet else 0.2)))
     html += show_factorization(factor_picture(torch.rand(1, 5, 5), name=HOSTILE, rank=2, words=(HOSTILE,)))
     html += show_error(HOSTILE)
@@ -128,3 +188,5 @@ def test_the_style_sheet_wears_the_colours_of_the_report_and_fetches_nothing():
     assert "url(" not in sheet
     assert "@import" not in sheet
     assert "<" not in sheet
+    assert head().count("</script>") == head().count("</style>") == 1
+    assert "http" not in head()

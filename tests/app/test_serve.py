@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -34,14 +35,14 @@ def send(
 
 
 def ask(address: str, view: str, *data: Any) -> str:
-    """What a view answers; what went wrong, as ``error: …``, when it did not."""
+    """What a view answers, all its parts; what went wrong, as ``error: …``, when it did not."""
     status, said = send(f"{address}/gradio_api/call/{view}", json.dumps({"data": data}).encode())
     if status != 200:
         return f"error: {status} {said}"
     _, events = send(f"{address}/gradio_api/call/{view}/{json.loads(said)['event_id']}")
     kind, _, body = events.strip().rpartition("\n")
     answer = json.loads(body.removeprefix("data: "))
-    return unescape(answer[0]) if kind.endswith("event: complete") else f"error: {answer}"
+    return unescape("".join(answer)) if kind.endswith("event: complete") else f"error: {answer}"
 
 
 def upload(address: str, name: str, content: bytes) -> dict[str, Any]:
@@ -76,7 +77,28 @@ def test_users_at_the_same_time_each_get_their_own_result(app_address: str) -> N
     assert len({seen for _, seen, _ in answers}) == 5
 
 
+BALL = ("pgd", "L∞", 8, 5)
+
+
+def test_samples_are_found_and_shown_small(app_address: str) -> None:
+    said = ask(app_address, "samples", "all", "(any)", "0", *BALL)
+    assert re.findall(r'data-sample="(\d+)"', said) == [str(i) for i in range(40)]
+    assert len(said) < 100_000
+    wrong = ask(app_address, "samples", "wrong", "(any)", "0", *BALL)
+    assert "wrong samples in places 0 to 39 of 40" in wrong
+    broken = ask(app_address, "samples", "broken", "(any)", "<30", *BALL)
+    assert "samples that pgd breaks within L∞ 8/255 in places 0 to 29 of 40" in broken
+    one = re.search(r'data-sample="(\d+)"', broken)
+    assert one is not None
+    assert "The attack succeeded" in ask(app_address, "attack", *BALL, int(one[1]), *PLAIN)
+    assert not set(re.findall(r'data-sample="(\d+)"', wrong)) & set(re.findall(r'data-sample="(\d+)"', broken))
+    for place in ("41", "-1", "x", "<", "9" * 20):
+        assert 'role="alert"' in ask(app_address, "samples", "all", "(any)", place, *BALL)
+    assert ask(app_address, "samples", "all", "zebra", "0", *BALL).startswith("error")
+
+
 def test_every_view_answers(app_address: str, png: Callable[..., bytes]) -> None:
+    assert "--sample 7</code>" in ask(app_address, "look", "all/7", *PLAIN)
     cat = upload(app_address, "my cat.png", png(90, 40))
     assert "--data made.npz --image 'my cat.png' --label 1</code>" in ask(app_address, "look", 0, cat, "1", *PLAIN[2:])
     assert "no label given" in ask(app_address, "look", 0, cat, *PLAIN[1:])

@@ -29,8 +29,7 @@ def open_app(browser: Browser, app_address: str) -> Iterator[Callable[..., tuple
                 wrong.append(request.url)
 
         def note_console(message: Any) -> None:
-            if message.type == "error":
-                wrong.append(message.text)
+            wrong.append(f"{message.type}: {message.text}")
 
         page.on("request", note_request)
         page.on("console", note_console)
@@ -100,6 +99,49 @@ def test_look_and_break(open_app: Callable[..., tuple[Page, list[str]]]) -> None
     page.get_by_role("button", name="Find the smallest perturbation").click()
     expect(command(page, "--image 'my photo.png' --smallest --norm l2")).to_be_visible()
     expect(page.get_by_text("The smallest perturbation found is L2")).to_be_visible()
+    assert wrong == []
+
+
+def test_a_sample_is_chosen_from_thumbnails_and_stays_in_view(open_app: Callable[..., tuple[Page, list[str]]]) -> None:
+    page, wrong = open_app()
+    expect(page.locator("[data-sample]")).to_have_count(40)
+    page.locator('[data-sample="7"]').click()
+    expect(command(page, "--sample 7")).to_be_visible()
+    expect(page.get_by_label("Sample of made").locator("visible=true")).to_have_value("7")
+    page.get_by_label("broken").check()
+    expect(page.get_by_text("samples that pgd breaks within L∞ 8/255")).to_be_visible()
+    first = page.locator("[data-sample]").first
+    number = first.get_attribute("data-sample")
+    first.press("Enter")
+    expect(command(page, f"--sample {number}")).to_be_visible()
+    page.get_by_role("button", name="Attack", exact=True).click()
+    expect(page.get_by_text("The attack succeeded")).to_be_visible()
+    for width in (390, 1280):
+        page.set_viewport_size({"width": width, "height": 900})
+        page.locator(".assay .command").locator("visible=true").last.scroll_into_view_if_needed()
+        expect(page.locator(".now img").first).to_be_in_viewport(ratio=1)
+    assert wrong == []
+
+
+def test_commands_and_numbers_are_copied(open_app: Callable[..., tuple[Page, list[str]]]) -> None:
+    page, wrong = open_app()
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    page.get_by_role("button", name="Copy the command").locator("visible=true").click()
+    expect(page.get_by_role("button", name="Copy the command").locator("visible=true")).to_have_text("Copied")
+    assert page.evaluate("navigator.clipboard.readText()") == "assay look net.py:build --data made.npz --sample 0"
+    page.get_by_role("button", name="Copy the numbers").locator("visible=true").click()
+    assert page.evaluate("navigator.clipboard.readText()").startswith("class\tprobability\n0\t0.")
+    assert wrong == []
+
+
+def test_colours_are_chosen(open_app: Callable[..., tuple[Page, list[str]]]) -> None:
+    page, wrong = open_app()
+    grounds = []
+    for _ in range(2):
+        grounds.append(page.evaluate("getComputedStyle(document.body).backgroundColor"))
+        page.get_by_role("button", name="Light or dark colours").click()
+        page.wait_for_timeout(400)
+    assert grounds[0] != grounds[1]
     assert wrong == []
 
 

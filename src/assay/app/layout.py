@@ -2,147 +2,127 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import wraps
-from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
-from assay.app.panels import show_attack, show_error, show_factorization, show_prediction, show_recurrence
+from assay.app.answers import ANY, AS_IT_IS, SIGNS, Answers
+from assay.app.panels import show_header
 from assay.augment.gallery import sweep_magnitudes
 from assay.augment.operations import TWELVE, find_operation
-from assay.data.dataset import to_unit_range
-from assay.errors import AssayError, DataError
-from assay.lowrank.summary import read_channels
 from assay.records.attack import Norm
-from assay.views.attack import ATTACKS, AttackChoice, attack_picture, find_smallest_perturbation
+from assay.views.attack import ATTACKS
 from assay.views.context import LIMITS, Limits, ViewContext
-from assay.views.factorization import factor_picture
-from assay.views.picture import Picture, apply_operations, predict_picture, read_picture, sample_at
-from assay.views.recurrence import CELLS, RecurrenceChoice, measure_recurrence
-from assay.wording import norm
+from assay.views.recurrence import CELLS, RecurrenceChoice
+from assay.views.samples import WANTED
+from assay.wording import norm as sign
 
-AS_IT_IS = "(as it is)"
 _EXCLUSIVE: dict[str, Any] = {"concurrency_id": "model", "concurrency_limit": 1}  # one request at a time
 _LIVE: dict[str, Any] = {"trigger_mode": "always_last", "show_progress": "hidden"}
 _HINT = '<p class="assay note">Attack the picture above, or search for the smallest adversarial perturbation.</p>'
 # norm: (largest, step, start) of the slider of ε; that of L∞ in levels of 255
 _SIZES: dict[Norm, tuple[float, float, float]] = {"linf": (64, 0.5, 8), "l2": (10, 0.05, 0.5), "l1": (100, 0.5, 12)}
-_SIGNS: dict[str, Norm] = {norm(name): name for name in _SIZES}
-_DEFAULT_NORM = norm("linf")
+_DEFAULT_NORM = sign("linf")
 
 
 def build_app(context: ViewContext, *, limits: Limits = LIMITS) -> gr.Blocks:
     """The three tabs. The server is stateless: each request carries all that its response depends on."""
+    answers = Answers(context, limits)
     with gr.Blocks(title=f"assay: {context.name}", analytics_enabled=False, delete_cache=(600, 3600)) as page:
-        gr.Markdown(f"# assay\n**{_plain(context.name)}** on **{_plain(context.dataset.name)}**")
+        gr.HTML(show_header(context), apply_default_css=False)
         with gr.Tabs():
             with gr.Tab("Attack"):
-                _build_attack(context, limits)
+                _build_attack(answers)
             with gr.Tab("Factorisation"):
-                _build_factors(context, limits)
+                _build_factors(answers)
             with gr.Tab("Recurrence"):
-                _build_recurrence(limits)
+                _build_recurrence(answers)
     page.queue(max_size=limits.queue, default_concurrency_limit=2)
     return page
 
 
-def _build_attack(context: ViewContext, limits: Limits) -> None:
-    def picture(index: float, upload: str | None, label: str, *magnitudes: float | bool) -> Picture:
-        chosen = _choose(context, index, upload, label, limits)
-        values = zip(TWELVE, magnitudes, strict=True)
-        given = {name: float(value) for name, value in values if not (value is False or value is None)}
-        return apply_operations(chosen, given)
-
-    @_errors_shown
-    def show(*inputs: Any) -> str:
-        return show_prediction(context, predict_picture(context, picture(*inputs)))
-
-    @_errors_shown
-    def attack(name: str, norm: str, size: float, steps: float, *inputs: Any) -> str:
-        epsilon = size / 255 if _SIGNS.get(norm) == "linf" else size
-        values = {"attack": name, "norm": _SIGNS.get(norm, norm), "epsilon": epsilon, "steps": int(steps)}
-        choice = AttackChoice.parse(values)
-        return show_attack(context, attack_picture(context, picture(*inputs), choice, limits=limits))
-
-    @_errors_shown
-    def smallest(norm: str, *inputs: Any) -> str:
-        chosen = AttackChoice.parse({"norm": _SIGNS.get(norm, norm)})
-        nearest = find_smallest_perturbation(context, picture(*inputs), norm=chosen.norm, limits=limits)
-        return show_attack(context, nearest)
-
-    with gr.Row():
-        with gr.Column(scale=2, min_width=280):
-            index, upload = _picture_controls(context)
-            info = "As it is: the sample's own, or the predicted class."
-            label = gr.Dropdown([AS_IT_IS, *context.classes], value=AS_IT_IS, label="Label", info=info)
-            with gr.Accordion("Twelve image operations", open=False):
-                operations = [_magnitude_control(name, context) for name in TWELVE]
-                reset = gr.Button("Undo all", size="sm")
-        with gr.Column(scale=5, min_width=300):
-            first = show(0, None, AS_IT_IS, *(each.value for each in operations))
-            shown = gr.HTML(apply_default_css=False, value=first)
-    gr.Markdown("## Attack it")
-    with gr.Row():
-        with gr.Column(scale=2, min_width=280):
-            name = gr.Dropdown(list(ATTACKS), value="pgd", label="Attack")
-            norm = gr.Radio(list(_SIGNS), value=_DEFAULT_NORM, label="Norm")
-            size = gr.Slider(0, 64, value=8, step=0.5, label="ε, in levels of 255")
-            steps = gr.Slider(1, limits.steps, value=10, step=1, label="Steps")
-            go = gr.Button("Attack", variant="primary")
-            least = gr.Button("Find the smallest perturbation")
-        with gr.Column(scale=5, min_width=300):
+def _build_attack(answers: Answers) -> None:
+    with gr.Row(elem_classes="bench"):
+        with gr.Column(scale=2, min_width=300, elem_classes="seen"):
+            shown = gr.HTML(apply_default_css=False, elem_classes="now")
+            details = gr.HTML(apply_default_css=False, elem_classes="details")
+        with gr.Column(scale=5, min_width=300, elem_classes="work"):
+            sample, upload, kind, start, tiles = _choice_controls(answers.context)
+            label, operations, reset = _change_controls(answers.context)
+            gr.Markdown("## Attack it")
+            with gr.Row():
+                name = gr.Dropdown(list(ATTACKS), value="pgd", label="Attack")
+                norm = gr.Radio(list(SIGNS), value=_DEFAULT_NORM, label="Norm")
+            with gr.Row():
+                size = gr.Slider(0, 64, value=8, step=0.5, label="ε, in levels of 255")
+                steps = gr.Slider(1, answers.limits.steps, value=10, step=1, label="Steps")
+            with gr.Row():
+                go = gr.Button("Attack", variant="primary")
+                least = gr.Button("Find the smallest perturbation")
             result = gr.HTML(_HINT, apply_default_css=False)
-    inputs = [index, upload, label, *operations]
-    changed = gr.on([each.change for each in inputs], show, inputs, shown, api_name="look", **_EXCLUSIVE, **_LIVE)
+    inputs, ball = [sample, upload, label, *operations], [name, norm, size, steps]
+    shown.value, details.value = answers.look(*(each.value for each in inputs))
+    tiles.value = answers.find(*(each.value for each in (*kind, start, *ball)))
+    changed = gr.on(
+        [each.change for each in inputs], answers.look, inputs, [shown, details], api_name="look", **_EXCLUSIVE, **_LIVE
+    )
     changed.then(lambda: _HINT, None, result, api_visibility="private", show_progress="hidden", queue=False)
+    sample.change(lambda: None, None, upload, api_visibility="private", queue=False)  # what was chosen last is shown
     reset.click(lambda: [_identity(name) for name in TWELVE], None, operations, api_visibility="private", queue=False)
     norm.change(_resize, norm, size, api_visibility="private", queue=False)
     once: dict[str, Any] = {"show_progress": "minimal", **_EXCLUSIVE}
-    go.click(attack, [name, norm, size, steps, *inputs], result, api_name="attack", **once)
-    least.click(smallest, [norm, *inputs], result, api_name="smallest", **once)
+    start.input(answers.find, [*kind, start, *ball], tiles, api_name="samples", **once)
+    again = gr.on([each.input for each in kind], lambda: "0", None, start, api_visibility="private", queue=False)
+    again.then(answers.find, [*kind, start, *ball], tiles, api_visibility="private", **once)
+    go.click(answers.attack, [*ball, *inputs], result, api_name="attack", **once)
+    least.click(answers.smallest, [norm, *inputs], result, api_name="smallest", **once)
 
 
-def _build_factors(context: ViewContext, limits: Limits) -> None:
-    largest = min(limits.longest, *context.dataset.shape[1:])
+def _choice_controls(context: ViewContext) -> tuple[gr.Textbox, gr.Image, list[Any], gr.Textbox, gr.HTML]:
+    """A sample or a picture of one's own, and thumbnails of the samples; ``start`` is where those begin."""
+    gr.Markdown("## Choose a sample")
+    with gr.Row():
+        with gr.Column(min_width=240):
+            sample, upload = _picture_controls(context, elem_id="sample")
+        with gr.Column(min_width=240):
+            wanted = gr.Radio(list(WANTED), value="all", label="Show", info="Broken: by the attack that is set below.")
+            only = gr.Dropdown([ANY, *context.classes], value=ANY, label="Of class")
+    start = gr.Textbox("0", visible="hidden", elem_id="start")
+    return sample, upload, [wanted, only], start, gr.HTML(apply_default_css=False)
 
-    @_errors_shown
-    def show(index: float, upload: str | None, rank: float, scale: float) -> str:
-        if upload is None:
-            chosen = _choose(context, index, None, AS_IT_IS, limits)
-            data = context.words[context.words.index("--data") :] if "--data" in context.words else ()
-            channels, name, words = to_unit_range(chosen.image).double(), chosen.name, (*data, *chosen.words)
-        else:
-            content, name = _read(upload, limits)
-            channels = read_channels(content, name=name, longest=limits.longest)
-            words = (name, "--longest", str(limits.longest))
-        most = min(channels.shape[1:])
-        factored = factor_picture(channels, name=name, rank=min(int(rank), most), scale=scale, words=words)
-        return show_factorization(factored)
 
+def _change_controls(context: ViewContext) -> tuple[gr.Dropdown, list[gr.Slider | gr.Checkbox], gr.Button]:
+    """Another label, and the twelve image operations."""
+    gr.Markdown("## Change it")
+    info = "As it is: the sample's own, or the predicted class."
+    label = gr.Dropdown([AS_IT_IS, *context.classes], value=AS_IT_IS, label="Label", info=info)
+    with gr.Accordion("Twelve image operations", open=False):
+        with gr.Row():
+            operations = [_magnitude_control(name, context) for name in TWELVE]
+        reset = gr.Button("Undo all", size="sm")
+    return label, operations, reset
+
+
+def _build_factors(answers: Answers) -> None:
+    limits = answers.limits
+    largest = min(limits.longest, *answers.context.dataset.shape[1:])
     with gr.Row():
         with gr.Column(scale=2, min_width=280):
-            index, upload = _picture_controls(context)
+            sample, upload = _picture_controls(answers.context)
             rank = gr.Slider(1, largest, value=min(4, largest), step=1, label="Rank r")
             scale = gr.Slider(0.25, 4, value=1, step=0.05, label="Gauge: scale c of (cA, B/c)")
         with gr.Column(scale=5, min_width=300):
-            shown = gr.HTML(apply_default_css=False, value=show(0, None, min(4, largest), 1.0))
-    inputs = [index, upload, rank, scale]
+            inputs = [sample, upload, rank, scale]
+            shown = gr.HTML(apply_default_css=False, value=answers.factor(*(each.value for each in inputs)))
     upload.change(
         lambda file: gr.Slider(maximum=limits.longest if file else largest), upload, rank, api_visibility="private",
         queue=False,
     )  # fmt: skip
-    gr.on([each.change for each in inputs], show, inputs, shown, api_name="factor", **_LIVE)
+    gr.on([each.change for each in inputs], answers.factor, inputs, shown, api_name="factor", **_LIVE)
 
 
-def _build_recurrence(limits: Limits) -> None:
-    @_errors_shown
-    def show(radius: float, norm: float, hidden: float, length: float, cell: str) -> str:
-        values = {"radius": radius, "norm": norm, "hidden": int(hidden), "length": int(length), "cell": cell}
-        return show_recurrence(measure_recurrence(RecurrenceChoice.parse(values), limits=limits))
-
-    start = RecurrenceChoice()
+def _build_recurrence(answers: Answers) -> None:
+    limits, start = answers.limits, RecurrenceChoice()
     with gr.Row():
         with gr.Column(scale=2, min_width=280):
             radius = gr.Slider(0, 1.5, value=start.radius, step=0.01, label="Spectral radius ρ(W)")
@@ -152,30 +132,22 @@ def _build_recurrence(limits: Limits) -> None:
             cell = gr.Radio(list(CELLS), value=start.cell, label="Cell: linear, tanh or relu")
         with gr.Column(scale=5, min_width=300):
             inputs = [radius, norm, hidden, length, cell]
-            shown = gr.HTML(apply_default_css=False, value=show(*(each.value for each in inputs)))
-    gr.on([each.change for each in inputs], show, inputs, shown, api_name="recurrence", **_LIVE)
+            shown = gr.HTML(apply_default_css=False, value=answers.recurrence(*(each.value for each in inputs)))
+    gr.on([each.change for each in inputs], answers.recurrence, inputs, shown, api_name="recurrence", **_LIVE)
 
 
-def _errors_shown(view: Callable[..., str]) -> Callable[..., str]:
-    """The view, with bad input shown as its one line instead of raised."""
-
-    @wraps(view)
-    def run(*inputs: Any) -> str:
-        try:
-            return view(*inputs)
-        except AssayError as error:
-            return show_error(" ".join(str(error).split()))
-
-    return run
-
-
-def _picture_controls(context: ViewContext) -> tuple[gr.Slider, gr.Image]:
-    last = len(context.dataset) - 1
-    index = gr.Slider(0, last, value=0, step=1, label=f"Sample of {context.dataset.name}, 0 to {last:,}")
+def _picture_controls(context: ViewContext, *, elem_id: str | None = None) -> tuple[gr.Textbox, gr.Image]:
+    """A field for a sample, by what ``--sample`` takes, and a place to drop a picture."""
+    data = context.dataset
+    first = str(int(data.ids[0]))
+    sample = gr.Textbox(
+        first, label=f"Sample of {data.name}", info="Its number or name, as --sample takes it.", elem_id=elem_id,
+        max_lines=1, max_length=200,
+    )  # fmt: skip
     upload = gr.Image(
-        type="filepath", image_mode=None, sources=["upload"], label="Or a picture of your own", height=180, buttons=[]
+        type="filepath", image_mode=None, sources=["upload"], label="Or a picture of your own", height=150, buttons=[]
     )
-    return index, upload
+    return sample, upload
 
 
 def _magnitude_control(name: str, context: ViewContext) -> gr.Slider | gr.Checkbox:
@@ -195,31 +167,7 @@ def _identity(name: str) -> float | bool:
     return False if identity is None else identity
 
 
-def _choose(context: ViewContext, index: float, upload: str | None, label: str, limits: Limits) -> Picture:
-    if label != AS_IT_IS and label not in context.classes:
-        raise DataError("label", expected="a class of the data", got=repr(label)[:80])
-    if upload is None:
-        chosen = sample_at(context.dataset, int(index))
-    else:
-        content, name = _read(upload, limits)
-        data = context.dataset
-        chosen = read_picture(content, name=name, shape=data.shape, preparation=data.preparation, limits=limits)
-    return chosen if label == AS_IT_IS else chosen.with_label(context.classes.index(label), name=label)
-
-
-def _read(upload: str, limits: Limits) -> tuple[bytes, str]:
-    """The bytes of an upload, at most one beyond the limit, and its file name."""
-    path = Path(upload)
-    with path.open("rb") as file:
-        return file.read(limits.upload_bytes + 1), path.name
-
-
 def _resize(norm: str) -> Any:
-    most, step, start = _SIZES[_SIGNS[norm]]
-    unit = "ε, in levels of 255" if _SIGNS[norm] == "linf" else "ε, in pixels of [0, 1]"
+    most, step, start = _SIZES[SIGNS[norm]]
+    unit = "ε, in levels of 255" if SIGNS[norm] == "linf" else "ε, in pixels of [0, 1]"
     return gr.Slider(minimum=0, maximum=most, step=step, value=start, label=unit)
-
-
-def _plain(text: str) -> str:
-    """A name inside Markdown, with every character that could be markup escaped."""
-    return "".join(c if c.isalnum() or c in " ._-/:" else f"&#{ord(c)};" for c in text)

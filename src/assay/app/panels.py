@@ -9,8 +9,9 @@ from functools import cache
 import altair as alt
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup
+from torch import Tensor
 
-from assay.data.pictures import png_base64, to_bytes
+from assay.data.pictures import LARGEST_PNG, png_base64, to_bytes, webp_base64
 from assay.records.factorization import GaugePoint
 from assay.report.charts import ALARM, SERIES, SOFT, Row, colours, decades, source, tip, to_svg
 from assay.report.curves import Axes, Series, chart_curves
@@ -21,12 +22,20 @@ from assay.views.context import ViewContext, command, look_command
 from assay.views.factorization import FactoredPicture
 from assay.views.picture import Prediction
 from assay.views.recurrence import Recurrence
-from assay.wording import distance, inert, norm, picture_url
+from assay.views.samples import FoundSamples
+from assay.wording import distance, inert, norm, percent, picture_url
 
 SHOWN = 10  # classes with a bar
 WIDTH = 400  # of the charts: suits a phone and a column alike
-SMALL = 128  # pixels of a side up to which a picture is enlarged without smoothing
+_LARGEST = 704  # pixels of a side that are sent: two a point of the widest picture on the page
+_TILE = 128  # of a thumbnail, the same
+_RAISED = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 _DECADES = 12.0  # beyond this many powers of ten from 1 a curve leaves the chart
+
+
+def head() -> str:
+    """What every page of the app has in its head: the style sheet of all views, light and dark, and the script."""
+    return f"<style>{style()}</style><script>{_source('app.js')}</script>"
 
 
 def style() -> str:
@@ -35,15 +44,41 @@ def style() -> str:
     return template.render(light=custom_properties(dark=False), dark=custom_properties(dark=True))
 
 
+def show_header(context: ViewContext) -> str:
+    """The name of the project, of the model and of the data, and the choice of colours."""
+    return _render("header.html", name=context.name, data=context.dataset.name)
+
+
+def show_picture(prediction: Prediction) -> str:
+    """What stays in view: the picture, its input gradient, and what the model says."""
+    image = prediction.picture.image
+    return _render(
+        "picture.html", prediction=prediction, picture=_encode(image), small=max(image.shape[1:]) <= LARGEST_PNG
+    )
+
+
 def show_prediction(context: ViewContext, prediction: Prediction) -> str:
-    """Picture, input gradient, probabilities."""
+    """Probabilities, the loss, and the command."""
     return _render(
         "prediction.html",
         prediction=prediction,
-        picture=png_base64(prediction.picture.image),
-        small=prediction.picture.image.shape[-1] <= SMALL,
         rows=_bars(prediction.classes, prediction.probabilities),
+        numbers=_numbers(("class", "probability"), prediction.classes, prediction.probabilities),
         command=look_command(context, *prediction.picture.words),
+    )
+
+
+def show_samples(context: ViewContext, found: FoundSamples, *, what: str) -> str:
+    """Thumbnails of samples to choose from, and the way to those before and after them; ``what`` names them."""
+    data = context.dataset
+    side = max(data.shape[1:])
+    return _render(
+        "samples.html",
+        found=found,
+        what=what,
+        classes=context.classes,
+        small=side <= LARGEST_PNG,
+        tiles=[(sample, webp_base64(data.images[sample.place], largest=_TILE, quality=80)) for sample in found.samples],
     )
 
 
@@ -54,17 +89,18 @@ def show_attack(context: ViewContext, attack: PictureAttack) -> str:
         "attack.html",
         attack=attack,
         pictures=(
-            ("before", png_base64(attack.picture.image)),
-            (f"perturbation, ×{attack.magnified:g}", png_base64(to_bytes(attack.perturbation))),
-            (last, png_base64(to_bytes(attack.adversarial))),
+            ("before", _encode(attack.picture.image)),
+            (f"perturbation, ×{attack.magnified:g}", _encode(to_bytes(attack.perturbation))),
+            (last, _encode(to_bytes(attack.adversarial))),
         )
         if not attack.misclassified
         else (),
-        small=attack.picture.image.shape[-1] <= SMALL,
+        small=max(attack.picture.image.shape[1:]) <= LARGEST_PNG,
         rows=_bars(attack.classes, attack.before, attack.after),
         norm=norm(attack.norm),
         moved=distance(attack.moved, attack.norm),
         last=last,
+        numbers=_numbers(("class", "before", "after"), attack.classes, attack.before, attack.after),
         chart=_draw_losses(attack.losses) if len(attack.losses) > 1 and not attack.misclassified else None,
         command=look_command(context, *attack.picture.words, *attack.words),
     )
@@ -81,7 +117,7 @@ def show_factorization(factored: FactoredPicture) -> str:
         original=report.pictures[0],
         stored=stored,
         pixels=pixels,
-        small=report.columns <= SMALL,
+        small=max(report.rows, report.columns) <= LARGEST_PNG,
         spectrum=to_svg(chart_spectrum(report, WIDTH), label="Singular values, those of the rank in colour"),
         gauge=_draw_gauge(report.gauge, factored.scaled) if report.gauge else None,
         command=command("factor", *factored.words),
@@ -121,11 +157,25 @@ def _bars(classes: tuple[str, ...], *columns: tuple[float, ...]) -> tuple[tuple[
     return tuple((classes[i], tuple(column[i] for column in columns)) for i in order)
 
 
+def _numbers(titles: Sequence[str], classes: Sequence[str], *columns: Sequence[float]) -> str:
+    """Every class with its probabilities, as text with tabs: what a spreadsheet takes."""
+    names = (" ".join(inert(name).split()) for name in classes)
+    rows = ((name, *(f"{value:.6g}" for value in values)) for name, *values in zip(names, *columns, strict=True))
+    return "\n".join("\t".join(row) for row in (tuple(titles), *rows))
+
+
+def _encode(image: Tensor) -> str:
+    """A small picture as it is, for it is enlarged pixel by pixel; any other as WebP of the size it is shown in."""
+    return png_base64(image) if max(image.shape[1:]) <= LARGEST_PNG else webp_base64(image, largest=_LARGEST)
+
+
 def _draw_losses(losses: Sequence[float]) -> Markup:
     """Cross-entropy after each step of an attack; step 0 is the clean picture."""
     tips = [f"step {step}: {loss:.4g} nats" for step, loss in enumerate(losses)]
-    series = Series("loss", range(len(losses)), losses, tips=tips)
-    return to_svg(chart_curves([series], Axes("step", "loss, nats"), WIDTH, height=190), label="Loss after each step")
+    power = math.floor(math.log10(max(losses))) if 0 < max(losses) < 0.01 else 0  # else decimals overflow their place
+    unit = f"loss, 10⁻{str(-power).translate(_RAISED)} nats" if power else "loss, nats"
+    series = Series("loss", range(len(losses)), [loss / 10.0**power for loss in losses], tips=tips)
+    return to_svg(chart_curves([series], Axes("step", unit), WIDTH, height=190), label="Loss after each step")
 
 
 def _draw_gauge(points: Sequence[GaugePoint], chosen: GaugePoint | None) -> Markup:
@@ -179,6 +229,12 @@ def _render(template: str, **values: object) -> str:
     return _environment().get_template(template).render(values)
 
 
+def _source(name: str) -> str:
+    environment = _environment()
+    assert environment.loader is not None
+    return environment.loader.get_source(environment, name)[0]
+
+
 @cache
 def _environment() -> Environment:
     environment = Environment(
@@ -187,5 +243,5 @@ def _environment() -> Environment:
     )  # fmt: skip
     environment.filters["inert"] = lambda text: inert(str(text), keep="")
     environment.filters["picture_url"] = picture_url
-    environment.filters["percent"] = lambda share: Markup(f"{100 * share:.1f}&nbsp;%")  # noqa: S704 - a number
+    environment.filters["percent"] = percent
     return environment

@@ -40,7 +40,7 @@ def served(context: ViewContext, *, port: int | None = None, limits: Limits = LI
         from starlette.middleware import Middleware
 
         from assay.app.layout import build_app
-        from assay.app.panels import style
+        from assay.app.panels import head
         from assay.app.theme import make_theme
 
         logging.getLogger("httpx").setLevel(logging.WARNING)
@@ -59,7 +59,7 @@ def served(context: ViewContext, *, port: int | None = None, limits: Limits = LI
                 footer_links=[],
                 **dict.fromkeys(_SWITCHED_OFF, False),
                 theme=make_theme(gr),
-                head=f"<style>{style()}</style>",  # as `css` every rule would be confined to a part of the page
+                head=head(),  # its style as `css` every rule would be confined to a part of the page
                 app_kwargs={"middleware": [Middleware(Guard, uploads=Path(folder))]},
             )
         except OSError as error:

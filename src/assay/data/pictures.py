@@ -50,6 +50,7 @@ __all__ = [
     "png_base64",
     "thumbnail_base64",
     "to_bytes",
+    "webp_base64",
 ]
 
 LARGEST_PNG = 128  # pixels a side of an image that is shown as it is
@@ -332,6 +333,21 @@ def jpeg_base64(image: Tensor, *, largest: int | None = None) -> str:
         shown.thumbnail((largest, largest), Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
     shown.save(buffer, format="JPEG", quality=_QUALITY, subsampling=0)
+    return base64.b64encode(buffer.getvalue()).decode("ascii")
+
+
+def webp_base64(image: Tensor, *, largest: int | None = None, quality: int = 90) -> str:
+    """A uint8 (C, H, W) image, C in {1, 3, 4} (of two channels the first is shown), as a WebP file in base64.
+
+    It is made smaller where a side is longer than the ``largest`` in pixels. Of a photograph it takes about half of
+    what a JPEG file takes, and a tenth of a PNG file.
+    """
+    pixels = image.detach().cpu().numpy()
+    shown = Image.fromarray(pixels[0] if len(pixels) < 3 else np.ascontiguousarray(pixels.transpose(1, 2, 0)))
+    if largest is not None:
+        shown.thumbnail((largest, largest), Image.Resampling.LANCZOS)
+    buffer = io.BytesIO()
+    shown.save(buffer, format="WEBP", quality=quality)
     return base64.b64encode(buffer.getvalue()).decode("ascii")
 
 

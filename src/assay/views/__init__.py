@@ -5,12 +5,16 @@ from assay.views.context import ViewContext
 from assay.views.factorization import factor_picture
 from assay.views.picture import Picture, apply_operations, predict_picture, read_picture, sample_at
 from assay.views.recurrence import RecurrenceChoice, measure_recurrence
+from assay.views.samples import FoundSample, FoundSamples, SampleSearch
 
 __all__ = [
     "AttackChoice",
+    "FoundSample",
+    "FoundSamples",
     "Picture",
     "PictureAttack",
     "RecurrenceChoice",
+    "SampleSearch",
     "ViewContext",
     "apply_operations",
     "attack_picture",

@@ -168,7 +168,7 @@ def predict_picture(context: ViewContext, picture: Picture) -> Prediction:
         classes=context.classes,
         probabilities=tuple(predictions.logits[0].softmax(dim=0).tolist()),
         label=int(dataset.labels[0]),
-        loss=float(predictions.losses[0]),
+        loss=float(predictions.losses[0]) + 0.0,  # never −0
         gradient=samples[0],
     )
 
