@@ -32,6 +32,15 @@ class Perturbation(Protocol):
     def epsilon(self) -> float: ...
 
 
+class Strength(Protocol):
+    """The magnitudes of the two directions of one strength, as the records of image operations hold them."""
+
+    @property
+    def magnitude_low(self) -> float: ...
+    @property
+    def magnitude_high(self) -> float: ...
+
+
 # Of each status of a verdict: the word for it, and the verb for one rule and for several.
 STATUSES = {
     "error": ("fails", "fails", "fail"),
@@ -263,6 +272,16 @@ def epsilon_option(value: float, norm: str) -> str:
 def ball(perturbation: Perturbation) -> str:
     """Norm and ε of an attack's record: ``L∞ 8/255``."""
     return f"{norm(perturbation.norm)} {epsilon(perturbation.epsilon, perturbation.norm)}"
+
+
+def magnitude(strength: Strength, unit: str) -> str:
+    """The two directions of one strength of an image operation, such as ``±30 °``; empty where it has no unit."""
+    if not unit:
+        return ""
+    ends = sorted({strength.magnitude_low, strength.magnitude_high})
+    if len(ends) == 2 and ends[0] == -ends[1]:
+        return f"±{ends[1]:g} {unit}"
+    return f"{' or '.join(f'{end:g}' for end in ends)} {unit}"
 
 
 def visibility(perturbation: Perturbation) -> str:

@@ -62,6 +62,7 @@ def test_no_width_scrolls_sideways(name: str, width: int, open_report: Callable[
 @pytest.mark.parametrize("width", [360, 1440])
 def test_each_chart_is_drawn_once_and_has_a_size(width: int, open_report: Callable[..., Any]) -> None:
     page = open_report(width=width).page
+    page.evaluate("document.querySelectorAll('details').forEach((fold) => { fold.open = true; })")
     figures = page.locator("figure.full, figure.half")
     assert figures.count() >= 11
     for figure in figures.all():
@@ -326,12 +327,56 @@ def test_a_score_opens_all_its_audits(open_report: Callable[..., Any]) -> None:
     page.wait_for_function("document.activeElement.id === 'A206'")
 
 
-def test_print_holds_every_sample(open_report: Callable[..., Any]) -> None:
+def test_print_holds_the_first_samples_and_says_of_how_many(open_report: Callable[..., Any]) -> None:
     page = open_report().page
     page.emulate_media(media="print")
     page.evaluate("dispatchEvent(new Event('beforeprint'))")
-    assert samples_of(page).count() == 90
+    assert samples_of(page).count() == 40
+    assert page.locator(".samples [data-shown]").inner_text() == "90 samples, the first 40 shown"
     assert not page.locator(".filters").is_visible()
+    page.evaluate("dispatchEvent(new Event('afterprint'))")
+    assert samples_of(page).count() == 60
+
+
+def test_evidence_is_open_and_details_are_folded(open_report: Callable[..., Any]) -> None:
+    page = open_report().page
+    assert page.locator("#accuracy .parts").is_visible()
+    for folded in ("mode-audit", "anatomy", "measured"):
+        assert not page.locator(f"#{folded} .parts").is_visible()
+        assert page.locator(f"#{folded} .summary").is_visible()
+    page.get_by_role("navigation", name="Contents").get_by_role("link", name="Anatomy").click()
+    page.locator("#anatomy .parts").wait_for(state="visible")
+    page = open_report(anchor="#mode_audit").page
+    assert page.locator("#mode-audit .parts").is_visible()
+
+
+@pytest.mark.parametrize(("width", "height"), [(1440, 900), (390, 844)])
+def test_the_first_screen_answers(width: int, height: int, open_report: Callable[..., Any]) -> None:
+    page = open_report(width=width).page
+    page.set_viewport_size({"width": width, "height": height})
+    for answer in ("h1", ".answers .key-figures", ".mends li >> nth=0", ".mends .command >> nth=0"):
+        box = page.locator(answer).bounding_box()
+        assert box["y"] + box["height"] <= height, answer
+        assert box["x"] + box["width"] <= width, answer
+
+
+@pytest.mark.parametrize("width", [360, 390, 768, 1440])
+def test_numbers_and_buttons_stay_on_one_line(width: int, open_report: Callable[..., Any]) -> None:
+    page = open_report(width=width).page
+    broken = page.evaluate(
+        """[...document.querySelectorAll('.key-figures .figure, .plain, td.number')].filter((element) => {
+          const range = document.createRange();
+          range.selectNodeContents(element);
+          const lines = new Set([...range.getClientRects()].map((box) => Math.round(box.top)));
+          return lines.size > 1 || element.scrollWidth > element.clientWidth + 1;
+        }).map((element) => element.textContent)"""
+    )
+    assert broken == []
+
+
+def test_a_printed_report_takes_at_most_twelve_pages(open_report: Callable[..., Any]) -> None:
+    document = open_report().page.pdf(format="A4", prefer_css_page_size=True)
+    assert 3 <= document.count(b"/Type /Page\n") <= 12
 
 
 def test_a_class_is_found_by_a_part_of_its_name(open_report: Callable[..., Any]) -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar
 
 from assay.arguments import checked
 from assay.records.checkup import Checkup
 from assay.records.finding import Status, Verdict
+from assay.report.answers import answer, conclude
 from assay.report.page import Page, render
+from assay.report.parts import Prose
 from assay.report.sections import build_sections
 from assay.report.summary import (
     FORMULA,
@@ -34,6 +36,7 @@ class Categories:
 
     template: ClassVar[str] = "categories.html"
     states: tuple[CategoryState, ...]
+    tally: str
     formula: str = FORMULA
 
 
@@ -90,12 +93,11 @@ def render_page(checkup: Checkup) -> str:
         (True, True)
     """
     ordered = in_order(checkup.verdicts)
-    sections = tuple(
-        replace(section, judged=tuple(v for v in ordered if not set(section.kinds).isdisjoint(v.evidence)))
-        for section in build_sections(checkup)
-    )
+    sections = build_sections(checkup)
     size = size_of_change(checkup)
     how = f"{size + '. ' if size else ''}{circumstances(checkup)} on {checkup.environment.device}."
+    answers, conclusion = answer(checkup), conclude(checkup)
+    answered = [figure.proportion for figure in answers.figures if figure.proportion] if answers else []
     subject, version = checkup.subject, checkup.environment.assay
     verdicts = Verdicts(
         {status: [verdict for verdict in ordered if verdict.status == status] for status in SEVERITY},
@@ -105,12 +107,16 @@ def render_page(checkup: Checkup) -> str:
         Page(
             title=f"{clip(subject.model, 80)} · {clip(subject.data, 80)}",
             subject=subject_line(checkup),
-            headline=headline(checkup),
+            headline=conclusion,
             badge=warning(checkup.verdicts),
-            text=tally_sentence(checkup.verdicts),
-            before_figures=(Uses(describe_uses(checkup.fitness)), Categories(states(checkup.verdicts))),
-            key_figures=key_figures(checkup),
-            after_figures=(Circumstances(how),),
+            before_figures=(
+                *([answers] if answers else []),
+                Uses(describe_uses(checkup.fitness)),
+                *([Prose(measured)] if (measured := headline(checkup)) != conclusion else []),
+                Circumstances(how),
+                Categories(states(checkup.verdicts), tally_sentence(checkup.verdicts)),
+            ),
+            key_figures=tuple(each for each in key_figures(checkup) if each.proportion not in answered),
             sections=(verdicts, *sections),
             skip=("verdicts", "verdicts"),
             version=version,

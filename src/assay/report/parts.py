@@ -272,7 +272,8 @@ Part = Table | Figure | Facts | Prose | Gallery | SampleGrid | Bars | Listing | 
 class Section:
     """One chapter of a page; the kinds of the records it was drawn from become its anchors.
 
-    ``judged`` are the verdicts that rest on these records.
+    ``judged`` are the verdicts that rest on these records. A ``folded`` section is opened by its reader, and on paper
+    only where it is ``printed``.
     """
 
     template: ClassVar[str] = "section.html"
@@ -282,6 +283,8 @@ class Section:
     parts: tuple[Part, ...]
     records: tuple[Record, ...] = ()
     judged: tuple[Verdict, ...] = ()
+    folded: bool = False
+    printed: bool = False
 
     @property
     def kinds(self) -> tuple[str, ...]:

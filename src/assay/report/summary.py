@@ -226,10 +226,19 @@ def _attacks(checkup: Checkup) -> list[RobustAccuracy]:
     return [attack for attack in checkup.each(RobustAccuracy) if attack.constrained and attack.n]
 
 
+def strongest_attack(checkup: Checkup) -> RobustAccuracy | None:
+    """The attack within a stated ball that leaves the lowest accuracy; of equal ones the one of most steps."""
+    return _strongest(_attacks(checkup))
+
+
+def _strongest(attacks: Sequence[RobustAccuracy]) -> RobustAccuracy | None:
+    return min(attacks, key=lambda each: (each.accuracy, -each.steps * each.restarts), default=None)
+
+
 def _representative(attacks: Sequence[RobustAccuracy]) -> list[RobustAccuracy]:
-    """The single step, and the strongest attack where that is another: of equal results the one of most steps."""
+    """The single step, and the strongest attack where that is another."""
     chosen = [attack for attack in attacks if _is_one_step(attack)][:1]
-    strongest = min(attacks, key=lambda each: (each.accuracy, -each.steps * each.restarts), default=None)
+    strongest = _strongest(attacks)
     return chosen if strongest is None or strongest in chosen else [*chosen, strongest]
 
 

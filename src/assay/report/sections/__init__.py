@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TypeVar
 
 from assay.records.accuracy import CleanAccuracy, Invariance, SequenceAccuracy
@@ -14,6 +15,7 @@ from assay.records.comparison import AppliedFix
 from assay.records.compression import LayerSpectra
 from assay.records.configuration import ModeAudit, NormalizationAudit, PreparationAudit
 from assay.records.failure import FailedMeasurement
+from assay.records.finding import Verdict
 from assay.records.gradients import Curvature, DepthTrace, GradientFlow, InputGradients
 from assay.records.mistakes import ConfidentMistakes
 from assay.records.pixels import PixelRange
@@ -39,6 +41,7 @@ from assay.report.sections.measured import failures_section, leftovers_section, 
 from assay.report.sections.recurrence import recurrence_section, remedies_section, sequences_section
 from assay.report.sections.samples import gallery_section, input_gradients_section, mistakes_section, samples_section
 from assay.report.sections.training import training_section
+from assay.report.summary import in_order
 
 R = TypeVar("R", bound=Record)
 Maker = Callable[[Checkup], Section | None]
@@ -61,18 +64,22 @@ EVIDENCE: tuple[Maker, ...] = (
     _first(CleanAccuracy, accuracy_section),
     _first(ConfidentMistakes, mistakes_section),
     robustness_section,
-    _all(AttackAnatomy, attack_anatomy_section),
     _all(AdversarialGallery, gallery_section),
     _all(SampleGallery, samples_section),
-    _all(AttackSanity, sanity_section),
     _first(Invariance, invariance_section),
-    _first(InputGradients, input_gradients_section),
-    _first(GradientFlow, gradient_flow_section),
     _all(DepthTrace, depth_trace_section),
     _all(SequenceAccuracy, sequences_section),
     _all(TimeTrace, recurrence_section),
     _all(RemedyComparison, remedies_section),
     _first(Curvature, curvature_section),
+    _all(TrainingRun, training_section),
+)
+# how the attacks work and whether they can be trusted, the model from inside, its settings: folded where all is well
+DETAILS: tuple[Maker, ...] = (
+    _all(AttackAnatomy, attack_anatomy_section),
+    _all(AttackSanity, sanity_section),
+    _first(InputGradients, input_gradients_section),
+    _first(GradientFlow, gradient_flow_section),
     _first(ModeAudit, modes_section),
     _first(NormalizationAudit, normalization_section),
     _first(PreparationAudit, preparation_section),
@@ -80,7 +87,6 @@ EVIDENCE: tuple[Maker, ...] = (
     _first(DecayGroups, decay_section),
     _first(OptimizerAudit, optimizer_section),
     _first(LayerSpectra, spectra_section),
-    _all(TrainingRun, training_section),
     _first(Anatomy, anatomy_section),
     _all(SampleTable, metadata_section),
     _first(Provenance, provenance_section),
@@ -88,7 +94,19 @@ EVIDENCE: tuple[Maker, ...] = (
 
 
 def build_sections(checkup: Checkup) -> tuple[Section, ...]:
-    """Every section that has something to show, ending with how it was measured."""
+    """Every section that has something to show, ending with how it was measured; each with the verdicts on it."""
     evidence = [section for make in EVIDENCE if (section := make(checkup)) is not None]
-    leftovers = leftovers_section(checkup, shown=(record for section in evidence for record in section.records))
-    return (*evidence, *([leftovers] if leftovers else []), measured_section(checkup))
+    details = [replace(section, folded=True) for make in DETAILS if (section := make(checkup)) is not None]
+    shown = (record for section in (*evidence, *details) for record in section.records)
+    if (leftovers := leftovers_section(checkup, shown=shown)) is not None:
+        details.append(replace(leftovers, folded=True))
+    measured = replace(measured_section(checkup), folded=True, printed=True)
+    ordered = in_order(checkup.verdicts)
+    return tuple(_with_verdicts(section, ordered) for section in (*evidence, *details, measured))
+
+
+def _with_verdicts(section: Section, verdicts: Sequence[Verdict]) -> Section:
+    """The section with the verdicts that rest on its records; open where one of them is a finding."""
+    judged = tuple(verdict for verdict in verdicts if not set(section.kinds).isdisjoint(verdict.evidence))
+    finding = any(verdict.status in {"error", "warn"} for verdict in judged)
+    return replace(section, judged=judged, folded=section.folded and not finding)

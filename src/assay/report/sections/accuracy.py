@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import altair as alt
 
-from assay.records.accuracy import ClassAccuracy, CleanAccuracy, Invariance, OperationAccuracy, OperationPoint
+from assay.records.accuracy import ClassAccuracy, CleanAccuracy, Invariance, OperationAccuracy
 from assay.report.charts import (
     ACCENT,
     ALARM,
@@ -24,7 +24,7 @@ from assay.report.charts import (
 )
 from assay.report.parts import Figure, Part, Section, Table, build_section, table, tabulate
 from assay.report.sections.class_pairs import ClassPair, draw_pairs
-from assay.wording import accuracy, class_names, count, number, percent, plural, seconds
+from assay.wording import accuracy, class_names, count, magnitude, number, percent, plural, seconds
 
 MOST_CLASSES = 30
 MOST_PAIRS = 25
@@ -255,7 +255,7 @@ def _rows(each: OperationAccuracy, record: Invariance) -> list[Row]:
     return [
         {"operation": each.operation, "clean": record.clean.accuracy,
          "level": p.level, "accuracy": p.accuracy, "low": p.low, "high": p.high,
-         "tip": f"{each.operation} {_magnitude(each, p)}: {percent(p.accuracy)} "
+         "tip": f"{each.operation} {magnitude(p, each.unit)}: {percent(p.accuracy)} "
          f"({percent(p.low)} to {percent(p.high)})"}
         for p in each.points
     ]  # fmt: skip
@@ -267,19 +267,10 @@ def _table(record: Invariance) -> Table:
     rows = tuple(
         (
             each.operation,
-            *(f"{percent(point.accuracy)} ({_magnitude(each, point)})".replace(" ()", "") for point in each.points),
+            *(f"{percent(point.accuracy)} ({magnitude(point, each.unit)})".replace(" ()", "") for point in each.points),
             *("",) * (most - len(each.points)),
             percent(each.mean_accuracy),
         )
         for each in record.operations
     )
     return table("Accuracy under each operation", columns, rows, folded=True)
-
-
-def _magnitude(each: OperationAccuracy, point: OperationPoint) -> str:
-    ends = sorted({point.magnitude_low, point.magnitude_high})
-    if not each.unit:
-        return ""
-    if len(ends) == 2 and ends[0] == -ends[1]:
-        return f"±{ends[1]:g} {each.unit}"
-    return f"{' or '.join(f'{end:g}' for end in ends)} {each.unit}"

@@ -11,6 +11,7 @@ for (const box of document.querySelectorAll(".samples")) {
   const more = box.querySelector("[data-more]");
   if (!more) continue;
   const PAGE = innerWidth < 700 ? 24 : 60; // a telephone shows three in a row
+  const PRINTED = 40;
   let most = PAGE;
   const draw = () => {
     const wanted = controls.filter((control) => control.value && (control.type !== "radio" || control.checked));
@@ -31,7 +32,8 @@ for (const box of document.querySelectorAll(".samples")) {
     most = PAGE;
     draw();
   });
-  addEventListener("beforeprint", () => { for (const tile of tiles) tile.hidden = false; });
-  addEventListener("afterprint", draw);
+  let before = most;
+  addEventListener("beforeprint", () => { before = most; most = PRINTED; draw(); });
+  addEventListener("afterprint", () => { most = before; draw(); });
   draw();
 }
