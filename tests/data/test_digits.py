@@ -5,7 +5,7 @@ import pytest
 import torch
 from sklearn import datasets
 
-from assay.data.sources import load_dataset
+from assay.data.sources import digits, load_dataset
 from assay.errors import DataError
 
 
@@ -33,6 +33,14 @@ def test_pictures_are_scikit_learns_enlarged_four_times() -> None:
         small = source.images[test.ids[place]]
         twin = enlarge(enlarge(small).T).T * (255 / 16)
         assert np.abs(test.images[place, 0].numpy() - twin).max() <= 0.5 + 1e-9
+
+
+def test_a_version_of_scikit_learn_that_keeps_them_elsewhere_is_asked_for_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    read = load_dataset("digits", split="train")
+    monkeypatch.setattr(digits, "find_spec", lambda name: None)
+    again = load_dataset("digits", split="train")
+    assert torch.equal(read.images, again.images)
+    assert torch.equal(read.labels, again.labels)
 
 
 def test_the_split_never_changes() -> None:

@@ -238,8 +238,11 @@ def invariance_section(record: Invariance) -> Section | None:
         cell = alt.layer(clean, bar, line, dots, data=source(rows))
         cell = cell.properties(width=max(60, (width - 20) // columns - 45), height=74)
         title = alt.Header(title=None, labelAnchor="start", labelFontSize=12, labelColor=INK)
-        facets = cell.facet(alt.Facet("operation:N", sort=names, header=title), columns=columns, spacing=16)
-        return facets.resolve_axis(y="independent")
+        facets: alt.FacetChart = cell.facet(
+            alt.Facet("operation:N", sort=names, header=title), columns=columns, spacing=16
+        )
+        facets = facets.resolve_axis(y="independent")
+        return facets
 
     note = "From left to right rising strengths, the first hardly visible; the dashed line is the untouched accuracy."
     parts = (figure(build, finding=finding, note=note, table=_table(record), full=True),)
