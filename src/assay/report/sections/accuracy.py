@@ -241,8 +241,7 @@ def invariance_section(record: Invariance) -> Section | None:
         facets: alt.FacetChart = cell.facet(
             alt.Facet("operation:N", sort=names, header=title), columns=columns, spacing=16
         )
-        facets = facets.resolve_axis(y="independent")
-        return facets
+        return facets.resolve_axis(y="independent")
 
     note = "From left to right rising strengths, the first hardly visible; the dashed line is the untouched accuracy."
     parts = (figure(build, finding=finding, note=note, table=_table(record), full=True),)
