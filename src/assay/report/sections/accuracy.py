@@ -235,13 +235,16 @@ def invariance_section(record: Invariance) -> Section | None:
         )
         line = base.mark_line(color=ACCENT, strokeWidth=2)
         dots = base.mark_point(color=ACCENT, filled=True, size=36, opacity=1).encode(description=tip())
-        cell = alt.layer(clean, bar, line, dots, data=source(rows))
-        cell = cell.properties(width=max(60, (width - 20) // columns - 45), height=74)
+        size = {"width": max(60, (width - 20) // columns - 45), "height": 74}
         title = alt.Header(title=None, labelAnchor="start", labelFontSize=12, labelColor=INK)
-        facets: alt.FacetChart = cell.facet(
-            alt.Facet("operation:N", sort=names, header=title), columns=columns, spacing=16
+        return alt.FacetChart(
+            data=source(rows),
+            spec=alt.layer(clean, bar, line, dots).properties(**size),
+            facet=alt.Facet("operation:N", sort=names, header=title),
+            columns=columns,
+            spacing=16,
+            resolve=alt.Resolve(axis=alt.AxisResolveMap(y="independent")),
         )
-        return facets.resolve_axis(y="independent")
 
     note = "From left to right rising strengths, the first hardly visible; the dashed line is the untouched accuracy."
     parts = (figure(build, finding=finding, note=note, table=_table(record), full=True),)
