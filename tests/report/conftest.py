@@ -146,6 +146,23 @@ def checkup() -> Checkup:
     return build_checkup()
 
 
+@pytest.fixture(scope="session")
+def few(checkup: Checkup) -> Checkup:
+    """The check with three verdicts in words of its own, whatever the rules say today."""
+    texts = {"threshold": "at least 75 %", "fault": "", "command": "", "mend": "", "fix": "", "where": "", "value": 0.5}
+    pattern = checkup.verdicts[0].model_copy(update={**texts, "evidence": ("robust_accuracy",), "accepted": None})
+    passing = {"rule": "A101", "category": "accuracy", "status": "pass", "claim": "Better | than chance"}
+    failing = {"rule": "A202", "category": "robustness", "status": "error", "claim": "Robust to PGD",
+               "fault": "Broken by PGD: 91.7 % → 0 %", "mend": "assay train cifar10 --recipe robust",
+               "fix": "Train against the attack (the `robust` recipe)."}  # fmt: skip
+    unsure = {"rule": "A103", "category": "accuracy", "status": "cannot tell", "claim": "Calibrated"}
+    verdicts = [
+        pattern.model_copy(update={**changes, "measured": f"measured {number}", "scored": True})
+        for number, changes in enumerate((passing, failing, unsure))
+    ]
+    return checkup.model_copy(update={"verdicts": tuple(verdicts)})
+
+
 def build_unmeasured() -> Checkup:
     """The same after PGD and the anatomy failed."""
     whole = build_checkup()

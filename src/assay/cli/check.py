@@ -39,7 +39,9 @@ _LEVELS: dict[FailOn, FailAt] = {FailOn.WARN: "warn", FailOn.ERROR: "error", Fai
 UseName = StrEnum("UseName", "BENIGN SHIFTED ADVERSARIAL")
 
 # Machine-readable files to write beside the report; ``json`` is check.json, which is always written
-Extra = StrEnum("Extra", "JSON JUNIT SARIF")
+Extra = StrEnum(
+    "Extra", {"JSON": "json", "JUNIT": "junit", "SARIF": "sarif", "MARKDOWN": "markdown", "MODEL_CARD": "model-card"}
+)
 
 
 @takes_inputs(omit=("limit",))
@@ -98,7 +100,7 @@ def check(
         list[Extra] | None,
         option(
             "Output",
-            "Write this too, beside the report: junit or sarif; may be repeated.",
+            "Write this too, beside the report: junit, sarif, markdown or model-card; may be repeated.",
             "--format",
             metavar="FORMAT",
         ),
@@ -270,6 +272,14 @@ def _write_results(checkup: Checkup, folder: Path, *, formats: Sequence[Extra], 
         write_atomically(folder / "check.junit.xml", render_junit(checkup, fail_on=_LEVELS[fail_on]))
     if Extra.SARIF in formats:
         write_atomically(folder / "check.sarif", render_sarif(checkup))
+    if Extra.MARKDOWN in formats:
+        from assay.report.markdown import render_markdown
+
+        write_atomically(folder / "check.md", render_markdown(checkup))
+    if Extra.MODEL_CARD in formats:
+        from assay.report.model_card import render_model_card
+
+        write_atomically(folder / "model-card.md", render_model_card(checkup))
     return path
 
 

@@ -14,15 +14,37 @@ from assay.cli.options import BaselineFile, CheckFile, argument, flag, option
 from assay.errors import InputError, OptionError
 
 # What a check.json can be turned into
-Form = StrEnum("Form", "HTML TEXT JUNIT SARIF")
+Form = StrEnum(
+    "Form",
+    {
+        "HTML": "html",
+        "TEXT": "text",
+        "MARKDOWN": "markdown",
+        "MODEL_CARD": "model-card",
+        "JUNIT": "junit",
+        "SARIF": "sarif",
+    },
+)
 
-_NAMES = {Form.HTML: "report.html", Form.JUNIT: "check.junit.xml", Form.SARIF: "check.sarif"}
+_NAMES = {
+    Form.HTML: "report.html",
+    Form.MARKDOWN: "check.md",
+    Form.MODEL_CARD: "model-card.md",
+    Form.JUNIT: "check.junit.xml",
+    Form.SARIF: "check.sarif",
+}
 
 
 def report(
     document: CheckFile,
     form: Annotated[
-        Form, option("Output", "What to write: html, text, junit or sarif.", "--format", metavar="FORMAT")
+        Form,
+        option(
+            "Output",
+            "What to write: html, text, markdown, model-card, junit or sarif.",
+            "--format",
+            metavar="FORMAT",
+        ),
     ] = Form.HTML,
     out: Annotated[
         Path | None,
@@ -30,13 +52,15 @@ def report(
     ] = None,
     baseline: BaselineFile = None,
 ) -> None:
-    """Draw a report from a check.json: one offline page, a text, JUnit XML or SARIF. Needs no model and no data."""
+    """Draw a report from a check.json: an offline page, a text, Markdown, a model card, JUnit XML or SARIF."""
     from rich.console import Console
 
     from assay.files import write_atomically
     from assay.records.reading import read_baseline, read_checkup
     from assay.report.check_page import render_page
     from assay.report.ci import render_junit, render_sarif
+    from assay.report.markdown import render_markdown
+    from assay.report.model_card import render_model_card
     from assay.report.terminal.check import print_summary
     from assay.verdict.baseline import apply_baseline
 
@@ -52,7 +76,14 @@ def report(
         print_summary(checkup, console)
         content = console.export_text()
     else:
-        content = {Form.HTML: render_page, Form.JUNIT: render_junit, Form.SARIF: render_sarif}[form](checkup)
+        renderers = {
+            Form.HTML: render_page,
+            Form.MARKDOWN: render_markdown,
+            Form.MODEL_CARD: render_model_card,
+            Form.JUNIT: render_junit,
+            Form.SARIF: render_sarif,
+        }
+        content = renderers[form](checkup)
     if str(out) == "-":
         typer.echo(content, nl=False)
         return

@@ -78,6 +78,11 @@ def failures_section(failures: Sequence[FailedMeasurement]) -> Section:
     return Section("could-not-run", "Could not run", summary, parts, records=tuple(failures))
 
 
+def list_unmeasured(checkup: Checkup) -> tuple[str, ...]:
+    """What a reader might wrongly take for granted, a statement each."""
+    return tuple(text for text, _ in _not_measured(checkup).items)
+
+
 def _not_measured(checkup: Checkup) -> Listing:
     """What a reader might wrongly take for granted: stages, rules, samples, threats and attacks left out."""
     items = [(f"{each.place.capitalize()}: {each.reason}", "could-not-run") for each in checkup.each(FailedMeasurement)]
