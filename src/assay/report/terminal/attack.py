@@ -10,7 +10,9 @@ from rich.text import Text
 from assay import wording
 from assay.records.attack import AttackAnatomy, AttackSanity, EpsilonCurve, RobustAccuracy
 from assay.records.finding import Verdict
+from assay.report.summary import LOOKS
 from assay.report.terminal.layout import STYLES, bar, print_line, print_notes, print_table
+from assay.wording import plural
 
 
 def print_attack(record: RobustAccuracy, console: Console, *, notes: Sequence[str] = ()) -> None:
@@ -80,14 +82,24 @@ def print_curve(curve: EpsilonCurve, console: Console) -> None:
 def print_sanity(sanity: AttackSanity, verdicts: Sequence[Verdict], console: Console) -> None:
     """Each check of the attack that fails, with its rule and its fix; one line when none does."""
     failing = [verdict for verdict in verdicts if verdict.status in {"warn", "error"}]
-    ran = sum(verdict.status != "not run" for verdict in verdicts)
+    held = sum(verdict.status == "pass" for verdict in verdicts)
+    open_ones = [verdict.rule for verdict in verdicts if verdict.status == "cannot tell"]
+    if not failing and held:
+        checks = f"{plural(held, 'check')} of the attack itself {'finds' if held == 1 else 'find'}"
+        passed = f"{checks} no gradient masking and no other fault (n = {sanity.n})"
+        print_line(console, Text.assemble((LOOKS["pass"].sign, STYLES["pass"]), f" {passed}"), wrap=False)
+    if open_ones:
+        look = LOOKS["cannot tell"]
+        line = f"{look.sign} {look.word}: {', '.join(open_ones)} (n = {sanity.n})"
+        print_line(console, line, STYLES["cannot tell"], wrap=False)
     if not failing:
-        passed = f"{ran} checks of the attack itself find no gradient masking and no other fault (n = {sanity.n})"
-        print_line(console, Text.assemble(("✓", "green"), f" {passed}"), wrap=False)
         return
+    ran = len(failing) + held + len(open_ones)
     print_line(console, f"{len(failing)} of {ran} checks of the attack itself fail (n = {sanity.n}):", wrap=False)
     for verdict in failing:
-        title = Text.assemble((verdict.rule, STYLES[verdict.status]), f" {verdict.statement}")
+        look = LOOKS[verdict.status]
+        sign = (f"{look.sign} {look.word} ", STYLES[verdict.status])
+        title = Text.assemble(sign, (f"{verdict.rule} ", "bold"), verdict.statement)
         print_line(console, title, wrap=False)
         print_line(console, f"      {verdict.measured}\n      {verdict.fix}", "dim", wrap=False)
 
