@@ -35,7 +35,7 @@ TEXTS = """() => {
   }
   return [...found.values()];
 }"""
-INTERACTIVE = 'a[href], button, summary, select, input:checked, [tabindex="0"]'
+INTERACTIVE = 'a[href], button, summary, select, input:checked, input[type="search"], [tabindex="0"]'
 
 
 def hex_of(channels: list[float]) -> str:
@@ -403,3 +403,59 @@ def test_samples_of_many_classes_are_found_by_a_part_of_the_name(open_report: Ca
     assert samples_of(page).count() == 60
     page.get_by_role("combobox", name="taken for").fill("thing")
     assert "held" not in {tile.get_attribute("data-fate") for tile in samples_of(page).all()}
+
+
+def test_an_adversarial_example_opens_large_and_arrows_go_on(open_report: Callable[..., Any]) -> None:
+    visit = open_report()
+    page = visit.page
+    first = page.locator("#gallery .enlarge").first
+    small = page.locator("#gallery .pictures img").first.bounding_box()["width"]
+    first.click()
+    dialog = page.get_by_role("dialog")
+    assert dialog.locator("img").count() == 3
+    assert dialog.locator("img").first.bounding_box()["width"] > 2 * small
+    assert dialog.locator("figcaption").nth(1).inner_text().startswith("change ×")
+    chances = [" ".join(row.split()) for row in dialog.locator(".chances p").all_inner_texts()]
+    assert chances[0].startswith("before") and chances[1].startswith("after")
+    assert dialog.locator("[data-place]").inner_text().startswith("1 of ")
+    page.keyboard.press("ArrowRight")
+    assert dialog.locator("[data-place]").inner_text().startswith("2 of ")
+    page.keyboard.press("End")
+    assert not dialog.get_by_role("button", name="Next").is_enabled()
+    page.keyboard.press("Escape")
+    assert not dialog.is_visible()
+    assert first.evaluate("button => button === document.activeElement")
+    assert visit.complaints == []
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_a_sample_opens_large_among_those_that_the_filters_leave(width: int, open_report: Callable[..., Any]) -> None:
+    page = open_report(width=width).page
+    box = page.locator(".samples")
+    box.get_by_role("group", name="under attack").get_by_label("broken").check()
+    left = samples_of(page).count()
+    samples_of(page).nth(2).locator(".picture").click()
+    dialog = page.get_by_role("dialog")
+    assert dialog.locator("[data-place]").inner_text() == f"3 of {left}"
+    assert dialog.locator(".picture, img").first.bounding_box()["width"] >= 128
+    shown = dialog.bounding_box()
+    assert shown["x"] >= 0 and shown["x"] + shown["width"] <= width
+    assert dialog.locator(".chances p").count() == 2
+    page.keyboard.press("Escape")
+    page.locator(".tiles-of-samples").focus()
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("Enter")
+    assert dialog.locator("[data-place]").inner_text() == f"1 of {left}"
+
+
+def test_the_search_combines_with_the_other_filters(open_report: Callable[..., Any]) -> None:
+    page = open_report().page
+    box = page.locator(".samples")
+    box.get_by_label("find").fill("BIRD")
+    named = samples_of(page).count()
+    assert 0 < named < 60
+    assert box.locator("[data-shown]").inner_text() == f"{named} of 90 samples"
+    box.get_by_role("group", name="under attack").get_by_label("held").check()
+    held = samples_of(page).count()
+    assert held < named
+    assert all("bird" in tile.get_attribute("data-tip").lower() for tile in samples_of(page).all())

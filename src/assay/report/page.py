@@ -26,7 +26,7 @@ SIGNS = (
     "M-2,-6h4v4h4v4h-4v4h-4v-4h-4v-4h4z",
     "M0,5.5L5.5,-4.5h-11z",
 )
-SCRIPTS = ("header.js", "page.js", "tip.js", "search.js", "samples.js", "copy.js")
+SCRIPTS = ("header.js", "page.js", "tip.js", "search.js", "samples.js", "zoom.js", "copy.js")
 STYLES = ("page.css", "header.css", "claims.css", "shots.css")
 _LINK = re.compile(r"https?://[^\s<>\"'`⟨]+[^\s<>\"'`⟨.,;:)\]]|arXiv:\d{4}\.\d{4,5}")
 

@@ -122,12 +122,24 @@ class Picture:
 
 
 @dataclass(frozen=True)
+class Chance:
+    """The class that a model predicted, before the attack or after it, and its probability, in words as well."""
+
+    when: str
+    name: str
+    told: str
+    share: float
+
+
+@dataclass(frozen=True)
 class Card:
-    """Pictures side by side, what they show, and facts below."""
+    """Pictures side by side, what they show, and facts below; ``id`` is that of the sample."""
 
     pictures: tuple[tuple[str, Picture | None], ...]
     lines: tuple[str, ...]
     right: bool | None = None
+    id: str = ""
+    chances: tuple[Chance, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -157,6 +169,8 @@ class SampleTile:
     taken: int | None
     lines: tuple[str, ...]
     tip: str
+    id: str
+    chances: tuple[Chance, ...]
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from assay.records.mistakes import ConfidentMistakes, PicturedMistake
 from assay.report.charts import ACCENT, ALARM, AnyChart, Row, decades, figure, source, tip
 from assay.report.parts import (
     Card,
+    Chance,
     Facts,
     Figure,
     Gallery,
@@ -95,7 +96,14 @@ def _tile(sample: PicturedSample, names: list[str], *, x: float, y: float) -> Sa
     else:
         line, fate, taken = "held", "held", None
         text = f"known as {before} ({sure_before}), and after the attack ({sure_after})"
-    return SampleTile(x, y, fate, sample.label, taken, (label, line), f"{label}, {identity}: {text}")
+    chances = (_chance("before", before, sample.confidence_before), _chance("after", after, sample.confidence_after))
+    tip = f"{label}, {identity}: {text}"
+    return SampleTile(x, y, fate, sample.label, taken, (label, line), tip, sample.sample_id, chances)
+
+
+def _chance(when: str, name: str, confidence: float) -> Chance:
+    """A confidence that is no number has no bar."""
+    return Chance(when, name, percent(confidence), confidence if 0 <= confidence <= 1 else 0.0)
 
 
 def _name(names: list[str], place: int) -> str:
@@ -144,6 +152,11 @@ def _example(example: AdversarialExample, gallery: AdversarialGallery, names: Ma
         lines=(
             f"{before} ({percent(example.clean_confidence)}) → {after} ({percent(example.adversarial_confidence)})",
             f"{clip(example.sample_id, _NAME)}, {size}",
+        ),
+        id=example.sample_id,
+        chances=(
+            _chance("before", before, example.clean_confidence),
+            _chance("after", after, example.adversarial_confidence),
         ),
     )
 

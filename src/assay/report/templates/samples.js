@@ -1,6 +1,7 @@
 // Samples that pass every filter, a page of them at a time. Of many classes a part of the name is enough.
 const passes = (tile, control) => {
   const filter = control.dataset.filter;
+  if (filter === "text") return tile.dataset.tip.toLowerCase().includes(control.value.trim().toLowerCase());
   if (control.type !== "search") return tile.dataset[filter] === control.value;
   const name = filter === "label" ? tile.querySelector("bdi") : tile.querySelector(".fate bdi");
   return tile.dataset[filter] !== "" && name.textContent.toLowerCase().includes(control.value.trim().toLowerCase());
@@ -21,7 +22,8 @@ for (const box of document.querySelectorAll(".samples")) {
     const left = passing.size - Math.min(most, passing.size);
     more.hidden = left === 0;
     more.textContent = `Show ${Math.min(PAGE, left)} more`;
-    const all = passing.size === 1 ? "1 sample" : `${passing.size} samples`;
+    const of = passing.size === tiles.length ? "" : ` of ${tiles.length}`;
+    const all = `${passing.size}${of} ${tiles.length === 1 ? "sample" : "samples"}`;
     box.querySelector("[data-shown]").textContent = passing.size === 0 ? "No sample is like that." : left ? `${all}, the first ${most} shown` : all;
   };
   box.querySelector(".filters").hidden = false;
