@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+from functools import partial
 
 import numpy as np
 import pytest
@@ -14,9 +15,11 @@ from assay.attacks.engine import attack
 from assay.attacks.examples import pick_gallery
 from assay.attacks.measure import count_correct_after_rounding, crossing, measure_epsilon_curve, measure_robust_accuracy
 from assay.attacks.methods.gradient import PGD
+from assay.data.dataset import ImageDataset
 from assay.errors import DataError, OptionError
 from assay.evaluate import predict
 from assay.records.attack import EpsilonPoint, RobustAccuracy
+from assay.records.samples import read_runs
 from assay.runtime import hooked
 
 
@@ -147,3 +150,29 @@ def test_a_gallery_of_nothing_broken_is_empty_and_of_other_data_is_refused(conv_
     assert pick_gallery(measured, small_set).examples == ()
     with pytest.raises(DataError, match="dataset: expected the 48 samples that were attacked, got 2"):
         pick_gallery(measured, small_set.subset(torch.tensor([0, 1])))
+
+
+def test_a_curve_takes_more_samples_only_while_they_are_wanted(conv_net):
+    images = torch.randint(0, 256, (600, 3, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(3))
+    labels = predict(conv_net, ImageDataset(images, torch.zeros(600).long(), tuple("abcd"))).classes
+    data = ImageDataset(images, labels, tuple("abcd"), ids=torch.arange(600) * 7)
+    measure = partial(measure_epsilon_curve, conv_net, data, epsilons=(0.01, 0.04), attack=PGD(steps=2))
+    every, asked = measure(), []
+
+    def more(curve, *, times):
+        asked.append(curve.points[0].n)
+        return len(asked) < times
+
+    for times, n in ((1, 256), (2, 512), (3, 600)):
+        asked.clear()
+        curve = measure(still_open=partial(more, times=times))
+        assert [point.n for point in curve.points] == [n] * 3
+        assert curve.per_sample.samples.n == n
+        levels = dict(zip(list_ids(every.per_sample), every.per_sample.unpack(), strict=True))
+        own = dict(zip(list_ids(curve.per_sample), curve.per_sample.unpack(), strict=True))
+        assert all(levels[each] == level for each, level in own.items())
+    assert asked == [256, 512]
+
+
+def list_ids(levels):
+    return [each for run in read_runs(levels.samples.ids) for each in run]

@@ -28,12 +28,14 @@ from assay.errors import OptionError
 from assay.evaluate import Predictions, predict
 from assay.models.calls import calling
 from assay.records.attack import EpsilonCurve, EpsilonPoint, Norm, Precision, RobustAccuracy
-from assay.runtime import pixel_dtype
+from assay.runtime import generator, pixel_dtype
 from assay.runtime.memory import batch_share, run_in_memory
 from assay.runtime.sharing import unchanged_models
 
 BLOCK_VALUES = 2**25  # pixel values of a block: 128 MB in float32, and some three times as many during an attack
 OnBlock = Callable[[Tensor, AttackResult], None]
+CURVE_FIRST = 256  # samples after which it is asked for the first time whether a curve needs more
+CURVE_STREAM = 0xC04
 EPSILONS = tuple(k / 255 for k in (0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0))
 
 
@@ -276,6 +278,7 @@ def measure_epsilon_curve(
     batch_size: int = 256,
     precision: Precision | str = "auto",
     clean: Predictions | None = None,
+    still_open: Callable[[EpsilonCurve], bool] | None = None,
 ) -> EpsilonCurve:
     """Accuracy at each epsilon, from small to large; a sample broken at one stays broken at every larger one.
 
@@ -294,6 +297,8 @@ def measure_epsilon_curve(
         batch_size: images under attack at one time.
         precision: of the search: float32, bfloat16 or auto.
         clean: the predictions on the clean images, where they are known.
+        still_open: measure 256 samples in random order first, then twice as many, and so on, for as long as this
+            says of the curve so far that more are wanted; all of them by default.
 
     Returns:
         The accuracy at each epsilon, and the epsilon at which it falls to one half.
@@ -335,28 +340,47 @@ def measure_epsilon_curve(
             del result  # its images
         return join_outcomes(outcomes)
 
-    if isinstance(options, MinimumNorm):
-        distances = run(torch.arange(len(dataset)), ordered[-1]).distances
-        slack = Threat(norm=norm).geometry.slack(dataset.images[0].numel())
-        nearest = torch.maximum(distances - slack, distances / 2)  # the least ε whose limit holds the image
-        smallest = torch.where(known.correct, nearest, 0.0)
-    else:
-        smallest = torch.where(known.correct, torch.inf, 0.0).double()  # 0 if wrong before, infinite if never broken
+    def find_smallest(rows: Tensor) -> Tensor:
+        """The least of the epsilons that breaks each, float64: 0 if wrong before, infinite if none does."""
+        if isinstance(options, MinimumNorm):
+            distances = run(rows, ordered[-1]).distances
+            slack = Threat(norm=norm).geometry.slack(dataset.images[0].numel())
+            nearest = torch.maximum(distances - slack, distances / 2)  # the least ε whose limit holds the image
+            return torch.where(known.correct[rows], nearest, 0.0)
+        smallest = torch.where(known.correct[rows], torch.inf, 0.0).double()
         for e in ordered[1:]:
-            rows = smallest.isinf().nonzero()[:, 0]
-            if len(rows) > 0:
-                smallest[rows[~run(rows, e).robust]] = e
-    points = tuple(EpsilonPoint.of(int((smallest > e).sum()), len(dataset), epsilon=e) for e in ordered)
-    levels = (smallest[:, None] > torch.tensor(ordered, dtype=torch.float64)).sum(dim=1)
-    return EpsilonCurve(
-        attack=options.name,
-        norm=norm,
-        steps=options.describe(Threat(norm=norm, epsilon=ordered[-1]))[0],
-        points=points,
-        median_epsilon=crossing(points),
-        seconds=time.perf_counter() - started,
-        per_sample=keep_levels(dataset, levels) if len(ordered) <= MOST_LEVELS else None,
-    )
+            held = smallest.isinf().nonzero()[:, 0]
+            if len(held) > 0:
+                smallest[held[~run(rows[held], e).robust]] = e
+        return smallest
+
+    def summarize(rows: Tensor, smallest: Tensor) -> EpsilonCurve:
+        points = tuple(EpsilonPoint.of(int((smallest > e).sum()), len(rows), epsilon=e) for e in ordered)
+        levels = (smallest[:, None] > torch.tensor(ordered, dtype=torch.float64)).sum(dim=1)
+        part = dataset if len(rows) == n else dataset.subset(rows)
+        return EpsilonCurve(
+            attack=options.name,
+            norm=norm,
+            steps=options.describe(Threat(norm=norm, epsilon=ordered[-1]))[0],
+            points=points,
+            median_epsilon=crossing(points),
+            seconds=time.perf_counter() - started,
+            per_sample=keep_levels(part, levels) if len(ordered) <= MOST_LEVELS else None,
+        )
+
+    n, size = len(dataset), len(dataset) if still_open is None else CURVE_FIRST
+    order = torch.arange(n) if size >= n else torch.randperm(n, generator=generator(seed, CURVE_STREAM))
+    chosen = order[:size].sort().values
+    smallest = find_smallest(chosen)
+    curve = summarize(chosen, smallest)
+    while len(chosen) < n and still_open is not None and still_open(curve):
+        more = order[len(chosen) : 2 * len(chosen)].sort().values
+        smallest = torch.cat([smallest, find_smallest(more)])
+        chosen = torch.cat([chosen, more])
+        ranks = chosen.argsort()
+        chosen, smallest = chosen[ranks], smallest[ranks]
+        curve = summarize(chosen, smallest)
+    return curve
 
 
 def crossing(points: Sequence[EpsilonPoint], *, share: float = 0.5) -> float | None:

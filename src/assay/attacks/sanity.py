@@ -99,6 +99,7 @@ class _SanityRun:
     seed: int
     queries: int
     batch_size: int
+    clean_logits: Tensor | None = None  # once an attack has evaluated the untouched images
     outside: list[int] = field(default_factory=list)  # images outside the ball, of each attack so far
 
     @property
@@ -110,8 +111,17 @@ class _SanityRun:
         radius = self.epsilon if epsilon is None else epsilon
         run = partial(attack, norm=self.norm, epsilon=radius, seed=self.seed, batch_size=self.batch_size)
         result = run_in_memory(
-            partial(run, self.model, self.images, self.data.labels, attack=options, ids=self.data.ids)
+            partial(
+                run,
+                self.model,
+                self.images,
+                self.data.labels,
+                attack=options,
+                ids=self.data.ids,
+                clean_logits=self.clean_logits,
+            )
         )
+        self.clean_logits = result.clean_logits
         self.outside.append(result.counts.outside_ball)
         return result
 

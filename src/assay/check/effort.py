@@ -17,10 +17,11 @@ class Effort:
     Attributes:
         samples: the field of the budget that holds this number.
         passes: an image needs at most.
-        searches: whether it needs many fewer where attacks succeed early.
+        searches: whether it needs many fewer passes where attacks succeed early.
         weight: of its evidence beside that of other stages.
         least: images below which the evidence is worth nothing.
         interval: whether an accuracy is counted over the images, which then has a confidence interval.
+        enough: images, about, after which it mostly leaves out the others; None for a stage that takes all.
     """
 
     samples: str
@@ -29,6 +30,7 @@ class Effort:
     weight: float = 1.0
     least: int = 32
     interval: bool = True
+    enough: int | None = None
 
 
 def clean_passes(budget: Budget) -> Passes:
@@ -36,8 +38,8 @@ def clean_passes(budget: Budget) -> Passes:
 
 
 def attack_passes(budget: Budget) -> Passes:
-    """FGSM, PGD, five signed steps and five draws of noise; each result is verified and rounded."""
-    return 14, budget.steps * budget.restarts + 6
+    """FGSM and PGD, each result verified and rounded; signed steps and noise on fewer images are little beside them."""
+    return 6, budget.steps * budget.restarts + 2
 
 
 def sanity_passes(budget: Budget) -> Passes:

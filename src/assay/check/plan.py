@@ -13,7 +13,7 @@ from assay.records.budget import Budget, CheckPlan, PlannedStage
 from assay.runtime.allocation import SLACK, TRIAL_SHARE, Cost, Share, allocate
 from assay.wording import duration
 
-_ESTIMATE_SHARE, _ESTIMATE_SECONDS = 0.02, 3.0  # at most, to time the stages with, where a budget decides
+_ESTIMATE_SHARE, _ESTIMATE_SECONDS = 0.02, 1.5  # at most, to time the stages with, where a budget decides
 _SHORT = 20.0  # seconds of all passes, up to which no stage is timed: that would take as long as it tells
 _UNTIMED_SHARE = 0.04  # of all the time, for the stages that have no number of images, until they ran
 _NOTICEABLE = 0.02  # of all the time: a stage of this length counts half as evidence of how good expectations are
@@ -160,6 +160,9 @@ def estimate(context: CheckContext, stages: Sequence[CheckStage], *, started: fl
         name: cost.times(DROPPED) if name in searching and cost == longest[name] else cost
         for name, cost in costs.items()
     }
+    for stage in stages:
+        if stage.effort is not None and stage.effort.enough is not None:
+            costs[stage.name] = costs[stage.name].times(min(1.0, stage.effort.enough / max(most[stage.name], 1)))
     return Schedule(
         stages, most, costs, _fixed(stages, passes), context.budget, started, before=time.perf_counter() - started
     )

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from assay.attacks.examples import AttackedImages, show_samples
-from assay.attacks.measure import measure_epsilon_curve, measure_in_blocks
+from assay.attacks.measure import CURVE_FIRST, measure_epsilon_curve, measure_in_blocks
 from assay.attacks.methods.gradient import FGSM, PGD, Noise, SignedSteps
 from assay.attacks.options import AttackOptions
 from assay.attacks.result import AttackOutcome
@@ -60,6 +60,8 @@ from assay.records.recurrence import TimeTrace
 from assay.records.training import DecayGroups
 from assay.runtime.processes import ALONE, Processes
 from assay.training.param_groups import measure_decay_groups
+from assay.verdict.invariance import find_open_pairs
+from assay.verdict.robustness import curve_is_open
 
 BUDGETS: dict[str, Budget] = {
     "quick": Budget(
@@ -80,7 +82,7 @@ BUDGETS: dict[str, Budget] = {
 }
 EPSILON = 8 / 255
 CURVE_STEPS = 10
-TRACED = 256  # most samples of which the loss is followed over all steps
+FEWER = 128  # most samples of an attack that no accuracy is judged by: of signed steps the loss, of noise that it fails
 _DETAILS = (AttackAnatomy, AdversarialGallery, SampleGallery)  # taken of PGD alone
 
 
@@ -165,7 +167,22 @@ class CheckContext:
     @cached_property
     def clean_predictions(self) -> Predictions:
         """The predictions on the untouched images that are attacked."""
+        known = self.known_predictions(self.attacked)
+        if known is not None:
+            return known
         return self.outputs if self.attacked is self.clean else predict(self.model, self.attacked)
+
+    def known_predictions(self, data: ImageDataset) -> Predictions | None:
+        """Those on ``data`` that the clean accuracy was counted from; None where it did not see all of them."""
+        outputs: Predictions | None = vars(self).get("outputs")
+        if outputs is None:
+            return None
+        order = self.clean.ids.argsort()
+        places = torch.searchsorted(self.clean.ids[order], data.ids).clamp_max(len(order) - 1)
+        rows = order[places]
+        if not torch.equal(self.clean.ids[rows], data.ids):
+            return None
+        return Predictions(outputs.logits[rows], data.labels, outputs.seconds * len(rows) / len(order))
 
 
 @dataclass(frozen=True)
@@ -220,8 +237,8 @@ def _attacks(context: CheckContext) -> Iterator[Record]:
     pgd = PGD(steps=context.budget.steps, restarts=context.budget.restarts)
     # What one attack needs, a backward pass say, another may not: each fails for itself.
     for attack in (FGSM(), pgd, SignedSteps(), Noise(draws=5)):
-        # Signed steps go on with broken samples: the mean of their loss asks for fewer of them.
-        n = TRACED if isinstance(attack, SignedSteps) else len(context.attacked)
+        # Signed steps go on with broken samples, noise hardly breaks any: what they are there for asks for fewer.
+        n = FEWER if isinstance(attack, (SignedSteps, Noise)) else len(context.attacked)
         samples = fair_sample(context.attacked, n)
         measure = partial(_attack, context, attack, samples, in_detail=attack is pgd)
         gives = (RobustAccuracy, *(_DETAILS if attack is pgd else ()))
@@ -238,7 +255,7 @@ def _attack(
         attack=attack,
         epsilon=EPSILON,
         seed=context.seed,
-        clean=context.clean_predictions if samples is context.attacked else None,
+        clean=context.clean_predictions if samples is context.attacked else context.known_predictions(samples),
         on_block=images.add if in_detail else None,
     )
     yield record
@@ -277,11 +294,12 @@ def _epsilon_curve(context: CheckContext) -> Iterator[Record]:
         attack=PGD(steps=CURVE_STEPS),
         seed=context.seed,
         clean=context.clean_predictions,
+        still_open=curve_is_open,
     )
 
 
 def _invariance(context: CheckContext) -> Iterator[Record]:
-    yield measure_invariance(context.model, context.probed, seed=context.seed)
+    yield measure_invariance(context.model, context.probed, seed=context.seed, still_open=find_open_pairs)
 
 
 def _input_gradients(context: CheckContext) -> Iterator[Record]:
@@ -309,8 +327,8 @@ _CLEAN = Effort("clean", clean_passes, least=100)
 _AUDIT = Effort("probed", audit_passes, weight=0.1, interval=False)
 _ATTACKS = Effort("attacked", attack_passes, searches=True)
 _SANITY = Effort("sanity_samples", sanity_passes, searches=True, weight=0.1, least=16)
-_CURVE = Effort("attacked", curve_passes, searches=True, weight=0.5)
-_INVARIANCE = Effort("probed", invariance_passes, weight=0.2)
+_CURVE = Effort("attacked", curve_passes, searches=True, weight=0.5, enough=CURVE_FIRST)
+_INVARIANCE = Effort("probed", invariance_passes, weight=0.2, enough=128)
 _PREPARATION = Effort("attacked", audit_passes, weight=0.25)
 _GRADIENTS = Effort("probed", gradient_passes, weight=0.1, interval=False)
 

@@ -114,7 +114,7 @@ def operation_score(invariance: Invariance) -> ScoreMeasure:
         scores=tuple(k / pairs for k in range(pairs + 1)),
         counts=None if counts is None else tuple(counts),
         levels=levels,
-        n=invariance.clean.n,
+        n=min((point.n for each in invariance.operations for point in each.points), default=invariance.clean.n),
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 
 import torch
@@ -17,9 +17,16 @@ from assay.augment.randomness import draw_integers
 from assay.data.dataset import MOST_LEVELS, Batch, ImageDataset, keep_levels
 from assay.evaluate import predict
 from assay.records.accuracy import Invariance, OperationAccuracy, OperationPoint, Proportion
+from assay.runtime import generator
+from assay.runtime.sharing import unchanged_models
+
+ORDER_STREAM = 0x1A7
+FIRST = 64  # samples after which it is asked for the first time what is still open
+StillOpen = Callable[[Invariance], Collection[tuple[str, int]]]
 
 
 @checked
+@unchanged_models()
 def measure_invariance(
     model: nn.Module,
     dataset: ImageDataset,
@@ -28,6 +35,7 @@ def measure_invariance(
     batch_size: int = 250,
     seed: int = 0,
     advance: Callable[[], None] | None = None,
+    still_open: StillOpen | None = None,
 ) -> Invariance:
     """Accuracy under each image operation at five rising magnitudes, all on the same samples.
 
@@ -36,11 +44,13 @@ def measure_invariance(
 
     Args:
         model: takes images (N, C, H, W) in [0, 1], returns logits (N, K); run in evaluation mode, left as it was found.
-        dataset: images and labels of K classes; every sample is used.
+        dataset: images and labels of K classes; every sample is used, unless ``still_open`` is given.
         operations: names as of :mod:`assay.augment`; by default the twelve.
         batch_size: images in one forward pass.
         seed: of the directions.
         advance: called after each pass over the data; there are five an operation.
+        still_open: measure on 64 samples in random order first, then on twice as many, and so on: it is given the
+            record so far, and names the pairs of operation and level that more samples are wanted for.
 
     Returns:
         The record: accuracy of every operation at every magnitude with its interval, the samples lost and gained, the
@@ -65,18 +75,54 @@ def measure_invariance(
     channels, height, width = dataset.shape
     applicable = [operation for operation in map(find_operation, operations) if _applies(operation, channels)]
     levels = {operation.name: levels_of(operation, height=height, width=width) for operation in applicable}
-    before = predict(model, dataset, batch_size=batch_size).correct
-    measured = []
-    levels_correct = torch.zeros(len(dataset), dtype=torch.int64)
-    for operation in applicable:
-        points = []
-        for level, (low, high) in enumerate(levels[operation.name], start=1):
+    pairs = [(operation, level) for operation in applicable for level in range(1, len(levels[operation.name]) + 1)]
+    n = len(dataset)
+    order = torch.arange(n) if still_open is None else torch.randperm(n, generator=generator(seed, ORDER_STREAM))
+    before, after = torch.zeros(0, dtype=torch.bool), {_key(*pair): torch.zeros(0, dtype=torch.bool) for pair in pairs}
+    waiting = pairs
+    while len(before) < n and waiting:
+        stop = n if still_open is None else min(n, max(FIRST, 2 * len(before)))
+        part = dataset if stop == n == len(order) - len(before) else dataset.subset(order[len(before) : stop])
+        before = torch.cat([before, predict(model, part, batch_size=batch_size).correct])
+        for operation, level in waiting:
+            low, high = levels[operation.name][level - 1]
             change = partial(_change, operation=operation, low=low, high=high, seed=seed)
-            after = predict(model, dataset, batch_size=batch_size, transform=change).correct
-            levels_correct += after
-            points.append(_count(before, after, level=level, low=low, high=high))
+            right = predict(model, part, batch_size=batch_size, transform=change).correct
+            after[_key(operation, level)] = torch.cat([after[_key(operation, level)], right])
             if advance is not None:
                 advance()
+        measured = _summarize(applicable, levels, before, after)
+        if still_open is not None and stop < n:
+            opened = still_open(measured)
+            waiting = [pair for pair in waiting if _key(*pair) in opened]
+    common = order[: min(map(len, after.values()))]
+    counts = torch.stack([right[: len(common)] for right in after.values()]).sum(dim=0)
+    return measured.model_copy(
+        update={
+            "seed": seed,
+            "seconds": time.perf_counter() - started,
+            "per_sample": keep_levels(dataset.subset(common), counts) if len(pairs) <= MOST_LEVELS else None,
+        }
+    )
+
+
+def _key(operation: Operation, level: int) -> tuple[str, int]:
+    return operation.name, level
+
+
+def _summarize(
+    operations: Sequence[Operation],
+    levels: Mapping[str, Sequence[tuple[float, float]]],
+    before: Tensor,
+    after: Mapping[tuple[str, int], Tensor],
+) -> Invariance:
+    """The record of what was right ``before``, bool (N,), and under each pair of operation and level ``after`` it."""
+    measured = []
+    for operation in operations:
+        points = []
+        for level, (low, high) in enumerate(levels[operation.name], start=1):
+            right = after[_key(operation, level)]
+            points.append(_count(before[: len(right)], right, level=level, low=low, high=high))
         mean = statistics.fmean(point.accuracy for point in points)
         measured.append(
             OperationAccuracy(operation=operation.name, unit=operation.unit, points=tuple(points), mean_accuracy=mean)
@@ -88,9 +134,8 @@ def measure_invariance(
         mean_accuracy=statistics.fmean(each.mean_accuracy for each in measured),
         worst_operation=worst.operation,
         worst_accuracy=worst.mean_accuracy,
-        seed=seed,
-        seconds=time.perf_counter() - started,
-        per_sample=keep_levels(dataset, levels_correct) if sum(map(len, levels.values())) <= MOST_LEVELS else None,
+        seed=0,
+        seconds=0.0,
     )
 
 

@@ -185,6 +185,12 @@ class OperationPoint(Proportion):
     lost: int
     gained: int
 
+    @property
+    def before(self) -> Proportion:
+        """How many of the same samples were right without the operation."""
+        n = max(int(self.n), 0)
+        return Proportion.of(min(max(int(self.correct + self.lost - self.gained), 0), n), n)
+
 
 class OperationAccuracy(Frozen):
     """One operation at rising strengths, its magnitudes in ``unit``; ``mean_accuracy`` is the mean over ``points``."""
@@ -196,10 +202,11 @@ class OperationAccuracy(Frozen):
 
 
 class Invariance(Record):
-    """Accuracy under each image operation, on the same samples as the ``clean`` one.
+    """Accuracy under each image operation, on the same samples as the ``clean`` one or on the first of them.
 
     ``mean_accuracy`` is the mean over operations of their means; ``worst_operation`` has the lowest of them.
-    ``per_sample`` counts for each sample the (operation, strength) pairs under which it was right.
+    ``per_sample`` counts for each sample that all (operation, strength) pairs were measured on those under which it
+    was right.
     """
 
     kind: Literal["invariance"] = "invariance"

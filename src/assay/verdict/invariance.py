@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from statistics import fmean
 
+from assay.intervals import share_bounds
 from assay.records.accuracy import Invariance, OperationAccuracy, OperationPoint
 from assay.verdict import examples as ex
 from assay.verdict.rule import (
+    EARLY,
+    NEARLY_EXACT,
     Rule,
     RuleExamples,
     RuleResult,
@@ -24,29 +29,34 @@ ON_AVERAGE = (0.75, 0.50)  # share of the clean accuracy left over all operation
 AT_WORST = (0.60, 0.30)  # the same for the worst operation
 
 
-def _fall(invariance: Invariance, point: OperationPoint, *, chosen_of: int = 1) -> tuple[float, float]:
+def _fall(point: OperationPoint, *, chosen_of: int = 1) -> tuple[float, float]:
     """The interval of the fall of the accuracy: the paired counts tell how much is noise."""
-    low, high = gain_bounds(invariance.clean, lost=point.lost, gained=point.gained, chosen_of=chosen_of)
+    low, high = gain_bounds(point.before, lost=point.lost, gained=point.gained, chosen_of=chosen_of)
     return -high, -low
 
 
-def _mildest(invariance: Invariance) -> RuleResult | None:
-    graded = [
+def _with_mild_strength(invariance: Invariance) -> list[OperationAccuracy]:
+    """The operations whose lowest strength hardly anyone would notice."""
+    return [
         each
         for each in invariance.operations
         if len(each.points) > 1 and each.points[0].n > 0 and each.operation not in PERCEPTIBLE
     ]
+
+
+def _mildest(invariance: Invariance) -> RuleResult | None:
+    graded = _with_mild_strength(invariance)
     if not graded or invariance.clean.correct == 0:
         return None
-    least = {each.operation: _fall(invariance, each.points[0], chosen_of=len(graded))[0] for each in graded}
-    most = {each.operation: _fall(invariance, each.points[0])[1] for each in graded}
+    least = {each.operation: _fall(each.points[0], chosen_of=len(graded))[0] for each in graded}
+    most = {each.operation: _fall(each.points[0])[1] for each in graded}
     status = grade_bounds(max(least.values()), max(most.values()), warn=MILDEST_DROP[0], error=MILDEST_DROP[1])
     chosen = most if status == "cannot tell" else least
     worst = max(graded, key=lambda each: chosen[each.operation])
     point = worst.points[0]
     ends = " or ".join(f"{end:g}" for end in sorted({point.magnitude_low, point.magnitude_high}))
     setting = f"{worst.operation} {ends} {worst.unit}".strip()
-    measured = f"{percent(invariance.clean.accuracy)} falls to {percent(point.accuracy)} under {setting}"
+    measured = f"{percent(point.before.accuracy)} falls to {percent(point.accuracy)} under {setting}"
     fall = (point.lost - point.gained) / point.n
     needed = tell_needed(
         status,
@@ -54,7 +64,7 @@ def _mildest(invariance: Invariance) -> RuleResult | None:
         variance=max((point.lost + point.gained) / point.n - fall**2, MILDEST_DROP[0]),
         n=point.n,
     )
-    short = f"{percent(invariance.clean.accuracy)} → {percent(point.accuracy)} under {setting}"
+    short = f"{percent(point.before.accuracy)} → {percent(point.accuracy)} under {setting}"
     result = RuleResult(
         status, f"{measured} (n = {point.n:,}){needed}", point.accuracy, where=worst.operation, short=short
     )
@@ -63,44 +73,112 @@ def _mildest(invariance: Invariance) -> RuleResult | None:
 
 def _on_average(invariance: Invariance) -> RuleResult | None:
     over = f"{len(invariance.operations)} operations"
-    return _relative(invariance, invariance.mean_accuracy, ON_AVERAGE, over=over)
+    return _relative(_kept(invariance, invariance.operations, invariance.mean_accuracy), ON_AVERAGE, over=over)
 
 
 def _at_worst(invariance: Invariance) -> RuleResult | None:
     worst, tried = invariance.worst_operation, len(invariance.operations)
     over = f"the strengths of {worst}"
-    result = _relative(invariance, invariance.worst_accuracy, AT_WORST, over=over, where=worst, chosen_of=tried)
     operation = next((each for each in invariance.operations if each.operation == worst), None)
+    kept = _kept(invariance, [operation] if operation else invariance.operations, invariance.worst_accuracy)
+    result = _relative(kept, AT_WORST, over=over, where=worst, chosen_of=tried)
     return result if result is None or operation is None else _fit_to(operation, result)
 
 
-def _relative(
-    invariance: Invariance,
-    accuracy: float,
-    limits: tuple[float, float],
-    *,
-    over: str,
-    where: str = "",
-    chosen_of: int = 1,
-) -> RuleResult | None:
-    """``accuracy`` as a share of the clean accuracy, the lowest of ``chosen_of``."""
-    clean = invariance.clean
-    if clean.correct == 0 or not invariance.operations:
+@dataclass(frozen=True)
+class Kept:
+    """The mean accuracy ``before`` some operations and ``after`` them; what of both is known of ``n`` samples."""
+
+    before: float
+    after: float
+    n: int
+
+    @property
+    def share(self) -> float:
+        """Of the accuracy before, what is left."""
+        return min(self.after / self.before, 1.0)
+
+    @property
+    def correct(self) -> float:
+        """Samples that were right before."""
+        return self.before * self.n
+
+
+def _kept(invariance: Invariance, operations: Sequence[OperationAccuracy], after: float) -> Kept | None:
+    """The accuracy ``after`` beside that before, on the samples of every strength; of as many as the least one had.
+
+    None where nothing was right before.
+    """
+    points = [each.points for each in operations]
+    if not points or not all(points) or invariance.clean.correct == 0:
         return None
-    share = min(accuracy / clean.accuracy, 1.0)
+    if all(point.n == invariance.clean.n for each in points for point in each):
+        return Kept(invariance.clean.accuracy, after, invariance.clean.n)
+    before = fmean(fmean(point.before.accuracy for point in each) for each in points)
+    return Kept(before, after, min(point.n for each in points for point in each)) if before > 0 else None
+
+
+def _relative(
+    kept: Kept | None, limits: tuple[float, float], *, over: str, where: str = "", chosen_of: int = 1
+) -> RuleResult | None:
+    """What is left as a share of what was, the lowest of ``chosen_of``."""
+    if kept is None:
+        return None
     status = grade_share(
-        share * clean.correct, clean.correct, warn=limits[0], error=limits[1], chosen_of=max(chosen_of, 1)
+        kept.share * kept.correct, kept.correct, warn=limits[0], error=limits[1], chosen_of=max(chosen_of, 1)
     )
-    measured = f"{percent(clean.accuracy)} falls to {percent(accuracy)} on average over {over} (n = {clean.n:,})"
+    measured = f"{percent(kept.before)} falls to {percent(kept.after)} on average over {over} (n = {kept.n:,})"
     measured += tell_needed(
         status,
-        distance=abs(share - limits[0]),
-        variance=max(share * (1 - share), limits[0] * (1 - limits[0])) / clean.accuracy,
-        n=clean.n,
+        distance=abs(kept.share - limits[0]),
+        variance=max(kept.share * (1 - kept.share), limits[0] * (1 - limits[0])) / kept.before,
+        n=kept.n,
         chosen_of=max(chosen_of, 1),
     )
-    short = f"{percent(clean.accuracy)} → {percent(accuracy)}" + (f" under {where}" if where else "")
-    return RuleResult(status, measured, accuracy, where=where, short=short)
+    short = f"{percent(kept.before)} → {percent(kept.after)}" + (f" under {where}" if where else "")
+    return RuleResult(status, measured, kept.after, where=where, short=short)
+
+
+Pairs = set[tuple[str, int]]  # of operation and level
+
+
+def find_open_pairs(invariance: Invariance) -> Pairs:
+    """What the rules here want more samples for, at bounds so wide that looking early hardly adds to their errors.
+
+    Reference: Haybittle 1971, British Journal of Radiology 44, for stopping early at a much smaller error.
+    """
+    pairs: Pairs = set()
+    mild = _with_mild_strength(invariance)
+    falls = {each.operation: _fall(each.points[0], chosen_of=round(NEARLY_EXACT / EARLY)) for each in mild}
+    if not any(low > MILDEST_DROP[1] for low, _ in falls.values()):
+        pairs |= {(name, 1) for name, (_, high) in falls.items() if high > MILDEST_DROP[0]}
+    all_pairs = {(each.operation, point.level) for each in invariance.operations for point in each.points}
+    on_average = _early_bounds(_kept(invariance, invariance.operations, invariance.mean_accuracy))
+    if not _is_settled([on_average], ON_AVERAGE):
+        return all_pairs
+    bounds = {
+        each.operation: _early_bounds(_kept(invariance, [each], each.mean_accuracy), tried=len(invariance.operations))
+        for each in invariance.operations
+    }
+    if not _is_settled(list(bounds.values()), AT_WORST):
+        low = {name for name, (least, _) in bounds.items() if least <= AT_WORST[0]}
+        pairs |= {(name, level) for name, level in all_pairs if name in low}
+    return pairs
+
+
+def _early_bounds(kept: Kept | None, *, tried: int = 1) -> tuple[float, float]:
+    """Of the share of the accuracy that is left."""
+    if kept is None:
+        return 0.0, 1.0
+    return share_bounds(kept.share * kept.correct, kept.correct, level=EARLY / tried)
+
+
+def _is_settled(bounds: Sequence[tuple[float, float]], limits: tuple[float, float]) -> bool:
+    """Whether the least of these shares is clearly a pass, a warning or an error."""
+    warn, error = limits
+    if any(high < error for _, high in bounds) or all(low > warn for low, _ in bounds):
+        return True
+    return any(high < warn for _, high in bounds) and all(low > error for low, _ in bounds)
 
 
 def _fit_to(operation: OperationAccuracy, result: RuleResult) -> RuleResult:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from itertools import pairwise
 
+from assay.intervals import share_bounds
 from assay.records.attack import EpsilonCurve, RobustAccuracy
 from assay.records.finding import Status
 from assay.verdict import examples as ex
-from assay.verdict.rule import Evidence, Rule, RuleExamples, RuleResult, grade, grade_share, tell_needed
+from assay.verdict.rule import EARLY, Evidence, Rule, RuleExamples, RuleResult, grade, grade_share, tell_needed
 from assay.wording import ball, distance, epsilon, epsilon_option, norm, percent
 
 ROBUST_SHARE = (0.75, 0.50)  # robust over clean accuracy: warn below the first, error below the second
@@ -76,6 +77,21 @@ def _median_epsilon(evidence: Evidence) -> RuleResult | None:
     value = largest if curve.median_epsilon is None else curve.median_epsilon
     short = "" if curve.median_epsilon is None else f"half of the images at {distance(curve.median_epsilon, 'linf')}"
     return RuleResult(status, measured + _needed(status, at_limit, before, HALF, n=n), value, short=short)
+
+
+def curve_is_open(curve: EpsilonCurve) -> bool:
+    """Whether more samples could change what is said of the ε that breaks half, at bounds for looking early."""
+    if not curve.points or curve.points[0].correct == 0:
+        return False
+    before = curve.points[0].correct
+    shares = []
+    for size in (IMPERCEPTIBLE, IMPERCEPTIBLE / 2):
+        held = _correct_at(curve, size)
+        if held is None:
+            return False
+        shares.append(share_bounds(min(held, before), before, level=EARLY))
+    (low, high), (low_at_half, high_at_half) = shares
+    return low <= HALF and (high >= HALF or low_at_half <= HALF <= high_at_half)
 
 
 def _correct_at(curve: EpsilonCurve, size: float) -> float | None:

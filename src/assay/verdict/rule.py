@@ -22,6 +22,7 @@ CATEGORIES: dict[str, Category] = dict(zip("123456", get_args(Category), strict=
 LEARNED: frozenset[Category] = frozenset({"robustness", "invariance"})  # judged of a model that has learned something
 SIDE = 0.025  # at a true value on its threshold a rule holds, and fails, at most so often
 NEARLY_EXACT = 0.02  # the same of Newcombe's interval, which is approximate and errs a little more often than stated
+EARLY = 0.001  # the same of a look at the first samples, after which the others may be left out
 POWER = 0.8  # how often the number of images that a verdict names is to be enough
 MOST_IMAGES = 10_000_000
 

@@ -248,10 +248,14 @@ def invariance_section(record: Invariance) -> Section | None:
 
     note = "From left to right rising strengths, the first hardly visible; the dashed line is the untouched accuracy."
     parts = (figure(build, finding=finding, note=note, table=_table(record), full=True),)
+    least = min((point.n for each in record.operations for point in each.points), default=record.clean.n)
+    fewer = ""
+    if least < record.clean.n:
+        fewer = f" Strengths of which {count(least)} images told enough were measured on no more than these."
     summary = (
         f"{count(record.clean.n)} images, {percent(record.clean.accuracy)} of them right when untouched and "
         f"{percent(record.mean_accuracy)} on average over {len(record.operations)} operations; half of the images are "
-        f"changed in one direction and half in the other. Took {seconds(record.seconds)}."
+        f"changed in one direction and half in the other.{fewer} Took {seconds(record.seconds)}."
     )
     return Section("invariance", "Invariance to image operations", summary, parts, records=(record,))
 
