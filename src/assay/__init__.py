@@ -46,6 +46,7 @@ _PUBLIC: dict[str, tuple[str, ...]] = {
         "audit_normalization",
         "measure_gradient_flow",
         "measure_input_gradients",
+        "measure_saliency_maps",
         "measure_invariance",
     ),
     "assay.errors": ("AssayError", "DataError", "InputError", "ModelError", "OptionError"),
@@ -91,6 +92,7 @@ if TYPE_CHECKING:
     from assay.diagnostics import audit_modes as audit_modes, audit_normalization as audit_normalization
     from assay.diagnostics import measure_gradient_flow as measure_gradient_flow
     from assay.diagnostics import measure_input_gradients as measure_input_gradients
+    from assay.diagnostics import measure_saliency_maps as measure_saliency_maps
     from assay.diagnostics import measure_invariance as measure_invariance
     from assay.errors import AssayError as AssayError, DataError as DataError, InputError as InputError
     from assay.errors import ModelError as ModelError, OptionError as OptionError

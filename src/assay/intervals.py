@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from statistics import fmean, stdev
 
 from assay.records.accuracy import Z_95, wilson_interval
 
@@ -18,6 +20,20 @@ def share_bounds(count: float, n: float, *, level: float) -> tuple[float, float]
     low = 0.0 if count <= 0 else float(betaincinv(count, n - count + 1, level))
     high = 1.0 if count >= n else float(betaincinv(count + 1, n - count, 1 - level))
     return low, high
+
+
+def mean_bounds(values: Sequence[float], *, level: float) -> tuple[float, float]:
+    """Student's one-sided bounds of the mean of what ``values`` were drawn from; each errs about as often as ``level``.
+
+    Infinitely wide for fewer than two values, for equal ones, whose spread is unknown, and where one is not finite.
+    """
+    from scipy.special import stdtrit
+
+    n = len(values)
+    if n < 2 or not all(map(math.isfinite, values)) or min(values) == max(values):
+        return -math.inf, math.inf
+    half = float(stdtrit(n - 1, 1 - level)) * stdev(values) / math.sqrt(n)
+    return fmean(values) - half, fmean(values) + half
 
 
 def newcombe(correct_a: int, n_a: int, correct_b: int, n_b: int) -> tuple[float, float]:

@@ -45,6 +45,7 @@ COSTS = {
     "invariance": (0.12, 0.5),
     "preparation audit": (0.01, 0.1),
     "input gradients": (0.005, 0.1),
+    "saliency maps": (0.2, 0.1),
     "gradient flow": (0.02, 0.1),
 }
 
@@ -65,7 +66,7 @@ def data() -> ImageDataset:
 def count(context: CheckContext, stage: CheckStage) -> int:
     assert stage.effort is not None
     field = stage.effort.samples
-    return context.budget.sanity_samples if field == "sanity_samples" else len(getattr(context, field))
+    return context.most(field)
 
 
 def simulated(clock: Clock, *, wrong: Mapping[str, float]) -> tuple[CheckStage, ...]:

@@ -20,6 +20,7 @@ from assay.lowrank.summary import read_channels
 from assay.models.sources import load_model
 from assay.views.attack import AttackChoice, attack_picture, find_smallest_perturbation
 from assay.views.context import ViewContext
+from assay.views.explanation import explain_picture
 from assay.views.factorization import factor_picture
 from assay.views.picture import apply_operations, read_picture, sample_at
 from assay.views.recurrence import RecurrenceChoice, measure_recurrence
@@ -151,3 +152,28 @@ def test_without_gradio_the_app_says_how_to_get_it(
     ended = assay("app", "net.py:build", "--data", "made.npz")
     assert ended.code == 2
     assert ended.err == "assay: the app needs the package 'gradio': pip install 'assay[app]'\n"
+
+
+def test_a_map_is_described_and_written(context: ViewContext, assay: Callable[..., Any]) -> None:
+    command = ("look", *context.words, "--sample", "3", "--map")
+    ended = assay(*command, "grad-cam", "--out", "pictures")
+    explained = explain_picture(context, sample_at(context.dataset, 3), "grad-cam")
+    assert ended.code == 0, ended.err
+    assert explained.finding in ended.out
+    assert "the feature map is that of 2" in ended.out
+    assert np.asarray(Image.open("pictures/map.png")).shape == (8, 8)
+    wrong = assay(*command, "grad")
+    assert (wrong.code, wrong.out) == (2, "")
+    assert "--map: expected one of: gradient, integrated-gradients, smoothgrad, grad-cam, got 'grad'" in wrong.err
+
+
+def test_a_map_that_cannot_be_made_is_one_line(context: ViewContext, assay: Callable[..., Any]) -> None:
+    Path("linear.py").write_text(
+        "from torch import nn\ndef build(): return nn.Sequential(nn.Flatten(), nn.Linear(192, 4))"
+    )
+    ended = assay(
+        "look", "linear.py:build", "--data", "made.npz", "--sample", "3", "--map", "grad-cam", "--out", "pictures"
+    )
+    assert (ended.code, ended.out) == (2, "")
+    assert ended.err.strip().splitlines()[-1].endswith("got grad-cam: no convolutional feature map")
+    assert not list(Path().glob("pictures/*"))

@@ -59,6 +59,7 @@ PUBLIC = [
     "measure_input_gradients",
     "measure_invariance",
     "measure_robust_accuracy",
+    "measure_saliency_maps",
     "measure_spectra",
     "read_checkup",
     "read_predictions",

@@ -129,7 +129,8 @@ UNRUN = frozenset({WEIGHTS})
 _STAGE_NEEDS = {
     "anatomy": frozenset({FORWARD}), "pixel range": UNRUN, "weight-decay groups": UNRUN, "singular spectra": UNRUN,
     "gradient flow": DIFFERENTIATE | {LAYERS},
-    **dict.fromkeys(("attacks", "accuracy against epsilon", "input gradients", "gradients over time"), DIFFERENTIATE),
+    **dict.fromkeys(("attacks", "accuracy against epsilon", "gradients over time"), DIFFERENTIATE),
+    **dict.fromkeys(("input gradients", "saliency maps"), DIFFERENTIATE),
 }  # fmt: skip
 PROBES: dict[str, Probe] = {
     "measure_clean_accuracy": Probe(partial(assay.measure_clean_accuracy, batch_size=5)),
@@ -138,6 +139,9 @@ PROBES: dict[str, Probe] = {
     "audit_normalization": Probe(partial(assay.audit_normalization, batch_size=11)),
     "measure_gradient_flow": Probe(partial(assay.measure_gradient_flow, batch_size=11), DIFFERENTIATE | {LAYERS}),
     "measure_input_gradients": Probe(partial(assay.measure_input_gradients, batch_size=11), DIFFERENTIATE),
+    "measure_saliency_maps": Probe(
+        partial(assay.measure_saliency_maps, n=4, depths=2, n_randomized=2), DIFFERENTIATE, slow=True
+    ),
     "measure_invariance": Probe(partial(assay.measure_invariance, operations=["Rotate", "Color"]), slow=True),
     "measure_curvature": Probe(
         partial(measure_curvature, iterations=3, probes=2, batch_size=11), DIFFERENTIATE | {LAYERS, TRAINING}, slow=True

@@ -62,5 +62,10 @@ def audit_passes(budget: Budget) -> Passes:
     return 10, 0
 
 
+def map_passes(budget: Budget) -> Passes:
+    """Four maps, a quarter of them again at three depths of random weights; nine places on eight curves of deletion."""
+    return 75, 60
+
+
 def gradient_passes(budget: Budget) -> Passes:
     return 2, 2

@@ -26,7 +26,7 @@ _STEPS = ("steps", "restarts", "gallery", "sample_gallery", "sanity_queries")
 def unbounded(seconds: float) -> Budget:
     """The budget that a wall time is fitted into: all images, the steps of ``standard``."""
     full, standard = BUDGETS["full"], BUDGETS["standard"]
-    most = {field: getattr(full, field) for field in ("clean", "attacked", "probed", "sanity_samples")}
+    most = {field: getattr(full, field) for field in ("clean", "attacked", "probed", "sanity_samples", "mapped")}
     return standard.model_copy(update={"name": f"within {duration(seconds)}", **most})
 
 

@@ -25,6 +25,7 @@ from assay.check.effort import (
     curve_passes,
     gradient_passes,
     invariance_passes,
+    map_passes,
     sanity_passes,
 )
 from assay.data.dataset import ImageDataset, keep_right
@@ -33,6 +34,7 @@ from assay.data.selection import fair_sample
 from assay.diagnostics.batchnorm import audit_normalization
 from assay.diagnostics.depth import measure_gradient_flow
 from assay.diagnostics.invariance import measure_invariance
+from assay.diagnostics.maps import measure_saliency_maps
 from assay.diagnostics.modes import audit_modes
 from assay.diagnostics.preparation import audit_preparation
 from assay.diagnostics.saliency import measure_input_gradients
@@ -57,6 +59,7 @@ from assay.records.configuration import ModeAudit, NormalizationAudit, Preparati
 from assay.records.gradients import GradientFlow, InputGradients
 from assay.records.pixels import PixelRange
 from assay.records.recurrence import TimeTrace
+from assay.records.saliency import SaliencyMaps
 from assay.records.training import DecayGroups
 from assay.runtime.processes import ALONE, Processes
 from assay.training.param_groups import measure_decay_groups
@@ -65,7 +68,7 @@ from assay.verdict.robustness import curve_is_open
 
 BUDGETS: dict[str, Budget] = {
     "quick": Budget(
-        name="quick", clean=2_000, attacked=200, probed=128, steps=10, sample_gallery=200, sanity_samples=32
+        name="quick", clean=2_000, attacked=200, probed=128, steps=10, sample_gallery=200, sanity_samples=32, mapped=16
     ),
     "standard": Budget(name="standard", clean=None, attacked=1_000, probed=256, steps=20),
     "full": Budget(
@@ -78,6 +81,7 @@ BUDGETS: dict[str, Budget] = {
         gallery=24,
         sanity_samples=200,
         sanity_queries=1_000,
+        mapped=128,
     ),
 }
 EPSILON = 8 / 255
@@ -137,8 +141,9 @@ class CheckContext:
 
     def most(self, field: str) -> int:
         """The samples that this field of the budget gives."""
-        images = {"clean": self.clean, "probed": self.probed}.get(field, self.attacked)
-        return min(len(images), self.budget.sanity_samples) if field == "sanity_samples" else len(images)
+        images = {"clean": self.clean, "probed": self.probed, "mapped": self.probed}.get(field, self.attacked)
+        fewer = {"sanity_samples": self.budget.sanity_samples, "mapped": self.budget.mapped}.get(field, len(images))
+        return min(len(images), fewer)
 
     def for_stage(self, stage: CheckStage) -> CheckContext:
         """The same with as many samples as the budget gives this stage."""
@@ -306,6 +311,11 @@ def _input_gradients(context: CheckContext) -> Iterator[Record]:
     yield measure_input_gradients(context.model, context.probed, n=len(context.probed), shown=context.budget.gallery)
 
 
+def _saliency_maps(context: CheckContext) -> Iterator[Record]:
+    n = context.most("mapped")
+    yield measure_saliency_maps(context.model, context.probed, n=n, n_randomized=max(8, n // 4), seed=context.seed)
+
+
 def _gradient_flow(context: CheckContext) -> Iterator[Record]:
     yield measure_gradient_flow(context.model, context.probed, n=len(context.probed))
 
@@ -330,6 +340,7 @@ _SANITY = Effort("sanity_samples", sanity_passes, searches=True, weight=0.1, lea
 _CURVE = Effort("attacked", curve_passes, searches=True, weight=0.5, enough=CURVE_FIRST)
 _INVARIANCE = Effort("probed", invariance_passes, weight=0.2, enough=128)
 _PREPARATION = Effort("attacked", audit_passes, weight=0.25)
+_MAPS = Effort("mapped", map_passes, weight=0.05, least=8, interval=False)
 _GRADIENTS = Effort("probed", gradient_passes, weight=0.1, interval=False)
 
 STAGES: tuple[CheckStage, ...] = (
@@ -344,6 +355,7 @@ STAGES: tuple[CheckStage, ...] = (
     CheckStage("invariance", _invariance, (Invariance,), effort=_INVARIANCE),
     CheckStage("preparation audit", _preparation, (PreparationAudit,), effort=_PREPARATION),
     CheckStage("input gradients", _input_gradients, (InputGradients,), effort=_GRADIENTS),
+    CheckStage("saliency maps", _saliency_maps, (SaliencyMaps,), effort=_MAPS),
     CheckStage("gradient flow", _gradient_flow, (GradientFlow,), effort=_GRADIENTS),
     CheckStage("gradients over time", _over_time, (TimeTrace,)),
     CheckStage("weight-decay groups", _decay_groups, (DecayGroups,)),

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from assay.views.attack import PictureAttack
     from assay.views.context import ViewContext
+    from assay.views.explanation import PictureMap
     from assay.views.picture import Picture, Prediction
 
 
@@ -49,9 +50,18 @@ def look(
     smallest: Annotated[
         bool, flag("Attack", "Search for the smallest adversarial perturbation instead.", "--smallest")
     ] = False,
+    explain: Annotated[
+        str | None,
+        option(
+            "Picture",
+            "Map what the prediction rests on: gradient, integrated-gradients, smoothgrad or grad-cam.",
+            "--map",
+            metavar="NAME",
+        ),
+    ] = None,
     out: Annotated[Path | None, option("Output", "Write the pictures (PNG) to this folder.", metavar="DIR")] = None,
 ) -> None:
-    """Show the prediction of one picture: probabilities, the input gradient, and an attack on it.
+    """Show the prediction of one picture: probabilities, what they rest on, and an attack on it.
 
     Every view of `assay app` prints the command of this verb that shows the same.
     """
@@ -63,6 +73,7 @@ def look(
     from assay.report.terminal.layout import print_line
     from assay.views.attack import SEARCH_STEPS, AttackChoice, attack_picture, find_smallest_perturbation
     from assay.views.context import NO_LIMITS
+    from assay.views.explanation import explain_picture, parse_method
     from assay.views.picture import predict_picture
 
     if (sample is None) == (image is None):
@@ -70,6 +81,7 @@ def look(
     radius = parse_epsilon(epsilon, norm=norm)
     if attack is not None and smallest:
         raise OptionError("--smallest", expected="either an attack or the smallest change", got=f"both, {attack}")
+    method = None if explain is None else parse_method(explain)
     if out is not None:
         make_folder(out)
     context = open_view(inputs, Console(stderr=True))
@@ -79,6 +91,7 @@ def look(
     prediction = predict_picture(context, picture)
     values = {"attack": attack or "pgd", "norm": norm, "epsilon": radius}
     choice = AttackChoice.parse({**values, "steps": steps or 10, "seed": inputs.seed})
+    explanation = None if method is None else explain_picture(context, picture, method)
     attacked = None
     if smallest:
         most = steps or SEARCH_STEPS
@@ -86,8 +99,12 @@ def look(
     elif attack is not None:
         attacked = attack_picture(context, picture, choice, limits=NO_LIMITS)
     _print(prediction, attacked, console)
+    if explanation is not None:
+        print_line(console, explanation.finding, wrap=False)
+        if explanation.layer is not None:
+            print_line(console, f"the feature map is that of {explanation.layer}")
     if out is not None:
-        names = _write(prediction, attacked, out)
+        names = _write(prediction, attacked, explanation, out)
         print_line(console, f"wrote {out}: {', '.join(names)}", wrap=False)
 
 
@@ -138,16 +155,21 @@ def _print(prediction: Prediction, attacked: PictureAttack | None, console: Cons
         )
 
 
-def _write(prediction: Prediction, attacked: PictureAttack | None, out: Path) -> list[str]:
+def _write(
+    prediction: Prediction, attacked: PictureAttack | None, explanation: PictureMap | None, out: Path
+) -> list[str]:
     import base64
 
     from assay.data.pictures import png_base64, to_bytes
     from assay.files import write_atomically
     from assay.wording import picture_type
 
-    gradient = prediction.gradient.gradient_map
-    named = f"gradient.{picture_type(gradient).replace('jpeg', 'jpg')}"  # of a large picture a JPEG file
-    pictures = {"picture.png": png_base64(prediction.picture.image), named: gradient}
+    maps = {"gradient": prediction.gradient.gradient_map}
+    if explanation is not None:
+        maps["map"] = explanation.map
+    pictures = {"picture.png": png_base64(prediction.picture.image)}
+    for name, encoded in maps.items():  # of a large picture a JPEG file
+        pictures[f"{name}.{picture_type(encoded).replace('jpeg', 'jpg')}"] = encoded
     if attacked is not None:
         pictures["change.png"] = png_base64(to_bytes(attacked.perturbation))
         pictures["after.png"] = png_base64(to_bytes(attacked.adversarial))

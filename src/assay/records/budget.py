@@ -27,6 +27,7 @@ class Budget(Options):
         sample_gallery: samples shown one by one.
         sanity_samples: samples on which the attacks themselves are checked.
         sanity_queries: queries a sample of the gradient-free search in that check.
+        mapped: images of which saliency maps are made and checked.
         samples: by the name of a stage, the samples that it takes instead; 0 leaves the stage out.
     """
 
@@ -40,6 +41,7 @@ class Budget(Options):
     sample_gallery: int = 300
     sanity_samples: int = 64
     sanity_queries: int = 100
+    mapped: int = 32
     samples: Mapping[str, Annotated[int, Field(ge=0)]] = Field(default_factory=dict)
 
 

@@ -29,6 +29,7 @@ from assay.records.mistakes import ConfidentMistakes
 from assay.records.pixels import PixelRange
 from assay.records.provenance import Provenance
 from assay.records.recurrence import RemedyComparison, TimeTrace
+from assay.records.saliency import SaliencyMaps
 from assay.records.sample_table import SampleTable
 from assay.records.samples import SampleSet
 from assay.records.scores import JUDGED_BY_DEFAULT, FitForUse, Score, Use, judge_uses, score_categories
@@ -38,7 +39,7 @@ Measurement = Annotated[
     CleanAccuracy | RobustAccuracy | EpsilonCurve | AdversarialGallery | SampleGallery | AttackSanity | AttackAnatomy
     | Invariance | GradientFlow | InputGradients | LayerSpectra | ModeAudit | NormalizationAudit | PreparationAudit
     | DepthTrace | TimeTrace | SequenceAccuracy | RemedyComparison | Curvature | Anatomy | DecayGroups | OptimizerAudit
-    | PixelRange | SampleTable | ConfidentMistakes | Provenance
+    | PixelRange | SampleTable | SaliencyMaps | ConfidentMistakes | Provenance
     | TrainingRun | AppliedFix | FailedMeasurement,
     Field(discriminator="kind"),
 ]  # fmt: skip

@@ -19,6 +19,7 @@ from assay.verdict import (
     provenance,
     redundancy,
     robustness,
+    saliency,
 )
 from assay.verdict.rule import Evidence, Rule
 
@@ -31,6 +32,7 @@ _MODULES = (
     attack_sanity,
     invariance,
     optimisation,
+    saliency,
     configuration,
     pixels,
     redundancy,

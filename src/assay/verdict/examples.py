@@ -26,6 +26,7 @@ from assay.records.configuration import (
 from assay.records.gradients import Curvature, DepthTrace, GradientFlow, InputGradients, LayerGradient, LayerTrace
 from assay.records.pixels import PixelRange
 from assay.records.recurrence import Decay, StateGradients, TimeTrace
+from assay.records.saliency import CheckedMap, RandomizedLayers, SaliencyMaps
 from assay.records.training import DecayGroups, ParameterGroup
 
 
@@ -94,6 +95,21 @@ def input_gradients(zero: int = 0) -> InputGradients:
     return InputGradients(
         n_right=90, n_wrong=10, median_norm_right=0.1, median_norm_wrong=1.0, quantiles_right=(), quantiles_wrong=(),
         concentration=0.5, zero=zero, non_finite=0, samples=(),
+    )  # fmt: skip
+
+
+def saliency_maps(*, correlation: float = 0.1, gain: float = 0.1) -> SaliencyMaps:
+    """One map on 16 images: its mean rank correlation with that of permuted weights, its mean gain by deletion."""
+    spread = tuple(0.01 * (-1) ** i for i in range(16))
+    depth = RandomizedLayers(layer="conv1", layers=20, correlations=tuple(correlation + each for each in spread))
+    return SaliencyMaps(
+        n=16, regions=64, orders=4, fractions=(0.0, 1.0), random=(0.9, 0.1), layers=20,
+        maps=(
+            CheckedMap(
+                method="gradient", blank=0, deleted=(0.9, 0.1), gains=tuple(gain + each for each in spread),
+                randomized=(depth,),
+            ),
+        ),
     )  # fmt: skip
 
 

@@ -21,6 +21,7 @@ from assay.records.mistakes import ConfidentMistakes
 from assay.records.pixels import PixelRange
 from assay.records.provenance import Provenance
 from assay.records.recurrence import RemedyComparison, TimeTrace
+from assay.records.saliency import SaliencyMaps
 from assay.records.sample_table import SampleTable
 from assay.records.training import DecayGroups, OptimizerAudit, TrainingRun
 from assay.report.parts import Section
@@ -39,6 +40,7 @@ from assay.report.sections.fixes import accepted_section, fixes_section
 from assay.report.sections.gradients import curvature_section, depth_trace_section, gradient_flow_section
 from assay.report.sections.measured import failures_section, leftovers_section, measured_section
 from assay.report.sections.recurrence import recurrence_section, remedies_section, sequences_section
+from assay.report.sections.saliency import saliency_section
 from assay.report.sections.samples import gallery_section, input_gradients_section, mistakes_section, samples_section
 from assay.report.sections.training import training_section
 from assay.report.summary import in_order
@@ -78,6 +80,7 @@ EVIDENCE: tuple[Maker, ...] = (
 DETAILS: tuple[Maker, ...] = (
     _all(AttackAnatomy, attack_anatomy_section),
     _all(AttackSanity, sanity_section),
+    _first(SaliencyMaps, saliency_section),
     _first(InputGradients, input_gradients_section),
     _first(GradientFlow, gradient_flow_section),
     _first(ModeAudit, modes_section),
