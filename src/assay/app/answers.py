@@ -72,8 +72,10 @@ class Answers:
         """Thumbnails of the samples from a place on, or before it."""
         place, backwards = _parse_place(start, len(self.context.dataset))
         choice, of = _parse_attack(*attack), self._class(label, none=ANY)
-        found = self._search.find(wanted, start=place, backwards=backwards, label=of, choice=choice, limits=self.limits)
-        return show_samples(self.context, found, what=_describe(wanted, choice))
+        samples = self._search.find(
+            wanted, start=place, backwards=backwards, label=of, choice=choice, limits=self.limits
+        )
+        return show_samples(self.context, samples, what=_describe(wanted, choice))
 
     @_errors_shown
     def attack(self, name: str, norm: str, size: float, steps: float, *inputs: Any) -> str:

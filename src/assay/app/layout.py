@@ -42,7 +42,7 @@ def build_app(context: ViewContext, *, limits: Limits = LIMITS) -> gr.Blocks:
 
 
 def _build_attack(answers: Answers) -> None:
-    with gr.Row(elem_classes="bench"):
+    with gr.Row(elem_classes="workspace"):
         with gr.Column(scale=2, min_width=300, elem_classes="seen"):
             shown = gr.HTML(apply_default_css=False, elem_classes="now")
             details = gr.HTML(apply_default_css=False, elem_classes="details")

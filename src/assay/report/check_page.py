@@ -29,10 +29,12 @@ from assay.report.summary import (
 )
 from assay.wording import clip
 
+TRACE = "trace"  # the budget that a trace states
+
 
 @dataclass(frozen=True)
 class Categories:
-    """The scores of the six categories, and how they are computed."""
+    """The scores of the six categories (of a trace, of those it judged), and how they are computed."""
 
     template: ClassVar[str] = "categories.html"
     states: tuple[CategoryState, ...]
@@ -92,7 +94,12 @@ def render_page(checkup: Checkup) -> str:
         >>> page.startswith("<!doctype html>"), len(page.encode()) < 3_000_000
         (True, True)
     """
+    traced = checkup.budget == TRACE
+    if traced:  # which asks a few rules only: the others are no gap in it
+        ran = tuple(verdict for verdict in checkup.verdicts if verdict.status != "not run")
+        checkup = checkup.model_copy(update={"verdicts": ran})
     ordered = in_order(checkup.verdicts)
+    judged = tuple(state for state in states(checkup.verdicts) if state.status != "not run" or not traced)
     sections = build_sections(checkup)
     size = size_of_change(checkup)
     how = f"{size + '. ' if size else ''}{circumstances(checkup)} on {checkup.environment.device}."
@@ -111,10 +118,10 @@ def render_page(checkup: Checkup) -> str:
             badge=warning(checkup.verdicts),
             before_figures=(
                 *([answers] if answers else []),
-                Uses(describe_uses(checkup.fitness)),
+                *([] if traced else [Uses(describe_uses(checkup.fitness))]),
                 *([Prose(measured)] if (measured := headline(checkup)) != conclusion else []),
                 Circumstances(how),
-                Categories(states(checkup.verdicts), tally_sentence(checkup.verdicts)),
+                *([Categories(judged, tally_sentence(checkup.verdicts))] if judged else []),
             ),
             key_figures=tuple(each for each in key_figures(checkup) if each.proportion not in answered),
             sections=(verdicts, *sections),

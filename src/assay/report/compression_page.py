@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 import altair as alt
@@ -9,7 +10,7 @@ import altair as alt
 from assay.records.compression import CompressionPoint, CompressionReport, LayerCompression
 from assay.report.charts import ACCENT, SOFT, AnyChart, Row, figure, side, source, tip
 from assay.report.curves import Axes, Series, draw_curves
-from assay.report.lowrank_wording import compression_headline, find_wins
+from assay.report.lowrank_wording import compression_badge, compression_headline, find_wins, replaced_layers
 from assay.report.page import Page, render
 from assay.report.parts import Figure, KeyFigure, Section, Table, build_section, table, tabulate
 from assay.wording import count, percent, plural, points
@@ -20,30 +21,47 @@ _BEFORE, _AFTER = 6, 1  # colours
 
 def render_compression_page(report: CompressionReport) -> str:
     """The whole page as text; every name is escaped, nothing is fetched."""
-    before, after, faster = report.before, report.after, report.latency_ratio < 1
-    change = points(after.clean.accuracy - before.clean.accuracy)
-    tuned = f"{report.fine_tuning_seconds:.0f} s of fine-tuning" if report.fine_tuning_epochs else "not fine-tuned"
+    changed = bool(replaced_layers(report))
     sections = (_before_and_after(report), _curve(report), _layers(report))
     return render(
         Page(
             title=f"{report.model}, compressed",
             subject=f"{report.model} on {report.data}, asked for {report.target}",
             headline=compression_headline(report),
-            badge=("pass", f"{1 / report.latency_ratio:.2f} times as fast") if faster else ("warn", "Not faster"),
-            text=(
-                f"One batch of {plural(before.batch, 'image')} took {1e3 * before.latency:.2f} ms before and "
-                f"{1e3 * after.latency:.2f} ms after, as the fastest of interleaved runs. "
-                f"On {after.clean.n:,} test images the accuracy changes by {change} points."
-            ),
-            key_figures=(
-                KeyFigure("FLOPs", f"{after.flops / before.flops:.2f}×", "of one image", "before-and-after"),
-                KeyFigure("parameters", f"{after.parameters / before.parameters:.2f}×", "", "before-and-after"),
-                KeyFigure("latency", f"{report.latency_ratio:.2f}×", "of one batch", "before-and-after"),
-                KeyFigure("clean accuracy", percent(after.clean.accuracy, digits=2), tuned, "before-and-after"),
-            ),
+            badge=compression_badge(report),
+            text=_text(report) if changed else _reasons(report),
+            key_figures=_key_figures(report) if changed else (),
             sections=tuple(section for section in sections if section is not None),
             footer="Made by assay compress.",
         )
+    )
+
+
+def _text(report: CompressionReport) -> str:
+    before, after = report.before, report.after
+    change = points(after.clean.accuracy - before.clean.accuracy)
+    return (
+        f"One batch of {plural(before.batch, 'image')} took {1e3 * before.latency:.2f} ms before and "
+        f"{1e3 * after.latency:.2f} ms after, as the fastest of interleaved runs. "
+        f"On {plural(after.clean.n, 'test image')} the accuracy changes by {change} points."
+    )
+
+
+def _reasons(report: CompressionReport) -> str:
+    """Why no layer was replaced, the commonest reason first."""
+    reasons = Counter(layer.reason for layer in report.layers).most_common(2)
+    sentence = "; ".join(f"{reason} ({plural(n, 'layer')})" for reason, n in reasons if reason)
+    return f"{sentence[:1].upper()}{sentence[1:]}. The network is the one that was given." if sentence else ""
+
+
+def _key_figures(report: CompressionReport) -> tuple[KeyFigure, ...]:
+    before, after = report.before, report.after
+    tuned = f"{report.fine_tuning_seconds:.0f} s of fine-tuning" if report.fine_tuning_epochs else "not fine-tuned"
+    return (
+        KeyFigure("latency", f"{report.latency_ratio:.2f}×", "of one batch", "before-and-after"),
+        KeyFigure("clean accuracy", percent(after.clean.accuracy, digits=2), tuned, "before-and-after"),
+        KeyFigure("FLOPs", f"{after.flops / before.flops:.2f}×", "of one image", "before-and-after"),
+        KeyFigure("parameters", f"{after.parameters / before.parameters:.2f}×", "", "before-and-after"),
     )
 
 
@@ -86,7 +104,7 @@ def _curve(report: CompressionReport) -> Section | None:
     drawing = draw_curves(
         [_series(report.curve, method, name) for method, name in _METHODS],
         Axes("share of the full rank (%)", "accuracy (%)", x_shares=True, y_shares=True),
-        finding=f"Fitted to data, the factors are better at {wins} of {ranks} ranks",
+        finding=f"Fitted to data, the factors are better at {wins} of {plural(ranks, 'rank')}",
         note="Every layer at the same share of its full rank, without fine-tuning. Dashed: the whole network.",
         table=numbers,
         full=True,

@@ -10,6 +10,8 @@ from assay.report.lowrank_wording import factor_headline, state_badge, state_mis
 from assay.report.page import Page, render
 from assay.report.parts import Card, Facts, Gallery, KeyFigure, Section, build_section, read_picture, table, tabulate
 
+MOST_POINTS = 8  # critical points that are listed
+
 
 def render_factor_page(report: FactorizationReport) -> str:
     """The whole page as text; every name is escaped, nothing is fetched."""
@@ -89,11 +91,14 @@ def _landscape(landscape: Landscape) -> Section:
     if landscape.tied:
         summary += " σ_r = σ_{r+1}: the minimisers form a larger family than the gauge explains."
     hessian = draw_hessian(landscape) if landscape.computed and landscape.predicted else None
+    listed = landscape.critical_points
+    nearest = listed if len(listed) <= MOST_POINTS else (*listed[: MOST_POINTS - 1], listed[-1])
+    caption = "Critical points: the minimum, the saddles next to it, and the origin"
     points = tabulate(
-        "Critical points",
-        landscape.critical_points,
+        caption if nearest == listed else f"{caption}; {len(nearest)} of {len(listed)}",
+        nearest,
         {
-            "singular values": lambda point: "{" + ", ".join(str(i + 1) for i in point.chosen) + "}",
+            "singular values": lambda point: _places(point.chosen),
             "kind": lambda point: point.kind,
             ">loss": lambda point: f"{point.loss:.6g}",
             ">smallest eigenvalue": lambda point: f"{point.most_negative:.4g}",
@@ -101,6 +106,18 @@ def _landscape(landscape: Landscape) -> Section:
         },
     )
     return build_section("landscape", "Not convex: the loss surface", summary, draw_saddle(landscape), hessian, points)
+
+
+def _places(chosen: tuple[int, ...]) -> str:
+    """Places of singular values, counted from 1, runs of them shortened: ``1–11, 13``; the origin has none."""
+    runs: list[list[int]] = []
+    for place in (i + 1 for i in chosen):
+        if runs and place == runs[-1][-1] + 1:
+            runs[-1].append(place)
+        else:
+            runs.append([place])
+    texts = [f"{run[0]}–{run[-1]}" if len(run) > 2 else ", ".join(map(str, run)) for run in runs]
+    return ", ".join(texts) or "none"
 
 
 def _method(report: FactorizationReport) -> Section:

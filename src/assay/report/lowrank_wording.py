@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from assay.records.compression import CompressionPoint, CompressionReport
+from assay.records.compression import CompressionPoint, CompressionReport, LayerCompression
 from assay.records.factorization import Certificate, FactorizationReport
-from assay.wording import points
+from assay.records.finding import Status
+from assay.wording import plural, points
 
 
 def factor_headline(report: FactorizationReport) -> str:
@@ -39,11 +40,33 @@ def state_proof(c: Certificate) -> str:
 
 
 def compression_headline(report: CompressionReport) -> str:
-    """The finding in one sentence."""
+    """The finding in one sentence: how much faster, for how much; or at once that nothing was replaced, and why."""
     before, after = report.before, report.after
-    saved = 100 * (1 - after.flops / before.flops)
-    change = after.clean.accuracy - before.clean.accuracy
-    return f"{saved:.0f} % fewer FLOPs for {points(change)} points of accuracy"
+    if not replaced_layers(report):
+        slower = all(layer.reason.startswith("none of") for layer in report.layers)
+        why = "No layer got faster" if slower else "The budget needs no change"
+        return f"{why}: nothing was replaced"
+    cost = (
+        f"{100 * (1 - after.flops / before.flops):.0f} % fewer FLOPs for "
+        f"{points(after.clean.accuracy - before.clean.accuracy)} points of accuracy"
+    )
+    if report.latency_ratio < 1:
+        return f"{1 / report.latency_ratio:.2f} times as fast: {cost}"
+    return f"Not faster, {report.latency_ratio:.2f} times the latency: {cost}"
+
+
+def compression_badge(report: CompressionReport) -> tuple[Status, str]:
+    """The tone, and in a few words whether it got faster."""
+    n = len(replaced_layers(report))
+    if not n:
+        return "warn", "Unchanged"
+    amount = f"{n} of {plural(len(report.layers), 'layer')} replaced"
+    return ("pass", f"Faster, {amount}") if report.latency_ratio < 1 else ("warn", f"Not faster, {amount}")
+
+
+def replaced_layers(report: CompressionReport) -> tuple[LayerCompression, ...]:
+    """The layers that are thinner now."""
+    return tuple(layer for layer in report.layers if layer.kind != "kept")
 
 
 def find_wins(curve: tuple[CompressionPoint, ...]) -> tuple[int, int]:

@@ -202,7 +202,7 @@ def _run(
             raise OutOfTimeError(f"{attack.name} was {error}, without success so far; try fewer steps") from None
         success, misclassified = bool(result.broken[0]), not bool(result.clean_correct[0])
         shown, logits = _choose_image(model, dataset, result, best.image)
-        survives = count_correct_after_rounding(model, dataset, result) == 0 if success else None
+        still_wrong = count_correct_after_rounding(model, dataset, result) == 0 if success else None
     perturbation = shown - clean[0]
     factor = magnification(perturbation)
     moved = float(threat.distance(shown[None], clean))
@@ -227,7 +227,7 @@ def _run(
         losses=() if result.trace is None else tuple(result.trace.losses[0].double().tolist()),
         passes=float(result.counts.forwards + result.counts.backwards),
         seconds=result.seconds,
-        survives_rounding=survives,
+        survives_rounding=still_wrong,
         notes=result.notes,
     )
 

@@ -104,26 +104,26 @@ class SampleSearch:
         until = deadline(limits.seconds)
         places = range(start - 1, -1, -1) if backwards else range(start, n)
         chosen = (place for place in places if label is None or int(self._data.labels[place]) == label)
-        found: list[FoundSample] = []
-        reached, stopped = start, False
-        while len(found) < most and not stopped:
-            block = list(islice(chosen, self._block(most - len(found), wanted)))
+        fitting: list[FoundSample] = []
+        frontier, stopped = start, False
+        while len(fitting) < most and not stopped:
+            block = list(islice(chosen, self._block(most - len(fitting), wanted)))
             if not block:
-                reached = 0 if backwards else n
+                frontier = 0 if backwards else n
                 break
             try:
                 until()
                 samples = self._look_at(block, attacked, until)
             except OutOfTimeError as error:
-                if reached == start:
+                if frontier == start:
                     raise OutOfTimeError(f"the search was {error}, before the first samples; try fewer steps") from None
                 stopped = True
                 continue
-            for sample in samples[: 1 + _place_of_last(samples, wanted, most - len(found))]:
-                reached = sample.place if backwards else sample.place + 1
-                found += [sample] if _fits(sample, wanted) else []
-        first, last = (reached, start) if backwards else (start, reached)
-        return FoundSamples(tuple(sorted(found, key=lambda each: each.place)), first, last, n, stopped)
+            for sample in samples[: 1 + _place_of_last(samples, wanted, most - len(fitting))]:
+                frontier = sample.place if backwards else sample.place + 1
+                fitting += [sample] if _fits(sample, wanted) else []
+        first, last = (frontier, start) if backwards else (start, frontier)
+        return FoundSamples(tuple(sorted(fitting, key=lambda each: each.place)), first, last, n, stopped)
 
     def _block(self, missing: int, wanted: str) -> int:
         """How many are looked at together: no more than needed where all are shown, and few of large pictures."""

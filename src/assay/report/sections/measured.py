@@ -12,7 +12,7 @@ from assay.records.failure import FailedMeasurement
 from assay.records.gradients import DepthTrace
 from assay.records.recurrence import TimeTrace
 from assay.records.training import OptimizerAudit
-from assay.report.parts import Bars, Facts, Listing, Section, Source, Table, table
+from assay.report.parts import Bars, Facts, Listing, Section, Source, Table, build_section, table
 from assay.report.plan_wording import points
 from assay.wording import clip, count, kind_title, listed, norm, plural, seconds
 
@@ -49,9 +49,11 @@ def measured_section(checkup: Checkup) -> Section:
     ) + " Intervals are 95 % Wilson intervals. The same seed on the same machine gives the same numbers."
     if subject.source == "predictions":
         summary = "No model was run: everything here follows from its predictions. Intervals are 95 % Wilson intervals."
-    return Section(
-        "measured", "How this was measured", summary, (Facts(facts), bars, *_planned(checkup), _not_measured(checkup))
-    )
+    if not checkup.stages:  # of a trace, which has none
+        summary = "The same seed on the same machine gives the same numbers."
+    gaps = _not_measured(checkup)
+    parts = (Facts(facts), bars if ran else None, *_planned(checkup), gaps if gaps.items else None)
+    return build_section("measured", "How this was measured", summary, *parts)
 
 
 def _planned(checkup: Checkup) -> Iterator[Table]:
