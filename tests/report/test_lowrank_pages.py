@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from html import unescape
 
 import pytest
 import torch
@@ -95,11 +96,14 @@ def test_factor_lists_eight_critical_points_at_most_and_short():
 
 
 def test_a_trace_shows_what_it_judged_and_no_gap(network_context):
-    traced = trace(network_context.model, network_context.dataset, steps=2)
+    traced = trace(network_context.model, network_context.dataset, steps=2, learning_rate=1e-3)
     page = render_page(traced.record)
     judged = {verdict.category for verdict in traced.verdicts if verdict.status != "not run"}
     titles = re.findall(r'<p class="title">(.*?)</p>', page)
     assert len(re.findall(r'class="state"', page)) == len(judged) < 6, titles
+    holds = next(verdict for verdict in traced.verdicts if verdict.rule == "A401")
+    headline = unescape(page[page.index("<h1>") : page.index("</h1>")])
+    assert f"rules hold: {holds.claim} ({holds.measured})." in headline
     assert "did not run" not in page
     assert "nothing measured" not in page
     assert "Time of each stage" not in page

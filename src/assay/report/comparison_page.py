@@ -67,6 +67,8 @@ def _gap(curve: CurveDifference, versus: Versus) -> Figure | None:
     finding = (
         f"{clip(versus.candidate, 40)} differs most at ε = {epsilon(largest.epsilon, curve.norm)}: "
         f"{points(largest.difference)} points"
+        if largest.difference
+        else f"{clip(versus.candidate, 40)} does not differ at any ε"
     )
     numbers = table(
         "Accuracy against ε, both",

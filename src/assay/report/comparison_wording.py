@@ -35,13 +35,22 @@ def headline_of(versus: Versus) -> str:
     if not versus.differences:
         return f"{versus.candidate} has no measure in common with the reference"
     if not better and not worse:
-        return f"{versus.candidate} does not differ beyond noise on any of {plural(len(versus.differences), 'measure')}"
+        largest = max(versus.differences, key=lambda each: abs(each.difference))
+        size = (
+            f"the largest change is {points(largest.difference, digits=1)} points, {largest.measure.partition(',')[0]}"
+        )
+        measures = plural(len(versus.differences), "measure")
+        return f"{versus.candidate} does not differ beyond noise on any of {measures}: {size}"
     parts = [f"{verb} in {listed(names)}" for verb, names in (("worse", worse), ("better", better)) if names]
     return f"{versus.candidate} is {', '.join(parts)}"
 
 
 def _named(versus: Versus, change: str) -> list[str]:
-    names = [short_name(each, versus.differences) for each in versus.differences if each.change == change]
+    changed = [each for each in versus.differences if each.change == change]
+    names = [
+        f"{short_name(each, versus.differences)} ({points(each.difference, digits=1)}{' points' if place == 0 else ''})"
+        for place, each in enumerate(changed)
+    ]
     return names if len(names) <= 3 else [*names[:2], f"{len(names) - 2} more"]
 
 

@@ -83,6 +83,8 @@ def _before_and_after(report: CompressionReport) -> Section:
     accuracy = percent(report.compressed.accuracy, digits=2)
     notes = "".join(f" {note[0].upper()}{note[1:]}." for note in report.notes)
     summary = f"Before fine-tuning the compressed network has {accuracy} on the test images.{notes}"
+    if not replaced_layers(report):
+        summary = f"Both are the network that was given, measured twice.{notes}"
     numbers = table("Size, speed and accuracy", ("", ">before", ">after"), rows)
     return Section("before-and-after", "Before and after", summary, (numbers,))
 
@@ -192,6 +194,8 @@ def _spectra(layers: Sequence[LayerCompression]) -> Figure | None:
 
     worst = max(layers, key=lambda layer: layer.condition_before)
     finding = f"Singular values of every layer; the widest spread is {worst.condition_before:.3g}, of {worst.name}"
+    if all(layer.kind == "kept" for layer in layers):
+        return figure(build, finding=finding, full=True)
     return figure(build, finding=finding, legend=("replaced", "kept"), places=(_AFTER, _BEFORE))
 
 

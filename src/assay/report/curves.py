@@ -177,7 +177,13 @@ def draw_fan(
         x, y = axes.encode(rows, width)
         strength = alt.Scale(domain=[0, max(1, len(series) - 1)], range=[0.25, 1])
         opacity = alt.Opacity("place:Q", scale=strength, legend=None)
-        chart: alt.Chart = alt.Chart(source(rows)).mark_line(color=ACCENT, strokeWidth=1.6)
+        blank = alt.Chart(source(rows))
+        single = all(len(one.x) < 2 for _, one in chosen)  # a line takes two points
+        dots, lines = (
+            blank.mark_point(color=ACCENT, filled=True, size=36),
+            blank.mark_line(color=ACCENT, strokeWidth=1.6),
+        )
+        chart: alt.Chart = dots if single else lines
         chart = chart.encode(x=x, y=y, detail="series:N", opacity=opacity, description=tip())
         return chart.properties(width=width - 55, height=height)
 

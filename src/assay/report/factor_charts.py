@@ -76,7 +76,7 @@ def draw_gauge(points: Sequence[GaugePoint], *, table: Table) -> Figure:
     """Sharpness along (cA, B/c), with the numbers beside it."""
     flat = min(points, key=lambda point: point.sharpness)
     finding = f"Sharpness is lowest, {flat.sharpness:.4g}, at c = {flat.scale:.3g}"
-    return figure(lambda width: chart_gauge(points, width - 60), finding=finding, table=table)
+    return figure(lambda width: chart_gauge(points, width - 60, height=200), finding=finding, table=table, full=True)
 
 
 def draw_hessian(landscape: Landscape) -> Figure:

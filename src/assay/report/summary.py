@@ -188,13 +188,26 @@ def _measured(checkup: Checkup) -> str:
     parts = [f"{percent(clean.accuracy)} right on clean images ({_n(clean)})"] if clean is not None else []
     parts += [_accuracy_after(attack) for attack in _representative(attacks)]
     if not parts and (checkup.first(TimeTrace) or checkup.first(DepthTrace)):
-        worst = next((v for v in in_order(checkup.verdicts) if v.status in {"error", "warn"}), None)
-        return "Gradients traced: nothing found." if worst is None else f"Not met: {worst.claim} ({worst.measured})."
+        return _traced(in_order(checkup.verdicts))
     if not parts:
         return "Inspected only: accuracy was not measured, and no attack was run."
     if clean is None:
         parts[0] = parts[0].replace("after", "right after", 1)
     return f"{', '.join(parts)}."
+
+
+def _traced(verdicts: Sequence[Verdict]) -> str:
+    """What a trace found, with the number it rests on: the worst finding, or the first rule of gradients that holds."""
+    worst = next((verdict for verdict in verdicts if verdict.status in {"error", "warn"}), None)
+    if worst is not None:
+        return f"Not met: {worst.claim} ({worst.measured})."
+    decided = [verdict for verdict in verdicts if verdict.status != "not run"]
+    holding = [verdict for verdict in decided if verdict.status == "pass"]
+    first = next((verdict for verdict in holding if verdict.category == "optimisation"), None)
+    if first is None:
+        return "Gradients traced: no rule on them was decided."
+    share = f"{count(len(holding))} of {count(len(decided))} rules hold"
+    return f"Gradients traced, {share}: {first.claim} ({first.measured})."
 
 
 def subject_line(checkup: Checkup) -> str:
