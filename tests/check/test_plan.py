@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from assay.check import BUDGETS, run_check
-from assay.check.cost import PassTimes
+from assay.check.cost import DROPPED, PassTimes, measure_needed_passes
 from assay.check.plan import Schedule, fit, unbounded
 from assay.check.stages import STAGES, CheckContext, CheckStage
 from assay.data.dataset import ImageDataset
@@ -225,3 +225,26 @@ def test_one_image_and_two_classes_are_planned_for(network: nn.Module, stripes: 
     planned = run_check(model, two, within=5.0).plan
     assert planned is not None
     assert max(planned.budget.samples.values()) == 50
+
+
+@pytest.mark.parametrize(("margin", "bounds"), [(1e-4, (0.0, 0.2)), (20.0, (0.6, 1.0))])
+def test_a_short_attack_tells_how_many_passes_longer_ones_will_need(margin: float, bounds: tuple[float, float]) -> None:
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 2))
+    with torch.no_grad():
+        model[1].bias.copy_(torch.tensor([margin, 0.0]))
+        model[1].weight.copy_(torch.stack([-torch.ones(64), torch.ones(64)]) * 1e-3)
+        model[1].bias[0] += 0.128 * 0.5  # as near to the boundary as the margin, for images of mean one half
+    images = torch.full((40, 1, 8, 8), 127, dtype=torch.uint8)
+    data = ImageDataset(images, torch.zeros(40).long(), ("a", "b"))
+    context = CheckContext.of(model, data, budget=BUDGETS["quick"], limit=None, seed=0, name="model")
+    low, high = bounds
+    assert low <= measure_needed_passes(context, PassTimes(1.0, 3.0), seconds=1e3) <= high
+
+
+def test_what_cannot_be_attacked_is_expected_to_need_its_usual_share(stripes: ImageDataset) -> None:
+    class Refuses(nn.Module):
+        def forward(self, images):
+            raise RuntimeError("no")
+
+    context = CheckContext.of(Refuses(), stripes, budget=BUDGETS["quick"], limit=None, seed=0, name="model")
+    assert measure_needed_passes(context, PassTimes(1.0, 3.0), seconds=1.0) == DROPPED

@@ -10,10 +10,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from assay.attacks.engine import attack
+from assay.attacks.measure import attack_inputs
+from assay.attacks.methods.gradient import PGD
 from assay.check.effort import Effort
-from assay.check.stages import CheckContext, CheckStage
+from assay.check.stages import CURVE_STEPS, EPSILON, CheckContext, CheckStage
 from assay.data.dataset import ImageDataset, to_unit_range
-from assay.errors import InterruptedRunError
+from assay.data.selection import fair_sample
+from assay.errors import AssayError, InterruptedRunError
 from assay.models.calls import ModelCall, calling
 from assay.records.budget import Budget
 from assay.runtime import device_of, pixel_dtype
@@ -22,6 +26,7 @@ from assay.runtime.allocation import TRIALS, Cost
 _SECONDS = 0.1  # of a timed call of the model, from which on a batch is large enough
 _MOST_ROWS = 64
 DROPPED = 0.5  # of what a first trial shows of an attack: images drop out when they break, which two hardly show
+_LEAST_ATTACKED, _MOST_ATTACKED = 4, 16  # images of a short attack beforehand
 _BACKWARD = 3.0  # forward passes in time, of a pass forward and backward that cannot be timed
 
 
@@ -86,6 +91,23 @@ def longest_costs(stages: Iterable[CheckStage], budget: Budget, passes: PassTime
         for stage in stages
         if stage.effort is not None
     }
+
+
+def measure_needed_passes(context: CheckContext, passes: PassTimes, *, seconds: float) -> float:
+    """The share of its passes that a short attack needs on a few images, as many as fit: those that break drop out.
+
+    :data:`DROPPED` where it fails: the stage itself will tell why.
+    """
+    options = PGD(steps=CURVE_STEPS)
+    each = passes.of((2, options.steps))
+    data = fair_sample(context.attacked, min(_MOST_ATTACKED, max(_LEAST_ATTACKED, int(seconds / max(each, 1e-9)))))
+    with suppress(AssayError):
+        inputs = attack_inputs(context.model, data)
+        result = attack(context.model, **inputs, attack=options, epsilon=EPSILON, seed=context.seed)
+        counts, right = result.counts, int(result.clean_correct.sum())
+        used = passes.of((counts.forwards - counts.backwards - len(data), counts.backwards))
+        return min(max(used / (each * right), 0.0), 1.0) if right else 0.0
+    return DROPPED
 
 
 def measure_costs(

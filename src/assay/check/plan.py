@@ -7,14 +7,21 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from assay.check.cost import DROPPED, PassTimes, longest_costs, measure_costs, time_passes
+from assay.check.cost import (
+    DROPPED,
+    PassTimes,
+    longest_costs,
+    measure_costs,
+    measure_needed_passes,
+    time_passes,
+)
 from assay.check.stages import BUDGETS, CheckContext, CheckStage
 from assay.records.budget import Budget, CheckPlan, PlannedStage
 from assay.runtime.allocation import SLACK, TRIAL_SHARE, Cost, Share, allocate
 from assay.wording import duration
 
-_ESTIMATE_SHARE, _ESTIMATE_SECONDS = 0.02, 1.5  # at most, to time the stages with, where a budget decides
-_SHORT = 20.0  # seconds of all passes, up to which no stage is timed: that would take as long as it tells
+_ESTIMATE_SECONDS = 1.5  # at most, about, of an attack beforehand, where a budget decides
+_SHORT = 20.0  # seconds of all passes, up to which that would take as long as it tells
 _UNTIMED_SHARE = 0.04  # of all the time, for the stages that have no number of images, until they ran
 _NOTICEABLE = 0.02  # of all the time: a stage of this length counts half as evidence of how good expectations are
 _PRIOR = 1.0  # stages that went as expected, which are thought to have been there before
@@ -148,20 +155,21 @@ class Schedule:
 
 
 def estimate(context: CheckContext, stages: Sequence[CheckStage], *, started: float) -> Schedule:
-    """What the budget of ``context`` will take; some hundredths of it are spent to find that out."""
+    """What the budget of ``context`` will take: the passes of every stage, timed on the model.
+
+    A long check is worth a short attack beforehand, which tells how many of their passes such stages will need.
+    """
     passes = time_passes(context.model, context.dataset)
-    most = _most(context, stages)
-    costs = longest = longest_costs(stages, context.budget, passes)
-    in_all = sum(cost.seconds(most[name]) for name, cost in longest.items())
-    if in_all > _SHORT:
-        costs = measure_costs(context, stages, passes, seconds=min(_ESTIMATE_SHARE * in_all, _ESTIMATE_SECONDS))
-    searching = {stage.name for stage in stages if stage.effort is not None and stage.effort.searches}
-    costs = {  # what was not timed: images drop out when they break
-        name: cost.times(DROPPED) if name in searching and cost == longest[name] else cost
-        for name, cost in costs.items()
-    }
+    most, costs = _most(context, stages), longest_costs(stages, context.budget, passes)
+    needed = DROPPED
+    if sum(cost.seconds(most[name]) for name, cost in costs.items()) > _SHORT:
+        needed = measure_needed_passes(context, passes, seconds=_ESTIMATE_SECONDS)
     for stage in stages:
-        if stage.effort is not None and stage.effort.enough is not None:
+        if stage.effort is None:
+            continue
+        if stage.effort.searches:
+            costs[stage.name] = costs[stage.name].times(needed)
+        if stage.effort.enough is not None:
             costs[stage.name] = costs[stage.name].times(min(1.0, stage.effort.enough / max(most[stage.name], 1)))
     return Schedule(
         stages, most, costs, _fixed(stages, passes), context.budget, started, before=time.perf_counter() - started

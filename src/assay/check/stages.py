@@ -339,7 +339,7 @@ _ATTACKS = Effort("attacked", attack_passes, searches=True)
 _SANITY = Effort("sanity_samples", sanity_passes, searches=True, weight=0.1, least=16)
 _CURVE = Effort("attacked", curve_passes, searches=True, weight=0.5, enough=CURVE_FIRST)
 _INVARIANCE = Effort("probed", invariance_passes, weight=0.2, enough=128)
-_PREPARATION = Effort("attacked", audit_passes, weight=0.25)
+_PREPARATION = Effort("attacked", audit_passes, weight=0.25, enough=100)
 _MAPS = Effort("mapped", map_passes, weight=0.05, least=8, interval=False)
 _GRADIENTS = Effort("probed", gradient_passes, weight=0.1, interval=False)
 
