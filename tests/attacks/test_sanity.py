@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
 from torch import nn
 
+from assay.attacks.engine import attack
+from assay.attacks.methods.apgd import APGDT
+from assay.attacks.methods.gradient import PGD
+from assay.attacks.methods.square import Square
 from assay.attacks.sanity import measure_attack_sanity
-from assay.data.dataset import ImageDataset
+from assay.data.dataset import ImageDataset, to_unit_range
 from assay.records.attack import AttackSanity
 from assay.verdict.attack_sanity import RULES
 from assay.verdict.catalogue import judge
@@ -148,3 +154,24 @@ def test_nothing_right_leaves_the_attacks_out(trained):
     sanity = measure_attack_sanity(net, wrong, n=16)
     assert sanity.find("one step beats many") is None
     assert {verdict.status for verdict in judge([sanity], rules=RULES) if verdict.rule == "A217"} == {"not run"}
+
+
+def test_what_pgd_broke_is_not_attacked_again_and_the_numbers_are_those_of_all(conv_net, small_set, monkeypatch):
+    data = to_unit_range(small_set.images)
+    run = partial(attack, conv_net, data, small_set.labels, ids=small_set.ids, epsilon=0.02)
+    options = (PGD(steps=20), PGD(steps=40, restarts=2), Square(queries=30), APGDT(steps=50, n_target_classes=3))
+    pgd, more, square, strong = (run(attack=each).robust for each in options)
+    assert 0 < int(pgd.sum()) < len(pgd)
+    attacked = []
+    monkeypatch.setattr(
+        "assay.attacks.sanity.attack",
+        lambda model, images, *rest, **named: attacked.append(len(images)) or attack(model, images, *rest, **named),
+    )
+    sanity = measure_attack_sanity(conv_net, small_set, epsilon=0.02, queries=30, n=len(small_set))
+    share = partial(torch.mean, dtype=torch.float64)
+    assert sanity.find("more steps help").value == pytest.approx(float(share((pgd & ~more).float())))
+    assert sanity.find("black box beats white box").value == pytest.approx(float(share((pgd & ~square).float())))
+    together = float(share((pgd & ~(square & strong)).float()))
+    assert sanity.find("far from the ensemble").value == pytest.approx(together)
+    assert attacked[:4] == [len(small_set)] * 4
+    assert attacked[4:] == [int(pgd.sum()), int(pgd.sum()), int((pgd & square).sum())]
