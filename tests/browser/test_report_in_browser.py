@@ -459,3 +459,32 @@ def test_the_search_combines_with_the_other_filters(open_report: Callable[..., A
     held = samples_of(page).count()
     assert held < named
     assert all("bird" in tile.get_attribute("data-tip").lower() for tile in samples_of(page).all())
+
+
+def test_no_option_of_a_command_loses_its_dash_at_the_end_of_a_line(open_report: Callable[..., Any]) -> None:
+    page = open_report(width=360).page
+    words = page.locator(".command .word")
+    assert words.count() > 5
+    broken = page.evaluate(
+        """[...document.querySelectorAll('.command .word')].filter((word) => word.checkVisibility())
+        .filter((word) => word.getBoundingClientRect().height > 1.8 * parseFloat(getComputedStyle(word).fontSize))
+        .map((word) => word.textContent).filter((text) => text.length < 24)"""
+    )
+    assert broken == []
+
+
+@pytest.mark.parametrize("width", [390, 768, 1440])
+@pytest.mark.parametrize("name", ["ordinary", "hostile", "many classes"])
+def test_labels_of_charts_stay_inside_their_cards(name: str, width: int, open_report: Callable[..., Any]) -> None:
+    page = open_report(name, width=width).page
+    page.evaluate("document.querySelectorAll('details').forEach((fold) => { fold.open = true; })")
+    outside = page.evaluate(
+        """[...document.querySelectorAll('svg[role=img]')].filter((it) => it.checkVisibility()).flatMap((chart) => {
+          const card = chart.closest('figure').getBoundingClientRect();
+          return [...chart.querySelectorAll('text')].filter((label) => {
+            const box = label.getBoundingClientRect();
+            return box.width && (box.left < card.left || box.right > card.right);
+          }).map((label) => label.textContent);
+        })"""
+    )
+    assert outside == []

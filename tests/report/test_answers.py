@@ -115,3 +115,13 @@ def test_mends_beyond_three_are_counted(checkup: Checkup, make: Make) -> None:
     answers = answer(judged(checkup, *(make(f"A20{i}", "error") for i in range(1, 6))))
     assert answers is not None
     assert (len(answers.mends), answers.further) == (MOST_MENDS, 2)
+
+
+def test_what_has_the_same_way_out_is_said_once(checkup: Checkup) -> None:
+    names = ("fgsm", "pgd", "noise", "square", "fab")
+    failures = [
+        FailedMeasurement(stage="attacks", measurement=name, missing=(), reason="no time", way_out="Give more time.")
+        for name in names
+    ]
+    (mend,) = list_mends(judged(checkup).model_copy(update={"records": tuple(failures)}))
+    assert mend.text == "Attacks (fgsm), attacks (pgd), attacks (noise) and 2 more could not run: Give more time."

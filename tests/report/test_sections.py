@@ -7,7 +7,7 @@ import math
 import pytest
 
 from assay.records.accuracy import CleanAccuracy
-from assay.records.attack import AdversarialGallery, EpsilonCurve, RobustAccuracy
+from assay.records.attack import AdversarialGallery, AttackAnatomy, EpsilonCurve, RobustAccuracy
 from assay.records.base import Record
 from assay.records.checkup import Checkup
 from assay.records.compression import LayerSpectra
@@ -110,3 +110,20 @@ def test_stages_that_did_not_run_are_named_with_their_reason(sections: tuple[Sec
     assert "Invariance did not run." in measured.summary
     (left_out,) = (part for part in measured.parts if isinstance(part, Listing))
     assert ("Invariance: needs the budget standard", "") in left_out.items
+
+
+def test_one_image_has_no_median(checkup: Checkup) -> None:
+    gradients, curve, anatomy = (checkup.first(kind) for kind in (InputGradients, EpsilonCurve, AttackAnatomy))
+    assert gradients and curve
+    alone = [gradients.model_copy(update={"n_wrong": 1})]
+    alone.append(curve.model_copy(update={"points": tuple(p.model_copy(update={"n": 1}) for p in curve.points)}))
+    if anatomy:
+        alone.append(anatomy.model_copy(update={"broken": 1}))
+    page = render_page(only(checkup, *alone))
+    assert "median ‖∂ℓ/∂x‖₂, right" in page
+    assert "median ‖∂ℓ/∂x‖₂, wrong" not in page
+    assert "(medians)" not in page
+    assert "The one image is misclassified at ε = " in page
+    assert "Half of the images" not in page
+    assert "half are misclassified" not in page
+    assert "ε that breaks it" in page

@@ -17,6 +17,7 @@ from assay.report.summary import INVALIDATES, headline, in_order, nothing_to_tes
 from assay.wording import attack, ball, count, interval, listed, magnitude, percent, plural, visibility
 
 MOST_MENDS = 3
+MOST_PLACES = 3  # named in one mend
 _FIT: dict[Fitness, str] = {
     "fit": "fit for",
     "fit with limits": "fit with limits for",
@@ -118,12 +119,19 @@ def list_mends(checkup: Checkup) -> tuple[Mend, ...]:
     findings = [v for v in in_order(checkup.verdicts) if v.fails("warn")]
     first = [v for v in findings if v.rule in INVALIDATES and v.status == "error"]
     rest = sorted((v for v in findings if v not in first), key=lambda v: v.rule not in limiting)
-    failures = [
-        Mend("could not run", f"{each.place.capitalize()} could not run: {each.way_out}", "", (), "could-not-run")
-        for each in checkup.each(FailedMeasurement)
-        if not each.refused
-    ]
-    return (*_once(first), *failures, *_once(rest))
+    return (*_once(first), *_failures(checkup), *_once(rest))
+
+
+def _failures(checkup: Checkup) -> Iterator[Mend]:
+    """A mend for each way out, with what failed; what a model of this kind does not have asks for nothing."""
+    failing: dict[str, list[str]] = {}
+    for each in checkup.each(FailedMeasurement):
+        if not each.refused:
+            failing.setdefault(each.way_out, []).append(each.place)
+    for way_out, places in failing.items():
+        more = [f"{len(places) - MOST_PLACES} more"] if len(places) > MOST_PLACES else []
+        text = f"{listed([*places[:MOST_PLACES], *more]).capitalize()} could not run: {way_out}"
+        yield Mend("could not run", text, "", (), "could-not-run")
 
 
 def _once(findings: Sequence[Verdict]) -> Iterator[Mend]:

@@ -22,6 +22,7 @@ from markupsafe import Markup
 from assay.files import write_atomically
 from assay.report.parts import Figure, Table
 from assay.report.theme import COLOURS
+from assay.wording import distinct
 
 FULL, HALF, NARROW = 900, 440, 310
 SERIES = tuple(f"var(--series-{i})" for i in range(1, 7))
@@ -186,6 +187,11 @@ def side(names: Iterable[str], width: int) -> int:
     return min(width // 3, 7 * max(map(len, names), default=0) + 16)
 
 
+def fit(names: Sequence[str], room: int) -> list[str]:
+    """Distinct names as short as a room of :func:`side` needs them: the page's font is wider than some."""
+    return distinct(names, length=max(8, (room - 16) // 7))
+
+
 def tip() -> alt.Description:
     """The encoding that gives a mark its tip, from the field ``tip``."""
     return alt.Description("tip:N")
@@ -225,12 +231,15 @@ def draw_items(
     paired = any(item.before is not None for item in items)
     looks = kinds or {"": (ALARM, "diamond") if paired else (ACCENT, "circle")}
     colour, sign = (alt.Scale(domain=list(looks), range=[look[i] for look in looks.values()]) for i in (0, 1))
-    rows = source([vars(item) for item in items])
+    every_name = [item.name for item in items]
 
     def build(width: int) -> AnyChart:
-        room = 10 if above else side([item.name for item in items], width)
+        room = 10 if above else side(every_name, width)
+        titles = fit(every_name, width if above else room)
+        rows = source([{**vars(item), "name": title} for item, title in zip(items, titles, strict=True)])
         beside: dict[str, Any] = {"labelAlign": "left", "labelOffset": -17, "labelPadding": 0, "domain": False}
-        names = alt.Axis(grid=False, ticks=False, labelLimit=width if above else room, **(beside if above else {}))
+        placed = beside if above else {"minExtent": room}
+        names = alt.Axis(grid=False, ticks=False, labelLimit=width if above else room, **placed)
         base = alt.Chart(rows).encode(y=alt.Y("name:N", sort=None, title=None, axis=names), description=tip())
         toned = base.encode(color=alt.Color("kind:N", scale=colour, legend=None))
         scale = (

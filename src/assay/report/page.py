@@ -132,7 +132,7 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters.update(
-        bound=_bound, prose=_prose, linked=_linked, clip=clip, kind_title=kind_title, seconds=seconds
+        bound=_bound, prose=_prose, words=_words, linked=_linked, clip=clip, kind_title=kind_title, seconds=seconds
     )
     return environment
 
@@ -160,6 +160,13 @@ def _prose(text: str) -> Markup:
     return Markup("").join(
         Markup("<code>{}</code>").format(piece) if index % 2 else escape(piece) for index, piece in enumerate(pieces)
     )
+
+
+def _words(command: str) -> Markup:
+    """A command whose words break only where they are longer than the line: no option loses a dash."""
+    pieces = re.split(r"(\s+)", inert(command))
+    word = Markup('<span class="word">{}</span>')
+    return Markup("").join(escape(piece) if piece.isspace() or not piece else word.format(piece) for piece in pieces)
 
 
 def _linked(text: str) -> Markup:

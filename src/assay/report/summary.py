@@ -308,8 +308,10 @@ def key_figures(checkup: Checkup) -> tuple[KeyFigure, ...]:
         )
     if curve is not None and curve.median_epsilon is not None:
         median = distance(curve.median_epsilon, curve.norm)
-        detail = f"median, {attack(curve.attack)}, {norm(curve.norm)}"
-        figures.append(KeyFigure("ε that breaks half", median, detail, "epsilon_curve"))
+        of_one = bool(curve.points) and curve.points[0].n == 1
+        name, detail = ("ε that breaks it", "one image") if of_one else ("ε that breaks half", "median")
+        detail = f"{detail}, {attack(curve.attack)}, {norm(curve.norm)}"
+        figures.append(KeyFigure(name, median, detail, "epsilon_curve"))
     if clean is not None and clean.scored:
         error, detail = clean.expected_calibration_error, f"ECE; mean confidence {percent(clean.mean_confidence)}"
         figures.append(KeyFigure("calibration error", percent(error), detail, "clean_accuracy"))

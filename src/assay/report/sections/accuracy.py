@@ -183,7 +183,7 @@ def _confusion(clean: CleanAccuracy, names: list[str]) -> Part:
     def build(width: int) -> AnyChart:
         room = min(width // 4, side(names, width))
         top = alt.Axis(orient="top", labelAngle=-50, labelLimit=room, domain=False, ticks=False)
-        left = alt.Axis(labelLimit=room, domain=False, ticks=False)
+        left = alt.Axis(labelLimit=room, minExtent=room, domain=False, ticks=False)
         base = alt.Chart(source(rows)).encode(
             x=alt.X("predicted:N", sort=None, title="predicted class", axis=top),
             y=alt.Y("true:N", sort=None, title=None, axis=left),

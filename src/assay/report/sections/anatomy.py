@@ -110,7 +110,12 @@ def _ranks(spectra: LayerSpectra) -> Figure:
     def build(width: int) -> AnyChart:
         room = side(names, width)
         base = alt.Chart(source(rows)).encode(
-            y=alt.Y("layer:N", sort=None, title=None, axis=alt.Axis(labelLimit=room, ticks=False, domain=False))
+            y=alt.Y(
+                "layer:N",
+                sort=None,
+                title=None,
+                axis=alt.Axis(labelLimit=room, minExtent=room, ticks=False, domain=False),
+            )
         )
         unit = alt.Scale(domain=[0, 1])
         axis = shares(ticks=4)

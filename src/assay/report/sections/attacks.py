@@ -136,7 +136,7 @@ def _curves(curves: Sequence[EpsilonCurve]) -> Figure | None:
     halves = [
         (median * scale, f"half are misclassified at ε = {distance(median, curve.norm)}")
         for curve in curves
-        if (median := curve.median_epsilon) is not None
+        if (median := curve.median_epsilon) is not None and curve.points[0].n > 1
     ]
     numbers = table(
         "Accuracy against epsilon",
@@ -147,14 +147,19 @@ def _curves(curves: Sequence[EpsilonCurve]) -> Figure | None:
             for point in curve.points
         ),
     )
-    first = curves[0]
-    finding = (
-        f"Half of the images are misclassified at ε = {distance(first.median_epsilon, first.norm)}"
-        if first.median_epsilon is not None
-        else f"More than half are still correct at ε = {epsilon(first.points[-1].epsilon, first.norm)}"
-    )
+    finding = _turning_point(curves[0])
     note = "Band: 95 % Wilson interval." + (" Dashed: where half of the images are misclassified." if halves else "")
     return draw_curves(series, axes, finding=finding, note=note, table=numbers, full=True, marks=halves)
+
+
+def _turning_point(curve: EpsilonCurve) -> str:
+    """Where half of the images are misclassified; of one image, where it is."""
+    one, median, last = curve.points[0].n == 1, curve.median_epsilon, curve.points[-1].epsilon
+    if median is not None:
+        which = "The one image is" if one else "Half of the images are"
+        return f"{which} misclassified at ε = {distance(median, curve.norm)}"
+    which = "The one image is" if one else "More than half are"
+    return f"{which} still correct at ε = {epsilon(last, curve.norm)}"
 
 
 def sanity_section(records: Sequence[AttackSanity]) -> Section:
@@ -242,11 +247,12 @@ def _transitions(record: AttackAnatomy) -> Figure | None:
 def _visibility(record: AttackAnatomy) -> Facts | None:
     if record.median_psnr is None or record.median_ssim is None or record.lowest_ssim is None:
         return None
+    middle = ", median" if record.broken > 1 else ""  # one image has none
     return Facts(
         (
             ("images broken", count(record.broken)),
-            ("peak signal-to-noise ratio, median", f"{record.median_psnr:.1f} dB"),
-            ("structural similarity, median (1 is identical)", f"{record.median_ssim:.3f}"),
+            (f"peak signal-to-noise ratio{middle}", f"{record.median_psnr:.1f} dB"),
+            (f"structural similarity{middle} (1 is identical)", f"{record.median_ssim:.3f}"),
             ("structural similarity of the most visible one", f"{record.lowest_ssim:.3f}"),
         )
     )

@@ -24,16 +24,20 @@ class ClassPair:
 
 def draw_pairs(pairs: Sequence[ClassPair], *, finding: str, note: str, table: Table, name_length: int = 24) -> Figure:
     """A bar for each of ``pairs``, from top to bottom."""
-    names = [f"{clip(pair.before, name_length)} → {clip(pair.after, name_length)}" for pair in pairs]
-    titles = distinct(names, length=2 * name_length + 3)
-    rows: list[Row] = [
-        {"pair": title, "images": float(pair.images), "tip": pair.tip}
-        for title, pair in zip(titles, pairs, strict=True)
-    ]
+
+    def name(pair: ClassPair, length: int) -> str:
+        return f"{clip(pair.before, length)} → {clip(pair.after, length)}"
 
     def build(width: int) -> AnyChart:
-        room = min(width * 3 // 5, 7 * max(map(len, titles)) + 16)  # two names and an arrow take more than most
-        axis = alt.Axis(grid=False, ticks=False, domain=False, labelLimit=room)
+        # two names and an arrow take more room than most
+        room = min(width * 3 // 5, 7 * max(len(name(pair, name_length)) for pair in pairs) + 16)
+        letters = (room - 16) // 7
+        titles = distinct([name(pair, min(name_length, (letters - 3) // 2)) for pair in pairs], length=letters)
+        rows: list[Row] = [
+            {"pair": title, "images": float(pair.images), "tip": pair.tip}
+            for title, pair in zip(titles, pairs, strict=True)
+        ]
+        axis = alt.Axis(grid=False, ticks=False, domain=False, labelLimit=room, minExtent=room)
         y = alt.Y("pair:N", sort=None, title=None, axis=axis)
         x = alt.X("images:Q", title="images", axis=alt.Axis(format="d", tickMinStep=1, tickCount=4))
         chart: alt.Chart = alt.Chart(source(rows)).mark_bar(color=ALARM, height=11)

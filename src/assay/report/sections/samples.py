@@ -184,8 +184,8 @@ def _mistake(example: PicturedMistake, names: Mapping[str, str]) -> Card:
 def input_gradients_section(record: InputGradients) -> Section:
     facts = (
         ("images", f"{count(record.n_right)} right, {count(record.n_wrong)} wrong"),
-        ("median ‖∂ℓ/∂x‖₂, right", number(record.median_norm_right)),
-        ("median ‖∂ℓ/∂x‖₂, wrong", number(record.median_norm_wrong)),
+        (f"{_middle(record.n_right)}‖∂ℓ/∂x‖₂, right", number(record.median_norm_right)),
+        (f"{_middle(record.n_wrong)}‖∂ℓ/∂x‖₂, wrong", number(record.median_norm_wrong)),
         ("squared gradient in the strongest 10 % of pixels", percent(record.concentration)),
         ("exactly zero gradients", count(record.zero)),
         ("gradients that are not finite", count(record.non_finite)),
@@ -200,6 +200,11 @@ def input_gradients_section(record: InputGradients) -> Section:
     )
     parts = (_norms(record), Facts(facts), gallery if record.samples else None)
     return build_section("input-gradients", "Input gradients", summary, *parts, records=[record])
+
+
+def _middle(n: int) -> str:
+    """One image has no median."""
+    return "median " if n > 1 else ""
 
 
 def _sample(sample: InputGradientSample, names: Mapping[str, str]) -> Card:
@@ -221,7 +226,7 @@ def _sample(sample: InputGradientSample, names: Mapping[str, str]) -> Card:
 def _norms(record: InputGradients) -> Figure | Table:
     shares = ("5 %", "25 %", "50 %", "75 %", "95 %")
     sides = [("right", record.n_right, record.quantiles_right), ("wrong", record.n_wrong, record.quantiles_wrong)]
-    boxes = [(name, n, quantiles) for name, n, quantiles in sides if len(quantiles) == len(shares)]
+    boxes = [(name, n, quantiles) for name, n, quantiles in sides if n > 1 and len(quantiles) == len(shares)]
     numbers = table(
         "Quantiles of ‖∂ℓ/∂x‖₂",
         ("prediction", ">images", *(f">{share}" for share in shares)),
@@ -257,7 +262,7 @@ def _norms(record: InputGradients) -> Figure | Table:
         ).properties(width=width - 95, height=alt.Step(52))
 
     right, wrong = record.median_norm_right, record.median_norm_wrong
-    if right and wrong:
+    if right and wrong and min(record.n_right, record.n_wrong) > 1:
         more, word = (wrong / right, "larger") if wrong >= right else (right / wrong, "smaller")
         finding = f"On misclassified images the gradient is {number(more)} times {word} (medians)"
     else:
