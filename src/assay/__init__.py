@@ -16,6 +16,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from assay.records.views import VIEWS
+
 # The public surface, by the module it comes from. The imports for type checkers repeat it; a test keeps both equal.
 _PUBLIC: dict[str, tuple[str, ...]] = {
     "assay.attacks": (
@@ -112,6 +114,11 @@ if TYPE_CHECKING:
     from assay.verdict import judge as judge
     # isort: on
 
+VIEWS.update(
+    Checkup="assay.report.notebook:show_checkup",
+    Comparison="assay.report.notebook:show_comparison",
+    FactorizationReport="assay.report.notebook:show_factorization",
+)
 _HOMES = dict(sorted((name, home) for home, names in _PUBLIC.items() for name in names))
 __all__ = list(_HOMES)
 

@@ -51,6 +51,12 @@ class RobustnessMeasurement:
     record: RobustAccuracy
     result: AttackResult
 
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        from assay.report.notebook import show_attack
+
+        return show_attack(self.record)
+
     @property
     def accuracy(self) -> float:
         return self.record.accuracy

@@ -46,6 +46,18 @@ class Factorization:
     def rank(self) -> int:
         return self.A.shape[1]
 
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        from assay.report.notebook import show_factors
+
+        return show_factors(
+            (self.A.shape[0], self.B.shape[1]),
+            rank=self.rank,
+            spectrum=self.spectrum.tolist(),
+            certificate=self.certificate,
+            missed=self.missed,
+        )
+
     @property
     def product(self) -> Tensor:
         return self.A @ self.B

@@ -18,9 +18,9 @@ class Frozen(BaseModel):
 
     def _repr_html_(self) -> str:
         """What a notebook shows; see :mod:`assay.records.notebook`."""
-        from assay.records.notebook import render_record
+        from assay.records.notebook import show_record
 
-        return render_record(self)
+        return show_record(self)
 
 
 class Record(Frozen):

@@ -5,6 +5,7 @@ Colours and fonts are the notebook's own, so it reads in light and in dark; noth
 
 from __future__ import annotations
 
+import importlib
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -12,6 +13,7 @@ from html import escape
 
 from pydantic import BaseModel
 
+from assay.records.views import VIEWS
 from assay.wording import clip, picture_url
 
 ROWS = COLUMNS = 12  # of a table of parts; further rows are counted
@@ -32,6 +34,15 @@ _STYLE = (
     ".assay-record img{width:64px;height:auto;image-rendering:pixelated;display:block}"
     ".assay-record svg{vertical-align:middle}</style>"
 )
+
+
+def show_record(record: BaseModel) -> str:
+    """The view of its class, with charts, where it has one; else the table of its fields."""
+    module, _, function = VIEWS.get(type(record).__name__, "").partition(":")
+    if not module:
+        return render_record(record)
+    shown: str = getattr(importlib.import_module(module), function)(record)
+    return shown
 
 
 def render_record(record: BaseModel) -> str:

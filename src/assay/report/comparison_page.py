@@ -130,7 +130,7 @@ def _key_figures(comparison: Comparison) -> tuple[KeyFigure, ...]:
 
 
 def _measures(comparison: Comparison) -> Section | None:
-    figures = [figure for versus in comparison.versus if (figure := _forest(versus)) is not None]
+    figures = draw_differences(comparison)
     if not figures:
         return None
     paired = all(each.paired for versus in comparison.versus for each in versus.differences)
@@ -145,6 +145,11 @@ def _measures(comparison: Comparison) -> Section | None:
         Prose(f"{versus.candidate}: {reason}. {alone}") for versus in comparison.versus for reason in versus.unpaired
     )
     return Section("measures", "What changed", summary, (*notes, *figures))
+
+
+def draw_differences(comparison: Comparison) -> list[Figure]:
+    """For each candidate its differences from the reference with their intervals."""
+    return [figure for versus in comparison.versus if (figure := _forest(versus)) is not None]
 
 
 def _forest(versus: Versus) -> Figure | None:

@@ -96,12 +96,12 @@ def render(page: Page) -> str:
     Every string is escaped and made inert; the script is named by its hash in the content security policy, so nothing
     that a document might smuggle in can run.
     """
-    environment = _environment()
-    script = "\n".join(_read(environment, name) for name in SCRIPTS)
-    style = "\n".join(_read(environment, name) for name in STYLES)
+    templates = environment()
+    script = "\n".join(_read(templates, name) for name in SCRIPTS)
+    style = "\n".join(_read(templates, name) for name in STYLES)
     for theme, dark in (("light", False), ("dark", True)):
         style = style.replace(f"/* {theme} */", custom_properties(dark=dark))
-    return environment.get_template("page.html").render(
+    return templates.get_template("page.html").render(
         page=page,
         header=draw_header(page.title, contents=bool(page.contents)),
         looks=LOOKS,
@@ -118,12 +118,12 @@ def draw_header(title: str, *, contents: bool = False) -> Markup:
 
     Its style is ``header.css``, its script ``header.js``.
     """
-    return Markup(_environment().get_template("header.html").render(title=title, contents=contents))  # noqa: S704 - ours
+    return Markup(environment().get_template("header.html").render(title=title, contents=contents))  # noqa: S704 - ours
 
 
-def _environment() -> Environment:
+def environment() -> Environment:
     """The templates, with every expression escaped and made inert."""
-    environment = Environment(
+    templates = Environment(
         loader=PackageLoader("assay.report"),
         autoescape=True,
         undefined=StrictUndefined,
@@ -131,15 +131,15 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(
+    templates.filters.update(
         bound=_bound, prose=_prose, words=_words, linked=_linked, clip=clip, kind_title=kind_title, seconds=seconds
     )
-    return environment
+    return templates
 
 
-def _read(environment: Environment, name: str) -> str:
-    assert environment.loader is not None
-    return environment.loader.get_source(environment, name)[0]
+def _read(templates: Environment, name: str) -> str:
+    assert templates.loader is not None
+    return templates.loader.get_source(templates, name)[0]
 
 
 def _make_inert(value: object) -> object:

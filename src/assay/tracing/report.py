@@ -54,6 +54,10 @@ class TraceReport:
             verdicts=self.verdicts,
         )
 
+    def _repr_html_(self) -> str:
+        """What a notebook shows: that of the record in one."""
+        return self.record._repr_html_()
+
     def write(self, folder: str | Path) -> list[str]:
         """Write ``trace.json`` (which ``assay report`` reads), ``report.html``, and each chart as SVG and PNG.
 

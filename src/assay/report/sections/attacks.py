@@ -35,7 +35,7 @@ def robustness_section(checkup: Checkup) -> Section | None:
         return None
     parts = [_curves([curve for curve in curves if curve.points])]
     if attacks:
-        parts += [_before_after(attacks), *_per_step(attacks)]
+        parts += [_before_after(attacks), *draw_steps(attacks)]
     outside, unconfirmed = sum(a.outside_ball for a in attacks), sum(a.unconfirmed for a in attacks)
     summary = (
         "Every adversarial example was checked against the ball in double precision and verified by the original model "
@@ -78,7 +78,8 @@ def _before_after(attacks: Sequence[RobustAccuracy]) -> Figure:
     return figure(build, finding=finding, note=note, table=numbers, full=True)
 
 
-def _per_step(attacks: Sequence[RobustAccuracy]) -> list[Figure | None]:
+def draw_steps(attacks: Sequence[RobustAccuracy]) -> list[Figure | None]:
+    """The mean loss and, where it was followed, the accuracy after each step."""
     stepped = [attack for attack in attacks if len(attack.loss_per_step) > 1]
     if not stepped:
         return []
