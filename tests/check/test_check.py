@@ -6,6 +6,7 @@ import copy
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,9 +15,10 @@ from torch import Tensor, nn
 
 from assay.check import BUDGETS, Budget, run_check
 from assay.check.run import PARTIAL
-from assay.check.stages import STAGES
+from assay.check.stages import STAGES, CheckContext
 from assay.data.dataset import ImageDataset
 from assay.errors import InterruptedRunError, ModelError, OptionError
+from assay.evaluate import predict
 from assay.records.accuracy import CleanAccuracy
 from assay.records.attack import AdversarialGallery, AttackSanity, EpsilonCurve, RobustAccuracy, SampleGallery
 from assay.records.checkup import Checkup
@@ -287,3 +289,21 @@ assert assay.run_check(model, data, budget=budget).complete
 assert "torch._dynamo" not in sys.modules
 """
     subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True, timeout=300)
+
+
+def test_the_clean_accuracy_tells_the_predictions_on_every_sample_it_saw(model: nn.Module, data: ImageDataset) -> None:
+    whole = replace(data, ids=torch.arange(60).flip(0) * 3)
+    budget = SMALL.model_copy(update={"clean": 50})
+    context = CheckContext.of(model, whole, budget=budget, limit=None, seed=0, name="model")
+    part = context.clean.subset(torch.tensor([7, 3, 49]))
+    assert context.known_predictions(part) is None  # nothing was evaluated yet
+    outputs = context.share_outputs()
+    known = context.known_predictions(part)
+    assert known is not None
+    assert torch.equal(known.logits, outputs.logits[[7, 3, 49]])
+    assert torch.equal(known.labels, part.labels)
+    assert torch.allclose(known.logits, predict(model, part).logits, atol=1e-5)
+    unseen = ~torch.isin(whole.ids, context.clean.ids)
+    assert int(unseen.sum()) == 10
+    assert context.known_predictions(whole.subset(unseen)) is None
+    assert context.known_predictions(whole) is None

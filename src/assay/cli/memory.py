@@ -12,7 +12,7 @@ _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(i?)b?", re.IGNORECASE)
 
 Memory = Annotated[
     str | None,
-    option("Run", "Most memory of the whole process, such as 4GB or 900MB: smaller batches.", metavar="SIZE"),
+    option("Run", "Most memory, while measuring, of the whole process: 4GB, 900MB.", metavar="SIZE"),
 ]
 
 
