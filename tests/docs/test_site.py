@@ -88,11 +88,31 @@ def test_the_picture_of_the_floors_is_that_of_the_import_contract() -> None:
     assert packages == files - {"__init__", "__main__", "__pycache__", "py"}
 
 
-@pytest.mark.parametrize("page", sorted(DOCS.rglob("*.md")), ids=lambda page: page.relative_to(DOCS).as_posix())
-def test_every_link_of_a_page_leads_somewhere(page: Path, hooks: dict[str, Any]) -> None:
-    anchors = {rule.id for rule in RULES}
-    for target, anchor in LINK.findall(FENCE.sub("", page.read_text())):
+ROOT = DOCS.parent
+SOURCES = [*sorted(DOCS.rglob("*.md")), *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md"))]
+HEADING = re.compile(r"^#{1,6} +(.+?)(?: +\{ *#([\w.-]+) *\})?$", re.MULTILINE)
+ENTRY = re.compile(r"^::: (\S+)", re.MULTILINE)
+
+
+def anchors(page: Path) -> set[str]:
+    """What a link may name on this page: its headings as a forge and the site turn them into anchors, its entries."""
+    text = FENCE.sub("", page.read_text(encoding="utf-8"))
+    made = {
+        name or re.sub(r"[^\w\- ]", "", re.sub(r"\]\([^)]*\)", "", title).lower()).strip().replace(" ", "-")
+        for title, name in HEADING.findall(text)
+    }
+    return made | set(ENTRY.findall(text)) | set(re.findall(r'id="([\w-]+)"', text))
+
+
+@pytest.mark.parametrize("page", SOURCES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_every_link_of_a_page_leads_somewhere(page: Path) -> None:
+    rules = {rule.id for rule in RULES}
+    for target, anchor in LINK.findall(FENCE.sub("", page.read_text(encoding="utf-8"))):
         if target == "rules.md":
-            assert not anchor or anchor in anchors
-        else:
-            assert (page.parent / target).exists(), f"{page.name} links to {target}"
+            assert not anchor or anchor in rules
+            continue
+        file = page.parent / target
+        assert file.exists(), f"{page.name} links to {target}"
+        assert not anchor or anchor in anchors(file), f"{page.name} links to {target}#{anchor}"
+    inside = re.findall(r"\]\(#([^)\s]+)\)", FENCE.sub("", page.read_text(encoding="utf-8")))
+    assert [anchor for anchor in inside if anchor not in anchors(page)] == []
