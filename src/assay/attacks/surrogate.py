@@ -35,10 +35,9 @@ def fold_batch_norm(
 ) -> tuple[nn.Module, int]:
     """A copy with every foldable BatchNorm folded, and how many were; ``(model, 0)`` where that is not possible.
 
-    ``model`` must be in evaluation mode. Which layer feeds which is ``observed`` on as many of ``example``
-    (B, C, H, W), so any Python in ``forward`` is fine. The copy is kept only if its logits
-    differ by at most ``tolerance`` of their range and every prediction is equal, on ``example`` or, of large images,
-    on the first few.
+    ``model`` must be in evaluation mode. Which layer feeds which is seen on the first ``observed`` of ``example``
+    (B, C, H, W), so any Python in ``forward`` is fine. The copy is kept only if its logits differ by at most
+    ``tolerance`` of their range and every prediction is equal on ``example``, of large images on the first of it.
     """
     if not any(isinstance(module, _NORMS) for module in model.modules()):
         return model, 0

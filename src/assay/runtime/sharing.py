@@ -13,7 +13,7 @@ _known: ContextVar[dict[Hashable, Any] | None] = ContextVar("what is known of mo
 
 @contextmanager
 def unchanged_models() -> Iterator[None]:
-    """A scope in which every model stays as it is but inside ``preserved``, so that :func:`once` may remember."""
+    """A scope in which every model stays as it is but inside ``preserved``, so that :func:`once` finds out once."""
     if _known.get() is not None:
         yield
         return

@@ -73,20 +73,20 @@ def _mildest(invariance: Invariance) -> RuleResult | None:
 
 def _on_average(invariance: Invariance) -> RuleResult | None:
     over = f"{len(invariance.operations)} operations"
-    return _relative(_kept(invariance, invariance.operations, invariance.mean_accuracy), ON_AVERAGE, over=over)
+    return _relative(_accuracy_left(invariance, invariance.operations, invariance.mean_accuracy), ON_AVERAGE, over=over)
 
 
 def _at_worst(invariance: Invariance) -> RuleResult | None:
     worst, tried = invariance.worst_operation, len(invariance.operations)
     over = f"the strengths of {worst}"
     operation = next((each for each in invariance.operations if each.operation == worst), None)
-    kept = _kept(invariance, [operation] if operation else invariance.operations, invariance.worst_accuracy)
-    result = _relative(kept, AT_WORST, over=over, where=worst, chosen_of=tried)
+    left = _accuracy_left(invariance, [operation] if operation else invariance.operations, invariance.worst_accuracy)
+    result = _relative(left, AT_WORST, over=over, where=worst, chosen_of=tried)
     return result if result is None or operation is None else _fit_to(operation, result)
 
 
 @dataclass(frozen=True)
-class Kept:
+class AccuracyLeft:
     """The mean accuracy ``before`` some operations and ``after`` them; what of both is known of ``n`` samples."""
 
     before: float
@@ -104,7 +104,9 @@ class Kept:
         return self.before * self.n
 
 
-def _kept(invariance: Invariance, operations: Sequence[OperationAccuracy], after: float) -> Kept | None:
+def _accuracy_left(
+    invariance: Invariance, operations: Sequence[OperationAccuracy], after: float
+) -> AccuracyLeft | None:
     """The accuracy ``after`` beside that before, on the samples of every strength; of as many as the least one had.
 
     None where nothing was right before.
@@ -113,30 +115,30 @@ def _kept(invariance: Invariance, operations: Sequence[OperationAccuracy], after
     if not points or not all(points) or invariance.clean.correct == 0:
         return None
     if all(point.n == invariance.clean.n for each in points for point in each):
-        return Kept(invariance.clean.accuracy, after, invariance.clean.n)
+        return AccuracyLeft(invariance.clean.accuracy, after, invariance.clean.n)
     before = fmean(fmean(point.before.accuracy for point in each) for each in points)
-    return Kept(before, after, min(point.n for each in points for point in each)) if before > 0 else None
+    return AccuracyLeft(before, after, min(point.n for each in points for point in each)) if before > 0 else None
 
 
 def _relative(
-    kept: Kept | None, limits: tuple[float, float], *, over: str, where: str = "", chosen_of: int = 1
+    left: AccuracyLeft | None, limits: tuple[float, float], *, over: str, where: str = "", chosen_of: int = 1
 ) -> RuleResult | None:
     """What is left as a share of what was, the lowest of ``chosen_of``."""
-    if kept is None:
+    if left is None:
         return None
     status = grade_share(
-        kept.share * kept.correct, kept.correct, warn=limits[0], error=limits[1], chosen_of=max(chosen_of, 1)
+        left.share * left.correct, left.correct, warn=limits[0], error=limits[1], chosen_of=max(chosen_of, 1)
     )
-    measured = f"{percent(kept.before)} falls to {percent(kept.after)} on average over {over} (n = {kept.n:,})"
+    measured = f"{percent(left.before)} falls to {percent(left.after)} on average over {over} (n = {left.n:,})"
     measured += tell_needed(
         status,
-        distance=abs(kept.share - limits[0]),
-        variance=max(kept.share * (1 - kept.share), limits[0] * (1 - limits[0])) / kept.before,
-        n=kept.n,
+        distance=abs(left.share - limits[0]),
+        variance=max(left.share * (1 - left.share), limits[0] * (1 - limits[0])) / left.before,
+        n=left.n,
         chosen_of=max(chosen_of, 1),
     )
-    short = f"{percent(kept.before)} → {percent(kept.after)}" + (f" under {where}" if where else "")
-    return RuleResult(status, measured, kept.after, where=where, short=short)
+    short = f"{percent(left.before)} → {percent(left.after)}" + (f" under {where}" if where else "")
+    return RuleResult(status, measured, left.after, where=where, short=short)
 
 
 Pairs = set[tuple[str, int]]  # of operation and level
@@ -153,11 +155,13 @@ def find_open_pairs(invariance: Invariance) -> Pairs:
     if not any(low > MILDEST_DROP[1] for low, _ in falls.values()):
         pairs |= {(name, 1) for name, (_, high) in falls.items() if high > MILDEST_DROP[0]}
     all_pairs = {(each.operation, point.level) for each in invariance.operations for point in each.points}
-    on_average = _early_bounds(_kept(invariance, invariance.operations, invariance.mean_accuracy))
+    on_average = _early_bounds(_accuracy_left(invariance, invariance.operations, invariance.mean_accuracy))
     if not _is_settled([on_average], ON_AVERAGE):
         return all_pairs
     bounds = {
-        each.operation: _early_bounds(_kept(invariance, [each], each.mean_accuracy), tried=len(invariance.operations))
+        each.operation: _early_bounds(
+            _accuracy_left(invariance, [each], each.mean_accuracy), tried=len(invariance.operations)
+        )
         for each in invariance.operations
     }
     if not _is_settled(list(bounds.values()), AT_WORST):
@@ -166,11 +170,11 @@ def find_open_pairs(invariance: Invariance) -> Pairs:
     return pairs
 
 
-def _early_bounds(kept: Kept | None, *, tried: int = 1) -> tuple[float, float]:
+def _early_bounds(left: AccuracyLeft | None, *, tried: int = 1) -> tuple[float, float]:
     """Of the share of the accuracy that is left."""
-    if kept is None:
+    if left is None:
         return 0.0, 1.0
-    return share_bounds(kept.share * kept.correct, kept.correct, level=EARLY / tried)
+    return share_bounds(left.share * left.correct, left.correct, level=EARLY / tried)
 
 
 def _is_settled(bounds: Sequence[tuple[float, float]], limits: tuple[float, float]) -> bool:
