@@ -116,3 +116,11 @@ def test_every_link_of_a_page_leads_somewhere(page: Path) -> None:
         assert not anchor or anchor in anchors(file), f"{page.name} links to {target}#{anchor}"
     inside = re.findall(r"\]\(#([^)\s]+)\)", FENCE.sub("", page.read_text(encoding="utf-8")))
     assert [anchor for anchor in inside if anchor not in anchors(page)] == []
+
+
+def test_the_search_of_pages_opened_from_a_folder_has_its_script() -> None:
+    text = (ROOT / "mkdocs.yml").read_text()
+    assert "\n  - offline" in text
+    (script,) = re.findall(r"polyfills: \[([\w./-]+)\]", text)
+    assert "iframe-worker" in script  # else the theme adds one that is fetched from elsewhere
+    assert (DOCS / script).is_file()
