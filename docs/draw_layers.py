@@ -25,6 +25,7 @@ ROLES = {
     "attacks": "threats, methods, the engine",
     "diagnostics": "probes that look inside",
     "lowrank": "factorization, certificates, spectra",
+    "quality": "duplicates, leaks, odd pictures",
     "evaluate": "the only evaluation loop",
     "augment": "image operations, policies, kernels",
     "models": "architectures, sources, weights",

@@ -55,6 +55,7 @@ _PUBLIC: dict[str, tuple[str, ...]] = {
     "assay.evaluate": ("measure_clean_accuracy",),
     "assay.lowrank": ("factorize", "measure_spectra"),
     "assay.models": ("as_model", "load_model", "measure_anatomy"),
+    "assay.quality": ("find_duplicates", "survey_pictures"),
     "assay.records.accuracy": ("CleanAccuracy",),
     "assay.records.attack": ("RobustAccuracy",),
     "assay.records.checkup": ("Checkup",),
@@ -68,7 +69,7 @@ _PUBLIC: dict[str, tuple[str, ...]] = {
 }
 _PACKAGES = (  # noqa: SIM905 - a list would take a line a name
     "attacks augment check claims comparison compression data diagnostics errors evaluate fixes lowrank "
-    "models records report testing tracing training verdict views"
+    "models quality records report testing tracing training verdict views"
 ).split()
 
 if TYPE_CHECKING:
@@ -76,8 +77,8 @@ if TYPE_CHECKING:
     from assay import attacks as attacks, augment as augment, check as check, claims as claims
     from assay import comparison as comparison, compression as compression, data as data, diagnostics as diagnostics
     from assay import errors as errors, evaluate as evaluate, fixes as fixes, lowrank as lowrank, models as models
-    from assay import records as records, report as report, testing as testing, tracing as tracing
-    from assay import training as training, verdict as verdict, views as views
+    from assay import quality as quality, records as records, report as report, testing as testing
+    from assay import tracing as tracing, training as training, verdict as verdict, views as views
     from assay.attacks import APGD as APGD, AdaptiveAttack as AdaptiveAttack, AttackResult as AttackResult, FAB as FAB
     from assay.attacks import FGSM as FGSM, MinimumNorm as MinimumNorm, PGD as PGD, SignedSteps as SignedSteps
     from assay.attacks import Square as Square, StandardAttack as StandardAttack, Threat as Threat, attack as attack
@@ -101,6 +102,7 @@ if TYPE_CHECKING:
     from assay.evaluate import measure_clean_accuracy as measure_clean_accuracy
     from assay.lowrank import factorize as factorize, measure_spectra as measure_spectra
     from assay.models import as_model as as_model, load_model as load_model, measure_anatomy as measure_anatomy
+    from assay.quality import find_duplicates as find_duplicates, survey_pictures as survey_pictures
     from assay.records.accuracy import CleanAccuracy as CleanAccuracy
     from assay.records.attack import RobustAccuracy as RobustAccuracy
     from assay.records.checkup import Checkup as Checkup

@@ -55,5 +55,5 @@ def test_every_rule_can_be_explained(rule: Rule) -> None:
 def test_a_wrong_id_is_refused() -> None:
     with pytest.raises(InputError) as refused:
         explain("A299")
-    expected = "rule: expected an id such as A219, A602, A512 (assay explain lists all), got A299"
+    expected = "rule: expected an id such as A219, A702, A602 (assay explain lists all), got A299"
     assert (str(refused.value), refused.value.exit_code) == (expected, 2)

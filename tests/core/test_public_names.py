@@ -45,6 +45,7 @@ PUBLIC = [
     "compare_models",
     "compress",
     "factorize",
+    "find_duplicates",
     "fit",
     "judge",
     "list_attacks",
@@ -66,6 +67,7 @@ PUBLIC = [
     "render_page",
     "run_check",
     "run_claims",
+    "survey_pictures",
     "trace",
     "train_classifier",
 ]
@@ -83,6 +85,7 @@ PACKAGES = [
     "fixes",
     "lowrank",
     "models",
+    "quality",
     "records",
     "report",
     "testing",

@@ -283,6 +283,7 @@ def test_ids_are_unique_and_their_first_digit_is_the_category() -> None:
         "4": "optimisation",
         "5": "configuration",
         "6": "redundancy",
+        "7": "data quality",
     }
 
 
@@ -325,6 +326,8 @@ def test_rules_about_the_measurement_are_not_scored() -> None:
     robustness = {rule.id: rule.scored for rule in RULES if rule.category == "robustness"}
     assert {rule for rule, scored in robustness.items() if scored} == about_the_model
     about_maps = {"A405", "A406"}
-    assert {rule.id for rule in RULES if rule.category != "robustness" and not rule.scored} == about_maps
+    others = {rule.id for rule in RULES if rule.category not in {"robustness", "data quality"} and not rule.scored}
+    assert others == about_maps
+    assert not any(rule.scored for rule in RULES if rule.category == "data quality")
     verdicts = {verdict.rule: verdict.scored for verdict in judge([attacked("fgsm", 800)])}
     assert (verdicts["A201"], verdicts["A206"]) == (True, False)

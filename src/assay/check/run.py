@@ -18,6 +18,7 @@ from torch import nn
 
 from assay.arguments import checked
 from assay.check.attempt import attempt
+from assay.check.leaks import measure_leaks
 from assay.check.plan import Schedule, estimate, fit, keep_plan, unbounded
 from assay.check.stages import BUDGETS, STAGES, CheckContext, CheckStage
 from assay.data.dataset import ImageDataset, identify_samples, to_unit_range
@@ -71,6 +72,7 @@ def run_check(
     notes: Iterable[str] = (),
     keep_predictions: Path | None = None,
     memory: int | None = None,
+    against: ImageDataset | None = None,
 ) -> Checkup:
     """Run every stage of the check on ``model``, judge the records, and return both as one document.
 
@@ -100,6 +102,8 @@ def run_check(
             and labels; :func:`assay.check_predictions` gives the same clean accuracy from it.
         memory: most bytes of the whole process: batches are smaller from the start, and Linux refuses what goes beyond.
             With and without it a stage whose memory runs out is measured again in batches of half the size.
+        against: the training images: duplicates of the tested images are looked for in them, and each accuracy is told
+            again without the pictures that have one.
 
     Returns:
         The document: subject, environment, stages, ``records`` and ``verdicts``; ``checkup.first(CleanAccuracy)``
@@ -167,6 +171,8 @@ def run_check(
         write_predictions(keep_predictions, context.outputs.logits, context.clean, model=name)
     measured = [shared[stage.name] for stage in STAGES]
     records = (*history, *(record for finished in measured for record in finished.records))
+    if against is not None:
+        records += tuple(measure_leaks(context.measured, against, records, processes=processes))
     notes = (*notes, *(finished.stage.note for finished in measured if finished.stage.note))
     checkup = Checkup(
         subject=_of_leader(partial(_describe_subject, context, name=name, weights=weights, notes=notes), processes),

@@ -33,7 +33,7 @@ FIXED = "fixed"  # folder of the fixed weights, inside that of the report
 # The mildest verdict that makes the exit code 1
 FailOn = StrEnum("FailOn", "WARN ERROR NEVER")
 
-_LEVELS: dict[FailOn, FailAt] = {FailOn.WARN: "warn", FailOn.ERROR: "error", FailOn.NEVER: "never"}
+LEVELS: dict[FailOn, FailAt] = {FailOn.WARN: "warn", FailOn.ERROR: "error", FailOn.NEVER: "never"}
 
 # What the model is to be fit for
 UseName = StrEnum("UseName", "BENIGN SHIFTED ADVERSARIAL")
@@ -64,6 +64,15 @@ def check(
             "Check predictions in place of a model: .csv, .tsv, .jsonl, .parquet or .npz with logits, probabilities or "
             "predicted classes, and labels or --data.",
             metavar="FILE",
+        ),
+    ] = None,
+    against: Annotated[
+        str | None,
+        option(
+            "Data",
+            "The training images, spelled as --data: duplicates of the tested images in their training split are "
+            "found, and each accuracy is told again without them.",
+            metavar="TRAIN",
         ),
     ] = None,
     apply_fixes: Annotated[
@@ -131,7 +140,7 @@ def check(
     from rich.console import Console
 
     from assay.check import run_check
-    from assay.cli.inputs import name_inputs, open_inputs, resolve_data
+    from assay.cli.inputs import name_inputs, open_inputs, open_training_images, resolve_data
     from assay.cli.predictions import check_file
     from assay.cli.progress import StageProgress
     from assay.files import exclusive, make_folder
@@ -143,12 +152,15 @@ def check(
     with joined_processes() as processes, ExitStack() as held:
         errors = Console(stderr=True, quiet=not processes.leads)
         if predictions is not None:
+            if against is not None:
+                raise OptionError("--against", expected="a model", got="predictions alone (see `assay data`)")
             if processes.leads:
                 checkup = check_file(predictions, inputs, context, errors)
                 _finish(checkup, make_folder(out), accepted, uses=uses, formats=formats or (), fail_on=fail_on)
             return
         inputs = resolve_data(inputs)
         opened = open_inputs(inputs, errors, processes=processes)
+        train = None if against is None else open_training_images(against, inputs, opened.dataset, errors)
         if processes.leads:
             held.enter_context(exclusive(make_folder(out)))
         processes.gather(None)  # the other processes write only once the leader holds the lock
@@ -172,6 +184,7 @@ def check(
                 processes=processes,
                 keep_predictions=keep_predictions,
                 memory=most_memory,
+                against=train,
             )
         if not processes.leads:
             return
@@ -255,7 +268,7 @@ def find_exit_code(checkup: Checkup, *, fail_on: FailOn, uses: Sequence[Use] | N
 
     uses = uses or USES
     about_others = {ASKS_FOR[use] for use in USES if use not in uses} - {"accuracy"}
-    if any(verdict.fails(_LEVELS[fail_on]) for verdict in checkup.verdicts if verdict.category not in about_others):
+    if any(verdict.fails(LEVELS[fail_on]) for verdict in checkup.verdicts if verdict.category not in about_others):
         return FINDINGS
     return 0 if checkup.complete else COULD_NOT_RUN
 
@@ -269,7 +282,7 @@ def _write_results(checkup: Checkup, folder: Path, *, formats: Sequence[Extra], 
     from assay.report.ci import render_junit, render_sarif
 
     if Extra.JUNIT in formats:
-        write_atomically(folder / "check.junit.xml", render_junit(checkup, fail_on=_LEVELS[fail_on]))
+        write_atomically(folder / "check.junit.xml", render_junit(checkup, fail_on=LEVELS[fail_on]))
     if Extra.SARIF in formats:
         write_atomically(folder / "check.sarif", render_sarif(checkup))
     if Extra.MARKDOWN in formats:

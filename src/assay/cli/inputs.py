@@ -183,6 +183,29 @@ def open_data(
     return dataset
 
 
+def open_training_images(spec: str, inputs: Inputs, dataset: ImageDataset, console: Console) -> ImageDataset:
+    """The training split of ``spec``, prepared as ``dataset``, to find its pictures in; with notes.
+
+    Raises :class:`DataError` where there is none, or where it is the very set that is tested.
+    """
+    from assay.data.sources import load_dataset
+
+    train = load_dataset(
+        spec,
+        split="train",
+        data_dir=inputs.data_dir,
+        image_size=inputs.image_size,
+        max_bad=inputs.max_bad,
+        **(table_options(inputs) if spec == inputs.data else {}),
+        prepare=dataset.preparation if inputs.image_size is None else None,
+    )
+    if spec == inputs.data and train.split == dataset.split:
+        expected = "other images than those that are looked up"
+        raise DataError(f"--against {spec}", expected=expected, got=f"the same, its split {train.split}")
+    print_notes([f"training images: {note}" for note in data_notes(train)], console)
+    return train
+
+
 def table_options(inputs: Inputs) -> dict[str, Any]:
     """The options of tables, as :func:`assay.load_dataset` takes them."""
     from assay.cli.options import TABLE_OPTIONS

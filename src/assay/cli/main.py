@@ -19,6 +19,7 @@ from assay.cli.check import check
 from assay.cli.claims import claims
 from assay.cli.compare import compare, history
 from assay.cli.compress import compress
+from assay.cli.data import data
 from assay.cli.factor import factor
 from assay.cli.faults import Tolerant, fail, fail_unexpectedly
 from assay.cli.look import look
@@ -72,7 +73,7 @@ VERBS: dict[str, tuple[Callable[..., None], ...]] = {
     "Test a model": (check, attack, merge, claims),
     "Look inside": (anatomy, trace, look, open_app),
     "Train and compress": (train, groups, compress),
-    "Data and matrices": (augment, factor),
+    "Data and matrices": (data, augment, factor),
     "Compare and follow": (compare, history),
     "Findings and reports": (report, accept, explain),
 }

@@ -28,6 +28,7 @@ from assay.records.gradients import Curvature, DepthTrace, GradientFlow, InputGr
 from assay.records.mistakes import ConfidentMistakes
 from assay.records.pixels import PixelRange
 from assay.records.provenance import Provenance
+from assay.records.quality import Duplicates, PictureSurvey, RelatedAccuracy
 from assay.records.recurrence import RemedyComparison, TimeTrace
 from assay.records.saliency import SaliencyMaps
 from assay.records.sample_table import SampleTable
@@ -39,7 +40,8 @@ Measurement = Annotated[
     CleanAccuracy | RobustAccuracy | EpsilonCurve | AdversarialGallery | SampleGallery | AttackSanity | AttackAnatomy
     | Invariance | GradientFlow | InputGradients | LayerSpectra | ModeAudit | NormalizationAudit | PreparationAudit
     | DepthTrace | TimeTrace | SequenceAccuracy | RemedyComparison | Curvature | Anatomy | DecayGroups | OptimizerAudit
-    | PixelRange | SampleTable | SaliencyMaps | ConfidentMistakes | Provenance
+    | PixelRange | SampleTable | SaliencyMaps | ConfidentMistakes | Provenance | Duplicates | PictureSurvey
+    | RelatedAccuracy
     | TrainingRun | AppliedFix | FailedMeasurement,
     Field(discriminator="kind"),
 ]  # fmt: skip
@@ -52,7 +54,8 @@ class Subject(Frozen):
 
     ``samples`` identifies all the ``available`` ones, so that parts of one set can be paired with one another.
     ``notes`` say how the model is called and which part of its output are the logits, where that is not plain.
-    ``source`` is ``predictions`` where no model was run, and what it said of the samples was read from a file.
+    ``source`` is ``predictions`` where no model was run, and what it said of the samples was read from a file, and
+    ``data`` where there is no model at all.
     """
 
     model: str
@@ -66,7 +69,7 @@ class Subject(Frozen):
     modality: Literal["images", "sequences"] = "images"
     samples: SampleSet | None = None
     notes: tuple[str, ...] = ()
-    source: Literal["model", "predictions"] = "model"
+    source: Literal["model", "predictions", "data"] = "model"
 
 
 class Stage(Frozen):

@@ -8,7 +8,9 @@ from typing import Literal, Self
 
 from assay.records.base import Frozen, Record
 
-Category = Literal["accuracy", "robustness", "invariance", "optimisation", "configuration", "redundancy"]
+Category = Literal[
+    "accuracy", "robustness", "invariance", "optimisation", "configuration", "redundancy", "data quality"
+]
 Status = Literal["pass", "warn", "error", "cannot tell", "could not run", "not run"]
 FailAt = Literal["warn", "error", "never"]
 
@@ -41,7 +43,7 @@ class Verdict(Record):
 
     Attributes:
         rule: its id, such as ``A201``.
-        category: one of six; each has a score.
+        category: one of seven; each has a score, except that the quality of data is none of the model.
         status: ``pass``, ``warn``, ``error``, ``cannot tell`` (the interval of the number contains the threshold),
             ``could not run`` (what it rests on was asked for and failed) or ``not run`` (nothing here that it applies
             to).

@@ -34,7 +34,7 @@ TRACE = "trace"  # the budget that a trace states
 
 @dataclass(frozen=True)
 class Categories:
-    """The scores of the six categories (of a trace, of those it judged), and how they are computed."""
+    """The scores of the categories (of a trace, of those it judged), and how they are computed."""
 
     template: ClassVar[str] = "categories.html"
     states: tuple[CategoryState, ...]
@@ -106,27 +106,29 @@ def render_page(checkup: Checkup) -> str:
     answers, conclusion = answer(checkup), conclude(checkup)
     answered = [figure.proportion for figure in answers.figures if figure.proportion] if answers else []
     subject, version = checkup.subject, checkup.environment.assay
+    of_data = subject.source == "data"
+    document = "data" if of_data else "check"
     verdicts = Verdicts(
         {status: [verdict for verdict in ordered if verdict.status == status] for status in SEVERITY},
         {kind: section.title for section in sections for kind in section.kinds},
     )
     return render(
         Page(
-            title=f"{clip(subject.model, 80)} · {clip(subject.data, 80)}",
+            title=clip(subject.data, 80) if of_data else f"{clip(subject.model, 80)} · {clip(subject.data, 80)}",
             subject=subject_line(checkup),
             headline=conclusion,
             badge=warning(checkup.verdicts),
             before_figures=(
                 *([answers] if answers else []),
-                *([] if traced else [Uses(describe_uses(checkup.fitness))]),
+                *([] if traced or of_data else [Uses(describe_uses(checkup.fitness))]),
                 *([Prose(measured)] if (measured := headline(checkup)) != conclusion else []),
                 Circumstances(how),
-                *([Categories(judged, tally_sentence(checkup.verdicts))] if judged else []),
+                *([Categories(judged, tally_sentence(checkup.verdicts))] if judged and not of_data else []),
             ),
             key_figures=tuple(each for each in key_figures(checkup) if each.proportion not in answered),
             sections=(verdicts, *sections),
             skip=("verdicts", "verdicts"),
             version=version,
-            footer=f"Made by assay {version} from check.json, schema {checkup.schema_version}.",
+            footer=f"Made by assay {version} from {document}.json, schema {checkup.schema_version}.",
         )
     )

@@ -14,6 +14,7 @@ from assay.records.configuration import PreparationAudit
 from assay.records.failure import FailedMeasurement
 from assay.records.finding import Category, Status, Verdict
 from assay.records.gradients import DepthTrace
+from assay.records.quality import Duplicates, PictureSurvey
 from assay.records.recurrence import TimeTrace
 from assay.records.scores import CREDIT, FitForUse, Fitness, score_by_failures
 from assay.report.parts import KeyFigure
@@ -31,6 +32,7 @@ from assay.wording import (
     listed,
     norm,
     percent,
+    plural,
     seconds,
     status,
     visibility,
@@ -65,6 +67,7 @@ TITLES: dict[Category, str] = {
     "optimisation": "Optimisation health",
     "configuration": "Configuration",
     "redundancy": "Redundancy",
+    "data quality": "Data quality",
 }
 FORMULA = (
     "Score = 100 × (holds + ½ × warnings) ÷ audits that were decided and judge the model; halved where one of them "
@@ -83,7 +86,7 @@ MOST_RULES = 3  # named beside a use
 
 @dataclass(frozen=True)
 class CategoryState:
-    """One of the six categories: the worst status of its verdicts (``not run`` when none was judged)."""
+    """One of the categories: the worst status of its verdicts (``not run`` when none was judged)."""
 
     category: Category
     status: Status
@@ -134,10 +137,15 @@ def in_order(verdicts: Sequence[Verdict]) -> list[Verdict]:
 
 
 def states(verdicts: Sequence[Verdict]) -> tuple[CategoryState, ...]:
-    """The six categories, each with its verdicts and the worst status among those that ran."""
+    """The categories, each with its verdicts and the worst status among those that ran.
+
+    That of the data is one only where they were looked at.
+    """
     categories = []
     for category in get_args(Category):
         own = tuple(in_order([verdict for verdict in verdicts if verdict.category == category]))
+        if category == "data quality" and not own:
+            continue
         ran = [verdict.status for verdict in own if verdict.status != "not run"]
         worst: Status = min(ran, key=SEVERITY.index) if ran else "not run"
         categories.append(CategoryState(category, worst, own))
@@ -167,8 +175,21 @@ def headline(checkup: Checkup) -> str:
     failed = [failure.place for failure in checkup.each(FailedMeasurement)]
     more = [f"{len(failed) - 3} more"] if len(failed) > 3 else []
     could_not = f" Could not run: {listed([*failed[:3], *more])}." if failed else ""
+    if checkup.subject.source == "data":
+        return _describe_data(checkup)
     reasons = "".join(f"{reason}: " for reason in nothing_to_test(checkup.verdicts))
     return reasons + _measured(checkup) + could_not
+
+
+def _describe_data(checkup: Checkup) -> str:
+    parts = [
+        f"{plural(each.duplicates, 'picture')} of {count(each.n)} "
+        + (f"also in {clip(each.against, 60)}" if each.against else "more than once in the set")
+        for each in checkup.each(Duplicates)
+    ]
+    survey = checkup.first(PictureSurvey)
+    parts += [] if survey is None else [f"{count(survey.n_odd + len(survey.unreadable))} odd or unreadable"]
+    return f"{', '.join(parts)}." if parts else "Nothing was looked at."
 
 
 def nothing_to_test(verdicts: Sequence[Verdict]) -> tuple[str, ...]:
@@ -217,6 +238,8 @@ def subject_line(checkup: Checkup) -> str:
     data = f"{subject.modality} of {clip(subject.data, 60)} ({subject.split})"
     if subject.source == "predictions":
         data = f"predictions, {clip(subject.data, 60)} ({subject.split})"
+    if subject.source == "data":
+        return f"{count(subject.n)}{total} {data}"
     return f"{clip(subject.model, 60)} · {count(subject.n)}{total} {data}"
 
 
@@ -224,6 +247,8 @@ def circumstances(checkup: Checkup) -> str:
     """Budget, seed and time; of predictions, which need neither of the first two, that no model was run."""
     if checkup.subject.source == "predictions":
         return f"Predictions only, no model was run, {seconds(checkup.seconds)}"
+    if checkup.subject.source == "data":
+        return f"Data only, without a model, {seconds(checkup.seconds)}"
     return f"Budget {checkup.budget}, seed {checkup.seed}, {seconds(checkup.seconds)}"
 
 
@@ -315,6 +340,10 @@ def key_figures(checkup: Checkup) -> tuple[KeyFigure, ...]:
     if clean is not None and clean.scored:
         error, detail = clean.expected_calibration_error, f"ECE; mean confidence {percent(clean.mean_confidence)}"
         figures.append(KeyFigure("calibration error", percent(error), detail, "clean_accuracy"))
+    for duplicates in checkup.each(Duplicates):
+        where = f"of {count(duplicates.n)}, {percent(duplicates.duplicates / max(1, duplicates.n))}"
+        name_of = "pictures also in the training images" if duplicates.against else "pictures more than once in the set"
+        figures.append(KeyFigure(name_of, count(duplicates.duplicates), where, "duplicates"))
     if anatomy is not None:
         detail = f"{compact(anatomy.flops)} FLOPs"
         figures.append(KeyFigure("parameters", compact(anatomy.parameters), detail, "anatomy"))

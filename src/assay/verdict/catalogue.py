@@ -13,6 +13,7 @@ from assay.verdict import (
     accuracy,
     attack_sanity,
     configuration,
+    data_quality,
     invariance,
     optimisation,
     pixels,
@@ -36,6 +37,7 @@ _MODULES = (
     configuration,
     pixels,
     redundancy,
+    data_quality,
 )
 RULES: tuple[Rule, ...] = tuple(sorted((rule for module in _MODULES for rule in module.RULES), key=lambda r: r.id))
 SEVERITY = {"error": 0, "warn": 1, "could not run": 2, "cannot tell": 3, "pass": 4, "not run": 5}

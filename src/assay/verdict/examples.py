@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from assay.intervals import newcombe
 from assay.records.accuracy import (
     ClassAccuracy,
     CleanAccuracy,
@@ -25,6 +26,15 @@ from assay.records.configuration import (
 )
 from assay.records.gradients import Curvature, DepthTrace, GradientFlow, InputGradients, LayerGradient, LayerTrace
 from assay.records.pixels import PixelRange
+from assay.records.quality import (
+    ClassSize,
+    DuplicatePair,
+    Duplicates,
+    OddPictures,
+    PictureSurvey,
+    RelatedAccuracy,
+    Relation,
+)
 from assay.records.recurrence import Decay, StateGradients, TimeTrace
 from assay.records.saliency import CheckedMap, RandomizedLayers, SaliencyMaps
 from assay.records.training import DecayGroups, ParameterGroup
@@ -238,4 +248,37 @@ def sequence_accuracy(loss: float) -> SequenceAccuracy:
     return SequenceAccuracy.of(
         3, 10, task="adding", length=9, loss=loss, loss_unit="squared error", baseline=1 / 6,
         baseline_is="always answering 1", right_is="within 0.1",
+    )  # fmt: skip
+
+
+def duplicates(near: int, *, n: int = 1000, against: str = "", contradictory: int = 0) -> Duplicates:
+    """``near`` of n pictures have a near duplicate, in the same set or in another."""
+    pairs = tuple(
+        DuplicatePair(
+            first=place, second=n + place, first_name=f"test/{place}", second_name=f"train/{place}", first_label="cat",
+            second_label="dog" if place < contradictory else "cat", match="near", score=0.97, relation=Relation(),
+        )
+        for place in range(near)
+    )  # fmt: skip
+    return Duplicates(
+        data="pets, test", against=against, n=n, n_against=n if against else 0, exact=0, near=near, similar=0,
+        threshold=0.93, contradictory=contradictory, pairs=pairs, related=tuple(range(near)), seconds=1.0,
+    )  # fmt: skip
+
+
+def related(correct: int, n: int, *, others: int = 900, n_others: int = 1000) -> RelatedAccuracy:
+    """``correct`` of the n pictures that have a duplicate in the training images, and 900 of 1000 others."""
+    low, high = newcombe(others, n_others, correct, n)
+    return RelatedAccuracy(
+        against="pets, train", every=Proportion.of(correct + others, n + n_others),
+        with_duplicate=Proportion.of(correct, n), without_duplicate=Proportion.of(others, n_others), low=low, high=high,
+    )  # fmt: skip
+
+
+def survey(dark: int, *, n: int = 1000, rarest: int = 500) -> PictureSurvey:
+    """A set of n pictures of cats and dogs of which some are dark; ``rarest`` of them show dogs."""
+    odd = (OddPictures(oddity="dark", meaning="a mean below 20 of 255", n=dark, examples=("test/0",)[:dark]),)
+    return PictureSurvey(
+        data="pets, test", n=n, channels=3, height=32, width=32, unreadable=(), odd=odd, n_odd=dark,
+        classes=(ClassSize(name="cat", n=n - rarest), ClassSize(name="dog", n=rarest)),
     )  # fmt: skip

@@ -18,7 +18,7 @@ from assay.wording import count, percent
 
 R = TypeVar("R", bound=Record)
 T = TypeVar("T")
-CATEGORIES: dict[str, Category] = dict(zip("123456", get_args(Category), strict=True))
+CATEGORIES: dict[str, Category] = dict(zip("1234567", get_args(Category), strict=True))
 LEARNED: frozenset[Category] = frozenset({"robustness", "invariance"})  # judged of a model that has learned something
 SIDE = 0.025  # at a true value on its threshold a rule holds, and fails, at most so often
 NEARLY_EXACT = 0.02  # the same of Newcombe's interval, which is approximate and errs a little more often than stated

@@ -20,6 +20,7 @@ from assay.records.gradients import Curvature, DepthTrace, GradientFlow, InputGr
 from assay.records.mistakes import ConfidentMistakes
 from assay.records.pixels import PixelRange
 from assay.records.provenance import Provenance
+from assay.records.quality import Duplicates, PictureSurvey, RelatedAccuracy
 from assay.records.recurrence import RemedyComparison, TimeTrace
 from assay.records.saliency import SaliencyMaps
 from assay.records.sample_table import SampleTable
@@ -39,6 +40,7 @@ from assay.report.sections.data import metadata_section, pixels_section, provena
 from assay.report.sections.fixes import accepted_section, fixes_section
 from assay.report.sections.gradients import curvature_section, depth_trace_section, gradient_flow_section
 from assay.report.sections.measured import failures_section, leftovers_section, measured_section
+from assay.report.sections.quality import duplicates_section, related_section, survey_section
 from assay.report.sections.recurrence import recurrence_section, remedies_section, sequences_section
 from assay.report.sections.saliency import saliency_section
 from assay.report.sections.samples import gallery_section, input_gradients_section, mistakes_section, samples_section
@@ -64,6 +66,9 @@ EVIDENCE: tuple[Maker, ...] = (
     _all(FailedMeasurement, failures_section),
     _all(AppliedFix, fixes_section),
     _first(CleanAccuracy, accuracy_section),
+    _all(RelatedAccuracy, related_section),
+    _all(Duplicates, duplicates_section),
+    _first(PictureSurvey, survey_section),
     _first(ConfidentMistakes, mistakes_section),
     robustness_section,
     _all(AdversarialGallery, gallery_section),

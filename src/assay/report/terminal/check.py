@@ -1,4 +1,4 @@
-"""What ``assay check``, ``assay report`` and ``assay explain`` print: findings, the six categories, rules."""
+"""What ``assay check``, ``assay report`` and ``assay explain`` print: findings, the categories, rules."""
 
 from __future__ import annotations
 
@@ -39,10 +39,11 @@ def print_summary(checkup: Checkup, console: Console) -> None:
     print_line(console, headline(checkup), "bold")
     if size := size_of_change(checkup):
         print_line(console, f"{size}.", "dim")
-    for fitness, sentence in describe_uses(checkup.fitness):
-        print_line(console, f"{LOOKS[fitness].sign} {sentence}", STYLES[fitness])
-    console.print()
-    console.print(_categories(checkup), width=WIDEST, highlight=False)
+    if checkup.subject.source != "data":
+        for fitness, sentence in describe_uses(checkup.fitness):
+            print_line(console, f"{LOOKS[fitness].sign} {sentence}", STYLES[fitness])
+        console.print()
+        console.print(_categories(checkup), width=WIDEST, highlight=False)
     console.print()
     failures = list(checkup.each(FailedMeasurement))
     places = {failure.place for failure in failures}
