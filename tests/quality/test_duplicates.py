@@ -71,6 +71,7 @@ def test_a_planted_duplicate_is_found(photographs: Make, pictured: AsSet, names:
     assert all(pair.second == place for place, pair in pairs.items())
     assert all(pair.relation.mirrored == ("mirrored" in names) for pair in pairs.values())
     assert found_in.related == tuple(range(10))
+    assert min(found_in.scores) >= found_in.threshold - 1e-4
 
 
 def test_the_relation_is_that_of_the_change(photographs: Make, pictured: AsSet) -> None:

@@ -106,14 +106,17 @@ def find_duplicates(
     other_thumbnails = thumbnails if against is None else make_thumbnails(other.images)
     textured, textured_other = (_textured(each) for each in (thumbnails, other_thumbnails))
     first, second = unique[textured[unique]], unique_other[textured_other[unique_other]]
+    scores = torch.zeros(len(dataset))
     pairs, threshold = _compare_alike(
-        thumbnails, other_thumbnails, first, second, same=against is None, processes=processes
+        thumbnails, other_thumbnails, first, second, same=against is None, processes=processes, scores=scores
     )
     rows: list[_Row] = [(first, second, "exact", 1.0, Relation()) for first, second in equal]
     rows += _near_rows(pairs, threshold)
+    for first_place, second_place in equal:
+        scores[[first_place, second_place] if against is None else first_place] = 1.0
     rows.sort(key=lambda row: (_ORDER[row[2]], -row[3], row[0], row[1]))
     return _summarize(
-        dataset, other, rows, within=against is None, threshold=threshold, plain=int((~textured).sum()),
+        dataset, other, rows, within=against is None, threshold=threshold, plain=int((~textured).sum()), scores=scores,
         shown=shown, seconds=time.perf_counter() - started,
     )  # fmt: skip
 
@@ -147,9 +150,19 @@ def _textured(thumbnails: Tensor) -> Tensor:
 
 
 def _compare_alike(
-    thumbnails: Tensor, others: Tensor, first: Tensor, second: Tensor, *, same: bool, processes: Processes
+    thumbnails: Tensor,
+    others: Tensor,
+    first: Tensor,
+    second: Tensor,
+    *,
+    same: bool,
+    processes: Processes,
+    scores: Tensor,
 ) -> tuple[_Pairs | None, float]:
-    """All candidates that registration did not rule out, and the score from which they are near duplicates."""
+    """All candidates that registration did not rule out, and the score from which they are near duplicates.
+
+    ``scores`` become the best of each picture.
+    """
     if len(first) == 0 or len(second) < 1 + same:
         return None, NEAR
     pictures, targets = thumbnails[first], others[second]
@@ -166,6 +179,10 @@ def _compare_alike(
     threshold = _find_threshold(targets)
     surprising = NormalDist().inv_cdf(1 - FALSE_PAIRS / max(2, len(pairs.z) * STARTS))
     certain = pairs.z * (pairs.evidence - 3).clamp(min=0).sqrt() >= surprising
+    best = torch.where(certain, pairs.z.tanh(), 0.0).clamp(min=0)
+    scores.scatter_reduce_(0, first[pairs.first], best, "amax")
+    if same:
+        scores.scatter_reduce_(0, second[pairs.second], best, "amax")
     pairs = pairs.take((pairs.z >= math.atanh(threshold) - SIMILAR) & certain)
     return (
         _Pairs(first[pairs.first], second[pairs.second], pairs.mirrored, pairs.z, pairs.evidence, pairs.values),
@@ -238,6 +255,7 @@ def _summarize(
     within: bool,
     threshold: float,
     plain: int,
+    scores: Tensor,
     shown: int,
     seconds: float,
 ) -> Duplicates:
@@ -251,8 +269,8 @@ def _summarize(
     chosen = _choose_shown(rows, shown)
     pairs = [_picture(pair, dataset, other) if place in chosen else pair for place, pair in enumerate(pairs)]
     return Duplicates(
-        data=f"{dataset.name}, {dataset.split}",
-        against="" if within else f"{other.name}, {other.split}",
+        data=f"{dataset.name} ({dataset.split})",
+        against="" if within else f"{other.name} ({other.split})",
         n=len(dataset),
         n_against=0 if within else len(other),
         exact=matches.count("exact"),
@@ -264,6 +282,7 @@ def _summarize(
         pairs=tuple(pairs[:MOST_PAIRS]),
         left_out=max(0, len(pairs) - MOST_PAIRS),
         related=tuple(sorted(place for place, match in closest.items() if match != "similar")),
+        scores=tuple(round(score, 4) for score in scores.tolist()),
         seconds=seconds,
     )
 

@@ -56,7 +56,7 @@ def survey_pictures(dataset: ImageDataset) -> PictureSurvey:
     marks = [torch.cat(column) for column in columns]
     counts = torch.bincount(dataset.labels, minlength=len(dataset.classes)).tolist()
     return PictureSurvey(
-        data=f"{dataset.name}, {dataset.split}",
+        data=f"{dataset.name} ({dataset.split})",
         n=len(dataset),
         channels=dataset.shape[0],
         height=dataset.shape[1],

@@ -67,6 +67,8 @@ class Duplicates(Record):
         contradictory: pairs of duplicates, exact or near, with different labels.
         pairs: the closest first; ``left_out`` counts those beyond the most that a document holds.
         related: places, ascending, of the pictures of the set with an exact or near relative.
+        scores: of each picture the best score of all that it was compared with, to rank pictures by; 0 where none was
+            at all alike.
         seconds: wall-clock time.
 
     Example:
@@ -90,6 +92,7 @@ class Duplicates(Record):
     pairs: tuple[DuplicatePair, ...]
     left_out: int = 0
     related: tuple[int, ...] = ()
+    scores: tuple[float, ...] = ()
     seconds: float
 
     @property

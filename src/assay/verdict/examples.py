@@ -261,7 +261,7 @@ def duplicates(near: int, *, n: int = 1000, against: str = "", contradictory: in
         for place in range(near)
     )  # fmt: skip
     return Duplicates(
-        data="pets, test", against=against, n=n, n_against=n if against else 0, exact=0, near=near, similar=0,
+        data="pets (test)", against=against, n=n, n_against=n if against else 0, exact=0, near=near, similar=0,
         threshold=0.93, contradictory=contradictory, pairs=pairs, related=tuple(range(near)), seconds=1.0,
     )  # fmt: skip
 
@@ -270,7 +270,7 @@ def related(correct: int, n: int, *, others: int = 900, n_others: int = 1000) ->
     """``correct`` of the n pictures that have a duplicate in the training images, and 900 of 1000 others."""
     low, high = newcombe(others, n_others, correct, n)
     return RelatedAccuracy(
-        against="pets, train", every=Proportion.of(correct + others, n + n_others),
+        against="pets (train)", every=Proportion.of(correct + others, n + n_others),
         with_duplicate=Proportion.of(correct, n), without_duplicate=Proportion.of(others, n_others), low=low, high=high,
     )  # fmt: skip
 
@@ -279,6 +279,6 @@ def survey(dark: int, *, n: int = 1000, rarest: int = 500) -> PictureSurvey:
     """A set of n pictures of cats and dogs of which some are dark; ``rarest`` of them show dogs."""
     odd = (OddPictures(oddity="dark", meaning="a mean below 20 of 255", n=dark, examples=("test/0",)[:dark]),)
     return PictureSurvey(
-        data="pets, test", n=n, channels=3, height=32, width=32, unreadable=(), odd=odd, n_odd=dark,
+        data="pets (test)", n=n, channels=3, height=32, width=32, unreadable=(), odd=odd, n_odd=dark,
         classes=(ClassSize(name="cat", n=n - rarest), ClassSize(name="dog", n=rarest)),
     )  # fmt: skip

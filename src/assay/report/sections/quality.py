@@ -47,7 +47,11 @@ def duplicates_section(records: Sequence[Duplicates]) -> Section:
 
 
 def _sentence(record: Duplicates) -> str:
-    where = f"in {clip(record.against, 80)} ({count(record.n_against)})" if record.against else "in the same set"
+    where = (
+        f"in the {plural(record.n_against, 'picture')} of {clip(record.against, 80)}"
+        if record.against
+        else "in the same set"
+    )
     text = (
         f"Of {plural(record.n, 'picture')} {count(record.exact)} have their equal {where}, {count(record.near)} a near "
         f"duplicate (a score of at least {record.threshold:.3f}), and {count(record.similar)} a very similar picture."
@@ -93,7 +97,9 @@ def _geometry(relation: Relation) -> list[str]:
         alike = abs(down - across) <= 0.03
         parts.append(f"scale ×{(down + across) / 2:.2f}" if alike else f"scale ×{across:.2f} across, ×{down:.2f} down")
     if max(abs(relation.shift_down), abs(relation.shift_across)) > 0.02:
-        parts.append(f"moved {100 * relation.shift_across:+.0f} % across, {100 * relation.shift_down:+.0f} % down")
+        shifts = ((relation.shift_across, "across"), (relation.shift_down, "down"))
+        named = [f"{points(shift, digits=0)} % {axis}" for shift, axis in shifts if abs(shift) >= 0.005]
+        parts.append(f"moved {' and '.join(named)}")
     return parts
 
 
