@@ -110,6 +110,20 @@ def test_one_of_a_kind_is_counted_as_one(picture):
     assert shown.subtitle.startswith("1 sample of ")
 
 
+def test_the_page_begins_with_what_was_made_of_what(picture):
+    one = draw_operations(picture, title="x", magnitudes={"Hue": 0.1})
+    made = {"x": draw_operations(picture, title="x"), "one": one}
+    made["policy"] = draw_policy(
+        picture[None], torch.tensor([3]), ["a"], policy=flip_crop(padding=2), title="flip", draws=1
+    )
+    headlines = {name: re.findall(r"<h1>(.*?)</h1>", render_gallery(gallery)) for name, gallery in made.items()}
+    assert headlines == {
+        "x": ["What 13 operations make of x"],
+        "one": ["What 1 operation makes of x"],
+        "policy": ["What flip makes of 1 sample"],
+    }
+
+
 def test_names_and_magnitudes_are_checked(picture):
     with pytest.raises(OptionError, match=r"magnitude of Posterize: expected 0..8 \(bits\), got 9"):
         draw_operations(picture, title="x", magnitudes={"Posterize": 9})

@@ -21,6 +21,7 @@ from assay.errors import InputError
 from assay.records.checkup import Checkup
 from assay.records.comparison import Comparison, Difference
 from assay.report.comparison_page import render_comparison
+from assay.report.comparison_wording import headline_of
 from assay.report.terminal.comparison import print_comparison
 
 Make = Callable[..., Checkup]
@@ -42,6 +43,8 @@ def test_a_model_against_itself_does_not_differ(make_checkup: Make) -> None:
     comparison = compare([one, one])
     assert {each.change for each in comparison.versus[0].differences} == {"no change beyond noise"}
     assert {each.p for each in comparison.versus[0].differences} == {1.0}
+    measures = len(comparison.versus[0].differences)
+    assert headline_of(comparison.versus[0]).endswith(f"does not differ on any of {measures} measures")
     assert not comparison.versus[0].regressions
     assert [each.name for each in (comparison.reference, *comparison.candidates)] == ["net", "net (2)"]
 
@@ -58,6 +61,10 @@ def test_pairs_decide_where_the_two_accuracies_alone_could_not(make_checkup: Mak
     assert not apart.paired
     assert apart.p == pytest.approx(stats.fisher_exact([[360, 40], [370, 30]]).pvalue)
     assert apart.change == "no change beyond noise"
+    other = compare([make_checkup(RIGHT), make_checkup(after, of="e")]).versus[0]
+    assert "measure: the largest change is +2.5 points, clean accuracy" in headline_of(other)
+    better = compare([make_checkup(RIGHT), make_checkup(after)]).versus[0]
+    assert "better in clean accuracy (+2.5 points)" in headline_of(better)
 
 
 def test_every_p_is_corrected_for_the_number_of_tests(make_checkup: Make) -> None:

@@ -19,6 +19,7 @@ from assay.augment.plan import apply_operation, apply_plan
 from assay.augment.policies import Policy
 from assay.report.page import Page, render
 from assay.report.parts import Section, Shot, ShotGrid, ShotRow
+from assay.wording import plural
 
 SWEPT = (
     *("ShearX", "TranslateX", "Rotate", "Brightness", "Color"),
@@ -166,8 +167,11 @@ def render_gallery(gallery: Gallery) -> str:
         if gallery.original is None:
             title, summary = "Epochs", "What the policy makes of each sample in successive epochs."
         sections.append(Section("strips", title, summary, tuple(rows)))
-    page = Page(gallery.title, "augmentation", gallery.title, tuple(sections), text=gallery.subtitle)
-    return render(page)
+    operations, verb = plural(len(gallery.panels), "operation"), "makes" if len(gallery.panels) == 1 else "make"
+    headline = f"What {operations} {verb} of {gallery.title}"
+    if gallery.original is None:
+        headline = f"What {gallery.title} makes of {plural(len(gallery.strips), 'sample')}"
+    return render(Page(gallery.title, "augmentation", headline, tuple(sections), text=gallery.subtitle))
 
 
 def to_picture(image: Tensor) -> Image.Image:

@@ -40,6 +40,8 @@ def headline_of(versus: Versus) -> str:
             f"the largest change is {points(largest.difference, digits=1)} points, {largest.measure.partition(',')[0]}"
         )
         measures = plural(len(versus.differences), "measure")
+        if not largest.difference:
+            return f"{versus.candidate} does not differ on any of {measures}"
         return f"{versus.candidate} does not differ beyond noise on any of {measures}: {size}"
     parts = [f"{verb} in {listed(names)}" for verb, names in (("worse", worse), ("better", better)) if names]
     return f"{versus.candidate} is {', '.join(parts)}"
