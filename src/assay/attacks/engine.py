@@ -36,7 +36,6 @@ PROBE_SUCCESS_RATE_BF16 = 1 / 2  # the same where that pass is in float32 and wh
 LONGEST_STEP = 1e30  # of an attack that is not projected: its square must be a number
 EXAMPLE_IMAGES = 32  # on which the folded copy of the model must agree with the original
 OnStep = Callable[[str, int, int], None]  # method, rows still under attack or waiting, rows in all
-OnIterate = Callable[[Tensor, Tensor, Tensor], None]  # samples (B,), images (B, C, H, W), logits (B, K) of the search
 
 
 @checked_except("labels")
@@ -59,7 +58,7 @@ def attack(
     precision: Precision | str = "auto",
     compiled: bool = False,
     on_step: OnStep | None = None,
-    on_iterate: OnIterate | None = None,
+    on_iterate: Callable[[Tensor, Tensor, Tensor], None] | None = None,
 ) -> AttackResult:
     """Search an adversarial image within ε of each image; every success is verified by the original model.
 
@@ -251,7 +250,7 @@ class Engine:
     best_so_far: BestSoFar
     batch_size: int
     on_step: OnStep | None = None
-    on_iterate: OnIterate | None = None
+    on_iterate: Callable[[Tensor, Tensor, Tensor], None] | None = None
     success_rate: float = 1.0  # the share of the batch that the last step broke; 1 before a method's first
     early_stopping: EarlyStoppingByProgress | None = None  # of the method that runs, if it may stop early
 
@@ -374,6 +373,8 @@ class Engine:
         """Evaluate the original model and record its errors; the rest, its logits, and the errors outside the ball."""
         batch.iterate = self.threat.clip(batch.iterate) if self.threat.constrained else batch.iterate
         logits = self.network.verify(batch.iterate)
+        if self.on_iterate is not None:
+            self.on_iterate(batch.index, batch.iterate, logits)
         changed = (batch.iterate != batch.images).flatten(1).any(dim=1)
         wrong = (succeeds(logits, batch) & changed).nonzero()[:, 0]
         inside = self.threat.contains(batch.iterate[wrong], batch.images[wrong], batch.epsilon[wrong])

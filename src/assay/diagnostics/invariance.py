@@ -22,7 +22,6 @@ from assay.runtime.sharing import unchanged_models
 
 ORDER_STREAM = 0x1A7
 FIRST = 64  # samples after which it is asked for the first time what is still open
-StillOpen = Callable[[Invariance], Collection[tuple[str, int]]]
 
 
 @checked
@@ -35,7 +34,7 @@ def measure_invariance(
     batch_size: int = 250,
     seed: int = 0,
     advance: Callable[[], None] | None = None,
-    still_open: StillOpen | None = None,
+    still_open: Callable[[Invariance], Collection[tuple[str, int]]] | None = None,
 ) -> Invariance:
     """Accuracy under each image operation at five rising magnitudes, all on the same samples.
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from assay.arguments import checked
 from assay.intervals import newcombe
 from assay.records.accuracy import Proportion
 from assay.records.quality import RelatedAccuracy
 
 
+@checked
 def split_accuracy(
     correct: Sequence[bool], related: Sequence[bool], *, against: str, attack: str = ""
 ) -> RelatedAccuracy:
