@@ -63,7 +63,7 @@ def audit_passes(budget: Budget) -> Passes:
 
 
 def map_passes(budget: Budget) -> Passes:
-    """Four maps, a quarter of them again at three depths of random weights; nine places on eight curves of deletion."""
+    """Four maps, half of them again at two depths of random weights; nine places on eight curves of deletion."""
     return 75, 60
 
 

@@ -68,7 +68,7 @@ from assay.verdict.robustness import curve_is_open
 
 BUDGETS: dict[str, Budget] = {
     "quick": Budget(
-        name="quick", clean=2_000, attacked=200, probed=128, steps=10, sample_gallery=200, sanity_samples=32, mapped=16
+        name="quick", clean=2_000, attacked=200, probed=128, steps=10, sample_gallery=200, sanity_samples=32, mapped=8
     ),
     "standard": Budget(name="standard", clean=None, attacked=1_000, probed=256, steps=20),
     "full": Budget(
@@ -87,6 +87,7 @@ BUDGETS: dict[str, Budget] = {
 EPSILON = 8 / 255
 CURVE_STEPS = 10
 FEWER = 128  # most samples of an attack that no accuracy is judged by: of signed steps the loss, of noise that it fails
+MAPPED_IN_DEPTH = 64  # images of saliency maps from which on weights are drawn anew in three steps
 _DETAILS = (AttackAnatomy, AdversarialGallery, SampleGallery)  # taken of PGD alone
 
 
@@ -312,8 +313,11 @@ def _input_gradients(context: CheckContext) -> Iterator[Record]:
 
 
 def _saliency_maps(context: CheckContext) -> Iterator[Record]:
-    n = context.most("mapped")
-    yield measure_saliency_maps(context.model, context.probed, n=n, n_randomized=max(8, n // 4), seed=context.seed)
+    n, fewest = context.most("mapped"), 8  # from which on the rule tells something
+    depths = 2 if n < MAPPED_IN_DEPTH else 3
+    yield measure_saliency_maps(
+        context.model, context.probed, n=n, n_randomized=max(fewest, n // 4), depths=depths, seed=context.seed
+    )
 
 
 def _gradient_flow(context: CheckContext) -> Iterator[Record]:

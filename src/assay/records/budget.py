@@ -41,7 +41,7 @@ class Budget(Options):
     sample_gallery: int = 300
     sanity_samples: int = 64
     sanity_queries: int = 100
-    mapped: int = 32
+    mapped: int = 16
     samples: Mapping[str, Annotated[int, Field(ge=0)]] = Field(default_factory=dict)
 
 
