@@ -20,6 +20,7 @@ from assay.app.panels import (
     show_error,
     show_factorization,
     show_header,
+    show_map,
     show_picture,
     show_prediction,
     show_recurrence,
@@ -30,6 +31,7 @@ from assay.data.dataset import ImageDataset
 from assay.report.theme import COLOURS
 from assay.views.attack import AttackChoice, attack_picture, find_smallest_perturbation
 from assay.views.context import ViewContext
+from assay.views.explanation import explain_picture
 from assay.views.factorization import factor_picture
 from assay.views.picture import apply_operations, predict_picture, sample_at
 from assay.views.recurrence import RecurrenceChoice, measure_recurrence
@@ -155,6 +157,7 @@ def test_names_from_outside_are_text(network_context, quiet):
     html += show_samples(hostile, SampleSearch(hostile).find(), what="samples")
     html += show_header(replace(hostile, name=HOSTILE))
     html += show_attack(hostile, attack_picture(hostile, picture, AttackChoice(epsilon=0.0 if quiet else 0.2)))
+    html += show_map(hostile, replace(explain_picture(hostile, picture, "gradient"), layer=HOSTILE))
     html += show_factorization(factor_picture(torch.rand(1, 5, 5), name=HOSTILE, rank=2, words=(HOSTILE,)))
     html += show_error(HOSTILE)
     assert "<img src=x" not in html

@@ -103,6 +103,11 @@ def test_every_view_answers(app_address: str, png: Callable[..., bytes]) -> None
     assert "--data made.npz --image 'my cat.png' --label 1</code>" in ask(app_address, "look", 0, cat, "1", *PLAIN[2:])
     assert "no label given" in ask(app_address, "look", 0, cat, *PLAIN[1:])
     assert "--smallest --norm l2" in ask(app_address, "smallest", "L2", 4, *PLAIN)
+    for method in ("gradient", "integrated-gradients", "smoothgrad", "grad-cam"):
+        said = ask(app_address, "map", method, "all/7", *PLAIN)
+        assert f"{method}, class " in said
+        assert f"--data made.npz --sample 7 --map {method}</code>" in said
+        assert said.count("<img ") == 2
     assert "--data made.npz --sample 4 --rank 2" in ask(app_address, "factor", 4, None, 2, 1)
     assert "'my cat.png' --longest 384 --rank 3" in ask(app_address, "factor", 4, cat, 3, 1)
     assert "--radius 0.5 --norm 2" in ask(app_address, "recurrence", 0.5, 2, 4, 20, "rnn")
@@ -120,6 +125,7 @@ def test_bad_input_is_answered_in_one_line(app_address: str) -> None:
         ("attack", ("standard", "L∞", 8, 5, 0, *PLAIN)),
         ("attack", ("pgd", "L∞", 8, 5_000, 0, *PLAIN)),
         ("attack", ("pgd", "L∞", "much", 5, 0, *PLAIN)),
+        ("map", ("grad-cam", 999, *PLAIN)),
         ("recurrence", (0.5, 2, 4, 10**6, "rnn")),
         ("recurrence", (0.5, 2, 4, 20, "lstm")),
         ("factor", (0, None, 10**6, 1)),

@@ -11,6 +11,7 @@ from assay.app.panels import (
     show_attack,
     show_error,
     show_factorization,
+    show_map,
     show_picture,
     show_prediction,
     show_recurrence,
@@ -23,6 +24,7 @@ from assay.lowrank.summary import read_channels
 from assay.records.attack import Norm
 from assay.views.attack import AttackChoice, attack_picture, find_smallest_perturbation
 from assay.views.context import LIMITS, Limits, ViewContext
+from assay.views.explanation import explain_picture, parse_method
 from assay.views.factorization import factor_picture
 from assay.views.picture import Picture, apply_operations, pick_sample, predict_picture, read_picture
 from assay.views.recurrence import RecurrenceChoice, measure_recurrence
@@ -93,6 +95,11 @@ class Answers:
         return show_attack(
             self.context, find_smallest_perturbation(self.context, picture, norm=chosen.norm, limits=self.limits)
         )
+
+    @_errors_shown
+    def explain(self, method: str, *inputs: Any) -> str:
+        """What the answer on the picture rests on, by one method."""
+        return show_map(self.context, explain_picture(self.context, self._picture(*inputs), parse_method(method)))
 
     @_errors_shown
     def factor(self, sample: str, upload: str | None, rank: float, scale: float) -> str:

@@ -10,6 +10,7 @@ from assay.app.answers import ANY, AS_IT_IS, SIGNS, Answers
 from assay.app.panels import show_header
 from assay.augment.gallery import sweep_magnitudes
 from assay.augment.operations import TWELVE, find_operation
+from assay.diagnostics.maps import METHODS
 from assay.records.attack import Norm
 from assay.views.attack import ATTACKS
 from assay.views.context import LIMITS, Limits, ViewContext
@@ -60,13 +61,20 @@ def _build_attack(answers: Answers) -> None:
                 go = gr.Button("Attack", variant="primary")
                 least = gr.Button("Find the smallest perturbation")
             result = gr.HTML(_HINT, apply_default_css=False)
+            gr.Markdown("## See what the answer rests on")
+            with gr.Row():
+                method = gr.Dropdown(list(METHODS), value=METHODS[-1], label="Saliency map")
+                see = gr.Button("Make the map")
+            made = gr.HTML(apply_default_css=False)
     inputs, ball = [sample, upload, label, *operations], [name, norm, size, steps]
     shown.value, details.value = answers.look(*(each.value for each in inputs))
     tiles.value = answers.find(*(each.value for each in (*kind, start, *ball)))
     changed = gr.on(
         [each.change for each in inputs], answers.look, inputs, [shown, details], api_name="look", **_EXCLUSIVE, **_LIVE
     )
-    changed.then(lambda: _HINT, None, result, api_visibility="private", show_progress="hidden", queue=False)
+    changed.then(
+        lambda: (_HINT, ""), None, [result, made], api_visibility="private", show_progress="hidden", queue=False
+    )
     sample.change(lambda: None, None, upload, api_visibility="private", queue=False)  # what was chosen last is shown
     reset.click(lambda: [_identity(name) for name in TWELVE], None, operations, api_visibility="private", queue=False)
     norm.change(_resize, norm, size, api_visibility="private", queue=False)
@@ -76,6 +84,7 @@ def _build_attack(answers: Answers) -> None:
     again.then(answers.find, [*kind, start, *ball], tiles, api_visibility="private", **once)
     go.click(answers.attack, [*ball, *inputs], result, api_name="attack", **once)
     least.click(answers.smallest, [norm, *inputs], result, api_name="smallest", **once)
+    see.click(answers.explain, [method, *inputs], made, api_name="map", **once)
 
 
 def _choice_controls(context: ViewContext) -> tuple[gr.Textbox, gr.Image, list[Any], gr.Textbox, gr.HTML]:

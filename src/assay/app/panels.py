@@ -19,6 +19,7 @@ from assay.report.factor_charts import chart_gauge, chart_spectrum
 from assay.report.theme import custom_properties
 from assay.views.attack import PictureAttack
 from assay.views.context import ViewContext, command, look_command
+from assay.views.explanation import PictureMap
 from assay.views.factorization import FactoredPicture
 from assay.views.picture import Prediction
 from assay.views.recurrence import Recurrence
@@ -106,6 +107,19 @@ def show_attack(context: ViewContext, attack: PictureAttack) -> str:
     )
 
 
+def show_map(context: ViewContext, made: PictureMap) -> str:
+    """The picture beside its map, and how the answer falls with what the map marks and with random regions."""
+    image = made.picture.image
+    return _render(
+        "map.html",
+        map=made,
+        picture=_encode(image),
+        small=max(image.shape[1:]) <= LARGEST_PNG,
+        chart=_draw_deletion(made),
+        command=look_command(context, *made.picture.words, *made.words),
+    )
+
+
 def show_factorization(factored: FactoredPicture) -> str:
     """The picture at a rank, what it costs, its spectrum, and the gauge."""
     stored, pixels = factored.numbers
@@ -176,6 +190,17 @@ def _draw_losses(losses: Sequence[float]) -> Markup:
     unit = f"loss, 10⁻{str(-power).translate(_RAISED)} nats" if power else "loss, nats"
     series = Series("loss", range(len(losses)), [loss / 10.0**power for loss in losses], tips=tips)
     return to_svg(chart_curves([series], Axes("step", unit), WIDTH, height=190), label="Loss after each step")
+
+
+def _draw_deletion(made: PictureMap) -> Markup:
+    """The probability of the class explained against the share of the regions that is blurred."""
+    named = {"in random order": made.random, "marked most first": made.marked}
+    series = [
+        Series(name, made.fractions, values, tips=[f"{name}: {percent(value)}" for value in values])
+        for name, values in named.items()
+    ]
+    axes = Axes("share of the regions blurred, %", "probability, %", x_shares=True, y_shares=True)
+    return to_svg(chart_curves(series, axes, WIDTH, height=190), label="Probability while regions are blurred")
 
 
 def _draw_gauge(points: Sequence[GaugePoint], chosen: GaugePoint | None) -> Markup:
