@@ -167,6 +167,8 @@ def test_a_curve_takes_more_samples_only_while_they_are_wanted(conv_net):
         asked.clear()
         curve = measure(still_open=partial(more, times=times))
         assert [point.n for point in curve.points] == [n] * 3
+        assert every.per_sample is not None
+        assert curve.per_sample is not None
         assert curve.per_sample.samples.n == n
         levels = dict(zip(list_ids(every.per_sample), every.per_sample.unpack(), strict=True))
         own = dict(zip(list_ids(curve.per_sample), curve.per_sample.unpack(), strict=True))
