@@ -13,6 +13,7 @@ import pytest
 from rich.console import Console
 
 from assay.check import BUDGETS
+from assay.check.stages import STAGES
 from assay.cli.attack_plan import ATTACK, SANITY, plan_attack
 from assay.cli.faults import Tolerant
 from assay.cli.progress import StageProgress
@@ -74,7 +75,7 @@ def test_a_planned_check_prints_its_plan_and_can_be_repeated(assay: Run, tmp_pat
     lines = ended.err.splitlines()
     assert any(line.startswith("within 10000h: ") and "planned, PGD of 50 steps" in line for line in lines)
     assert any(line.split()[:2] == ["attacks", "8"] for line in lines)
-    assert any(line.startswith("1/15 mode audit: ") for line in lines)
+    assert any(line.startswith(f"1/{len(STAGES)} mode audit: ") for line in lines)
     assert document["budget"] == "within 10000h"
     assert document["plan"]["budget"]["samples"]["attacks"] == 8
     page = (tmp_path / "planned" / "report.html").read_text()

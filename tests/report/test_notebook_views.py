@@ -72,7 +72,7 @@ def test_a_factorisation_shows_what_is_proved_and_the_spectrum() -> None:
 def test_a_comparison_shows_what_changed(checkup) -> None:
     other = checkup.model_copy(update={"subject": checkup.subject.model_copy(update={"model": "other"})})
     html = compare([checkup, other])._repr_html_()
-    assert "does not differ beyond noise" in check_offline(html)
+    assert "other does not differ on any of 5 measures" in check_offline(html)
     assert CHART.findall(html)
 
 

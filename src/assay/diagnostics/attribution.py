@@ -43,13 +43,16 @@ Attribution = Callable[[ModelCall, Pictured], Tensor]  # maps (N, H, W); what is
 
 def gradient(network: ModelCall, pictured: Pictured) -> Tensor:
     """Σ_c |∂z/∂x_c|."""
-    images = pictured.images.detach().clone().requires_grad_(True)
-    logits = network(images)
-    if not logits.requires_grad:
-        raise ModelError("model", expected=EXPECTED, got="an output cut off from its input")
-    chosen = logits.gather(1, pictured.targets[:, None]).sum()
-    (slope,) = torch.autograd.grad(chosen, images, allow_unused=True)
-    return (torch.zeros_like(images) if slope is None else slope).abs().sum(dim=1)
+    size = network.rows_that_fit(tuple(pictured.images.shape[1:]), most=len(pictured), gradients=True)
+    maps = []
+    for images, targets in zip(pictured.images.split(size), pictured.targets.split(size), strict=True):
+        leaf = images.detach().clone().requires_grad_(True)
+        logits = network(leaf)
+        if not logits.requires_grad:
+            raise ModelError("model", expected=EXPECTED, got="an output cut off from its input")
+        (slope,) = torch.autograd.grad(logits.gather(1, targets[:, None]).sum(), leaf, allow_unused=True)
+        maps.append((torch.zeros_like(leaf) if slope is None else slope).abs().sum(dim=1))
+    return torch.cat(maps)
 
 
 def integrated_gradients(network: ModelCall, pictured: Pictured) -> Tensor:

@@ -17,14 +17,18 @@ ALIKE = 0.5  # rank correlation of two maps from which on they are much the same
 FEWEST = 8  # images on which the mean of a map's numbers is judged
 
 
-def _independent(maps: SaliencyMaps) -> RuleResult:
+def _independent(maps: SaliencyMaps) -> RuleResult | None:
+    if maps.n == 0:
+        return None
     if maps.unrandomized is not None:
         return RuleResult("not run", maps.unrandomized, math.nan)
     redrawn = {each.method: each.randomized[-1].correlations for each in maps.maps if each.randomized}
     return _judge(maps, redrawn, threshold=ALIKE, sign=1, tell=lambda value: f"{number(value)}")
 
 
-def _marks(maps: SaliencyMaps) -> RuleResult:
+def _marks(maps: SaliencyMaps) -> RuleResult | None:
+    if maps.n == 0:
+        return None
     gains = {each.method: each.gains for each in maps.maps}
     return _judge(maps, gains, threshold=0.0, sign=-1, tell=lambda value: f"{value:+.3f}")
 
