@@ -45,7 +45,7 @@ def gradient(network: ModelCall, pictured: Pictured) -> Tensor:
     """Σ_c |∂z/∂x_c|."""
     size = network.rows_that_fit(tuple(pictured.images.shape[1:]), most=len(pictured), gradients=True)
     maps = []
-    for images, targets in zip(pictured.images.split(size), pictured.targets.split(size), strict=True):
+    for images, targets in zip(torch.split(pictured.images, size), torch.split(pictured.targets, size), strict=True):
         leaf = images.detach().clone().requires_grad_(True)
         logits = network(leaf)
         if not logits.requires_grad:
