@@ -75,3 +75,15 @@ def test_a_missing_training_set_is_told(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.chdir(tmp_path)
     with pytest.raises(DataError, match="got .nowhere."):
         run.invoke(app, ["data", "digits", "--limit", "20", "--against", "nowhere"], catch_exceptions=False)
+
+
+def test_a_manifest_says_that_not_every_pair_was_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in "xy":
+        (tmp_path / "same" / name).mkdir(parents=True)
+        for number in range(3):
+            pixels = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "same" / name / f"{number}.png")
+    monkeypatch.setattr("assay.quality.duplicates.MOST_PAIRS", 1)
+    monkeypatch.chdir(tmp_path)
+    ended = run.invoke(app, ["data", str(tmp_path / "same"), "--write-manifest", "clean.csv"])
+    assert "more pairs within the set were not listed" in ended.output

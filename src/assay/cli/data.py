@@ -62,6 +62,7 @@ def data(
 
     from assay.cli.inputs import open_data, open_training_images
     from assay.files import exclusive, make_folder, write_atomically
+    from assay.records.quality import Duplicates
     from assay.records.reading import read_baseline
     from assay.report.terminal.check import print_summary
     from assay.runtime.processes import joined_processes
@@ -87,6 +88,11 @@ def data(
                 text, left_out = _list_pictures(dataset, checkup, root=Path(source))
                 write_atomically(write_manifest, text)
                 typer.echo(f"note: {left_out:,} of {len(dataset):,} pictures are not in {write_manifest}", err=True)
+                if unlisted := sum(each.left_out for each in checkup.each(Duplicates) if not each.against):
+                    typer.echo(
+                        f"note: {unlisted:,} more pairs within the set were not listed: run it again on what is left",
+                        err=True,
+                    )
         print_summary(checkup, Console())
         typer.echo(f"Results: {results}")
         typer.echo(f"Page: {out / 'data.html'}")

@@ -112,7 +112,7 @@ RULES = (
         fix="Leave these pictures out of the test set, or out of training: the cleaned manifest lists those that stay.",
         command="assay data DATA --against TRAIN",
         mend="assay data DATA --against TRAIN --write-manifest clean.csv",
-        limits="Pictures turned or cut to less than about six tenths of a side are not found; where all pictures of a "
+        limits="Pictures turned or cut to less than about 0.7 of a side are not found; where all pictures of a "
         "set look alike, as digits do, only what stands out from that is one. A page shows the least certain pairs.",
         examples=RuleExamples(
             passing=lambda: (ex.duplicates(0, against="train"),), failing=lambda: (ex.duplicates(20, against="train"),)
